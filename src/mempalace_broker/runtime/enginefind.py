@@ -1,0 +1,353 @@
+"""Find the interpreter that has the user's mempalace, without starting it.
+
+The broker runs in an environment of its own; mempalace usually lives in another one (uv tool, pipx, a
+project's venv). Searched in this order, first hit wins:
+
+    1. what the user named: an interpreter, or a mempalace-mcp script (MEMPALACE_BROKER_ENGINE, broker.toml)
+    2. the broker's own environment
+    3. the interpreter behind `mempalace-mcp`, then `mempalace`, on PATH
+
+An environment counts when it holds the metadata of mempalace >= 3.4.0. Only where the disk says nothing
+(conda, Nix, a pyenv shim) is a candidate that the user named asked itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import EngineNotFound
+
+SETTING = "MEMPALACE_BROKER_ENGINE"
+SCRIPTS = ("mempalace-mcp", "mempalace")
+MIN_VERSION = (3, 4, 0)
+MIN_PYTHON = (3, 9)
+_HEAD_BYTES = 4096  # a console script says who runs it in its first lines
+_MAX_HOPS = 4  # wrapper -> script -> interpreter
+_ASK_S = 15.0
+_ASK = (
+    "import json, sys\n"
+    "try:\n"
+    "    from importlib.metadata import version\n"
+    "    found = version('mempalace')\n"
+    "except Exception:\n"
+    "    found = None\n"
+    "print(json.dumps([sys.executable, found, list(sys.version_info[:2])]))\n"
+)
+
+
+@dataclass(frozen=True)
+class EngineCommand:
+    """An interpreter that can run the engine.
+
+    Attributes:
+        interpreter: absolute path, symlinks kept (a venv is known by the path of its python).
+        source: where it was found, in words for `status` and `doctor`.
+        version: version of its mempalace, or None where only the engine itself can tell.
+    """
+
+    interpreter: str
+    source: str
+    version: str | None
+
+
+@dataclass(frozen=True)
+class _Rejected:
+    where: str
+    why: str
+
+
+def find_engine(env: Mapping[str, str], own_executable: str, path_env: str) -> EngineCommand:
+    """The engine to run. `env[SETTING]` is binding: with it set nothing else is tried.
+
+    Args:
+        env: environment with the setting, and HOME for `~`.
+        own_executable: the broker's own interpreter (sys.executable).
+        path_env: directories to search, as in PATH.
+
+    Raises:
+        EngineNotFound: with everything that was looked at and why it did not do.
+    """
+    named = env.get(SETTING, "").strip()
+    if named:
+        return _named(named, env, path_env)
+    rejected: list[_Rejected] = []
+    for interpreter, source in _candidates(own_executable, path_env):
+        verdict = _judge(interpreter, source)
+        if isinstance(verdict, EngineCommand):
+            return verdict
+        rejected.append(verdict)
+    raise EngineNotFound(_no_engine_text(rejected), mend=_INSTALL)
+
+
+_INSTALL = (
+    "install mempalace where the broker finds it (`uv tool install mempalace`, `pipx install mempalace`), "
+    f"or name its interpreter: {SETTING}=/path/to/venv/bin/python"
+)
+
+
+def _no_engine_text(rejected: list[_Rejected]) -> str:
+    if not rejected:
+        return "No mempalace found: not in the broker's own environment, and no mempalace-mcp on PATH."
+    looked = "; ".join(f"{item.where}: {item.why}" for item in rejected)
+    return f"No mempalace {_dotted(MIN_VERSION)} or newer found ({looked})."
+
+
+def _candidates(own_executable: str, path_env: str) -> Iterator[tuple[str, str]]:
+    if own_executable:
+        yield os.path.abspath(own_executable), "the broker's own environment"
+    seen = set()
+    for name in SCRIPTS:
+        for script in _on_path(name, path_env):
+            for interpreter in _interpreters_of(script, path_env):
+                if interpreter not in seen:
+                    seen.add(interpreter)
+                    yield interpreter, f"{name} on PATH ({script})"
+
+
+def _named(value: str, env: Mapping[str, str], path_env: str) -> EngineCommand:
+    source = f"{SETTING}={value}"
+    path = _expand(value, env, path_env)
+    if path is None:
+        raise EngineNotFound(f"{source} names no file that can be executed.", mend=_INSTALL)
+    rejected = _Rejected(path, "neither a Python interpreter nor a script of one")
+    for interpreter in _interpreters_of(path, path_env):
+        verdict = _judge(interpreter, source)
+        if isinstance(verdict, _Rejected) and verdict.why == _NO_METADATA:
+            verdict = _ask(interpreter, source)
+        if isinstance(verdict, EngineCommand):
+            return verdict
+        rejected = verdict
+    raise EngineNotFound(f"{source} can't be used: {rejected.where}: {rejected.why}.", mend=_INSTALL)
+
+
+def _expand(value: str, env: Mapping[str, str], path_env: str) -> str | None:
+    if value.startswith("~/"):
+        value = os.path.join(env.get("HOME", ""), value[2:])
+    if os.sep in value:
+        path = os.path.abspath(value)
+        if os.path.isdir(path):  # an environment instead of its interpreter
+            path = os.path.join(path, "bin", "python")
+        return path if _executable(path) else None
+    return next(_on_path(value, path_env), None)
+
+
+# --- from a script to its interpreter
+
+
+def _on_path(name: str, path_env: str) -> Iterator[str]:
+    for folder in path_env.split(os.pathsep):
+        if folder and _executable(path := os.path.join(folder, name)):
+            yield os.path.abspath(path)
+
+
+def _executable(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+def _is_python(path: str) -> bool:
+    return re.fullmatch(r"(python|pypy)[\d.]*[a-z]?", os.path.basename(path)) is not None
+
+
+def _interpreters_of(path: str, path_env: str, hops: int = 0) -> Iterator[str]:
+    """Interpreters that may stand behind an executable, most likely first."""
+    if hops > _MAX_HOPS:
+        return
+    if _is_python(path):
+        yield os.path.abspath(path)
+        return
+    for target in _targets(path, path_env):
+        yield from _interpreters_of(target, path_env, hops + 1)
+    # A binary launcher, or a wrapper that we can't read: its interpreter is its neighbour.
+    for folder in dict.fromkeys((os.path.dirname(path), os.path.dirname(os.path.realpath(path)))):
+        for name in ("python3", "python"):
+            if os.path.isfile(os.path.join(folder, "pyvenv.cfg")) or _in_environment(folder):
+                neighbour = os.path.join(folder, name)
+                if _executable(neighbour):
+                    yield neighbour
+
+
+def _in_environment(folder: str) -> bool:
+    return os.path.isfile(os.path.join(os.path.dirname(folder), "pyvenv.cfg"))
+
+
+def _targets(script: str, path_env: str) -> Iterator[str]:
+    """What a script hands over to: by its first line, by `exec` in a shell script, or by pyenv's rule."""
+    try:
+        with open(script, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return
+    if not head.startswith(b"#!"):
+        return
+    first, _, rest = os.fsdecode(head).partition("\n")
+    runner = _words(first[2:])
+    if runner and os.path.basename(runner[0]) == "env":
+        runner = [word for word in runner[1:] if not word.startswith("-") and "=" not in word]
+    if not runner:
+        return
+    if _is_python(runner[0]):
+        target = runner[0] if os.sep in runner[0] else next(_on_path(runner[0], path_env), "")
+        if target and _executable(target):
+            yield target
+        return
+    yield from _exec_targets(rest, script)
+    yield from _pyenv_versions(script)
+
+
+def _exec_targets(text: str, script: str) -> Iterator[str]:
+    # pip and uv write `'''exec' '/long path/python' "$0" "$@"` where a first line can't hold the path.
+    home = os.path.dirname(os.path.realpath(script))
+    text = re.sub(r'"\$\(dirname -- "\$\(realpath -- "\$0"\)"\)"', lambda _: shlex.quote(home), text)
+    for line in text.splitlines():
+        match = re.match(r"\s*(?:''')?exec'?\s+(.*)", line)
+        words = _words(match[1]) if match else []
+        target = next((word for word in words if not word.startswith("-") and "=" not in word), "")
+        if (
+            os.path.isabs(target)
+            and _executable(target)
+            and os.path.realpath(target) != os.path.realpath(script)
+        ):
+            yield target
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # unbalanced quotes: no line that we understand
+        return []
+
+
+def _pyenv_versions(script: str) -> Iterator[str]:
+    """pyenv's shims all look alike; the real scripts are in its versions, newest first."""
+    shims = Path(script).parent
+    if shims.name != "shims":
+        return
+    found = [
+        path for path in shims.parent.glob(f"versions/*/bin/{Path(script).name}") if _executable(str(path))
+    ]
+    yield from sorted(map(str, found), key=lambda path: _numbers(Path(path).parts[-3]), reverse=True)
+
+
+# --- from an interpreter to the version of its mempalace
+
+_NO_METADATA = "has no mempalace"
+
+
+def _judge(interpreter: str, source: str) -> EngineCommand | _Rejected:
+    version = installed_version(interpreter)
+    if version is None:
+        return _Rejected(interpreter, _NO_METADATA)
+    if _numbers(version) < MIN_VERSION:
+        return _Rejected(interpreter, f"mempalace {version} is older than {_dotted(MIN_VERSION)}")
+    python = _python_version(interpreter)
+    if python is not None and python < MIN_PYTHON:
+        return _Rejected(interpreter, f"Python {_dotted(python)} is older than {_dotted(MIN_PYTHON)}")
+    return EngineCommand(interpreter, source, version)
+
+
+def installed_version(interpreter: str) -> str | None:
+    """Version of mempalace in an interpreter's environment, from its metadata on disk; None if not seen."""
+    for folder in _site_packages(interpreter):
+        for pattern in ("mempalace-*.dist-info/METADATA", "mempalace*.egg-info/PKG-INFO"):
+            for path in sorted(folder.glob(pattern)):
+                version = _metadata_version(path)
+                if version:
+                    return version
+    return None
+
+
+def _metadata_version(path: Path) -> str | None:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")[:_HEAD_BYTES]
+    except OSError:
+        return None
+    name = re.search(r"^Name:\s*(\S+)\s*$", text, re.MULTILINE)
+    version = re.search(r"^Version:\s*(\S+)\s*$", text, re.MULTILINE)
+    return version[1] if name and version and name[1].lower() == "mempalace" else None
+
+
+def _site_packages(interpreter: str) -> Iterator[Path]:
+    """Directories an interpreter imports from, its own environment before the one it was made from."""
+    root = Path(interpreter).parent.parent
+    config = _pyvenv(root)
+    if config is not None:
+        yield from _libraries(root, None)
+        if config.get("include-system-site-packages", "").lower() != "true" or "home" not in config:
+            return
+        base = Path(config["home"]).parent
+        yield from _libraries(base, _numbers(config.get("version", ""))[:2] or None)
+        return
+    real = Path(os.path.realpath(interpreter))
+    python = _version_in_name(real.name)
+    for prefix in dict.fromkeys((real.parent.parent, root)):
+        yield from _libraries(prefix, python)
+    if real.parent == Path("/usr/bin"):  # Debian keeps what pip installs beside its own
+        yield from _libraries(Path("/usr/local"), python)
+
+
+def _libraries(prefix: Path, python: tuple[int, ...] | None) -> Iterator[Path]:
+    version = _dotted(python) if python else "3*"
+    for lib in ("lib", "lib64"):
+        yield from sorted(prefix.glob(f"{lib}/python{version}/site-packages"))
+        yield from sorted(prefix.glob(f"{lib}/python{version}/dist-packages"))
+
+
+def _pyvenv(root: Path) -> dict[str, str] | None:
+    try:
+        lines = (root / "pyvenv.cfg").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    return {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+
+def _python_version(interpreter: str) -> tuple[int, ...] | None:
+    config = _pyvenv(Path(interpreter).parent.parent) or {}
+    said = config.get("version") or config.get("version_info") or ""  # venv and uv, virtualenv
+    if said:
+        return _numbers(said)[:2]
+    return _version_in_name(os.path.basename(os.path.realpath(interpreter)))
+
+
+def _version_in_name(name: str) -> tuple[int, ...] | None:
+    match = re.search(r"(\d+)\.(\d+)", name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _ask(interpreter: str, source: str) -> EngineCommand | _Rejected:
+    """Start a candidate that the user named and let it tell; `-I` keeps the working directory out."""
+    try:
+        done = subprocess.run(
+            [interpreter, "-I", "-c", _ASK],
+            capture_output=True,
+            timeout=_ASK_S,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+        executable, version, python = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as exc:
+        return _Rejected(interpreter, f"does not run as a Python interpreter ({exc})")
+    if not version:
+        return _Rejected(interpreter, _NO_METADATA)
+    if tuple(python) < MIN_PYTHON:
+        return _Rejected(interpreter, f"Python {_dotted(python)} is older than {_dotted(MIN_PYTHON)}")
+    if _numbers(version) < MIN_VERSION:
+        return _Rejected(interpreter, f"mempalace {version} is older than {_dotted(MIN_VERSION)}")
+    return EngineCommand(executable or interpreter, source, version)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Leading numbers of a version: "3.11.0rc1" -> (3, 11, 0)."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
+
+
+def _dotted(version: tuple[int, ...] | list[int]) -> str:
+    return ".".join(map(str, version))
