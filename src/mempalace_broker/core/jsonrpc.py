@@ -1,0 +1,271 @@
+"""One line of JSON-RPC 2.0: what it is, whom it concerns, and how ours are written.
+
+Lenient in what MCP peers are known to send (no or an old "jsonrpc" member, invalid UTF-8 inside a string),
+strict in what would make an answer go astray: ids keep value and type, so 7, 7.0 and "7" are three requests.
+
+`mp-shim` imports this module. The `json` package would import `re` and `enum` with it, over a third of the
+shim's start, so this uses the C scanner and encoder behind it, and the package only where they are missing.
+"""
+
+from __future__ import annotations
+
+from ..errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Scan = Callable[[str, int], tuple[Any, int]]
+    Encode = Callable[[object], str]
+
+# kinds of message
+REQUEST = "request"
+NOTIFICATION = "notification"
+RESPONSE = "response"
+BATCH = "batch"
+BAD = "bad"
+BLANK = "blank"
+
+_LABELS = {PARSE_ERROR: "Parse error", INVALID_REQUEST: "Invalid request", INVALID_PARAMS: "Invalid params"}
+_SPACE = " \t\r\n"
+_SCAN_ERRORS = (ValueError, StopIteration, RecursionError, SystemError)
+_SALVAGE = 64 * 1024  # characters searched for the id of a request that can't be parsed
+_HEAD = 400  # bytes of a response that are looked at to find its id
+_HEADS = (b'{"jsonrpc": "2.0", "id": ', b'{"jsonrpc":"2.0","id":')
+_TAILS = (', "result"', ',"result"', ', "error"', ',"error"')
+
+
+def _unencodable(value: object) -> object:
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+class _ScannerContext:
+    """What the C scanner reads its options from; the same as json.JSONDecoder()."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    array_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float  # "NaN", "Infinity", "-Infinity"
+
+
+def _codec() -> tuple[Scan, Encode, Encode]:
+    """Return scan(text, index), encode(value) and encode_ascii(value)."""
+    try:
+        from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
+
+        options = (None, ":", ",", False, False, False)  # indent, separators, sort_keys, skipkeys, allow_nan
+        wide = make_encoder(None, _unencodable, encode_basestring, *options)
+        narrow = make_encoder(None, _unencodable, encode_basestring_ascii, *options)
+        context: Any = _ScannerContext
+        scanner: Any = make_scanner(context)
+    except (ImportError, AttributeError, TypeError):  # another Python than CPython, or a changed one
+        import json
+
+        plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        ascii_ = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+        return json.JSONDecoder().raw_decode, plain.encode, ascii_.encode
+    return scanner, lambda value: "".join(wide(value, 0)), lambda value: "".join(narrow(value, 0))
+
+
+_scan, _encode, _encode_ascii = _codec()
+
+
+class Message:
+    """One classified message.
+
+    Attributes:
+        kind: REQUEST, NOTIFICATION, RESPONSE, BATCH, BAD or BLANK.
+        id: the id with its type; of a BAD message None where it can't be known.
+        key: `key_of(id)`, for tables; "" where there is no id.
+        method: of a request or notification.
+        body: the parsed object; of a BATCH the list of its elements, each for `classify`.
+        code, text: of a BAD message: the JSON-RPC error it is to be answered with.
+    """
+
+    __slots__ = ("body", "code", "id", "key", "kind", "method", "text")
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        id: Any = None,
+        key: str = "",
+        method: str = "",
+        body: Any = None,
+        code: int = 0,
+        text: str = "",
+    ) -> None:
+        self.kind = kind
+        self.id = id
+        self.key = key
+        self.method = method
+        self.body = body
+        self.code = code
+        self.text = text
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The params object; {} where it is missing or null."""
+        found = self.body.get("params") if isinstance(self.body, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    def __repr__(self) -> str:
+        """For logs: never the body."""
+        return f"Message({self.kind} {self.method} {self.key} {self.code or ''})"
+
+
+def key_of(id_: Any) -> str:
+    """Text that is equal for equal ids of one type only: 7, 7.0 and "7" differ."""
+    return '"' + id_ if isinstance(id_, str) else repr(id_)
+
+
+def is_id(value: object) -> bool:
+    """Whether this may be the id of a request: a string or a finite number (MCP forbids null)."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, float):
+        return value - value == 0.0  # neither infinite nor NaN
+    return isinstance(value, (str, int))
+
+
+def _bad(code: int, why: str, id_: Any = None) -> Message:
+    return Message(BAD, id=id_, code=code, text=f"{_LABELS[code]}: {why}")
+
+
+def parse(line: bytes) -> Message:
+    """Classify one line, without its newline. Never raises."""
+    text = line.decode("utf-8", "replace").strip(_SPACE)
+    if not text:
+        return Message(BLANK)
+    try:
+        value, end = _scan(text, 0)
+    except _SCAN_ERRORS as exc:
+        return _unparsable(text, exc)
+    if end != len(text):
+        return _bad(PARSE_ERROR, f"more after the value, at character {end}")
+    return Message(BATCH, body=value) if isinstance(value, list) and value else classify(value)
+
+
+def _unparsable(text: str, exc: Exception) -> Message:
+    if isinstance(exc, SystemError):
+        import json.decoder  # noqa: F401 - 3.11's scanner finds its exception class only in a loaded module
+
+        try:
+            _scan(text, 0)
+        except _SCAN_ERRORS as clear:
+            exc = clear
+    if isinstance(exc, RecursionError):
+        return _bad(INVALID_REQUEST, "nested too deeply", _salvage_id(text))
+    if isinstance(exc, ValueError) and not hasattr(exc, "pos"):  # int() has a limit of digits
+        return _bad(INVALID_REQUEST, "a number is too long", _salvage_id(text))
+    return _bad(PARSE_ERROR, "not JSON" if isinstance(exc, StopIteration) else str(exc))
+
+
+def classify(value: Any) -> Message:
+    """Classify one parsed JSON value, not a batch."""
+    if not isinstance(value, dict):
+        return _bad(INVALID_REQUEST, "not an object")
+    method, id_ = value.get("method"), value.get("id")
+    good_id = is_id(id_)
+    key = key_of(id_) if good_id else ""
+    if method is None and ("result" in value or "error" in value):
+        return Message(RESPONSE, id=id_, key=key, body=value)
+    return _classify_call(value, method, id_, key)
+
+
+def _classify_call(value: dict[str, Any], method: object, id_: Any, key: str) -> Message:
+    if not key and "id" in value:
+        return _bad(INVALID_REQUEST, "id must be a string or a number")
+    if not isinstance(method, str):
+        return _bad(INVALID_REQUEST, "method must be a string", id_)
+    if not key:
+        return Message(NOTIFICATION, method=method, body=value)
+    if not isinstance(value.get("params"), (dict, type(None))):
+        return _bad(INVALID_PARAMS, "params must be an object", id_)
+    return Message(REQUEST, id=id_, key=key, method=method, body=value)
+
+
+def _salvage_id(text: str) -> Any:
+    """Find the top-level id of a request too big to parse, so that its sender need not wait in vain."""
+    depth = index = 0
+    end = min(len(text), _SALVAGE)
+    try:
+        while index < end:
+            char = text[index]
+            if char == '"':
+                word, index = _scan(text, index)
+                if depth == 1 and word == "id":
+                    rest = text[index:].lstrip(_SPACE)
+                    if rest.startswith(":"):
+                        value, _ = _scan(rest[1:].lstrip(_SPACE), 0)
+                        return value if is_id(value) else None
+                continue
+            depth += (char in "[{") - (char in "]}")
+            index += 1
+    except _SCAN_ERRORS:
+        pass
+    return None
+
+
+def find_id(line: bytes) -> tuple[Any, int, int] | None:
+    """Find the id of a response written by one of ours or by mempalace, without parsing the response.
+
+    Returns:
+        (id, start, end) with the id's place in the line; None where the line must be parsed to know.
+    """
+    for prefix in _HEADS:
+        if line.startswith(prefix):
+            break
+    else:
+        return None
+    start = len(prefix)
+    raw = line[start : start + _HEAD]
+    if not raw.isascii():
+        return None
+    head = raw.decode("ascii")
+    try:
+        value, end = _scan(head, 0)
+    except _SCAN_ERRORS:
+        return None
+    if not is_id(value) or not head.startswith(_TAILS, end):
+        return None
+    return value, start, start + end
+
+
+def replace_id(line: bytes, id_: Any) -> bytes:
+    """The same response for another id; the rest stays as it is, byte for byte where it can."""
+    found = find_id(line)
+    if found is not None:
+        return line[: found[1]] + to_bytes(id_) + line[found[2] :]
+    body = parse(line).body
+    return to_bytes({**body, "id": id_}) if isinstance(body, dict) else line
+
+
+def to_bytes(value: object) -> bytes:
+    """Compact JSON in UTF-8, without a newline. Lone surrogates become escapes.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity.
+        TypeError: the value holds something that JSON has not.
+    """
+    try:
+        return _encode(value).encode("utf-8")
+    except UnicodeEncodeError:
+        return _encode_ascii(value).encode("ascii")
+
+
+def result_line(id_: Any, result: object) -> bytes:
+    """A response line with its newline."""
+    return to_bytes({"jsonrpc": "2.0", "id": id_, "result": result}) + b"\n"
+
+
+def error_line(id_: Any, code: int, message: str, data: object = None) -> bytes:
+    """An error response line with its newline; `data` is left out when None."""
+    error: dict[str, object] = {"code": code, "message": message}
+    if data is not None:
+        error["data"] = data
+    return to_bytes({"jsonrpc": "2.0", "id": id_, "error": error}) + b"\n"
