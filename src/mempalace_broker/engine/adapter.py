@@ -1,0 +1,285 @@
+"""The one place that imports mempalace: what the worker needs of it, for 3.4.0 up to the newest.
+
+Facts about its versions that this module builds on (checked by tests against both ends of the range):
+
+* importing `mempalace.mcp_server` moves fd 1 to stderr; 3.4.0 parses sys.argv at import, 3.11 wants
+  `_apply_server_flags` afterwards. Only `--palace` puts the knowledge graph into the palace.
+* `handle_request` is stateless between clients.
+* 3.11 has a writer lease of its own for the life of a process; 3.4.0 locks per call and
+  per thread, re-entrantly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from typing import Any, Callable
+
+from ..errors import EXIT_HELD, EXIT_NO_ENGINE, INTERNAL_ERROR
+from . import payload
+
+OLDEST = (3, 4, 0)
+_WARM_UP_TEXT = "__mempalace_broker_warm_up__"
+
+
+class Fault(Exception):
+    """Something no restart mends; travels to the broker as a `fail` frame."""
+
+    def __init__(self, reason: str, message: str, mend: str = "", exit_code: int = EXIT_NO_ENGINE) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.mend = mend
+        self.exit_code = exit_code
+
+
+class Options:
+    """What the broker asks of its engine.
+
+    Args:
+        palace: the palace directory. by: how it was chosen ("flag", "env", "config", "default").
+        backend, collection: as in the client's configuration, None for mempalace's own choice.
+        journal: path of the journal of writes, or None. tune: apply tune-ups.
+    """
+
+    def __init__(
+        self,
+        palace: str,
+        *,
+        by: str = "default",
+        backend: str | None = None,
+        collection: str | None = None,
+        journal: str | None = None,
+        tune: bool = True,
+    ) -> None:
+        self.palace = palace
+        self.by = by
+        self.backend = backend
+        self.collection = collection
+        self.journal = journal
+        self.tune = tune
+
+
+def _version_tuple(text: str) -> tuple[int, ...]:
+    parts = []
+    for word in text.split(".")[:3]:
+        digits = ""
+        for char in word:
+            if not char.isdigit():
+                break
+            digits += char
+        parts.append(int(digits or "0"))
+    return tuple(parts)
+
+
+def _prepare_process(options: Options) -> None:
+    """Look to mempalace as the user's own `mempalace-mcp` would have."""
+    argv = ["mempalace-mcp"]
+    if options.by == "flag":
+        argv += ["--palace", options.palace]
+    else:
+        os.environ["MEMPALACE_PALACE_PATH"] = options.palace
+    if options.backend:
+        argv += ["--backend", options.backend]
+    sys.argv = argv
+    os.environ["MEMPALACE_HUB_FORWARD"] = "0"  # we are the hub
+    os.environ["MEMPALACE_MCP_IDLE_HOURS"] = "0"  # the broker decides when to leave
+    os.environ.pop("MEMPALACE_MCP_ALLOW_PEER_WRITER", None)  # it would skip the writer lease
+
+
+def _import_server() -> Any:
+    try:
+        return importlib.import_module("mempalace.mcp_server")
+    except ImportError as exc:
+        raise Fault(
+            "no_mempalace",
+            f"{sys.executable} can't import mempalace ({exc}).",
+            "install mempalace there (`uv tool install mempalace` or `pip install mempalace`), or set "
+            "MEMPALACE_BROKER_ENGINE to an interpreter that has it",
+        ) from exc
+
+
+class Mempalace:
+    """The installed mempalace, imported and bound to one palace.
+
+    Raises:
+        Fault: it can't be imported, is too old, or the palace can't be one.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.leased = False
+        self._lease: Any = None
+        _prepare_process(options)
+        if os.path.exists(options.palace) and not os.path.isdir(options.palace):
+            raise Fault("bad_palace", f"{options.palace} is not a directory.", "choose another --palace")
+        self.server: Any = _import_server()
+        self.version = str(getattr(self.server, "__version__", "0"))
+        if _version_tuple(self.version) < OLDEST:
+            raise Fault(
+                "old_version",
+                f"mempalace {self.version} in {sys.executable} is older than 3.4.0.",
+                "upgrade it: `uv tool upgrade mempalace` or `pip install -U mempalace`",
+            )
+        self._apply_flags()
+        os.environ.pop("PYTHONPATH", None)  # as mempalace's own main() does, for what it starts
+        self.refusals: list[Callable[[str, dict[str, Any]], str | None]] = []
+        self.after_call: list[Callable[[], None]] = []
+
+    def _apply_flags(self) -> None:
+        apply = getattr(self.server, "_apply_server_flags", None)
+        if apply is not None:
+            palace = self.options.palace if self.options.by == "flag" else None
+            apply(palace=palace, backend=self.options.backend)
+
+    def module(self, name: str) -> Any:
+        """A module of mempalace, or None where this version has none of that name."""
+        try:
+            return importlib.import_module(f"mempalace.{name}")
+        except ImportError:
+            return None
+
+    # -- what the broker wants to know -------------------------------------------------------------
+
+    def hello(self) -> dict[str, Any]:
+        """The payload of the hello frame.
+
+        `initialize`: `result` as answered to the newest protocol version; `versions`: all that it
+        speaks, each echoed as `protocolVersion`; `unknown`, `missing`: its answer to any other, and to none.
+        """
+        versions = [str(v) for v in getattr(self.server, "SUPPORTED_PROTOCOL_VERSIONS", ())]
+        asked = {"protocolVersion": versions[0]} if versions else {}
+        return {
+            "version": self.version,
+            "python": sys.version.split()[0],
+            "pid": os.getpid(),
+            "initialize": {
+                "result": self._ask("initialize", asked),
+                "versions": versions,
+                "unknown": self._ask("initialize", {"protocolVersion": "-"}).get("protocolVersion"),
+                "missing": self._ask("initialize", {}).get("protocolVersion"),
+            },
+            "tools": self._ask("tools/list", {}).get("tools", []),
+            "palace": self.palace_path(),
+            "graph": self.graph_path(),
+        }
+
+    def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        request = {"jsonrpc": "2.0", "id": 0, "method": method, "params": params}
+        result = self.server.handle_request(request).get("result")
+        return result if isinstance(result, dict) else {}
+
+    def palace_path(self) -> str:
+        """The palace as mempalace resolved it."""
+        return str(self.server._config.palace_path)
+
+    def graph_path(self) -> str | None:
+        """The knowledge graph that goes with it."""
+        resolve = getattr(self.server, "_resolve_kg_path", None)
+        return str(resolve()) if resolve is not None else None
+
+    # -- the writer lease --------------------------------------------------------------------------
+
+    def take_lease(self) -> None:
+        """Take mempalace's own writer lock for the life of this process, so that stray writers are refused.
+
+        To be called on the thread that will run the palace lane: 3.4.0 counts its lock per thread.
+
+        Raises:
+            Fault: another process holds it, or it can't be taken.
+        """
+        acquire = getattr(self.server, "_acquire_mcp_writer_lock", None)
+        if acquire is not None:
+            ok, why = acquire()
+            if not ok:
+                raise self._lease_fault(str(why), bool(getattr(self.server, "_MCP_WRITER_READ_ONLY", True)))
+        else:
+            self._take_per_call_lock()
+        self.leased = True
+
+    def _take_per_call_lock(self) -> None:
+        palace = self.module("palace")
+        lock = getattr(palace, "mine_palace_lock", None)
+        if lock is None:
+            raise Fault("old_version", f"mempalace {self.version} has no palace lock.", "upgrade mempalace")
+        manager = lock(self.palace_path())
+        try:
+            manager.__enter__()
+        except palace.MineAlreadyRunning as exc:
+            raise self._lease_fault(str(exc), True) from exc
+        except OSError as exc:
+            raise self._lease_fault(f"mempalace's palace lock can't be taken: {exc}", False) from exc
+        self._lease = manager  # a closed generator would release the lock
+
+    @staticmethod
+    def _lease_fault(why: str, held: bool) -> Fault:
+        mend = "stop the process named above, then `mempalace-broker restart`" if held else ""
+        return Fault("lease_held" if held else "lease_failed", why, mend, EXIT_HELD)
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    def handle(self, request: Any) -> Any:
+        """Answer one JSON-RPC request as mempalace would; never raises for what a request holds."""
+        request_id = payload.request_id(request)
+        tool, arguments = payload.tool_call(request)
+        if tool is not None:
+            for refusal in self.refusals:
+                why = refusal(tool, arguments)
+                if why is not None:
+                    return payload.error_response(request_id, INTERNAL_ERROR, why)
+        try:
+            return self.server.handle_request(request)
+        except Exception as exc:  # noqa: BLE001 - whatever mempalace raises, the caller gets an answer
+            print(f"mempalace raised {type(exc).__name__} on {tool or 'a request'}: {exc}", file=sys.stderr)
+            if isinstance(request, dict) and "id" not in request:
+                return None
+            return payload.error_response(request_id, INTERNAL_ERROR, "Internal error")
+
+    def settle(self) -> None:
+        """To be called after each palace-lane call."""
+        for step in self.after_call:
+            step()
+
+    def yielding(self, hook: Callable[[], bool]) -> Any:
+        """A context manager that calls `hook` between two files of a mine; None where this version can't."""
+        manager = getattr(self.module("palace"), "mine_yield_hook", None)
+        return manager(hook) if manager is not None else None
+
+    # -- warm-up -----------------------------------------------------------------------------------
+
+    def palace_exists(self) -> bool:
+        """Is there a palace to open? Opening a missing one could create it."""
+        exists = getattr(self.server, "_backend_db_exists", None)
+        return bool(exists()) if exists is not None else False
+
+    def is_chroma(self) -> bool:
+        """Is the palace stored in Chroma (and not in a database server)?"""
+        check = getattr(self.server, "_is_chroma_backend", None)
+        return bool(check()) if check is not None else True
+
+    def warm_up(self) -> int | None:
+        """Open collection, index and model once, on one thread; return the number of drawers, if known.
+
+        Raises:
+            Exception: whatever opening raised; the palace is then degraded, not unusable.
+        """
+        if not (self.is_chroma() and self.palace_exists()):
+            return None
+        collection = self.server._get_collection(create=False)
+        if collection is None:
+            raise RuntimeError(
+                str(getattr(self.server, "_collection_open_error", None) or "it does not open")
+            )
+        drawers = int(collection.count())
+        arguments = {"query": _WARM_UP_TEXT, "limit": 1}
+        call = {"name": "mempalace_search", "arguments": arguments}
+        self.server.handle_request({"jsonrpc": "2.0", "id": 0, "method": "tools/call", "params": call})
+        self.settle()
+        return drawers
+
+
+def start_thread(target: Callable[[], None], name: str) -> None:
+    """Start a daemon thread."""
+    threading.Thread(target=target, name=name, daemon=True).start()

@@ -1,0 +1,88 @@
+"""JSON in and out of the engine, exactly as `mempalace-mcp` would read and print it, but never invalid."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from ..errors import INTERNAL_ERROR, PARSE_ERROR
+
+
+class BadRequest(Exception):
+    """The payload is no JSON; `response` is what to answer."""
+
+    def __init__(self, response: dict[str, Any]) -> None:
+        super().__init__(response["error"]["message"])
+        self.response = response
+
+
+def error_response(request_id: Any, code: int, message: str) -> dict[str, Any]:
+    """A JSON-RPC error response."""
+    return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
+
+
+def decode_request(payload: bytes) -> Any:
+    """Parse a client's line; bytes that are no UTF-8 become U+FFFD as on the stdin of `mempalace-mcp`.
+
+    Raises:
+        BadRequest: not JSON, a number beyond Python's digit limit, or nested too deep.
+    """
+    try:
+        return json.loads(payload.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(error_response(None, PARSE_ERROR, f"Parse error: {str(exc)[:200]}")) from exc
+
+
+def request_id(request: Any) -> Any:
+    """The id of a request, None where it has none."""
+    return request.get("id") if isinstance(request, dict) else None
+
+
+def tool_call(request: Any) -> tuple[str | None, dict[str, Any]]:
+    """Name and arguments of a tools/call; (None, {}) of anything else."""
+    if not isinstance(request, dict) or request.get("method") != "tools/call":
+        return None, {}
+    params = request.get("params")
+    if not isinstance(params, dict):
+        return None, {}
+    name, arguments = params.get("name"), params.get("arguments")
+    return (name if isinstance(name, str) else None), (arguments if isinstance(arguments, dict) else {})
+
+
+def response_code(response: Any) -> int:
+    """The error code of a response, 0 for a result."""
+    error = response.get("error") if isinstance(response, dict) else None
+    code = error.get("code") if isinstance(error, dict) else 0
+    return code if isinstance(code, int) else INTERNAL_ERROR
+
+
+def encode_response(response: Any) -> bytes:
+    """A response as one line of UTF-8 without its newline; no response (a notification) is no bytes."""
+    if response is None:
+        return b""
+    try:
+        return json.dumps(response, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return _encode_surrogates(response)
+    except ValueError:
+        return json.dumps(_finite(response), ensure_ascii=True).encode("ascii")
+
+
+def _encode_surrogates(response: dict[str, Any]) -> bytes:
+    """Lone surrogates: '?' in the body as `mempalace-mcp` prints them, but the id goes back as it came."""
+    printed = json.dumps(response, ensure_ascii=False).encode("utf-8", "replace")
+    body = json.loads(printed)
+    body["id"] = response.get("id")
+    return json.dumps(_finite(body), ensure_ascii=True).encode("ascii")
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities are no JSON: null stands for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value
