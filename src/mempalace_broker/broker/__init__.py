@@ -1,0 +1,1 @@
+"""The daemon. The only package that imports asyncio."""

@@ -1,0 +1,80 @@
+"""What is answered without the engine: `initialize`, `tools/list`, and the cache that survives restarts.
+
+mempalace's `initialize` is a function of its version alone, so it never waits for an engine. `tools/list` comes from
+the last engine of the same version and palace until the present one has said its own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from .schema import normalise_tools
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA = 1
+# newest first; mempalace 3.4.0 and 3.11.0 both know exactly these (SUPPORTED_PROTOCOL_VERSIONS in its server)
+PROTOCOLS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+
+
+class Answers:
+    """The engine's constant answers. `version`: mempalace's, "" while unknown; `tools`: None while unknown."""
+
+    def __init__(self, version: str = "") -> None:
+        self.version = version
+        self.protocols: tuple[str, ...] = PROTOCOLS
+        self.template: dict[str, Any] = {
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "mempalace", "version": version or "unknown"},
+        }
+        self.tools: list[Any] | None = None
+        self.fresh = False
+
+    def initialize(self, params: object) -> dict[str, Any]:
+        """The result of `initialize`: the protocol asked for where it is known, else the newest."""
+        asked = params.get("protocolVersion", self.protocols[-1]) if isinstance(params, dict) else None
+        if params is None or not isinstance(params, dict):
+            asked = self.protocols[-1]
+        chosen = asked if asked in self.protocols else self.protocols[0]
+        return {"protocolVersion": chosen, **self.template}
+
+    def learn(self, hello: Mapping[str, Any]) -> bool:
+        """Take over what the engine says of itself; True where that changes what a cache should hold."""
+        before = self.dump()
+        self.version = str(hello.get("version", ""))
+        initialize = hello.get("initialize")
+        if isinstance(initialize, dict):
+            result = dict(initialize.get("result", {}))
+            result.pop("protocolVersion", None)
+            self.template = result or self.template
+            self.protocols = tuple(initialize.get("protocols", ())) or self.protocols
+        tools = hello.get("tools")
+        if isinstance(tools, list):
+            self.tools = normalise_tools(tools)
+        self.fresh = True
+        return self.dump() != before
+
+    def dump(self) -> bytes:
+        """The cache file's content."""
+        data = {
+            "schema": SCHEMA,
+            "version": self.version,
+            "protocols": list(self.protocols),
+            "initialize": self.template,
+            "tools": self.tools,
+        }
+        return json.dumps(data, ensure_ascii=True, indent=1).encode()
+
+    def load(self, data: bytes | None, version: str) -> None:
+        """Take over a cache written for mempalace `version`; anything else, and anything damaged, is ignored."""
+        try:
+            cache = json.loads(data or b"")
+        except ValueError:
+            return
+        if not isinstance(cache, dict) or cache.get("schema") != SCHEMA or cache.get("version") != version:
+            return
+        if isinstance(cache.get("initialize"), dict) and isinstance(cache.get("tools"), list):
+            self.version, self.template, self.tools = version, cache["initialize"], cache["tools"]
+            self.protocols = tuple(map(str, cache.get("protocols", ()))) or self.protocols

@@ -1,0 +1,60 @@
+"""What the hub wants done. The application carries these out in order; nothing else in core reaches the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Send:
+    """Bytes for a connection; whole lines."""
+
+    conn: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class Close:
+    """Close a connection once its bytes are out; `reason` is for the log."""
+
+    conn: int
+    reason: str
+
+
+@dataclass(slots=True)
+class ToEngine:
+    """Bytes for the engine's pipe: one frame."""
+
+    data: bytes
+
+
+@dataclass(slots=True)
+class Engine:
+    """An effect of supervision: SPAWN, TERM, KILL or KILL_ORPHAN."""
+
+    what: str
+
+
+@dataclass(slots=True)
+class SaveAnswers:
+    """Content for the cache of constant answers."""
+
+    data: bytes
+
+
+@dataclass(slots=True)
+class Log:
+    """A line for broker.log: `level` as in the logging module's names."""
+
+    level: str
+    text: str
+
+
+@dataclass(slots=True)
+class Quit:
+    """Everything is drained: leave. `exit_code` 0 or the reason's."""
+
+    reason: str
+
+
+Effect = Send | Close | ToEngine | Engine | SaveAnswers | Log | Quit

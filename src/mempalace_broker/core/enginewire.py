@@ -1,0 +1,103 @@
+"""Frames between broker and engine: one header line of ASCII words, then a payload of known length.
+
+    broker -> engine   call <n> <lane> <key> <len>     run this JSON-RPC request (payload: the client's bytes)
+                       hint <n> <lane> - <len>         this call comes soon: embed its text now (best effort)
+                       exit 0 - - 0                    finish what runs, then leave (EOF means the same)
+    engine -> broker   hello 0 - 0 <len>               mempalace is imported; payload: see `Hello`
+                       ready 0 - 0 <len>               warm-up is over; payload: {"degraded": [...], "drawers": n}
+                       begun <n> - 0 0                 a call that waited inside the engine starts now
+                       done <n> - <code> <len>         payload: the JSON-RPC response; code: its error code or 0
+                       fail 0 - <exit> <len>           a fault no restart mends; payload: {"reason", "message", "mend"}
+
+`key` names a write for the journal ("-" = none). Both sides keep payloads as bytes: a response travels to the
+client without being parsed again. Runs in the engine's interpreter too (Python 3.9).
+"""
+
+from __future__ import annotations
+
+MAX_HEADER = 512
+MAX_PAYLOAD = 256 * 1024 * 1024
+_WORDS = 5
+
+
+class FrameError(Exception):
+    """The other side sent something that is no frame: it is not one of ours, or its output is garbled."""
+
+
+class Frame:
+    """One frame: `verb`, call number `n`, `word` (lane or "-"), `tag` (journal key or number), `payload` bytes."""
+
+    __slots__ = ("n", "payload", "tag", "verb", "word")
+
+    def __init__(self, verb: str, n: int = 0, word: str = "-", tag: str = "-", payload: bytes = b"") -> None:
+        self.verb = verb
+        self.n = n
+        self.word = word
+        self.tag = tag
+        self.payload = payload
+
+    def encode(self) -> bytes:
+        """The frame as it travels."""
+        head = f"{self.verb} {self.n} {self.word} {self.tag} {len(self.payload)}\n"
+        return head.encode("ascii") + self.payload
+
+    def __repr__(self) -> str:
+        """For logs: never the payload."""
+        return f"Frame({self.verb} {self.n} {self.word} {self.tag} +{len(self.payload)} bytes)"
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in all five parts."""
+        if not isinstance(other, Frame):
+            return NotImplemented
+        return self.encode() == other.encode()
+
+    def __hash__(self) -> int:
+        """Hash of the encoded frame."""
+        return hash(self.encode())
+
+
+def parse_header(line: bytes) -> tuple[Frame, int]:
+    """Parse a header line without its newline; return the frame (payload still empty) and the payload length."""
+    try:
+        words = line.decode("ascii").split(" ")
+        if len(words) != _WORDS:
+            raise ValueError("five words expected")
+        verb, n, word, tag, length = words[0], int(words[1]), words[2], words[3], int(words[4])
+    except ValueError as exc:
+        raise FrameError(f"not a frame header: {line[:80]!r} ({exc})") from exc
+    if not verb.isalpha() or not 0 <= length <= MAX_PAYLOAD:
+        raise FrameError(f"not a frame header: {line[:80]!r}")
+    return Frame(verb, n, word, tag), length
+
+
+class FrameDecoder:
+    """Bytes in, frames out, in any cut. Memory: at most one frame beyond what was fed."""
+
+    def __init__(self) -> None:
+        self._buf = bytearray()
+        self._pending: Frame | None = None
+        self._need = 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Add bytes; return the frames they complete.
+
+        Raises:
+            FrameError: the stream is not ours; nothing after it can be trusted.
+        """
+        self._buf += data
+        out: list[Frame] = []
+        while True:
+            if self._pending is None:
+                end = self._buf.find(b"\n", 0, MAX_HEADER)
+                if end < 0:
+                    if len(self._buf) >= MAX_HEADER:
+                        raise FrameError(f"no frame header in {bytes(self._buf[:80])!r}")
+                    return out
+                self._pending, self._need = parse_header(bytes(self._buf[:end]))
+                del self._buf[: end + 1]
+            if len(self._buf) < self._need:
+                return out
+            frame, self._pending = self._pending, None
+            frame.payload = bytes(self._buf[: self._need])
+            del self._buf[: self._need]
+            out.append(frame)

@@ -1,0 +1,277 @@
+"""Who runs next: three lanes, fair across sessions, with two limits per call. Pure: the clock is handed in.
+
+    palace   everything that touches the vector store; one call at a time. In one process a Chroma write that overlaps
+             a Chroma read loses the index on mempalace 3.4.0 and throws on 3.11, so there is no second slot here.
+    free     knowledge graph, log stream, constants: own SQLite, own locks; a few calls in the engine at once
+    wait     calls that block by design (event_wait); they hold no slot of the others
+
+A lane takes sessions in turn, each session's calls in order: ten thousand queued calls of one session delay another's
+single call by one call. An `exclusive` call (a tool that is not in the table, `reconnect`) runs while nothing else does.
+
+Life of a call:  QUEUED -> SENT -> OVER.  The waiting limit holds while QUEUED, the running limit while SENT.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .toolclass import FREE, PALACE, WAIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .toolclass import ToolRule
+
+QUEUED, SENT, OVER = "queued", "sent", "over"
+LANES = (PALACE, FREE, WAIT)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One tools/call. `conn`: the connection it came by; `key`: its name in the journal; times in monotonic seconds."""
+
+    n: int
+    conn: int
+    key: str
+    id: object
+    raw: bytes
+    tool: str
+    rule: ToolRule
+    arrived: float
+    run_limit: float | None
+    writes: bool
+    replay: str
+    exclusive: bool = False
+    state: str = QUEUED
+    started: float = 0.0
+    attempts: int = 0
+    answered: bool = False
+    hinted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds and counts; a limit of 0 seconds means none."""
+
+    wait_s: float = 60.0
+    run_s: float = 60.0
+    init_s: float = 120.0
+    free_width: int = 4
+    wait_width: int = 64
+    session_calls: int = 20_000
+    hints: int = 2
+
+
+class FairQueue:
+    """Calls by session, sessions in turn. Withdrawn calls are skipped when their turn comes."""
+
+    def __init__(self) -> None:
+        self._urgent: deque[Call] = deque()
+        self._by_conn: dict[int, deque[Call]] = {}
+        self._turn: deque[int] = deque()
+        self._live = 0
+
+    def __len__(self) -> int:
+        """Number of calls that still wait."""
+        return self._live
+
+    def push(self, call: Call) -> None:
+        """Add behind the calls of the same session."""
+        line = self._by_conn.get(call.conn)
+        if line is None:
+            line = self._by_conn[call.conn] = deque()
+            self._turn.append(call.conn)
+        line.append(call)
+        self._live += 1
+
+    def push_front(self, calls: Iterable[Call]) -> None:
+        """Put calls before everybody else, in the order given: what a dead engine left must not be overtaken."""
+        batch = list(calls)
+        self._urgent.extendleft(reversed(batch))
+        self._live += len(batch)
+
+    def pop(self) -> Call | None:
+        """The next call, or None."""
+        while self._urgent:
+            call = self._urgent.popleft()
+            if call.state == QUEUED:
+                self._live -= 1
+                return call
+        while self._turn:
+            conn = self._turn.popleft()
+            line = self._by_conn[conn]
+            while line and line[0].state != QUEUED:
+                line.popleft()
+            if not line:
+                del self._by_conn[conn]
+                continue
+            call = line.popleft()
+            if line:
+                self._turn.append(conn)
+            else:
+                del self._by_conn[conn]
+            self._live -= 1
+            return call
+        return None
+
+    def withdraw(self, call: Call) -> None:
+        """Take a waiting call out; the caller has checked that it waits here."""
+        call.state = OVER
+        self._live -= 1
+
+    def upcoming(self, count: int) -> list[Call]:
+        """The calls that `pop` would give next, at most one a session and `count` in all."""
+        out = [call for call in self._urgent if call.state == QUEUED][:count]
+        for conn in self._turn:
+            if len(out) >= count:
+                break
+            head = next((call for call in self._by_conn[conn] if call.state == QUEUED), None)
+            if head is not None:
+                out.append(head)
+        return out
+
+    def __iter__(self) -> Iterator[Call]:
+        """All waiting calls, in no particular order across sessions."""
+        for line in (self._urgent, *self._by_conn.values()):
+            yield from (call for call in line if call.state == QUEUED)
+
+
+@dataclass(slots=True)
+class Expired:
+    """What a tick found: calls that waited too long, and calls that run too long (their engine has to go)."""
+
+    waited: list[Call] = field(default_factory=list)
+    ran: list[Call] = field(default_factory=list)
+
+
+class Scheduler:
+    """Decides, never acts: the hub sends what `dispatch` returns and tells what came back."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.queues = {lane: FairQueue() for lane in LANES}
+        self.running: dict[int, Call] = {}
+        self._in_lane = dict.fromkeys(LANES, 0)
+        self._waiting_since: deque[Call] = deque()
+        self._run_heap: list[tuple[float, int]] = []
+
+    def submit(self, call: Call) -> None:
+        """Take a call in."""
+        self.queues[call.rule.lane].push(call)
+        if self.limits.wait_s:
+            self._waiting_since.append(call)
+
+    def dispatch(self, now: float) -> list[Call]:
+        """The calls that go to the engine now, in this order; they count as running from here on."""
+        out: list[Call] = []
+        for lane, width in ((PALACE, 1), (FREE, self.limits.free_width), (WAIT, self.limits.wait_width)):
+            queue = self.queues[lane]
+            while len(queue) and self._in_lane[lane] < width and self._may_start(queue, lane):
+                call = queue.pop()
+                if call is None:
+                    break
+                self._start(call, now)
+                out.append(call)
+        return out
+
+    def _may_start(self, queue: FairQueue, lane: str) -> bool:
+        if any(call.exclusive for call in self.running.values()):
+            return False
+        if lane != PALACE:
+            head = self.queues[PALACE].upcoming(1)
+            return not (head and head[0].exclusive and not self._in_lane[PALACE])
+        head = queue.upcoming(1)
+        return not (head and head[0].exclusive and (self._in_lane[FREE] or self._in_lane[PALACE]))
+
+    def _start(self, call: Call, now: float) -> None:
+        call.state = SENT
+        call.started = now
+        call.attempts += 1
+        self.running[call.n] = call
+        self._in_lane[call.rule.lane] += 1
+        if call.run_limit:
+            heapq.heappush(self._run_heap, (now + call.run_limit, call.n))
+
+    def hints(self) -> list[Call]:
+        """Waiting palace calls whose text may be embedded ahead of their turn; each is returned once."""
+        if not self._in_lane[PALACE]:
+            return []
+        out = []
+        for call in self.queues[PALACE].upcoming(self.limits.hints):
+            if call.rule.embed and not call.hinted:
+                call.hinted = True
+                out.append(call)
+        return out
+
+    def finish(self, n: int) -> Call | None:
+        """The engine is done with call `n`; None where it does not run (any more)."""
+        call = self.running.pop(n, None)
+        if call is not None:
+            call.state = OVER
+            self._in_lane[call.rule.lane] -= 1
+        return call
+
+    def withdraw(self, call: Call) -> bool:
+        """Take a call back that has not started; False where it has."""
+        if call.state != QUEUED:
+            return False
+        self.queues[call.rule.lane].withdraw(call)
+        return True
+
+    def lost(self) -> list[Call]:
+        """The engine died: the calls that were in it, oldest first; nothing runs now."""
+        calls = [self.running[n] for n in sorted(self.running, key=lambda n: self.running[n].started)]
+        for call in calls:
+            self.finish(call.n)
+        return calls
+
+    def requeue(self, calls: list[Call]) -> None:
+        """Run these again before anything else, in this order."""
+        for call in calls:
+            call.state = QUEUED
+            if self.limits.wait_s:
+                self._waiting_since.append(call)
+        for lane in LANES:
+            self.queues[lane].push_front(call for call in calls if call.rule.lane == lane)
+
+    def waiting(self) -> list[Call]:
+        """All calls that wait, in no particular order."""
+        return [call for lane in LANES for call in self.queues[lane]]
+
+    def expire(self, now: float) -> Expired:
+        """Withdraw what waited too long; name what runs too long (each call at most once)."""
+        out = Expired()
+        while self._waiting_since:
+            call = self._waiting_since[0]
+            if call.state == QUEUED and now < call.arrived + self.limits.wait_s:
+                break
+            self._waiting_since.popleft()
+            if self.withdraw(call):
+                out.waited.append(call)
+        while self._run_heap and self._run_heap[0][0] <= now:
+            _, n = heapq.heappop(self._run_heap)
+            late = self.running.get(n)
+            if late is not None:
+                out.ran.append(late)
+        return out
+
+    def next_deadline(self) -> float | None:
+        """When `expire` has something to do next, or None."""
+        while self._waiting_since and self._waiting_since[0].state != QUEUED:
+            self._waiting_since.popleft()
+        while self._run_heap and self._run_heap[0][1] not in self.running:
+            heapq.heappop(self._run_heap)
+        times = []
+        if self._waiting_since:
+            times.append(self._waiting_since[0].arrived + self.limits.wait_s)
+        if self._run_heap:
+            times.append(self._run_heap[0][0])
+        return min(times, default=None)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing runs."""
+        return not self.running and not any(len(queue) for queue in self.queues.values())

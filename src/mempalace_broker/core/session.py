@@ -1,0 +1,79 @@
+"""One connection as the hub sees it: who greets, what waits, what was counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .scheduler import Call
+
+MAX_NAME = 64
+
+
+def is_name(text: object) -> bool:
+    """Whether a client's session id may stand in the journal: letters and digits, at most 64."""
+    return isinstance(text, str) and 0 < len(text) <= MAX_NAME and text.isascii() and text.isalnum()
+
+
+class Session:
+    """State of one connection. `ordinal` counts its lines, the first is 1; times in monotonic seconds."""
+
+    __slots__ = (
+        "answered",
+        "by_id",
+        "client",
+        "conn",
+        "connection",
+        "counted",
+        "graph_refused",
+        "greeted",
+        "name",
+        "opened",
+        "ordinal",
+        "pid",
+    )
+
+    def __init__(self, conn: int, now: float, pid: int, prefix: str) -> None:
+        self.conn = conn
+        self.opened = now
+        self.pid = pid
+        self.name = f"{prefix}{conn}"
+        self.connection = 0
+        self.client = "raw"
+        self.greeted = False
+        self.counted = False  # real work came by it; a status probe is none
+        self.graph_refused = ""
+        self.ordinal = 0
+        self.answered = 0
+        self.by_id: dict[str, list[Call]] = {}
+
+    def greet(self, name: str, connection: int, client: str, pid: int) -> None:
+        """Hello was accepted: from now on its writes are named by the client's own session."""
+        self.name, self.connection, self.client, self.pid = name, connection, client, pid
+        self.greeted = True
+
+    def key(self, part: int = 0) -> str:
+        """Journal key of the line just counted; `part` numbers the elements of a batch."""
+        base = f"{self.name}.{self.connection}.{self.ordinal}"
+        return f"{base}.{part}" if part else base
+
+    def key_of(self, connection: int, ordinal: int) -> str:
+        """Journal key of a line of an earlier connection."""
+        return f"{self.name}.{connection}.{ordinal}"
+
+    def add(self, key: str, call: Call) -> None:
+        """Remember an open call under its id."""
+        self.by_id.setdefault(key, []).append(call)
+
+    def remove(self, key: str, call: Call) -> None:
+        """Forget an open call."""
+        calls = self.by_id.get(key)
+        if calls and call in calls:
+            calls.remove(call)
+            if not calls:
+                del self.by_id[key]
+
+    @property
+    def open_calls(self) -> int:
+        """Calls not answered yet."""
+        return sum(map(len, self.by_id.values()))

@@ -1,0 +1,119 @@
+"""Every error of the project, in one tree, with its JSON-RPC code and its exit code.
+
+    BrokerError
+    +-- UsageError             a flag, setting or file that makes no sense
+    +-- PalaceError            the palace can't be resolved or used
+    +-- EngineNotFound         no interpreter with mempalace
+    +-- EngineFault            the engine failed in a way that a restart does not mend
+    +-- StateRootError         locks, record or socket can't be placed
+    +-- BrokerUnavailable      no broker answers, or none could be started
+    |   +-- StartFailed        we started one; it said why it could not serve
+    +-- HandshakeRefused       a broker answers, but not for us (wire version, other palace)
+    +-- DeadlineExceeded       an inner deadline ran out
+
+Each message says what, where, and which command mends it. `mp-shim` imports this module: keep it lean.
+JSON-RPC codes -32000..-32005 are mempalace's own; ours start at -32010.
+"""
+
+from __future__ import annotations
+
+# JSON-RPC 2.0, section 5.1
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+
+# ours
+NOT_EXECUTED = -32010  # no broker or engine could take the call; safe to send again
+OUTCOME_UNKNOWN = -32011  # a write was under way when its executor died or ran out of time
+WAIT_TIMEOUT = -32012  # waited too long for its turn; not executed; safe to send again
+RUN_TIMEOUT = -32013  # a read ran too long; the engine was replaced
+ENGINE_DOWN = -32014  # the engine can't run at present; the message says why; not executed
+OVERLOADED = -32015  # this session has too many calls waiting; not executed
+OTHER_PALACE = -32016  # the caller's configuration names another palace or knowledge graph
+
+# exit codes of mempalace-broker and mp-shim, see docs/exit-codes.md
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_NOT_RUNNING = 3
+EXIT_FINDINGS = 4
+EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE: no broker could be reached or started
+EXIT_NO_ENGINE = 70
+EXIT_STATE_ROOT = 73  # EX_CANTCREAT
+EXIT_HELD = 75  # EX_TEMPFAIL: somebody else owns the palace
+EXIT_CONFIG = 78  # EX_CONFIG
+
+
+class BrokerError(Exception):
+    """Base of all; `mend` is the command or step that helps, or empty."""
+
+    code = INTERNAL_ERROR
+    exit_code = EXIT_FAILURE
+
+    def __init__(self, message: str, *, mend: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.mend = mend
+
+    def __str__(self) -> str:
+        """The message with its mend."""
+        return f"{self.message} Mend: {self.mend}" if self.mend else self.message
+
+
+class UsageError(BrokerError):
+    """A flag, setting or settings file that makes no sense."""
+
+    exit_code = EXIT_CONFIG
+
+
+class PalaceError(BrokerError):
+    """The palace can't be resolved or used."""
+
+    exit_code = EXIT_CONFIG
+
+
+class EngineNotFound(BrokerError):
+    """No interpreter with mempalace was found."""
+
+    code = ENGINE_DOWN
+    exit_code = EXIT_NO_ENGINE
+
+
+class EngineFault(BrokerError):
+    """The engine failed in a way that a restart does not mend."""
+
+    code = ENGINE_DOWN
+    exit_code = EXIT_NO_ENGINE
+
+
+class StateRootError(BrokerError):
+    """Locks, record or socket can't be placed where they belong."""
+
+    exit_code = EXIT_STATE_ROOT
+
+
+class BrokerUnavailable(BrokerError):
+    """No broker answers, or none could be started."""
+
+    code = NOT_EXECUTED
+    exit_code = EXIT_UNAVAILABLE
+
+
+class StartFailed(BrokerUnavailable):
+    """A broker was started and said why it could not serve."""
+
+
+class HandshakeRefused(BrokerError):
+    """A broker answers, but not for us: another wire version or another palace."""
+
+    code = OTHER_PALACE
+    exit_code = EXIT_HELD
+
+
+class DeadlineExceeded(BrokerError):
+    """A deadline ran out; the message names the step that was under way."""
+
+    code = NOT_EXECUTED
+    exit_code = EXIT_UNAVAILABLE

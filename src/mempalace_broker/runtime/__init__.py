@@ -1,0 +1,1 @@
+"""Blocking effects, standard library only: files, locks, processes."""
