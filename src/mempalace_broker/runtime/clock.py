@@ -1,0 +1,65 @@
+"""Time as a thing that can be handed in, and deadlines that travel instead of timeouts.
+
+`mp-shim` imports this module: keep it lean.
+"""
+
+from __future__ import annotations
+
+import time
+
+NEVER = float("inf")
+
+
+class Clock:
+    """The machine's clocks. Tests hand in one that jumps."""
+
+    __slots__ = ()
+
+    def monotonic(self) -> float:
+        """Seconds that never go back; only differences mean something."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since 1970, for people and records, never for decisions about waiting."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Pause between two looks at something that can't be waited for."""
+        time.sleep(seconds)
+
+
+class Deadline:
+    """A moment on `clock` by which a whole operation must have ended.
+
+    It is handed down instead of timeouts; `child` gives an inner step a little less, so that the innermost
+    step is the one that reports.
+    """
+
+    __slots__ = ("at", "clock")
+
+    def __init__(self, clock: Clock, at: float) -> None:
+        self.clock = clock
+        self.at = at
+
+    @classmethod
+    def after(cls, clock: Clock, seconds: float) -> Deadline:
+        """The deadline `seconds` from now."""
+        return cls(clock, clock.monotonic() + seconds)
+
+    @classmethod
+    def never(cls, clock: Clock) -> Deadline:
+        """No deadline at all."""
+        return cls(clock, NEVER)
+
+    def remaining(self) -> float:
+        """Seconds left, 0.0 once expired, infinite for `never`."""
+        return max(0.0, self.at - self.clock.monotonic())
+
+    @property
+    def expired(self) -> bool:
+        """Whether the moment has come."""
+        return self.clock.monotonic() >= self.at
+
+    def child(self, margin: float = 0.1) -> Deadline:
+        """The same moment, `margin` seconds earlier."""
+        return Deadline(self.clock, self.at - margin)

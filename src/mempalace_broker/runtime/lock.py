@@ -1,0 +1,172 @@
+"""File locks that only a living process can hold: flock(2) on files that are never unlinked.
+
+What such a lock promises: at most one holder on one kernel, free the moment the last copy of its descriptor
+is closed, by whatever death. What it does not promise: anything across a kernel boundary (virtiofs, 9p, NFS).
+flock, never lockf: a POSIX lock is lost when the process closes *any* descriptor of the file.
+`mp-shim` imports this module: keep it lean.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from ..errors import StateRootError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .clock import Deadline
+
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
+_BUSY = (errno.EWOULDBLOCK, errno.EAGAIN)
+_REOPENS = 8  # somebody replaces the file under us: once is a careless cleaner, eight times is a fight
+_FIRST_PAUSE = 0.005
+_LONGEST_PAUSE = 0.1
+_MAX_BODY = 4096
+
+
+def _refused(path: str, exc: OSError, what: str) -> StateRootError:
+    return StateRootError(
+        f"{what} {path}: {exc.strerror or exc}.",
+        mend=f"make {os.path.dirname(path) or '.'} a writable directory of yours on a local filesystem.",
+    )
+
+
+class FileLock:
+    """One lock file, held or not by this object. Not reentrant; one object, one descriptor.
+
+    Args:
+        path: the lock file. Created 0600 when absent, never truncated, never removed, never followed as a
+            symlink.
+    """
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = -1
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._fd >= 0
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that carries the lock, -1 when not held. A child that inherits it shares it."""
+        return self._fd
+
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody has it; False if somebody does (this object included).
+
+        Raises:
+            StateRootError: the file can't be opened or locked at all, which says nothing about owners.
+        """
+        if self.held:
+            return False
+        for _ in range(_REOPENS):
+            fd = self._open()
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                os.close(fd)
+                if exc.errno in _BUSY:
+                    return False
+                raise _refused(self.path, exc, "cannot lock") from exc
+            if _still_named(fd, self.path):
+                self._fd = fd
+                return True
+            os.close(fd)  # a lock on a file that is no longer the lock file excludes nobody
+        raise StateRootError(
+            f"{self.path} is replaced again and again while it is being locked.",
+            mend="stop whatever removes it; lock files of mempalace-broker stay where they are for ever.",
+        )
+
+    def acquire(self, deadline: Deadline) -> bool:
+        """Take the lock, waiting for it until `deadline`; False if it never came free.
+
+        Polls: a blocking flock could not be bounded without signals. Raises as `try_acquire`.
+        """
+        pause = _FIRST_PAUSE
+        while not self.try_acquire():
+            left = deadline.remaining()
+            if left <= 0:
+                return False
+            deadline.clock.sleep(min(pause, left))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        return True
+
+    def release(self) -> None:
+        """Free the lock for everybody, copies of the descriptor in children included."""
+        if self.held:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self.close_copy()
+
+    def close_copy(self) -> None:
+        """Close only our descriptor: the lock lives on in a child that inherited it."""
+        if self.held:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def write_body(self, body: bytes) -> None:
+        """Replace the file's content (for messages only: a body proves nothing). Needs the lock."""
+        if not self.held:
+            raise RuntimeError(f"{self.path} is written only by its holder")
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, body[:_MAX_BODY], 0)
+        except OSError as exc:
+            raise _refused(self.path, exc, "cannot write") from exc
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+        except OSError as exc:
+            raise _refused(self.path, exc, "cannot open") from exc
+
+
+def _still_named(fd: int, path: str) -> bool:
+    """Whether `path` still names the file behind `fd`."""
+    mine = os.fstat(fd)
+    try:
+        now = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return mine.st_nlink > 0 and (mine.st_dev, mine.st_ino) == (now.st_dev, now.st_ino)
+
+
+def is_held(path: str) -> bool | None:
+    """Whether somebody holds the lock file `path`; None if that can't be told.
+
+    The probe takes a shared lock for an instant: probes do not disturb each other, but one can make a
+    simultaneous `try_acquire` fail. So whoever must not lose by accident uses `acquire` with a short
+    deadline.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as exc:
+        return True if exc.errno in _BUSY else None
+    finally:
+        os.close(fd)
+    return False
+
+
+def read_body(path: str) -> bytes:
+    """What the last holder wrote into the lock file; empty if there is nothing to read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, _MAX_BODY)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)

@@ -1,0 +1,201 @@
+"""Start a daemon that outlives us and belongs to nobody, and hear from it whether it serves.
+
+The daemon reports on its *start pipe*, one JSON line, then closes it:
+
+    {"state": "ready", "endpoint": "unix:/...", "pid": n}     it serves
+    {"state": "lost_race"}                                    another broker owns the palace: dial that one
+    {"state": "failed", "reason": "...", "mend": "..."}       it can't serve, and why
+
+EOF without a line means that it ended: the tail of its log says why. `mp-shim` imports this module: keep it
+    lean.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+from ..errors import StartFailed, StateRootError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from .clock import Deadline
+
+READY = "ready"
+LOST_RACE = "lost_race"
+FAILED = "failed"
+
+START_FD_FLAG = "--start-fd"
+_MAX_LINE = 65536
+_TAIL_LINES = 12
+_LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class StartPipe:
+    """The starter's end of the start pipe.
+
+    Args:
+        fd: read end; poll it for reading. It is made non-blocking and closed by this object.
+        log_path: the daemon's log, quoted when it ends without a word; "" for none.
+    """
+
+    __slots__ = ("_buf", "_fd", "_log_path", "_result")
+
+    def __init__(self, fd: int, log_path: str = "") -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._log_path = log_path
+        self._buf = b""
+        self._result: dict[str, Any] | None = None
+
+    @property
+    def fd(self) -> int:
+        """The descriptor to poll, -1 once the daemon has spoken or ended."""
+        return self._fd
+
+    def poll(self) -> dict[str, Any] | None:
+        """The daemon's report if it is there by now, else None. Never blocks; may be asked again."""
+        while self._result is None:
+            try:
+                data = os.read(self._fd, 4096)
+            except BlockingIOError:
+                return None
+            self._buf += data
+            line, newline, _ = self._buf.partition(b"\n")
+            if newline:
+                self._finish(_parse(line))
+            elif not data:
+                self._finish(self._died())
+            elif len(self._buf) > _MAX_LINE:
+                self._finish(_failed("the daemon wrote no report but a flood on its start pipe"))
+        return self._result
+
+    def wait(self, deadline: Deadline) -> dict[str, Any]:
+        """The daemon's report, or a "failed" once `deadline` is over (the daemon may still come up)."""
+        import select
+
+        while True:
+            result = self.poll()
+            if result is not None:
+                return result
+            left = deadline.remaining()
+            if left <= 0:
+                return _failed(
+                    "the daemon did not report in time; it may still be starting", "mempalace-broker status"
+                )
+            poller = select.poll()
+            poller.register(self._fd, select.POLLIN)
+            poller.poll(None if left == float("inf") else left * 1000 + 1)
+
+    def close(self) -> None:
+        """Stop listening; the daemon goes on."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+        if self._result is None:
+            self._result = _failed("nobody listened to its start any more")
+
+    def _finish(self, result: dict[str, Any]) -> None:
+        self._result = result
+        self.close()
+
+    def _died(self) -> dict[str, Any]:
+        from .logs import tail
+
+        lines = tail(self._log_path, _TAIL_LINES) if self._log_path else []
+        said = f" Last words in {self._log_path}: " + " | ".join(lines) if lines else ""
+        return _failed(f"the daemon ended before it could serve.{said}", "mempalace-broker doctor")
+
+
+def _failed(reason: str, mend: str = "") -> dict[str, Any]:
+    return {"state": FAILED, "reason": reason, "mend": mend}
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """A report line as a dict whose "state" is one of the three."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        data = None
+    if isinstance(data, dict) and data.get("state") in (READY, LOST_RACE, FAILED):
+        return data
+    return _failed(f"the daemon's report makes no sense: {line[:200]!r}")
+
+
+def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log_path: str) -> StartPipe:
+    """Start `argv` as a daemon; return the pipe on which it reports.
+
+    It gets a session of its own, is nobody's child (a client that kills the shim's descendants does not find
+    it), stdin from /dev/null, stdout and stderr appended to `log_path`, and of our descriptors only the write
+    end of the
+    start pipe, whose number is appended to argv: `--start-fd N`. Call it from a process without threads.
+
+    Raises:
+        StateRootError: the log can't be opened.
+        StartFailed: the program can't be started at all.
+    """
+    import subprocess
+
+    log_fd = _open_log(log_path)
+    read_fd, write_fd = os.pipe()
+    try:
+        child = subprocess.Popen(
+            [*argv, START_FD_FLAG, str(write_fd)],
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            pass_fds=(write_fd,),
+            start_new_session=True,
+            preexec_fn=_orphan,  # noqa: PLW1509 - the caller has no threads; see _orphan
+        )
+        child.wait()  # the one in between, gone by now
+    except OSError as exc:
+        os.close(read_fd)
+        raise StartFailed(
+            f"cannot start {argv[0]}: {exc.strerror or exc}.", mend="reinstall mempalace-broker."
+        ) from exc
+    finally:
+        os.close(write_fd)
+        os.close(log_fd)
+    return StartPipe(read_fd, log_path)
+
+
+def _orphan() -> None:
+    """Between fork and exec: let the child of the child go on, so that init is the daemon's parent."""
+    if os.fork():
+        os._exit(0)
+
+
+def _open_log(path: str) -> int:
+    try:
+        return os.open(path, _LOG_FLAGS, 0o600)
+    except OSError as exc:
+        raise StateRootError(
+            f"cannot write the log {path}: {exc.strerror or exc}.",
+            mend=f"make {os.path.dirname(path)} a writable directory of yours.",
+        ) from exc
+
+
+def report_start(fd: int, report: Mapping[str, Any]) -> bool:
+    """The daemon's side: write the one report line and close the pipe; False if nobody listens any more."""
+    line = json.dumps(dict(report)).encode("ascii")[: _MAX_LINE - 1] + b"\n"
+    try:
+        os.set_blocking(fd, True)
+        while line:
+            line = line[os.write(fd, line) :]
+    except OSError as exc:
+        if exc.errno not in (errno.EPIPE, errno.EBADF):
+            raise
+        return False
+    finally:
+        try:  # noqa: SIM105 - contextlib is beyond the shim's import budget
+            os.close(fd)
+        except OSError:
+            pass  # it never was open: a wrong --start-fd must not stop the daemon
+    return True
