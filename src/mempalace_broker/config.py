@@ -34,10 +34,23 @@ class Setting:
 SETTINGS = (
     Setting("engine", "MEMPALACE_BROKER_ENGINE", "", 0, "interpreter with mempalace, or a mempalace-mcp"),
     Setting("idle_s", "MEMPALACE_BROKER_IDLE_S", 900, 0, "exit after this many idle seconds; 0 = never"),
-    Setting("timeout_ms", "MEMPALACE_MCP_TIMEOUT_MS", 60_000, 0, "limit of a call's wait, and of its run; 0 = none"),
+    Setting(
+        "timeout_ms",
+        "MEMPALACE_MCP_TIMEOUT_MS",
+        60_000,
+        0,
+        "limit of a call's wait, and of its run; 0 = none",
+    ),
     Setting("init_timeout_ms", "MEMPALACE_MCP_INIT_TIMEOUT_MS", 120_000, 0, "limit of an engine's start; 0 = none"),
     Setting("tune", "MEMPALACE_BROKER_TUNE", True, 0, "in-memory tune-ups of the engine"),
     Setting("session_calls", "MEMPALACE_BROKER_SESSION_CALLS", 20_000, 1, "calls that may wait per session"),
+    Setting(
+        "client_stall_s",
+        "MEMPALACE_BROKER_CLIENT_STALL_S",
+        60,
+        1,
+        "drop a client that accepts no byte for so long",
+    ),
     Setting("drain_s", "MEMPALACE_BROKER_DRAIN_S", 10, 1, "seconds for running calls when the broker stops"),
     Setting("log_bytes", "MEMPALACE_BROKER_LOG_BYTES", 4_000_000, 10_000, "size of broker.log; one older is kept"),
     Setting("log_level", "MEMPALACE_BROKER_LOG_LEVEL", "info", 0, "debug, info, warning or error"),
@@ -142,7 +155,7 @@ def _checked(setting: Setting, value: Any, where: str) -> str | int | bool:
     if type(value) is not wanted:
         names = {bool: "true or false", int: "a whole number", str: "text"}
         raise UsageError(f"{where}: {value!r} is not {names[wanted]}.", mend="see docs/settings.md")
-    if wanted is int and value < setting.minimum:
+    if isinstance(value, int) and value < setting.minimum:
         raise UsageError(f"{where}: {value} is below {setting.minimum}.", mend="see docs/settings.md")
     if setting.name == "log_level" and value not in LOG_LEVELS:
         raise UsageError(f"{where}: {value!r} is none of {', '.join(LOG_LEVELS)}.", mend="see docs/settings.md")

@@ -51,7 +51,7 @@ class Desk:
         self.settled = False
         self.degraded: list[dict[str, str]] = []
         self.engine: dict[str, Any] = {}
-        self.counters = dict.fromkeys(("timeouts", "unknown_outcomes", "engine_restarts", "replayed"), 0)
+        self.counters = dict.fromkeys(("errors", "timeouts", "unknown_outcomes", "engine_restarts", "replayed"), 0)
         self.holding = False  # draining: nothing more goes in
         self._effects = effects
         self._reply = reply
@@ -88,8 +88,9 @@ class Desk:
             self._reply(call, line)
 
     def _fail(self, call: Call, code: int, text: str) -> None:
-        if code == errors.OUTCOME_UNKNOWN and not call.answered:
-            self.counters["unknown_outcomes"] += 1
+        if not call.answered:
+            self.counters["errors"] += 1
+            self.counters["unknown_outcomes"] += code == errors.OUTCOME_UNKNOWN
         self._answer(call, error_line(call.id, code, text))
 
     # -- engine events
@@ -101,9 +102,7 @@ class Desk:
         """Want an engine."""
         self._do(self.supervisor.start(now))
 
-    def journal(
-        self, ended: Mapping[str, bytes | None], begun: Collection[str], now: float, covered: float
-    ) -> None:
+    def journal(self, ended: Mapping[str, bytes | None], begun: Collection[str], now: float, covered: float) -> None:
         """The journal as earlier brokers left it; told once, when no engine of theirs can add to it any more."""
         self.outcomes.load(ended, begun, now, covered)
         self.settled = True
@@ -173,15 +172,14 @@ class Desk:
             self._do(self.supervisor.end(now, "mempalace was upgraded underneath the running engine"))
             return
         self.scheduler.finish(frame.n)
+        self.counters["errors"] += frame.tag != "0"
         response = settle_replayed(call, frame.payload)
         if call.writes:
             self.outcomes.ended(call.key, response if len(response) <= KEEP_BYTES else None, now)
         self._answer(call, response + b"\n")
         self.pump(now)
 
-    def exited(
-        self, now: float, how: str, ended: Mapping[str, bytes | None], begun: Collection[str]
-    ) -> None:
+    def exited(self, now: float, how: str, ended: Mapping[str, bytes | None], begun: Collection[str]) -> None:
         """The engine is reaped; `ended` and `begun` are what the journal says now."""
         self.counters["engine_restarts"] += 1
         again: list[Call] = []
@@ -220,7 +218,9 @@ class Desk:
             else:
                 self._answer(call, response + b"\n")
         elif verdict == POISON:
-            text = f"{call.tool} was running each time when the engine died ({how}); not tried a third time. {_DOWN_MEND}"
+            text = (
+                f"{call.tool} was running each time when the engine died ({how}); not tried a third time. {_DOWN_MEND}"
+            )
             self._fail(call, errors.ENGINE_DOWN, text)
         else:
             self._fail(call, errors.OUTCOME_UNKNOWN, f"the engine died ({how}) while it ran {unknown_text(call)}")
@@ -247,7 +247,11 @@ class Desk:
     def _ran_out(self, call: Call, now: float) -> None:
         limit = f"{call.tool} ran longer than {call.run_limit:g} s (MEMPALACE_MCP_TIMEOUT_MS)"
         if call.writes:
-            self._fail(call, errors.OUTCOME_UNKNOWN, f"{limit}; the engine is being replaced under {unknown_text(call)}")
+            self._fail(
+                call,
+                errors.OUTCOME_UNKNOWN,
+                f"{limit}; the engine is being replaced under {unknown_text(call)}",
+            )
         else:
             self._fail(call, errors.RUN_TIMEOUT, f"{limit}; the engine is being replaced. Nothing was changed.")
         self._do(self.supervisor.end(now, limit))

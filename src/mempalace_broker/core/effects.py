@@ -51,10 +51,15 @@ class Log:
 
 
 @dataclass(slots=True)
+class Retire:
+    """Take no more clients: remove the record and the socket's name, close the listener."""
+
+
+@dataclass(slots=True)
 class Quit:
-    """Everything is drained: leave. `exit_code` 0 or the reason's."""
+    """Everything is drained: leave, and say why."""
 
     reason: str
 
 
-Effect = Send | Close | ToEngine | Engine | SaveAnswers | Log | Quit
+Effect = Send | Close | ToEngine | Engine | SaveAnswers | Log | Retire | Quit

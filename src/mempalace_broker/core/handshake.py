@@ -75,9 +75,7 @@ class Identity:
         )
 
 
-def hello_request(
-    *, session: str, connection: int, identity: Identity, client: str, pid: int
-) -> dict[str, Any]:
+def hello_request(*, session: str, connection: int, identity: Identity, client: str, pid: int) -> dict[str, Any]:
     """The shim's first line. `session`: 32 hex digits, for the life of the shim; `connection`: 1, 2, ..."""
     params = {
         "wire": WIRE_VERSION,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import errors
 from . import jsonrpc as rpc
 from .desk import Desk
-from .effects import Close, Effect, Log, Quit, Send
+from .effects import Close, Effect, Log, Quit, Retire, Send
 from .framing import TooLong
 from .handshake import DONE, HELLO, OUTCOMES, UNKNOWN, WIRE_VERSION, Identity, judge_hello
 from .scheduler import QUEUED, Call, Limits
@@ -43,6 +43,7 @@ class Hub:
         hello: what a welcome carries besides limits: record id, broker version, pid.
         idle_s: leave after this long without sessions and work; 0 = never.
         drain_s: how long running calls may go on when the broker is told to leave.
+        status: makes the answer to broker/status.
     """
 
     def __init__(
@@ -58,18 +59,20 @@ class Hub:
         idle_s: float,
         drain_s: float,
         now: float,
+        status: Callable[[float], dict[str, Any]] = lambda now: {"now": now},
     ) -> None:
         self.identity = identity
         self.limits = limits
         self.answers = answers
         self.state = SERVING
         self.sessions: dict[int, Session] = {}
-        self.counters = dict.fromkeys(("calls", "reads", "writes", "errors", "cancelled", "sessions"), 0)
+        self.counters = dict.fromkeys(("calls", "reads", "writes", "cancelled", "sessions"), 0)
         self.effects: list[Effect] = []
         self.desk = Desk(
             limits=limits, policy=policy, rng=rng, answers=answers, effects=self.effects, reply=self._reply
         )
         self._hello = hello
+        self._status = status
         self._label = label
         self._idle_s = idle_s
         self._drain_s = drain_s
@@ -107,7 +110,20 @@ class Hub:
         self._mark_idle(now)
         self._drained(now)
 
-    def too_long(self, conn: int, limit: int, now: float) -> None:
+    def half_closed(self, conn: int) -> None:
+        """A client sends no more. A shim that does so is dead; a bare client still gets what it asked for."""
+        session = self.sessions.get(conn)
+        if session is None:
+            return
+        session.finishing = True
+        if session.greeted or not self._owes(session):
+            self.effects.append(Close(conn, "end of input"))
+
+    def _owes(self, session: Session) -> bool:
+        wants = (*self._want_tools, *self._want_outcomes)
+        return bool(session.by_id) or any(want[0] == session.conn for want in wants)
+
+    def too_long(self, conn: int, limit: int) -> None:
         """A line beyond the limit came and was skipped."""
         session = self.sessions[conn]
         session.ordinal += 1
@@ -133,7 +149,7 @@ class Hub:
         """Several at once, as they came off the wire."""
         for line in lines:
             if isinstance(line, TooLong):
-                self.too_long(conn, line.limit, now)
+                self.too_long(conn, line.limit)
             else:
                 self.line(conn, line, now)
 
@@ -202,7 +218,14 @@ class Hub:
         self.desk.submit(call, now)
 
     def _call(
-        self, session: Session, message: Message, raw: bytes, part: int, now: float, rule: ToolRule, arguments: Any
+        self,
+        session: Session,
+        message: Message,
+        raw: bytes,
+        part: int,
+        now: float,
+        rule: ToolRule,
+        arguments: Any,
     ) -> Call:
         self._n += 1
         run_limit: float | None = None
@@ -221,7 +244,7 @@ class Hub:
             run_limit=run_limit,
             writes=writes,
             replay=(replay_if(rule.name, arguments) if rule.known else rule.replay),
-            exclusive=not rule.known and rule is not _NO_SUCH_TOOL or rule.name == "mempalace_reconnect",
+            exclusive=(not rule.known and rule is not _NO_SUCH_TOOL) or rule.name == "mempalace_reconnect",
         )
 
     def _offered(self, tool: object) -> bool:
@@ -245,12 +268,14 @@ class Hub:
     def _send(self, session: Session, line: bytes) -> None:
         session.answered += 1
         self.effects.append(Send(session.conn, line))
+        if session.finishing and not self._owes(session):
+            self.effects.append(Close(session.conn, "end of input"))
 
     def _reply(self, call: Call, line: bytes) -> None:
         session = self.sessions.get(call.conn)
         if session is None:
             return
-        session.remove(rpc.key_of(call.id), call)  # type: ignore[arg-type]  # ids were checked by parse
+        session.remove(rpc.key_of(call.id), call)
         self._send(session, line)
 
     # -- broker/*
@@ -260,6 +285,8 @@ class Hub:
             self._greet(session, message, now)
         elif message.method == OUTCOMES:
             self._ask_outcomes(session, message, now)
+        elif message.method == "broker/status":
+            self._send(session, rpc.result_line(message.id, self._status(now)))
         elif message.method in ("broker/stop", "broker/restart"):
             mode = message.params.get("mode", "drain")
             reason = str(message.params.get("reason") or message.method.removeprefix("broker/"))
@@ -273,7 +300,9 @@ class Hub:
         params = message.params
         name, connection = params.get("session"), params.get("connection")
         verdict = judge_hello(params, self.identity)
-        if session.ordinal != 1 or not is_name(name) or not isinstance(connection, int):
+        if not isinstance(connection, int):
+            connection = 0
+        if session.ordinal != 1 or not is_name(name) or connection < 1:
             verdict.code = errors.INVALID_PARAMS
             verdict.message = "hello must be the first line, with session (letters and digits) and connection (number)"
         if verdict.code:
@@ -293,7 +322,11 @@ class Hub:
             "wire": WIRE_VERSION,
             "capabilities": ["outcomes"],
             "palace": self.identity.as_json(),
-            "limits": {"wait_s": self.limits.wait_s, "run_s": self.limits.run_s, "init_s": self.limits.init_s},
+            "limits": {
+                "wait_s": self.limits.wait_s,
+                "run_s": self.limits.run_s,
+                "init_s": self.limits.init_s,
+            },
             "notice": verdict.notice or None,
         }
         self._send(session, rpc.result_line(message.id, welcome))
@@ -382,6 +415,7 @@ class Hub:
         self._drain_until = now + self._drain_s
         self.desk.holding = True
         self.effects.append(Log("info", f"leaving: {reason}"))
+        self.effects.append(Retire())
         for call in self.desk.scheduler.waiting():
             session = self.sessions.get(call.conn)
             self.desk.scheduler.withdraw(call)

@@ -27,9 +27,7 @@ class Outcomes:
         self._entries = entries
         self.covered_from = float("-inf")
 
-    def load(
-        self, ended: Mapping[str, bytes | None], begun: Collection[str], now: float, covered_from: float
-    ) -> None:
+    def load(self, ended: Mapping[str, bytes | None], begun: Collection[str], now: float, covered_from: float) -> None:
         """Take over what a journal proves; nobody works on its open entries any more."""
         self.covered_from = max(self.covered_from, covered_from)
         for key, response in ended.items():

@@ -6,7 +6,8 @@
     wait     calls that block by design (event_wait); they hold no slot of the others
 
 A lane takes sessions in turn, each session's calls in order: ten thousand queued calls of one session delay another's
-single call by one call. An `exclusive` call (a tool that is not in the table, `reconnect`) runs while nothing else does.
+single call by one call. An `exclusive`
+call (a tool that is not in the table, `reconnect`) runs while nothing else does.
 
 Life of a call:  QUEUED -> SENT -> OVER.  The waiting limit holds while QUEUED, the running limit while SENT.
 """

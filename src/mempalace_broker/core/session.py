@@ -25,6 +25,7 @@ class Session:
         "conn",
         "connection",
         "counted",
+        "finishing",
         "graph_refused",
         "greeted",
         "name",
@@ -42,6 +43,7 @@ class Session:
         self.client = "raw"
         self.greeted = False
         self.counted = False  # real work came by it; a status probe is none
+        self.finishing = False  # it sends no more, and is closed when it has its answers
         self.graph_refused = ""
         self.ordinal = 0
         self.answered = 0

@@ -1,0 +1,356 @@
+"""The daemon, top down: take the palace, listen, serve, leave. All decisions are the hub's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..core import effects as fx
+from ..core.answers import Answers
+from ..core.handshake import WIRE_VERSION
+from ..core.hub import Hub
+from ..core.record import Record, encode, is_own
+from ..core.scheduler import Limits
+from ..core.supervision import Policy
+from ..errors import EXIT_OK
+from ..runtime.clock import Clock, Deadline
+from ..runtime.procid import own_procid
+from ..runtime.recordfile import read_bytes, remove_if, remove_litter, write_atomic
+from .admin import snapshot
+from .connection import Connection
+from .enginehost import EngineHost
+from .listen import Name, bind_unix, unlink_quietly
+from .tasks import Tasks
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Mapping
+
+    from ..config import Settings
+    from ..core.framing import TooLong
+    from ..core.handshake import Identity
+    from ..runtime.lock import FileLock
+    from ..runtime.paths import StateFiles
+
+SELF_CHECK_S = 2.0
+ENGINE_LEAVES_S = 5.0
+FLUSH_S = 1.0
+_ANSWERS_LIMIT = 8 << 20
+
+
+class App:
+    """One broker. `owner` is broker.lock, held; the caller releases it when `run` has returned."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        files: StateFiles,
+        settings: Settings,
+        env: Mapping[str, str],
+        owner: FileLock,
+        epoch: int,
+        started_by: str,
+        log: logging.Logger,
+    ) -> None:
+        self.identity = identity
+        self.files = files
+        self.settings = settings
+        self.log = log
+        self.clock = Clock()
+        self.started = self.clock.monotonic()
+        self.stall_s = float(settings.number("client_stall_s"))
+        self.troubles: list[dict[str, str]] = []
+        self.record = self._new_record(epoch, started_by)
+        answers = Answers()
+        self.hub = Hub(
+            identity=identity,
+            limits=Limits(
+                wait_s=settings.call_s,
+                run_s=settings.call_s,
+                init_s=settings.init_s,
+                session_calls=settings.number("session_calls"),
+            ),
+            policy=Policy(init_s=settings.init_s),
+            rng=random.random,
+            answers=answers,
+            label=f"raw{self.record.record[:8]}x",
+            hello={"record": self.record.record, "broker": __version__, "pid": os.getpid()},
+            idle_s=float(settings.number("idle_s")),
+            drain_s=float(settings.number("drain_s")),
+            now=self.started,
+            status=lambda now: snapshot(self, now),
+        )
+        self.engine = EngineHost(
+            desk=self.hub.desk,
+            identity=identity,
+            files=files,
+            settings=settings,
+            env=env,
+            clock=self.clock,
+            log=log,
+            turn=self.turn,
+        )
+        self._owner = owner
+        self._conns: dict[int, Connection] = {}
+        self._count = 0
+        self._server: asyncio.Server | None = None
+        self._name: Name | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._quit: asyncio.Future[str] | None = None
+        self._load_answers(answers)
+
+    def _new_record(self, epoch: int, started_by: str) -> Record:
+        me = own_procid()
+        return Record(
+            record=os.urandom(16).hex(),
+            epoch=epoch,
+            pid=me.pid,
+            start=me.start,
+            boot=me.boot,
+            pidns=me.pidns,
+            host=socket.gethostname(),
+            endpoints=[f"unix:{self.files.socket}"],
+            wire=WIRE_VERSION,
+            capabilities=["outcomes"],
+            palace=self.identity.as_json(),
+            broker_version=__version__,
+            started_at=self.clock.wall(),
+            started_by=started_by,
+        )
+
+    def _load_answers(self, answers: Answers) -> None:
+        version = self.engine.locate()
+        if not version:
+            return
+        answers.__init__(version)  # type: ignore[misc]  # start over, knowing the version
+        try:
+            answers.load(read_bytes(self.files.answers, _ANSWERS_LIMIT), version)
+        except OSError as exc:
+            self.log.warning("cannot read %s: %s", self.files.answers, exc)
+        self.record.engine_version = version
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop."""
+        return asyncio.get_running_loop()
+
+    # -- startup, serve, leave
+
+    async def run(self, on_ready: Callable[[dict[str, Any]], None]) -> int:
+        """Serve until told to leave, or idle; the exit code.
+
+        Raises:
+            StateRootError: socket or record can't be placed.
+        """
+        self._quit = self.loop.create_future()
+        tasks = Tasks(self._task_failed)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self.loop.add_signal_handler(number, self._signalled, number)
+        remove_litter(self.files.record)
+        await self._listen()
+        self._publish()
+        on_ready({"state": "ready", "pid": os.getpid(), "endpoint": self.record.endpoints[0]})
+        self.log.info("serving %s on %s, record %s", self.identity.path, self.files.socket, self.record.record)
+        tasks.start("self-check", self._check_self())
+        self.hub.desk.start(self.clock.monotonic())
+        self.turn()
+        reason = await self._quit
+        tasks.cancel_all()
+        await self._leave(reason)
+        return EXIT_OK
+
+    async def _listen(self) -> None:
+        listener, self._name = bind_unix(self.files.socket)
+        self._server = await self.loop.create_unix_server(self._accept, sock=listener)
+
+    def _publish(self) -> None:
+        write_atomic(self.files.record, encode(self.record))
+
+    def _accept(self) -> Connection:
+        self._count += 1
+        return Connection(self, self._count)
+
+    def _retire(self) -> None:
+        try:
+            remove_if(self.files.record, lambda data: is_own(data, self.record.record))
+            if self._name is not None and self._name.intact():
+                unlink_quietly(self.files.socket)
+        except OSError as exc:
+            self.log.warning("cannot remove the record or the socket: %s", exc)
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _leave(self, reason: str) -> None:
+        self._retire()
+        conns = list(self._conns.values())
+        for conn in conns:
+            conn.close()
+        await self._wait(FLUSH_S, lambda: not self._conns)
+        for conn in list(self._conns.values()):
+            conn.drop("the broker leaves")
+        await self._end_engine()
+        self._note_exit(reason)
+        self.log.info("left: %s", reason)
+
+    async def _end_engine(self) -> None:
+        process = self.engine.process
+        if process is not None:
+            process.close_input()
+            await self._wait(ENGINE_LEAVES_S, lambda: self.engine.process is None)
+        self.hub.desk.supervisor.end(self.clock.monotonic(), "the broker leaves", replace=False)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.engine.process is not None:
+                self.engine.process.signal(number)
+                await self._wait(ENGINE_LEAVES_S, lambda: self.engine.process is None)
+
+    async def _wait(self, seconds: float, done: Callable[[], bool]) -> None:
+        deadline = Deadline.after(self.clock, seconds)
+        while not done() and not deadline.expired:  # noqa: ASYNC110 - ended by callbacks of several owners, bounded
+            await asyncio.sleep(0.005)
+
+    def _note_exit(self, reason: str) -> None:
+        note = {"reason": reason, "at": time.time(), "pid": os.getpid(), "version": __version__}
+        try:
+            write_atomic(self.files.exit, json.dumps(note).encode() + b"\n")
+        except OSError as exc:
+            self.log.warning("cannot write %s: %s", self.files.exit, exc)
+
+    def _signalled(self, number: int) -> None:
+        again = self.hub.state != "serving"
+        self.hub.drain(self.clock.monotonic(), signal.Signals(number).name, at_once=again)
+        self.turn()
+
+    def _task_failed(self, name: str, exc: BaseException) -> None:
+        self.log.error("task %s failed: %r", name, exc, exc_info=exc)
+
+    # -- events of the clients
+
+    def opened(self, conn: Connection, pid: int) -> None:
+        """A client was accepted."""
+        self._conns[conn.number] = conn
+        self.hub.opened(conn.number, self.clock.monotonic(), pid)
+
+    def lines(self, conn: Connection, lines: list[bytes | TooLong]) -> None:
+        """Lines of a client."""
+        self.hub.lines(conn.number, lines, self.clock.monotonic())
+        self.turn()
+
+    def eof(self, conn: Connection) -> None:
+        """A client sends no more."""
+        self.hub.half_closed(conn.number)
+        self.turn()
+
+    def closed(self, conn: Connection) -> None:
+        """A client is gone."""
+        if self._conns.pop(conn.number, None) is not None:
+            self.hub.closed(conn.number, self.clock.monotonic())
+            self.turn()
+
+    def session_name(self, conn: int) -> str:
+        """The session behind a connection, for status."""
+        session = self.hub.sessions.get(conn)
+        return session.name if session is not None else "(gone)"
+
+    # -- effects and time
+
+    def turn(self) -> None:
+        """Carry out all effects, then see when time has something to do."""
+        self.hub.settle(self.clock.monotonic())
+        while batch := self.hub.take():
+            out: dict[int, list[bytes]] = {}
+            for effect in batch:
+                if isinstance(effect, fx.Send):
+                    out.setdefault(effect.conn, []).append(effect.data)
+                elif isinstance(effect, fx.ToEngine):
+                    if self.engine.process is not None:
+                        self.engine.process.send(effect.data)
+                else:
+                    self._flush(out)
+                    self._carry_out(effect)
+            self._flush(out)
+            self.hub.settle(self.clock.monotonic())
+        self._book_timer()
+
+    def _flush(self, out: dict[int, list[bytes]]) -> None:
+        for number, lines in out.items():
+            conn = self._conns.get(number)
+            if conn is not None:
+                conn.send(lines[0] if len(lines) == 1 else b"".join(lines))
+        out.clear()
+
+    def _carry_out(self, effect: fx.Effect) -> None:
+        if isinstance(effect, fx.Engine):
+            self.engine.carry_out(effect.what)
+        elif isinstance(effect, fx.Close):
+            conn = self._conns.get(effect.conn)
+            if conn is not None:
+                self.log.debug("closing client %d: %s", effect.conn, effect.reason)
+                conn.close()
+        elif isinstance(effect, fx.Log):
+            getattr(self.log, effect.level)(effect.text)
+        elif isinstance(effect, fx.SaveAnswers):
+            self._save_answers(effect.data)
+        elif isinstance(effect, fx.Retire):
+            self._retire()
+        elif isinstance(effect, fx.Quit) and self._quit is not None and not self._quit.done():
+            self._quit.set_result(effect.reason)
+
+    def _save_answers(self, data: bytes) -> None:
+        self.record.engine_version = self.hub.answers.version
+        try:
+            write_atomic(self.files.answers, data)
+            if self.hub.state == "serving":
+                self._publish()
+        except OSError as exc:
+            self.trouble(
+                f"cannot write {self.files.answers}: {exc}",
+                "free space in, or allow writing to, the state root",
+            )
+
+    def trouble(self, what: str, mend: str) -> None:
+        """Something is degraded: said once in the log, and in status as long as we live."""
+        entry = {"what": what, "mend": mend}
+        if entry not in self.troubles:
+            self.troubles.append(entry)
+            self.log.warning("%s", what)
+
+    def _book_timer(self) -> None:
+        at = self.hub.next_deadline()
+        if at is None or (self._timer is not None and self._timer_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        delay = max(0.0, at - self.clock.monotonic())
+        self._timer = self.loop.call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.hub.tick(self.clock.monotonic())
+        self.turn()
+
+    async def _check_self(self) -> None:
+        """Our name and record may vanish under us (cleaners, restores): while the lock is ours, put them back."""
+        while self.hub.state == "serving":
+            await asyncio.sleep(SELF_CHECK_S)
+            if self.hub.state != "serving":
+                return
+            if self._name is not None and not self._name.intact():
+                self.log.warning("the name %s is gone or another's: binding it again", self.files.socket)
+                old = self._server
+                await self._listen()
+                if old is not None:
+                    old.close()
+            if not is_own(read_bytes(self.files.record, 1 << 20) or b"", self.record.record):
+                self.log.warning("the record is gone or another's: writing it again")
+                self._publish()

@@ -1,0 +1,150 @@
+"""One client's socket: bytes to lines and back, with bounds, so that no client can harm another.
+
+A client that floods gets a slice of each turn of the loop; one that does not read is not read from either; one that
+accepts no byte for `STALL_S` seconds is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ..core.framing import LineReader
+from .listen import allowed, peer
+
+if TYPE_CHECKING:
+    import socket
+
+    from ..core.framing import TooLong
+    from .app import App
+
+STALL_S = 60.0
+SLICE = 64  # lines of one client per turn of the loop
+HIGH_WATER = 1 << 20
+MOST_BUFFERED = 512 << 20
+
+
+class Connection(asyncio.Protocol):
+    """Protocol of one client; `number` names it in the hub."""
+
+    def __init__(self, app: App, number: int) -> None:
+        self.app = app
+        self.number = number
+        self.transport: asyncio.Transport | None = None
+        self._reader = LineReader()
+        self._pending: deque[bytes | TooLong] = deque()
+        self._turn_booked = False
+        self._full = False
+        self._written = 0
+        self._stall: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accepted; a stranger is shown the door before a byte is read."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        sock: socket.socket = transport.get_extra_info("socket")
+        uid, pid = peer(sock)
+        if not allowed(uid):
+            self.app.log.warning("refused a connection of uid %d", uid)
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self.app.opened(self, pid)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        lines = self._reader.feed(data)
+        if self._pending or self._full or len(lines) > SLICE:
+            self._pending.extend(lines)
+            self._book_turn()
+        elif lines:
+            self.app.lines(self, lines)
+
+    def _book_turn(self) -> None:
+        if self.transport is None or self._turn_booked or self._full:
+            return
+        self._turn_booked = True
+        self.transport.pause_reading()
+        self.app.loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn_booked = False
+        if self.transport is None or self._full:
+            return
+        self.app.lines(self, [self._pending.popleft() for _ in range(min(SLICE, len(self._pending)))])
+        if self._pending:
+            self._book_turn()
+        elif self.transport is not None and not self._full:
+            self.transport.resume_reading()
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes for the client."""
+        if self.transport is None:
+            return
+        self._written += len(data)
+        self.transport.write(data)
+        if self.transport is not None and self.transport.get_write_buffer_size() > MOST_BUFFERED:
+            self.drop("its unread answers fill the memory")
+
+    def pause_writing(self) -> None:
+        """The client does not keep up: stop taking its requests, and watch whether it reads at all."""
+        self._full = True
+        if self.transport is not None:
+            self.transport.pause_reading()
+        self._watch(self._accepted())
+
+    def resume_writing(self) -> None:
+        """It caught up."""
+        self._full = False
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+        if self._pending:
+            self._book_turn()
+        elif self.transport is not None and not self._turn_booked:
+            self.transport.resume_reading()
+
+    def _accepted(self) -> int:
+        buffered = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        return self._written - buffered
+
+    def _watch(self, before: int) -> None:
+        self._stall = self.app.loop.call_later(self.app.stall_s, self._stalled, before)
+
+    def _stalled(self, before: int) -> None:
+        now = self._accepted()
+        if now == before:
+            self.drop(f"it accepted no byte for {self.app.stall_s:g} s")
+        else:
+            self._watch(now)
+
+    def drop(self, reason: str) -> None:
+        """End it at once."""
+        if self.transport is not None:
+            self.app.log.warning("dropping client %d: %s", self.number, reason)
+            self.transport.abort()
+
+    def close(self) -> None:
+        """End it once what was sent is out; a client that does not take it meanwhile is dropped by the stall watch."""
+        if self.transport is not None:
+            self._pending.clear()
+            if self._stall is None:
+                self._watch(self._accepted())
+            self.transport.close()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; it still gets the answers to what it asked."""
+        self.app.eof(self)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gone, in order or with `exc`."""
+        if exc is not None:
+            self.app.log.debug("client %d: %s", self.number, exc)
+        self.transport = None
+        self._pending.clear()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+        self.app.closed(self)

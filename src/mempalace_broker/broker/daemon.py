@@ -1,0 +1,159 @@
+"""From a command line to a serving broker: options, settings, log, the owner lock, the report to the starter."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import logging.handlers
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..config import load_settings
+from ..core.handshake import Identity
+from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError, UsageError
+from ..runtime.clock import Clock, Deadline
+from ..runtime.lock import FileLock, read_body
+from ..runtime.paths import StateFiles
+from ..runtime.procid import own_procid
+from ..runtime.recordfile import read_bytes
+from .app import App
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..config import Settings
+
+OWNER_WAIT_S = 2.0  # a predecessor that is leaving drops its lock last
+_TOML_LIMIT = 1 << 20
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The daemon's own flags; people use `mempalace-broker run`, which fills them in."""
+    parser = argparse.ArgumentParser(prog="mempalace-broker-daemon", description=__doc__)
+    parser.add_argument("--palace", required=True, help="real path of the palace directory")
+    parser.add_argument("--palace-by", default="default", choices=["flag", "env", "config", "default"])
+    parser.add_argument("--graph", required=True, help="real path of the knowledge graph")
+    parser.add_argument("--backend")
+    parser.add_argument("--collection")
+    parser.add_argument("--root", required=True, help="state root")
+    parser.add_argument("--start-fd", type=int, default=-1, help="descriptor for the report to the starter")
+    parser.add_argument("--started-by", default="", help="who started it, for status and log")
+    parser.add_argument("--foreground", action="store_true", help="log to stderr as well")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser.parse_args(argv)
+
+
+class StartReport:
+    """One JSON line to whoever started us; later ones are dropped."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def say(self, told: dict[str, Any]) -> None:
+        """Report and close. A starter that is gone does not matter."""
+        if self._fd < 0:
+            return
+        fd, self._fd = self._fd, -1
+        try:
+            os.write(fd, json.dumps(told).encode() + b"\n")
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a broker until it leaves; the exit code."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    report = StartReport(options.start_fd)
+    try:
+        return _run(options, report)
+    except BrokerError as exc:
+        report.say({"state": "failed", "reason": exc.message, "mend": exc.mend})
+        print(f"mempalace-broker: {exc}", file=sys.stderr)
+        return exc.exit_code
+    except KeyboardInterrupt:
+        return EXIT_FAILURE
+
+
+def _run(options: argparse.Namespace, report: StartReport) -> int:
+    files = StateFiles(options.root, options.palace)
+    files.prepare()
+    settings = _settings(files, os.environ)
+    owner = FileLock(files.owner_lock)
+    if not owner.acquire(Deadline.after(Clock(), OWNER_WAIT_S)):
+        report.say({"state": "lost_race"})
+        if options.foreground:
+            who = read_body(files.owner_lock).decode("utf-8", "replace")
+            print(f"mempalace-broker: another broker owns {options.palace}: {who}", file=sys.stderr)
+        return EXIT_HELD
+    try:
+        log = make_log(files.log, settings, foreground=options.foreground)
+        app = App(
+            identity=Identity(options.palace, options.graph, options.palace_by, options.backend, options.collection),
+            files=files,
+            settings=settings,
+            env=os.environ,
+            owner=owner,
+            epoch=_claim(owner, files),
+            started_by=options.started_by,
+            log=log,
+        )
+        log.info("broker %s, pid %d, started by %s", __version__, os.getpid(), options.started_by or "hand")
+        return asyncio.run(app.run(report.say))
+    finally:
+        owner.release()
+
+
+def _settings(files: StateFiles, env: Mapping[str, str]) -> Settings:
+    try:
+        data = read_bytes(files.toml, _TOML_LIMIT)
+    except OSError as exc:
+        raise UsageError(f"cannot read {files.toml}: {exc}.", mend=f"make {files.toml} readable") from exc
+    return load_settings(data.decode("utf-8", "replace") if data is not None else None, env, toml_path=files.toml)
+
+
+def _claim(owner: FileLock, files: StateFiles) -> int:
+    """Write our name into the owner lock; the epoch, one more than the last owner's."""
+    try:
+        before = json.loads(read_body(files.owner_lock) or b"{}")
+        epoch = int(before.get("epoch", 0)) + 1
+    except (ValueError, AttributeError, TypeError):
+        epoch = 1
+    me = own_procid()
+    body = {"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns, "epoch": epoch}
+    owner.write_body(json.dumps(body).encode())
+    return epoch
+
+
+def make_log(path: str, settings: Settings, *, foreground: bool) -> logging.Logger:
+    """broker.log with one predecessor, 0600; and stderr in the foreground.
+
+    Raises:
+        StateRootError: the file can't be written.
+    """
+    log = logging.getLogger("mempalace_broker")
+    log.setLevel(settings.text("log_level").upper())
+    log.propagate = False
+    form = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    old_mask = os.umask(0o177)
+    try:
+        handlers: list[logging.Handler] = [
+            logging.handlers.RotatingFileHandler(
+                path, maxBytes=settings.number("log_bytes"), backupCount=1, encoding="utf-8"
+            )
+        ]
+    except OSError as exc:
+        raise StateRootError(f"cannot write {path}: {exc}.", mend="make the state root writable") from exc
+    finally:
+        os.umask(old_mask)
+    if foreground:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    for handler in handlers:
+        handler.setFormatter(form)
+        log.addHandler(handler)
+    return log

@@ -1,0 +1,199 @@
+"""Carries out what supervision wants: take engine.lock, find mempalace, start the child, signal it, reap it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from ..core import journal
+from ..core import supervision as sv
+from ..errors import BrokerError, EngineNotFound
+from ..runtime.enginefind import SETTING, find_engine
+from ..runtime.lock import FileLock, read_body
+from ..runtime.procid import ALIVE, ProcId, procid_of, state
+from ..runtime.recordfile import read_bytes
+from .engineproc import EngineProcess
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Mapping
+
+    from ..config import Settings
+    from ..core.desk import Desk
+    from ..core.enginewire import Frame
+    from ..core.handshake import Identity
+    from ..runtime.clock import Clock
+    from ..runtime.enginefind import EngineCommand
+    from ..runtime.paths import StateFiles
+
+_JOURNAL_LIMIT = 4 * journal.ROTATE_BYTES
+
+
+class EngineHost:
+    """One engine slot of the broker. `turn` is called after every event, so that the hub's effects are carried out."""
+
+    def __init__(
+        self,
+        *,
+        desk: Desk,
+        identity: Identity,
+        files: StateFiles,
+        settings: Settings,
+        env: Mapping[str, str],
+        clock: Clock,
+        log: logging.Logger,
+        turn: Callable[[], None],
+    ) -> None:
+        self.desk = desk
+        self.process: EngineProcess | None = None
+        self.command: EngineCommand | None = None
+        self._identity = identity
+        self._files = files
+        self._settings = settings
+        self._env = env
+        self._clock = clock
+        self._log = log
+        self._turn = turn
+
+    def locate(self) -> str:
+        """Find mempalace; its version, or "" where that is not known yet (the start will tell what is wrong)."""
+        try:
+            self.command = self._find()
+        except EngineNotFound:
+            return ""
+        return self.command.version or ""
+
+    def _find(self) -> EngineCommand:
+        env = dict(self._env)
+        env[SETTING] = self._settings.text("engine")
+        return find_engine(env, sys.executable, self._env.get("PATH", os.defpath))
+
+    def carry_out(self, what: str) -> None:
+        """One effect of supervision."""
+        if what == sv.SPAWN:
+            self._spawn()
+        elif what == sv.KILL_ORPHAN:
+            self._kill_orphan()
+        elif self.process is not None:
+            self._log.warning("engine: %s (%s)", what, self.desk.supervisor.reason)
+            self.process.signal(signal.SIGTERM if what == sv.TERM else signal.SIGKILL)
+
+    def _spawn(self) -> None:
+        now = self._clock.monotonic()
+        lock = FileLock(self._files.engine_lock)
+        try:
+            if not lock.try_acquire():
+                self.desk.lock_busy(now, holder_text(self._files.engine_lock))
+                return
+            if not self.desk.settled:
+                self._load_journal(now)
+            self.command = self._find()
+            self._start(lock)
+        except BrokerError as exc:
+            self._log.error("no engine: %s", exc)
+            self.desk.unstartable(now, exc.message.rstrip("."), exc.mend, permanent=True)
+        except OSError as exc:
+            self._log.error("cannot start the engine: %s", exc)
+            self.desk.unstartable(now, f"cannot start the engine: {exc}", "", permanent=False)
+        finally:
+            lock.close_copy()
+
+    def _start(self, lock: FileLock) -> None:
+        assert self.command is not None
+        import asyncio
+
+        process = EngineProcess(
+            asyncio.get_running_loop(),
+            on_frames=self._frames,
+            on_garbled=self._garbled,
+            on_exit=self._exited,
+            on_log=lambda text: self._log.info("engine: %s", text),
+        )
+        env = {name: value for name, value in self._env.items() if not name.startswith("MEMPALACE_BROKER_START")}
+        process.start(
+            self.command, self._identity, lock, env=env, journal=self._files.journal, tune=self._settings.tune
+        )
+        who = procid_of(process.pid)
+        lock.write_body(json.dumps({"pid": who.pid, "start": who.start, "boot": who.boot, "pidns": who.pidns}).encode())
+        self.process = process
+        self.desk.spawned(self._clock.monotonic(), process.pid)
+        self._log.info(
+            "engine %d started: pid %d, %s (%s)",
+            self.desk.supervisor.generation,
+            process.pid,
+            self.command.interpreter,
+            self.command.source,
+        )
+
+    # -- what the child does
+
+    def _frames(self, frames: list[Frame]) -> None:
+        now = self._clock.monotonic()
+        for frame in frames:
+            self.desk.frame(frame, now)
+        self._turn()
+
+    def _garbled(self, what: str) -> None:
+        self._log.error("engine: garbled output: %s", what)
+        self.desk.garbled(what, self._clock.monotonic())
+        self._turn()
+
+    def _exited(self, how: str) -> None:
+        self._log.info("engine %d ended: %s", self.desk.supervisor.generation, how)
+        self.process = None
+        ended, begun = self._read_journal()[:2]
+        self.desk.exited(self._clock.monotonic(), how, ended, begun)
+        self._turn()
+
+    # -- the journal
+
+    def _load_journal(self, now: float) -> None:
+        ended, begun, covered = self._read_journal()
+        self.desk.journal(ended, begun, now, covered)
+
+    def _read_journal(self) -> tuple[dict[str, bytes | None], set[str], float]:
+        """(ended, begun, covered from): the older file first. Monotonic seconds since when nothing is missing."""
+        covered = float("-inf")
+        data = b""
+        older = self._files.journal + ".1"
+        try:
+            data = read_bytes(older, _JOURNAL_LIMIT) or b""
+            if data:
+                age = max(0.0, self._clock.wall() - os.stat(older).st_mtime)
+                covered = self._clock.monotonic() - age
+            data += read_bytes(self._files.journal, _JOURNAL_LIMIT) or b""
+        except OSError as exc:
+            self._log.error("cannot read the journal of writes: %s; earlier outcomes are unknown", exc)
+            return {}, set(), self._clock.monotonic()
+        return *journal.parse(data), covered
+
+    # -- the engine of an earlier broker
+
+    def _kill_orphan(self) -> None:
+        who = holder(self._files.engine_lock)
+        if who is None or state(who) != ALIVE:
+            self._log.warning("engine.lock is held by somebody who left no name; waiting on")
+            return
+        self._log.warning("ending the engine of an earlier broker, pid %d: it did not finish in time", who.pid)
+        try:
+            os.kill(who.pid, signal.SIGKILL)
+        except OSError as exc:
+            self._log.error("cannot end pid %d: %s", who.pid, exc)
+
+
+def holder(path: str) -> ProcId | None:
+    """Who wrote his name into a lock file, or None."""
+    try:
+        body = json.loads(read_body(path) or b"{}")
+        return ProcId(int(body["pid"]), str(body["start"]), str(body["boot"]), str(body["pidns"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def holder_text(path: str) -> str:
+    """The same in words."""
+    who = holder(path)
+    return f"pid {who.pid}" if who is not None else "an unknown process"
