@@ -1,0 +1,170 @@
+"""What Linux tells about processes: who carries a mark, who has a palace open, how much memory it takes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+STORE_SUFFIXES = (".sqlite3", ".sqlite3-wal", ".sqlite3-journal", ".bin")
+
+
+def eventually(fn: Callable[[], T | None], timeout: float = 20.0, what: str = "") -> T:
+    """Call `fn` until it returns something true, and return that. AssertionError after `timeout` seconds.
+
+    An AssertionError or OSError out of `fn` counts as "not yet"; the last one becomes the cause.
+    """
+    end = time.monotonic() + timeout
+    pause = 0.005
+    last: Exception | None = None
+    while True:
+        try:
+            if value := fn():
+                return value
+        except (AssertionError, OSError) as exc:
+            last = exc
+        if time.monotonic() >= end:
+            raise AssertionError(f"not within {timeout:g} s: {what or fn}") from last
+        time.sleep(pause)  # polls a state that sends no event; bounded by the deadline above
+        pause = min(pause * 1.5, 0.1)
+
+
+def pids() -> Iterator[int]:
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            yield int(name)
+
+
+def environ_of(pid: int) -> bytes:
+    """Its environment at exec; empty for a zombie, a kernel thread, or another user's process."""
+    return _read(pid, "environ")
+
+
+def cmdline_of(pid: int) -> list[str]:
+    return [os.fsdecode(word) for word in _read(pid, "cmdline").split(b"\0") if word]
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:  # it ended meanwhile
+        return b""
+
+
+def state_of(pid: int) -> str:
+    """The letter of /proc/pid/stat: R, S, D, T, Z; empty when there is no such process."""
+    stat = _read(pid, "stat")
+    return chr(stat[stat.rindex(b")") + 2]) if stat else ""
+
+
+def parent_of(pid: int) -> int:
+    stat = _read(pid, "stat")
+    return int(stat[stat.rindex(b")") + 2 :].split()[1]) if stat else 0
+
+
+def is_running(pid: int) -> bool:
+    """Whether it exists and is no zombie."""
+    return state_of(pid) not in {"", "Z", "X"}
+
+
+def marked(mark: str) -> list[int]:
+    """Pids of all running processes with `mark` in their environment or command line, but this one."""
+    needle = mark.encode()
+    return [
+        pid
+        for pid in pids()
+        if pid != os.getpid() and is_running(pid) and (needle in environ_of(pid) or needle in _read(pid, "cmdline"))
+    ]
+
+
+def children_of(pid: int) -> list[int]:
+    return [child for child in pids() if is_running(child) and parent_of(child) == pid]
+
+
+def describe(pid: int) -> str:
+    return f"{pid} [{state_of(pid)}] {' '.join(cmdline_of(pid))[:200]}"
+
+
+def memory_kb(pid: int) -> dict[str, int]:
+    """{"rss": .., "pss": .., "private": ..} in KiB; zeros once it has ended."""
+    rows = {}
+    for line in _read(pid, "smaps_rollup").decode().splitlines():
+        name, _, rest = line.partition(":")
+        if rest.strip().endswith("kB"):
+            rows[name] = int(rest.split()[0])
+    private = rows.get("Private_Clean", 0) + rows.get("Private_Dirty", 0)
+    return {"rss": rows.get("Rss", 0), "pss": rows.get("Pss", 0), "private": private}
+
+
+def open_files(pid: int) -> list[str]:
+    folder = f"/proc/{pid}/fd"
+    found = []
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    for name in names:
+        try:
+            found.append(os.readlink(f"{folder}/{name}"))
+        except OSError:  # closed meanwhile
+            continue
+    return found
+
+
+def owners(root: str | Path) -> set[int]:
+    """Pids that have a store (SQLite file or vector index) below `root` open right now."""
+    prefix = os.path.realpath(root) + os.sep
+    return {
+        pid
+        for pid in pids()
+        if any(path.startswith(prefix) and path.endswith(STORE_SUFFIXES) for path in open_files(pid))
+    }
+
+
+class OwnerSampler:
+    """Samples `owners(root)` in the background while the block runs.
+
+    Attributes:
+        most: largest number of owners seen at once. worst: those owners, in words.
+        seen: every pid that was ever an owner. samples: how many samples were taken.
+    """
+
+    def __init__(self, root: str | Path, interval_s: float = 0.05) -> None:
+        self._root = root
+        self._interval_s = interval_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="owner-sampler", daemon=True)
+        self.most = 0
+        self.worst: list[str] = []
+        self.seen: set[int] = set()
+        self.samples = 0
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            now = owners(self._root)
+            self.samples += 1
+            self.seen |= now
+            if len(now) > self.most:
+                self.most, self.worst = len(now), [describe(pid) for pid in now]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+
+def unix_sockets(prefix: str) -> list[str]:
+    """Paths of bound unix sockets that start with `prefix`."""
+    rows = Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    paths = [row.split(maxsplit=7)[7] for row in rows if len(row.split(maxsplit=7)) == 8]
+    return [path for path in paths if path.startswith(prefix)]
