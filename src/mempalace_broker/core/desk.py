@@ -128,6 +128,8 @@ class Desk:
             self._hello(_object(frame.payload), now)
         elif frame.verb == "ready":
             self._ready(_object(frame.payload), now)
+        elif frame.verb == "begun":
+            self.scheduler.begun(frame.n, now)
         elif frame.verb == "fail":
             self._failed(_object(frame.payload), now)
         else:
@@ -139,6 +141,7 @@ class Desk:
 
     def _hello(self, hello: Mapping[str, Any], now: float) -> None:
         self.engine = {k: hello.get(k) for k in ("version", "python", "graph", "palace")}
+        self.scheduler.mine_yields = hello.get("mine_yields") is True
         if self.answers.learn(hello):
             self._effects.append(SaveAnswers(self.answers.dump()))
         for finding in audit(self.answers.tools or []):
@@ -239,6 +242,13 @@ class Desk:
         for call in expired.waited:
             self.counters["timeouts"] += 1
             self._fail(call, errors.WAIT_TIMEOUT, self._waited_text(call))
+        for call in expired.behind:
+            self.counters["timeouts"] += 1
+            if call.writes:
+                waited = f"waited {self.limits.wait_s:g} s inside the engine behind a mine"
+                self._fail(call, errors.OUTCOME_UNKNOWN, f"{waited}: {unknown_text(call)}")
+            else:
+                self._fail(call, errors.WAIT_TIMEOUT, self._waited_text(call))
         for call in expired.ran:
             self.counters["timeouts"] += 1
             self._ran_out(call, now)

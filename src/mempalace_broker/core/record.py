@@ -6,7 +6,7 @@ palace. `mp-shim` imports this module: keep it lean.
 
 from __future__ import annotations
 
-import json
+from .jsonvalue import value_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class Bad:
 
 def encode(record: Record) -> bytes:
     """The file's bytes: JSON, one field per line, for people too."""
+    import json
+
     return json.dumps(record.as_json(), indent=1, sort_keys=True).encode("ascii") + b"\n"
 
 
@@ -133,8 +135,8 @@ def decode(data: bytes | None) -> Record | Bad:
     if len(data) > MAX_BYTES:
         return Bad(f"the record is longer than {MAX_BYTES} bytes")
     try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError):
+        raw = value_of(data)
+    except ValueError:
         return Bad("the record is not JSON")
     if not isinstance(raw, dict):
         return Bad("the record is not a JSON object")
@@ -191,7 +193,7 @@ def is_own(data: bytes, record_id: str) -> bool:
     return isinstance(found, Record) and bool(record_id) and found.record == record_id
 
 
-def kinship(record: Record, *, boot: str, host: str, local: bool | None) -> str:
+def kinship(record: Record, *, boot: str, host: str, pidns: str, local: bool | None) -> str:
     """MINE or FOREIGN: whether the record's writer was on this kernel, by facts only.
 
     Another boot id means an earlier boot of this machine, or another kernel that sees the same files. It is
@@ -199,9 +201,10 @@ def kinship(record: Record, *, boot: str, host: str, local: bool | None) -> str:
     mounted.
 
     Args:
-        boot, host: this machine's.
+        boot, host, pidns: this process's.
         local: whether the state root's filesystem is known to be local, None if not known.
     """
-    if record.boot == boot or (host and record.host == host) or local:
+    both_macs = not pidns and not record.pidns  # the other kernel of a Mac is a Linux one, and has namespaces
+    if (boot and record.boot == boot) or (host and record.host == host) or both_macs or local:
         return MINE
     return FOREIGN

@@ -6,10 +6,11 @@
     wait     calls that block by design (event_wait); they hold no slot of the others
 
 A lane takes sessions in turn, each session's calls in order: ten thousand queued calls of one session delay another's
-single call by one call. An `exclusive`
-call (a tool that is not in the table, `reconnect`) runs while nothing else does.
+single call by one call. An `exclusive` call (a tool that is not in the table, `reconnect`) runs while nothing else
+does. A `mine` may take hours; where the engine can let others in between two files (`mine_yields`), one more palace
+call is in the engine beside it, and begins when the engine says so.
 
-Life of a call:  QUEUED -> SENT -> OVER.  The waiting limit holds while QUEUED, the running limit while SENT.
+Life of a call:  QUEUED -> SENT -> OVER.  The waiting limit holds until it has begun, the running limit from then on.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 QUEUED, SENT, OVER = "queued", "sent", "over"
 LANES = (PALACE, FREE, WAIT)
+MINE = "mempalace_mine"
+NOT_BESIDE_MINE = frozenset({MINE, "mempalace_sync", "mempalace_reconnect"})  # they work on the files a mine works on
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +54,7 @@ class Call:
     attempts: int = 0
     answered: bool = False
     hinted: bool = False
+    begun: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +146,11 @@ class FairQueue:
 
 @dataclass(slots=True)
 class Expired:
-    """What a tick found: calls that waited too long, and calls that run too long (their engine has to go)."""
+    """What a tick found: calls that waited too long, calls that wait too long inside the engine behind a mine (nobody
+    knows when they will run), and calls that run too long (their engine has to go)."""
 
     waited: list[Call] = field(default_factory=list)
+    behind: list[Call] = field(default_factory=list)
     ran: list[Call] = field(default_factory=list)
 
 
@@ -153,6 +159,7 @@ class Scheduler:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.mine_yields = False
         self.queues = {lane: FairQueue() for lane in LANES}
         self.running: dict[int, Call] = {}
         self._in_lane = dict.fromkeys(LANES, 0)
@@ -176,7 +183,20 @@ class Scheduler:
                     break
                 self._start(call, now)
                 out.append(call)
+        if self._may_slip_in():
+            call = self.queues[PALACE].pop()
+            if call is not None:
+                self._start(call, now, behind_mine=True)
+                out.append(call)
         return out
+
+    def _may_slip_in(self) -> bool:
+        """Whether the next palace call may go into the engine beside a mine."""
+        if not self.mine_yields or self._in_lane[PALACE] != 1:
+            return False
+        head = self.queues[PALACE].upcoming(1)
+        mine = next(call for call in self.running.values() if call.rule.lane == PALACE)
+        return mine.tool == MINE and bool(head) and not head[0].exclusive and head[0].tool not in NOT_BESIDE_MINE
 
     def _may_start(self, queue: FairQueue, lane: str) -> bool:
         if any(call.exclusive for call in self.running.values()):
@@ -187,14 +207,27 @@ class Scheduler:
         head = queue.upcoming(1)
         return not (head and head[0].exclusive and (self._in_lane[FREE] or self._in_lane[PALACE]))
 
-    def _start(self, call: Call, now: float) -> None:
+    def _start(self, call: Call, now: float, *, behind_mine: bool = False) -> None:
         call.state = SENT
         call.started = now
         call.attempts += 1
+        call.begun = not behind_mine
         self.running[call.n] = call
         self._in_lane[call.rule.lane] += 1
-        if call.run_limit:
+        if behind_mine and self.limits.wait_s:
+            heapq.heappush(self._run_heap, (max(now, call.arrived + self.limits.wait_s), call.n))
+        elif call.run_limit:
             heapq.heappush(self._run_heap, (now + call.run_limit, call.n))
+
+    def begun(self, n: int, now: float) -> None:
+        """The engine runs call `n` from now on; until now it waited there behind a mine."""
+        call = self.running.get(n)
+        if call is None or call.begun:
+            return
+        call.begun = True
+        call.started = now
+        if call.run_limit:
+            heapq.heappush(self._run_heap, (now + call.run_limit, n))
 
     def hints(self) -> list[Call]:
         """Waiting palace calls whose text may be embedded ahead of their turn; each is returned once."""
@@ -255,7 +288,11 @@ class Scheduler:
         while self._run_heap and self._run_heap[0][0] <= now:
             _, n = heapq.heappop(self._run_heap)
             late = self.running.get(n)
-            if late is not None:
+            if late is None:
+                continue
+            if not late.begun:
+                out.behind.append(late)
+            elif late.run_limit and now >= late.started + late.run_limit:
                 out.ran.append(late)
         return out
 
