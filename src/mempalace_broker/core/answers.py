@@ -9,14 +9,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from .fallback import PROTOCOLS, SCHEMA, TEMPLATE, initialize_result, read_cache
 from .schema import normalise_tools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-SCHEMA = 1
-# newest first; mempalace 3.4.0 and 3.11.0 both know exactly these (SUPPORTED_PROTOCOL_VERSIONS in its server)
-PROTOCOLS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 
 
 class Answers:
@@ -26,7 +23,7 @@ class Answers:
         self.version = version
         self.protocols: tuple[str, ...] = PROTOCOLS
         self.template: dict[str, Any] = {
-            "capabilities": {"tools": {}},
+            **TEMPLATE,
             "serverInfo": {"name": "mempalace", "version": version or "unknown"},
         }
         self.tools: list[Any] | None = None
@@ -34,11 +31,8 @@ class Answers:
 
     def initialize(self, params: object) -> dict[str, Any]:
         """The result of `initialize`: the protocol asked for where it is known, else the newest."""
-        asked = params.get("protocolVersion", self.protocols[-1]) if isinstance(params, dict) else None
-        if params is None or not isinstance(params, dict):
-            asked = self.protocols[-1]
-        chosen = asked if asked in self.protocols else self.protocols[0]
-        return {"protocolVersion": chosen, **self.template}
+        known = {"protocols": list(self.protocols), "initialize": self.template}
+        return initialize_result(params if isinstance(params, dict) else {}, known)
 
     def learn(self, hello: Mapping[str, Any]) -> bool:
         """Take over what the engine says of itself; True where that changes what a cache should hold."""
@@ -49,7 +43,7 @@ class Answers:
             result = dict(initialize.get("result", {}))
             result.pop("protocolVersion", None)
             self.template = result or self.template
-            self.protocols = tuple(initialize.get("protocols", ())) or self.protocols
+            self.protocols = tuple(map(str, initialize.get("versions", ()))) or self.protocols
         tools = hello.get("tools")
         if isinstance(tools, list):
             self.tools = normalise_tools(tools)
@@ -69,11 +63,8 @@ class Answers:
 
     def load(self, data: bytes | None, version: str) -> None:
         """Take over a cache written for mempalace `version`; anything else, and anything damaged, is ignored."""
-        try:
-            cache = json.loads(data or b"")
-        except ValueError:
-            return
-        if not isinstance(cache, dict) or cache.get("schema") != SCHEMA or cache.get("version") != version:
+        cache = read_cache(data)
+        if cache.get("version") != version:
             return
         if isinstance(cache.get("initialize"), dict) and isinstance(cache.get("tools"), list):
             self.version, self.template, self.tools = version, cache["initialize"], cache["tools"]

@@ -1,0 +1,42 @@
+"""What a shim answers by itself while no broker does: `initialize` and `tools/list` from the broker's cache file.
+
+The file is written by `core/answers.py`. `mp-shim` imports this module late, and only then.
+"""
+
+from __future__ import annotations
+
+from .jsonrpc import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SCHEMA = 1
+# newest first; mempalace 3.4.0 and 3.11.0 both know exactly these
+PROTOCOLS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+TEMPLATE = {"capabilities": {"tools": {}}, "serverInfo": {"name": "mempalace", "version": "unknown"}}
+
+
+def read_cache(data: bytes | None) -> dict[str, Any]:
+    """The cache as a dict; {} where it is missing, damaged or of another schema."""
+    try:
+        body = load(data or b"")
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) and body.get("schema") == SCHEMA else {}
+
+
+def initialize_result(params: dict[str, Any], cache: dict[str, Any]) -> dict[str, Any]:
+    """The result of `initialize`, from the cache or, without one, from what every mempalace says."""
+    template = cache.get("initialize")
+    known = cache.get("protocols")
+    protocols = tuple(known) if isinstance(known, list) and known else PROTOCOLS
+    asked = params.get("protocolVersion", protocols[-1])
+    chosen = asked if asked in protocols else protocols[0]
+    return {"protocolVersion": chosen, **(template if isinstance(template, dict) else TEMPLATE)}
+
+
+def tools_result(cache: dict[str, Any]) -> dict[str, Any] | None:
+    """The result of `tools/list`, None where no engine has told its tools yet."""
+    tools = cache.get("tools")
+    return {"tools": tools} if isinstance(tools, list) else None
