@@ -118,7 +118,10 @@ def _settings(files: StateFiles, env: Mapping[str, str]) -> Settings:
 
 
 def _claim(owner: FileLock, files: StateFiles) -> int:
-    """Write our name into the owner lock; the epoch, one more than the last owner's."""
+    """Write our name and address into the owner lock; the epoch, one more than the last owner's.
+
+    The address is for clients that look for the record elsewhere (another $MEMPALACE_PATH, a bind mount of P alone).
+    """
     try:
         before = json.loads(read_body(files.owner_lock) or b"{}")
         epoch = int(before.get("epoch", 0)) + 1
@@ -126,6 +129,7 @@ def _claim(owner: FileLock, files: StateFiles) -> int:
         epoch = 1
     me = own_procid()
     body = {"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns, "epoch": epoch}
+    body |= {"endpoint": f"unix:{files.socket}", "root": files.root}
     owner.write_body(json.dumps(body).encode())
     return epoch
 
