@@ -1,0 +1,95 @@
+"""The shim's table of calls: who is owed an answer, under which id it travels, what was answered too early.
+
+`mp-shim` imports this module: keep it lean.
+"""
+
+from __future__ import annotations
+
+from . import jsonrpc as rpc
+from .inflight import ASKING, GONE, Call
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .jsonrpc import Message
+
+OWN = "broker/"  # ids that begin so are ours on the connection
+_OWN_KEYS = rpc.key_of(OWN)
+
+
+class Ledger:
+    """Calls by the key that they have on the connection, oldest first.
+
+    Attributes:
+        live: calls that are owed an answer. held: bytes of the lines kept.
+        asking: writes whose fate on a lost connection is not known yet.
+    """
+
+    __slots__ = ("_aliases", "_calls", "asking", "held", "live")
+
+    def __init__(self) -> None:
+        self._calls: dict[str, Call] = {}
+        self._aliases = 0
+        self.asking: dict[str, Call] = {}
+        self.live = 0
+        self.held = 0
+
+    def __len__(self) -> int:
+        """Entries, those included that are owed nothing any more."""
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[Call]:
+        """All entries, oldest first; the table may change meanwhile."""
+        return iter(list(self._calls.values()))
+
+    def get(self, wire: str) -> Call | None:
+        """The entry with this key on the connection."""
+        return self._calls.get(wire)
+
+    def find(self, key: str) -> Call | None:
+        """The oldest call that the agent knows by this id and is still owed an answer for."""
+        named = self._calls.get(key)
+        candidates = list(self._calls.values()) if self._aliases else []
+        for call in [named, *candidates] if named else candidates:
+            if call.key == key and call.owed:
+                return call
+        return None
+
+    def add(self, call: Call, message: Message) -> None:
+        """A new call. If its id is taken, it travels under another one: else two answers could be mixed up."""
+        if call.key in self._calls or call.key.startswith(_OWN_KEYS):
+            self._aliases += 1
+            alias = f"{OWN}{self._aliases}"
+            call.wire = rpc.key_of(alias)
+            call.line = rpc.to_bytes({**message.body, "id": alias})
+        self._calls[call.wire] = call
+        self.live += 1
+        self.held += len(call.line)
+
+    def ask(self, call: Call) -> None:
+        """The connection that carried this write is lost."""
+        call.state = ASKING
+        self.asking[call.wire] = call
+
+    def excuse(self, call: Call) -> None:
+        """The agent does not want its answer any more; if one comes it may have it."""
+        if call.owed:
+            self.live -= 1
+        call.cancelled = True
+
+    def bury(self, call: Call) -> None:
+        """Answered here, but the broker may answer too: keep the place, so that nobody else gets that answer."""
+        self._settle(call)
+        call.state, call.line = GONE, b""
+
+    def forget(self, call: Call) -> None:
+        """Out of the table."""
+        self._settle(call)
+        self.asking.pop(call.wire, None)
+        del self._calls[call.wire]
+
+    def _settle(self, call: Call) -> None:
+        self.held -= len(call.line)
+        if call.owed:
+            self.live -= 1
