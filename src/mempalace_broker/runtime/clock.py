@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 NEVER = float("inf")
@@ -26,6 +27,11 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         """Pause between two looks at something that can't be waited for."""
         time.sleep(seconds)
+
+
+def fraction() -> float:
+    """A random number in [0, 1), for jitter: the `random` module is beyond the shim's import budget."""
+    return int.from_bytes(os.urandom(4), "little") / 2**32
 
 
 class Deadline:

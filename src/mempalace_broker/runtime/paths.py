@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 
 from ..core.handshake import Identity
+from ..core.jsonvalue import value_of
 from ..errors import PalaceError, StateRootError
 
 TYPE_CHECKING = False
@@ -131,11 +132,9 @@ def _read_config(path: str) -> dict[str, object]:
             raw = file.read(_CONFIG_LIMIT)
     except OSError:
         return {}
-    import json
-
     try:
-        data = json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
+        data = value_of(raw)
+    except ValueError:
         return {}
     return data if isinstance(data, dict) else {}
 
@@ -238,9 +237,7 @@ def _private_dir(path: str) -> None:
     except FileExistsError:
         pass
     except OSError as exc:
-        raise StateRootError(
-            f"cannot create {path}: {exc.strerror or exc}.", mend="use a shorter path."
-        ) from exc
+        raise StateRootError(f"cannot create {path}: {exc.strerror or exc}.", mend="use a shorter path.") from exc
     info = os.lstat(path)
     if info.st_uid != os.getuid() or info.st_mode & 0o170077 != 0o040000:
         raise StateRootError(
