@@ -17,7 +17,7 @@ import sys
 import threading
 from typing import Any, Callable
 
-from ..errors import EXIT_HELD, EXIT_NO_ENGINE, INTERNAL_ERROR
+from ..errors import EXIT_HELD, EXIT_NO_ENGINE, INTERNAL_ERROR, NOT_EXECUTED
 from . import payload
 
 OLDEST = (3, 4, 0)
@@ -127,6 +127,8 @@ class Mempalace:
         os.environ.pop("PYTHONPATH", None)  # as mempalace's own main() does, for what it starts
         self.refusals: list[Callable[[str, dict[str, Any]], str | None]] = []
         self.after_call: list[Callable[[], None]] = []
+        self.undo: dict[str, Callable[[], None]] = {}
+        self.embed_ahead: Callable[[str], Any] | None = None
 
     def _apply_flags(self) -> None:
         apply = getattr(self.server, "_apply_server_flags", None)
@@ -228,7 +230,7 @@ class Mempalace:
             for refusal in self.refusals:
                 why = refusal(tool, arguments)
                 if why is not None:
-                    return payload.error_response(request_id, INTERNAL_ERROR, why)
+                    return payload.error_response(request_id, NOT_EXECUTED, why)
         try:
             return self.server.handle_request(request)
         except Exception as exc:  # noqa: BLE001 - whatever mempalace raises, the caller gets an answer
@@ -269,9 +271,7 @@ class Mempalace:
             return None
         collection = self.server._get_collection(create=False)
         if collection is None:
-            raise RuntimeError(
-                str(getattr(self.server, "_collection_open_error", None) or "it does not open")
-            )
+            raise RuntimeError(str(getattr(self.server, "_collection_open_error", None) or "it does not open"))
         drawers = int(collection.count())
         arguments = {"query": _WARM_UP_TEXT, "limit": 1}
         call = {"name": "mempalace_search", "arguments": arguments}

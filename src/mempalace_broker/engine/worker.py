@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import queue
 import sys
 import threading
 from typing import Any
@@ -24,9 +25,12 @@ from ..core.enginewire import Frame, FrameError
 from ..errors import EXIT_FAILURE, EXIT_OK
 from . import payload
 from .adapter import Fault, Mempalace, Options, start_thread
+from .ahead import texts_of
+from .embedding import guard_model
 from .journalfile import JournalFile
 from .lanes import Lane, WaitingPlace
 from .link import Link
+from .tuning import tune
 
 # while a mine lets others in: mine and sync would work on the same files, reconnect closes its handles
 _NOT_BETWEEN_FILES = frozenset({"mempalace_mine", "mempalace_sync", "mempalace_reconnect"})
@@ -49,7 +53,7 @@ class Worker:
         self._gone = False
         self._ready = threading.Event()
         self._free_done = threading.Event()
-        self._mining = False
+        self._hints: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     # -- frames ------------------------------------------------------------------------------------
 
@@ -71,6 +75,8 @@ class Worker:
         self._free.close()
 
     def _take(self, frame: Frame) -> None:
+        if frame.verb == "hint":
+            self._hints.put(frame.payload)
         if frame.verb != "call":
             return
         call = Call(self, frame)
@@ -86,6 +92,7 @@ class Worker:
     def serve(self) -> None:
         """Run the palace lane on this thread until the broker says `exit` or is gone."""
         start_thread(self._serve_free, "engine-free")
+        start_thread(self._embed_ahead, "engine-embed")
         self._palace.run()
         self._free_done.wait()
 
@@ -94,6 +101,19 @@ class Worker:
             self._free.run()
         finally:
             self._free_done.set()
+
+    def _embed_ahead(self) -> None:
+        while True:
+            line = self._hints.get()
+            embed = self._mempalace.embed_ahead
+            if embed is None:
+                continue
+            try:
+                tool, arguments = payload.tool_call(payload.decode_request(line))
+                for text in texts_of(self._mempalace.server, tool, arguments):
+                    embed(text)
+            except Exception as exc:  # noqa: BLE001 - a hint is a wish; the call itself reports what is wrong
+                print(f"not embedded ahead: {exc}", file=sys.stderr)
 
     def announce_ready(self, report: dict[str, Any]) -> None:
         """Tell the broker that the palace is open."""
@@ -150,9 +170,7 @@ def _encode(request: Any, response: Any) -> bytes:
         return payload.encode_response(response)
     except (TypeError, ValueError, RecursionError) as exc:
         print(f"an answer can't be encoded: {exc}", file=sys.stderr, flush=True)
-        return payload.encode_response(
-            payload.error_response(payload.request_id(request), -32603, "Internal error")
-        )
+        return payload.encode_response(payload.error_response(payload.request_id(request), -32603, "Internal error"))
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -168,14 +186,21 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _warm_up(mempalace: Mempalace) -> dict[str, Any]:
+def _open(mempalace: Mempalace) -> dict[str, Any]:
+    """Tune and open the palace on this one thread; return the payload of the ready frame."""
     degraded: list[dict[str, str]] = []
     drawers = None
+    try:
+        missing = guard_model(mempalace)
+        degraded += [missing] if missing else []
+    except Exception as exc:  # noqa: BLE001 - a model that can't be set up is reported, calls say the rest
+        degraded.append({"what": f"the embedding model can't be set up: {exc}", "mend": "mempalace config"})
+    tuneups = tune(mempalace, wanted=mempalace.options.tune)
     try:
         drawers = mempalace.warm_up()
     except Exception as exc:  # noqa: BLE001 - a palace that does not open is reported, calls say the rest
         degraded.append({"what": f"the palace did not open: {exc}", "mend": "mempalace repair-status"})
-    return {"degraded": degraded, "drawers": drawers, "tuneups": []}
+    return {"degraded": degraded, "drawers": drawers, "tuneups": tuneups}
 
 
 def _run(args: argparse.Namespace, link: Link) -> int:
@@ -193,7 +218,7 @@ def _run(args: argparse.Namespace, link: Link) -> int:
     worker = Worker(link, mempalace, journal)
     start_thread(worker.read_frames, "engine-reader")
     mempalace.take_lease()
-    worker.announce_ready(_warm_up(mempalace))
+    worker.announce_ready(_open(mempalace))
     worker.serve()
     journal.close()
     return EXIT_OK
