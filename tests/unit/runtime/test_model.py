@@ -140,6 +140,19 @@ def test_what_can_go_wrong_with_the_download(
     assert not model.model_folder(home).exists()
 
 
+def test_an_interpreter_that_is_not_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ModelError, match=r"/nonexistent/python has no pip .*No such file"):
+        install_int8(home, "/nonexistent/python")
+
+
+def test_an_interpreter_by_a_relative_path(
+    home: Path, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert install_int8(home, f"./{Path(python).name}").state == CACHED
+
+
 def test_uv_where_there_is_no_pip(home: Path, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uv = tmp_path / "bin" / "uv"
     uv.parent.mkdir()
