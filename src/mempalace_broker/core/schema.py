@@ -97,9 +97,7 @@ def _join(branches: list[Schema], word: str) -> Schema:
             if prop not in variants:
                 variants.append(prop)
     nested = "allOf" if word == "allOf" else "anyOf"  # two oneOf branches may well allow the same value here
-    return {
-        name: variants[0] if len(variants) == 1 else {nested: variants} for name, variants in seen.items()
-    }
+    return {name: variants[0] if len(variants) == 1 else {nested: variants} for name, variants in seen.items()}
 
 
 def _add_missing(properties: Schema, more: Schema) -> None:

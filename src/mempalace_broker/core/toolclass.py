@@ -105,9 +105,7 @@ class ToolRule:
 
     def __repr__(self) -> str:
         kind = "writes" if self.writes else "reads"
-        return (
-            f"<ToolRule {self.name or 'unknown'} {kind} {self.store or 'nothing'} {self.lane} {self.replay}>"
-        )
+        return f"<ToolRule {self.name or 'unknown'} {kind} {self.store or 'nothing'} {self.lane} {self.replay}>"
 
 
 UNKNOWN_TOOL = ToolRule("", store="", lane=PALACE, writes=True, replay=NEVER, known=False)
@@ -223,9 +221,7 @@ def replay_if(tool: object, arguments: object) -> str:
         return rule.replay
     if rule.name == "mempalace_kg_add" and arguments.get("valid_to") is not None:
         return NEVER  # a fact that is born closed is never found again: each run stores one more
-    if rule.name == "mempalace_kg_supersede" and _same_entity(
-        arguments.get("old_object"), arguments.get("new_object")
-    ):
+    if rule.name == "mempalace_kg_supersede" and _same_entity(arguments.get("old_object"), arguments.get("new_object")):
         return NEVER  # closes the fact that it has just opened
     return IDEMPOTENT
 

@@ -209,11 +209,7 @@ def _exec_targets(text: str, script: str) -> Iterator[str]:
         match = re.match(r"\s*(?:''')?exec'?\s+(.*)", line)
         words = _words(match[1]) if match else []
         target = next((word for word in words if not word.startswith("-") and "=" not in word), "")
-        if (
-            os.path.isabs(target)
-            and _executable(target)
-            and os.path.realpath(target) != os.path.realpath(script)
-        ):
+        if os.path.isabs(target) and _executable(target) and os.path.realpath(target) != os.path.realpath(script):
             yield target
 
 
@@ -229,9 +225,7 @@ def _pyenv_versions(script: str) -> Iterator[str]:
     shims = Path(script).parent
     if shims.name != "shims":
         return
-    found = [
-        path for path in shims.parent.glob(f"versions/*/bin/{Path(script).name}") if _executable(str(path))
-    ]
+    found = [path for path in shims.parent.glob(f"versions/*/bin/{Path(script).name}") if _executable(str(path))]
     yield from sorted(map(str, found), key=lambda path: _numbers(Path(path).parts[-3]), reverse=True)
 
 

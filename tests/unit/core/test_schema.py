@@ -30,9 +30,7 @@ def violations(schema: Any, where: str = "root") -> list[str]:
         found += [f"root has {word}" for word in FORBIDDEN & set(schema)]
         found += [] if schema.get("type") == "object" else ["root is no object"]
         found += [
-            f"key {key!r}"
-            for key in schema.get("properties", {})
-            if not re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", key)
+            f"key {key!r}" for key in schema.get("properties", {}) if not re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", key)
         ]
     if not isinstance(schema, dict):
         return found

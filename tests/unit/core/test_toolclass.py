@@ -49,9 +49,7 @@ def test_the_table_knows_no_tool_that_never_was() -> None:
 
 
 def test_every_read_only_hint_of_the_engine_is_a_read_here() -> None:
-    hinted = [
-        tool["name"] for tool in tools_of("3.11.0") if tool.get("annotations", {}).get("readOnlyHint") is True
-    ]
+    hinted = [tool["name"] for tool in tools_of("3.11.0") if tool.get("annotations", {}).get("readOnlyHint") is True]
     assert len(hinted) == 14
     assert all(not rule_for(name).writes for name in hinted)
 
