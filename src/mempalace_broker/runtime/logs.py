@@ -1,66 +1,11 @@
-"""A log of bounded size with one previous, and the last lines of any log."""
+"""The last lines of a log that may have been turned over."""
 
 from __future__ import annotations
 
 import os
-import threading
 
-PREVIOUS = ".1"
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+PREVIOUS = ".1"  # what a log's name gets when a new one begins; there is one previous
 _BLOCK = 65536
-
-
-class LogFile:
-    """Appends lines to `path`; a full file becomes `path`.1 and a new one begins.
-
-    Threads may share it. A log that can't be written (full disk) drops lines and counts them: it never stops
-    the daemon.
-
-    Args:
-        path: the log, created 0600.
-        limit: bytes after which it is turned over; there are never more than about twice as many on disk.
-        follow: descriptors (the daemon's stdout and stderr) that are pointed at the new file at every turn,
-            so that what libraries print ends up in the current log too.
-    """
-
-    def __init__(self, path: str, limit: int, follow: tuple[int, ...] = ()) -> None:
-        self.path = path
-        self.dropped = 0
-        self._limit = limit
-        self._follow = follow
-        self._lock = threading.Lock()
-        self._fd = os.open(path, _FLAGS, 0o600)
-
-    def write(self, line: str) -> None:
-        """Append one line; a newline is added. Line breaks inside become spaces: one event, one line."""
-        data = (" ".join(line.splitlines()) + "\n").encode("utf-8", "replace")
-        with self._lock:
-            if self._fd < 0:
-                self.dropped += 1
-                return
-            try:
-                # asked each time: others append through the followed descriptors
-                size = os.fstat(self._fd).st_size
-                if size and size + len(data) > self._limit:
-                    self._turn()
-                os.write(self._fd, data)
-            except OSError:
-                self.dropped += 1
-
-    def close(self) -> None:
-        """Stop writing; followed descriptors stay as they are."""
-        with self._lock:
-            if self._fd >= 0:
-                fd, self._fd = self._fd, -1
-                os.close(fd)
-
-    def _turn(self) -> None:
-        os.replace(self.path, self.path + PREVIOUS)
-        fresh = os.open(self.path, _FLAGS, 0o600)
-        os.close(self._fd)
-        self._fd = fresh
-        for fd in self._follow:
-            os.dup2(fresh, fd)
 
 
 def tail(path: str, n: int) -> list[str]:
@@ -70,8 +15,7 @@ def tail(path: str, n: int) -> list[str]:
     except OSError:
         return []
     try:
-        size = os.fstat(fd).st_size
-        start = max(0, size - _BLOCK)
+        start = max(0, os.fstat(fd).st_size - _BLOCK)
         data = os.pread(fd, _BLOCK, start)
     except OSError:
         return []
