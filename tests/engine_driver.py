@@ -13,26 +13,10 @@ from typing import Any
 from mempalace_broker.core.enginewire import Frame, FrameDecoder
 from mempalace_broker.core.handshake import Identity
 from mempalace_broker.runtime.enginelaunch import engine_argv, engine_env
+from tests.harness import engine_python, model_home
 
-REPO = Path(__file__).resolve().parent.parent
-ENGINES = {
-    "3.4.0": os.environ.get("MPB_ENGINE_340", str(REPO / ".dev/engine-3.4.0/bin/python")),
-    "newest": os.environ.get("MPB_ENGINE_NEWEST", str(REPO / ".dev/engine-newest/bin/python")),
-}
-MODEL_HOME = Path(os.environ.get("MPB_MODEL_HOME", str(REPO / ".dev/model-home")))
-_MODEL_DIR = ".cache/chroma/onnx_models"
+_MODELS = ".cache/chroma/onnx_models"
 PATIENCE_S = 60.0
-
-
-def engine_python(which: str) -> str:
-    """The interpreter of "3.4.0" or "newest", given as such or as a virtual environment."""
-    path = Path(ENGINES[which])
-    return str(path / "bin/python") if path.is_dir() else str(path)
-
-
-def have_engine(which: str) -> bool:
-    """Is that engine, and the model, installed here?"""
-    return os.path.exists(engine_python(which)) and (MODEL_HOME / _MODEL_DIR).is_dir()
 
 
 def make_home(base: Path, *, model: bool = True) -> Path:
@@ -40,7 +24,7 @@ def make_home(base: Path, *, model: bool = True) -> Path:
     home = base / "home"
     (home / ".cache/chroma").mkdir(parents=True)
     if model:
-        (home / _MODEL_DIR).symlink_to(MODEL_HOME / _MODEL_DIR)
+        (home / _MODELS).symlink_to(model_home() / _MODELS)
     return home
 
 
@@ -79,7 +63,7 @@ class EngineProcess:
         identity = Identity(str(palace), str(palace / "knowledge_graph.sqlite3"), by)
         down_r, self._down = os.pipe()
         self._up, up_w = os.pipe()
-        command = Command(interpreter or engine_python(which))
+        command = Command(str(interpreter or engine_python(which)))
         argv = engine_argv(
             command, identity, rfd=down_r, wfd=up_w, journal=str(journal) if journal else None, tune=tune
         )

@@ -99,6 +99,8 @@ def _import_server() -> Any:
             "install mempalace there (`uv tool install mempalace` or `pip install mempalace`), or set "
             "MEMPALACE_BROKER_ENGINE to an interpreter that has it",
         ) from exc
+    except (Exception, SystemExit) as exc:
+        raise Fault("import_failed", f"mempalace can't be imported: {type(exc).__name__}: {exc}.") from exc
 
 
 class Mempalace:
@@ -233,7 +235,7 @@ class Mempalace:
                     return payload.error_response(request_id, NOT_EXECUTED, why)
         try:
             return self.server.handle_request(request)
-        except Exception as exc:  # noqa: BLE001 - whatever mempalace raises, the caller gets an answer
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever it raises, the caller gets an answer
             print(f"mempalace raised {type(exc).__name__} on {tool or 'a request'}: {exc}", file=sys.stderr)
             if isinstance(request, dict) and "id" not in request:
                 return None

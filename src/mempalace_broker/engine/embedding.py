@@ -156,7 +156,7 @@ class ModelGuard:
         self.fetch()
         raise RuntimeError(
             f"the embedding model all-MiniLM-L6-v2 is missing in {self._function.DOWNLOAD_PATH} "
-            f"(download: {self.state}). Mend: {MEND}"
+            f"(download: {self.state}). Mend: run `{MEND}`"
         )
 
     def fetch(self) -> None:

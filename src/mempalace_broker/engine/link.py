@@ -26,8 +26,6 @@ class Link:
         self._rfd = rfd
         self._wfd = wfd
         self._lock = threading.Lock()
-        for fd in (rfd, wfd):
-            os.set_inheritable(fd, False)  # what mempalace starts must not keep the pipe open
 
     def frames(self) -> Iterator[Frame]:
         """Yield frames until the broker closes its end.

@@ -63,17 +63,15 @@ def encode_response(response: Any) -> bytes:
         return b""
     try:
         return json.dumps(response, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return _encode_surrogates(response)
-    except ValueError:
-        return json.dumps(_finite(response), ensure_ascii=True).encode("ascii")
+    except ValueError:  # a lone surrogate, NaN or an infinity somewhere
+        return _encode_odd(response)
 
 
-def _encode_surrogates(response: dict[str, Any]) -> bytes:
+def _encode_odd(response: Any) -> bytes:
     """Lone surrogates: '?' in the body as `mempalace-mcp` prints them, but the id goes back as it came."""
-    printed = json.dumps(response, ensure_ascii=False).encode("utf-8", "replace")
-    body = json.loads(printed)
-    body["id"] = response.get("id")
+    body = json.loads(json.dumps(response, ensure_ascii=False).encode("utf-8", "replace"))
+    if isinstance(body, dict):
+        body["id"] = response.get("id")
     return json.dumps(_finite(body), ensure_ascii=True).encode("ascii")
 
 

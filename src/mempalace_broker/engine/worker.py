@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 from typing import Any
@@ -62,13 +63,16 @@ class Worker:
         try:
             for frame in self._link.frames():
                 if frame.verb == "exit":
-                    break
-                self._take(frame)
-            else:
-                self._gone = True
+                    self._begin_nothing_more()
+                else:
+                    self._take(frame)
         except (OSError, FrameError) as exc:
             print(f"the broker's pipe failed: {exc}", file=sys.stderr, flush=True)
+        finally:
             self._gone = True
+            self._begin_nothing_more()
+
+    def _begin_nothing_more(self) -> None:
         if not self._ready.is_set():
             os._exit(EXIT_OK)  # nothing has run yet, and opening a palace may take long
         self._palace.close()
@@ -194,7 +198,7 @@ def _open(mempalace: Mempalace) -> dict[str, Any]:
         missing = guard_model(mempalace)
         degraded += [missing] if missing else []
     except Exception as exc:  # noqa: BLE001 - a model that can't be set up is reported, calls say the rest
-        degraded.append({"what": f"the embedding model can't be set up: {exc}", "mend": "mempalace config"})
+        degraded.append({"what": f"the embedding model can't be set up: {exc}", "mend": "mempalace-broker doctor"})
     tuneups = tune(mempalace, wanted=mempalace.options.tune)
     try:
         drawers = mempalace.warm_up()
@@ -224,9 +228,19 @@ def _run(args: argparse.Namespace, link: Link) -> int:
     return EXIT_OK
 
 
+def _keep_to_ourselves() -> None:
+    """What mempalace starts must inherit neither the pipes nor the engine lock; ^C is for the broker to judge."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in os.listdir("/dev/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+                os.set_inheritable(int(name), False)
+
+
 def main(argv: list[str]) -> None:
     """Run the engine; never returns: threads inside Chroma must not hold up the exit."""
     args = _parse(argv)
+    _keep_to_ourselves()
     link = Link(args.rfd, args.wfd)
     try:
         code = _run(args, link)
