@@ -8,6 +8,7 @@
     +-- StateRootError         locks, record or socket can't be placed
     +-- BrokerUnavailable      no broker answers, or none could be started
     |   +-- StartFailed        we started one; it said why it could not serve
+    +-- StopFailed             a broker or engine does not leave
     +-- HandshakeRefused       a broker answers, but not for us (wire version, other palace)
     +-- DeadlineExceeded       an inner deadline ran out
 
@@ -103,6 +104,13 @@ class BrokerUnavailable(BrokerError):
 
 class StartFailed(BrokerUnavailable):
     """A broker was started and said why it could not serve."""
+
+
+class StopFailed(BrokerError):
+    """A broker or its engine was told to leave, or killed, and still holds the palace."""
+
+    code = INTERNAL_ERROR
+    exit_code = EXIT_HELD
 
 
 class HandshakeRefused(BrokerError):

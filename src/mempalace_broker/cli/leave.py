@@ -1,0 +1,174 @@
+"""`stop` and `restart`: let the broker go, and know that it is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import EXIT_OK, StopFailed
+from .target import palace_options
+
+if TYPE_CHECKING:
+    from ..runtime.clock import Deadline
+    from ..runtime.procid import ProcId
+    from .target import Target
+
+ANSWER_S = 5.0
+LEAVE_S = 25.0  # beyond drain_s: the engine gets 5 s for each of EOF, SIGTERM and SIGKILL
+TERM_S = 5.0
+KILL_S = 10.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
+
+
+@click.command("stop")
+@click.option("--now", is_flag=True, help="Do not let running calls finish; a broker that hangs is killed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words.")
+@palace_options
+def command_stop(target: Target, now: bool, as_json: bool) -> int:
+    """Stop the broker and its engine, and wait until both are gone.
+
+    Running calls finish first (at most drain_s seconds, see docs/settings.md). The agents' sessions stay:
+    the next call of one of them starts a new broker. To keep it down, stop the agents.
+
+    \b
+    Example:
+      mempalace-broker stop
+      mempalace-broker stop --now      it hangs, or you are in a hurry
+
+    \b
+    Exit codes: 0 it is gone, or was not there; 69 it does not answer (then: --now);
+    75 it was killed and will not die.
+    """
+    gone = stop(target, now=now, why="mempalace-broker stop")
+    if as_json:
+        click.echo(json.dumps(gone))
+    elif gone["was_running"]:
+        click.echo(f"stopped: the broker of {target.identity.path} (pid {gone['pid']}) is gone.")
+    else:
+        click.echo(f"no broker runs for {target.identity.path}.")
+    return EXIT_OK
+
+
+@click.command("restart")
+@click.option("--now", is_flag=True, help="Do not let running calls finish; a broker that hangs is killed.")
+@palace_options
+def command_restart(target: Target, now: bool) -> int:
+    """Stop the broker if one runs, and start one; sessions of agents live through it.
+
+    For a new version of mempalace-broker or mempalace, and for changed settings. Calls that wait are sent
+    again by the agents' mp-shim; nothing is lost and nothing done twice. Prints what `ensure` prints.
+
+    \b
+    Example:
+      pip install -U mempalace-broker && mempalace-broker restart
+
+    \b
+    Exit codes: as `stop` and `ensure`.
+    """
+    from .serve import ensure
+
+    stop(target, now=now, why="mempalace-broker restart", method="broker/restart")
+    click.echo(json.dumps(ensure(target)))
+    return EXIT_OK
+
+
+def stop(target: Target, *, now: bool, why: str, method: str = "broker/stop") -> dict[str, Any]:
+    """Tell the broker to leave and see it gone: {"was_running", "pid"}.
+
+    Raises:
+        StopFailed: it does not answer, does not leave, or can't be killed; names the process.
+    """
+    from ..client.control import contact
+    from ..runtime.clock import Deadline
+    from ..runtime.lock import is_held
+
+    who = owner(target)
+    params = {"mode": "now" if now else "drain", "reason": why}
+    said = contact(target.files, target.env, method, params, Deadline.after(target.clock, ANSWER_S))
+    if said.answer is not None:
+        pid = int(said.answer.get("pid") or 0)
+        limit = Deadline.after(target.clock, LEAVE_S + (0 if now else target.settings().number("drain_s")))
+        if not _gone(target, who, limit):
+            if not now:
+                raise StopFailed(
+                    f"the broker {_named(pid)} said that it stops and did not.", mend="mempalace-broker stop --now"
+                )
+            _kill(target, who)
+        return {"was_running": True, "pid": pid}
+    if not is_held(target.files.owner_lock) and not said.accepted:
+        return {"was_running": False, "pid": None}
+    if not now:
+        raise StopFailed(
+            f"a broker owns {target.identity.path} ({_named(who.pid if who else 0)}) and does not answer: {said.why}.",
+            mend="mempalace-broker stop --now, which kills it",
+        )
+    _kill(target, who)
+    return {"was_running": True, "pid": who.pid if who else None}
+
+
+def owner(target: Target) -> ProcId | None:
+    """Who wrote his name into the owner lock, alive or not."""
+    from ..client.find import owner_note
+    from ..runtime.procid import ProcId
+
+    note = owner_note(target.files)
+    try:
+        return ProcId(int(note["pid"]), str(note["start"]), str(note["boot"]), str(note["pidns"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _gone(target: Target, who: ProcId | None, deadline: Deadline) -> bool:
+    """Wait until the process is gone and both locks are free; neither sends an event, so this looks again and again."""
+    from ..runtime.lock import is_held
+    from ..runtime.procid import ALIVE, state
+
+    pause = _FIRST_PAUSE
+    while True:
+        alive = who is not None and state(who) == ALIVE
+        if not alive and not is_held(target.files.owner_lock) and not is_held(target.files.engine_lock):
+            return True
+        if deadline.expired:
+            return False
+        target.clock.sleep(min(pause, deadline.remaining()))
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _kill(target: Target, who: ProcId | None) -> None:
+    """SIGTERM, then SIGKILL, to the very process that holds the lock and to no other; then its engine."""
+    from ..runtime.clock import Deadline
+    from ..runtime.procid import ALIVE, state
+
+    if who is None or state(who) != ALIVE:
+        raise StopFailed(
+            f"somebody holds {target.files.owner_lock}, but left no name that still means a process here.",
+            mend=f"see `mempalace-broker doctor`, or `lsof {target.files.owner_lock}`",
+        )
+    for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
+        try:
+            os.kill(who.pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError as exc:
+            raise StopFailed(f"not allowed to end {_named(who.pid)}.", mend=f"sudo kill -9 {who.pid}") from exc
+        if _gone(target, who, Deadline.after(target.clock, seconds)):
+            return
+    if state(who) == ALIVE:
+        raise StopFailed(
+            f"{_named(who.pid)} does not die of SIGKILL: it hangs in the kernel, on a disk or a mount.",
+            mend=f"see what it waits for (`cat /proc/{who.pid}/stack`); a reboot ends it for certain",
+        )
+    raise StopFailed(
+        f"the broker is dead, but {target.files.engine_lock} is still held by its engine, which finishes its work.",
+        mend="wait, or see `mempalace-broker doctor` for its pid",
+    )
+
+
+def _named(pid: int) -> str:
+    from ..client.control import pid_command
+
+    return f"pid {pid}, {pid_command(pid) or 'unknown command'}" if pid else "an unknown process"

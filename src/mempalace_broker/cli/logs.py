@@ -1,0 +1,106 @@
+"""`logs`: the broker's log, its last lines or as it grows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import EXIT_NOT_RUNNING, EXIT_OK
+from .outcome import say_error
+from .target import palace_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..runtime.clock import Clock
+    from .target import Target
+
+FOLLOW_S = 0.2
+_CHUNK = 1 << 16
+
+
+@click.command("logs")
+@click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(0), help="How many lines.")
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what is added, until Ctrl-C.")
+@click.option("--previous", is_flag=True, help="The older log (broker.log.1), from before the last turn-over.")
+@palace_options
+def command_logs(target: Target, lines: int, follow: bool, previous: bool) -> int:
+    """Print the last lines of broker.log: starts and stops with their reasons, engine trouble, refusals.
+
+    \b
+    Example:
+      mempalace-broker logs -n 200
+      mempalace-broker logs -f
+
+    \b
+    Exit codes: 0, or 3 if there is no log: no broker ever ran for this palace.
+    """
+    from ..runtime.logs import PREVIOUS
+
+    path = target.files.log + (PREVIOUS if previous else "")
+    if not os.path.exists(path):
+        say_error(f"there is no {path}.", "" if previous else "start a broker: mempalace-broker ensure")
+        return EXIT_NOT_RUNNING
+    for text in last_lines(path, lines):
+        click.echo(text)
+    if follow and not previous:
+        _follow(path, target.clock)
+    return EXIT_OK
+
+
+def last_lines(path: str, count: int) -> list[str]:
+    """The last `count` lines, reading back from the end as far as needed."""
+    if count == 0:
+        return []
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        data = b""
+        while end > 0 and data.count(b"\n") <= count:
+            step = min(_CHUNK, end)
+            end -= step
+            file.seek(end)
+            data = file.read(step) + data
+    return data.decode("utf-8", "replace").splitlines()[-count:]
+
+
+def _follow(path: str, clock: Clock) -> None:
+    try:
+        for text in grown(path, clock):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return
+
+
+def grown(path: str, clock: Clock) -> Iterator[str]:
+    """What is appended to `path` from now on, over its turn-overs. Files send no event: this looks again and again."""
+    file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below, replaced at a turn-over
+    try:
+        file.seek(0, os.SEEK_END)
+        while True:
+            text = file.read()
+            if text:
+                yield text
+                continue
+            if _replaced(file.fileno(), path):
+                rest = file.read()  # what came between our last look and the turn-over
+                if rest:
+                    yield rest
+                file.close()
+                file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - as above
+                continue
+            clock.sleep(FOLLOW_S)
+    finally:
+        file.close()
+
+
+def _replaced(fd: int, path: str) -> bool:
+    try:
+        now = os.stat(path)
+    except FileNotFoundError:
+        return False  # between rename and create
+    mine = os.fstat(fd)
+    return (mine.st_dev, mine.st_ino) != (now.st_dev, now.st_ino)

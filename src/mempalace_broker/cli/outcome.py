@@ -1,0 +1,64 @@
+"""From whatever a command does to an exit code and one line on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import EXIT_FAILURE, EXIT_OK, BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROG = "mempalace-broker"
+EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141  # as a shell reports a command that SIGPIPE ended
+DEBUG_VARIABLE = "MEMPALACE_BROKER_TRACEBACK"
+
+
+def guarded(command: click.Command, argv: Sequence[str]) -> int:
+    """Run `command`, which returns its exit code; every way to fail ends here."""
+    try:
+        result = command.main(args=list(argv), prog_name=PROG, standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else EXIT_OK
+    except click.ClickException as exc:
+        exc.show(file=sys.stderr)
+        return exc.exit_code
+    except BrokerError as exc:
+        say_error(exc.message, exc.mend)
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        say_error("interrupted.")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _quiet_stdout()
+        return EXIT_PIPE
+    except Exception as exc:  # noqa: BLE001 - the last line of defence: people get a sentence, not a traceback
+        return _unexpected(exc)
+
+
+def say_error(message: str, mend: str = "") -> None:
+    """One line on stderr: what is wrong, and the step that helps."""
+    text = f"{PROG}: {message}" + (f" Mend: {mend}" if mend else "")
+    print(" ".join(text.split("\n")), file=sys.stderr)
+
+
+def _unexpected(exc: Exception) -> int:
+    if os.environ.get(DEBUG_VARIABLE):
+        raise exc
+    say_error(
+        f"unexpected {type(exc).__name__}: {exc}.",
+        f"look at `{PROG} logs`; repeat with {DEBUG_VARIABLE}=1 for a traceback to report",
+    )
+    return EXIT_FAILURE
+
+
+def _quiet_stdout() -> None:
+    """The reader of our output left: what is still buffered must not raise at exit."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)

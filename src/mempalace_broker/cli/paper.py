@@ -1,0 +1,44 @@
+"""Where text goes: a colourful picture on a terminal, plain unwrapped lines anywhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+PLAIN_WIDTH = 200
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console for stdout or stderr. NO_COLOR and TERM=dumb are honoured (by rich), pipes get plain text."""
+    stream = sys.stderr if stderr else sys.stdout
+    if stream.isatty():
+        return Console(file=stream, highlight=False, no_color=bool(os.environ.get("NO_COLOR")))
+    return Console(file=stream, highlight=False, color_system=None, width=PLAIN_WIDTH, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """ "0.2 s", "48 s", "3 min", "2 h 5 min", "3 d 4 h"."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def size(kib: int | float | None) -> str:
+    """ "31 MB" for 31000 KiB or so; "" for None."""
+    return "" if kib is None else f"{kib / 1024:,.0f} MB"
+
+
+def line(*parts: str | tuple[str, str]) -> Text:
+    """A line of text from parts, each plain or (text, style). Never parsed as markup: paths may hold brackets."""
+    return Text.assemble(*parts)

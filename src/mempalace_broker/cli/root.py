@@ -1,0 +1,65 @@
+"""The command `mempalace-broker` itself; its commands are imported when they are run or listed."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from .. import __version__
+
+# command -> the module that has a click command of that name in `command_<name>`
+_COMMANDS = {
+    "demo": "demo",
+    "run": "serve",
+    "ensure": "serve",
+    "status": "status",
+    "stop": "leave",
+    "restart": "leave",
+    "logs": "logs",
+    "doctor": "doctor",
+    "model": "model",
+}
+
+_EPILOG = """
+\b
+First steps:
+  mempalace-broker demo          see it work, in a directory of its own
+  mempalace-broker doctor        what is right and wrong on this machine
+  (then put mp-shim where your agent's config says mempalace-mcp)
+
+\b
+Exit codes: 0 fine, 1 failure, 2 wrong usage, 3 not running, 4 findings, 69 no broker
+reachable, 70 no engine, 73 files can't be placed, 75 somebody else holds it,
+78 configuration. All of them: docs/exit-codes.md.
+"""
+
+
+class _Lazy(click.Group):
+    """Imports a command's module only when it is wanted: `status` need not load what `demo` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f".{_COMMANDS[cmd_name]}", __package__)
+        command: click.Command = getattr(module, f"command_{cmd_name}")
+        return command
+
+
+@click.group(
+    cls=_Lazy,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="mempalace-broker")
+def root() -> None:
+    """One writer for one MemPalace, so that many coding agents share one memory without corrupting it.
+
+    Your agents start `mp-shim` instead of `mempalace-mcp`; it starts the broker when there is none.
+    You need this command to look at it, to stop it, and to mend it.
+
+    Every command is about one palace: the one mempalace would use here, or --palace DIR.
+    """

@@ -1,0 +1,102 @@
+"""`run` and `ensure`: a broker in the foreground, or one that is simply there."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import __version__
+from .target import palace_options
+
+if TYPE_CHECKING:
+    from .target import Target
+
+START_S = 60.0
+HELLO_S = 10.0
+
+
+@click.command("run")
+@palace_options
+def command_run(target: Target) -> int:
+    """Run the broker in this terminal, its log on stderr as well.
+
+    For service managers and for watching it work; agents need it not, their mp-shim starts one in the
+    background. Ctrl-C lets running calls finish, a second Ctrl-C ends at once.
+
+    \b
+    Example:
+      mempalace-broker run --palace ~/work/palace
+
+    \b
+    Exit codes: 0 after an orderly end, 75 another broker owns this palace, 73 its files
+    can't be placed, 78 broker.toml or a variable makes no sense.
+    """
+    from ..broker.daemon import main as daemon
+    from ..client.start import broker_argv
+
+    argv = broker_argv(target.identity, target.files, started_by="mempalace-broker run")
+    os.chdir("/")  # as the one in the background: nothing may depend on where it was started
+    return daemon([*argv[argv.index("--palace") :], "--foreground"])
+
+
+@click.command("ensure")
+@palace_options
+def command_ensure(target: Target) -> int:
+    """See to it that a broker runs, and print where it listens as one line of JSON.
+
+    Starts one if there is none, in the background, and waits until it listens. It can be called any number
+    of times, from any number of places at once: there is one broker afterwards. Scripts and containers use
+    it (`ssh host mempalace-broker ensure`).
+
+    \b
+    Example:
+      mempalace-broker ensure
+      {"endpoint": "unix:/home/me/.mempalace/broker.sock", "pid": 4711, ...}
+
+    \b
+    Exit codes: 0 it runs, 69 it could not be started, 73 its files can't be placed,
+    75 a broker of another palace or version answers.
+    """
+    click.echo(json.dumps(ensure(target)))
+    return 0
+
+
+def ensure(target: Target) -> dict[str, Any]:
+    """Find or start the broker, say hello, and tell what it said.
+
+    Raises:
+        BrokerUnavailable, HandshakeRefused, StateRootError: as the connector and the broker say.
+    """
+    from ..client.connector import connect
+    from ..client.control import ask
+    from ..core.handshake import HELLO, hello_request
+    from ..errors import BrokerUnavailable
+    from ..runtime.clock import Deadline
+
+    deadline = Deadline.after(target.clock, START_S)
+    found = connect(
+        target.identity,
+        deadline,
+        env=target.env,
+        started_by=f"mempalace-broker ensure {__version__} pid {os.getpid()}",
+    )
+    hello = hello_request(
+        session=os.urandom(16).hex(),
+        connection=1,
+        identity=target.identity,
+        client=f"mempalace-broker {__version__}",
+        pid=os.getpid(),
+    )
+    said = ask(found.sock, found.endpoint, HELLO, hello["params"], Deadline.after(target.clock, HELLO_S))
+    if said.answer is None:
+        raise BrokerUnavailable(f"{said.why}.", mend="`mempalace-broker stop --now`, then try again")
+    welcome = said.answer
+    return {
+        "endpoint": f"unix:{found.endpoint.removeprefix('unix:')}",
+        **{name: welcome.get(name) for name in ("pid", "record", "broker", "wire", "palace", "notice")},
+        "started": found.started,
+        "log": target.files.log,
+    }

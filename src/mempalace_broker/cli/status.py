@@ -1,0 +1,130 @@
+"""`status`: what the broker is doing, told by the broker itself, whatever its engine does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import EXIT_NOT_RUNNING, EXIT_OK, EXIT_UNAVAILABLE
+from .target import palace_options
+
+if TYPE_CHECKING:
+    from .target import Target
+
+ANSWER_S = 5.0
+WATCH_S = 1.0
+_EXIT_LIMIT = 1 << 16
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for scripts.")
+@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@palace_options
+def command_status(target: Target, as_json: bool, watch: bool) -> int:
+    """Show who owns the palace, which sessions it serves, what runs and waits, and what is degraded.
+
+    The broker answers by itself: this works while the engine starts, hangs or is being replaced.
+
+    \b
+    Example:
+      mempalace-broker status
+      mempalace-broker status --json | jq .engine.state
+
+    \b
+    Exit codes: 0 it runs, 3 it does not (with the reason of its last exit),
+    69 somebody owns the palace but does not answer.
+    """
+    if watch and not as_json:
+        return _watch(target)
+    found = ask_status(target)
+    if as_json:
+        click.echo(json.dumps(found))
+        return int(found["exit_code"])
+    show(target, found)
+    return int(found["exit_code"])
+
+
+def ask_status(target: Target) -> dict[str, Any]:
+    """The broker's own snapshot with "running": True, or why there is none; and the exit code of `status`."""
+    from ..client.control import contact
+    from ..runtime.clock import Deadline
+    from ..runtime.lock import is_held
+
+    said = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, ANSWER_S))
+    if said.answer is not None:
+        return {"running": True, "exit_code": EXIT_OK, **said.answer}
+    held = is_held(target.files.owner_lock)
+    palace = {**target.identity.as_json(), "state_root": target.files.root}
+    found: dict[str, Any] = {"running": False, "palace": palace, "why": said.why, "last_exit": read_last_exit(target)}
+    if held or said.accepted:
+        return {**found, "exit_code": EXIT_UNAVAILABLE, "owner": _owner(target)}
+    return {**found, "exit_code": EXIT_NOT_RUNNING}
+
+
+def read_last_exit(target: Target) -> dict[str, Any] | None:
+    """broker-exit.json, or None where it is missing or makes no sense."""
+    from ..runtime.recordfile import read_bytes
+
+    try:
+        note = json.loads(read_bytes(target.files.exit, _EXIT_LIMIT) or b"null")
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) else None
+
+
+def _owner(target: Target) -> dict[str, Any] | None:
+    from ..client.control import pid_command
+    from .leave import owner
+
+    who = owner(target)
+    return {"pid": who.pid, "command": pid_command(who.pid)} if who is not None else None
+
+
+def show(target: Target, found: dict[str, Any]) -> None:
+    """Print the picture."""
+    from .paper import console
+
+    out = console()
+    for part in _parts(target, found):
+        out.print(part)
+
+
+def _parts(target: Target, found: dict[str, Any]) -> list[Any]:
+    from .paper import line
+    from .picture import not_running, picture
+
+    if found["running"]:
+        return list(picture(found))
+    if found["exit_code"] == EXIT_NOT_RUNNING:
+        return list(not_running(target.identity.path, found["why"], found["last_exit"]))
+    who = found["owner"] or {}
+    return [
+        line(("◐ ", "bold yellow"), ("owned, but silent", "bold yellow"), f"  {target.identity.path}"),
+        line(f"  {found['why']}; owner: pid {who.get('pid', 'unknown')}, {who.get('command') or 'unknown command'}"),
+        line("  It starts, leaves, or hangs. Mend: try again; then `mempalace-broker doctor`, `stop --now`."),
+    ]
+
+
+def _watch(target: Target) -> int:
+    from rich.console import Group
+    from rich.live import Live
+
+    from .paper import console
+
+    found = ask_status(target)
+    out = console()
+    if not sys.stdout.isatty():
+        show(target, found)
+        return int(found["exit_code"])
+    try:
+        with Live(Group(*_parts(target, found)), console=out, auto_refresh=False, screen=True) as live:
+            while True:
+                target.clock.sleep(WATCH_S)  # how often a person wants to see it
+                found = ask_status(target)
+                live.update(Group(*_parts(target, found)), refresh=True)
+    except KeyboardInterrupt:
+        show(target, found)
+        return int(found["exit_code"])
