@@ -9,7 +9,19 @@ import pytest
 from tests import harness
 from tests.harness import World
 
+_ORDER = ("unit", "sim", "proc")  # quick ones first; within a suite the order is random
 _FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort what pytest-randomly has shuffled by suite."""
+
+    def rank(item: pytest.Item) -> int:
+        suite = item.path.relative_to(item.config.rootpath / "tests").parts[0]
+        return _ORDER.index(suite) if suite in _ORDER else len(_ORDER)
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

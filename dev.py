@@ -1,0 +1,338 @@
+#!/usr/bin/env python3
+"""The development environment in one file: needs Python 3.11 or newer and a package index, nothing else.
+
+    python3 dev.py demo     make what the demo needs, then run it
+    python3 dev.py test     make what the tests need, then run all checks
+    python3 dev.py slow     the long proofs
+    python3 dev.py setup    only make everything
+    python3 dev.py clean    remove everything that was made
+
+Everything lies in .dev/: venv (this project), engine-3.4.0 and engine-newest (mempalace, oldest and newest supported),
+model-home (a HOME with the embedding model). What is up to date is left alone, so a second call starts at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  # an older Python gets here and should be told, not shown a traceback
+    found = ".".join(map(str, sys.version_info[:2]))
+    sys.exit(f"dev.py needs Python 3.11 or newer, this is {found}. Try: python3.12 dev.py ...")
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+DEV = ROOT / ".dev"
+VENV = DEV / "venv"
+MODEL_HOME = DEV / "model-home"
+OLDEST = "3.4.0"
+NEWEST = "3.11.0"  # what "newest" means to the tests: tests/data has a snapshot of its tools
+ENGINES = {"engine-3.4.0": OLDEST, "engine-newest": NEWEST}
+SUITES = ("unit", "sim", "proc")
+CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache", "dist", "build")
+NO_NETWORK = ("NewConnectionError", "ConnectionError", "Temporary failure in name resolution", "ConnectTimeoutError")
+
+
+class Failure(Exception):
+    """A step failed; the text says what and how to go on."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to be made once.
+
+    Attributes:
+        name: shown, and the name of its stamp. target: exists when it is made.
+        key: what it depends on; made again when that changes. make: makes it; its argument is a log file.
+    """
+
+    name: str
+    target: Path
+    key: str
+    make: Callable[[Path], None]
+
+    @property
+    def stamp(self) -> Path:
+        """The file that holds the key of what was made."""
+        return DEV / "stamps" / self.name
+
+    def done(self) -> bool:
+        """Is it there, made from the same key?"""
+        return self.target.exists() and self.stamp.is_file() and self.stamp.read_text(encoding="utf-8") == self.key
+
+
+# --- how things are made
+
+
+def ensure(steps: Sequence[Step]) -> None:
+    """Make what is missing, one line each. Nothing is printed where nothing is to do."""
+    missing = [step for step in steps if not step.done()]
+    for number, step in enumerate(missing, 1):
+        print(f"[{number}/{len(missing)}] {step.name} ...", end=" ", flush=True)
+        started = time.monotonic()
+        log = DEV / "log" / f"{step.name}.log"
+        for folder in (log.parent, step.stamp.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        log.write_text("", encoding="utf-8")
+        step.stamp.unlink(missing_ok=True)  # an interrupt leaves it unmade
+        try:
+            step.make(log)
+        except BaseException:
+            print("failed", flush=True)
+            raise
+        step.stamp.write_text(step.key, encoding="utf-8")
+        print(f"{time.monotonic() - started:.0f} s", flush=True)
+
+
+def run_logged(log: Path, *argv: str | Path) -> None:
+    """Run a command with its output in `log`. Failure shows the end of it."""
+    with log.open("a", encoding="utf-8") as file:
+        print("$", shlex.join(map(str, argv)), file=file, flush=True)
+        done = subprocess.run(argv, stdout=file, stderr=file, stdin=subprocess.DEVNULL, cwd=ROOT, check=False)
+    if done.returncode:
+        raise Failure(explain(shlex.join(map(str, argv)), log))
+
+
+def explain(command: str, log: Path) -> str:
+    """What went wrong, from the log of a failed command."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    tail = "\n".join(f"    {line}" for line in text.splitlines()[-8:])
+    hint = ""
+    if any(sign in text for sign in NO_NETWORK):
+        hint = "\nThe package index can't be reached: check the network, or pip's index settings (pip config list)."
+    elif "ensurepip" in text or "No module named venv" in text:
+        hint = "\nThis Python has no venv module: install it (Debian: apt install python3-venv), or use another."
+    return f"{command}\n{tail}{hint}\nThe whole output: {log}"
+
+
+def make_venv(folder: Path, log: Path) -> Path:
+    """A virtual environment; one that no longer runs is made anew. Returns its interpreter."""
+    python = folder / "bin" / "python"
+    works = python.exists() and subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0
+    if not works:
+        run_logged(log, sys.executable, "-m", "venv", "--clear", folder)
+    return python
+
+
+def pip_install(folder: Path, log: Path, *what: str) -> None:
+    """Install into a virtual environment, made if need be."""
+    python = make_venv(folder, log)
+    run_logged(log, python, "-m", "pip", "install", "--disable-pip-version-check", *what)
+
+
+def fetch_model(log: Path) -> None:
+    """Fill MODEL_HOME, with the code of the project itself: it needs the standard library only."""
+    sys.path.insert(0, str(ROOT / "src"))
+    from mempalace_broker.errors import BrokerError
+    from mempalace_broker.runtime.model import install_int8
+
+    with log.open("a", encoding="utf-8") as file:
+        try:
+            install_int8(MODEL_HOME, str(VENV / "bin" / "python"), progress=lambda line: print(line, file=file))
+        except BrokerError as exc:
+            raise Failure(str(exc)) from exc
+
+
+def key_of(*parts: object) -> str:
+    """A digest of what a step depends on, and of this Python."""
+    return hashlib.sha256(json.dumps([sys.version, sys.prefix, *map(str, parts)]).encode()).hexdigest()
+
+
+def project_key() -> str:
+    """What an editable installation of this project depends on."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    shim = (ROOT / "scripts" / "mp-shim").read_bytes()
+    return json.dumps([config["build-system"], config["project"], config["tool"]["hatch"], shim.hex()])
+
+
+def venv_step(extra: str) -> Step:
+    """The project itself; a venv with the tools of development also does where they are not needed."""
+    full = _venv_step("dev")
+    return full if extra == "dev" or full.done() else _venv_step("")
+
+
+def _venv_step(extra: str) -> Step:
+    what = f".[{extra}]" if extra else "."
+    return Step(
+        f"venv{'-' + extra if extra else ''}",
+        VENV / "bin" / "mempalace-broker",
+        key_of(project_key(), extra),
+        lambda log: pip_install(VENV, log, "-e", what),
+    )
+
+
+def engine_step(name: str) -> Step:
+    """An engine in an environment of its own, as a user has it."""
+    want = f"mempalace=={ENGINES[name]}"
+    folder = DEV / name
+    return Step(name, folder / "bin" / "mempalace-mcp", key_of(want), lambda log: pip_install(folder, log, want))
+
+
+def model_step() -> Step:
+    """The embedding model; depends on the pins in the module that fetches it."""
+    pins = (ROOT / "src/mempalace_broker/runtime/model.py").read_text(encoding="utf-8").partition("_WEIGHTS_MEMBER")[0]
+    target = MODEL_HOME / ".cache/chroma/onnx_models/all-MiniLM-L6-v2/onnx/model.onnx"
+    return Step("model", target, hashlib.sha256(pins.encode()).hexdigest(), fetch_model)
+
+
+def all_steps() -> list[Step]:
+    """Whatever any command needs."""
+    return [venv_step("dev"), *map(engine_step, ENGINES), model_step()]
+
+
+# --- running
+
+
+def run(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
+    """Run a command in the foreground; it alone decides what Ctrl-C means. Returns its exit status."""
+    sys.stdout.flush()
+    interrupted = False
+
+    def note(_number: int, _frame: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        status = subprocess.run(argv, cwd=ROOT, env=dict(env) if env else None, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt
+    return status
+
+
+def tool(name: str) -> Path:
+    """A command of the project's environment."""
+    return VENV / "bin" / name
+
+
+def lint() -> list[str]:
+    """Run the checks that need no test; the names of those that failed."""
+    checks: dict[str, list[str | Path]] = {
+        "ruff check": [tool("ruff"), "check", "--quiet", "."],
+        "ruff format --check": [tool("ruff"), "format", "--check", "--quiet", "."],
+        "mypy": [tool("mypy"), "--no-error-summary"],
+        "lint-imports": [tool("lint-imports"), "--no-logo"],
+    }
+    failed = []
+    for name, argv in checks.items():
+        print(f"== {name}", flush=True)
+        if run(argv):
+            failed.append(name)
+    return failed
+
+
+def suites(fast: bool) -> list[str]:
+    """Test directories that exist, quick ones first."""
+    names = SUITES[:2] if fast else SUITES
+    return [f"tests/{name}" for name in names if (ROOT / "tests" / name).is_dir()]
+
+
+def names_tests(args: Iterable[str]) -> bool:
+    """Whether pytest arguments say themselves which tests to run."""
+    return any(not arg.startswith("-") and (ROOT / arg.partition("::")[0]).exists() for arg in args)
+
+
+def pytest(args: Sequence[str], where: Sequence[str], marks: str) -> int:
+    """Run pytest; `where` and `marks` only if the arguments don't say."""
+    print("== pytest", flush=True)
+    chosen = [] if names_tests(args) else list(where)
+    return run([tool("python"), "-m", "pytest", *(["-m", marks] if "-m" not in args else []), *args, *chosen])
+
+
+# --- commands
+
+
+def command_setup(_options: argparse.Namespace, _rest: list[str]) -> int:
+    """Make everything."""
+    ensure(all_steps())
+    print(f"ready: {DEV}")
+    return 0
+
+
+def command_demo(_options: argparse.Namespace, rest: list[str]) -> int:
+    """Run `mempalace-broker demo` with the newest engine."""
+    ensure([venv_step(""), engine_step("engine-newest"), model_step()])
+    env = {
+        **os.environ,
+        "MEMPALACE_BROKER_ENGINE": str(DEV / "engine-newest" / "bin" / "python"),
+        "MPB_MODEL_HOME": str(MODEL_HOME),
+    }
+    return run([tool("mempalace-broker"), "demo", *rest], env)
+
+
+def command_test(options: argparse.Namespace, rest: list[str]) -> int:
+    """Linters and tests; with pytest arguments only pytest."""
+    ensure([venv_step("dev")] if options.fast else all_steps())
+    failed = [] if rest else lint()
+    if failed:
+        print(f"== failed: {', '.join(failed)}", flush=True)
+    marks = "not engine and not slow" if options.fast else "not slow"
+    return pytest(rest, suites(options.fast), marks) or bool(failed)
+
+
+def command_slow(_options: argparse.Namespace, rest: list[str]) -> int:
+    """Tests marked slow, each with an hour."""
+    ensure(all_steps())
+    return pytest(["--timeout=3600", *rest], ["tests"], "slow")
+
+
+def command_clean(_options: argparse.Namespace, _rest: list[str]) -> int:
+    """Remove .dev and all caches."""
+    for path in [DEV, *(ROOT / name for name in CACHES)]:
+        if path.is_symlink():
+            raise Failure(f"{path} is a link: remove it yourself")
+        if path.exists():
+            print(f"removing {path}")
+            shutil.rmtree(path)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; what it does not know goes to the demo or to pytest."""
+    main_parser = argparse.ArgumentParser(
+        prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add: Callable[..., argparse.ArgumentParser] = commands.add_parser
+    add("demo", help="run the demo [arguments of mempalace-broker demo]").set_defaults(run=command_demo)
+    test = add("test", help="ruff, mypy, lint-imports, pytest [pytest arguments: then only pytest]")
+    test.add_argument("--fast", action="store_true", help="no engines: unit tests and simulations only")
+    test.set_defaults(run=command_test)
+    add("slow", help="tests marked slow [pytest arguments]").set_defaults(run=command_slow)
+    add("setup", help="make .dev").set_defaults(run=command_setup)
+    add("clean", help="remove .dev and caches").set_defaults(run=command_clean)
+    return main_parser
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; exit status 0 good, 1 failed, 130 interrupted."""
+    options, rest = parser().parse_known_args(argv)
+    if rest and options.command in {"setup", "clean"}:
+        parser().error(f"unknown: {' '.join(rest)}")
+    try:
+        status: int = options.run(options, rest)
+    except Failure as exc:
+        print(f"dev.py: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndev.py: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
