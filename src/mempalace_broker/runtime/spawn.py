@@ -12,7 +12,6 @@ EOF without a line means that it ended: the tail of its log says why. `mp-shim` 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 
@@ -84,9 +83,7 @@ class StartPipe:
                 return result
             left = deadline.remaining()
             if left <= 0:
-                return _failed(
-                    "the daemon did not report in time; it may still be starting", "mempalace-broker status"
-                )
+                return _failed("the daemon did not report in time; it may still be starting", "mempalace-broker status")
             poller = select.poll()
             poller.register(self._fd, select.POLLIN)
             poller.poll(None if left == float("inf") else left * 1000 + 1)
@@ -180,22 +177,3 @@ def _open_log(path: str) -> int:
             f"cannot write the log {path}: {exc.strerror or exc}.",
             mend=f"make {os.path.dirname(path)} a writable directory of yours.",
         ) from exc
-
-
-def report_start(fd: int, report: Mapping[str, Any]) -> bool:
-    """The daemon's side: write the one report line and close the pipe; False if nobody listens any more."""
-    line = json.dumps(dict(report)).encode("ascii")[: _MAX_LINE - 1] + b"\n"
-    try:
-        os.set_blocking(fd, True)
-        while line:
-            line = line[os.write(fd, line) :]
-    except OSError as exc:
-        if exc.errno not in (errno.EPIPE, errno.EBADF):
-            raise
-        return False
-    finally:
-        try:  # noqa: SIM105 - contextlib is beyond the shim's import budget
-            os.close(fd)
-        except OSError:
-            pass  # it never was open: a wrong --start-fd must not stop the daemon
-    return True
