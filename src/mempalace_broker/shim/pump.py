@@ -212,7 +212,7 @@ class Pump:
         if self._fd >= 0:
             wanted = select.POLLIN if relay.wants_broker else 0
             self._watch(self._fd, wanted | (select.POLLOUT if relay.to_broker.size else 0))
-        waited, self._wait_fd = self._wait_fd, -1
+        waited = self._wait_fd  # until the next step: the agent's bytes must not make us forget it
         if waited >= 0:
             self._poll.register(waited, select.POLLIN)
         events = self._poll.poll(seconds * 1000)
