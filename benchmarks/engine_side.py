@@ -1,0 +1,162 @@
+"""What the storm asks under the engine's own interpreter, without anything of ours in between.
+
+python engine_side.py vectors PALACE < jobs.json    Chroma itself: is each drawer there, and does its vector find it?
+python engine_side.py serve [ARGS]                  mempalace-mcp, on 3.4.0 without upstream bug #1710
+python engine_side.py fill PALACE COUNT < texts     make a palace with many drawers, for benchmarks
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+NEAREST = 3  # a drawer must be among so many when its own vector is asked for
+
+
+def vectors(palace: str) -> None:
+    """Read [[id, [texts it may have]], ...]; print {"missing": [...], "unreachable": [...], "documents": {...}}.
+
+    `unreachable`: the row is in SQLite, but a query with the embedding of its own text does not find it: to a
+    user it is lost, though every count says that it is there. `embedded`: how many have a vector in the index.
+    """
+    os.environ["ANONYMIZED_TELEMETRY"] = "False"
+    import chromadb
+    from chromadb.config import Settings
+    from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2
+
+    jobs = json.load(sys.stdin)
+    client = chromadb.PersistentClient(palace, settings=Settings(anonymized_telemetry=False))
+    embed = ONNXMiniLM_L6_V2(preferred_providers=["CPUExecutionProvider"])
+    collection = client.get_collection("mempalace_drawers", embedding_function=None)
+    found = collection.get(include=["documents"])
+    documents = dict(zip(found["ids"], found["documents"] or []))
+    present = [job[0] for job in jobs if job[0] in documents]
+    # vectors are made anew from the text, as a search does: what the index returned would prove nothing
+    unreachable = []
+    for start in range(0, len(present), 16):
+        ids = present[start : start + 16]
+        asked = embed([documents[name] for name in ids])
+        answers = collection.query(query_embeddings=asked, n_results=NEAREST, include=[])["ids"]
+        unreachable += [name for name, near in zip(ids, answers) if name not in near]
+    result = {
+        "missing": [job[0] for job in jobs if job[0] not in documents],
+        "wrong": [job[0] for job in jobs if job[0] in documents and documents[job[0]] not in job[1]],
+        "unreachable": unreachable,
+        "documents": documents,
+    }
+    json.dump(result, sys.stdout)
+    sys.stdout.flush()
+    os._exit(0)  # threads inside Chroma must not hold up the exit
+
+
+def without_1710() -> bool:
+    """Replace the one function of 3.4.0 that takes a sound index for a broken one after a delete; whether it was there.
+
+    Upstream #1710: 3.4.0 counts additions and labels and renames the index away when they differ, which they do
+    after any delete. A stock 3.4.0 that only looks at a palace would destroy what it is to judge.
+    """
+    import mempalace.backends.chroma as chroma
+
+    stock = getattr(chroma, "_missing_dimensionality_appears_recoverable", None)
+    if stock is None:
+        return False
+
+    def recoverable(persisted: Any, id_to_label: Any, seg_dir: str) -> bool:
+        get = persisted.get if isinstance(persisted, dict) else lambda name: getattr(persisted, name, None)
+        total, labels = get("total_elements_added"), get("label_to_id")
+        if isinstance(total, int) and total > len(id_to_label):
+            persisted = {"total_elements_added": len(id_to_label), "label_to_id": labels}
+        return bool(stock(persisted, id_to_label, seg_dir))
+
+    chroma._missing_dimensionality_appears_recoverable = recoverable
+    return True
+
+
+def serve(argv: list[str]) -> None:
+    """Be mempalace-mcp."""
+    sys.argv = ["mempalace-mcp", *argv]
+    os.environ["MEMPALACE_HUB_FORWARD"] = "0"
+    import mempalace.mcp_server as server
+
+    without_1710()
+    sys.exit(server.main())
+
+
+def fill(palace: str, count: int) -> None:
+    """Fill a new palace with `count` drawers: rows as add_drawer makes them, embedded in batches."""
+    sys.argv = ["mempalace-mcp", "--palace", palace]
+    import mempalace.mcp_server as server
+
+    if hasattr(server, "_apply_server_flags"):
+        server._apply_server_flags(palace=palace)
+        server._acquire_mcp_writer_lock()
+    without_1710()
+    texts = json.load(sys.stdin)[:count]
+    first = {"wing": "w0", "room": "r0", "content": "the first note of this palace"}
+    params = {"name": "mempalace_add_drawer", "arguments": first}
+    server.handle_request({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    collection = server._get_collection(create=True)
+    embed = _embedder()
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    for start in range(0, len(order), 64):
+        part = order[start : start + 64]
+        collection.upsert(
+            ids=[f"drawer_w{i % 7}_r{i % 13}_{i:024d}" for i in part],
+            documents=[texts[i] for i in part],
+            embeddings=embed([texts[i] for i in part]),
+            metadatas=[
+                {
+                    "wing": f"w{i % 7}",
+                    "room": f"r{i % 13}",
+                    "source_file": "",
+                    "added_by": "mcp",
+                    "filed_at": "2026-01-01T00:00:00",
+                    "chunk_index": 0,
+                }
+                for i in part
+            ],
+        )
+        if start % 1024 == 0:
+            print(f"{start} of {count}", file=sys.stderr, flush=True)
+    os._exit(0 if collection.count() >= count else 1)
+
+
+def _embedder() -> Any:
+    """Embed texts padded to the longest of their batch: the same vectors, several times as fast."""
+    import numpy
+    from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2
+
+    stock = ONNXMiniLM_L6_V2(preferred_providers=["CPUExecutionProvider"])
+    stock(["load the model"])
+    tokenizer, session = stock.tokenizer, stock.model
+    tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        encoded = tokenizer.encode_batch(texts)
+        ids = numpy.array([one.ids for one in encoded], dtype=numpy.int64)
+        mask = numpy.array([one.attention_mask for one in encoded], dtype=numpy.int64)
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": numpy.zeros_like(ids)}
+        hidden = session.run(None, feed)[0]
+        weights = mask[..., None]
+        mean = (hidden * weights).sum(1) / numpy.clip(weights.sum(1), 1e-9, None)
+        mean /= numpy.clip(numpy.linalg.norm(mean, axis=1, keepdims=True), 1e-12, None)
+        rows: list[list[float]] = mean.astype(numpy.float32).tolist()
+        return rows
+
+    return embed
+
+
+def main() -> None:
+    command, rest = sys.argv[1], sys.argv[2:]
+    if command == "vectors":
+        vectors(rest[0])
+    elif command == "fill":
+        fill(rest[0], int(rest[1]))
+    else:
+        serve(rest)
+
+
+if __name__ == "__main__":
+    main()
