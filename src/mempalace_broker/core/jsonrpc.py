@@ -57,7 +57,7 @@ def _codec() -> tuple[Scan, Encode, Encode]:
     try:
         from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
 
-        options = (None, ":", ",", False, False, False)  # indent, separators, sort_keys, skipkeys, allow_nan
+        options = (None, ":", ",", False, False, True)  # indent, separators, sort_keys, skipkeys, allow_nan
         wide = make_encoder(None, _unencodable, encode_basestring, *options)
         narrow = make_encoder(None, _unencodable, encode_basestring_ascii, *options)
         context: Any = _ScannerContext
@@ -65,8 +65,8 @@ def _codec() -> tuple[Scan, Encode, Encode]:
     except (ImportError, AttributeError, TypeError):  # another Python than CPython, or a changed one
         import json
 
-        plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        ascii_ = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+        plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+        ascii_ = json.JSONEncoder(separators=(",", ":"))
         return json.JSONDecoder().raw_decode, plain.encode, ascii_.encode
     return scanner, lambda value: "".join(wide(value, 0)), lambda value: "".join(narrow(value, 0))
 
@@ -262,11 +262,11 @@ def replace_id(line: bytes, id_: Any) -> bytes:
 
 
 def to_bytes(value: object) -> bytes:
-    """Compact JSON in UTF-8, without a newline. Lone surrogates become escapes.
+    """Compact JSON in UTF-8, without a newline. Lone surrogates become escapes, infinities what `json` makes of them.
 
     Raises:
-        ValueError: the value holds NaN or an infinity.
         TypeError: the value holds something that JSON has not.
+        RecursionError: it is nested too deeply; what `parse` accepted may be, a little.
     """
     try:
         return _encode(value).encode("utf-8")

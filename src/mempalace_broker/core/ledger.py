@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from .jsonrpc import Message
 
+MAX_LOOSE = 1000  # places kept for late answers
 OWN = "broker/"  # ids that begin so are ours on the connection
-_OWN_KEYS = rpc.key_of(OWN)
+OWN_KEYS = rpc.key_of(OWN)
 
 
 class Ledger:
@@ -26,11 +27,12 @@ class Ledger:
         asking: writes whose fate on a lost connection is not known yet.
     """
 
-    __slots__ = ("_aliases", "_calls", "asking", "held", "live")
+    __slots__ = ("_aliases", "_calls", "_loose", "asking", "held", "live")
 
     def __init__(self) -> None:
         self._calls: dict[str, Call] = {}
         self._aliases = 0
+        self._loose: dict[str, Call] = {}  # owed nothing, but the broker may still answer
         self.asking: dict[str, Call] = {}
         self.live = 0
         self.held = 0
@@ -58,7 +60,7 @@ class Ledger:
 
     def add(self, call: Call, message: Message) -> None:
         """A new call. If its id is taken, it travels under another one: else two answers could be mixed up."""
-        if call.key in self._calls or call.key.startswith(_OWN_KEYS):
+        if call.key in self._calls or call.key.startswith(OWN_KEYS):
             self._aliases += 1
             alias = f"{OWN}{self._aliases}"
             call.wire = rpc.key_of(alias)
@@ -74,22 +76,30 @@ class Ledger:
 
     def excuse(self, call: Call) -> None:
         """The agent does not want its answer any more; if one comes it may have it."""
-        if call.owed:
-            self.live -= 1
+        self._settle(call)
         call.cancelled = True
+        self._loosen(call)
 
     def bury(self, call: Call) -> None:
         """Answered here, but the broker may answer too: keep the place, so that nobody else gets that answer."""
         self._settle(call)
-        call.state, call.line = GONE, b""
+        call.state = GONE
+        self._loosen(call)
 
     def forget(self, call: Call) -> None:
         """Out of the table."""
         self._settle(call)
         self.asking.pop(call.wire, None)
-        del self._calls[call.wire]
+        self._loose.pop(call.wire, None)
+        self._calls.pop(call.wire, None)
 
     def _settle(self, call: Call) -> None:
-        self.held -= len(call.line)
         if call.owed:
             self.live -= 1
+            self.held -= len(call.line)
+
+    def _loosen(self, call: Call) -> None:
+        call.line = b""
+        self._loose[call.wire] = call
+        if len(self._loose) > MAX_LOOSE:
+            self.forget(next(iter(self._loose.values())))

@@ -16,13 +16,18 @@ class Outbox:
         self._pieces: deque[bytes | memoryview] = deque()
         self.size = 0
 
-    def put(self, line: bytes) -> None:
-        """Add one line; the newline is added here, without copying a long line."""
+    def put(self, data: bytes) -> None:
+        """Add bytes that end with a newline already."""
+        self._pieces.append(data)
+        self.size += len(data)
+
+    def put_line(self, line: bytes) -> None:
+        """Add a line without its newline; a long one is not copied for it."""
         if len(line) < _SMALL:
-            self._pieces.append(line + b"\n")
+            self.put(line + b"\n")
         else:
-            self._pieces += (line, b"\n")
-        self.size += len(line) + 1
+            self.put(line)
+            self.put(b"\n")
 
     def head(self) -> bytes | memoryview:
         """What to write next; b"" when empty. Stays in the queue until `advance`."""
@@ -40,11 +45,13 @@ class Outbox:
 
     def advance(self, count: int) -> None:
         """The first `count` bytes of `head` were written."""
+        if not count:
+            return
         self.size -= count
         first = self._pieces[0]
         if count == len(first):
             self._pieces.popleft()
-        elif count:
+        else:
             self._pieces[0] = memoryview(first)[count:]
 
     def clear(self) -> None:

@@ -135,7 +135,7 @@ class _Dialler:
 
         env, given = os.environ, self._options.get
         identity = resolve_palace(given("palace"), env, home_of(env), given("backend"), given("collection"))
-        self.relay.identity = identity
+        self.relay.link.identity = identity
         deadline = Deadline.after(Clock(), ATTEMPT_S)
         started_by = f"{self._client} pid {os.getpid()}"
         connector = Connector(identity, env, deadline, started_by=started_by)

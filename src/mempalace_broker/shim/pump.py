@@ -95,7 +95,7 @@ class Pump:
                 self._flush_broker(now)
                 self._flush_agent()
                 self._tell()
-                if self._relay.finished and not self._relay.to_agent.size:
+                if self._relay.finished(now):
                     return EXIT_OK
                 self._wait(self._timeout(monotonic()))
         except AgentGone:
@@ -105,8 +105,8 @@ class Pump:
 
     def _connect(self, now: float) -> None:
         relay = self._relay
-        if relay.broken and self._socket is not None:
-            self._hang_up(relay.broken, now)
+        if relay.link.broken and self._socket is not None:
+            self._hang_up(relay.link.broken, now)
         if self._connector is None and self._socket is None and relay.wants_connection(now):
             try:
                 self._connector = self._dial()
@@ -141,7 +141,7 @@ class Pump:
         self._relay.lost(reason, now)
 
     def _flush_broker(self, now: float) -> None:
-        box = self._relay.to_broker
+        box = self._relay.link.to_broker
         while self._fd >= 0 and box.size:
             try:
                 box.advance(os.write(self._fd, box.head()))
@@ -158,7 +158,7 @@ class Pump:
         except OSError:
             pass  # whatever it is: the connection is given up in the next line
         if self._fd >= 0:
-            self._hang_up(self._relay.broken or reason, now)
+            self._hang_up(self._relay.link.broken or reason, now)
 
     # -- the agent
 
@@ -175,7 +175,7 @@ class Pump:
 
     def _tell(self) -> None:
         """Say it on stderr, if somebody listens: a full pipe must not stop us."""
-        notices = self._relay.notices
+        notices = self._relay.contact.notices
         if not notices:
             return
         text = "".join(f"mp-shim: {notice}\n" for notice in notices).encode("utf-8", "replace")
@@ -188,7 +188,7 @@ class Pump:
     # -- waiting
 
     def _timeout(self, now: float) -> float:
-        due = self._relay.next_deadline()
+        due = self._relay.next_deadline(now)
         if self._connector is not None:
             due = min(due, self._step_at)
         return max(0.0, min(due - now, _MAX_WAIT_S))
@@ -211,7 +211,7 @@ class Pump:
         self._watch(STDOUT, out)
         if self._fd >= 0:
             wanted = select.POLLIN if relay.wants_broker else 0
-            self._watch(self._fd, wanted | (select.POLLOUT if relay.to_broker.size else 0))
+            self._watch(self._fd, wanted | (select.POLLOUT if relay.link.to_broker.size else 0))
         waited = self._wait_fd  # until the next step: the agent's bytes must not make us forget it
         if waited >= 0:
             self._poll.register(waited, select.POLLIN)

@@ -1,0 +1,149 @@
+"""The shim's end of one connection after another to a broker: hello, counted lines, and what the broker says.
+
+`mp-shim` imports this module: keep it lean.
+"""
+
+from __future__ import annotations
+
+from ..errors import NOT_EXECUTED
+from . import jsonrpc as rpc
+from .framing import LineReader, TooLong
+from .handshake import HELLO, OUTCOMES, hello_request
+from .ledger import OWN, OWN_KEYS
+from .outbox import Outbox
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from .handshake import Identity
+    from .inflight import Call
+
+    Event = tuple[str, Any, Any]
+
+MAX_ANSWER = 320 * 1024 * 1024  # bytes of one answer: more than the engine's largest
+REPLAY = OWN + "initialize"
+
+# events: (what, ...)
+ANSWER = "answer"  # key on the connection, line
+NOTE = "note"  # a notification for the agent: None, line
+WELCOME = "welcome"  # hello's result: None, dict
+REFUSED = "refused"  # hello's error: code, text
+FATES = "fates"  # connection asked for, {ordinal as text: {"state", "response"}}
+
+
+class Link:
+    """See the module.
+
+    Attributes:
+        identity: the palace this shim was configured for; to be set before `opened`.
+        to_broker: bytes to be written; the caller takes them.
+        number: of the connection, from 1. up: whether it is open. established: whether hello was accepted on it.
+        asked: the connection whose writes are being asked for, 0 none.
+        broken: why the connection must be closed, "" if it needn't.
+    """
+
+    __slots__ = (
+        "_names",
+        "_ordinal",
+        "_reader",
+        "asked",
+        "broken",
+        "established",
+        "identity",
+        "number",
+        "to_broker",
+        "up",
+    )
+
+    def __init__(self, session: str, client: str, pid: int) -> None:
+        self.identity: Identity | None = None
+        self.to_broker = Outbox()
+        self.number = self._ordinal = self.asked = 0
+        self.up = self.established = False
+        self.broken = ""
+        self._names = (session, client, pid)
+        self._reader = LineReader(MAX_ANSWER)
+
+    def opened(self) -> None:
+        """A connection is open: hello is its first line."""
+        assert self.identity is not None, "no palace, no connection"
+        self.number += 1
+        self._ordinal = self.asked = 0
+        self.up = True
+        self._reader = LineReader(MAX_ANSWER)
+        session, client, pid = self._names
+        hello = hello_request(session=session, connection=self.number, identity=self.identity, client=client, pid=pid)
+        self.send(rpc.to_bytes(hello))
+
+    def closed(self) -> None:
+        """It is gone, with all that was not yet written."""
+        self.up = self.established = False
+        self.broken = ""
+        self.asked = 0
+        self.to_broker.clear()
+
+    def send(self, line: bytes) -> int:
+        """Queue a line without its newline; return its ordinal on this connection."""
+        self._ordinal += 1
+        self.to_broker.put_line(line)
+        return self._ordinal
+
+    def replay(self, initialize: bytes) -> None:
+        """Send the agent's `initialize` again under an id of ours: its answer is for nobody."""
+        self.send(rpc.to_bytes({**rpc.load(initialize), "id": REPLAY}))
+
+    def ask(self, calls: Iterable[Call], now: float) -> None:
+        """Ask what became of the writes that went out on the connection of the first of them."""
+        lost = list(calls)
+        self.asked = lost[0].connection
+        same = [call for call in lost if call.connection == self.asked]
+        params = {
+            "connection": self.asked,
+            "lines": [call.ordinal for call in same],
+            "age_s": now - min(call.sent_at for call in same),
+        }
+        self.send(rpc.to_bytes({"jsonrpc": "2.0", "id": OUTCOMES, "method": OUTCOMES, "params": params}))
+
+    def read(self, data: bytes) -> Iterator[Event]:
+        """Bytes of the broker, in any cut; what they say, until the connection is broken."""
+        for line in self._reader.feed(data):
+            if self.broken:
+                return
+            if isinstance(line, TooLong):
+                self.broken = f"the broker sent a line of more than {line.limit} bytes"
+                return
+            found = rpc.find_id(line)
+            key = rpc.key_of(found[0]) if found else ""
+            if key and not key.startswith(OWN_KEYS):
+                yield ANSWER, key, line  # what nearly every line is: never parsed
+            else:
+                yield from self._other(line)
+
+    def _other(self, line: bytes) -> Iterator[Event]:
+        message = rpc.parse(line)
+        if message.kind == rpc.RESPONSE and message.id == HELLO:
+            yield self._hello(message.body)
+        elif message.kind == rpc.RESPONSE and message.id == OUTCOMES:
+            asked, self.asked = self.asked, 0
+            result = message.body.get("result")
+            fates = result.get("outcomes") if isinstance(result, dict) else None
+            yield FATES, asked, fates if isinstance(fates, dict) else {}
+        elif message.kind == rpc.RESPONSE and message.key and message.id != REPLAY:
+            yield ANSWER, message.key, line
+        elif message.kind == rpc.NOTIFICATION and not message.method.startswith(OWN):
+            yield NOTE, None, line
+        elif message.kind == rpc.BAD:
+            self.broken = "the broker sent something that is no JSON-RPC"
+
+    def _hello(self, body: dict[str, Any]) -> Event:
+        result, error = body.get("result"), body.get("error")
+        if isinstance(result, dict):
+            self.established = True
+            return WELCOME, None, result
+        self.broken = "hello was refused"
+        told = error if isinstance(error, dict) else {}
+        code = told.get("code")
+        text = str(told.get("message") or "the broker refused us.")
+        return REFUSED, code if isinstance(code, int) else NOT_EXECUTED, text
