@@ -63,8 +63,8 @@ def without_1710() -> bool:
         return False
 
     def recoverable(persisted: Any, id_to_label: Any, seg_dir: str) -> bool:
-        get = persisted.get if isinstance(persisted, dict) else lambda name: getattr(persisted, name, None)
-        total, labels = get("total_elements_added"), get("label_to_id")
+        fields = persisted if isinstance(persisted, dict) else vars(persisted)
+        total, labels = fields.get("total_elements_added"), fields.get("label_to_id")
         if isinstance(total, int) and total > len(id_to_label):
             persisted = {"total_elements_added": len(id_to_label), "label_to_id": labels}
         return bool(stock(persisted, id_to_label, seg_dir))

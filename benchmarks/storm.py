@@ -221,9 +221,7 @@ def report(results: list[Result]) -> str:
     """The side-by-side table, and what to read beside it."""
     rows = [result.rows() for result in results]
     head = ["", *(result.name for result in results)]
-    lines = [
-        table(head, [[column[i][0] for column in rows[:1]] + [c[i][1] for c in rows] for i in range(len(rows[0]))])
-    ]
+    lines = [table(head, [[line[0][0], *(value for _, value in line)] for line in zip(*rows, strict=True)])]
     for result in results:
         notes = [f"{count} x {why}" for why, count in result.tally.reasons.most_common(4)]
         notes += result.verdict.trouble + [f"killed {what}" for what in result.facts["killed"]]

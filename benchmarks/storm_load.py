@@ -151,7 +151,7 @@ class Client:
         elif code or error or (isinstance(result, dict) and result.get("success") is False):
             self._refused(str(error or result)[:90])
         else:
-            getattr(self, f"_done_{self.kind}", lambda result: None)(result)
+            getattr(self, f"_done_{self.kind}", _nothing)(result)
             self.ledger.acknowledged += self.kind in WRITES
 
     def lost_track(self) -> None:
@@ -187,14 +187,14 @@ class Client:
         self.ledger.drawers[result["drawer_id"]] = [self.data]
         self.own.append(result["drawer_id"])
 
-    def _done_update(self, result: dict[str, Any]) -> None:
+    def _done_update(self, _: dict[str, Any]) -> None:
         self.ledger.drawers[self.data[0]] = [self.data[1]]
 
-    def _done_delete(self, result: dict[str, Any]) -> None:
+    def _done_delete(self, _: dict[str, Any]) -> None:
         self.ledger.deleted.add(self.data)
         del self.ledger.drawers[self.data]
 
-    def _done_kg_add(self, result: dict[str, Any]) -> None:
+    def _done_kg_add(self, _: dict[str, Any]) -> None:
         self.ledger.facts.append(self.data)
 
     def _done_diary(self, result: dict[str, Any]) -> None:
@@ -204,6 +204,10 @@ class Client:
         found = [hit.get("text", "") for hit in result.get("results", [])]
         if not any(text in found for text in self.ledger.drawers.get(self.data, [])):
             self.tally.missed += 1
+
+
+def _nothing(_: Any) -> None:
+    """Reads that need no bookkeeping."""
 
 
 @dataclass
