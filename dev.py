@@ -20,6 +20,8 @@ if sys.version_info < (3, 11):  # noqa: UP036  # an older Python gets here and s
     sys.exit(f"dev.py needs Python 3.11 or newer, this is {found}. Try: python3.12 dev.py ...")
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -29,7 +31,7 @@ import signal
 import subprocess
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +80,27 @@ class Step:
 
 def ensure(steps: Sequence[Step]) -> None:
     """Make what is missing, one line each. Nothing is printed where nothing is to do."""
-    missing = [step for step in steps if not step.done()]
+    if all(step.done() for step in steps):
+        return
+    with alone():
+        make([step for step in steps if not step.done()])
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold the lock of .dev: two pips in one environment spoil it."""
+    DEV.mkdir(exist_ok=True)
+    with (DEV / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another dev.py is making the environment: waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def make(missing: Sequence[Step]) -> None:
+    """Make these steps, one after the other."""
     for number, step in enumerate(missing, 1):
         print(f"[{number}/{len(missing)}] {step.name} ...", end=" ", flush=True)
         started = time.monotonic()
@@ -269,7 +291,7 @@ def command_demo(_options: argparse.Namespace, rest: list[str]) -> int:
     env = {
         **os.environ,
         "MEMPALACE_BROKER_ENGINE": str(DEV / "engine-newest" / "bin" / "python"),
-        "MPB_MODEL_HOME": str(MODEL_HOME),
+        "HOME": str(MODEL_HOME),  # where the demo looks for a model; it works in a HOME of its own
     }
     return run([tool("mempalace-broker"), "demo", *rest], env)
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def test_what_was_interrupted_is_made_again(made: Path, stopped_by: BaseExceptio
     with pytest.raises(type(stopped_by)):
         dev.ensure([broken])
     assert not broken.done()
+
+
+def test_two_at_once_make_it_once(made: Path) -> None:
+    with ThreadPoolExecutor(2) as pool, dev.alone():
+        waiting = [pool.submit(dev.ensure, [step(made)]) for _ in range(2)]
+        assert not wait(waiting, timeout=0.2).done
+    assert [future.result(20) for future in waiting] == [None, None]
+    assert (made / "thing").read_text() == "k"
 
 
 def test_a_failed_command_shows_its_end_and_a_hint(made: Path) -> None:
