@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .home import DemoHome
     from .show import Show
     from .story import Story
+
+STRAGGLER_ROUNDS, STRAGGLER_S = 4, 5.0
 
 
 @click.command("demo")
@@ -53,13 +56,31 @@ def command_demo(folder: Path | None, keep: bool, texts: Path | None, as_json: b
     from .show import Show
 
     show = Show(quiet=as_json)
-    with _place(folder, keep=keep) as root:
+    with _one_interrupt(), _place(folder, keep=keep) as root:
         report = _perform(root, texts, show)
         if as_json:
             click.echo(json.dumps(report))
         elif keep:
             show.print(f"\nKept: {root}")
     return EXIT_OK if report["ok"] else EXIT_FAILURE
+
+
+@contextlib.contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the demo; later ones must not cut its clean-up short, which is bounded."""
+
+    def interrupted(_number: int, _frame: object) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, interrupted) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -106,10 +127,31 @@ def _end(story: Story, target: Target) -> None:
     """Nothing of ours stays behind, whatever happened."""
     from ..leave import stop
 
-    for agent in story.agents:
+    for agent in list(story.agents):
         with contextlib.suppress(OSError):
             agent.kill()
-    stop(target, now=True, why="the demo is over")
+    try:
+        stop(target, now=True, why="the demo is over")
+    finally:
+        _end_stragglers(story.home)
+
+
+def _end_stragglers(home: DemoHome) -> None:
+    """A Ctrl-C may fall between the start of a broker and its taking the lock: known by the demo's own HOME."""
+    import psutil
+
+    for _ in range(STRAGGLER_ROUNDS):  # what we end may just have started another
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get("HOME") == str(home.home):
+                    found.append(process)
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=STRAGGLER_S)
 
 
 def _target(home: DemoHome) -> Target:

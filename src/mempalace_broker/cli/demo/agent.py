@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANSWER_S = 90.0
-LEAVE_S = 5.0
 
 
 class CallFailed(BrokerError):
@@ -28,7 +27,7 @@ class CallFailed(BrokerError):
 
 
 class Agent:
-    """One session. Not for several threads at once, except `close`.
+    """One session. Not for several threads at once, except `kill`.
 
     Attributes:
         name: for people. timings: seconds of every answered call, by tool. start_s: spawn to initialize's answer.
@@ -40,7 +39,9 @@ class Agent:
         self._n = 0
         self._buf = b""
         self._log = cwd / f"{name}.stderr"
-        begun = time.monotonic()
+        self.server: dict[str, Any] = {}
+        self.start_s = 0.0
+        self._begun = time.monotonic()
         with self._log.open("ab") as stderr:
             self.process = subprocess.Popen(
                 list(argv),
@@ -52,10 +53,13 @@ class Agent:
                 bufsize=0,
                 start_new_session=True,  # a Ctrl-C is the demo's to handle
             )
-        info = {"name": f"demo-{name}", "version": "1"}
+
+    def initialize(self) -> None:
+        """The handshake. Raises CallFailed as `call`."""
+        info = {"name": f"demo-{self.name}", "version": "1"}
         params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": info}
         self.server = self.request("initialize", params)
-        self.start_s = time.monotonic() - begun
+        self.start_s = time.monotonic() - self._begun
         self._send({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
     @property
@@ -99,18 +103,8 @@ class Agent:
             result: dict[str, Any] = message["result"]
             return result
 
-    def close(self) -> None:
-        """End the session as agents do, by EOF; kill what does not end."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-        try:
-            self.process.wait(LEAVE_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
     def kill(self) -> None:
-        """End it at once; a call that waits for it fails."""
+        """End it at once; a call that waits for it in another thread fails."""
         self.process.kill()
         self.process.wait()
 

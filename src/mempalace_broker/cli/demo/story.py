@@ -99,11 +99,6 @@ class Story:
         self._read_back(self._session(READER))
         self._look_at_owner()
 
-    def close(self) -> None:
-        """End all sessions."""
-        for agent in self.agents:
-            agent.close()
-
     def check(self, name: str, ok: bool, detail: str) -> None:
         """Note it and show it."""
         self.checks.append(Check(name, bool(ok), detail))
@@ -113,7 +108,8 @@ class Story:
 
     def _session(self, name: str) -> Agent:
         agent = Agent(name, self.home.shim, self.home.env, self.home.root)
-        self.agents.append(agent)
+        self.agents.append(agent)  # before anything can go wrong: whoever ends the demo ends it
+        agent.initialize()
         return agent
 
     def _open_sessions(self) -> list[Agent]:
