@@ -56,7 +56,9 @@ class ToolRule:
         paths: names of the arguments that name files on the caller's machine. Labels that are only compared
             with stored labels (`source_file`) are none.
         graph: whether it reads or writes the knowledge graph.
-        gone_ok: whether a replayed call that answers "not found" did its work the first time.
+        gone_ok: whether a replayed call that finds nothing did its work the first time. How they say so:
+            delete_drawer {"success": false, "error": "Drawer not found: <id>"}; delete_drawers an "error" of that
+            text in the item's slot, counted in "errors"; delete_hallway {"deleted": false}.
         look: the tool with which an agent finds out whether a write of unknown outcome is stored, or "".
     """
 
@@ -156,7 +158,7 @@ _RULES = (
     _read("list_tunnels", "json"),
     _read("list_hallways", "json"),
     _again("create_tunnel", "json", look="mempalace_list_tunnels"),  # id from its end points
-    _again("delete_tunnel", "json", gone_ok=True, look="mempalace_list_tunnels"),
+    _again("delete_tunnel", "json", look="mempalace_list_tunnels"),
     _again("delete_hallway", "json", gone_ok=True, look="mempalace_list_hallways"),
     _once("follow_tunnels", "json", PALACE, look="mempalace_list_tunnels"),  # 3.11 counts each traversal
     # reads, changes and rewrites config.json
