@@ -93,6 +93,23 @@ class Desk:
             self.counters["unknown_outcomes"] += code == errors.OUTCOME_UNKNOWN
         self._answer(call, error_line(call.id, code, text))
 
+    def fail_waiting(self, call: Call, code: int, text: str) -> None:
+        """Answer a call that was withdrawn: not executed, unless an engine died in the middle of it."""
+        if call.writes and call.may_have_run:
+            why = "an engine died while it ran, and it could not be run again"
+            self._fail(call, errors.OUTCOME_UNKNOWN, f"{why}. {unknown_text(call)}")
+        else:
+            self._fail(call, code, text)
+
+    def abandon(self, call: Call, text: str) -> None:
+        """Answer a call because the broker leaves: `text` says that it was not executed."""
+        if call.state == SENT and call.writes:
+            why = "the broker is leaving while the engine runs"
+            self._fail(call, errors.OUTCOME_UNKNOWN, f"{why} {unknown_text(call)}")
+        else:
+            self.scheduler.withdraw(call)
+            self.fail_waiting(call, errors.NOT_EXECUTED, text)
+
     # -- engine events
 
     def _do(self, whats: list[str]) -> None:
@@ -171,7 +188,7 @@ class Desk:
             return
         if frame.tag == str(STALE_LIBRARY) and call.attempts == 1 and not call.answered:
             self.scheduler.finish(frame.n)
-            self.scheduler.requeue([call])
+            self.scheduler.requeue([call], now)
             self._do(self.supervisor.end(now, "mempalace was upgraded underneath the running engine"))
             return
         self.scheduler.finish(frame.n)
@@ -188,7 +205,7 @@ class Desk:
         again: list[Call] = []
         for call in self.scheduler.lost():
             self._after_death(call, how, ended, begun, again, now)
-        self.scheduler.requeue(again)
+        self.scheduler.requeue(again, now)
         self.counters["replayed"] += sum(call.attempts > 0 for call in again)
         self._do(self.supervisor.exited(now, how))
         self._flush_if_hopeless()
@@ -212,6 +229,8 @@ class Desk:
         if verdict == AGAIN:
             if call.writes and call.key not in begun:
                 call.attempts -= 1  # it never started
+            elif call.writes:
+                call.may_have_run = True
             again.append(call)
         elif verdict == ANSWER:
             response = ended[call.key]
@@ -219,7 +238,7 @@ class Desk:
                 text = "it was executed and stored, but its answer was lost with the engine. Do not send it again."
                 self._fail(call, errors.OUTCOME_UNKNOWN, text)
             else:
-                self._answer(call, response + b"\n")
+                self._answer(call, settle_replayed(call, response) + b"\n")
         elif verdict == POISON:
             text = (
                 f"{call.tool} was running each time when the engine died ({how}); not tried a third time. {_DOWN_MEND}"
@@ -232,7 +251,7 @@ class Desk:
         if self.supervisor.hopeless:
             for call in self.scheduler.waiting():
                 if self.scheduler.withdraw(call):
-                    self._fail(call, errors.ENGINE_DOWN, f"not executed: {self.why_down()}")
+                    self.fail_waiting(call, errors.ENGINE_DOWN, f"not executed: {self.why_down()}")
 
     # -- time
 
@@ -241,7 +260,7 @@ class Desk:
         expired = self.scheduler.expire(now)
         for call in expired.waited:
             self.counters["timeouts"] += 1
-            self._fail(call, errors.WAIT_TIMEOUT, self._waited_text(call))
+            self.fail_waiting(call, errors.WAIT_TIMEOUT, self._waited_text(call))
         for call in expired.behind:
             self.counters["timeouts"] += 1
             if call.writes:

@@ -125,7 +125,9 @@ class Hub:
 
     def too_long(self, conn: int, limit: int) -> None:
         """A line beyond the limit came and was skipped."""
-        session = self.sessions[conn]
+        session = self.sessions.get(conn)
+        if session is None:
+            return
         session.ordinal += 1
         text = f"Invalid request: a line of more than {limit} bytes"
         self._send(session, rpc.error_line(None, errors.INVALID_REQUEST, text))
@@ -196,8 +198,7 @@ class Hub:
     def _tools_call(self, session: Session, message: Message, raw: bytes, part: int, now: float) -> None:
         if self.state != SERVING:
             if not session.greeted:  # a shim sends it again to the next broker
-                text = f"not executed: this broker is leaving ({self._reason}). Send it again on a new connection."
-                self._send(session, rpc.error_line(message.id, errors.NOT_EXECUTED, text))
+                self._send(session, rpc.error_line(message.id, errors.NOT_EXECUTED, self._leaving_text()))
             return
         tool = message.params.get("name")
         arguments = message.params.get("arguments")
@@ -420,9 +421,7 @@ class Hub:
             session = self.sessions.get(call.conn)
             self.desk.scheduler.withdraw(call)
             if session is not None and not session.greeted:
-                text = f"not executed: the broker is leaving ({reason}). Send it again on a new connection."
-                call.answered = True
-                self._reply(call, rpc.error_line(call.id, errors.NOT_EXECUTED, text))
+                self.desk.fail_waiting(call, errors.NOT_EXECUTED, self._leaving_text())
         if at_once:
             self._leave()
         else:
@@ -437,4 +436,18 @@ class Hub:
     def _leave(self) -> None:
         if self.state != OVER:
             self.state = OVER
+            for session in self.sessions.values():
+                if not session.greeted:  # a shim asks the next broker
+                    self._turn_away(session)
             self.effects.append(Quit(self._reason))
+
+    def _leaving_text(self) -> str:
+        return f"not executed: the broker is leaving ({self._reason}). Send it again on a new connection."
+
+    def _turn_away(self, session: Session) -> None:
+        for call in [call for calls in session.by_id.values() for call in calls]:
+            self.desk.abandon(call, self._leaving_text())
+        for conn, id_, _ in self._want_tools:
+            if conn == session.conn:
+                self._send(session, rpc.error_line(id_, errors.NOT_EXECUTED, self._leaving_text()))
+        self._want_tools = [want for want in self._want_tools if want[0] != session.conn]

@@ -43,6 +43,7 @@ def parse(data: bytes) -> tuple[dict[str, bytes | None], set[str]]:
         pos = end + 1
         if len(words) == 2 and words[0] == "S":
             begun.add(words[1])
+            done.pop(words[1], None)  # it runs again: what the first run said holds no more
         elif len(words) == 3 and words[0] == "E":
             try:
                 length = int(words[2])

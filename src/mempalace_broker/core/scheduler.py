@@ -54,6 +54,8 @@ class Call:
     attempts: int = 0
     answered: bool = False
     hinted: bool = False
+    since: float = 0.0  # when it began to wait, for the last time
+    may_have_run: bool = False  # an engine died in the middle of it: nobody may say that it was not executed
     begun: bool = True
 
 
@@ -168,6 +170,7 @@ class Scheduler:
 
     def submit(self, call: Call) -> None:
         """Take a call in."""
+        call.since = call.arrived
         self.queues[call.rule.lane].push(call)
         if self.limits.wait_s:
             self._waiting_since.append(call)
@@ -215,7 +218,7 @@ class Scheduler:
         self.running[call.n] = call
         self._in_lane[call.rule.lane] += 1
         if behind_mine and self.limits.wait_s:
-            heapq.heappush(self._run_heap, (max(now, call.arrived + self.limits.wait_s), call.n))
+            heapq.heappush(self._run_heap, (max(now, call.since + self.limits.wait_s), call.n))
         elif call.run_limit:
             heapq.heappush(self._run_heap, (now + call.run_limit, call.n))
 
@@ -262,10 +265,11 @@ class Scheduler:
             self.finish(call.n)
         return calls
 
-    def requeue(self, calls: list[Call]) -> None:
-        """Run these again before anything else, in this order."""
+    def requeue(self, calls: list[Call], now: float) -> None:
+        """Run these again before anything else, in this order; they wait anew, as a mine may have run for hours."""
         for call in calls:
             call.state = QUEUED
+            call.since = now
             if self.limits.wait_s:
                 self._waiting_since.append(call)
         for lane in LANES:
@@ -280,7 +284,7 @@ class Scheduler:
         out = Expired()
         while self._waiting_since:
             call = self._waiting_since[0]
-            if call.state == QUEUED and now < call.arrived + self.limits.wait_s:
+            if call.state == QUEUED and now < call.since + self.limits.wait_s:
                 break
             self._waiting_since.popleft()
             if self.withdraw(call):
@@ -304,7 +308,7 @@ class Scheduler:
             heapq.heappop(self._run_heap)
         times = []
         if self._waiting_since:
-            times.append(self._waiting_since[0].arrived + self.limits.wait_s)
+            times.append(self._waiting_since[0].since + self.limits.wait_s)
         if self._run_heap:
             times.append(self._run_heap[0][0])
         return min(times, default=None)
