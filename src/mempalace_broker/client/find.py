@@ -11,7 +11,6 @@ from ..core.election import RECORD_ABSENT, RECORD_BAD
 from ..core.jsonvalue import value_of
 from ..core.record import MAX_BYTES, Bad, Record, decode, kinship
 from ..errors import UsageError
-from ..runtime.lock import read_body
 from ..runtime.paths import expand, home_of
 from ..runtime.recordfile import read_bytes
 
@@ -94,6 +93,8 @@ def look(files: StateFiles, env: Mapping[str, str]) -> Sighting:
 
 def owner_note(files: StateFiles) -> dict[str, Any]:
     """What the palace's last owner wrote into its lock: {"pid", "endpoint", "root"}, or less, or nothing."""
+    from ..runtime.lock import read_body
+
     try:
         note = value_of(read_body(files.owner_lock) or b"{}")
     except ValueError:
