@@ -72,6 +72,9 @@ def look(files: StateFiles, env: Mapping[str, str]) -> Sighting:
 
     Without a good record the owner lock's body is asked too: a broker of the same palace whose state root was
     named otherwise ($MEMPALACE_PATH) left its endpoint there.
+
+    Raises:
+        StateRootError: the folder of the socket is open to others; whoever answers there need not be ours.
     """
     try:
         record = decode(read_bytes(files.record, MAX_BYTES))
@@ -87,6 +90,7 @@ def look(files: StateFiles, env: Mapping[str, str]) -> Sighting:
         if endpoint.startswith(UNIX) and path not in paths:
             paths.append(path)
     if files.socket not in paths:
+        files.check_socket_folder()
         paths.append(files.socket)
     return Sighting(record, paths)
 

@@ -42,6 +42,7 @@ PALACE_VARIABLES = ("MEMPALACE_PALACE_PATH", "MEMPALACE_PALACE", "MEMPAL_PALACE_
 ROOT_VARIABLE = "MEMPALACE_PATH"
 
 MAX_SOCKET_PATH = 103  # bytes; sun_path holds 104 on macOS and 108 on Linux, with a closing NUL
+_SHORTER = "give the palace a shorter path."
 _CONFIG_LIMIT = 16 * 1024 * 1024
 _INSTALL_MARKS = ("config.json", "people_map.json", "palace/chroma.sqlite3")
 
@@ -196,7 +197,31 @@ class StateFiles:
                 ) from exc
         folder = os.path.dirname(self.socket)
         if folder != self.root:
-            _private_dir(folder)
+            try:
+                os.makedirs(folder, 0o700, exist_ok=True)
+            except OSError as exc:
+                raise StateRootError(f"cannot create {folder}: {exc.strerror or exc}.", mend=_SHORTER) from exc
+            self.check_socket_folder()
+
+    def check_socket_folder(self) -> None:
+        """Make sure that nobody else can put a socket of his own under our socket's name.
+
+        In the state root that is for the palace's owner to see to; in a folder under /tmp anybody could come first.
+
+        Raises:
+            StateRootError: the folder is there and is not ours alone.
+        """
+        folder = os.path.dirname(self.socket)
+        if folder == self.root:
+            return
+        try:
+            info = os.lstat(folder)
+        except FileNotFoundError:
+            return
+        if info.st_uid != os.getuid() or info.st_mode & 0o170077 != 0o040000:
+            raise StateRootError(
+                f"{folder} is not a directory that only you can use.", mend=f"remove it, or {_SHORTER}"
+            )
 
 
 def state_root(palace: str, env: Mapping[str, str]) -> str:
@@ -228,19 +253,3 @@ def socket_path(root: str) -> str:
 
     key = hashlib.sha256(os.fsencode(root)).hexdigest()[:24]
     return f"/tmp/mempalace-broker-{os.getuid()}/{key}.sock"
-
-
-def _private_dir(path: str) -> None:
-    """Make a folder that is ours alone, or fail: under /tmp anybody could have made it before us."""
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as exc:
-        raise StateRootError(f"cannot create {path}: {exc.strerror or exc}.", mend="use a shorter path.") from exc
-    info = os.lstat(path)
-    if info.st_uid != os.getuid() or info.st_mode & 0o170077 != 0o040000:
-        raise StateRootError(
-            f"{path} is not a directory that only you can use.",
-            mend=f"remove it (`rm -rf {path}`), or give the palace a shorter path.",
-        )

@@ -152,11 +152,10 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log
             preexec_fn=_orphan,  # noqa: PLW1509 - the caller has no threads; see _orphan
         )
         child.wait()  # the one in between, gone by now
-    except OSError as exc:
+    except (OSError, subprocess.SubprocessError) as exc:  # the latter: no second process could be forked
         os.close(read_fd)
-        raise StartFailed(
-            f"cannot start {argv[0]}: {exc.strerror or exc}.", mend="reinstall mempalace-broker."
-        ) from exc
+        words = getattr(exc, "strerror", None) or exc
+        raise StartFailed(f"cannot start {argv[0]}: {words}.", mend="mempalace-broker doctor") from exc
     finally:
         os.close(write_fd)
         os.close(log_fd)

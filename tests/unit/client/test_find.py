@@ -11,7 +11,7 @@ import pytest
 from mempalace_broker.client.find import fixed_path, look, owner_note, record_state, unix_path
 from mempalace_broker.core.handshake import Identity
 from mempalace_broker.core.record import FOREIGN, MINE, Bad, Record, encode
-from mempalace_broker.errors import UsageError
+from mempalace_broker.errors import StateRootError, UsageError
 from mempalace_broker.runtime import mounts
 from mempalace_broker.runtime.paths import StateFiles, state_files
 from mempalace_broker.runtime.procid import boot_id, pid_namespace
@@ -59,6 +59,21 @@ def test_the_variable() -> None:
     assert fixed_path({}) is None
     assert fixed_path({"MEMPALACE_BROKER": "  "}) is None
     assert fixed_path({"MEMPALACE_BROKER": "unix:/x"}) == "/x"
+
+
+def test_a_socket_folder_that_anybody_could_have_made_is_not_dialled(files: StateFiles, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    files.socket = str(folder / "x.sock")
+    assert look(files, ENV).paths == [files.socket], "not there: harmless"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(StateRootError, match="only you can use"):
+        look(files, ENV)
+    folder.chmod(0o700)
+    assert look(files, ENV).paths == [files.socket]
+    folder.chmod(0o777)
+    put(files, endpoints=[f"unix:{files.socket}"])
+    assert look(files, ENV).paths == [files.socket], "the record is our word"
 
 
 def test_nothing_there(files: StateFiles) -> None:

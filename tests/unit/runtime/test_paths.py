@@ -219,9 +219,12 @@ class TestPrepare:
         folder = home / "run"
         monkeypatch.setattr(paths, "socket_path", lambda root: f"{folder}/key.sock")
         files = StateFiles(f"{home}/r", f"{home}/r")
+        files.check_socket_folder()  # nothing there, nobody to fear
         files.prepare()
         assert os.stat(folder).st_mode & 0o777 == 0o700
         folder.chmod(0o755)
+        with pytest.raises(StateRootError, match="only you can use"):
+            files.check_socket_folder()
         with pytest.raises(StateRootError, match="only you can use"):
             files.prepare()
         folder.rmdir()
