@@ -24,7 +24,7 @@ KILL_S = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 
 
-@click.command("stop")
+@click.command("stop", short_help="Stop the broker and its engine.")
 @click.option("--now", is_flag=True, help="Do not let running calls finish; a broker that hangs is killed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words.")
 @palace_options
@@ -53,7 +53,7 @@ def command_stop(target: Target, now: bool, as_json: bool) -> int:
     return EXIT_OK
 
 
-@click.command("restart")
+@click.command("restart", short_help="Stop and start it; sessions live through it.")
 @click.option("--now", is_flag=True, help="Do not let running calls finish; a broker that hangs is killed.")
 @palace_options
 def command_restart(target: Target, now: bool) -> int:

@@ -22,7 +22,7 @@ FOLLOW_S = 0.2
 _CHUNK = 1 << 16
 
 
-@click.command("logs")
+@click.command("logs", short_help="The last lines of the broker's log.")
 @click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(0), help="How many lines.")
 @click.option("-f", "--follow", is_flag=True, help="Go on printing what is added, until Ctrl-C.")
 @click.option("--previous", is_flag=True, help="The older log (broker.log.1), from before the last turn-over.")

@@ -18,7 +18,7 @@ START_S = 60.0
 HELLO_S = 10.0
 
 
-@click.command("run")
+@click.command("run", short_help="Run the broker in this terminal.")
 @palace_options
 def command_run(target: Target) -> int:
     """Run the broker in this terminal, its log on stderr as well.
@@ -42,7 +42,7 @@ def command_run(target: Target) -> int:
     return daemon([*argv[argv.index("--palace") :], "--foreground"])
 
 
-@click.command("ensure")
+@click.command("ensure", short_help="Start the broker if need be; print its endpoint as JSON.")
 @palace_options
 def command_ensure(target: Target) -> int:
     """See to it that a broker runs, and print where it listens as one line of JSON.

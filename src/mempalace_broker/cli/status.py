@@ -19,7 +19,7 @@ WATCH_S = 1.0
 _EXIT_LIMIT = 1 << 16
 
 
-@click.command("status")
+@click.command("status", short_help="Who owns the palace, and what it is doing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for scripts.")
 @click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @palace_options

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STRAGGLER_ROUNDS, STRAGGLER_S = 4, 5.0
 
 
-@click.command("demo")
+@click.command("demo", short_help="See it work, in a directory of its own.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="Where it lives. Default: a new temp dir.")
 @click.option("--keep", is_flag=True, help="Leave the directory behind, palace and logs included.")
 @click.option(

