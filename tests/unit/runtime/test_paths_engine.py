@@ -12,15 +12,27 @@ import pytest
 from mempalace_broker.runtime.paths import resolve_palace
 from tests.harness import engine_python
 
+# One interpreter per version loads the heavy libraries once, then forks for each case: mempalace itself, which reads
+# HOME and argv at import, is imported afresh in each fork.
 ASK = """
 import json, os, sys
-flag = sys.argv[1] if len(sys.argv) > 1 else ""
-sys.argv = ["mempalace-mcp"] + (["--palace", flag] if flag else [])
-import mempalace.mcp_server as server
-if flag and hasattr(server, "_apply_server_flags"):
-    server._apply_server_flags(palace=flag)
-answer = {"path": os.path.realpath(server._config.palace_path), "graph": os.path.realpath(server._resolve_kg_path())}
-os.write(int(os.environ["ANSWER_FD"]), json.dumps(answer).encode())
+import chromadb
+for case in json.load(sys.stdin):
+    pid = os.fork()
+    if pid:
+        assert os.waitpid(pid, 0)[1] == 0, case
+        continue
+    flag = case["flag"]
+    os.environ.update(case["env"], HOME=case["home"])
+    os.chdir(case["home"])
+    sys.argv = ["mempalace-mcp"] + (["--palace", flag] if flag else [])
+    import mempalace.mcp_server as server
+    if flag and hasattr(server, "_apply_server_flags"):
+        server._apply_server_flags(palace=flag)
+    found = {"path": server._config.palace_path, "graph": server._resolve_kg_path()}
+    with open(os.path.join(case["home"], "answer"), "w") as file:
+        json.dump({name: os.path.realpath(path) for name, path in found.items()}, file)
+    os._exit(0)
 """
 
 # name: (flag, environment, config.json of ~/.mempalace or None, other files to make); {h} is the home
@@ -69,47 +81,26 @@ def build(home: Path, case: tuple[str, dict[str, str], object, tuple[str, ...]])
     return flag.format(h=home), {name: value.format(h=home) for name, value in env.items()}
 
 
-def ask(version: str, flag: str, env: dict[str, str], home: Path) -> dict[str, str]:
-    """What the real one says, in a process of its own."""
-    read_fd, write_fd = os.pipe()
-    with open(read_fd, "rb") as answer:
-        try:
-            subprocess.run(
-                [str(engine_python(version)), "-c", ASK, *([flag] if flag else [])],
-                env={"HOME": str(home), "PATH": os.environ["PATH"], "ANSWER_FD": str(write_fd), **env},
-                cwd=home,
-                check=True,
-                capture_output=True,
-                timeout=60,
-                pass_fds=(write_fd,),
-            )
-        finally:
-            os.close(write_fd)
-        found: dict[str, str] = json.loads(answer.read())
-    return found
-
-
-def compare(version: str, case: tuple[str, dict[str, str], object, tuple[str, ...]], tmp_path: Path, cwd: None) -> None:
-    home = Path(os.path.realpath(tmp_path)) / "h"
-    flag, env = build(home, case)
-    os.chdir(home)
-    ours = resolve_palace(flag or None, env, str(home))
-    assert {"path": ours.path, "graph": ours.graph} == ask(version, flag, env, home)
-
-
-@pytest.fixture
-def cwd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The working directory is restored after the test."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_as_both_versions(engine: str, name: str, tmp_path: Path, cwd: None) -> None:
-    compare(engine, CASES[name], tmp_path, cwd)
-
-
-@pytest.mark.parametrize("name", NEWER)
-def test_as_the_newer_version(engine: str, name: str, tmp_path: Path, cwd: None) -> None:
-    if engine == "3.4.0":
-        pytest.skip("3.4.0 differs here, see runtime/paths.py")
-    compare(engine, NEWER[name], tmp_path, cwd)
+def test_as_the_real_one(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = CASES if engine == "3.4.0" else CASES | NEWER  # where 3.4.0 differs, see runtime/paths.py
+    root = Path(os.path.realpath(tmp_path))
+    asked = []
+    ours = {}
+    for number, (name, case) in enumerate(cases.items()):
+        home = root / str(number)
+        flag, env = build(home, case)
+        asked.append({"flag": flag, "env": env, "home": str(home)})
+        monkeypatch.chdir(home)
+        identity = resolve_palace(flag or None, env, str(home))
+        ours[name] = {"path": identity.path, "graph": identity.graph}
+    subprocess.run(
+        [str(engine_python(engine)), "-c", ASK],
+        input=json.dumps(asked).encode(),
+        env={"PATH": os.environ["PATH"], "HOME": str(root)},
+        check=True,
+        timeout=100,
+    )
+    theirs = {}
+    for number, name in enumerate(cases):
+        theirs[name] = json.loads((root / str(number) / "answer").read_text(encoding="utf-8"))
+    assert ours == theirs
