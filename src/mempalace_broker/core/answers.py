@@ -36,7 +36,7 @@ class Answers:
 
     def learn(self, hello: Mapping[str, Any]) -> bool:
         """Take over what the engine says of itself; True where that changes what a cache should hold."""
-        before = self.dump()
+        before = self._state()
         self.version = str(hello.get("version", ""))
         initialize = hello.get("initialize")
         if isinstance(initialize, dict):
@@ -48,7 +48,10 @@ class Answers:
         if isinstance(tools, list):
             self.tools = normalise_tools(tools)
         self.fresh = True
-        return self.dump() != before
+        return self._state() != before
+
+    def _state(self) -> tuple[object, ...]:
+        return self.version, self.protocols, self.template, self.tools
 
     def dump(self) -> bytes:
         """The cache file's content."""

@@ -5,6 +5,7 @@ The file is written by `core/answers.py`. `mp-shim` imports this module late, an
 
 from __future__ import annotations
 
+from .inflight import INITIALIZE
 from .jsonrpc import load
 
 TYPE_CHECKING = False
@@ -17,8 +18,22 @@ PROTOCOLS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 TEMPLATE = {"capabilities": {"tools": {}}, "serverInfo": {"name": "mempalace", "version": "unknown"}}
 
 
+def constant_result(method: str, params: dict[str, Any], data: bytes | None) -> dict[str, Any] | None:
+    """The result of `initialize` or `tools/list`; None where no engine has told its tools yet.
+
+    Args:
+        params: of `initialize`.
+        data: content of the cache; missing, damaged or of another schema, it is taken for an empty one.
+    """
+    cache = read_cache(data)
+    if method == INITIALIZE:
+        return initialize_result(params, cache)
+    tools = cache.get("tools")
+    return {"tools": tools} if isinstance(tools, list) else None
+
+
 def read_cache(data: bytes | None) -> dict[str, Any]:
-    """The cache as a dict; {} where it is missing, damaged or of another schema."""
+    """The cache as a dict; {} where it is missing, damaged or of another schema. Shared with core/answers.py."""
     try:
         body = load(data or b"")
     except ValueError:
@@ -34,9 +49,3 @@ def initialize_result(params: dict[str, Any], cache: dict[str, Any]) -> dict[str
     asked = params.get("protocolVersion", protocols[-1])
     chosen = asked if asked in protocols else protocols[0]
     return {"protocolVersion": chosen, **(template if isinstance(template, dict) else TEMPLATE)}
-
-
-def tools_result(cache: dict[str, Any]) -> dict[str, Any] | None:
-    """The result of `tools/list`, None where no engine has told its tools yet."""
-    tools = cache.get("tools")
-    return {"tools": tools} if isinstance(tools, list) else None
