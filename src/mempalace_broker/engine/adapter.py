@@ -129,6 +129,7 @@ class Mempalace:
         os.environ.pop("PYTHONPATH", None)  # as mempalace's own main() does, for what it starts
         self.refusals: list[Callable[[str, dict[str, Any]], str | None]] = []
         self.after_call: list[Callable[[], None]] = []
+        self.troubles: list[dict[str, str]] = []
         self.undo: dict[str, Callable[[], None]] = {}
         self.embed_ahead: Callable[[str], Any] | None = None
 
@@ -168,6 +169,7 @@ class Mempalace:
             "tools": self._ask("tools/list", {}).get("tools", []),
             "palace": self.palace_path(),
             "graph": self.graph_path(),
+            "mine_yields": hasattr(self.module("palace"), "mine_yield_hook"),
         }
 
     def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,12 @@ much as a page. Embedded at its own length it has the same vector; that is tried
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable
@@ -149,9 +152,7 @@ class ModelGuard:
 
     def check(self) -> None:
         """Stands in for `_download_model_if_not_exists`. Raises RuntimeError while the model is missing."""
-        if (
-            model_missing(self._function) is None and not self._busy
-        ):  # while it is unpacked, a file may be there in part
+        if model_missing(self._function) is None:
             return
         self.fetch()
         raise RuntimeError(
@@ -169,13 +170,29 @@ class ModelGuard:
 
     def _fetch(self) -> None:
         try:
-            self._download(self._function)
+            self._fetch_aside()
             self.state = "done"
         except Exception as exc:  # noqa: BLE001 - network, disk, archive: the state tells, calls go on failing
             self.state = f"failed, {type(exc).__name__}: {exc}"
             print(f"the embedding model can't be downloaded: {exc}", file=sys.stderr, flush=True)
         finally:
             self._busy = False
+
+    def _fetch_aside(self) -> None:
+        """Unpack it beside its place and move it in whole: nobody loads half a file."""
+        base = str(self._function.DOWNLOAD_PATH)
+        os.makedirs(base, exist_ok=True)
+        aside = copy.copy(self._function)
+        aside.DOWNLOAD_PATH = tempfile.mkdtemp(prefix=".fetch-", dir=base)
+        try:
+            self._download(aside)
+            source = os.path.join(aside.DOWNLOAD_PATH, aside.EXTRACTED_FOLDER_NAME)
+            target = os.path.join(base, aside.EXTRACTED_FOLDER_NAME)
+            os.makedirs(target, exist_ok=True)
+            for name in os.listdir(source):
+                os.replace(os.path.join(source, name), os.path.join(target, name))
+        finally:
+            shutil.rmtree(aside.DOWNLOAD_PATH, ignore_errors=True)
 
 
 def guard_model(mempalace: Mempalace) -> dict[str, str] | None:

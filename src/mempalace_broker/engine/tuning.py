@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .durability import INDEX_GUARD, STORE_SELDOM
 from .embedding import OWN_LENGTH
 from .tuneups import BEFORE_OPENING, DELETE_FIX, DoesNotFit, TuneUp, deletes_destroy_index
 
 if TYPE_CHECKING:
     from .adapter import Mempalace
 
-ALL = (*BEFORE_OPENING, OWN_LENGTH)
+ALL = (STORE_SELDOM, *BEFORE_OPENING, INDEX_GUARD, OWN_LENGTH)  # pin-once wraps what store-seldom puts in place
 
 _DELETES = frozenset(
     {

@@ -200,6 +200,7 @@ def _open(mempalace: Mempalace) -> dict[str, Any]:
     except Exception as exc:  # noqa: BLE001 - a model that can't be set up is reported, calls say the rest
         degraded.append({"what": f"the embedding model can't be set up: {exc}", "mend": "mempalace-broker doctor"})
     tuneups = tune(mempalace, wanted=mempalace.options.tune)
+    degraded += mempalace.troubles
     try:
         drawers = mempalace.warm_up()
     except Exception as exc:  # noqa: BLE001 - a palace that does not open is reported, calls say the rest

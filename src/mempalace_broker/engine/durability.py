@@ -1,0 +1,91 @@
+"""Tune-ups that keep an index whole through kill -9; see indexguard.py for why it would not be."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Callable
+
+from .indexguard import IndexGuard
+from .tuneups import DoesNotFit, TuneUp, fits, parameters, replace
+
+if TYPE_CHECKING:
+    from .adapter import Mempalace
+
+    Undo = Callable[[], None]
+
+_STORE_EVERY = 1000  # writes; Chroma's own default, and mempalace 3.11's (_HNSW_WRITE_DEFAULTS)
+_BATCH = 100  # the same two places
+_SELDOM = 100  # a threshold from here on is left as it is
+_COPIES = "broker-index"
+_WRITES = ("_add", "_upsert", "_update", "_delete")
+
+
+def _apply_store_seldom(mempalace: Mempalace) -> Undo:
+    chroma, server = mempalace.module("backends.chroma"), mempalace.server
+    guard: Any = getattr(chroma, "_HNSW_BLOAT_GUARD", None)
+    fits(isinstance(guard, dict), "not needed: this version stores the index seldom")
+    fits(0 < guard.get("hnsw:sync_threshold", 0) < _SELDOM, "not needed: this version stores the index seldom")
+    pin: Any = getattr(chroma, "_pin_hnsw_threads", None)
+    fits(parameters(pin) == ["collection"], "_pin_hnsw_threads is not what it was")
+    try:
+        settings = importlib.import_module("chromadb.api.collection_configuration")
+        update, hnsw = settings.UpdateCollectionConfiguration, settings.UpdateHNSWConfiguration
+    except (ImportError, AttributeError) as exc:
+        raise DoesNotFit(f"this chromadb has no such setting: {exc}") from exc
+
+    def pin_and_relax(collection: Any) -> None:
+        """As upstream, and store the index every thousand writes; the queue in the database holds the rest."""
+        pin(collection)
+        try:
+            collection.modify(configuration=update(hnsw=hnsw(sync_threshold=_STORE_EVERY, batch_size=_BATCH)))
+        except Exception as exc:  # noqa: BLE001 - as upstream's own pin: the collection works without it
+            print(f"the index of {collection.name} is stored often: {exc}", file=sys.stderr, flush=True)
+
+    return replace(pin_and_relax, (chroma, "_pin_hnsw_threads"), (server, "_pin_hnsw_threads"))
+
+
+def _apply_guard(mempalace: Mempalace) -> Undo:
+    journal = mempalace.options.journal
+    fits(bool(journal), "no state root is known")
+    try:
+        api: Any = importlib.import_module("chromadb.api.rust").RustBindingsAPI
+    except (ImportError, AttributeError) as exc:
+        raise DoesNotFit(f"this chromadb stores its index otherwise: {exc}") from exc
+    for name in _WRITES:
+        fits("collection_id" in parameters(getattr(api, name, None)), f"chromadb's {name} is not what it was")
+    store = os.path.join(os.path.dirname(str(journal)), _COPIES)
+    guard = IndexGuard(mempalace.palace_path(), store, lambda text: print(text, file=sys.stderr, flush=True))
+    mempalace.troubles += guard.mend()
+    undos = [replace(_watched(getattr(api, name), guard), (api, name)) for name in _WRITES]
+
+    def undo() -> None:
+        for one in undos:
+            one()
+
+    return undo
+
+
+def _watched(stock: Any, guard: IndexGuard) -> Any:
+    def write(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return stock(self, *args, **kwargs)
+        finally:
+            guard.after_write()
+
+    return write
+
+
+STORE_SELDOM = TuneUp(
+    "store-seldom",
+    "the index is stored every 1000 writes instead of every second one",
+    "a kill in the middle of storing tears it; the database's queue keeps the writes since then",
+    _apply_store_seldom,
+)
+INDEX_GUARD = TuneUp(
+    "index-guard",
+    "each stored index is copied aside, and put back where a kill tore it",
+    "Chroma writes it in place",
+    _apply_guard,
+)

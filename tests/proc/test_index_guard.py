@@ -1,0 +1,93 @@
+"""An index that was torn in the middle of being stored, as a kill tears it, is whole again at the next start."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from tests.harness import RpcProcess, World, eventually, kill_pid
+
+pytestmark = pytest.mark.engine
+TOPICS = ("owls", "tides", "bridges", "glaciers", "violins", "compilers", "orchards", "beacons")
+
+
+def texts(count: int) -> list[str]:
+    return [f"{TOPICS[n % len(TOPICS)]} note {n} on why one writer keeps the index whole" for n in range(count)]
+
+
+def fill(server: RpcProcess, contents: list[str]) -> list[str]:
+    return [str(server.call_tool("add_drawer", wing="w", room="r", content=text)["drawer_id"]) for text in contents]
+
+
+def stored_index(world: World) -> Path | None:
+    return next(world.palace.glob("*-*-*-*-*/index_metadata.pickle"), None)
+
+
+def a_palace_with_a_stored_index(world: World) -> Path:
+    """3.4.0 stores at every second write when it is on its own; the newest is told to by its collection's metadata."""
+    bare = world.bare()
+    bare.initialize()
+    fill(bare, texts(24))
+    assert bare.finish() == 0
+    meta = stored_index(world)
+    if meta is None:
+        pytest.skip("this version has not stored its index after 24 writes")
+    return meta
+
+
+def empty_metadata(meta: Path) -> None:
+    meta.write_bytes(b"")
+
+
+def half_metadata(meta: Path) -> None:
+    meta.write_bytes(meta.read_bytes()[: meta.stat().st_size // 2])
+
+
+def header_ahead(meta: Path) -> None:
+    header = meta.parent / "header.bin"
+    data = bytearray(header.read_bytes())
+    struct.pack_into("<Q", data, 20, struct.unpack_from("<Q", data, 20)[0] + 2)
+    header.write_bytes(data)
+
+
+@pytest.mark.parametrize("tear", [empty_metadata, half_metadata, header_ahead])
+def test_a_torn_index_is_put_back(world: World, tear: object) -> None:
+    assert callable(tear)
+    meta = a_palace_with_a_stored_index(world)
+    shim = world.shim()
+    shim.initialize()
+    more = texts(32)[24:]
+    fill(shim, more)
+    shim.call_tool("delete_drawer", drawer_id=fill(shim, ["a drawer that is deleted again"])[0])
+    broker = world.broker()
+    kill_pid(broker.engine_pid())
+    eventually(lambda: broker.status()["engine"]["state"] != "ready", 10, "the death to be seen")
+    tear(meta)
+    kill_pid(broker.engine_pid())  # the engine that may have started meanwhile: the next one sees the torn index
+    for text in texts(32):
+        found = shim.call_tool("search", 60, query=text, limit=3)["results"]
+        assert text in [hit["text"] for hit in found], f"{text!r} is lost to search: {found}"
+    assert "put back" in world.log()
+    assert not [entry for entry in world.palace.iterdir() if ".corrupt" in entry.name or ".drift" in entry.name]
+    assert broker.status()["degraded"] == []
+
+
+@pytest.mark.parametrize("engine", ["3.4.0"], indirect=True)
+def test_a_copy_that_does_not_fit_is_not_put_back(world: World) -> None:
+    meta = a_palace_with_a_stored_index(world)
+    shim = world.shim()
+    shim.initialize()
+    shim.call_tool("status")
+    world.broker().admin("broker/stop", {"mode": "drain"})
+    eventually(lambda: not world.brokers(), 20, "the broker to leave")
+    bare = world.bare()
+    bare.initialize()
+    fill(bare, ["written past the broker, one", "written past the broker, two"])
+    bare.finish()
+    empty_metadata(meta)
+    shim.call_tool("kg_stats", 60)
+    (entry,) = [e for e in world.broker().status()["degraded"] if "index" in e["what"]]
+    assert "does not fit" in entry["what"]
+    assert entry["mend"] == "mempalace repair"
