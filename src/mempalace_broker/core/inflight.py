@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 NEVER = float("inf")
 MARGIN_S = 5.0  # the broker's own deadlines come first
-CACHE_AFTER_S = 2.0
+CACHE_AFTER_S = 2.0  # then what a cache can answer is answered from it
+ASK_GRACE_S = 30.0  # how long a write's fate stays open where no broker can be had
 
 # states of a call
 WAITING = "waiting"  # to be sent as soon as there is a connection
@@ -122,6 +123,15 @@ class Call:
     def owed(self) -> bool:
         """Whether the agent still waits for an answer."""
         return self.state != GONE and not self.cancelled
+
+    def due(self, limits: Limits, *, warm: bool, hopeless_since: float) -> float:
+        """When something must be done about it, NEVER if nothing must."""
+        if self.state == GONE:
+            return NEVER
+        due = self.arrived + limits.span(None if self.cancelled else self.own_s, warm=warm)
+        if self.state == ASKING:
+            due = min(due, hopeless_since + ASK_GRACE_S)
+        return min(due, self.arrived + CACHE_AFTER_S) if self.cacheable else due
 
     def answer(self, line: bytes) -> bytes:
         """The broker's answer as the agent must see it."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from . import jsonrpc as rpc
-from .inflight import ASKING, GONE, Call
+from .inflight import ASKING, GONE, SENT, Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,8 +80,11 @@ class Ledger:
         call.cancelled = True
         self._loosen(call)
 
-    def bury(self, call: Call) -> None:
-        """Answered here, but the broker may answer too: keep the place, so that nobody else gets that answer."""
+    def done(self, call: Call) -> None:
+        """Answered here. If the broker may answer too, its place is kept, so that nobody else gets that answer."""
+        if call.state != SENT:
+            self.forget(call)
+            return
         self._settle(call)
         call.state = GONE
         self._loosen(call)
@@ -92,6 +95,7 @@ class Ledger:
         self.asking.pop(call.wire, None)
         self._loose.pop(call.wire, None)
         self._calls.pop(call.wire, None)
+        call.state = GONE  # whoever still goes through a copy of the table has nothing to do with it
 
     def _settle(self, call: Call) -> None:
         if call.owed:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MAX_ANSWER = 320 * 1024 * 1024  # bytes of one answer: more than the engine's largest
 REPLAY = OWN + "initialize"
+CANCELLED = "notifications/cancelled"
+INITIALIZED = "notifications/initialized"
+INITIALIZED_LINE = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 
 # events: (what, ...)
 ANSWER = "answer"  # key on the connection, line
@@ -93,6 +96,11 @@ class Link:
     def replay(self, initialize: bytes) -> None:
         """Send the agent's `initialize` again under an id of ours: its answer is for nobody."""
         self.send(rpc.to_bytes({**rpc.load(initialize), "id": REPLAY}))
+
+    def cancel(self, call: Call) -> None:
+        """Tell the broker that nobody waits for the answer to this call any more."""
+        id_ = call.id if call.wire == call.key else call.wire[1:]
+        self.send(rpc.to_bytes({"jsonrpc": "2.0", "method": CANCELLED, "params": {"requestId": id_}}))
 
     def ask(self, calls: Iterable[Call], now: float) -> None:
         """Ask what became of the writes that went out on the connection of the first of them."""

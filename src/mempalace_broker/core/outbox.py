@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import deque
+else:
+    try:
+        from _collections import deque  # without the package around it, 2 ms of a shim's start
+    except ImportError:  # not CPython
+        from collections import deque
 
 _SMALL = 64 * 1024  # pieces are joined up to this size: one system call for many short lines
 

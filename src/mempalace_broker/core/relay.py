@@ -33,7 +33,7 @@ from .inflight import (
     absolute_paths,
 )
 from .ledger import Ledger
-from .link import ANSWER, FATES, NOTE, REFUSED, WELCOME, Link
+from .link import ANSWER, CANCELLED, FATES, INITIALIZED, INITIALIZED_LINE, NOTE, REFUSED, WELCOME, Link
 from .outbox import Outbox
 
 TYPE_CHECKING = False
@@ -50,12 +50,8 @@ MAX_QUEUED = 1024 * 1024  # bytes not yet accepted by the other side
 MAX_TRIES = 5  # connections that one call may outlive: it may be what kills the broker
 EOF_GRACE_S = 30.0  # what a one-shot client still waits for after it closed its end
 FLUSH_S = 5.0  # and how long it may take to read it
-ASK_GRACE_S = 30.0  # how long a write's fate stays open where no broker can be had
 
-CANCELLED = "notifications/cancelled"
-INITIALIZED = "notifications/initialized"
 _EARLY = (INITIALIZE, TOOLS_LIST)  # harmless before hello's answer, and with answers in a cache
-_INITIALIZED_LINE = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 
 
 class Relay:
@@ -211,11 +207,11 @@ class Relay:
         call = self._calls.find(rpc.key_of(target)) if rpc.is_id(target) else None
         if call is None:  # answered, or never heard of: some clients cancel after every call
             return
-        if call.state == SENT:
-            self._calls.excuse(call)
-            self._withdraw(call)
-        else:
+        if call.state != SENT:
             self._calls.forget(call)
+            return
+        self._calls.excuse(call)
+        self.link.cancel(call)
 
     # -- the broker's side
 
@@ -298,7 +294,7 @@ class Relay:
             self.limits.learn(limits)
             self._due = min(self._due, now)
         if self._initialized:
-            self.link.send(_INITIALIZED_LINE)
+            self.link.send(INITIALIZED_LINE)
         self._go_on(now)
 
     def _refused(self, code: int, text: str, now: float) -> None:
@@ -350,11 +346,6 @@ class Relay:
         call.connection, call.sent_at, call.state = self.link.number, now, SENT
         call.tries += 1
 
-    def _withdraw(self, call: Call) -> None:
-        id_ = call.id if call.wire == call.key else call.wire[1:]
-        note = {"jsonrpc": "2.0", "method": CANCELLED, "params": {"requestId": id_}}
-        self.link.send(rpc.to_bytes(note))
-
     # -- answering by ourselves
 
     def _error(self, id_: object, code: int, text: str) -> None:
@@ -363,38 +354,25 @@ class Relay:
     def _finish(self, call: Call, code: int, text: str) -> None:
         self._error(call.id, code, text)
         if call.state == SENT:
-            self._withdraw(call)
-            self._calls.bury(call)
-        else:
-            self._calls.forget(call)
+            self.link.cancel(call)
+        self._calls.done(call)
 
     def _answer_from_cache(self, call: Call) -> bool:
         if call.method not in _EARLY:
             return False
-        from .fallback import initialize_result, read_cache, tools_result
+        from .fallback import constant_result
 
-        cache = read_cache(self._read_cache())
-        result = initialize_result(call.params, cache) if call.method == INITIALIZE else tools_result(cache)
+        result = constant_result(call.method, call.params, self._read_cache())
         if result is None:
             return False
         self.to_agent.put(rpc.result_line(call.id, result))
-        if call.state == SENT:
-            self._calls.bury(call)
-        else:
-            self._calls.forget(call)
+        self._calls.done(call)
         return True
 
     # -- time
 
     def _due_of(self, call: Call) -> float:
-        if call.state == GONE:
-            return NEVER
-        due = call.arrived + self.limits.span(None if call.cancelled else call.own_s, warm=self._warm)
-        if call.state == ASKING and self.contact.hopeless_since != NEVER:
-            due = min(due, self.contact.hopeless_since + ASK_GRACE_S)
-        if call.cacheable:
-            due = min(due, call.arrived + CACHE_AFTER_S)
-        return due
+        return call.due(self.limits, warm=self._warm, hopeless_since=self.contact.hopeless_since)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
@@ -404,8 +382,7 @@ class Relay:
         for call in self._calls:
             if call.cacheable and now >= call.arrived + CACHE_AFTER_S:
                 call.cacheable = False
-                if self._answer_from_cache(call):
-                    continue
+                self._answer_from_cache(call)
             if call.state != GONE and (ending or now >= self._due_of(call)):
                 self._expire(call, now)
         self._due = min((self._due_of(call) for call in self._calls), default=NEVER)
@@ -416,7 +393,7 @@ class Relay:
     def _expire(self, call: Call, now: float) -> None:
         waited = f"There was no answer within {now - call.arrived:.0f} s."
         if call.cancelled:
-            self._calls.bury(call)
+            self._calls.done(call)
         elif call.state == ASKING or (call.state == SENT and call.writes):
             self._finish(call, *call.unknown(f"{waited} {self.contact.why}".rstrip()))
         else:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..core.relay import Relay
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-_READ = 256 * 1024
+_READ = 64 * 1024
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _MAX_WAIT_S = 3600.0
 
@@ -80,6 +80,8 @@ class Pump:
         self._socket: Any = None
         self._fd = -1
         self._eof = False
+        # os.read would allocate and give back as much for each line: half the cost of a call
+        self._buffer = memoryview(bytearray(_READ))
         self._out = Writer(STDOUT)
         self._poll = select.poll()
         self._masks: dict[int, int] = {}
@@ -153,7 +155,7 @@ class Pump:
     def _drain_broker(self, reason: str, now: float) -> None:
         """The broker takes nothing any more, but what it said before may still be in the socket."""
         try:
-            while self._fd >= 0 and (data := os.read(self._fd, _READ)):
+            while self._fd >= 0 and (data := self._read(self._fd)):
                 self._relay.broker_data(data, now)
         except OSError:
             pass  # whatever it is: the connection is given up in the next line
@@ -229,9 +231,12 @@ class Pump:
             elif fd == self._fd and event & ~select.POLLOUT:
                 self._read_broker(now)
 
+    def _read(self, fd: int) -> bytes:
+        return bytes(self._buffer[: os.readv(fd, (self._buffer,))])
+
     def _read_agent(self, now: float) -> None:
         try:
-            data = os.read(STDIN, _READ)
+            data = self._read(STDIN)
         except OSError:  # a terminal that hung up
             data = b""
         if data:
@@ -242,7 +247,7 @@ class Pump:
 
     def _read_broker(self, now: float) -> None:
         try:
-            data = os.read(self._fd, _READ)
+            data = self._read(self._fd)
         except BlockingIOError:
             return
         except OSError as exc:

@@ -8,7 +8,7 @@ import pytest
 from mempalace_broker.core import relay as relay_module
 from mempalace_broker.core.framing import MAX_LINE
 from mempalace_broker.core.handshake import HELLO, OUTCOMES
-from mempalace_broker.core.inflight import NEVER
+from mempalace_broker.core.inflight import ASK_GRACE_S, NEVER
 from mempalace_broker.errors import (
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
@@ -398,7 +398,7 @@ def test_write_of_open_fate_is_unknown_where_no_broker_comes_back(talk: Talk) ->
     talk.lose()
     talk.relay.failed(NOT_EXECUTED, "cannot start", talk.now)
     assert talk.heard_by_agent() == []
-    talk.later(relay_module.ASK_GRACE_S)
+    talk.later(ASK_GRACE_S)
     error = talk.error
     assert error["code"] == OUTCOME_UNKNOWN
     assert "cannot start" in error["message"]
