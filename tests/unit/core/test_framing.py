@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mempalace_broker.core.framing import LineReader, TooLong
@@ -61,11 +61,13 @@ def test_carriage_return_and_empty_lines_stay() -> None:
     assert LineReader().feed(b"a\r\n\n\n") == [b"a\r", b"", b""]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60).map(lambda b: b.replace(b"\x00", b"\n")), st.lists(st.integers(0, 60)))
 def test_any_cut_gives_the_same_lines(data: bytes, cuts: list[int]) -> None:
     assert feed_cut(data, cuts, LIMIT) == feed_cut(data, [], LIMIT)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=12).filter(lambda b: b"\n" not in b)), st.lists(st.integers(0, 200)))
 def test_lines_come_back_as_they_were(lines: list[bytes], cuts: list[int]) -> None:
     data = b"".join(line + b"\n" for line in lines)
@@ -73,6 +75,7 @@ def test_lines_come_back_as_they_were(lines: list[bytes], cuts: list[int]) -> No
     assert feed_cut(data, cuts, LIMIT) == (expected, 0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=20))
 def test_never_holds_more_than_the_limit(pieces: list[bytes]) -> None:
     reader = LineReader(LIMIT)

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mempalace_broker.core import jsonrpc as rpc
@@ -39,6 +39,7 @@ def test_keys_of_different_types_differ() -> None:
     assert len({rpc.key_of(i) for i in (7, 7.0, "7", "7.0", '"7')}) == 5
 
 
+@settings(deadline=None)
 @given(legal_ids, legal_ids)
 def test_keys_are_equal_only_for_equal_ids_of_one_type(one: Any, other: Any) -> None:
     same = type(one) is type(other) and json.dumps(one) == json.dumps(other)
@@ -140,11 +141,13 @@ def test_what_is_no_json_is_not_written() -> None:
         rpc.to_bytes({"x": {1}})
 
 
+@settings(deadline=None)
 @given(values)
 def test_bytes_mean_the_same_as_the_json_package(value: Any) -> None:
     assert json.loads(rpc.to_bytes(value)) == value
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_parse_never_raises(line: bytes) -> None:
     assert rpc.parse(line).kind in {
@@ -157,6 +160,7 @@ def test_parse_never_raises(line: bytes) -> None:
     }
 
 
+@settings(deadline=None)
 @given(legal_ids, values, st.booleans(), st.booleans())
 def test_id_of_a_response_is_found_and_replaced(id_: Any, value: Any, compact: bool, ascii_: bool) -> None:
     body = {"jsonrpc": "2.0", "id": id_, "result": value}
