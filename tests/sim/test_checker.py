@@ -1,0 +1,151 @@
+"""The checker earns its keep: each bug put into the code under test, or into the engine, is found by some history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mempalace_broker.core import desk, hub, journal, replay
+from mempalace_broker.core.handshake import NOT_STARTED, UNKNOWN
+from mempalace_broker.core.inflight import Call as RelayCall
+from mempalace_broker.core.outcomes import Outcomes
+from mempalace_broker.core.relay import Relay
+from mempalace_broker.core.scheduler import Call, FairQueue, Scheduler
+from tests.sim.world import PROFILES, Faults, check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HISTORIES = 250
+
+
+def caught(text: str, faults: Faults, histories: int = HISTORIES) -> None:
+    """Some history breaks a rule, in these words."""
+    found: set[str] = set()
+    for seed in range(histories):
+        for broken in check(seed, faults):
+            found.add(broken.split(":")[0])
+            if text in broken:
+                return
+    pytest.fail(f"no history said {text!r}; said: {found}")
+
+
+CRASHES, NETWORK, KILLS = PROFILES["crashes"], PROFILES["network"], PROFILES["kills"]
+
+
+def test_replays_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "after_death", lambda call, ended, begun: replay.AGAIN)
+    caught("executed 2 times", CRASHES)
+
+
+def test_ignores_what_the_journal_says_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def after_death(call: Call, ended: dict[str, bytes | None], begun: set[str]) -> str:
+        return replay.after_death(call, {}, begun - ended.keys())
+
+    monkeypatch.setattr(desk, "after_death", after_death)
+    caught("executed 2 times", CRASHES)
+
+
+def test_engine_forgets_to_note_the_start() -> None:
+    caught("executed 2 times", Faults(engine_crash=0.4, forget_s=True))
+
+
+def test_engine_answers_before_it_works() -> None:
+    caught("acknowledged, but lost", Faults(engine_crash=0.4, early_answer=True))
+
+
+def test_broker_tells_unknown_writes_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Outcomes.fate
+
+    def fate(self: Outcomes, key: str, sent_at: float) -> tuple[str, bytes | None]:
+        state, response = real(self, key, sent_at)
+        return (NOT_STARTED if state == UNKNOWN else state), response
+
+    monkeypatch.setattr(Outcomes, "fate", fate)
+    caught("executed 2 times", KILLS)
+
+
+def test_broker_tells_outcomes_while_the_call_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk.Desk, "is_open", lambda self, key: False)
+    caught("executed 2 times", Faults(cuts=6, slow=0.6, slow_s=1.5))
+
+
+def test_calls_of_a_lost_connection_stay_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(self: hub.Hub, conn: int, now: float) -> None:
+        self.sessions.pop(conn, None)
+
+    monkeypatch.setattr(hub.Hub, "closed", closed)
+    caught("executed 2 times", Faults(cuts=6, slow=0.6, slow_s=1.5))
+
+
+def test_says_of_a_begun_write_that_it_was_not_executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk.Desk, "fail_waiting", desk.Desk._fail)
+    caught("said not executed, but it was", CRASHES)
+
+
+def test_an_old_end_in_the_journal_outlives_a_new_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = journal.parse
+
+    def parse(data: bytes) -> tuple[dict[str, bytes | None], set[str]]:
+        lines: list[bytes] = []
+        for line in data.split(b"\n"):
+            ended = b"\nE " + line[2:] + b" "
+            if not line.startswith(b"S ") or ended not in b"\n" + b"\n".join(lines):
+                lines.append(line)
+        return real(b"\n".join(lines))
+
+    monkeypatch.setattr(journal, "parse", parse)
+    caught("said not executed, but it was", Faults(upgrade=1.0, engine_crash=0.4))
+
+
+def test_relay_says_not_executed_of_what_it_had_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RelayCall, "unknown", RelayCall.error)
+    caught("said not executed, but it was", KILLS)
+
+
+def test_relay_sends_writes_again_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recall(self: Any, call: RelayCall, reason: str) -> None:
+        self._wait_again(call, reason)
+
+    monkeypatch.setattr(Relay, "_recall", recall)
+    caught("executed 2 times", Faults(cuts=6, broker_kills=2, slow=0.6, slow_s=1.0))
+
+
+def test_answers_get_lost() -> None:
+    caught("answered after", Faults(mute=0.1))
+
+
+def test_answers_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Relay._finish
+
+    def finish(self: Any, call: RelayCall, code: int, text: str) -> None:
+        self._error(call.id, code, text)
+        real(self, call, code, text)
+
+    monkeypatch.setattr(Relay, "_finish", finish)
+    caught("answered 2 times", KILLS)
+
+
+def test_the_youngest_call_runs_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = FairQueue.push
+
+    def push(self: Any, call: Call) -> None:
+        real(self, call)
+        line = self._by_conn[call.conn]
+        line.rotate(1)
+
+    monkeypatch.setattr(FairQueue, "push", push)
+    caught("ran too early", Faults(slow=0.5))
+
+
+def test_two_palace_calls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[[Scheduler, float], list[Call]] = Scheduler.dispatch
+
+    def dispatch(self: Any, now: float) -> list[Call]:
+        out = real(self, now)
+        self._in_lane["palace"] = 0
+        return out + real(self, now)
+
+    monkeypatch.setattr(Scheduler, "dispatch", dispatch)
+    caught("too full", Faults(slow=0.5))
