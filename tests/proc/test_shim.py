@@ -25,8 +25,8 @@ from tests.rpcproc import RpcProcess
 SHIM = Path(sys.executable).with_name("mp-shim")
 MB = 1024 * 1024
 FORBIDDEN = {
-    "re", "json", "enum", "typing", "dataclasses", "socket", "selectors", "threading", "subprocess", "logging", "signal",
-    "argparse", "pathlib", "tempfile", "uuid", "tomllib", "inspect", "asyncio", "random", "hashlib", "contextlib",
+    "re", "json", "enum", "typing", "dataclasses", "socket", "selectors", "threading", "subprocess", "logging",
+    "signal", "argparse", "pathlib", "tempfile", "uuid", "tomllib", "inspect", "asyncio", "random", "hashlib", "contextlib",
     "collections.abc",
 }  # fmt: skip
 
@@ -151,7 +151,8 @@ def test_help_teaches(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("args", [
-    ["--transport", "http"], ["--transport=sse"], ["--palace"], ["--port", "1"], ["--read-only"], ["--palce", "x"], ["x"],
+    ["--transport", "http"], ["--transport=sse"], ["--palace"], ["--port", "1"], ["--read-only"], ["--palce", "x"],
+    ["x"],
 ])  # fmt: skip
 def test_wrong_usage_is_said_on_stderr(folder: Path, args: list[str]) -> None:
     done = run(folder, *args)

@@ -20,7 +20,8 @@ from mempalace_broker.errors import (
 from tests.unit.core.relaytalk import ADD, SEARCH, Talk, call, cancelled, drain, initialize, result
 
 CACHE = json.dumps({
-    "schema": 1, "version": "3.11.0", "protocols": ["2025-11-25", "2025-06-18"], "tools": [{"name": "mempalace_status"}],
+    "schema": 1, "version": "3.11.0", "protocols": ["2025-11-25", "2025-06-18"],
+    "tools": [{"name": "mempalace_status"}],
     "initialize": {"capabilities": {"tools": {}}, "serverInfo": {"name": "mempalace", "version": "3.11.0"}},
 }).encode()  # fmt: skip
 
@@ -48,7 +49,9 @@ def test_hello_is_first_and_early_questions_go_with_it(talk: Talk) -> None:
 
 def test_lines_pass_verbatim_in_both_directions(talk: Talk) -> None:
     talk.connect()
-    odd = b' { "id" : 1.50, "method":"tools/call" ,"params":{"name":"mempalace_search","arguments":{"q":"\xc3\xa9\xff"}}} \r'
+    odd = (
+        b' { "id" : 1.50, "method":"tools/call" ,"params":{"name":"mempalace_search","arguments":{"q":"\xc3\xff"}}} \r'
+    )
     talk.agent(odd)
     assert drain(talk.relay.link.to_broker) == odd + b"\n"
     answer = b'{"jsonrpc": "2.0", "id": 1.5, "result": {"big":   [1 ,2]}}'
