@@ -52,6 +52,8 @@ ONCE = "once"  # look once: there is a broker now, or there is none
 PAUSE_BASE_S = 0.010
 PAUSE_CAP_S = 0.200
 START_LIMIT_S = 30.0  # for the broker's report: it binds and reports before its engine starts
+MAX_STARTS = 3  # by one client: one that was killed while it started is no reason to fail, a crash loop is
+_STARTING = "a broker is starting"
 _STATUS = "mempalace-broker status"
 
 
@@ -131,6 +133,7 @@ class Connector:
         self._pipe: StartPipe | None = None
         self._pipe_limit = deadline
         self._started = False
+        self._starts = 0
         self._pauses = 0
         self._not_before = 0.0
         self._words = ""  # what the system said to the last dial that mattered
@@ -221,8 +224,10 @@ class Connector:
         from ..runtime.lock import is_held
         from .start import note_starter, recent_failure, start_broker, starter_pid
 
-        if self._started:
-            raise StartFailed(f"the broker came up and was gone at once (log: {self.files.log}).", mend=_STATUS)
+        if self._starts == MAX_STARTS:
+            raise self._blamed(
+                StartFailed(f"the broker comes up and is gone at once (log: {self.files.log}).", mend=_STATUS)
+            )
         failure = recent_failure(self.files.start_lock, self._clock) if self._heed_failures else None
         if failure is not None:
             raise failure
@@ -232,22 +237,25 @@ class Connector:
         if self._lock is not None:
             note_starter(self._lock, self._clock)
         spawn = self._spawn or start_broker
+        self._starts += 1
         self._pipe = spawn(self._identity, self.files, self._env, started_by=self._started_by)
-        limit = self._clock.monotonic() + START_LIMIT_S
-        self._pipe_limit = Deadline(self._clock, min(limit, self._deadline.at))
+        self._pipe_limit = Deadline.after(self._clock, START_LIMIT_S)
         return self._hear(self._pipe) or self._step()
 
-    def _hear(self, pipe: StartPipe) -> Waiting | None:
+    def _hear(self, pipe: StartPipe) -> Connected | Waiting | None:
         """Has the broker that we started reported? None: it serves, dial it."""
         from ..runtime.spawn import LOST_RACE, READY
         from .start import failure_of
 
         report = pipe.poll()
-        if report is None and not self._pipe_limit.expired:
-            self.why = "a broker is starting"
-            return Waiting(self._pipe_limit.remaining(), pipe.fd, self.why)
+        if report is None and not (self._pipe_limit.expired or self._deadline.expired):
+            self.why = _STARTING
+            left = min(self._pipe_limit.remaining(), self._deadline.remaining())
+            return Waiting(left, pipe.fd, self.why)
         self._pipe = None
         pipe.close()
+        if report is None and not self._pipe_limit.expired:
+            return self._pause(_STARTING)  # our time is up, not the broker's: no failure of its
         if report is None:
             raise self._blamed(
                 StartFailed(f"the broker did not report that it serves (log: {self.files.log}).", mend=_STATUS)
@@ -257,7 +265,10 @@ class Connector:
             self._unlock()
             return None
         if report["state"] == LOST_RACE:
+            self._starts -= 1
             return self._pause("another broker won the palace and does not listen yet")
+        if report.get("died") and self._starts < MAX_STARTS:
+            return self._look(LOCK_OBTAINED)  # the lock is still ours: nobody comes in between
         raise self._blamed(failure_of(report, self.files.log))
 
     def _blamed(self, error: StartFailed) -> StartFailed:

@@ -6,8 +6,8 @@ The daemon reports on its *start pipe*, one JSON line, then closes it:
     {"state": "lost_race"}                                    another broker owns the palace: dial that one
     {"state": "failed", "reason": "...", "mend": "..."}       it can't serve, and why
 
-EOF without a line means that it ended: the tail of its log says why. `mp-shim` imports this module: keep it
-    lean.
+EOF without a line means that it ended: that is told as "failed", "died": true, with the tail of its log.
+`mp-shim` imports this module late, if at all.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class StartPipe:
 
         lines = tail(self._log_path, _TAIL_LINES) if self._log_path else []
         said = f" Last words in {self._log_path}: " + " | ".join(lines) if lines else ""
-        return _failed(f"the daemon ended before it could serve.{said}", "mempalace-broker doctor")
+        return {**_failed(f"the daemon ended before it could serve.{said}", "mempalace-broker doctor"), "died": True}
 
 
 def _failed(reason: str, mend: str = "") -> dict[str, Any]:

@@ -217,13 +217,27 @@ class TestStarting:
             ("fail", r"could not start: the palace is on fire.*Mend: put it out"),
             ("die", r"ended before it could serve.*out of memory"),
             ("garbage", r"makes no sense.*Segmentation fault"),
-            ("flash", r"came up and was gone at once"),
+            ("flash", r"comes up and is gone at once"),
         ],
     )
     def test_a_start_that_fails_says_why(self, site: Site, behaviour: str, words: str) -> None:
         with pytest.raises(StartFailed, match=words):
             site.reach(behaviour)
         assert is_held(site.files.start_lock) is False
+        tries = {"fail": 1, "garbage": 1, "die": 3, "flash": 3}
+        assert site.spawned == tries[behaviour], "its own word is final, a sudden end is not"
+
+    def test_one_that_is_killed_while_it_starts_is_started_again(self, site: Site) -> None:
+        clock = FakeClock()
+        connector = site.connector("mute", clock=clock)
+        assert isinstance(connector.step(), Waiting)
+        [mute] = eventually(site.pids, what="the daemon's note")
+        connector._spawn = site.spawn("serve")
+        os.kill(mute, signal.SIGKILL)
+        found = run(connector, clock)
+        assert isinstance(found, Connected)
+        found.sock.close()
+        assert (found.started, site.spawned) == (True, 2)
 
     def test_its_failure_counts_for_those_who_waited_but_not_for_long(self, site: Site) -> None:
         clock = FakeClock()
@@ -247,6 +261,16 @@ class TestStarting:
         clock.move(connector_module.START_LIMIT_S + 1)
         assert "did not report" in failure(connector.step())
         assert is_held(site.files.start_lock) is False
+
+    def test_a_short_deadline_is_no_failure_of_the_broker(self, site: Site) -> None:
+        clock = FakeClock()
+        connector = site.connector("mute", clock=clock, seconds=2)
+        assert isinstance(connector.step(), Waiting)
+        clock.move(2)
+        assert "a broker is starting" in failure(connector.step())
+        found = site.reach()
+        found.sock.close()
+        assert found.started, "and nobody is told that starting is in vain"
 
     def test_a_lost_race_means_dial_again(self, site: Site) -> None:
         clock = FakeClock()
