@@ -26,8 +26,8 @@ SHIM = Path(sys.executable).with_name("mp-shim")
 MB = 1024 * 1024
 FORBIDDEN = {
     "re", "json", "enum", "typing", "dataclasses", "socket", "selectors", "threading", "subprocess", "logging",
-    "signal", "argparse", "pathlib", "tempfile", "uuid", "tomllib", "inspect", "asyncio", "random", "hashlib", "contextlib",
-    "collections.abc",
+    "signal", "argparse", "pathlib", "tempfile", "uuid", "tomllib", "inspect", "asyncio", "random", "hashlib",
+    "contextlib", "collections.abc",
 }  # fmt: skip
 
 
@@ -134,6 +134,27 @@ def test_sockets_as_stdin_and_stdout(folder: Path, broker: FakeBroker) -> None:
             assert os.get_blocking(fd)
             ours.shutdown(socket.SHUT_WR)
             assert process.wait(30) == 0
+
+
+def test_terminal_as_stdout_keeps_its_flags(folder: Path, broker: FakeBroker) -> None:
+    broker.script = lambda m: answer(m) if m["method"] != "tools/call" else big(m, 300_000)
+    ours, theirs = os.openpty()
+    try:
+        process = subprocess.Popen([str(SHIM)], stdin=subprocess.PIPE, stdout=theirs, env=environment(folder))
+        with process, os.fdopen(os.dup(ours), "rb", buffering=0) as terminal:
+            assert process.stdin is not None
+            process.stdin.write(b'{"id":1,"method":"tools/call","params":{"name":"mempalace_search"}}\n')
+            process.stdin.flush()
+            heard = b""
+            while not heard.endswith(b"\n"):
+                heard += terminal.read(65536)
+            assert len(heard) > 300_000
+            assert os.get_blocking(theirs)
+            process.stdin.close()
+            assert process.wait(10) == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_python_m_is_the_same_program(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """The shim's loop: one thread, one poll, between the agent's two pipes, the broker's socket and the relay.
 
 No descriptor of the agent's is switched to non-blocking: that flag belongs to the open file description, which a
-terminal or a parent shares. Instead nothing is written before poll says so, and then no more than surely fits.
+terminal or a parent shares. Sockets have a flag per call, pipes can be opened once more, and to anything else nothing
+is written before poll says so, and then no more than surely fits.
 """
 
 from __future__ import annotations
@@ -38,29 +39,40 @@ class Writer:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        mode = os.fstat(fd).st_mode
-        # a writable pipe takes PIPE_BUF bytes at once (POSIX); a file takes anything
-        self._limit = 1 << 30 if stat.S_ISREG(mode) else select.PIPE_BUF
+        self._limit = 1 << 30
         self._socket: Any = None
+        self._poll: Any = None
+        mode = os.fstat(fd).st_mode
         if stat.S_ISSOCK(mode):
             from _socket import socket
 
             self._socket = socket(fileno=os.dup(fd))
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLOUT)
+        elif not (stat.S_ISFIFO(mode) and self._reopen()):
+            self._poll = select.poll()
+            self._poll.register(fd, select.POLLOUT)
+            if not stat.S_ISREG(mode):
+                self._limit = select.PIPE_BUF  # what a pipe that is writable surely takes (POSIX)
+
+    def _reopen(self) -> bool:
+        """Take an open file description of our own, which may be non-blocking. Only Linux can, and not always."""
+        try:
+            self._fd = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        return True
 
     def write(self, data: bytes | memoryview) -> int:
         """Write what fits; return how many bytes did, 0 when none. Raises OSError when nobody reads."""
-        if not self._poll.poll(0):
-            return 0
-        if self._socket is not None:
-            from _socket import MSG_DONTWAIT
+        try:
+            if self._socket is not None:
+                from _socket import MSG_DONTWAIT
 
-            try:
                 return int(self._socket.send(data, MSG_DONTWAIT))
-            except BlockingIOError:
+            if self._poll is not None and not self._poll.poll(0):
                 return 0
-        return os.write(self._fd, data if len(data) <= self._limit else memoryview(data)[: self._limit])
+            return os.write(self._fd, data if len(data) <= self._limit else memoryview(data)[: self._limit])
+        except BlockingIOError:
+            return 0
 
 
 class Pump:
@@ -83,6 +95,7 @@ class Pump:
         # os.read would allocate and give back as much for each line: half the cost of a call
         self._buffer = memoryview(bytearray(_READ))
         self._out = Writer(STDOUT)
+        self._err: Writer | None = None
         self._poll = select.poll()
         self._masks: dict[int, int] = {}
 
@@ -183,7 +196,9 @@ class Pump:
         text = "".join(f"mp-shim: {notice}\n" for notice in notices).encode("utf-8", "replace")
         notices.clear()
         try:
-            Writer(STDERR).write(text)
+            if self._err is None:
+                self._err = Writer(STDERR)
+            self._err.write(text)
         except OSError:
             return  # nobody to tell
 

@@ -61,7 +61,8 @@ def test_notification_response_batch_blank() -> None:
     "line",
     [
         b"hello", b'{"id":1', b'{"id":1,"method":"m"} x', b'\xef\xbb\xbf{"id":1,"method":"m"}', b"\x00", b"{\x00}",
-        b"tru", '{"id":1,"method":"m"}'.encode("utf-16"), b'{"id":1,"method":"a\nb"}', b"{'id':1}", b'{"id":01}', b"\xff\xfe",
+        b"tru", '{"id":1,"method":"m"}'.encode("utf-16"), b'{"id":1,"method":"a\nb"}', b"{'id':1}",
+        b'{"id":01}', b"\xff\xfe",
     ],
 )  # fmt: skip
 def test_unparsable_is_a_parse_error_without_id(line: bytes) -> None:
@@ -72,7 +73,8 @@ def test_unparsable_is_a_parse_error_without_id(line: bytes) -> None:
 
 @pytest.mark.parametrize("line", [
     b"3", b'"x"', b"null", b"[]", b"true", b'{"id":null,"method":"m"}', b'{"id":[1],"method":"m"}',
-    b'{"id":true,"method":"m"}', b'{"id":NaN,"method":"m"}', b'{"id":-Infinity,"method":"m"}', b'{"id":1e999,"method":"m"}',
+    b'{"id":true,"method":"m"}', b'{"id":NaN,"method":"m"}', b'{"id":-Infinity,"method":"m"}',
+    b'{"id":1e999,"method":"m"}',
 ])  # fmt: skip
 def test_invalid_request_without_usable_id(line: bytes) -> None:
     message = rpc.parse(line)
