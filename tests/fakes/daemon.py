@@ -8,6 +8,7 @@ BEHAVIOUR: serve; lost_race, fail, garbage (report that); die (without a word); 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -23,6 +24,7 @@ from mempalace_broker.runtime.recordfile import write_atomic
 
 PIDS = "daemons"
 SERVES = "serves"
+_KEPT = 300  # connections; the oldest are cut
 LIFE_S = 60  # of one that its test forgot
 REPORTS = {
     "lost_race": b'{"state": "lost_race"}\n',
@@ -65,12 +67,14 @@ def serve(files: StateFiles, start_fd: int) -> None:
     write_atomic(files.record, encode(record))
     os.write(start_fd, json.dumps({"state": "ready", "endpoint": record.endpoints[0], "pid": me.pid}).encode() + b"\n")
     os.close(start_fd)
-    kept = []
+    kept: list[socket.socket] = []
     listener.settimeout(LIFE_S)
     while True:
         peer, _ = listener.accept()
-        peer.sendall(f"{os.getpid()}\n".encode())
+        with contextlib.suppress(OSError):  # it left already
+            peer.sendall(f"{os.getpid()}\n".encode())
         kept.append(peer)
+        del kept[:-_KEPT]
 
 
 def main(behaviour: str, root: str, palace: str, start_fd: int) -> None:

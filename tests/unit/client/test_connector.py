@@ -49,6 +49,32 @@ os.close(release)
 codes = {os.wait()[1] for _ in range(n)}
 sys.exit(codes != {0})
 """
+CHURN = """
+import os, sys, time
+from mempalace_broker.client.connector import connect
+from mempalace_broker.runtime.clock import Clock, Deadline
+from tests.unit.client.test_connector import Site
+site, clients, rounds = Site(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+for _ in range(clients):
+    if os.fork() == 0:
+        for _ in range(rounds):
+            connect(site.identity, Deadline.after(Clock(), 60), env={}, spawn=site.spawn("serve")).sock.close()
+        os._exit(0)
+codes = {os.wait()[1] for _ in range(clients)}
+sys.exit(codes != {0})
+"""
+KILLS = 8
+
+
+def script(code: str, *args: str) -> subprocess.Popen[bytes]:
+    """Run one of the above."""
+    path = os.pathsep.join([REPO, f"{REPO}/src"])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *args],
+        env={"PYTHONPATH": path, "PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 class Site:
@@ -197,19 +223,26 @@ class TestStarting:
         assert (found.started, site.spawned) == (True, 2)
 
     def test_a_hundred_at_once_on_a_cold_root(self, site: Site) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", HERD, site.files.root, "100"],
-            env={"PYTHONPATH": os.pathsep.join([REPO, f"{REPO}/src"]), "PATH": os.environ["PATH"]},
-            capture_output=True,
-            timeout=100,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr.decode()[-2000:]
-        answers = done.stdout.decode().split()
+        with script(HERD, site.files.root, "100") as herd:
+            out, err = herd.communicate(timeout=100)
+        assert herd.returncode == 0, err.decode()[-2000:]
+        answers = out.decode().split()
         assert len(answers) == 100
         assert len(set(answers)) == 1, "one broker for all"
         assert len(site.pids(daemon.SERVES)) == 1
         assert len(site.pids()) == 1, "and no other was even tried"
+
+    def test_kill_9_of_the_broker_again_and_again(self, site: Site) -> None:
+        """No client fails, however often its broker is killed, and none is started beside a living one."""
+        with script(CHURN, site.files.root, "6", "400") as churn:
+            for count in range(1, KILLS + 1):
+                served = eventually(lambda count=count: site.pids(daemon.SERVES)[count - 1 :], what="the next broker")  # type: ignore[misc]
+                if churn.poll() is not None:
+                    break
+                os.kill(served[0], signal.SIGKILL)
+            _, err = churn.communicate(timeout=100)
+        assert churn.returncode == 0, err.decode()[-2000:]
+        assert len(site.pids(daemon.SERVES)) <= KILLS + 1
 
     @pytest.mark.parametrize(
         ("behaviour", "words"),
