@@ -40,8 +40,8 @@ def command_stop(target: Target, now: bool, as_json: bool) -> int:
       mempalace-broker stop --now      it hangs, or you are in a hurry
 
     \b
-    Exit codes: 0 it is gone, or was not there; 69 it does not answer (then: --now);
-    75 it was killed and will not die.
+    Exit codes: 0 it is gone, or was not there; 75 it does not answer (then: --now), or
+    it was killed and will not die.
     """
     gone = stop(target, now=now, why="mempalace-broker stop")
     if as_json:

@@ -145,15 +145,27 @@ def _wait(fd: int, event: int, deadline: Deadline) -> bool:
 
 
 def pid_command(pid: int) -> str:
-    """What a process is called, without its arguments (they may hold secrets); "" if it can't be told."""
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        pass
+    """What a process is called, "" if it can't be told. Of its arguments only the module or script that a Python
+    runs is named: the others may hold secrets.
+    """
     import psutil
 
     try:
-        return str(psutil.Process(pid).name())
+        process = psutil.Process(pid)
+        name = str(process.name())
+        words = process.cmdline() if name.startswith("python") else []
     except (psutil.Error, OSError):
         return ""
+    return _python_program(name, words)
+
+
+def _python_program(name: str, words: list[str]) -> str:
+    """ "python -m module" or the script's file name, for an interpreter; else the name."""
+    for number, word in enumerate(words[1:], 1):
+        if word == "-m" and number + 1 < len(words):
+            return f"{name} -m {words[number + 1]}"
+        if word == "-c":
+            return f"{name} -c"
+        if not word.startswith("-"):
+            return word.rsplit("/", 1)[-1]
+    return name

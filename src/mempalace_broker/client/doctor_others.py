@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def openers(facts: Facts) -> Iterator[Row]:
     """Other processes that have palace files open: the one thing that must not be."""
-    engine = facts.status.get("engine", {}).get("pid") or (facts.engine_lock.pid if facts.engine_lock.held else 0)
+    engine = facts.engine_pid
     strangers = [opener for opener in facts.openers if opener.pid != engine]
     for opener in strangers:
         yield Row(
@@ -32,7 +32,7 @@ def openers(facts: Facts) -> Iterator[Row]:
 def lease(facts: Facts) -> Iterator[Row]:
     """Upstream's own write lock."""
     lease = facts.lease
-    engine = facts.status.get("engine", {}).get("pid")
+    engine = facts.engine_pid
     if not lease.held:
         return
     if engine and lease.pid == engine:

@@ -137,6 +137,12 @@ class Facts:
         """The broker's own snapshot, empty without an answer."""
         return self.contact.answer or {}
 
+    @property
+    def engine_pid(self) -> int:
+        """Our engine's, from the broker, else from the lock that only an engine holds; 0 without one."""
+        said = self.status.get("engine", {}).get("pid")
+        return int(said or 0) or (self.engine_lock.pid if self.engine_lock.held else 0)
+
 
 def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> Facts:
     """Look at everything. Raises UsageError where $MEMPALACE_BROKER names no socket."""
@@ -243,7 +249,7 @@ def _lease(home: str, palace: str) -> Lock:
     """Upstream's write lease of this palace: flock on a file under HOME, its body "pid command"."""
     key = hashlib.sha256(os.path.normcase(os.path.realpath(palace)).encode()).hexdigest()[:16]
     path = os.path.join(home, ".mempalace", "locks", f"mine_palace_{key}.lock")
-    words = read_body(path).decode("utf-8", "replace").split()
+    words = read_body(path).decode("utf-8", "replace").strip("\0 ").split()
     pid = int(words[0]) if words and words[0].isdigit() else 0
     return Lock(path, is_held(path), pid, UNKNOWN, pid_command(pid) if pid else "")
 

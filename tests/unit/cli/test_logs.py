@@ -1,0 +1,68 @@
+"""Last lines of a log, and a log that grows and is turned over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mempalace_broker.cli import logs
+from mempalace_broker.runtime.clock import Clock
+
+
+@given(count=st.integers(0, 40), lines=st.lists(st.text("abc é", max_size=30), max_size=60), ended=st.booleans())
+def test_last_lines_are_the_last_lines(
+    tmp_path_factory: pytest.TempPathFactory, count: int, lines: list[str], ended: bool
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "log"
+    text = "\n".join(lines) + ("\n" if ended else "")
+    path.write_text(text, encoding="utf-8")
+    assert logs.last_lines(str(path), count) == (text.splitlines()[-count:] if count else [])
+
+
+def test_last_lines_reads_back_over_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_CHUNK", 7)
+    path = tmp_path / "log"
+    path.write_text("".join(f"line {n}\n" for n in range(100)), encoding="utf-8")
+    assert logs.last_lines(str(path), 3) == ["line 97", "line 98", "line 99"]
+
+
+class Scripted(Clock):
+    """A clock whose pauses do something."""
+
+    def __init__(self, *acts: object) -> None:
+        self.acts = list(acts)
+
+    def sleep(self, seconds: float) -> None:
+        act = self.acts.pop(0)
+        assert callable(act)
+        act()
+
+
+def test_growth_is_followed_over_a_turn_over(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("old\n")
+
+    def add() -> None:
+        with path.open("a") as file:
+            file.write("one\n")
+
+    def turn() -> None:
+        with path.open("a") as file:
+            file.write("two\n")
+        path.rename(tmp_path / "log.1")
+        path.write_text("three\n")
+
+    grown = logs.grown(str(path), Scripted(add, turn))
+    assert [next(grown), next(grown), next(grown)] == ["one\n", "two\n", "three\n"]
+    grown.close()  # type: ignore[attr-defined]  # a generator, typed as an iterator
+
+
+def test_a_turn_over_between_rename_and_create_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("")
+    grown = logs.grown(str(path), Scripted(lambda: path.rename(tmp_path / "log.1"), lambda: path.write_text("new\n")))
+    assert next(grown) == "new\n"
+    grown.close()  # type: ignore[attr-defined]  # as above

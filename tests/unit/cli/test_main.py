@@ -1,0 +1,161 @@
+"""The command line as a whole: exit codes, error lines, output for machines. No broker, no engine."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+import pytest
+
+from mempalace_broker import __version__
+from mempalace_broker.cli import main
+from mempalace_broker.cli.outcome import EXIT_INTERRUPTED, EXIT_PIPE, guarded
+from mempalace_broker.errors import EXIT_CONFIG, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE, EngineNotFound
+
+COMMANDS = ("demo", "run", "ensure", "status", "stop", "restart", "logs", "doctor", "model")
+
+
+@pytest.fixture
+def palace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A palace that nobody serves, in a HOME of its own."""
+    for name in [name for name in os.environ if name.startswith("MEMPAL")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return str(tmp_path / "palace")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == EXIT_OK
+    assert capsys.readouterr().out == f"mempalace-broker, version {__version__}\n"
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == EXIT_OK
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == EXIT_OK
+    assert "Usage: mempalace-broker" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [["nonsense"], ["status", "--nonsense"], ["logs", "-n", "-1"]])
+def test_wrong_usage_is_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == EXIT_USAGE
+    captured = capsys.readouterr()
+    assert not captured.out
+    assert "Error:" in captured.err
+
+
+def test_status_of_nobody_is_3_and_creates_nothing(
+    palace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--palace", palace]) == EXIT_NOT_RUNNING
+    assert "not running" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_json_is_one_document(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--json", "--palace", palace]) == EXIT_NOT_RUNNING
+    found = json.loads(capsys.readouterr().out)
+    assert found["running"] is False
+    assert found["exit_code"] == EXIT_NOT_RUNNING
+    assert found["palace"]["path"] == palace
+    assert found["palace"]["by"] == "flag"
+
+
+def test_status_shows_why_the_last_one_left(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    note = {"reason": "idle for 900 s", "at": 1795000000.0, "pid": 7, "version": "0.1.0"}
+    (Path(palace).parent / "broker-exit.json").write_text(json.dumps(note), encoding="utf-8")
+    assert main(["status", "--palace", palace]) == EXIT_NOT_RUNNING
+    assert "idle for 900 s (pid 7" in capsys.readouterr().out
+
+
+def test_stop_of_nobody_is_fine(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stop", "--palace", palace]) == EXIT_OK
+    assert main(["stop", "--json", "--palace", palace]) == EXIT_OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("no broker runs")
+    assert json.loads(lines[1]) == {"was_running": False, "pid": None}
+
+
+def test_logs_of_nobody_is_3(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["logs", "--palace", palace]) == EXIT_NOT_RUNNING
+    assert "Mend:" in capsys.readouterr().err
+
+
+def test_output_for_pipes_has_no_escapes(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["status", "--palace", palace])
+    main(["doctor", "--palace", palace])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_wrong_endpoint_is_configuration(
+    palace: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MEMPALACE_BROKER", "carrier-pigeon://loft")
+    assert main(["status", "--palace", palace]) == EXIT_CONFIG
+    err = capsys.readouterr().err
+    assert err.startswith("mempalace-broker: ")
+    assert err.count("\n") == 1
+
+
+def test_settings_that_make_no_sense_are_a_finding(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (Path(palace).parent / "broker.toml").write_text("[broker]\nidel_s = 1\n", encoding="utf-8")
+    main(["doctor", "--json", "--palace", palace])
+    found = json.loads(capsys.readouterr().out)
+    assert any(row["what"] == "settings" and row["severity"] == "error" for row in found["findings"])
+    assert found["ok"] is False
+
+
+# --- guarded
+
+
+def failing(exc: BaseException) -> click.Command:
+    def body() -> None:
+        raise exc
+
+    return click.Command("x", callback=body)
+
+
+def test_an_expected_error_is_one_line_with_its_mend(capsys: pytest.CaptureFixture[str]) -> None:
+    error = EngineNotFound("none\nfound.", mend="install it")
+    assert guarded(failing(error), []) == error.exit_code
+    assert capsys.readouterr().err == "mempalace-broker: none found. Mend: install it\n"
+
+
+def test_an_unexpected_error_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MEMPALACE_BROKER_TRACEBACK", raising=False)
+    assert guarded(failing(ZeroDivisionError("oops")), []) == 1
+    err = capsys.readouterr().err
+    assert "ZeroDivisionError: oops" in err
+    assert "mempalace-broker logs" in err
+    assert "Traceback" not in err
+
+
+def test_the_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMPALACE_BROKER_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        guarded(failing(ZeroDivisionError()), [])
+
+
+def test_interrupt_is_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(failing(KeyboardInterrupt()), []) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err.strip() == "mempalace-broker: interrupted."
+
+
+def test_exit_code_is_what_the_command_returns() -> None:
+    assert guarded(click.Command("x", callback=lambda: 4), []) == 4
+    assert guarded(click.Command("x", callback=lambda: None), []) == EXIT_OK
+
+
+def test_a_reader_that_left_is_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        assert guarded(failing(BrokenPipeError()), []) == EXIT_PIPE

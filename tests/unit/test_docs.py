@@ -1,0 +1,100 @@
+"""The documents say what the program does: settings, commands and options, exit codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from mempalace_broker import errors
+from mempalace_broker.cli.root import root
+from mempalace_broker.config import SETTINGS, Setting
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+EXIT_CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+COMMON = {"--palace", "--backend", "--collection", "--help", "-h"}
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all table rows."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and not set(line) <= set("|-: ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def commands() -> dict[str, click.Command]:
+    """All commands by their full names, those of groups too."""
+    found: dict[str, click.Command] = {}
+    context = click.Context(root)
+    for name in root.list_commands(context):
+        command = root.get_command(context, name)
+        assert command is not None
+        found[name] = command
+        if isinstance(command, click.Group):
+            found.update({f"{name} {sub}": entry for sub, entry in command.commands.items()})
+    return found
+
+
+def section(name: str) -> str:
+    text = (DOCS / "cli.md").read_text(encoding="utf-8")
+    match = re.search(rf"^##+ {re.escape(name)}\n(.*?)(?=^##+ |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert match, f"docs/cli.md has no section {name!r}"
+    return match[1]
+
+
+def test_exit_codes_are_documented_with_their_numbers() -> None:
+    table = {row[1]: row[0] for row in rows((DOCS / "exit-codes.md").read_text(encoding="utf-8")) if len(row) == 3}
+    assert {name: number for name, number in table.items() if name.startswith("EXIT_")} == {
+        name: str(value) for name, value in EXIT_CODES.items()
+    }
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_every_setting_is_documented(setting: Setting) -> None:
+    table = {row[0].strip("`"): row for row in rows((DOCS / "settings.md").read_text(encoding="utf-8"))}
+    assert setting.name in table, f"docs/settings.md has no row for {setting.name}"
+    _, variable, default, what = table[setting.name]
+    assert variable == f"`{setting.env}`"
+    shown = str(setting.default).lower() if isinstance(setting.default, bool) else str(setting.default)
+    assert default == (shown or "found by itself")
+    assert what
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    text = (DOCS / "settings.md").read_text(encoding="utf-8").split("## Variables")[0]
+    names = {row[0].strip("`") for row in rows(text)} - {"name"}
+    assert names == {setting.name for setting in SETTINGS}
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_and_option_is_documented(name: str) -> None:
+    text = section(name)
+    options = {opt for param in commands()[name].params for opt in param.opts} - COMMON
+    assert not {option for option in options if f"`{option}`" not in text}
+    documented = set(re.findall(r"^\|[^|]*`(--[a-z-]+)`", text, re.MULTILINE))
+    assert documented <= options
+
+
+@pytest.mark.parametrize("name", [name for name, command in commands().items() if not isinstance(command, click.Group)])
+def test_help_teaches(name: str) -> None:
+    text = commands()[name].help or ""
+    assert "Exit codes:" in text
+    assert name == "model status" or "Example:" in text
+    for code in {int(number) for number in re.findall(r"\b(\d+)\b", text.split("Exit codes:")[1])}:
+        assert code in EXIT_CODES.values(), f"{name}: {code} is no exit code"
+
+
+def test_every_leaf_command_takes_the_palace_but_the_demo() -> None:
+    without = {
+        name
+        for name, command in commands().items()
+        if not isinstance(command, click.Group) and not any(param.name == "palace" for param in command.params)
+    }
+    assert without == {"demo"}
+
+
+def test_exit_codes_in_the_short_help_are_real() -> None:
+    epilog = root.epilog or ""
+    numbers = {int(number) for number in re.findall(r"\b(\d+)\b", epilog.split("Exit codes:")[1])}
+    assert numbers == set(EXIT_CODES.values())
