@@ -59,7 +59,10 @@ class EngineProcess:
         tune: bool = True,
         env: dict[str, str] | None = None,
         interpreter: str | None = None,
+        cwd: Path | str = "/",
     ) -> None:
+        self.hello: dict[str, Any] = {}
+        self.ready: dict[str, Any] = {}
         identity = Identity(str(palace), str(palace / "knowledge_graph.sqlite3"), by)
         down_r, self._down = os.pipe()
         self._up, up_w = os.pipe()
@@ -71,7 +74,7 @@ class EngineProcess:
         self.process = subprocess.Popen(
             argv,
             env=engine_env(clean_env(home, **(env or {})), identity),
-            cwd="/",
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
@@ -95,6 +98,11 @@ class EngineProcess:
         """What the engine wrote to stderr so far."""
         self._stderr.seek(0)
         return self._stderr.read().decode("utf-8", "replace")
+
+    @property
+    def down_fd(self) -> int:
+        """The broker's writing end."""
+        return self._down
 
     # -- frames ----------------------------------------------------------------------------------
 
