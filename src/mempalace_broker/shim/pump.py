@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 _READ = 64 * 1024
-_GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
+_GONE = select.POLLERR | select.POLLHUP
 _MAX_WAIT_S = 3600.0
 
 
@@ -92,6 +92,7 @@ class Pump:
         self._socket: Any = None
         self._fd = -1
         self._eof = False
+        self._deaf = False  # stdout can't be watched
         # os.read would allocate and give back as much for each line: half the cost of a call
         self._buffer = memoryview(bytearray(_READ))
         self._out = Writer(STDOUT)
@@ -225,7 +226,7 @@ class Pump:
         relay = self._relay
         self._watch(STDIN, select.POLLIN if relay.wants_agent else 0)
         out = select.POLLOUT if relay.to_agent.size else select.POLLERR  # POLLERR comes anyway: the agent is gone
-        self._watch(STDOUT, out)
+        self._watch(STDOUT, 0 if self._deaf else out)
         if self._fd >= 0:
             wanted = select.POLLIN if relay.wants_broker else 0
             self._watch(self._fd, wanted | (select.POLLOUT if relay.link.to_broker.size else 0))
@@ -241,6 +242,9 @@ class Pump:
                 self._read_agent(now)
             elif fd == STDOUT and event & _GONE:
                 raise AgentGone
+            elif fd == STDOUT and event & select.POLLNVAL:  # macOS can't poll devices: do without
+                self._watch(STDOUT, 0)
+                self._deaf = True
             elif fd == waited:
                 self._step_at = now
             elif fd == self._fd and event & ~select.POLLOUT:
