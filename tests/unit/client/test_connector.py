@@ -123,6 +123,7 @@ def await_end(who: ProcId) -> None:
 def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(os.path.realpath(tmp_path))
     yield made
+    eventually(lambda: len(made.pids()) >= made.spawned or None, what="the note of every daemon")
     for who in [procid_of(pid) for pid in made.pids()]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(who.pid, signal.SIGKILL)
