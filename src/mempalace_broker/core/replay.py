@@ -52,10 +52,14 @@ def settle_replayed(call: Call, response: bytes) -> bytes:
     try:
         message: dict[str, Any] = json.loads(response)
         content = message["result"]["content"][0]
-        told: dict[str, Any] = json.loads(content["text"])
+        told: Any = json.loads(content["text"])
     except (ValueError, KeyError, IndexError, TypeError):
         return response
-    if told.get("success") is not False or "not found" not in str(told.get("error", "")).lower():
+    if (
+        not isinstance(told, dict)
+        or told.get("success") is not False
+        or "not found" not in str(told.get("error", "")).lower()
+    ):
         return response
     del told["error"]
     told.update(success=True, note="deleted; the engine died before it could answer and the delete was repeated")
