@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import mempalace_broker
 from mempalace_broker.core import journal
 from mempalace_broker.core.enginewire import Frame
 from mempalace_broker.errors import NOT_EXECUTED
@@ -146,6 +148,34 @@ def test_an_interpreter_without_mempalace_fails_with_the_mend(palace: Path, home
         fail = process.expect("fail")
         assert json.loads(fail.payload)["reason"] == "no_mempalace"
         assert process.process.wait(20) == 70
+
+
+def find_python(version: str) -> str | None:
+    installed = sorted(str(path) for path in Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for python in [shutil.which(f"python{version}"), *installed]:
+        probe = [str(python), "-c", "import sys; print(sys.executable)"]
+        found = subprocess.run(probe, capture_output=True, text=True, check=False) if python else None
+        if found is not None and found.returncode == 0:
+            return found.stdout.strip()
+    return None
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.10", "3.12", "3.13"])
+def test_it_starts_in_any_python_that_mempalace_runs_in(palace: Path, home: Path, version: str) -> None:
+    python = find_python(version)
+    if python is None:
+        pytest.skip(f"no Python {version} here")
+    with EngineProcess("3.4.0", palace, home, interpreter=python) as process:
+        assert json.loads(process.expect("fail").payload)["reason"] == "no_mempalace", process.stderr()
+    code = "import {0}; [__import__('{0}.' + m) for m in 'worker tuning embedding ahead lanes'.split()]"
+    imported = subprocess.run(
+        [python, "-c", code.format("mempalace_broker.engine")],
+        env={"PYTHONPATH": str(Path(mempalace_broker.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert imported.returncode == 0, imported.stderr
 
 
 def test_a_file_where_the_palace_should_be(engine: str, palace: Path, home: Path) -> None:

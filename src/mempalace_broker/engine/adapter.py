@@ -244,9 +244,16 @@ class Mempalace:
             return payload.error_response(request_id, INTERNAL_ERROR, "Internal error")
 
     def settle(self) -> None:
-        """To be called after each palace-lane call."""
-        for step in self.after_call:
+        """To be called after each palace-lane call; a step that fails is not tried again."""
+        for step in list(self.after_call):
+            self._settle_one(step)
+
+    def _settle_one(self, step: Callable[[], None]) -> None:
+        try:
             step()
+        except Exception as exc:  # noqa: BLE001 - a tune-up must never end the engine
+            print(f"a tune-up was dropped: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
+            self.after_call.remove(step)
 
     def yielding(self, hook: Callable[[], bool]) -> Any:
         """A context manager that calls `hook` between two files of a mine; None where this version can't."""

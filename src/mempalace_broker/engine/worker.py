@@ -219,10 +219,10 @@ def _run(args: argparse.Namespace, link: Link) -> int:
     )
     mempalace = Mempalace(options)
     link.send(Frame("hello", payload=payload.encode_response(mempalace.hello())))
-    journal = JournalFile(options.journal)
+    mempalace.take_lease()
+    journal = JournalFile(options.journal)  # with the lease: no other engine is in the middle of an entry
     worker = Worker(link, mempalace, journal)
     start_thread(worker.read_frames, "engine-reader")
-    mempalace.take_lease()
     worker.announce_ready(_open(mempalace))
     worker.serve()
     journal.close()
