@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
+from ..errors import EXIT_HELD
+from .outcome import say_error
 from .target import palace_options
 
 if TYPE_CHECKING:
@@ -35,8 +37,15 @@ def command_run(target: Target) -> int:
     can't be placed, 78 broker.toml or a variable makes no sense.
     """
     from ..broker.daemon import main as daemon
+    from ..client.control import contact
     from ..client.start import broker_argv
+    from ..runtime.clock import Deadline
 
+    other = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, HELLO_S)).answer
+    if other is not None:  # a politer word than the daemon's, which decides by the lock
+        pid = other.get("broker", {}).get("pid")
+        say_error(f"a broker runs already for {target.identity.path} (pid {pid}).", "mempalace-broker stop")
+        return EXIT_HELD
     argv = broker_argv(target.identity, target.files, started_by="mempalace-broker run")
     os.chdir("/")  # as the one in the background: nothing may depend on where it was started
     return daemon([*argv[argv.index("--palace") :], "--foreground"])
