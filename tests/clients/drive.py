@@ -1,0 +1,64 @@
+"""The official Python SDK under remote control: one JSON command per line on stdin, one answer per line on stdout.
+
+    drive.py '{"command": "mp-shim", "args": [], "env": {}, "cwd": "/", "mode": "auto"}'
+
+Runs in the interpreter of .dev/clients/py-old or py-new, hence no import of ours. First line out:
+{"connected": {...}}; then for {"op": "list"}, {"op": "call", "name": .., "args": ..}, {"op": "ping"} and
+{"op": "request", "method": ..} one {"result": ..} or {"error": {"code": .., "message": ..}} each.
+`mode` is what the newest SDK calls so ("auto", "legacy"); an older one has only the second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from mcp import ClientSession, StdioServerParameters  # type: ignore[import-not-found] # installed elsewhere
+from mcp.client.stdio import stdio_client  # type: ignore[import-not-found] # installed elsewhere
+
+
+def _plain(model: Any) -> Any:
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+async def _answer(client: Any, order: dict[str, Any]) -> Any:
+    if order["op"] == "list":
+        return _plain(await client.list_tools())
+    if order["op"] == "ping":
+        return _plain(await client.send_ping())
+    if order["op"] == "prompts":
+        return _plain(await client.list_prompts())
+    return _plain(await client.call_tool(order["name"], order["args"]))
+
+
+async def _serve(client: Any, connected: dict[str, Any]) -> None:
+    _say({"connected": connected})
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        try:
+            _say({"result": await _answer(client, json.loads(line))})
+        except Exception as exc:  # noqa: BLE001 - whatever the SDK raises is the finding
+            error = getattr(exc, "error", None)
+            _say({"error": {"code": getattr(error, "code", None), "message": getattr(error, "message", repr(exc))}})
+
+
+def _say(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+async def _main(spec: dict[str, Any]) -> None:
+    server = StdioServerParameters(command=spec["command"], args=spec["args"], env=spec["env"], cwd=spec["cwd"])
+    if "mode" in spec:
+        from mcp import Client  # type: ignore[attr-defined, unused-ignore] # only the newest SDK has it
+
+        async with Client(server, mode=spec["mode"]) as client:
+            info, protocol = client.server_info, client.protocol_version
+            await _serve(client, {"serverInfo": _plain(info), "protocolVersion": protocol})
+        return
+    async with stdio_client(server) as (read, write), ClientSession(read, write) as session:
+        await _serve(session, _plain(await session.initialize()))
+
+
+asyncio.run(_main(json.loads(sys.argv[1])))
