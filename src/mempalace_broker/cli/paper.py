@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import ConsoleOptions, RenderResult
 
 PLAIN_WIDTH = 200
 
@@ -42,3 +47,26 @@ def size(kib: int | float | None) -> str:
 def line(*parts: str | tuple[str, str]) -> Text:
     """A line of text from parts, each plain or (text, style). Never parsed as markup: paths may hold brackets."""
     return Text.assemble(*parts)
+
+
+class Labelled:
+    """A label and its text; on a terminal, what does not fit goes on under the text, not under the label.
+
+    Elsewhere it is one line, however long: people grep it.
+    """
+
+    def __init__(self, label: str, text: Text, width: int) -> None:
+        self.label = f"  {label}".ljust(width)
+        self.text = text
+        self.width = width
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """As rich wants it."""
+        if not console.is_terminal:
+            yield Text.assemble((self.label, "dim"), self.text)
+            return
+        grid = Table.grid()
+        grid.add_column(width=self.width)
+        grid.add_column(overflow="fold")
+        grid.add_row(Text(self.label, "dim"), self.text)
+        yield grid

@@ -6,18 +6,20 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from .paper import duration, line, size
+from .paper import Labelled, duration, line, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rich.console import RenderableType
 
-LABEL_WIDTH = 10
+LABEL_WIDTH = 13
 MOST_SESSIONS = 40
+NOT_NEEDED = "not needed"  # such tune-ups are doctor's and --json's business
 _STATE_STYLE = {"serving": "bold green", "ready": "green", "fatal": "bold red", "open": "bold red"}
 _LANE_NAMES = {"palace": "one at a time", "free": "beside it", "wait": "blocking"}
 
@@ -84,21 +86,21 @@ def _engine(engine: Mapping[str, Any]) -> Iterator[RenderableType]:
     tuneups = [t for t in engine.get("tuneups") or [] if isinstance(t, dict)]
     if tuneups:
         on = [str(t.get("name")) for t in tuneups if t.get("applied")]
-        off = [f"{t.get('name')} ({t.get('why') or 'off'})" for t in tuneups if not t.get("applied")]
+        why = {str(t.get("name")): str(t.get("why") or "off") for t in tuneups if not t.get("applied")}
+        off = [f"{name} ({text})" for name, text in why.items() if not text.startswith(NOT_NEEDED)]
         yield _labelled("tune-ups", ", ".join(on) or "none", ("  not: " + ", ".join(off) if off else "", "dim"))
 
 
 def _lanes(lanes: Mapping[str, Any]) -> Iterator[RenderableType]:
     shown = []
     for name, lane in lanes.items():
-        if not isinstance(lane, dict):
+        if not isinstance(lane, dict) or not (lane.get("running") or lane.get("queued")):
             continue
         running = lane.get("running") or []
         calls = [f"{c.get('tool')} of {_short(c.get('session'))} for {duration(c.get('for_s') or 0)}" for c in running]
-        busy = ", ".join(calls) or "idle"
         queued = f", {lane['queued']} waiting" if lane.get("queued") else ""
-        shown.append(f"{name} ({_LANE_NAMES.get(name, '')}): {busy}{queued}")
-    for number, text in enumerate(shown):
+        shown.append(f"{name} ({_LANE_NAMES.get(name, '')}): {', '.join(calls) or 'idle'}{queued}")
+    for number, text in enumerate(shown or ["all idle"]):
         yield _labelled("lanes" if number == 0 else "", text)
 
 
@@ -107,12 +109,10 @@ def _sessions(sessions: list[Any]) -> Iterator[RenderableType]:
     if not sessions:
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
-    for column in ("", "session", "client", "pid", "for", "in flight", "answered"):
-        right = column in ("pid", "for", "in flight", "answered")
-        table.add_column(column, justify="right" if right else "left", width=LABEL_WIDTH if not column else None)
+    for column in ("session", "client", "pid", "for", "in flight", "answered"):
+        table.add_column(column, justify="left" if column in ("session", "client") else "right")
     for session in sessions[:MOST_SESSIONS]:
         table.add_row(
-            "",
             Text(_short(session.get("id"))),
             Text(str(session.get("client") or "")),
             str(session.get("pid") or ""),
@@ -120,7 +120,7 @@ def _sessions(sessions: list[Any]) -> Iterator[RenderableType]:
             str(session.get("in_flight", "")),
             str(session.get("answered", "")),
         )
-    yield table
+    yield Padding(table, (0, 0, 0, LABEL_WIDTH))
     if len(sessions) > MOST_SESSIONS:
         yield _labelled("", f"and {len(sessions) - MOST_SESSIONS} more; --json lists them all")
 
@@ -160,10 +160,8 @@ def _degraded(entries: list[Any]) -> Iterator[RenderableType]:
         yield _labelled("health", ("nothing is degraded", "green"))
 
 
-def _labelled(label: str, *parts: str | tuple[str, str]) -> Text:
-    text = line((f"  {label}".ljust(LABEL_WIDTH + 3), "dim"), *parts)
-    text.overflow = "fold"
-    return text
+def _labelled(label: str, *parts: str | tuple[str, str]) -> Labelled:
+    return Labelled(label, line(*parts), LABEL_WIDTH)
 
 
 def _short(name: object) -> str:

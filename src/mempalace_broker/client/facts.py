@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..config import load_settings
 from ..core.record import MAX_BYTES, Bad, Record, decode
-from ..errors import BrokerError
+from ..errors import BrokerError, UsageError
 from ..runtime import model, mounts
+from ..runtime.clock import Deadline
 from ..runtime.enginefind import SETTING, find_engine
 from ..runtime.lock import is_held, read_body
 from ..runtime.paths import PALACE_VARIABLES, ROOT_VARIABLE, home_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 ANSWER_S = 5.0
 _NOTE_LIMIT = 1 << 20
+_VARIABLES = (ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, ROOT_VARIABLE, *PALACE_VARIABLES)
 LEFTOVER_MARKS = (".corrupt", ".drift", "quarantine")
 
 
@@ -146,8 +148,6 @@ class Facts:
 
 def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> Facts:
     """Look at everything. Raises UsageError where $MEMPALACE_BROKER names no socket."""
-    from ..runtime.clock import Deadline
-
     record, entry, origin, process = _record(files)
     settings, engine_named, problem, mend = _settings(files, env)
     home = home_of(env)
@@ -164,7 +164,7 @@ def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock:
         record_entry=entry,
         record_origin=origin,
         record_process=process,
-        contact=_contact(files, env, Deadline.after(clock, ANSWER_S)),
+        contact=_contact(files, env, clock),
         socket=_entry(files.socket),
         socket_bytes=len(os.fsencode(files.socket)),
         openers=openers(identity.path, identity.graph),
@@ -183,17 +183,15 @@ def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock:
         settings_mend=mend,
         leftovers=_leftovers(identity.path),
         last_exit=_json(files.exit),
-        variables={
-            name: env[name]
-            for name in (ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, ROOT_VARIABLE, *PALACE_VARIABLES)
-            if env.get(name)
-        },
+        variables={name: env[name] for name in _VARIABLES if env.get(name)},
     )
 
 
-def _contact(files: StateFiles, env: Mapping[str, str], deadline: Any) -> Contact:
+def _contact(files: StateFiles, env: Mapping[str, str], clock: Clock) -> Contact:
     try:
-        return contact(files, env, "broker/status", {}, deadline)
+        return contact(files, env, "broker/status", {}, Deadline.after(clock, ANSWER_S))
+    except UsageError:
+        raise
     except BrokerError as exc:
         return Contact("denied", files.socket, None, exc.message)
 

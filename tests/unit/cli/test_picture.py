@@ -80,13 +80,33 @@ def test_it_says_what_the_engine_is_and_where_from() -> None:
     text = drawn(picture(status()))
     for piece in ("ready for 12 s", "mempalace 3.11.0", "1,234 drawers", "1 restart\n", "own environment"):
         assert piece in text
-    assert "pin-once  not: delete-fix (not needed)" in text
+    assert "pin-once\n" in text
+
+
+def test_a_tune_up_that_does_not_fit_is_shown() -> None:
+    engine = {"state": "ready", "tuneups": [{"name": "pin-once", "applied": False, "why": "no such attribute"}]}
+    assert "none  not: pin-once (no such attribute)" in drawn(picture({**status(), "engine": engine}))
+
+
+def test_idle_lanes_are_one_line() -> None:
+    assert "all idle" in drawn(picture({**status(), "lanes": {"palace": {"running": [], "queued": 0}}}))
+
+
+def test_on_a_terminal_long_lines_go_on_under_the_text() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=60, force_terminal=True, color_system=None)
+    for part in picture({**status(), "endpoints": ["unix:/" + "long/" * 30]}):
+        console.print(part)
+    lines = out.getvalue().splitlines()
+    at = next(number for number, line in enumerate(lines) if "listens on" in line)
+    assert lines[at + 1].startswith(" " * 13)
+    assert all(len(line) <= 60 for line in lines)
 
 
 def test_it_shows_lanes_sessions_counters() -> None:
     text = drawn(picture(status()))
     assert "palace (one at a time): mempalace_search of aaaaaaaa for 0.2 s, 3 waiting" in text
-    assert "free (beside it): idle" in text
+    assert "free (beside it)" not in text
     assert "bbbbbbbb" in text
     assert "12 (8 reads, 4 writes); errors: 2" in text
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import EXIT_FAILURE, EXIT_OK, BrokerError, UsageError
+from ...runtime.enginefind import SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,41 +165,46 @@ def _target(home: DemoHome) -> Target:
 
 
 def _report(home: DemoHome, target: Target, story: Story, show: Show, seconds: float) -> dict[str, Any]:
-    from ..picture import picture
     from ..status import ask_status
     from .configs import agent_configs
     from .show import timing_rows
 
     status = ask_status(target)
-    rows = timing_rows(story.agents)
-    memory = _memory(status, story)
-    configs = agent_configs(home.shim)
-    ok = bool(story.checks) and all(check.ok for check in story.checks)
-    show.step("what was measured")
-    show.figures(rows, memory)
-    show.step("mempalace-broker status")
-    if status["running"]:
-        for part in picture(status):
-            show.print(part)
-    show.step("for your agent (mp-shim instead of mempalace-mcp)")
-    for agent, text in configs.items():
-        show.note(agent)
-        for line in text.splitlines():
-            show.note(f"  {line}")
-    verdict = "[bold green]Every check held[/]" if ok else "[bold red]A check failed[/]"
-    show.print(f"\n{verdict} ({len(story.checks)} checks, {seconds:.1f} s).")
-    return {
-        "ok": ok,
+    report = {
+        "ok": bool(story.checks) and all(check.ok for check in story.checks),
         "seconds": round(seconds, 2),
         "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in story.checks],
         "facts": story.facts,
-        "calls": rows,
-        "memory": memory,
+        "calls": timing_rows(story.agents),
+        "memory": _memory(status, story),
         "engine": {"version": home.engine.version, "interpreter": home.engine.interpreter},
         "status": status,
-        "configs": configs,
+        "configs": agent_configs(home.shim),
         "dir": str(home.root),
     }
+    _show_end(report, home, show)
+    return report
+
+
+def _show_end(report: dict[str, Any], home: DemoHome, show: Show) -> None:
+    """Figures, the status picture, the lines for agents, the verdict."""
+    from ..picture import picture
+
+    show.step("what was measured")
+    show.figures(report["calls"], report["memory"])
+    show.step("mempalace-broker status")
+    if report["status"]["running"]:
+        for part in picture(report["status"]):
+            show.print(part)
+    show.step("for your agent (mp-shim instead of mempalace-mcp)")
+    for agent, text in report["configs"].items():
+        show.note(agent)
+        show.verbatim(text)
+    if home.engine.source.startswith(SETTING):
+        show.note(f"Agents may not pass {SETTING} on, so put it into broker.toml (`doctor` says where):")
+        show.verbatim(f"[broker]\nengine = {json.dumps(home.engine.interpreter)}")
+    verdict = "[bold green]Every check held[/]" if report["ok"] else "[bold red]A check failed[/]"
+    show.print(f"\n{verdict} ({len(report['checks'])} checks, {report['seconds']:.1f} s).")
 
 
 def _memory(status: dict[str, Any], story: Story) -> dict[str, int]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BUCKET = "https://chroma-onnx-models.s3.amazonaws.com/all-MiniLM-L6-v2/onnx.tar.gz"
 _REACH_S = 4.0
 _KEPT = ("PATH", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TERM", "TMPDIR", "TZ", "SSL_CERT_FILE")
+_OURS = ("MEMPALACE_BROKER_TUNE",)
 _NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 
@@ -60,13 +61,12 @@ def make(root: Path, env: Mapping[str, str], say: Callable[[str], None]) -> Demo
 
 def environment(env: Mapping[str, str], home: Path, engine: EngineCommand) -> dict[str, str]:
     """What the demo's processes get: as little as a strict agent passes on, and the engine that was found."""
-    out = {name: env[name] for name in (*_KEPT, *_NETWORK) if name in env}
+    out = {name: env[name] for name in (*_KEPT, *_NETWORK, *_OURS) if name in env}
     return {
         **out,
         "HOME": str(home),
         SETTING: engine.interpreter,
         "MEMPALACE_BROKER_IDLE_S": "60",  # should the demo itself be killed, its broker leaves soon
-        "MEMPALACE_BROKER_TUNE": env.get("MEMPALACE_BROKER_TUNE", "1"),
     }
 
 

@@ -44,6 +44,11 @@ class Show:
         """Something happened within a step."""
         self.print(f"   {escape(text)}")
 
+    def verbatim(self, text: str) -> None:
+        """Something to be copied: never wrapped."""
+        for line in [] if self._quiet else text.splitlines():
+            self._out.print(f"     {escape(line)}", soft_wrap=True)
+
     def check(self, check: Check) -> None:
         """Something was verified."""
         mark = "[bold green]ok[/]  " if check.ok else "[bold red]FAIL[/]"
