@@ -135,7 +135,7 @@ class Hub:
     def line(self, conn: int, line: bytes, now: float) -> None:
         """One line of a client, without its newline."""
         session = self.sessions.get(conn)
-        if session is None:
+        if session is None or session.refused:
             return
         session.ordinal += 1
         message = rpc.parse(line)
@@ -308,6 +308,7 @@ class Hub:
             verdict.message = "hello must be the first line, with session (letters and digits) and connection (number)"
         if verdict.code:
             self._send(session, rpc.error_line(message.id, verdict.code, verdict.message))
+            session.refused = True
             self.effects.append(Close(session.conn, f"hello refused: {verdict.message}"))
             return
         for other in list(self.sessions.values()):

@@ -47,12 +47,19 @@ class Limits:
             if isinstance(value, (int, float)) and value >= 0:
                 setattr(self, name, float(value))
 
-    def span(self, own_s: float | None, *, warm: bool) -> float:
-        """How long a call may stay unanswered. `own_s`: its own run limit; `warm`: the engine has answered."""
+    def span(self, own_s: float | None, *, sent: bool) -> float:
+        """How long a call may stay unanswered.
+
+        Args:
+            own_s: its own run limit, None for the broker's.
+            sent: a broker has it. Where none has, it can't be running: its wait is all there is.
+        """
         run = self.run_s if own_s is None else own_s
-        if run == 0 or self.wait_s == 0 or run == NEVER:
+        if self.wait_s == 0:
             return NEVER
-        return self.wait_s + run + (0.0 if warm else self.init_s) + MARGIN_S
+        if not sent:
+            return self.wait_s
+        return NEVER if run in (0, NEVER) else self.wait_s + run + MARGIN_S
 
 
 class Call:
@@ -124,11 +131,11 @@ class Call:
         """Whether the agent still waits for an answer."""
         return self.state != GONE and not self.cancelled
 
-    def due(self, limits: Limits, *, warm: bool, hopeless_since: float) -> float:
+    def due(self, limits: Limits, *, hopeless_since: float) -> float:
         """When something must be done about it, NEVER if nothing must."""
         if self.state == GONE:
             return NEVER
-        due = self.arrived + limits.span(None if self.cancelled else self.own_s, warm=warm)
+        due = self.arrived + limits.span(None if self.cancelled else self.own_s, sent=self.state != WAITING)
         if self.state == ASKING:
             due = min(due, hopeless_since + ASK_GRACE_S)
         return min(due, self.arrived + CACHE_AFTER_S) if self.cacheable else due

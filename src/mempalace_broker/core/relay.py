@@ -86,7 +86,6 @@ class Relay:
         self.contact = Contact()
         self.limits = Limits()
         self._calls = Ledger()
-        self._warm = False  # the engine has answered on this connection
         self._initialize = b""
         self._initialized = False
         self._eof_at = NEVER
@@ -243,7 +242,6 @@ class Relay:
         """The connection is closed: what it carried is sent again, asked for, or waits."""
         self.contact.lost(reason, now, welcomed=self.link.established)
         self.link.closed()
-        self._warm = False
         for call in self._calls:
             if not call.owed:
                 self._calls.forget(call)
@@ -282,7 +280,6 @@ class Relay:
             return
         if call.state == SENT:
             self.to_agent.put_line(call.answer(line))
-            self._warm = self._warm or call.method == TOOLS_CALL
         self._calls.forget(call)
 
     def _welcome(self, result: Mapping[str, Any], now: float) -> None:
@@ -372,7 +369,7 @@ class Relay:
     # -- time
 
     def _due_of(self, call: Call) -> float:
-        return call.due(self.limits, warm=self._warm, hopeless_since=self.contact.hopeless_since)
+        return call.due(self.limits, hopeless_since=self.contact.hopeless_since)
 
     def tick(self, now: float) -> None:
         """Do what is due."""

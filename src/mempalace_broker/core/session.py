@@ -32,6 +32,7 @@ class Session:
         "opened",
         "ordinal",
         "pid",
+        "refused",
     )
 
     def __init__(self, conn: int, now: float, pid: int, prefix: str) -> None:
@@ -43,6 +44,7 @@ class Session:
         self.client = "raw"
         self.greeted = False
         self.counted = False  # real work came by it; a status probe is none
+        self.refused = False  # its hello was; nothing more of it is heard
         self.finishing = False  # it sends no more, and is closed when it has its answers
         self.graph_refused = ""
         self.ordinal = 0

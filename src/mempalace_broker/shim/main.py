@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..core.relay import Relay
 
 ATTEMPT_S = 45.0  # one attempt to find or start a broker; the next request begins another
+TIMEOUT_VARIABLE = "MEMPALACE_MCP_TIMEOUT_MS"
 _CACHE_LIMIT = 16 * 1024 * 1024
 _VALUES = ("--palace", "--backend", "--collection", "--transport")
 
@@ -40,6 +41,7 @@ Options, as mempalace-mcp has them:
 
 Environment:
   MEMPALACE_BROKER    endpoint of a broker (unix:/path); then nothing else is tried or started
+  MEMPALACE_MCP_TIMEOUT_MS   limit of a call's wait and of its run, if this shim starts the broker (60000)
 
 Try it:       printf '%s\\n' '{"jsonrpc":"2.0","id":1,"method":"tools/list"}' | mp-shim
 If it fails:  mempalace-broker status, mempalace-broker doctor
@@ -126,6 +128,9 @@ class _Dialler:
             home=os.environ.get("HOME") or os.path.expanduser("~"),
             read_cache=self._read_cache,
         )
+        timeout_ms = os.environ.get(TIMEOUT_VARIABLE, "")
+        if timeout_ms.isdecimal():  # until a broker has told its own
+            self.relay.limits.learn({"wait_s": int(timeout_ms) / 1000, "run_s": int(timeout_ms) / 1000})
 
     def dial(self) -> Connector:
         """One attempt. Raises BrokerError where the palace can't be resolved; that may be mended meanwhile."""

@@ -449,7 +449,7 @@ def test_call_without_answer_ends_by_its_deadline_and_its_late_answer_is_dropped
 ) -> None:
     talk.connect()
     talk.agent(call(1, tool))
-    talk.later(60 + 60 + 120 + 4)
+    talk.later(60 + 60 + 4)
     assert talk.heard_by_agent() == []
     talk.later(1)
     assert talk.error["code"] == code
@@ -461,7 +461,7 @@ def test_call_without_answer_ends_by_its_deadline_and_its_late_answer_is_dropped
     assert talk.heard_by_agent() == [result(1, {"right": True})]
 
 
-def test_limits_come_from_hello_and_an_engine_that_answered_is_warm(talk: Talk) -> None:
+def test_limits_come_from_hello(talk: Talk) -> None:
     talk.relay.connected(talk.now)
     talk.welcome(limits={"wait_s": 1, "run_s": 2, "init_s": 100})
     talk.agent(call(1), call(2))
