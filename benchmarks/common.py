@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
 import math
@@ -88,6 +89,7 @@ def model() -> Path:
 # -- our own programs, installed as a user installs them
 
 
+@functools.cache  # one run measures one installation, whatever is edited meanwhile
 def own_bin() -> Path:
     """Directory of mp-shim and mempalace-broker from a regular installation of this checkout; made when it is stale.
 

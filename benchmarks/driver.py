@@ -167,7 +167,7 @@ class Outcome:
 
     Attributes:
         latencies: seconds, per session. failures: heads of bad answers. seconds: the whole run.
-        unanswered: calls that got no answer within the grace time.
+        unanswered: calls that got no answer within the grace time. rates: of each round, where several were joined.
     """
 
     def __init__(self, sessions: int) -> None:
@@ -175,6 +175,16 @@ class Outcome:
         self.failures: list[bytes] = []
         self.unanswered = 0
         self.seconds = 0.0
+        self.rates: list[float] = []
+
+    def join(self, other: Outcome) -> None:
+        """Add another round of the same sessions."""
+        self.rates.append(other.rate)
+        for mine, theirs in zip(self.latencies, other.latencies, strict=True):
+            mine.extend(theirs)
+        self.failures += other.failures
+        self.unanswered += other.unanswered
+        self.seconds += other.seconds
 
     @property
     def all(self) -> list[float]:

@@ -2,7 +2,8 @@
 
 python engine_side.py vectors PALACE < jobs.json    Chroma itself: is each drawer there, does its vector find it?
 python engine_side.py serve [ARGS]                  mempalace-mcp, on 3.4.0 without upstream bug #1710
-python engine_side.py fill PALACE COUNT < texts     make a palace with many drawers, for benchmarks
+python engine_side.py embed FILE < texts            vectors of many texts, for benchmarks
+python engine_side.py fill PALACE COUNT FILE < texts    make a palace with many drawers of them
 """
 
 from __future__ import annotations
@@ -82,42 +83,56 @@ def serve(argv: list[str]) -> None:
     sys.exit(server.main())
 
 
-def fill(palace: str, count: int) -> None:
-    """Fill a new palace with `count` drawers: rows as add_drawer makes them, embedded in batches."""
+def embed(out: str) -> None:
+    """Embed a list of texts into a .npy file."""
+    numpy = import_module("numpy")
+    texts = json.load(sys.stdin)
+    run = _embedder()
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    rows: Any = numpy.zeros((len(texts), 384), dtype=numpy.float32)
+    for start in range(0, len(order), 32):
+        part = order[start : start + 32]
+        rows[part] = run([texts[i] for i in part])
+        if start % 1024 == 0:
+            print(f"{start} of {len(texts)}", file=sys.stderr, flush=True)
+    numpy.save(out + ".part.npy", rows)
+    os.replace(out + ".part.npy", out)
+
+
+def fill(palace: str, count: int, vectors_file: str) -> None:
+    """Fill a new palace with `count` drawers: rows as add_drawer makes them, vectors from `embed`."""
     sys.argv = ["mempalace-mcp", "--palace", palace]
     server = import_module("mempalace.mcp_server")
     if hasattr(server, "_apply_server_flags"):
         server._apply_server_flags(palace=palace)
         server._acquire_mcp_writer_lock()
     without_1710()
-    texts = json.load(sys.stdin)[:count]
+    texts = json.load(sys.stdin)
+    rows = import_module("numpy").load(vectors_file)
     first = {"wing": "w0", "room": "r0", "content": "the first note of this palace"}
     params = {"name": "mempalace_add_drawer", "arguments": first}
     server.handle_request({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
     collection = server._get_collection(create=True)
-    embed = _embedder()
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    for start in range(0, len(order), 64):
-        part = order[start : start + 64]
+    for start in range(0, count, 500):
+        part = range(start, min(count, start + 500))
         collection.upsert(
             ids=[f"drawer_w{i % 7}_r{i % 13}_{i:024d}" for i in part],
             documents=[texts[i] for i in part],
-            embeddings=embed([texts[i] for i in part]),
-            metadatas=[
-                {
-                    "wing": f"w{i % 7}",
-                    "room": f"r{i % 13}",
-                    "source_file": "",
-                    "added_by": "mcp",
-                    "filed_at": "2026-01-01T00:00:00",
-                    "chunk_index": 0,
-                }
-                for i in part
-            ],
+            embeddings=[rows[i].tolist() for i in part],
+            metadatas=[_metadata(i) for i in part],
         )
-        if start % 1024 == 0:
-            print(f"{start} of {count}", file=sys.stderr, flush=True)
-    os._exit(0 if collection.count() >= count else 1)
+    os._exit(0 if collection.count() > count else 1)
+
+
+def _metadata(i: int) -> dict[str, Any]:
+    return {
+        "wing": f"w{i % 7}",
+        "room": f"r{i % 13}",
+        "source_file": "",
+        "added_by": "mcp",
+        "filed_at": "2026-01-01T00:00:00",
+        "chunk_index": 0,
+    }
 
 
 def _stock_embedder() -> Any:
@@ -153,7 +168,9 @@ def main() -> None:
     if command == "vectors":
         vectors(rest[0])
     elif command == "fill":
-        fill(rest[0], int(rest[1]))
+        fill(rest[0], int(rest[1]), rest[2])
+    elif command == "embed":
+        embed(rest[0])
     else:
         serve(rest)
 

@@ -1,0 +1,110 @@
+"""What the way through shim and broker adds to a call that itself costs next to nothing."""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import driver, texts
+from benchmarks.common import fmt, median, percentile
+from benchmarks.driver import Outcome, Session, serial
+from benchmarks.palaces import prepared
+from benchmarks.suite import Options, Report, label, main, rivals, say, worlds
+from benchmarks.world import BARE, BROKER
+
+ADDED_P50_MS, ADDED_P99_MS, PING_P50_MS = 0.4, 2.0, 0.3
+FLOOR = "echo (the driver's own)"
+CALLS = {
+    "ping": driver.request(1, "ping"),
+    "kg_query": driver.call(1, "kg_query", {"entity": "palace"}),
+    "get_aaak_spec": driver.call(1, "get_aaak_spec", {}),
+}
+
+
+def alone(options: Options, report: Report) -> None:
+    """One session, one call after the other; rounds interleaved over all rivals."""
+    pairs = rivals(options.engines)
+    found: dict[str, dict[str, Outcome]] = {}
+    with worlds(pairs, lambda which: prepared(which, 1000)) as by_label:
+        first = next(iter(by_label.values()))
+        sessions = {FLOOR: driver.echo_server(env=first.env, cwd=first.root, log=first.root / "echo.stderr")}
+        first.sessions.append(sessions[FLOOR])
+        for name, world in by_label.items():
+            sessions[name] = world.ready(1)[0]
+            sessions[name].tool("kg_add", subject="palace", predicate="has", object="rooms")
+            sessions[name].tool("search", query="so that all is loaded")
+        found = {name: {what: Outcome(1) for what in CALLS} for name in sessions}
+        for number in range(options.rounds(12, 4)):
+            for name, session in sessions.items():
+                for what, line in CALLS.items():
+                    outcome = found[name][what]
+                    serial(session, [line] * (20 if number == 0 else options.rounds(250, 100)), outcome)
+                    if number == 0:  # warm-up
+                        found[name][what] = Outcome(1)
+        behind = {name: _behind(sessions[name], options.rounds(15, 6)) for name in by_label}
+    _tell_alone(options, report, found)
+    _tell_behind(options, report, behind)
+
+
+def _tell_alone(options: Options, report: Report, found: dict[str, dict[str, Outcome]]) -> None:
+    rows = []
+    for name, outcomes in found.items():
+        cells = [f"{fmt(percentile(o.all, 50) * 1e3)} / {fmt(percentile(o.all, 99) * 1e3)}" for o in outcomes.values()]
+        rows.append([name, *cells, fmt(sum(o.bad for o in outcomes.values()))])
+    report.add("One session, one call at a time, p50 / p99 in ms:", ["", *CALLS, "failed"], rows)
+    for which in options.engines:
+        ours, bare = found[label(BROKER, which)], found[label(BARE, which)]
+        for what in ("kg_query", "get_aaak_spec"):
+            for p, limit in ((50, ADDED_P50_MS), (99, ADDED_P99_MS)):
+                high, low = percentile(ours[what].all, p) * 1e3, percentile(bare[what].all, p) * 1e3
+                note = f"{fmt(high)} against {fmt(low)} ms"
+                report.check(f"{what} added to bare {which.version}, p{p}", high - low, limit, " ms", note)
+        report.check(f"ping p50 ({which.version})", percentile(ours["ping"].all, 50) * 1e3, PING_P50_MS, " ms")
+
+
+def _behind(session: Session, rounds: int) -> list[float]:
+    """Latency of pings while a search of the same session runs."""
+    took: list[float] = []
+    for query in texts.queries(rounds, seed=5):
+        session.send(driver.call(7, "search", {"query": query}))
+        waiting = True
+        while waiting:
+            begun = time.perf_counter()
+            session.send(driver.request(8, "ping"))
+            answered = False
+            while not answered:
+                assert select.select([session.stdout], [], [], 60)[0], "no answer to a ping"
+                for line in session.receive():
+                    if b'"result":{}' in line or b'"result": {}' in line:
+                        took.append(time.perf_counter() - begun)
+                        answered = True
+                    else:
+                        waiting = False
+    return took
+
+
+def _tell_behind(options: Options, report: Report, behind: dict[str, list[float]]) -> None:
+    rows = [
+        [n, fmt(median(v) * 1e3), fmt(percentile(v, 99) * 1e3), fmt(max(v) * 1e3), str(len(v))]
+        for n, v in behind.items()
+    ]
+    report.add("`ping` while a search of the same session runs, ms:", ["", "p50", "p99", "worst", "pings"], rows)
+    for which in options.engines:
+        found = behind[label(BROKER, which)]
+        report.check(f"ping p50 behind a running search ({which.version})", median(found) * 1e3, PING_P50_MS, " ms")
+
+
+def measure(options: Options) -> Report:
+    """Trivial calls, and pings behind a busy one."""
+    say("latency ...")
+    report = Report("Latency of trivial calls")
+    alone(options, report)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main([measure], __doc__))
