@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,22 @@ def test_life_of_a_broker(newest: World) -> None:
     gone = world.cli("status")
     assert gone.returncode == EXIT_NOT_RUNNING
     assert "mempalace-broker stop" in gone.stdout
+
+
+@pytest.mark.engine
+def test_status_says_what_is_documented(newest: World) -> None:
+    text = (harness.REPO / "docs" / "status.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`([a-z_.]+)`", text))
+    shim = newest.shim()
+    shim.initialize()
+    shim.call_tool("status")
+    status = ready(newest)
+    for part in ("broker", "palace", "engine", "lanes"):
+        fields = {f"{part}.{name}" for name in status[part]}
+        assert fields == {name for name in documented if name.startswith(f"{part}.") and name != "broker.json"}
+    for rows in (status["sessions"], [status["counters"]], status["engine"]["tuneups"], [status["lanes"]["palace"]]):
+        assert set(rows[0]) <= documented
+    assert set(status) <= documented | {"broker", "palace", "engine", "lanes"}
 
 
 @pytest.mark.engine

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH = 13
 MOST_SESSIONS = 40
+MOST_WORDS = 5
+_TROUBLED = ("backoff", "open", "fatal", "down")
 NOT_NEEDED = "not needed"  # such tune-ups are doctor's and --json's business
 _STATE_STYLE = {"serving": "bold green", "ready": "green", "fatal": "bold red", "open": "bold red"}
 _LANE_NAMES = {"palace": "one at a time", "free": "beside it", "wait": "blocking"}
@@ -83,6 +85,9 @@ def _engine(engine: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield _labelled("engine", (state, _STATE_STYLE.get(state, "yellow")), since + ", ".join(parts))
     if engine.get("interpreter"):
         yield _labelled("", f"{engine['interpreter']} ({engine.get('source')})")
+    if state in _TROUBLED:
+        for number, text in enumerate((engine.get("stderr_tail") or [])[-MOST_WORDS:]):
+            yield _labelled("last words" if number == 0 else "", (str(text), "dim"))
     tuneups = [t for t in engine.get("tuneups") or [] if isinstance(t, dict)]
     if tuneups:
         on = [str(t.get("name")) for t in tuneups if t.get("applied")]

@@ -88,6 +88,14 @@ def test_a_tune_up_that_does_not_fit_is_shown() -> None:
     assert "none  not: pin-once (no such attribute)" in drawn(picture({**status(), "engine": engine}))
 
 
+def test_a_broken_engine_shows_its_last_words() -> None:
+    engine = {"state": "fatal", "stderr_tail": [f"line {n}" for n in range(9)]}
+    text = drawn(picture({**status(), "engine": engine}))
+    assert "last words" in text
+    assert "line 8" in text
+    assert "line 3" not in text
+
+
 def test_idle_lanes_are_one_line() -> None:
     assert "all idle" in drawn(picture({**status(), "lanes": {"palace": {"running": [], "queued": 0}}}))
 
