@@ -186,18 +186,30 @@ class Desk:
         call = self.scheduler.running.get(frame.n)
         if call is None:
             return
-        if frame.tag == str(STALE_LIBRARY) and call.attempts == 1 and not call.answered:
-            self.scheduler.finish(frame.n)
-            self.scheduler.requeue([call], now)
-            self._do(self.supervisor.end(now, "mempalace was upgraded underneath the running engine"))
-            return
         self.scheduler.finish(frame.n)
+        if frame.tag == str(STALE_LIBRARY) and not call.answered and (call.may_have_run or not call.was_stale):
+            self._stale(call, now)
+            return
         self.counters["errors"] += frame.tag != "0"
         response = settle_replayed(call, frame.payload)
         if call.writes:
             self.outcomes.ended(call.key, response if len(response) <= KEEP_BYTES else None, now)
         self._answer(call, response + b"\n")
         self.pump(now)
+
+    def _stale(self, call: Call, now: float) -> None:
+        """The engine refused a call because it is out of date: replace it, and run the call on the next one."""
+        self.scheduler.requeue(self._refused(call), now)
+        self._do(self.supervisor.end(now, "mempalace was upgraded underneath the running engine"))
+
+    def _refused(self, call: Call) -> list[Call]:
+        """The call itself if it may be tried once more; else it is answered."""
+        if call.was_stale:
+            self.fail_waiting(call, errors.ENGINE_DOWN, "not executed: mempalace was upgraded underneath each engine")
+            return []
+        call.was_stale = True
+        call.attempts -= 1
+        return [call]
 
     def exited(self, now: float, how: str, ended: Mapping[str, bytes | None], begun: Collection[str]) -> None:
         """The engine is reaped; `ended` and `begun` are what the journal says now."""
@@ -234,7 +246,9 @@ class Desk:
             again.append(call)
         elif verdict == ANSWER:
             response = ended[call.key]
-            if response is None:
+            if response is not None and _is_stale(response):
+                again += self._refused(call)
+            elif response is None:
                 text = "it was executed and stored, but its answer was lost with the engine. Do not send it again."
                 self._fail(call, errors.OUTCOME_UNKNOWN, text)
             else:
@@ -308,6 +322,11 @@ def unknown_text(call: Call) -> str:
     """What an agent has to know about a write of unknown outcome."""
     look = f"check with {call.rule.look}" if call.rule.look else "check"
     return f"{call.tool}: it may or may not be stored. Before you send it again, {look}."
+
+
+def _is_stale(response: bytes) -> bool:
+    error = _object(response).get("error")
+    return isinstance(error, dict) and error.get("code") == STALE_LIBRARY
 
 
 def _object(payload: bytes) -> dict[str, Any]:

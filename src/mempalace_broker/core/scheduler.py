@@ -55,6 +55,8 @@ class Call:
     answered: bool = False
     hinted: bool = False
     since: float = 0.0  # when it began to wait, for the last time
+    turn: int = 0  # its place in the order in which calls went to an engine for the first time
+    was_stale: bool = False  # an engine refused it because mempalace was upgraded underneath
     may_have_run: bool = False  # an engine died in the middle of it: nobody may say that it was not executed
     begun: bool = True
 
@@ -95,9 +97,9 @@ class FairQueue:
         self._live += 1
 
     def push_front(self, calls: Iterable[Call]) -> None:
-        """Put calls before everybody else, in the order given: what a dead engine left must not be overtaken."""
+        """Put calls before everybody else, in the order of their turns: what an engine left must not be overtaken."""
         batch = list(calls)
-        self._urgent.extendleft(reversed(batch))
+        self._urgent = deque(sorted((*self._urgent, *batch), key=lambda call: call.turn))
         self._live += len(batch)
 
     def pop(self) -> Call | None:
@@ -165,6 +167,7 @@ class Scheduler:
         self.queues = {lane: FairQueue() for lane in LANES}
         self.running: dict[int, Call] = {}
         self._in_lane = dict.fromkeys(LANES, 0)
+        self._turns = 0
         self._waiting_since: deque[Call] = deque()
         self._run_heap: list[tuple[float, int]] = []
 
@@ -214,6 +217,9 @@ class Scheduler:
         call.state = SENT
         call.started = now
         call.attempts += 1
+        if not call.turn:
+            self._turns += 1
+            call.turn = self._turns
         call.begun = not behind_mine
         self.running[call.n] = call
         self._in_lane[call.rule.lane] += 1
@@ -260,13 +266,13 @@ class Scheduler:
 
     def lost(self) -> list[Call]:
         """The engine died: the calls that were in it, oldest first; nothing runs now."""
-        calls = [self.running[n] for n in sorted(self.running, key=lambda n: self.running[n].started)]
+        calls = sorted(self.running.values(), key=lambda call: call.turn)
         for call in calls:
             self.finish(call.n)
         return calls
 
     def requeue(self, calls: list[Call], now: float) -> None:
-        """Run these again before anything else, in this order; they wait anew, as a mine may have run for hours."""
+        """Run these again before anything else, in their order; they wait anew, as a mine may have run for hours."""
         for call in calls:
             call.state = QUEUED
             call.since = now
