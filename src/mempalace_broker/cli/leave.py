@@ -13,7 +13,6 @@ from ..errors import EXIT_OK, StopFailed
 from .target import palace_options
 
 if TYPE_CHECKING:
-    from ..runtime.clock import Deadline
     from ..runtime.procid import ProcId
     from .target import Target
 
@@ -86,85 +85,127 @@ def stop(target: Target, *, now: bool, why: str, method: str = "broker/stop") ->
     from ..runtime.clock import Deadline
     from ..runtime.lock import is_held
 
-    who = owner(target)
+    broker, engine = Holder(target.files.owner_lock), Holder(target.files.engine_lock)
+    patience = LEAVE_S + (0 if now else _drain_s(target))
     params = {"mode": "now" if now else "drain", "reason": why}
     said = contact(target.files, target.env, method, params, Deadline.after(target.clock, ANSWER_S))
     if said.answer is not None:
         pid = int(said.answer.get("pid") or 0)
-        limit = Deadline.after(target.clock, LEAVE_S + (0 if now else target.settings().number("drain_s")))
-        if not _gone(target, who, limit):
+        if not _gone(target, [broker, engine], patience):
             if not now:
                 raise StopFailed(
                     f"the broker {_named(pid)} said that it stops and did not.", mend="mempalace-broker stop --now"
                 )
-            _kill(target, who)
+            _kill(target, broker, engine)
         return {"was_running": True, "pid": pid}
     if not is_held(target.files.owner_lock) and not said.accepted:
         return {"was_running": False, "pid": None}
     if not now:
         raise StopFailed(
-            f"a broker owns {target.identity.path} ({_named(who.pid if who else 0)}) and does not answer: {said.why}.",
+            f"a broker owns {target.identity.path} ({_named(broker.pid)}) and does not answer: {said.why}.",
             mend="mempalace-broker stop --now, which kills it",
         )
-    _kill(target, who)
-    return {"was_running": True, "pid": who.pid if who else None}
+    _kill(target, broker, engine)
+    return {"was_running": True, "pid": broker.pid or None}
 
 
-def owner(target: Target) -> ProcId | None:
-    """Who wrote his name into the owner lock, alive or not."""
-    from ..client.find import owner_note
+class Holder:
+    """Who held a lock file when this was made. An agent may start the next broker before we look again: that one is
+    somebody else, and what we stopped is gone all the same.
+
+    Attributes: path; who: as its body says, None if it says nothing of use.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.who = _who(path)
+
+    @property
+    def pid(self) -> int:
+        """Of the holder, 0 if not known."""
+        return self.who.pid if self.who is not None else 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether that very process lives, in our pid namespace."""
+        from ..runtime.procid import ALIVE, state
+
+        return self.who is not None and state(self.who) == ALIVE
+
+    @property
+    def there(self) -> bool:
+        """Whether it lives, or, where its pid means nothing to us, still holds its lock."""
+        from ..runtime.lock import is_held
+        from ..runtime.procid import DEAD, ZOMBIE, state
+
+        if self.alive:
+            return True
+        if self.who is not None and (state(self.who) in (DEAD, ZOMBIE) or _who(self.path) != self.who):
+            return False
+        return bool(is_held(self.path))
+
+
+def _who(path: str) -> ProcId | None:
+    """Who wrote his name into a lock file."""
+    from ..runtime.lock import read_body
     from ..runtime.procid import ProcId
 
-    note = owner_note(target.files)
     try:
+        note = json.loads(read_body(path) or b"{}")
         return ProcId(int(note["pid"]), str(note["start"]), str(note["boot"]), str(note["pidns"]))
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def _gone(target: Target, who: ProcId | None, deadline: Deadline) -> bool:
-    """Wait until the process is gone and both locks are free; neither sends an event, so this looks again and again."""
-    from ..runtime.lock import is_held
-    from ..runtime.procid import ALIVE, state
+def _drain_s(target: Target) -> float:
+    """How long the running broker lets calls finish: it knows, whatever broker.toml says by now."""
+    from ..client.control import contact
+    from ..runtime.clock import Deadline
 
+    said = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, ANSWER_S))
+    setting = (said.answer or {}).get("settings", {}).get("drain_s", {})
+    value = setting.get("value")
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _gone(target: Target, holders: list[Holder], seconds: float) -> bool:
+    """Wait until all of them are gone; neither death nor lock sends an event, so this looks again and again."""
+    from ..runtime.clock import Deadline
+
+    deadline = Deadline.after(target.clock, seconds)
     pause = _FIRST_PAUSE
-    while True:
-        alive = who is not None and state(who) == ALIVE
-        if not alive and not is_held(target.files.owner_lock) and not is_held(target.files.engine_lock):
-            return True
+    while any(holder.there for holder in holders):
         if deadline.expired:
             return False
         target.clock.sleep(min(pause, deadline.remaining()))
         pause = min(pause * 2, _LONGEST_PAUSE)
+    return True
 
 
-def _kill(target: Target, who: ProcId | None) -> None:
-    """SIGTERM, then SIGKILL, to the very process that holds the lock and to no other; then its engine."""
-    from ..runtime.clock import Deadline
-    from ..runtime.procid import ALIVE, state
-
-    if who is None or state(who) != ALIVE:
+def _kill(target: Target, broker: Holder, engine: Holder) -> None:
+    """SIGTERM, then SIGKILL, to the very process that holds the lock and to no other; its engine ends by itself."""
+    if not broker.alive:
         raise StopFailed(
-            f"somebody holds {target.files.owner_lock}, but left no name that still means a process here.",
-            mend=f"see `mempalace-broker doctor`, or `lsof {target.files.owner_lock}`",
+            f"somebody holds {broker.path}, but left no name that still means a process here.",
+            mend=f"see `mempalace-broker doctor`, or `lsof {broker.path}`",
         )
     for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
         try:
-            os.kill(who.pid, number)
+            os.kill(broker.pid, number)
         except ProcessLookupError:
             pass
         except PermissionError as exc:
-            raise StopFailed(f"not allowed to end {_named(who.pid)}.", mend=f"sudo kill -9 {who.pid}") from exc
-        if _gone(target, who, Deadline.after(target.clock, seconds)):
+            raise StopFailed(f"not allowed to end {_named(broker.pid)}.", mend=f"sudo kill -9 {broker.pid}") from exc
+        if _gone(target, [broker, engine], seconds):
             return
-    if state(who) == ALIVE:
+    if broker.alive:
         raise StopFailed(
-            f"{_named(who.pid)} does not die of SIGKILL: it hangs in the kernel, on a disk or a mount.",
-            mend=f"see what it waits for (`cat /proc/{who.pid}/stack`); a reboot ends it for certain",
+            f"{_named(broker.pid)} does not die of SIGKILL: it hangs in the kernel, on a disk or a mount.",
+            mend=f"see what it waits for (`cat /proc/{broker.pid}/stack`); a reboot ends it for certain",
         )
     raise StopFailed(
-        f"the broker is dead, but {target.files.engine_lock} is still held by its engine, which finishes its work.",
-        mend="wait, or see `mempalace-broker doctor` for its pid",
+        f"the broker is dead, but its engine ({_named(engine.pid)}) still has the palace and finishes its work.",
+        mend="wait, or see `mempalace-broker doctor`",
     )
 
 

@@ -77,10 +77,10 @@ def read_last_exit(target: Target) -> dict[str, Any] | None:
 
 def _owner(target: Target) -> dict[str, Any] | None:
     from ..client.control import pid_command
-    from .leave import owner
+    from .leave import Holder
 
-    who = owner(target)
-    return {"pid": who.pid, "command": pid_command(who.pid)} if who is not None else None
+    pid = Holder(target.files.owner_lock).pid
+    return {"pid": pid, "command": pid_command(pid)} if pid else None
 
 
 def show(target: Target, found: dict[str, Any]) -> None:

@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import UsageError
 from ..runtime.clock import Clock
 from ..runtime.paths import StateFiles, home_of, resolve_palace, state_files
-from ..runtime.recordfile import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ..config import Settings
     from ..core.handshake import Identity
 
 F = TypeVar("F", bound="Callable[..., Any]")
-_TOML_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -32,21 +28,6 @@ class Target:
     files: StateFiles
     env: Mapping[str, str]
     clock: Clock
-
-    def settings(self) -> Settings:
-        """The settings a broker started here and now would have.
-
-        Raises:
-            UsageError: broker.toml or a variable makes no sense.
-        """
-        from ..config import load_settings
-
-        try:
-            data = read_bytes(self.files.toml, _TOML_LIMIT)
-        except OSError as exc:
-            raise UsageError(f"cannot read {self.files.toml}: {exc}.", mend=f"make {self.files.toml} readable") from exc
-        text = data.decode("utf-8", "replace") if data is not None else None
-        return load_settings(text, self.env, toml_path=self.files.toml)
 
 
 def find_target(palace: str | None, backend: str | None = None, collection: str | None = None) -> Target:

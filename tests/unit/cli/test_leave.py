@@ -16,10 +16,10 @@ import pytest
 from mempalace_broker.cli import leave
 from mempalace_broker.cli.target import Target
 from mempalace_broker.errors import EXIT_HELD, StopFailed
-from mempalace_broker.runtime.clock import Clock, Deadline
+from mempalace_broker.runtime.clock import Clock
 from mempalace_broker.runtime.lock import FileLock
 from mempalace_broker.runtime.paths import resolve_palace, state_files
-from mempalace_broker.runtime.procid import ProcId, procid_of
+from mempalace_broker.runtime.procid import procid_of
 
 HOLDER = """
 import sys
@@ -122,19 +122,47 @@ def test_who_may_not_kill_says_so(
     assert f"sudo kill -9 {holder.pid}" in caught.value.mend
 
 
-def test_an_engine_that_outlives_its_broker_is_named(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_outlives_its_broker_is_named(
+    target: Target, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(leave, "TERM_S", 0.05)
-    monkeypatch.setattr(leave, "KILL_S", 0.05)
+    monkeypatch.setattr(leave, "KILL_S", 0.5)
     engine = FileLock(target.files.engine_lock)
     assert engine.try_acquire()
-    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as child:
-        who = procid_of(child.pid)
-        with pytest.raises(StopFailed, match="still held by its engine"):
-            leave._kill(target, who)
+    me = procid_of(os.getpid())
+    engine.write_body(json.dumps({"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns}).encode())
+    with pytest.raises(StopFailed, match=rf"its engine \(pid {os.getpid()}, .*still has the palace"):
+        leave.stop(target, now=True, why="test")
+    assert holder.wait(5)
     engine.release()
 
 
+def test_the_next_broker_is_not_the_one_that_was_stopped(target: Target) -> None:
+    """A dead owner is gone although somebody else holds the lock by now."""
+    child = subprocess.run([sys.executable, "-c", HOLDER, target.files.owner_lock, ""], input="", text=True, check=True)
+    assert child.returncode == 0
+    before = leave.Holder(target.files.owner_lock)
+    lock = FileLock(target.files.owner_lock)
+    assert lock.try_acquire()
+    assert not before.there
+    me = procid_of(os.getpid())
+    lock.write_body(json.dumps({"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns}).encode())
+    after = leave.Holder(target.files.owner_lock)
+    assert after.there
+    lock.release()
+
+
+def test_where_pids_mean_nothing_the_lock_decides(target: Target) -> None:
+    lock = FileLock(target.files.owner_lock)
+    assert lock.try_acquire()
+    lock.write_body(json.dumps({"pid": 7, "start": "1", "boot": "another", "pidns": "x"}).encode())
+    holder = leave.Holder(target.files.owner_lock)
+    assert holder.there
+    assert not holder.alive
+    lock.release()
+    assert not holder.there
+
+
 def test_nobody_is_nobody(target: Target) -> None:
-    assert leave.owner(target) is None
+    assert leave.Holder(target.files.owner_lock).who is None
     assert leave.stop(target, now=True, why="test") == {"was_running": False, "pid": None}
-    assert leave._gone(target, ProcId(2**22 + 77, "1", "", ""), Deadline.after(target.clock, 1.0))
