@@ -113,6 +113,20 @@ def test_a_session_lives_through_restart(newest: World) -> None:
 
 
 @pytest.mark.engine
+def test_stop_ends_although_sessions_start_the_next_one_at_once(newest: World) -> None:
+    shims = [newest.shim() for _ in range(3)]
+    for shim in shims:
+        shim.initialize()
+        shim.call_tool("kg_stats")
+    first = newest.broker().pid
+    assert document(newest.cli("stop", "--json", timeout=20)) == {"was_running": True, "pid": first}
+    assert not proctools.is_running(first)
+    for shim in shims:
+        shim.call_tool("kg_stats")
+    assert newest.broker().pid != first
+
+
+@pytest.mark.engine
 def test_restart_without_a_broker_starts_one(newest: World) -> None:
     assert document(newest.cli("restart"))["started"] is True
 
