@@ -96,7 +96,7 @@ def test_an_old_end_in_the_journal_outlives_a_new_start(monkeypatch: pytest.Monk
         return real(b"\n".join(lines))
 
     monkeypatch.setattr(journal, "parse", parse)
-    caught("said not executed, but it was", Faults(upgrade=1.0, engine_crash=0.4))
+    caught("said not executed, but it was", Faults(upgrades=8, engine_crash=0.3))
 
 
 def test_relay_says_not_executed_of_what_it_had_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,10 @@ QUIET_S = 12.0  # after the last answer: what still runs, runs out
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Probabilities. Per call: engine_crash, engine_hang, slow, garble. Per start: start_*. Per world: the rest."""
+    """Probabilities: of a call (engine_crash, engine_hang, slow, garble), of a start (start_*, unstartable, no_broker).
+
+    Counts, at most so many in one world: the rest.
+    """
 
     engine_crash: float = 0.0
     engine_hang: float = 0.0
@@ -38,7 +41,7 @@ class Faults:
     start_fail: float = 0.0
     unstartable: float = 0.0
     no_broker: float = 0.0
-    upgrade: float = 0.0
+    upgrades: int = 0
     broker_kills: int = 0
     engine_kills: int = 0
     freezes: int = 0
@@ -63,10 +66,10 @@ PROFILES: dict[str, Faults] = {
     "kills": Faults(broker_kills=3, engine_kills=2, slow=0.3, slow_s=1.0),
     "leaving": Faults(drains=3, idle=True, slow=0.3, slow_s=1.5, cuts=1),
     "frozen": Faults(freezes=4, jumps=1, slow=0.2),
-    "upgrade": Faults(upgrade=1.0, engine_crash=0.1, broker_kills=1),
+    "upgrade": Faults(upgrades=3, engine_crash=0.2, broker_kills=1),
     "all": Faults(
         engine_crash=0.08, engine_hang=0.02, slow=0.2, slow_s=2.0, garble=0.02, start_crash=0.1, start_hang=0.05,
-        unstartable=0.05, no_broker=0.05, upgrade=0.3, broker_kills=2, engine_kills=1, freezes=2, cuts=3, drains=1,
+        unstartable=0.05, no_broker=0.05, upgrades=1, broker_kills=2, engine_kills=1, freezes=2, cuts=3, drains=1,
         agent_kills=1, jumps=1, idle=True,
     ),
 }  # fmt: skip
@@ -190,7 +193,7 @@ class World:
             (faults.drains, self._drain),
             (faults.agent_kills, self._kill_agent),
             (faults.jumps, self._jump),
-            (int(rng.random() < faults.upgrade), self._upgrade),
+            (faults.upgrades, self._upgrade),
         ):
             for _ in range(rng.randint(0, count)):
                 self.loop.after(rng.random() * span, step)
