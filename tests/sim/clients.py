@@ -56,6 +56,14 @@ class Agent(Actor):
         self.relay.agent_data(line, self.loop.now)
         self._turn()
 
+    def eof(self) -> None:
+        """The agent closes its end, and still wants its answers."""
+        self.deliver(self._eof)
+
+    def _eof(self) -> None:
+        self.relay.agent_eof(self.loop.now)
+        self._turn()
+
     def kill(self) -> None:
         """kill -9 of the shim."""
         self.alive = False
@@ -106,15 +114,18 @@ class Agent(Actor):
 
     def _turn(self) -> None:
         relay = self.relay
-        while self.alive:
-            self._write()
-            if relay.link.broken and self._wire is not None:
-                self._lost(self._wire, relay.link.broken)
-                return
-            if not self._dialling and self._wire is None and relay.wants_connection(self.loop.now):
-                self._dialling = True
-                self.after(0.002, self._dial)
-            break
+        self._write()
+        if relay.link.broken and self._wire is not None:
+            self._lost(self._wire, relay.link.broken)
+            return
+        if relay.finished(self.loop.now):
+            self.alive = False
+            if self._wire is not None:
+                self._wire.close(self)
+            return
+        if not self._dialling and self._wire is None and relay.wants_connection(self.loop.now):
+            self._dialling = True
+            self.after(0.002, self._dial)
         at = relay.next_deadline(self.loop.now)
         if at < self._timer_at:
             self._timer_at = at

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mempalace_broker.core import journal
 from mempalace_broker.core.desk import STALE_LIBRARY
 from mempalace_broker.core.enginewire import Frame, FrameDecoder
+from mempalace_broker.core.scheduler import MINE
 
 from .clockwork import Actor
 from .palace import LIST, response
@@ -31,6 +32,7 @@ class Job:
         self.tool: str = request["params"]["name"]
         self.token: str = request["params"].get("arguments", {}).get("token", "")
         self.body = b""
+        self.waited = False
 
 
 class Engine(Actor):
@@ -63,7 +65,7 @@ class Engine(Actor):
             self.after(0.1, lambda: self._tell(Frame("fail", tag="75", payload=json.dumps(fault).encode())))
             self.after(0.15, lambda: self.die("exit status 75"))
             return
-        hello = {"version": "3.11.0", "tools": LIST}
+        hello = {"version": "3.11.0", "tools": LIST, "mine_yields": self.world.yields}
         self.after(0.05 + rng.random() * 0.2, lambda: self._tell(Frame("hello", payload=json.dumps(hello).encode())))
         self.after(0.3 + rng.random() * 0.3, self._opened)
 
@@ -98,12 +100,22 @@ class Engine(Actor):
 
     def _take(self, job: Job) -> None:
         self._inside[job.lane] += 1
-        self.world.history.inside(job.lane, self._inside, job.tool, self.world.loop.now)
+        self.world.history.inside(self._inside, job.tool, self.world.loop.now, 1 + self.world.yields)
         if job.lane == "wait":
             self.after(self.world.rng.random() * 1.5, lambda: self._finish(job))
             return
+        job.waited = job.lane in self._busy
         self._lines[job.lane].append(job)
         self._next()
+        busy = self._busy.get("palace")
+        if self.world.yields and job.waited and busy is not None and busy.tool == MINE:
+            self.after(self.world.rng.random() * 0.5, lambda: self._between_files(busy, job))
+
+    def _between_files(self, mine: Job, job: Job) -> None:
+        """A mine that is under way lets a call in that waits."""
+        if self._busy.get("palace") is mine and job in self._lines["palace"] and not self._leaving:
+            self._lines["palace"].remove(job)
+            self._start(job)
 
     def _next(self) -> None:
         if self._leaving and not self._busy:
@@ -124,13 +136,15 @@ class Engine(Actor):
 
     def _start(self, job: Job) -> None:
         rng, faults = self.world.rng, self.world.faults
+        if job.waited:
+            self._tell(Frame("begun", job.frame.n))
         if self._crashes("before S"):
             return
         if job.frame.tag != "-" and not faults.forget_s:
             self.world.disk.journal += journal.started(job.frame.tag)
         if self._crashes("after S"):
             return
-        if rng.random() < faults.engine_hang and job.tool != "mempalace_mine":
+        if rng.random() < faults.engine_hang and job.tool != MINE:
             return
         if rng.random() < faults.garble:
             self._garble()
@@ -175,7 +189,8 @@ class Engine(Actor):
             return
         self._inside[job.lane] -= 1
         self._tell(frame)
-        self._busy.pop(job.lane, None)
+        if self._busy.get(job.lane) is job:  # not a call between two files of a mine
+            del self._busy[job.lane]
         self._next()
 
     def _finish(self, job: Job) -> None:

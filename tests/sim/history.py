@@ -17,6 +17,7 @@ from typing import Any
 
 from mempalace_broker import errors
 from mempalace_broker.core.desk import STALE_LIBRARY
+from mempalace_broker.core.scheduler import MINE
 
 from .palace import ADD, APPEND, DELETE, READ, TOOLS, Disk, rule
 
@@ -126,10 +127,10 @@ class History:
         if asked is not None and asked.tool == tool:
             asked.ran.append(now)
 
-    def inside(self, lane: str, counts: dict[str, int], tool: str, now: float) -> None:
-        """A call reached the engine; `counts` say how many are in it, by lane."""
-        if counts["palace"] > 1 or counts["free"] > 4:
-            self.broken.append(f"lane {lane} too full at {now}: {counts}")
+    def inside(self, counts: dict[str, int], tool: str, now: float, palace: int) -> None:
+        """A call reached the engine; `counts` say how many are in it, by lane; `palace`: how many may be."""
+        if counts["palace"] > palace or counts["free"] > 4:
+            self.broken.append(f"too full at {now}: {counts}")
         if not rule(tool).known and counts["free"]:
             self.broken.append(f"an exclusive call beside others at {now}: {counts}")
 
@@ -155,7 +156,7 @@ class History:
             out.append(f"answered {count} times: {asked}")
         if not count and not asked.cancelled and asked.who not in self.gone:
             out.append(f"never answered: {asked}")
-        if count and asked.tool != "mempalace_mine":
+        if count and asked.tool != MINE:
             took = asked.answers[0][0] - asked.when
             if took > longest + self.slack.get(asked.who, 0.0):
                 out.append(f"answered after {took:.1f} s: {asked}")
@@ -198,6 +199,9 @@ class History:
             lane = (asked.who, rule(asked.tool).lane)
             if lane in last and asked.ran[0] < last[lane][0]:
                 out.append(f"ran too early: {asked}, before {last[lane][1]}")
-            if lane not in last or asked.ran[-1] > last[lane][0]:
-                last[lane] = (asked.ran[-1], asked)
+            end = (
+                asked.ran[0] if asked.tool == MINE else asked.ran[-1]
+            )  # a mine lets others in, and runs again after them
+            if lane not in last or end > last[lane][0]:
+                last[lane] = (end, asked)
         return out

@@ -94,6 +94,7 @@ class World:
         self.idle_s = 2.0 if faults.idle else 0.0
         self.broker: Broker | None = None
         self.upgraded = 0
+        self.yields = self.rng.random() < 0.5  # whether this mempalace lets calls in between two files of a mine
         self._owner: Engine | None = None
         self.brokers = self.engines = self._ids = 0
         self.agents = [Agent(self, f"agent{n}", f"s{seed % 1000}n{n}") for n in range(self.rng.randint(1, 4))]
@@ -148,6 +149,8 @@ class World:
             for _ in range(rng.randint(1, 10)):
                 when += rng.random() * (0.01 if rng.random() < 0.6 else 3.0)
                 self._call(when, agent)
+            if rng.random() < 0.2:
+                self._at(when + 0.001, agent.eof)
         for bare in self.bare:
             when = 1.0 + rng.random() * 3
             for _ in range(rng.randint(1, 5)):
