@@ -387,7 +387,7 @@ def provide_model(home: Path) -> None:
 # -- tune-ups --------------------------------------------------------------------------------------------
 
 NEEDED = {
-    "3.4.0": {"delete-fix", "pin-once", "own-writes", "capacity-cache", "own-length"},
+    "3.4.0": {"delete-fix", "pin-once", "own-writes", "capacity-cache", "overview-cache", "own-length"},
     "newest": {"pin-once", "own-length"},
 }
 

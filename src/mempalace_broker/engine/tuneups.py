@@ -217,6 +217,40 @@ def _apply_capacity_cache(mempalace: Mempalace) -> Undo:
     return replace(probe, (chroma, "hnsw_capacity_status"), (server, "hnsw_capacity_status"))
 
 
+# -- 3.4.0: status, which agents are told to call first, reads the metadata of every drawer ------------
+
+_MOST_ROWS = 50_000
+
+
+def _apply_overview_cache(mempalace: Mempalace) -> Undo:
+    server = mempalace.server
+    fits(not hasattr(server, "_invalidate_overview_caches"), "not needed: this version keeps an overview itself")
+    stock: Any = getattr(server, "_get_cached_metadata", None)
+    fits(parameters(stock) == ["col", "where"], "_get_cached_metadata is not what it was")
+    fits(hasattr(server, "_metadata_cache"), "the server has no _metadata_cache")
+    known: dict[tuple[str, str], tuple[Any, list[Any]]] = {}
+
+    def metadata(col: Any, where: Any = None) -> Any:
+        """Answer from memory while the database is unchanged."""
+        if where is not None:
+            return stock(col, where)
+        palace = str(server._config.palace_path)
+        key = (palace, str(server._config.collection_name))
+        paths = [os.path.join(palace, "chroma.sqlite3"), os.path.join(palace, "chroma.sqlite3-wal")]
+        before = _stamp(paths)
+        if key in known and known[key][0] == before:
+            return known[key][1]
+        server._metadata_cache = None  # upstream's is good for five seconds, changed or not
+        rows = stock(col)
+        known.clear()
+        settled = before[0] is not None and _stamp(paths) == before and _is_settled(before, time.time_ns())
+        if settled and len(rows) <= _MOST_ROWS:
+            known[key] = (before, rows)
+        return rows
+
+    return replace(metadata, (server, "_get_cached_metadata"))
+
+
 DELETE_FIX = "delete-fix"
 
 BEFORE_OPENING = (
@@ -243,5 +277,11 @@ BEFORE_OPENING = (
         "the index capacity is read again only after its files changed",
         "upstream reads the whole index file on every search",
         _apply_capacity_cache,
+    ),
+    TuneUp(
+        "overview-cache",
+        "the drawers' wings and rooms are read again only after the database changed",
+        "upstream reads the metadata of every drawer on every status",
+        _apply_overview_cache,
     ),
 )

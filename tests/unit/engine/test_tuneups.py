@@ -286,3 +286,47 @@ def test_a_version_with_its_own_cache_keeps_it(tmp_path: Path) -> None:
     chroma = SimpleNamespace(_capacity_cache={}, hnsw_capacity_status=None)
     with pytest.raises(DoesNotFit, match="itself"):
         apply("capacity-cache", Cardboard(tmp_path, backends__chroma=chroma))
+
+
+# -- overview-cache --------------------------------------------------------------------------------------
+
+
+def overview(palace: Path, rows: list[Any]) -> tuple[SimpleNamespace, list[int]]:
+    calls: list[int] = []
+
+    def get(col: Any, where: Any = None) -> list[Any]:
+        calls.append(1)
+        return list(rows)
+
+    config = SimpleNamespace(palace_path=str(palace), collection_name="drawers")
+    server = SimpleNamespace(_get_cached_metadata=get, _metadata_cache=["old"], _config=config)
+    apply("overview-cache", Cardboard(palace, server))
+    return server, calls
+
+
+def test_the_overview_is_read_again_only_after_a_change(tmp_path: Path) -> None:
+    rows: list[Any] = [{"wing": "a"}]
+    server, calls = overview(tmp_path, rows)
+    for n, name in enumerate(["chroma.sqlite3", "chroma.sqlite3", "chroma.sqlite3-wal"], start=1):
+        touch(tmp_path / name, ago_s=60 - n)
+        rows.append({"wing": name})
+        assert [server._get_cached_metadata("col") for _ in range(3)] == [rows] * 3
+        assert len(calls) == n
+    server._get_cached_metadata("col", {"wing": "a"})
+    assert len(calls) == 4
+    assert server._metadata_cache is None
+
+
+def test_an_overview_of_a_database_in_flux_is_not_kept(tmp_path: Path) -> None:
+    server, calls = overview(tmp_path, [])
+    for _ in range(2):
+        server._get_cached_metadata("col")  # no database yet
+    touch(tmp_path / "chroma.sqlite3", ago_s=-5)
+    for _ in range(2):
+        server._get_cached_metadata("col")
+    assert len(calls) == 4
+
+
+def test_a_version_with_its_own_overview_keeps_it(tmp_path: Path) -> None:
+    with pytest.raises(DoesNotFit, match="itself"):
+        apply("overview-cache", Cardboard(tmp_path, SimpleNamespace(_invalidate_overview_caches=None)))
