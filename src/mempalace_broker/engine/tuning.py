@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .absent import keep_absent
 from .durability import INDEX_GUARD, STORE_SELDOM
 from .embedding import OWN_LENGTH
 from .tuneups import BEFORE_OPENING, DELETE_FIX, DoesNotFit, TuneUp, deletes_destroy_index
@@ -36,6 +37,7 @@ def tune(mempalace: Mempalace, *, wanted: bool) -> list[dict[str, Any]]:
     report = [_apply(mempalace, one, wanted=wanted) for one in ALL]
     if not mempalace.is_chroma():
         return report
+    keep_absent(mempalace)
     if deletes_destroy_index(mempalace):
         why = next(str(entry["why"]) for entry in report if entry["name"] == DELETE_FIX)
         mempalace.refusals.append(_refuse_deletes(mempalace.version, why))
