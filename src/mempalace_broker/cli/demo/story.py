@@ -141,6 +141,9 @@ class Story:
         with self.show.progress(count, lambda: len(self.shared.stored)):
             in_parallel(jobs, FILING_S)
         shared = self.shared
+        if shared.killed_at and not shared.first_ack_after_kill:  # a short text: all was filed by then
+            writers[0].call("list_drawers", wing=WING, limit=1)
+            shared.first_ack_after_kill = time.monotonic()
         self.facts["filing_s"] = round(time.monotonic() - begun, 3)
         self.check("every piece filed", not shared.failures and len(shared.stored) == count, self._filed(count))
         pause = shared.first_ack_after_kill - shared.killed_at
@@ -148,7 +151,7 @@ class Story:
         self.check(
             "the engine's death was a pause",
             bool(shared.killed_at and shared.first_ack_after_kill),
-            f"next drawer stored {pause:.2f} s after the kill{again}"
+            f"next answer {pause:.2f} s after the kill{again}"
             if shared.killed_at
             else "the engine was not killed in time",
         )
