@@ -168,7 +168,7 @@ class Scheduler:
         self.running: dict[int, Call] = {}
         self._in_lane = dict.fromkeys(LANES, 0)
         self._turns = 0
-        self._waiting_since: deque[Call] = deque()
+        self._waiting_since: deque[tuple[float, Call]] = deque()
         self._run_heap: list[tuple[float, int]] = []
 
     def submit(self, call: Call) -> None:
@@ -176,7 +176,7 @@ class Scheduler:
         call.since = call.arrived
         self.queues[call.rule.lane].push(call)
         if self.limits.wait_s:
-            self._waiting_since.append(call)
+            self._waiting_since.append((call.since, call))
 
     def dispatch(self, now: float) -> list[Call]:
         """The calls that go to the engine now, in this order; they count as running from here on."""
@@ -277,7 +277,7 @@ class Scheduler:
             call.state = QUEUED
             call.since = now
             if self.limits.wait_s:
-                self._waiting_since.append(call)
+                self._waiting_since.append((call.since, call))
         for lane in LANES:
             self.queues[lane].push_front(call for call in calls if call.rule.lane == lane)
 
@@ -288,33 +288,38 @@ class Scheduler:
     def expire(self, now: float) -> Expired:
         """Withdraw what waited too long; name what runs too long (each call at most once)."""
         out = Expired()
-        while self._waiting_since:
-            call = self._waiting_since[0]
-            if call.state == QUEUED and now < call.since + self.limits.wait_s:
-                break
-            self._waiting_since.popleft()
-            if self.withdraw(call):
-                out.waited.append(call)
+        while (head := self._longest_waiting()) is not None and now >= head.since + self.limits.wait_s:
+            self.withdraw(head)
+            out.waited.append(head)
         while self._run_heap and self._run_heap[0][0] <= now:
             _, n = heapq.heappop(self._run_heap)
             late = self.running.get(n)
             if late is None:
                 continue
             if not late.begun:
-                out.behind.append(late)
+                if now >= late.since + self.limits.wait_s:  # else the entry is of its run in an engine that died
+                    out.behind.append(late)
             elif late.run_limit and now >= late.started + late.run_limit:
                 out.ran.append(late)
         return out
 
+    def _longest_waiting(self) -> Call | None:
+        entries = self._waiting_since
+        while entries:
+            since, call = entries[0]
+            if call.state == QUEUED and call.since == since:  # else it ran meanwhile, and may wait again further behind
+                return call
+            entries.popleft()
+        return None
+
     def next_deadline(self) -> float | None:
         """When `expire` has something to do next, or None."""
-        while self._waiting_since and self._waiting_since[0].state != QUEUED:
-            self._waiting_since.popleft()
         while self._run_heap and self._run_heap[0][1] not in self.running:
             heapq.heappop(self._run_heap)
         times = []
-        if self._waiting_since:
-            times.append(self._waiting_since[0].since + self.limits.wait_s)
+        head = self._longest_waiting()
+        if head is not None:
+            times.append(head.since + self.limits.wait_s)
         if self._run_heap:
             times.append(self._run_heap[0][0])
         return min(times, default=None)

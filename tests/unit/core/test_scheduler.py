@@ -332,6 +332,7 @@ class Scheduling(RuleBasedStateMachine):
             assert self.now >= call.started + call.run_limit
         for call in expired.behind:
             assert not call.begun
+            assert self.now >= call.since + LIMITS.wait_s
 
     @rule()
     def engine_begins_a_call(self) -> None:
