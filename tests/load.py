@@ -19,7 +19,13 @@ from typing import Any, Self
 from mempalace_broker import errors
 from tests.harness import RpcError, RpcProcess, World, eventually
 
-NOT_EXECUTED = {errors.NOT_EXECUTED, errors.WAIT_TIMEOUT, errors.ENGINE_DOWN, errors.OVERLOADED}
+NOT_EXECUTED = {
+    errors.NOT_EXECUTED,
+    errors.WAIT_TIMEOUT,
+    errors.RUN_TIMEOUT,
+    errors.ENGINE_DOWN,
+    errors.OVERLOADED,
+}
 DIARY_PAGE = 40  # entries of one diary: mempalace reads back 100 at most
 PATIENCE_S = 60.0
 
@@ -53,12 +59,11 @@ class Session(threading.Thread):
         self.done += 1
         token = f"tok{self.number}x{self.done}e"
         kind = self.done % 4
-        if kind == 0:
-            self.shim.call_tool("search", PATIENCE_S, query=f"note about {token}")
-            return
         agent = f"agent{self.number}p{self.done // DIARY_PAGE}"
         try:
-            if kind == 1:
+            if kind == 0:
+                self.shim.call_tool("search", PATIENCE_S, query=f"note about {token}")
+            elif kind == 1:
                 text = f"note about {token} and the one writer"
                 told = self.shim.call_tool("add_drawer", PATIENCE_S, wing=f"w{self.number}", room="r", content=text)
                 assert told["success"] is True, told

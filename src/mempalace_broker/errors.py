@@ -66,12 +66,14 @@ class BrokerError(Exception):
 class UsageError(BrokerError):
     """A flag, setting or settings file that makes no sense."""
 
+    code = NOT_EXECUTED
     exit_code = EXIT_CONFIG
 
 
 class PalaceError(BrokerError):
     """The palace can't be resolved or used."""
 
+    code = NOT_EXECUTED
     exit_code = EXIT_CONFIG
 
 
@@ -92,6 +94,7 @@ class EngineFault(BrokerError):
 class StateRootError(BrokerError):
     """Locks, record or socket can't be placed where they belong."""
 
+    code = NOT_EXECUTED
     exit_code = EXIT_STATE_ROOT
 
 

@@ -76,7 +76,7 @@ def test_restarts_and_stops_under_load(world: World) -> None:
 
 @newest
 def test_stopped_broker_loses_nothing_and_nobody_replaces_it(world: World) -> None:
-    world.env["MEMPALACE_MCP_TIMEOUT_MS"] = "1500"
+    world.env["MEMPALACE_MCP_TIMEOUT_MS"] = "4000"
     with under_load(world) as load:
         broker = world.broker()
         broker.stop()
@@ -94,7 +94,7 @@ def test_stopped_broker_loses_nothing_and_nobody_replaces_it(world: World) -> No
 
 @newest
 def test_stopped_engine_is_replaced_when_a_call_runs_too_long(world: World) -> None:
-    world.env["MEMPALACE_MCP_TIMEOUT_MS"] = "1500"
+    world.env["MEMPALACE_MCP_TIMEOUT_MS"] = "4000"
     with under_load(world):
         engine = world.broker().engine_pid()
         os.kill(engine, signal.SIGSTOP)
@@ -113,7 +113,7 @@ def test_stopped_shim_does_not_disturb_the_others(world: World) -> None:
 @newest
 @pytest.mark.parametrize("fault", ["segv", "exit", "garbage", "hang"])
 def test_an_engine_that_fails_on_a_call(world: World, fault: str) -> None:
-    world.env["MEMPALACE_MCP_TIMEOUT_MS"] = "3000"
+    world.env["MEMPALACE_MCP_TIMEOUT_MS"] = "5000"
     FaultyEngine(world)
     with under_load(world):
         victim = world.shim()
@@ -232,6 +232,14 @@ def test_the_name_of_the_socket_is_removed_under_a_live_broker(world: World) -> 
         assert world.brokers() == [broker.pid]
 
 
+def send_until_full(sock: socket.socket, data: bytes) -> None:
+    try:
+        while True:
+            sock.send(data)
+    except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        return
+
+
 @newest
 def test_a_client_that_does_not_read_is_dropped_and_harms_nobody(world: World) -> None:
     world.env["MEMPALACE_BROKER_CLIENT_STALL_S"] = "1"
@@ -240,10 +248,7 @@ def test_a_client_that_does_not_read_is_dropped_and_harms_nobody(world: World) -
         with socket.socket(socket.AF_UNIX) as deaf:
             deaf.connect(address)
             deaf.setblocking(False)
-            line = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}\n'
-            with pytest.raises((BlockingIOError, BrokenPipeError, ConnectionResetError)):
-                while True:
-                    deaf.send(line * 500)
+            send_until_full(deaf, b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}\n' * 500)
             eventually(lambda: "accepted no byte" in world.log(), 20, "the deaf client to be dropped")
 
 

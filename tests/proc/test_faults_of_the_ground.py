@@ -1,0 +1,134 @@
+"""The ground under the broker fails: a full disk, a read-only state root, and endings at the worst moment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker import errors
+from tests.harness import RpcError, World, eventually
+from tests.proctools import is_running
+
+pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], indirect=True)]
+LONG = os.environ.get("MPB_LONG") == "1"
+
+
+def _mount(*args: str) -> None:
+    done = subprocess.run(["mount", *args], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
+
+
+@contextmanager
+def small_disk(world: World, size: str) -> Iterator[None]:
+    """The state root on a file system of its own."""
+    config = (world.state_root / "config.json").read_bytes()
+    _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(world.state_root))
+    try:
+        (world.state_root / "config.json").write_bytes(config)
+        yield
+        for process in world.processes:
+            process.release()
+        if world.brokers():
+            world.broker().admin("broker/stop", {"mode": "now"})
+        eventually(lambda: not world.pids(), 20, "the end of broker and engine")
+    finally:
+        eventually(
+            lambda: subprocess.run(["umount", str(world.state_root)], capture_output=True, check=False).returncode == 0,
+            20,
+            "the disk to be free",
+        )
+
+
+def fill(ballast: Path) -> None:
+    """Write until nothing more fits."""
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    assert shutil.disk_usage(ballast.parent).free < 4096
+
+
+def test_a_full_disk_loses_nothing_and_mends_itself(world: World) -> None:
+    with small_disk(world, "24m"):
+        shim = world.shim()
+        shim.initialize()
+        kept = shim.call_tool("add_drawer", wing="w", room="r", content="stored before the disk was full")
+        ballast = world.state_root / "ballast"
+        fill(ballast)
+        refused = 0
+        for number in range(5):
+            try:
+                told = shim.call_tool(
+                    "add_drawer", 60, wing="w", room="r", content=f"no room for number {number} " * 400
+                )
+                refused += told.get("success") is not True
+            except RpcError:
+                refused += 1
+        assert refused == 5
+        assert world.broker().status()["broker"]["state"] == "serving"
+        ballast.unlink()
+        again = shim.call_tool("add_drawer", 60, wing="w", room="r", content="stored after the disk had room again")
+        assert again["success"] is True
+        for drawer in (kept, again):
+            assert "stored" in str(shim.call_tool("get_drawer", drawer_id=drawer["drawer_id"]))
+        found = shim.call_tool("search", query="disk had room again", limit=2)["results"]
+        assert "after the disk" in str(found)
+
+
+def test_a_read_only_state_root_is_said_and_the_shim_lives_on(world: World) -> None:
+    with small_disk(world, "24m"):
+        _mount("-o", "remount,ro", str(world.state_root))
+        shim = world.shim()
+        assert shim.initialize(10)["serverInfo"]["name"] == "mempalace"
+        with pytest.raises(RpcError) as error:
+            shim.call_tool("status", 70)
+        assert error.value.code == errors.NOT_EXECUTED
+        assert str(world.state_root) in str(error.value)
+        assert "Read-only" in str(error.value)
+        _mount("-o", "remount,rw", str(world.state_root))
+        assert shim.call_tool("add_drawer", 60, wing="w", room="r", content="now it works")["success"] is True
+
+
+def test_stop_and_start_in_a_tight_loop(world: World) -> None:
+    shim = world.shim()
+    shim.initialize()
+    seen = set()
+    with world.watch_owners(0.01) as watch:
+        for _ in range(200 if LONG else 12):
+            done = world.cli("ensure")
+            assert done.returncode == 0, done.stderr
+            broker = world.broker()
+            seen.add(broker.pid)
+            broker.admin("broker/stop", {"mode": "now", "reason": "loop"})
+            eventually(lambda pid=broker.pid: not is_running(pid), 20, "the end of the broker")  # type: ignore[misc]
+    assert watch.most <= 1
+    assert len(seen) == (200 if LONG else 12)
+    assert shim.call_tool("add_drawer", 60, wing="w", room="r", content="after the loop")["success"] is True
+
+
+def test_idle_exit_racing_the_first_byte(world: World) -> None:
+    """Sessions come just when the broker leaves because nobody is there: each is served."""
+    world.env["MEMPALACE_BROKER_IDLE_S"] = "1"
+    seed = int(os.environ.get("MPB_SEED", time.time_ns() % 10**6))
+    rng = random.Random(seed)
+    print(f"MPB_SEED={seed}")
+    brokers = set()
+    for _ in range(40 if LONG else 8):
+        shim = world.shim()
+        assert shim.initialize(20)["serverInfo"]["name"] == "mempalace"
+        assert shim.request("tools/list", timeout=60)["result"]["tools"]
+        brokers.add(world.broker().pid)
+        left = time.monotonic()
+        assert shim.finish() == 0
+        due = left + 1.0 + rng.uniform(-0.03, 0.05)
+        eventually(lambda due=due: time.monotonic() >= due, 5, "the moment of the race")  # type: ignore[misc]
+    assert len(brokers) > 1, "no broker left: nothing was raced"
