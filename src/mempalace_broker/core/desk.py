@@ -121,7 +121,9 @@ class Desk:
 
     def journal(self, ended: Mapping[str, bytes | None], begun: Collection[str], now: float, covered: float) -> None:
         """The journal as earlier brokers left it; told once, when no engine of theirs can add to it any more."""
-        self.outcomes.load(ended, begun, now, covered)
+        refused = {key for key, response in ended.items() if response is not None and _is_stale(response)}
+        proved = {key: response for key, response in ended.items() if key not in refused}
+        self.outcomes.load(proved, refused.union(begun), now, covered)
         self.settled = True
 
     def lock_busy(self, now: float, holder: str) -> None:
@@ -232,9 +234,11 @@ class Desk:
         now: float,
     ) -> None:
         verdict = after_death(call, ended, begun)
-        if call.writes and call.key in ended:
-            self.outcomes.ended(call.key, ended[call.key], now)
-        elif call.writes and (call.key in begun or call.answered):
+        last = ended.get(call.key)
+        refused = last is not None and _is_stale(last)
+        if call.writes and call.key in ended and not refused:
+            self.outcomes.ended(call.key, last, now)
+        elif call.writes and (refused or call.key in begun or call.answered):
             self.outcomes.unknown(call.key)
         if call.answered:
             return
@@ -245,14 +249,13 @@ class Desk:
                 call.may_have_run = True
             again.append(call)
         elif verdict == ANSWER:
-            response = ended[call.key]
-            if response is not None and _is_stale(response):
+            if refused:
                 again += self._refused(call)
-            elif response is None:
+            elif last is None:
                 text = "it was executed and stored, but its answer was lost with the engine. Do not send it again."
                 self._fail(call, errors.OUTCOME_UNKNOWN, text)
             else:
-                self._answer(call, settle_replayed(call, response) + b"\n")
+                self._answer(call, settle_replayed(call, last) + b"\n")
         elif verdict == POISON:
             text = (
                 f"{call.tool} was running each time when the engine died ({how}); not tried a third time. {_DOWN_MEND}"
@@ -325,6 +328,9 @@ def unknown_text(call: Call) -> str:
 
 
 def _is_stale(response: bytes) -> bool:
+    """Whether an engine only refused, as it was out of date; an earlier one may have run the call all the same."""
+    if b"%d" % STALE_LIBRARY not in response:
+        return False
     error = _object(response).get("error")
     return isinstance(error, dict) and error.get("code") == STALE_LIBRARY
 

@@ -137,9 +137,11 @@ class FairQueue:
         for conn in self._turn:
             if len(out) >= count:
                 break
-            head = next((call for call in self._by_conn[conn] if call.state == QUEUED), None)
-            if head is not None:
-                out.append(head)
+            line = self._by_conn[conn]
+            while line and line[0].state != QUEUED:  # withdrawn
+                line.popleft()
+            if line:
+                out.append(line[0])
         return out
 
     def __iter__(self) -> Iterator[Call]:

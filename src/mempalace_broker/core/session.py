@@ -29,6 +29,7 @@ class Session:
         "graph_refused",
         "greeted",
         "name",
+        "open_calls",
         "opened",
         "ordinal",
         "pid",
@@ -50,6 +51,7 @@ class Session:
         self.ordinal = 0
         self.answered = 0
         self.by_id: dict[str, list[Call]] = {}
+        self.open_calls = 0  # calls not answered yet
 
     def greet(self, name: str, connection: int, client: str, pid: int) -> None:
         """Hello was accepted: from now on its writes are named by the client's own session."""
@@ -68,16 +70,13 @@ class Session:
     def add(self, key: str, call: Call) -> None:
         """Remember an open call under its id."""
         self.by_id.setdefault(key, []).append(call)
+        self.open_calls += 1
 
     def remove(self, key: str, call: Call) -> None:
         """Forget an open call."""
         calls = self.by_id.get(key)
         if calls and call in calls:
             calls.remove(call)
+            self.open_calls -= 1
             if not calls:
                 del self.by_id[key]
-
-    @property
-    def open_calls(self) -> int:
-        """Calls not answered yet."""
-        return sum(map(len, self.by_id.values()))

@@ -345,6 +345,18 @@ def test_outcomes_wait_until_the_journal_was_read() -> None:
     }
 
 
+def test_a_refusal_of_a_stale_engine_proves_nothing() -> None:
+    talk = Talk(up=False, settled=False)
+    stale = b'{"id":1,"error":{"code":-32005,"message":"upgraded"}}'
+    stored = b'{"id":1,"result":{"text":"-32005"}}'
+    talk.desk.journal({"s.1.2": stale, "s.1.3": stored}, set(), talk.now, float("-inf"))
+    talk.greets(1, "s", 2)
+    talk.heard(1)
+    talk.asks(1, 1, 2, 3)
+    outcomes = talk.answer(1)["result"]["outcomes"]
+    assert {n: fate["state"] for n, fate in outcomes.items()} == {"2": "unknown", "3": "done"}
+
+
 def test_outcomes_older_than_the_journal_are_unknown() -> None:
     talk = Talk(up=False, settled=False)
     talk.desk.journal({}, set(), talk.now, talk.now - 10.0)
