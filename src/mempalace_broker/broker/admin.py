@@ -36,6 +36,7 @@ def snapshot(app: App, now: float) -> dict[str, Any]:
         "sessions": [
             {
                 "id": session.name,
+                "agent": session.agent or None,
                 "client": session.client,
                 "pid": session.pid,
                 "since_s": round(now - session.opened, 1),

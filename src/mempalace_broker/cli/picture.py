@@ -119,7 +119,7 @@ def _sessions(sessions: list[Any]) -> Iterator[RenderableType]:
     for session in sessions[:MOST_SESSIONS]:
         table.add_row(
             Text(_short(session.get("id"))),
-            Text(str(session.get("client") or "")),
+            Text(" via ".join(str(session[k]) for k in ("agent", "client") if session.get(k))),
             str(session.get("pid") or ""),
             duration(float(session.get("since_s") or 0)),
             str(session.get("in_flight", "")),

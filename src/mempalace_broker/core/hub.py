@@ -17,7 +17,8 @@ from . import jsonrpc as rpc
 from .desk import Desk
 from .effects import Close, Effect, Log, Quit, Retire, Send
 from .framing import TooLong
-from .handshake import DONE, HELLO, OUTCOMES, UNKNOWN, WIRE_VERSION, Identity, judge_hello
+from .handshake import HELLO, OUTCOMES, WIRE_VERSION, Identity, judge_hello
+from .inquiries import Inquiries
 from .scheduler import QUEUED, Call, Limits
 from .session import Session, is_name
 from .toolclass import DEFAULT, FREE, NONE, READ, ToolRule, own_limit_s, replay_if, rule_for, write_if
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 SERVING, DRAINING, OVER = "serving", "draining", "over"
 _NO_SUCH_TOOL = ToolRule("", store="", lane=FREE, writes=False, replay=READ, known=False)
-_OLD_AGE_S = 600.0
 
 
 class Hub:
@@ -80,9 +80,7 @@ class Hub:
         self._drain_until = 0.0
         self._reason = ""
         self._n = 0
-        self._want_tools: list[tuple[int, Any, float]] = []
-        self._want_outcomes: list[tuple[int, Any, dict[str, tuple[str, float]]]] = []
-        self._tools_line: tuple[object, bytes] = (None, b"")
+        self._inquiries = Inquiries(self.desk, answers, limits.init_s)
 
     def take(self) -> list[Effect]:
         """The effects since the last call."""
@@ -105,8 +103,7 @@ class Hub:
             for call in calls:
                 self.desk.scheduler.withdraw(call)
                 call.answered = True
-        self._want_tools = [want for want in self._want_tools if want[0] != conn]
-        self._want_outcomes = [want for want in self._want_outcomes if want[0] != conn]
+        self._inquiries.drop(conn)
         self._mark_idle(now)
         self._drained(now)
 
@@ -120,8 +117,7 @@ class Hub:
             self.effects.append(Close(conn, "end of input"))
 
     def _owes(self, session: Session) -> bool:
-        wants = (*self._want_tools, *self._want_outcomes)
-        return bool(session.by_id) or any(want[0] == session.conn for want in wants)
+        return bool(session.by_id) or self._inquiries.owed(session.conn)
 
     def too_long(self, conn: int, limit: int) -> None:
         """A line beyond the limit came and was skipped."""
@@ -178,22 +174,13 @@ class Hub:
         elif method == "ping":
             self._send(session, rpc.result_line(message.id, {}))
         elif method == "initialize":
+            session.introduce(message.params.get("clientInfo"))
             self._send(session, rpc.result_line(message.id, self.answers.initialize(message.body.get("params"))))
         elif method == "tools/list":
-            self._tools_list(session, message.id, now)
+            self._inquiries.ask_tools(session.conn, message.id, now)
+            self._settle_inquiries(now)
         else:
             self._send(session, rpc.error_line(message.id, errors.METHOD_NOT_FOUND, f"Unknown method: {method}"))
-
-    def _tools_list(self, session: Session, id_: Any, now: float) -> None:
-        if self.answers.tools is not None:
-            if self._tools_line[0] is not self.answers.tools:
-                self._tools_line = (self.answers.tools, rpc.to_bytes({"tools": self.answers.tools}))
-            line = b'{"jsonrpc":"2.0","id":%b,"result":%b}\n' % (rpc.to_bytes(id_), self._tools_line[1])
-            self._send(session, line)
-        elif self.desk.supervisor.hopeless:
-            self._send(session, rpc.error_line(id_, errors.ENGINE_DOWN, self.desk.why_down()))
-        else:
-            self._want_tools.append((session.conn, id_, now + self.limits.init_s if self.limits.init_s else 0.0))
 
     def _tools_call(self, session: Session, message: Message, raw: bytes, part: int, now: float) -> None:
         if self.state != SERVING:
@@ -285,7 +272,10 @@ class Hub:
         if message.method == HELLO:
             self._greet(session, message, now)
         elif message.method == OUTCOMES:
-            self._ask_outcomes(session, message, now)
+            wrong = self._inquiries.ask_outcomes(session, message, now)
+            if wrong:
+                self._send(session, rpc.error_line(message.id, errors.INVALID_PARAMS, wrong))
+            self._settle_inquiries(now)
         elif message.method == "broker/status":
             self._send(session, rpc.result_line(message.id, self._status(now)))
         elif message.method in ("broker/stop", "broker/restart"):
@@ -333,34 +323,9 @@ class Hub:
         }
         self._send(session, rpc.result_line(message.id, welcome))
 
-    def _ask_outcomes(self, session: Session, message: Message, now: float) -> None:
-        connection, lines = message.params.get("connection"), message.params.get("lines")
-        age = message.params.get("age_s", _OLD_AGE_S)
-        if not session.greeted or not isinstance(connection, int) or not isinstance(lines, list):
-            text = "broker/outcomes needs a greeted session, connection (number) and lines (list of numbers)"
-            self._send(session, rpc.error_line(message.id, errors.INVALID_PARAMS, text))
-            return
-        sent_at = now - (age if isinstance(age, (int, float)) and age >= 0 else _OLD_AGE_S)
-        keys = {str(n): (session.key_of(connection, n), sent_at) for n in lines if isinstance(n, int)}
-        self._want_outcomes.append((session.conn, message.id, keys))
-        self._settle_outcomes()
-
-    def _settle_outcomes(self) -> None:
-        waiting = []
-        for conn, id_, keys in self._want_outcomes:
-            if not self.desk.settled or any(self.desk.is_open(key) for key, _ in keys.values()):
-                waiting.append((conn, id_, keys))
-                continue
-            outcomes = {}
-            for n, (key, sent_at) in keys.items():
-                state, response = self.desk.outcomes.fate(key, sent_at)
-                outcomes[n] = {"state": state}
-                if state == DONE and response is not None:
-                    outcomes[n]["response"] = rpc.parse(response).body
-                if state == UNKNOWN:
-                    self.desk.counters["unknown_outcomes"] += 1
-            self._send(self.sessions[conn], rpc.result_line(id_, {"outcomes": outcomes}))
-        self._want_outcomes = waiting
+    def _settle_inquiries(self, now: float) -> None:
+        for conn, line in self._inquiries.settle(now):
+            self._send(self.sessions[conn], line)
 
     # -- time and the end
 
@@ -376,19 +341,7 @@ class Hub:
 
     def settle(self, now: float) -> None:
         """Answer what waited for the engine's word: tools/list and outcomes. Call after every engine event."""
-        if self._want_tools:
-            wants, self._want_tools = self._want_tools, []
-            for conn, id_, deadline in wants:
-                session = self.sessions[conn]
-                if deadline and now >= deadline and self.answers.tools is None:
-                    text = f"no engine said its tools in time: {self.desk.why_down()}"
-                    self._send(session, rpc.error_line(id_, errors.ENGINE_DOWN, text))
-                elif self.answers.tools is not None or self.desk.supervisor.hopeless:
-                    self._tools_list(session, id_, now)
-                else:
-                    self._want_tools.append((conn, id_, deadline))
-        if self._want_outcomes:
-            self._settle_outcomes()
+        self._settle_inquiries(now)
         self._drained(now)
 
     def _mark_idle(self, now: float) -> None:
@@ -398,8 +351,7 @@ class Hub:
 
     def next_deadline(self) -> float | None:
         """When `tick` is due next, or None."""
-        times = [self.desk.next_deadline()]
-        times.extend(deadline for _, _, deadline in self._want_tools if deadline)
+        times = [self.desk.next_deadline(), self._inquiries.next_deadline()]
         if self.state == SERVING and self._idle_s and self._idle_since is not None:
             times.append(self._idle_since + self._idle_s)
         if self.state == DRAINING:
@@ -448,7 +400,5 @@ class Hub:
     def _turn_away(self, session: Session) -> None:
         for call in [call for calls in session.by_id.values() for call in calls]:
             self.desk.abandon(call, self._leaving_text())
-        for conn, id_, _ in self._want_tools:
-            if conn == session.conn:
-                self._send(session, rpc.error_line(id_, errors.NOT_EXECUTED, self._leaving_text()))
-        self._want_tools = [want for want in self._want_tools if want[0] != session.conn]
+        for id_ in self._inquiries.give_up_tools(session.conn):
+            self._send(session, rpc.error_line(id_, errors.NOT_EXECUTED, self._leaving_text()))

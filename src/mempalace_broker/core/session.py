@@ -19,6 +19,7 @@ class Session:
     """State of one connection. `ordinal` counts its lines, the first is 1; times in monotonic seconds."""
 
     __slots__ = (
+        "agent",
         "answered",
         "by_id",
         "client",
@@ -43,6 +44,7 @@ class Session:
         self.name = f"{prefix}{conn}"
         self.connection = 0
         self.client = "raw"
+        self.agent = ""
         self.greeted = False
         self.counted = False  # real work came by it; a status probe is none
         self.refused = False  # its hello was; nothing more of it is heard
@@ -57,6 +59,12 @@ class Session:
         """Hello was accepted: from now on its writes are named by the client's own session."""
         self.name, self.connection, self.client, self.pid = name, connection, client, pid
         self.greeted = True
+
+    def introduce(self, info: object) -> None:
+        """The agent said its name in `initialize`: for status."""
+        name = info.get("name") if isinstance(info, dict) else None
+        if isinstance(name, str) and name and not self.agent:
+            self.agent = name[:MAX_NAME]
 
     def key(self, part: int = 0) -> str:
         """Journal key of the line just counted; `part` numbers the elements of a batch."""

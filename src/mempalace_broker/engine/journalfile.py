@@ -35,9 +35,10 @@ def sound_length(data: bytes) -> int:
 
 
 class JournalFile:
-    """An append-only file and its one predecessor. After its first error it notes nothing more.
+    """An append-only file and its one predecessor.
 
-    Each entry is one write(2): what was written survives the death of the process, not of the machine.
+    Each entry is one write(2): what was written survives the death of the process, not of the machine. A write whose
+    start can't be noted must not run: the next broker would take it for one that never began, and it would run twice.
 
     Args:
         path: where it stands; the predecessor is `path` + ".1". None: no journal.
@@ -56,12 +57,20 @@ class JournalFile:
             except OSError as exc:
                 self._give_up(exc)
 
-    def started(self, key: str) -> None:
-        """Note that the write `key` is about to run."""
-        self._append(journal.started(key))
+    def started(self, key: str) -> bool:
+        """Note that the write `key` is about to run; False if that can't be noted, `error` says why."""
+        if self.path is None:
+            return True
+        with self._lock:
+            if self._fd < 0:
+                try:
+                    self._open(self.path)
+                except OSError as exc:
+                    self._give_up(exc)
+        return self._append(journal.started(key))
 
     def ended(self, key: str, response: bytes) -> None:
-        """Note that the write `key` ran, with its response."""
+        """Note that the write `key` ran, with its response. Where that fails its outcome counts as unknown."""
         self._append(journal.ended(key, response))
 
     def close(self) -> None:
@@ -80,10 +89,10 @@ class JournalFile:
         if self._size != len(data):
             os.ftruncate(self._fd, self._size)
 
-    def _append(self, entry: bytes) -> None:
+    def _append(self, entry: bytes) -> bool:
         with self._lock:
             if self._fd < 0:
-                return
+                return False
             try:
                 if self._size + len(entry) > self._rotate_bytes and self._size:
                     self._rotate()
@@ -94,6 +103,9 @@ class JournalFile:
                 self._size += written
             except OSError as exc:
                 self._give_up(exc)
+                return False
+            self.error = ""
+            return True
 
     def _rotate(self) -> None:
         assert self.path is not None
@@ -106,5 +118,6 @@ class JournalFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self.error = f"the journal of writes {self.path} can't be written ({exc})"
-        print(f"{self.error}; writes go on without it", file=sys.stderr, flush=True)
+        said, self.error = self.error, f"the journal of writes {self.path} can't be written ({exc})"
+        if said != self.error:
+            print(self.error, file=sys.stderr, flush=True)

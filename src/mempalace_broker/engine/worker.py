@@ -23,7 +23,7 @@ import threading
 from typing import Any
 
 from ..core.enginewire import Frame, FrameError
-from ..errors import EXIT_FAILURE, EXIT_OK
+from ..errors import EXIT_FAILURE, EXIT_OK, NOT_EXECUTED
 from . import payload
 from .adapter import Fault, Mempalace, Options, start_thread
 from .ahead import texts_of
@@ -160,13 +160,19 @@ class Call:
         if waited:
             worker._link.send(Frame("begun", frame.n))
         key = frame.tag
-        if key != "-":
-            worker._journal.started(key)
-        response = self._bad.response if self._bad else worker._mempalace.handle(self._request)
+        if key != "-" and not worker._journal.started(key):
+            key = "-"
+            response = self._not_journalled(worker._journal.error)
+        else:
+            response = self._bad.response if self._bad else worker._mempalace.handle(self._request)
         body = _encode(self._request, response)
         if key != "-":
             worker._journal.ended(key, body)
         worker._link.send(Frame("done", frame.n, tag=str(payload.response_code(response)), payload=body))
+
+    def _not_journalled(self, why: str) -> Any:
+        text = f"{self.tool} was not executed: {why}. Mend: free space there, or allow writing; then send it again."
+        return payload.error_response(payload.request_id(self._request), NOT_EXECUTED, text)
 
 
 def _encode(request: Any, response: Any) -> bytes:

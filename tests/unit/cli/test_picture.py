@@ -44,7 +44,17 @@ def status() -> dict[str, Any]:
             "palace": {"running": [{"tool": "mempalace_search", "session": "a" * 32, "for_s": 0.25}], "queued": 3},
             "free": {"running": [], "queued": 0},
         },
-        "sessions": [{"id": "b" * 32, "client": "mp-shim", "pid": 7, "since_s": 5.0, "in_flight": 1, "answered": 9}],
+        "sessions": [
+            {
+                "id": "b" * 32,
+                "agent": "codex",
+                "client": "mp-shim",
+                "pid": 7,
+                "since_s": 5.0,
+                "in_flight": 1,
+                "answered": 9,
+            }
+        ],
         "counters": {"calls": 12, "reads": 8, "writes": 4, "errors": 2, "timeouts": 0},
         "settings": {
             "idle_s": {"value": 0, "source": "/p/broker.toml"},

@@ -89,3 +89,20 @@ def test_without_a_path_there_is_none() -> None:
     file.started("a")
     file.close()
     assert not file.error
+
+
+def test_a_write_that_cannot_be_noted_is_told_and_a_mended_disk_is_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    journal_file = JournalFile(str(folder / "broker.journal"))
+    assert journal_file.started("a.1.1") is False
+    assert "can't be written" in journal_file.error
+    folder.mkdir()
+    assert journal_file.started("a.1.2") is True
+    assert journal_file.error == ""
+    journal_file.ended("a.1.2", b"{}")
+    journal_file.close()
+    assert journal.parse((folder / "broker.journal").read_bytes()) == ({"a.1.2": b"{}"}, set())
+
+
+def test_no_journal_is_no_failure() -> None:
+    assert JournalFile(None).started("a.1.1") is True
