@@ -1,0 +1,35 @@
+"""mp-shim answers what a bare mempalace-mcp of the same version answers: every tool, good and bad, from a fresh
+palace on. Needs no client but ours."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mempalace_broker.core.schema import normalise_tools
+from tests.clients.conftest import differences, furnish, play, rpc_caller
+from tests.clients.script import Answer
+from tests.harness import World
+
+
+def played(engine: str, kind: str) -> list[tuple[str, Answer]]:
+    with World(engine) as world:
+        furnish(world)
+        server = world.shim() if kind == "shim" else world.bare()
+        server.initialize()
+        return play(world, rpc_caller(server), every_property=True)
+
+
+@pytest.mark.timeout(240)
+def test_every_tool_answers_as_bare_mempalace(engine: str) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        bare, shim = pool.map(lambda kind: played(engine, kind), ["bare", "shim"])
+    assert differences(shim, bare) == []
+    assert len(shim) > 250
+
+
+def test_initialize_and_tools_are_those_of_bare_mempalace(world: World) -> None:
+    shim, bare = world.shim(), world.bare()
+    assert shim.initialize() == bare.initialize()
+    assert shim.tools() == normalise_tools(bare.tools())
