@@ -89,14 +89,18 @@ def model() -> Path:
 # -- our own programs, installed as a user installs them
 
 
-@functools.cache  # one run measures one installation, whatever is edited meanwhile
 def own_bin() -> Path:
-    """Directory of mp-shim and mempalace-broker from a regular installation of this checkout; made when it is stale.
+    """Directory of mp-shim and mempalace-broker: MPB_BIN, or a regular installation of this checkout.
 
-    An editable installation starts slower than what users have. MPB_BIN names another installation.
+    An editable installation starts slower than what users have.
     """
-    if given := os.environ.get("MPB_BIN"):
-        return Path(given)
+    given = os.environ.get("MPB_BIN")
+    return Path(given) if given else _installed()
+
+
+@functools.cache  # one run measures one installation, whatever is edited meanwhile
+def _installed() -> Path:
+    """Where this checkout is installed; it is installed again when the source is newer."""
     folder = DEV / "bench-venv"
     DEV.mkdir(exist_ok=True)
     with (DEV / "bench-venv.lock").open("w") as lock:

@@ -132,7 +132,7 @@ def _checks(options: Options, report: Report, found: dict[str, dict[str, Outcome
     for which in options.engines:
         ours = found[label(BROKER, which)][what]
         name = f"{what} ({which.version})"
-        if rival is not None and which is options.newest:
+        if rival is not None and what != "search" and which is options.newest:
             note = f"{fmt(median(ours.rates))} against {fmt(median(rival.rates))} calls/s"
             ratio = median(ours.rates) / median(rival.rates) if median(rival.rates) else float("inf")
             report.check(f"{name}: rate over the hub's", ratio, TIMES, " x", note, least=True)

@@ -1,6 +1,6 @@
 """Who has a palace open, sampled from /proc by a process of its own; its first line of stdin: [root, seconds, mark].
 
-Every sample looks at all processes that carry the mark in their environment; every 50th at every process there is.
+Every sample looks at all processes with the mark in their environment (their HOME), every 50th at all there are.
 Ends with its stdin and prints one JSON object: samples, most (owners at once), shared (samples with more than
 one), owners (pid: command line), worst (pids at the worst sample), seconds.
 """
@@ -50,12 +50,13 @@ class Sampler:
         self.worst: list[str] = []
         self.owners: dict[str, str] = {}
         self._ours: dict[str, bool] = {}
+        self._strange: set[str] = set()
 
     def sample(self) -> None:
         pids = [name for name in os.listdir("/proc") if name.isdigit()]
         known = self._ours
-        self._ours = {pid: known[pid] if pid in known else self._is_ours(pid) for pid in pids}
-        look = pids if self.samples % FULL_EVERY == 0 else [pid for pid in pids if self._ours[pid]]
+        self._ours = {pid: known.get(pid) or self._is_ours(pid) for pid in pids if pid not in self._strange}
+        look = pids if self.samples % FULL_EVERY == 0 else [pid for pid, ours in self._ours.items() if ours]
         found = [pid for pid in look if holds(pid, self.prefix)]
         if len(found) > 1:  # read one after the other: make sure that they hold it at one and the same time
             found = [pid for pid in found if holds(pid, self.prefix)]
@@ -68,7 +69,10 @@ class Sampler:
                 self.owners[pid] = read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode("utf-8", "replace")[:160]
 
     def _is_ours(self, pid: str) -> bool:
-        return self.mark in read(f"/proc/{pid}/environ")
+        environ = read(f"/proc/{pid}/environ")
+        if environ and self.mark not in environ and len(self._strange) < 100_000:
+            self._strange.add(pid)  # an empty one belongs to a kernel thread, or to a process amid exec
+        return self.mark in environ
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import VERSIONS, Engine, Lacking, dump, engine, fmt, machine, machine_line, percentile, table
 from benchmarks.storm_check import Verdict, check
 from benchmarks.storm_load import Client, Ledger, Storm, Tally
-from benchmarks.world import BARE, BROKER, HUB, KINDS, MARK, World
+from benchmarks.world import BARE, BROKER, HUB, KINDS, World
 from tests import proctools
 
 SAMPLE_S = 0.02
@@ -107,7 +107,7 @@ class Sampler:
         argv = [sys.executable, "-I", "-S", str(script)]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin is not None
-        order = json.dumps([str(world.base), SAMPLE_S, f"{MARK}={world.mark}"])
+        order = json.dumps([str(world.base), SAMPLE_S, f"{world.root}/"])
         self._process.stdin.write(order.encode() + b"\n")  # not in argv: it is no process of that world
         self._process.stdin.flush()
 
@@ -118,12 +118,20 @@ class Sampler:
 
 
 def storm(
-    kind: str, which: Engine, *, sessions: int, seconds: float, kills: list[str], seed: int, palace: Path | None = None
+    kind: str,
+    which: Engine,
+    *,
+    sessions: int,
+    seconds: float,
+    kills: list[str],
+    seed: int,
+    palace: Path | None = None,
+    keep: bool = False,
 ) -> Result:
     """One storm on a palace of its own."""
     ledger, tally = Ledger(), Tally()
     facts: dict[str, Any] = {"kind": kind, "engine": which.version, "sessions": sessions, "load": os.getloadavg()[0]}
-    with World(which, kind, palace=palace) as world:
+    with World(which, kind, palace=palace, keep=keep) as world:
         if kind == HUB:
             world.start_hub()
         sampler = Sampler(world)
@@ -183,12 +191,12 @@ def _kill(weather: Storm, what: str) -> str:
         assert world.hub is not None
         pids = [world.hub.pid]
     else:
-        broker = [world.record().get("pid", 0)]
-        pids = (broker if what != "engine" else []) + (sorted(world.owners()) if what != "broker" else [])
+        brokers, engines = world.brokers(), world.engines()
+        pids = (brokers if what != "engine" else []) + (engines if what != "broker" else [])
     hit = []
-    for pid in filter(None, pids):
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            hit.append(proctools.describe(pid)[:100])
+            hit.append(" ".join(proctools.describe(pid).split())[:100])
             os.kill(pid, signal.SIGKILL)
     return "; ".join(hit) or "nobody there"
 
@@ -205,6 +213,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--kill", action="append", choices=KILLS, default=[], help="kill -9 in the middle; repeatable")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--palace", type=Path, help="start from a copy of this palace directory")
+    parser.add_argument("--keep", action="store_true", help="leave the palace and the logs there, and say where")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(argv)
 
@@ -250,6 +259,7 @@ def main(argv: list[str] | None = None) -> int:
                     kills=args.kill,
                     seed=args.seed,
                     palace=args.palace,
+                    keep=args.keep,
                 )
             )
     except Lacking as exc:

@@ -46,15 +46,23 @@ class World:
     Args:
         engine: the mempalace. kind: BROKER (mp-shim), BARE (mempalace-mcp alone) or HUB (mempalace serve, and
             mempalace-mcp forwarding to it). palace: a prepared palace to copy. env: more environment.
+        keep: leave the files there at the end.
     """
 
     def __init__(
-        self, engine: Engine, kind: str, *, palace: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        engine: Engine,
+        kind: str,
+        *,
+        palace: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        keep: bool = False,
     ) -> None:
         if kind == HUB and not engine.has_hub:
             raise Lacking(f"mempalace {engine.version} has no hub")
         self.engine = engine
         self.kind = kind
+        self.keep = keep
         self.mark = uuid.uuid4().hex
         self.root = Path(tempfile.mkdtemp(prefix="mpb-", dir="/tmp"))  # AF_UNIX paths are short
         self.home = self.root / "h"
@@ -157,6 +165,15 @@ class World:
         """All running processes of this world."""
         return sorted(set(proctools.marked(f"{MARK}={self.mark}")) | set(proctools.marked(f"{self.root}/")))
 
+    def brokers(self) -> list[int]:
+        """Pids of running brokers, in the record or not."""
+        return [pid for pid in self.pids() if "mempalace_broker.broker" in proctools.cmdline_of(pid)]
+
+    def engines(self) -> list[int]:
+        """Pids of the brokers' engines, ready or not, orphans included."""
+        others = {session.pid for session in self.sessions} | set(self.brokers())
+        return [pid for pid in self.pids() if pid not in others]
+
     def owners(self) -> set[int]:
         """Pids that have a store open."""
         return proctools.owners(self.base)
@@ -200,7 +217,10 @@ class World:
 
     def close(self) -> None:
         self.end_servers()
-        shutil.rmtree(self.root, ignore_errors=True)
+        if self.keep:
+            print(f"kept: {self.root}", file=sys.stderr)
+        else:
+            shutil.rmtree(self.root, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
