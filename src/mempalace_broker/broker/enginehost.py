@@ -144,18 +144,22 @@ class EngineHost:
     def _exited(self, how: str) -> None:
         self._log.info("engine %d ended: %s", self.desk.supervisor.generation, how)
         self.process = None
-        ended, begun = self._read_journal()[:2]
+        unproven = {call.key for call in self.desk.scheduler.running.values()}
+        ended, begun, _ = self._read_journal() or ({}, unproven, 0.0)
         self.desk.exited(self._clock.monotonic(), how, ended, begun)
         self._turn()
 
     # -- the journal
 
     def _load_journal(self, now: float) -> None:
-        ended, begun, covered = self._read_journal()
+        ended, begun, covered = self._read_journal() or ({}, set(), now)
         self.desk.journal(ended, begun, now, covered)
 
-    def _read_journal(self) -> tuple[dict[str, bytes | None], set[str], float]:
-        """(ended, begun, covered from): the older file first. Monotonic seconds since when nothing is missing."""
+    def _read_journal(self) -> tuple[dict[str, bytes | None], set[str], float] | None:
+        """(ended, begun, covered from): the older file first. Monotonic seconds since when nothing is missing.
+
+        None where it can't be read.
+        """
         covered = float("-inf")
         data = b""
         older = self._files.journal + ".1"
@@ -167,7 +171,7 @@ class EngineHost:
             data += read_bytes(self._files.journal, _JOURNAL_LIMIT) or b""
         except OSError as exc:
             self._log.error("cannot read the journal of writes: %s; earlier outcomes are unknown", exc)
-            return {}, set(), self._clock.monotonic()
+            return None
         return *journal.parse(data), covered
 
     # -- the engine of an earlier broker

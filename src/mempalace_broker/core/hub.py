@@ -302,7 +302,7 @@ class Hub:
             self.effects.append(Close(session.conn, f"hello refused: {verdict.message}"))
             return
         for other in list(self.sessions.values()):
-            if other.greeted and other.name == name and other is not session:
+            if other.greeted and other.name == name and other.connection < connection:
                 self.effects.append(Close(other.conn, "the same client came back on a new connection"))
                 self.closed(other.conn, now)
         pid = params.get("pid")
