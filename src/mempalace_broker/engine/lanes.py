@@ -59,6 +59,12 @@ class Lane:
         return bool(ready)
 
     @property
+    def idle(self) -> bool:
+        """Nothing runs and nothing waits. Stays so as long as the asking thread is the only one that puts jobs in."""
+        with self._cond:
+            return not self._running and not self._jobs
+
+    @property
     def closed(self) -> bool:
         """`close` was called."""
         return self._closed

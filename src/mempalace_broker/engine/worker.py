@@ -1,7 +1,7 @@
 """Main of the engine child: frames in, mempalace's answers out.
 
     main thread     start, then the palace lane (one call at a time, first in first out)
-    reader thread   takes frames from the broker and puts the calls into their lanes
+    reader thread   takes frames from the broker and puts the calls into their lanes; runs reads of an idle free lane
     free thread     the free lane: knowledge graph, log stream, constants
     wait threads    calls that block for long
     embed thread    embeds the text of calls that will come (hints)
@@ -84,7 +84,9 @@ class Worker:
         if frame.verb != "call":
             return
         call = Call(self, frame)
-        if frame.word == "free":
+        if frame.word == "free" and frame.tag == "-" and self._free.idle:
+            call.run(False)  # a read of a store with locks of its own, and short: a change of threads costs more
+        elif frame.word == "free":
             self._free.put(call.run)
         elif frame.word == "wait":
             self._wait.put(call.run)
