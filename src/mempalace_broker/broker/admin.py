@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import __version__
 from ..core.scheduler import LANES
 
 if TYPE_CHECKING:
-    from .app import App
+    from ..config import Settings
+    from ..core.handshake import Identity
+    from ..core.hub import Hub
+    from ..core.record import Record
+    from ..runtime.paths import StateFiles
+    from .enginehost import EngineHost
 
 
-def snapshot(app: App, now: float) -> dict[str, Any]:
+class Serving(Protocol):
+    """The broker as its snapshot needs it."""
+
+    identity: Identity
+    files: StateFiles
+    settings: Settings
+    hub: Hub
+    engine: EngineHost
+    record: Record
+    started: float
+    troubles: list[dict[str, str]]
+
+    def session_name(self, conn: int) -> str:
+        """The session behind a connection."""
+
+
+def snapshot(app: Serving, now: float) -> dict[str, Any]:
     """The answer to broker/status; times in seconds, sizes in KiB. docs/status.md describes it."""
     hub, desk = app.hub, app.hub.desk
     record = app.record
@@ -53,7 +74,7 @@ def snapshot(app: App, now: float) -> dict[str, Any]:
     }
 
 
-def _engine(app: App, now: float) -> dict[str, Any]:
+def _engine(app: Serving, now: float) -> dict[str, Any]:
     supervisor = app.hub.desk.supervisor
     command, process = app.engine.command, app.engine.process
     told = app.hub.desk.engine
@@ -77,7 +98,7 @@ def _engine(app: App, now: float) -> dict[str, Any]:
     }
 
 
-def _lane(app: App, lane: str, now: float) -> dict[str, Any]:
+def _lane(app: Serving, lane: str, now: float) -> dict[str, Any]:
     scheduler = app.hub.desk.scheduler
     running = [call for call in scheduler.running.values() if call.rule.lane == lane]
     shown = [
@@ -86,7 +107,7 @@ def _lane(app: App, lane: str, now: float) -> dict[str, Any]:
     return {"running": shown, "queued": len(scheduler.queues[lane])}
 
 
-def degraded(app: App) -> list[dict[str, str]]:
+def degraded(app: Serving) -> list[dict[str, str]]:
     """Everything that is not as it should be, each with its mend (I9)."""
     out = list(app.hub.desk.degraded)
     supervisor = app.hub.desk.supervisor

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..core.framing import LineReader
 from .listen import allowed, peer
 
 if TYPE_CHECKING:
+    import logging
     import socket
 
     from ..core.framing import TooLong
-    from .app import App
 
 STALL_S = 60.0
 SLICE = 64  # lines of one client per turn of the loop
@@ -25,10 +25,33 @@ HIGH_WATER = 1 << 20
 MOST_BUFFERED = 512 << 20
 
 
+class Listener(Protocol):
+    """Who hears of what clients do; `stall_s`: how long one may accept no byte."""
+
+    log: logging.Logger
+    stall_s: float
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop."""
+
+    def opened(self, conn: Connection, pid: int) -> None:
+        """A client was accepted; `pid` 0 where it is not known."""
+
+    def lines(self, conn: Connection, lines: list[bytes | TooLong]) -> None:
+        """Lines of a client."""
+
+    def eof(self, conn: Connection) -> None:
+        """A client sends no more."""
+
+    def closed(self, conn: Connection) -> None:
+        """A client is gone."""
+
+
 class Connection(asyncio.Protocol):
     """Protocol of one client; `number` names it in the hub."""
 
-    def __init__(self, app: App, number: int) -> None:
+    def __init__(self, app: Listener, number: int) -> None:
         self.app = app
         self.number = number
         self.transport: asyncio.Transport | None = None

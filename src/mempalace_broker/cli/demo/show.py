@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from .agent import Agent
-    from .story import Check
+    from .check import Check
 
 _REDRAW_S = 0.1
 

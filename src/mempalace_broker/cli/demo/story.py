@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import OUTCOME_UNKNOWN, BrokerError
 from .agent import Agent, CallFailed
+from .check import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,15 +34,6 @@ QUESTIONS = {  # on the texts that come with the demo
     "locks": "Why must a lock file never be deleted?",
     "harbour": "What happened when two people gave out the same berth?",
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """Something that must hold."""
-
-    name: str
-    ok: bool
-    detail: str
 
 
 @dataclass
