@@ -51,6 +51,7 @@ ONCE = "once"  # look once: there is a broker now, or there is none
 
 PAUSE_BASE_S = 0.010
 PAUSE_CAP_S = 0.200
+HEAR_S = 0.1  # between two looks for another broker, while the one that we started does not report
 START_LIMIT_S = 30.0  # for the broker's report: it binds and reports before its engine starts
 MAX_STARTS = 3  # by one client: one that was killed while it started is no reason to fail, a crash loop is
 _STARTING = "a broker is starting"
@@ -160,7 +161,7 @@ class Connector:
         if self._pipe is not None:
             waiting = self._hear(self._pipe)
             if waiting is not None:
-                return waiting
+                return self._served_meanwhile() or waiting
         left = self._not_before - self._clock.monotonic()
         if left > 0 and not self._deadline.expired:
             return Waiting(min(left, self._deadline.remaining()), -1, self.why)
@@ -251,7 +252,7 @@ class Connector:
         if report is None and not (self._pipe_limit.expired or self._deadline.expired):
             self.why = _STARTING
             left = min(self._pipe_limit.remaining(), self._deadline.remaining())
-            return Waiting(left, pipe.fd, self.why)
+            return Waiting(min(left, HEAR_S), pipe.fd, self.why)
         self._pipe = None
         pipe.close()
         if report is None and not self._pipe_limit.expired:
@@ -270,6 +271,18 @@ class Connector:
         if report.get("died") and self._starts < MAX_STARTS:
             return self._look(LOCK_OBTAINED)  # the lock is still ours: nobody comes in between
         raise self._blamed(failure_of(report, self.files.log))
+
+    def _served_meanwhile(self) -> Connected | None:
+        """Another broker may serve while ours waits for the palace in vain: its starter was killed, and the start
+        lock gone with it, before it could serve. The TypeScript SDK kills its probe so and comes again at once.
+        """
+        if self._pipe is None:
+            return None
+        outcome, sock, path = self._dial_all(look(self.files, self._env).paths)
+        if outcome != CONNECT_OK or sock is None:
+            return None
+        self.close()
+        return self._done(sock, path)
 
     def _blamed(self, error: StartFailed) -> StartFailed:
         """Leave the failure in start.lock for those who wait for this start."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from ..core.election import RECORD_ABSENT, RECORD_BAD
-from ..core.jsonvalue import value_of
+from ..core.jsonrpc import load
 from ..core.record import MAX_BYTES, Bad, Record, decode, kinship
 from ..errors import UsageError
 from ..runtime.paths import expand, home_of
@@ -100,7 +100,7 @@ def owner_note(files: StateFiles) -> dict[str, Any]:
     from ..runtime.lock import read_body
 
     try:
-        note = value_of(read_body(files.owner_lock) or b"{}")
+        note = load(read_body(files.owner_lock) or b"{}")
     except ValueError:
         return {}
     return note if isinstance(note, dict) else {}

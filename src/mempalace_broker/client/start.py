@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..core.jsonrpc import to_bytes
-from ..core.jsonvalue import value_of
+from ..core.jsonrpc import load, to_bytes
 from ..errors import StartFailed
 from ..runtime.lock import read_body
 from ..runtime.spawn import spawn_detached
@@ -108,7 +107,7 @@ def starter_pid(path: str) -> int:
 
 def _note(path: str) -> dict[str, Any]:
     try:
-        note = value_of(read_body(path) or b"{}")
+        note = load(read_body(path) or b"{}")
     except ValueError:
         return {}
     return note if isinstance(note, dict) else {}

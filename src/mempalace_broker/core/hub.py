@@ -345,8 +345,9 @@ class Hub:
         self._drained(now)
 
     def _mark_idle(self, now: float) -> None:
-        busy = any(session.greeted or session.counted for session in self.sessions.values())
-        if not busy and self.desk.scheduler.idle and self._idle_since is None:
+        if self._idle_since is not None or not self.desk.scheduler.idle:
+            return  # before the sessions are looked at: this runs after every event
+        if not any(session.greeted or session.counted for session in self.sessions.values()):
             self._idle_since = now
 
     def next_deadline(self) -> float | None:

@@ -190,12 +190,12 @@ def _classify_call(value: dict[str, Any], method: object, id_: Any, key: str) ->
 
 
 def load(data: bytes) -> Any:
-    """Any JSON value, for readers of small files that must not pay for importing `json`.
+    """Any JSON value, with or without a byte order mark: for readers of small files that must not pay for `json`.
 
     Raises:
-        ValueError: it is no JSON, or too much of it.
+        ValueError: it is no JSON, more than one value, too deep, or not UTF-8.
     """
-    text = data.decode("utf-8", "replace").strip(_SPACE)
+    text = data.decode("utf-8-sig").strip(_SPACE)
     try:
         value, end = _scan(text, 0)
     except _SCAN_ERRORS as exc:

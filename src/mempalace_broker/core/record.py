@@ -6,7 +6,7 @@ palace. `mp-shim` imports this module: keep it lean.
 
 from __future__ import annotations
 
-from .jsonvalue import value_of
+from .jsonrpc import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def decode(data: bytes | None) -> Record | Bad:
     if len(data) > MAX_BYTES:
         return Bad(f"the record is longer than {MAX_BYTES} bytes")
     try:
-        raw = value_of(data)
+        raw = load(data)
     except ValueError:
         return Bad("the record is not JSON")
     if not isinstance(raw, dict):

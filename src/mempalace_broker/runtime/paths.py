@@ -25,7 +25,7 @@ from __future__ import annotations
 import os
 
 from ..core.handshake import Identity
-from ..core.jsonvalue import value_of
+from ..core.jsonrpc import load
 from ..errors import PalaceError, StateRootError
 
 TYPE_CHECKING = False
@@ -134,7 +134,7 @@ def _read_config(path: str) -> dict[str, object]:
     except OSError:
         return {}
     try:
-        data = value_of(raw)
+        data = load(raw)
     except ValueError:
         return {}
     return data if isinstance(data, dict) else {}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempalace_broker.core.jsonvalue import value_of
+from mempalace_broker.core.jsonrpc import load
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -19,11 +19,11 @@ values = st.recursive(
 
 @given(values, st.sampled_from([None, 1]))
 def test_as_the_json_package(value: object, indent: int | None) -> None:
-    assert value_of(json.dumps(value, indent=indent).encode()) == value
+    assert load(json.dumps(value, indent=indent).encode()) == value
 
 
 def test_with_a_byte_order_mark() -> None:
-    assert value_of(b"\xef\xbb\xbf{}") == {}
+    assert load(b"\xef\xbb\xbf{}") == {}
 
 
 @pytest.mark.parametrize(
@@ -31,4 +31,4 @@ def test_with_a_byte_order_mark() -> None:
 )
 def test_everything_else_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        value_of(data)
+        load(data)
