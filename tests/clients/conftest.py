@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import pytest
 
 from tests.clients import script
 from tests.clients.script import Answer, Caller
 from tests.harness import RpcProcess, World
-
-Baseline = Callable[[str], list[tuple[str, Answer]]]
 
 
 def furnish(world: World) -> None:
@@ -40,17 +40,34 @@ def play(world: World, call: Caller, *, every_property: bool) -> list[tuple[str,
     return [(label, script.normalised(answer, world.root)) for label, answer in script.play(call, steps)]
 
 
+@dataclass(frozen=True)
+class Bare:
+    """What a bare mempalace-mcp says.
+
+    Attributes:
+        initialize: result of `initialize`, asked for the protocol that the harness asks for.
+        tools: as listed. answers: to the script without every single property.
+    """
+
+    initialize: dict[str, Any]
+    tools: list[dict[str, Any]]
+    answers: list[tuple[str, Answer]]
+
+
+Baseline = Callable[[str], Bare]
+
+
 @pytest.fixture(scope="session")
 def baseline() -> Baseline:
-    """The answers of a bare mempalace-mcp of an engine, to the script without every single property."""
+    """Asks a bare mempalace-mcp of that engine, once in a run."""
 
     @cache
-    def made(engine: str) -> list[tuple[str, Answer]]:
+    def made(engine: str) -> Bare:
         with World(engine) as world:
             furnish(world)
             server = world.bare()
-            server.initialize()
-            return play(world, rpc_caller(server), every_property=False)
+            initialize, tools = server.initialize(), server.tools()
+            return Bare(initialize, tools, play(world, rpc_caller(server), every_property=False))
 
     return made
 

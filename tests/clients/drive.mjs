@@ -7,6 +7,7 @@
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
+console.log = console.info = console.debug = console.error; // an SDK may talk; stdout is ours
 const spec = JSON.parse(process.argv[2]);
 const at = (path) => import(pathToFileURL(`${spec.root}/node_modules/${path}`).href);
 

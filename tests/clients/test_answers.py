@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mempalace_broker.core.schema import normalise_tools
-from tests.clients.conftest import differences, furnish, play, rpc_caller
+from tests.clients.conftest import Baseline, differences, furnish, play, rpc_caller
 from tests.clients.script import Answer
 from tests.harness import World
 
@@ -29,7 +29,7 @@ def test_every_tool_answers_as_bare_mempalace(engine: str) -> None:
     assert len(shim) > 250
 
 
-def test_initialize_and_tools_are_those_of_bare_mempalace(world: World) -> None:
-    shim, bare = world.shim(), world.bare()
-    assert shim.initialize() == bare.initialize()
-    assert shim.tools() == normalise_tools(bare.tools())
+def test_initialize_and_tools_are_those_of_bare_mempalace(world: World, baseline: Baseline) -> None:
+    shim, bare = world.shim(), baseline(str(world.engine))
+    assert shim.initialize() == bare.initialize
+    assert shim.tools() == normalise_tools(bare.tools)

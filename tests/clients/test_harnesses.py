@@ -74,21 +74,11 @@ def test_the_inspector_gets_what_it_gets_from_bare_mempalace(world: World) -> No
     assert json.loads(got["content"][0]["text"])["content"] == "by the inspector"
 
 
-@pytest.mark.parametrize("state", ["cold", "warm"])
-def test_opencode_connects(world: World, state: str) -> None:
-    if state == "warm":
-        world.shim().initialize()
-        world.broker().engine_pid()
-    assert "✓ mempalace connected" in opencode_list(world)
-    assert len(world.brokers()) == 1
-
-
-@pytest.mark.parametrize("state", ["cold", "warm"])
-def test_claude_code_connects(world: World, state: str) -> None:
-    if state == "warm":
-        world.shim().initialize()
-        world.broker().engine_pid()
+def test_opencode_and_claude_code_connect(world: World) -> None:
+    assert "✓ mempalace connected" in opencode_list(world)  # it starts the broker
     assert re.search(r"mempalace: \S*mp-shim\s+- ✔ Connected", claude_list(world))
+    world.broker().engine_pid()
+    assert "✓ mempalace connected" in opencode_list(world)
     assert len(world.brokers()) == 1
 
 
