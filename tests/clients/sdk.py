@@ -26,7 +26,7 @@ SDKS: dict[str, tuple[str, dict[str, Any]]] = {
     "python-new-legacy": ("py-new", {"mode": "legacy"}),
     "typescript-old": ("node", {"sdk": "sdk-old"}),
     "typescript-new": ("node", {"sdk": "sdk-new"}),
-    "typescript-client": ("node", {"sdk": "client", "mode": "legacy"}),
+    "typescript-client-legacy": ("node", {"sdk": "client", "mode": "legacy"}),
     "typescript-client-auto": ("node", {"sdk": "client", "mode": "auto"}),
 }
 NODE_CLIENTS = ("mcp-inspector", "opencode", "claude")

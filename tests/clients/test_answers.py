@@ -21,12 +21,26 @@ def played(engine: str, kind: str) -> list[tuple[str, Answer]]:
         return play(world, rpc_caller(server), every_property=True)
 
 
+newest = pytest.param("newest", marks=pytest.mark.engine)
+oldest = pytest.param("3.4.0", marks=[pytest.mark.engine, pytest.mark.slow])  # embeds at its own pace
+
+
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("engine", [newest, oldest], indirect=True)
 def test_every_tool_answers_as_bare_mempalace(engine: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         bare, shim = pool.map(lambda kind: played(engine, kind), ["bare", "shim"])
     assert differences(shim, bare) == []
     assert len(shim) > 250
+
+
+def test_every_tool_answers_as_bare_mempalace_in_short(world: World, baseline: Baseline) -> None:
+    furnish(world)
+    shim = world.shim()
+    shim.initialize()
+    found = play(world, rpc_caller(shim), every_property=False)
+    assert differences(found, baseline(str(world.engine)).answers) == []
+    assert len(found) > 120
 
 
 def test_initialize_and_tools_are_those_of_bare_mempalace(world: World, baseline: Baseline) -> None:

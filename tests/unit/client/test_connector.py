@@ -535,3 +535,19 @@ def test_no_descriptor_is_left_behind(site: Site) -> None:
     with pytest.raises(BrokerUnavailable):
         site.reach(mode=ONCE, env={"MEMPALACE_BROKER": "/nowhere/x"})
     assert count() == before
+
+
+def test_a_broker_that_serves_while_ours_is_silent_is_taken(site: Site) -> None:
+    # its starter was killed before it served, and the start lock was free again for us
+    connector = site.connector("mute")
+    waiting = connector.step()
+    assert isinstance(waiting, Waiting)
+    assert waiting.fd >= 0
+    assert waiting.seconds <= 0.1
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(site.files.socket)
+        listener.listen(1)
+        found = connector.step()
+        assert isinstance(found, Connected)
+        found.sock.close()
+    assert is_held(site.files.start_lock) is False
