@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import driver, texts
 from benchmarks.common import fmt, median, percentile
-from benchmarks.driver import Outcome, Session, serial
+from benchmarks.driver import Outcome, Session, closed_loop, serial
 from benchmarks.palaces import prepared
 from benchmarks.suite import Options, Report, label, main, rivals, say, worlds
-from benchmarks.world import BARE, BROKER
+from benchmarks.world import BARE, BROKER, World
 
 ADDED_P50_MS, ADDED_P99_MS, PING_P50_MS = 0.4, 2.0, 0.3
 Rounds = dict[str, dict[str, list[Outcome]]]  # by rival and call
@@ -45,8 +45,10 @@ def alone(options: Options, report: Report) -> None:
                     if number:  # the first round warms up
                         found[name][what].append(outcome)
         behind = {name: _behind(sessions[name], options.rounds(15, 6)) for name in by_label}
+        beside = {name: _beside(world, sessions[name], options.rounds(4, 2)) for name, world in by_label.items()}
     _tell_alone(options, report, found)
     _tell_behind(options, report, behind)
+    _tell_beside(report, beside)
 
 
 def _ms(rounds: list[Outcome], p: float) -> float:
@@ -101,6 +103,25 @@ def _tell_behind(options: Options, report: Report, behind: dict[str, list[float]
     for which in options.engines:
         found = behind[label(BROKER, which)]
         report.check(f"ping p50 behind a running search ({which.version})", median(found) * 1e3, PING_P50_MS, " ms")
+
+
+def _beside(world: World, session: Session, seconds: float) -> list[float]:
+    """Latency of graph queries while another session searches all the time."""
+    busy = world.ready(1)[0]
+    searches = [driver.call(1, "search", {"query": query}) for query in texts.queries(200, seed=6)]
+    lines = CALLS["kg_query"]
+    outcome = closed_loop([busy, session], lambda i, n: lines if i else searches[n % len(searches)], seconds)
+    return outcome.latencies[1]
+
+
+def _tell_beside(report: Report, beside: dict[str, list[float]]) -> None:
+    rows = [
+        [name, fmt(percentile(v, 50) * 1e3), fmt(percentile(v, 99) * 1e3), fmt(max(v) * 1e3), str(len(v))]
+        for name, v in beside.items()
+    ]
+    report.add(
+        "`kg_query` while another session searches all the time, ms:", ["", "p50", "p99", "worst", "calls"], rows
+    )
 
 
 def measure(options: Options) -> Report:
