@@ -5,6 +5,7 @@
     python3 dev.py test     make what the tests need, then run all checks
     python3 dev.py slow     the long proofs
     python3 dev.py setup    only make everything
+    python3 dev.py clients  install real MCP clients for tests/clients (npm, about 1 GB); with MPB_CLIENTS=1 `test` does
     python3 dev.py clean    remove everything that was made
 
 Everything lies in .dev/: venv (this project), engine-3.4.0 and engine-newest (mempalace, oldest and newest supported),
@@ -42,7 +43,7 @@ MODEL_HOME = DEV / "model-home"
 OLDEST = "3.4.0"
 NEWEST = "3.11.0"  # what "newest" means to the tests: tests/data has a snapshot of its tools
 ENGINES = {"engine-3.4.0": OLDEST, "engine-newest": NEWEST}
-SUITES = ("unit", "sim", "proc")
+SUITES = ("unit", "sim", "proc", "clients")
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache", "dist", "build")
 NO_NETWORK = ("NewConnectionError", "ConnectionError", "Temporary failure in name resolution", "ConnectTimeoutError")
 
@@ -299,11 +300,18 @@ def command_demo(_options: argparse.Namespace, rest: list[str]) -> int:
 def command_test(options: argparse.Namespace, rest: list[str]) -> int:
     """Linters and tests; with pytest arguments only pytest."""
     ensure([venv_step("dev")] if options.fast else all_steps())
+    if os.environ.get("MPB_CLIENTS") == "1" and not options.fast and command_clients(options, []):
+        return 1
     failed = [] if rest else lint()
     if failed:
         print(f"== failed: {', '.join(failed)}", flush=True)
     marks = "not engine and not slow" if options.fast else "not slow"
     return pytest(rest, suites(options.fast), marks) or bool(failed)
+
+
+def command_clients(_options: argparse.Namespace, _rest: list[str]) -> int:
+    """Real MCP clients; without them their tests are skipped."""
+    return run([sys.executable, ROOT / "tests" / "clients" / "setup_clients.py"])
 
 
 def command_slow(_options: argparse.Namespace, rest: list[str]) -> int:
@@ -336,6 +344,7 @@ def parser() -> argparse.ArgumentParser:
     test.set_defaults(run=command_test)
     add("slow", help="tests marked slow [pytest arguments]").set_defaults(run=command_slow)
     add("setup", help="make .dev").set_defaults(run=command_setup)
+    add("clients", help="install real MCP clients for tests/clients").set_defaults(run=command_clients)
     add("clean", help="remove .dev and caches").set_defaults(run=command_clean)
     return main_parser
 
@@ -343,7 +352,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run one command; exit status 0 good, 1 failed, 130 interrupted."""
     options, rest = parser().parse_known_args(argv)
-    if rest and options.command in {"setup", "clean"}:
+    if rest and options.command in {"setup", "clean", "clients"}:
         parser().error(f"unknown: {' '.join(rest)}")
     try:
         status: int = options.run(options, rest)

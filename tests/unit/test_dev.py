@@ -133,7 +133,7 @@ def test_clean_removes_what_was_made_and_no_link(made: Path, monkeypatch: pytest
     assert (made / "src").is_dir()
 
 
-@pytest.mark.parametrize("argv", [[], ["fly"], ["clean", "--hard"], ["setup", "now"]])
+@pytest.mark.parametrize("argv", [[], ["fly"], ["clean", "--hard"], ["setup", "now"], ["clients", "now"]])
 def test_what_it_does_not_know(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         dev.main(argv)
@@ -146,7 +146,7 @@ def test_help_names_every_command() -> None:
         [sys.executable, "dev.py", "--help"], cwd=REPO, capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 0
-    assert all(f"dev.py {name}" in done.stdout for name in ("demo", "test", "slow", "setup", "clean"))
+    assert all(f"dev.py {name}" in done.stdout for name in ("demo", "test", "slow", "setup", "clients", "clean"))
 
 
 def old_python() -> str | None:
