@@ -35,7 +35,7 @@ NODE_CLIENTS = ("mcp-inspector", "opencode", "claude")
 def require(part: str) -> None:
     """Skip where that part is not set up; fail where it had to be (CI=true and MPB_CLIENTS=1)."""
     if not setup_clients.is_made(part):
-        message = f"no {part} in {setup_clients.target()}; run `python3 tests/clients/setup_clients.py`"
+        message = f"no {part} in {setup_clients.target()}; run `python3 dev.py clients`"
         if os.environ.get("CI", "").lower() in {"1", "true"} and os.environ.get("MPB_CLIENTS") == "1":
             pytest.fail(message)
         pytest.skip(message)

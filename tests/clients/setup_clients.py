@@ -69,8 +69,9 @@ def _stamp(into: Path, part: str) -> Path:
 
 def is_made(part: str, into: Path | None = None) -> bool:
     """Whether that part is there in the pinned versions."""
-    stamp = _stamp(into or target(), part)
-    return stamp.is_file() and stamp.read_text(encoding="utf-8") == _key(part)
+    into = into or target()
+    stamp = _stamp(into, part)
+    return (into / part).is_dir() and stamp.is_file() and stamp.read_text(encoding="utf-8") == _key(part)
 
 
 def missing(into: Path | None = None) -> list[str]:
