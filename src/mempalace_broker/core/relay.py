@@ -177,7 +177,8 @@ class Relay:
         if method == "ping":
             self.to_agent.put(rpc.result_line(message.id, {}))
             return
-        if method != TOOLS_CALL and method not in _EARLY and not self.link.established:
+        ours = method.startswith("broker/")  # between shim and broker only: an agent must not stop what others use
+        if ours or (method != TOOLS_CALL and method not in _EARLY and not self.link.established):
             self._error(message.id, METHOD_NOT_FOUND, f"Unknown method: {method}")
             return
         if method == TOOLS_CALL and absolute_paths(message, self._cwd, self._home):

@@ -634,3 +634,11 @@ def test_notice_of_the_broker_goes_to_stderr(talk: Talk) -> None:
     talk.relay.connected(talk.now)
     talk.welcome(notice="another graph")
     assert talk.relay.contact.notices == ["another graph"]
+
+
+@pytest.mark.parametrize("method", ["broker/stop", "broker/hello", "broker/status", "broker/outcomes"])
+def test_an_agent_does_not_reach_the_broker_s_own_methods(talk: Talk, method: str) -> None:
+    talk.connect()
+    talk.agent({"jsonrpc": "2.0", "id": 5, "method": method})
+    assert talk.error["code"] == METHOD_NOT_FOUND
+    assert talk.heard_by_broker() == []
