@@ -40,6 +40,12 @@ NOTE_340 = (
 )
 
 
+NOTE_HUB = (
+    "hub: `mempalace serve` keeps the knowledge graph inside the palace, where a bare mempalace-mcp with the same\n"
+    "config.json does not look; the verifier looks there."
+)
+
+
 class Result:
     """One storm and what came of it."""
 
@@ -62,7 +68,7 @@ class Result:
         searches = tally.latencies.get("search", [])
         return [
             ("calls", fmt(calls)),
-            ("calls per second", fmt(calls / facts["seconds"])),
+            ("good calls per second", fmt((calls - failed - tally.unknown) / facts["seconds"])),
             ("failed", f"{fmt(failed)} ({failed / max(1, calls):.1%})"),
             ("outcome unknown", fmt(tally.unknown)),
             ("answers astray", fmt(tally.astray)),
@@ -145,7 +151,7 @@ def storm(
             facts["owners"] = sampler.stop()
         facts["seconds"] = weather.ended_s
         begun = time.monotonic()
-        verdict = check(world.home, which, ledger)
+        verdict = check(world.home, which, ledger, graph_inside=kind == HUB)
         facts["verified_s"] = round(time.monotonic() - begun, 1)
     return Result(f"{kind} {which.version}", tally, ledger, verdict, facts)
 
@@ -236,6 +242,8 @@ def report(results: list[Result]) -> str:
         notes += result.verdict.trouble + [f"killed {what}" for what in result.facts["killed"]]
         notes += [f"two owners: {result.facts['owners']['owners']}"] * (result.facts["owners"]["shared"] > 0)
         lines += [f"{result.name}: {note}" for note in notes]
+    if any(result.facts["kind"] == HUB for result in results):
+        lines.append(NOTE_HUB)
     if any(result.facts["engine"].startswith("3.4.") for result in results):
         lines.append(NOTE_340)
     return "\n".join(lines)

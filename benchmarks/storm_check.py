@@ -59,14 +59,18 @@ class Verdict:
         }
 
 
-def check(home: Path, engine: Engine, ledger: Ledger) -> Verdict:
-    """Judge the palace below `home` by the ledger. Its servers must have ended; works on copies."""
+def check(home: Path, engine: Engine, ledger: Ledger, *, graph_inside: bool = False) -> Verdict:
+    """Judge the palace below `home` by the ledger. Its servers must have ended; works on copies.
+
+    Args:
+        graph_inside: the servers kept the knowledge graph in the palace, as with --palace.
+    """
     verdict = Verdict()
     verdict.debris = debris(home / ".mempalace")
     copies = [copy(home, home.parent / f"v{number}") for number in range(READERS + 1)]
     verdict.corrupt = complaints(copies[0] / ".mempalace")
     _check_vectors(copies[0], engine, ledger, verdict)
-    parts = [_Part(ledger, number, READERS) for number in range(READERS)]
+    parts = [_Part(ledger, number, READERS, graph_inside=graph_inside) for number in range(READERS)]
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(lambda pair: pair[0].read(pair[1], engine, verdict), zip(parts, copies[1:], strict=True)))
     for folder in copies:
@@ -141,7 +145,8 @@ def _check_vectors(home: Path, engine: Engine, ledger: Ledger, verdict: Verdict)
 class _Part:
     """A share of the ledger, read back through a fresh server."""
 
-    def __init__(self, ledger: Ledger, number: int, of: int) -> None:
+    def __init__(self, ledger: Ledger, number: int, of: int, *, graph_inside: bool) -> None:
+        self._graph_inside = graph_inside
         self.drawers = [item for item in list(ledger.drawers.items())[number::of] if item[0] not in ledger.maybe_gone]
         self.facts = ledger.facts[number::of]
         agents = sorted({agent for agent, _ in ledger.diary.values()})[number::of]
@@ -149,6 +154,8 @@ class _Part:
 
     def read(self, home: Path, engine: Engine, verdict: Verdict) -> None:
         argv = [str(engine.python), "-P", str(ENGINE_SIDE), "serve"]
+        if self._graph_inside:
+            argv += ["--palace", str(home / ".mempalace" / "palace")]
         session = Session(argv, env=base_env(home), cwd=home, log=home / "verifier.stderr")
         try:
             session.initialize()
