@@ -166,7 +166,8 @@ class Outcome:
     """What a run of calls came to.
 
     Attributes:
-        latencies: seconds, per session. failures: heads of bad answers. seconds: the whole run.
+        latencies: seconds, per session. failures: heads of bad answers. seconds: the whole run, less stragglers.
+        timely: good answers within that time.
         unanswered: calls that got no answer within the grace time. rates: of each round, where several were joined.
     """
 
@@ -175,6 +176,7 @@ class Outcome:
         self.failures: list[bytes] = []
         self.unanswered = 0
         self.seconds = 0.0
+        self.timely = 0
         self.rates: list[float] = []
 
     def join(self, other: Outcome) -> None:
@@ -185,6 +187,7 @@ class Outcome:
         self.failures += other.failures
         self.unanswered += other.unanswered
         self.seconds += other.seconds
+        self.timely += other.timely
 
     @property
     def all(self) -> list[float]:
@@ -192,9 +195,8 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """Good calls per second."""
-        good = len(self.all) - len(self.failures)
-        return good / self.seconds if self.seconds else 0.0
+        """Good answers per second, those within the time only: one straggler must not dilute it."""
+        return self.timely / self.seconds if self.seconds else 0.0
 
     @property
     def bad(self) -> int:
@@ -237,7 +239,7 @@ def closed_loop(
         poll.register(fd, select.EPOLLIN)
     counts = [0] * len(sessions)
     begun = clock()
-    end, last = begun + seconds, begun
+    end = begun + seconds
     for index, session in enumerate(sessions):
         session.sent_at = clock()
         os.write(session.stdin, make(index, 0))
@@ -254,10 +256,12 @@ def closed_loop(
                 outcome.unanswered += 1
                 continue
             for line in lines:
-                last = now = clock()
+                now = clock()
                 outcome.latencies[index].append(now - session.sent_at)
                 if failed(line):
                     outcome.failures.append(line[:300])
+                elif now < end:
+                    outcome.timely += 1
                 counts[index] += 1
                 if now >= end:
                     open_calls -= 1
@@ -266,7 +270,7 @@ def closed_loop(
                 os.write(session.stdin, make(index, counts[index]))
     poll.close()
     outcome.unanswered += open_calls
-    outcome.seconds = last - begun
+    outcome.seconds = seconds
     return outcome
 
 
