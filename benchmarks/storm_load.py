@@ -154,12 +154,12 @@ class Client:
             getattr(self, f"_done_{self.kind}", _nothing)(result)
             self.ledger.acknowledged += self.kind in WRITES
 
-    def lost_track(self) -> None:
-        """No answer, or one that says that nobody knows."""
+    def lost_track(self, *, killed: bool = False) -> None:
+        """No answer, or one that says that nobody knows; `killed`: we ended the session, so a read did not fail."""
         ledger, data = self.ledger, self.data
         if self.kind in WRITES:
             self.tally.unknown += 1
-        else:
+        elif not killed:
             self.tally.failed[self.kind] += 1
             self.tally.reasons["no answer"] += 1
         if self.kind in ("add", "diary"):
@@ -291,16 +291,16 @@ class Storm:
                 self._poll.unregister(fd)
                 del self.sessions[fd]
 
-    def drop(self, session: Session) -> None:
+    def drop(self, session: Session, *, killed: bool = False) -> None:
         """A session is gone; its call is unknown."""
         _, client = self.sessions.pop(session.stdout)
         self._poll.unregister(session.stdout)
         if session.sent_at and client.kind != "initialize":
-            client.lost_track()
+            client.lost_track(killed=killed)
         session.kill()
 
     def kill_session(self) -> None:
         """kill -9 one session's server and start another, as an agent would."""
         session, client = next(iter(self.sessions.values()))
-        self.drop(session)
+        self.drop(session, killed=True)
         self.start(client)
