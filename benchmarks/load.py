@@ -62,10 +62,11 @@ class Mixed:
         rng = self._rng
         kind = rng.choice(self.MIX)
         text = f"{kind} {index} {number}: {texts.words(rng, 20)}"
+        known = number % 900  # one of the thousand that were there before
         calls: dict[str, tuple[str, dict[str, object]]] = {
             "search": ("search", {"query": texts.words(rng, 5)}),
             "add": ("add_drawer", {"wing": f"w{index % 7}", "room": "r", "content": text}),
-            "get": ("get_drawer", {"drawer_id": f"drawer_w{number % 7}_r{number % 13}_{number % 90:024d}"}),
+            "get": ("get_drawer", {"drawer_id": f"drawer_w{known % 7}_r{known % 13}_{known:024d}"}),
             "kg_add": ("kg_add", {"subject": f"s{index}_{number}", "predicate": "has", "object": "o"}),
             "kg_query": ("kg_query", {"entity": f"s{index}_{number}"}),
             "diary": ("diary_write", {"agent_name": f"agent{index}", "entry": text}),

@@ -41,6 +41,9 @@ def faulty(handle):
 class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
+        if name == "mempalace.mcp_server" and os.path.exists(DIR + "/slow-import"):
+            open(DIR + "/importing", "w").close()
+            time.sleep(60)
         if name != "mempalace_broker.engine.adapter":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)

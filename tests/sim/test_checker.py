@@ -109,8 +109,8 @@ def test_relay_says_not_executed_of_what_it_had_sent(monkeypatch: pytest.MonkeyP
 
 
 def test_relay_sends_writes_again_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    def recall(self: Any, call: RelayCall, reason: str) -> None:
-        self._wait_again(call, reason)
+    def recall(self: Any, call: RelayCall, reason: str, now: float) -> None:
+        self._wait_again(call, reason, now)
 
     monkeypatch.setattr(Relay, "_recall", recall)
     caught("executed 2 times", Faults(cuts=6, broker_kills=2, slow=0.6, slow_s=1.0))

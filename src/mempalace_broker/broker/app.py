@@ -19,7 +19,7 @@ from ..core.hub import Hub
 from ..core.record import Record, encode, is_own
 from ..core.scheduler import Limits
 from ..core.supervision import Policy
-from ..errors import EXIT_OK
+from ..errors import EXIT_OK, BrokerError, StateRootError
 from ..runtime.clock import Clock, Deadline
 from ..runtime.procid import own_procid
 from ..runtime.recordfile import read_bytes, remove_if, remove_litter, write_atomic
@@ -59,6 +59,7 @@ class App:
         epoch: int,
         started_by: str,
         log: logging.Logger,
+        covers: bool = True,
     ) -> None:
         self.identity = identity
         self.files = files
@@ -97,6 +98,7 @@ class App:
             clock=self.clock,
             log=log,
             turn=self.turn,
+            covers=covers,
         )
         self._owner = owner
         self._conns: dict[int, Connection] = {}
@@ -155,9 +157,14 @@ class App:
         tasks = Tasks(self._task_failed)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self.loop.add_signal_handler(number, self._signalled, number)
-        remove_litter(self.files.record)
+        self.loop.set_exception_handler(self._callback_failed)
         await self._listen()
-        self._publish()
+        try:
+            remove_litter(self.files.record)
+            self._publish()
+        except OSError as exc:
+            mend = "free space there, or make it writable"
+            raise StateRootError(f"cannot write {self.files.record}: {exc.strerror or exc}.", mend=mend) from exc
         on_ready({"state": "ready", "pid": os.getpid(), "endpoint": self.record.endpoints[0]})
         self.log.info("serving %s on %s, record %s", self.identity.path, self.files.socket, self.record.record)
         tasks.start("self-check", self._check_self())
@@ -230,6 +237,11 @@ class App:
         self.hub.drain(self.clock.monotonic(), signal.Signals(number).name, at_once=again)
         self.turn()
 
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
+        exc = context.get("exception")
+        self.log.error("in the loop: %s", context.get("message"), exc_info=exc)
+        self.trouble(f"an internal error: {exc!r}", "see `mempalace-broker logs`; please report it")
+
     def _task_failed(self, name: str, exc: BaseException) -> None:
         self.log.error("task %s failed: %r", name, exc, exc_info=exc)
 
@@ -276,7 +288,7 @@ class App:
                         self.engine.process.send(effect.data)
                 else:
                     self._flush(out)
-                    self._carry_out(effect)
+                    self._try(effect)
             self._flush(out)
             self.hub.settle(self.clock.monotonic())
         self._book_timer()
@@ -287,6 +299,13 @@ class App:
             if conn is not None:
                 conn.send(lines[0] if len(lines) == 1 else b"".join(lines))
         out.clear()
+
+    def _try(self, effect: fx.Effect) -> None:
+        try:
+            self._carry_out(effect)
+        except Exception as exc:
+            self.log.error("cannot carry out %s: %r", effect, exc, exc_info=exc)
+            self.trouble(f"an internal error: {exc!r}", "see `mempalace-broker logs`; please report it")
 
     def _carry_out(self, effect: fx.Effect) -> None:
         if isinstance(effect, fx.Engine):
@@ -343,14 +362,25 @@ class App:
         """Our name and record may vanish under us (cleaners, restores): while the lock is ours, put them back."""
         while self.hub.state == "serving":
             await asyncio.sleep(SELF_CHECK_S)
-            if self.hub.state != "serving":
-                return
-            if self._name is not None and not self._name.intact():
-                self.log.warning("the name %s is gone or another's: binding it again", self.files.socket)
-                old = self._server
-                await self._listen()
-                if old is not None:
-                    old.close()
-            if not is_own(read_bytes(self.files.record, 1 << 20) or b"", self.record.record):
-                self.log.warning("the record is gone or another's: writing it again")
-                self._publish()
+            try:
+                await self._check_once()
+            except (OSError, BrokerError) as exc:
+                self.trouble(f"the self-check failed: {exc}", "free space in, or allow writing to, the state root")
+
+    async def _check_once(self) -> None:
+        if self.hub.state != "serving":
+            return
+        if not self._owner.still_named():
+            self.hub.drain(self.clock.monotonic(), f"{self.files.owner_lock} was removed: another broker may come")
+            self.turn()
+            return
+        if self._name is not None and not self._name.intact():
+            self.log.warning("the name %s is gone or another's: binding it again", self.files.socket)
+            old = self._server
+            await self._listen()
+            if old is not None:
+                old.close()
+        mine = is_own(read_bytes(self.files.record, 1 << 20) or b"", self.record.record)
+        if not mine and self.hub.state == "serving":
+            self.log.warning("the record is gone or another's: writing it again")
+            self._publish()

@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._pending: deque[bytes | TooLong] = deque()
         self._turn_booked = False
         self._full = False
+        self._closing = False
         self._written = 0
         self._stall: asyncio.TimerHandle | None = None
 
@@ -120,7 +121,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It caught up."""
         self._full = False
-        if self._stall is not None:
+        if self._stall is not None and not self._closing:
             self._stall.cancel()
             self._stall = None
         if self._pending:
@@ -152,6 +153,7 @@ class Connection(asyncio.Protocol):
         """End it once what was sent is out; a client that does not take it meanwhile is dropped by the stall watch."""
         if self.transport is not None:
             self._pending.clear()
+            self._closing = True
             if self._stall is None:
                 self._watch(self._accepted())
             self.transport.close()

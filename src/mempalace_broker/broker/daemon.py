@@ -92,6 +92,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
             print(f"mempalace-broker: another broker owns {options.palace}: {who}", file=sys.stderr)
         return EXIT_HELD
     try:
+        epoch, covers = _claim(owner, files)
         log = make_log(files.log, settings, foreground=options.foreground)
         app = App(
             identity=Identity(options.palace, options.graph, options.palace_by, options.backend, options.collection),
@@ -99,7 +100,8 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
             settings=settings,
             env=os.environ,
             owner=owner,
-            epoch=_claim(owner, files),
+            epoch=epoch,
+            covers=covers,
             started_by=options.started_by,
             log=log,
         )
@@ -117,21 +119,24 @@ def _settings(files: StateFiles, env: Mapping[str, str]) -> Settings:
     return load_settings(data.decode("utf-8", "replace") if data is not None else None, env, toml_path=files.toml)
 
 
-def _claim(owner: FileLock, files: StateFiles) -> int:
-    """Write our name and address into the owner lock; the epoch, one more than the last owner's.
+def _claim(owner: FileLock, files: StateFiles) -> tuple[int, bool]:
+    """Write our name and address into the owner lock.
+
+    Returns:
+        the epoch, one more than the last owner's; and whether that owner's journal is the one in our state root.
 
     The address is for clients that look for the record elsewhere (another $MEMPALACE_PATH, a bind mount of P alone).
     """
     try:
         before = json.loads(read_body(files.owner_lock) or b"{}")
-        epoch = int(before.get("epoch", 0)) + 1
+        epoch, root = int(before.get("epoch", 0)) + 1, before.get("root", files.root)
     except (ValueError, AttributeError, TypeError):
-        epoch = 1
+        epoch, root = 1, ""
     me = own_procid()
     body = {"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns, "epoch": epoch}
     body |= {"endpoint": f"unix:{files.socket}", "root": files.root}
     owner.write_body(json.dumps(body).encode())
-    return epoch
+    return epoch, root == files.root
 
 
 def make_log(path: str, settings: Settings, *, foreground: bool) -> logging.Logger:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..core import journal
 from ..core import supervision as sv
-from ..errors import BrokerError, EngineNotFound
+from ..errors import BrokerError, EngineNotFound, StateRootError
 from ..runtime.enginefind import SETTING, find_engine
 from ..runtime.lock import FileLock, read_body
 from ..runtime.procid import ALIVE, ProcId, procid_of, state
@@ -29,11 +29,17 @@ if TYPE_CHECKING:
     from ..runtime.enginefind import EngineCommand
     from ..runtime.paths import StateFiles
 
+_NOTHING: dict[str, bytes | None] = {}
 _JOURNAL_LIMIT = 4 * journal.ROTATE_BYTES
 
 
 class EngineHost:
-    """One engine slot of the broker. `turn` is called after every event, so that the hub's effects are carried out."""
+    """One engine slot of the broker.
+
+    Args:
+        turn: called after every event, so that the hub's effects are carried out.
+        covers: whether the journal in our state root holds all that earlier brokers of the palace wrote.
+    """
 
     def __init__(
         self,
@@ -46,6 +52,7 @@ class EngineHost:
         clock: Clock,
         log: logging.Logger,
         turn: Callable[[], None],
+        covers: bool,
     ) -> None:
         self.desk = desk
         self.process: EngineProcess | None = None
@@ -57,6 +64,7 @@ class EngineHost:
         self._clock = clock
         self._log = log
         self._turn = turn
+        self._covers = covers
 
     def locate(self) -> str:
         """Find mempalace; its version, or "" where that is not known yet (the start will tell what is wrong)."""
@@ -94,7 +102,8 @@ class EngineHost:
             self._start(lock)
         except BrokerError as exc:
             self._log.error("no engine: %s", exc)
-            self.desk.unstartable(now, exc.message.rstrip("."), exc.mend, permanent=True)
+            passing = isinstance(exc, StateRootError | EngineNotFound)  # room may be made, mempalace be installed
+            self.desk.unstartable(now, exc.message.rstrip("."), exc.mend, permanent=not passing)
         except OSError as exc:
             self._log.error("cannot start the engine: %s", exc)
             self.desk.unstartable(now, f"cannot start the engine: {exc}", "", permanent=False)
@@ -116,10 +125,9 @@ class EngineHost:
         process.start(
             self.command, self._identity, lock, env=env, journal=self._files.journal, tune=self._settings.tune
         )
-        who = procid_of(process.pid)
-        lock.write_body(json.dumps({"pid": who.pid, "start": who.start, "boot": who.boot, "pidns": who.pidns}).encode())
         self.process = process
         self.desk.spawned(self._clock.monotonic(), process.pid)
+        self._sign(lock, process.pid)
         self._log.info(
             "engine %d started: pid %d, %s (%s)",
             self.desk.supervisor.generation,
@@ -127,6 +135,15 @@ class EngineHost:
             self.command.interpreter,
             self.command.source,
         )
+
+    def _sign(self, lock: FileLock, pid: int) -> None:
+        """Say in engine.lock who holds it. For those who wait for an orphan: the lock itself does not need it."""
+        who = procid_of(pid)
+        body = {"pid": who.pid, "start": who.start, "boot": who.boot, "pidns": who.pidns}
+        try:
+            lock.write_body(json.dumps(body).encode())
+        except StateRootError as exc:
+            self._log.warning("%s", exc)
 
     # -- what the child does
 
@@ -144,21 +161,24 @@ class EngineHost:
     def _exited(self, how: str) -> None:
         self._log.info("engine %d ended: %s", self.desk.supervisor.generation, how)
         self.process = None
-        unproven = {call.key for call in self.desk.scheduler.running.values()}
-        ended, begun, _ = self._read_journal() or ({}, unproven, 0.0)
+        running = self.desk.scheduler.running.values()
+        ended, begun, covered = self._read_journal() or (_NOTHING, set[str](), float("inf"))
+        begun |= {call.key for call in running if call.started < covered}  # nothing proves that these had not begun
         self.desk.exited(self._clock.monotonic(), how, ended, begun)
         self._turn()
 
     # -- the journal
 
     def _load_journal(self, now: float) -> None:
-        ended, begun, covered = self._read_journal() or ({}, set(), now)
-        self.desk.journal(ended, begun, now, covered)
+        first = not read_body(self._files.engine_lock)  # no engine has been here: nothing can be missing
+        nothing_proven = (_NOTHING, set[str](), float("-inf") if first else now)
+        ended, begun, covered = self._read_journal() or nothing_proven
+        self.desk.journal(ended, begun, now, covered if self._covers else now)
 
     def _read_journal(self) -> tuple[dict[str, bytes | None], set[str], float] | None:
         """(ended, begun, covered from): the older file first. Monotonic seconds since when nothing is missing.
 
-        None where it can't be read.
+        None where there is none, or it can't be read.
         """
         covered = float("-inf")
         data = b""
@@ -168,11 +188,13 @@ class EngineHost:
             if data:
                 age = max(0.0, self._clock.wall() - os.stat(older).st_mtime)
                 covered = self._clock.monotonic() - age
-            data += read_bytes(self._files.journal, _JOURNAL_LIMIT) or b""
+            current = read_bytes(self._files.journal, _JOURNAL_LIMIT)
         except OSError as exc:
             self._log.error("cannot read the journal of writes: %s; earlier outcomes are unknown", exc)
             return None
-        return *journal.parse(data), covered
+        if current is None:
+            return None
+        return *journal.parse(data + current), covered
 
     # -- the engine of an earlier broker
 

@@ -87,11 +87,10 @@ class EngineProcess:
         Raises:
             OSError: the interpreter can't be run.
         """
-        to_engine, self._write_fd = os.pipe()
-        self._read_fd, from_engine = os.pipe()
-        self._err_fd, err = os.pipe()
-        argv = engine_argv(command, identity, rfd=to_engine, wfd=from_engine, journal=journal, tune=tune)
+        theirs: list[int] = []
         try:
+            to_engine, from_engine, err = self._pipes(theirs)
+            argv = engine_argv(command, identity, rfd=to_engine, wfd=from_engine, journal=journal, tune=tune)
             self._process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -106,9 +105,19 @@ class EngineProcess:
             self._close_all()
             raise
         finally:
-            for fd in (to_engine, from_engine, err):
+            for fd in theirs:
                 os.close(fd)
         self._watch()
+
+    def _pipes(self, theirs: list[int]) -> tuple[int, int, int]:
+        """The child's ends of its three pipes, which also go to `theirs`; ours are attributes."""
+        to_engine, self._write_fd = os.pipe()
+        theirs.append(to_engine)
+        self._read_fd, from_engine = os.pipe()
+        theirs.append(from_engine)
+        self._err_fd, err = os.pipe()
+        theirs.append(err)
+        return to_engine, from_engine, err
 
     def _watch(self) -> None:
         for fd in (self._read_fd, self._write_fd, self._err_fd):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .answers import Answers
 
 STALE_LIBRARY = -32005  # mempalace: the package was upgraded underneath the running process
+_UPGRADE_FAULTS = frozenset({"no_mempalace", "import_failed"})  # what is seen while the package is being replaced
 _PASSING_FAULTS = frozenset({"lease_held", "busy"})
 _DOWN_MEND = "Mend: `mempalace-broker doctor` says what is wrong; `mempalace-broker logs` shows the engine's own words."
 
@@ -49,6 +50,7 @@ class Desk:
         self.outcomes = Outcomes()
         self.answers = answers
         self.settled = False
+        self._was_ready = False
         self.degraded: list[dict[str, str]] = []
         self.engine: dict[str, Any] = {}
         self.counters = dict.fromkeys(("errors", "timeouts", "unknown_outcomes", "engine_restarts", "replayed"), 0)
@@ -175,6 +177,7 @@ class Desk:
             for d in told.get("degraded", ())
             if isinstance(d, dict)
         ]
+        self._was_ready = True
         self._do(self.supervisor.ready(now))
         self.pump(now)
 
@@ -182,7 +185,8 @@ class Desk:
         kind = str(told.get("reason", "unknown"))
         text = f"{told.get('message') or kind}"
         mend = str(told.get("mend", ""))
-        self._do(self.supervisor.failed(now, text, mend, permanent=kind not in _PASSING_FAULTS))
+        passing = kind in _PASSING_FAULTS or (self._was_ready and kind in _UPGRADE_FAULTS)
+        self._do(self.supervisor.failed(now, text, mend, permanent=not passing))
 
     def _done(self, frame: Frame, now: float) -> None:
         call = self.scheduler.running.get(frame.n)

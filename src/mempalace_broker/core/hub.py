@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .jsonrpc import Message
     from .supervision import Policy
 
+MAX_BATCH = 10_000
 SERVING, DRAINING, OVER = "serving", "draining", "over"
 _NO_SUCH_TOOL = ToolRule("", store="", lane=FREE, writes=False, replay=READ, known=False)
 
@@ -135,7 +136,10 @@ class Hub:
             return
         session.ordinal += 1
         message = rpc.parse(line)
-        if message.kind == rpc.BATCH:
+        if message.kind == rpc.BATCH and len(message.body) > MAX_BATCH:
+            text = f"Invalid request: a batch of more than {MAX_BATCH} elements"
+            self._send(session, rpc.error_line(None, errors.INVALID_REQUEST, text))
+        elif message.kind == rpc.BATCH:
             for part, value in enumerate(message.body, 1):
                 element = rpc.classify(value)
                 raw = rpc.to_bytes(value) if element.kind == rpc.REQUEST else b""

@@ -71,7 +71,8 @@ class Call:
         writes: whether it may change a store. rule: its tool's row in the table.
         own_s: its own run limit in seconds, None for the broker's.
         params: of initialize, {} else. cacheable: whether the cache may answer it, once it waited long enough.
-        arrived: monotonic seconds. state: see above. connection, ordinal: where it was sent, 0 if it was not.
+        arrived: monotonic seconds. since: when it began to wait (anew). state: see above.
+        connection, ordinal: where it was sent, 0 if it was not.
     """
 
     __slots__ = (
@@ -88,6 +89,7 @@ class Call:
         "params",
         "rule",
         "sent_at",
+        "since",
         "state",
         "tool",
         "tries",
@@ -100,7 +102,7 @@ class Call:
         self.id = message.id
         self.key = self.wire = message.key
         self.method = message.method
-        self.arrived = now
+        self.arrived = self.since = now
         self.state = WAITING
         self.connection = self.ordinal = self.tries = 0
         self.sent_at = 0.0
@@ -135,7 +137,7 @@ class Call:
         """When something must be done about it, NEVER if nothing must."""
         if self.state == GONE:
             return NEVER
-        due = self.arrived + limits.span(None if self.cancelled else self.own_s, sent=self.state != WAITING)
+        due = self.since + limits.span(None if self.cancelled else self.own_s, sent=self.state != WAITING)
         if self.state == ASKING:
             due = min(due, hopeless_since + ASK_GRACE_S)
         return min(due, self.arrived + CACHE_AFTER_S) if self.cacheable else due

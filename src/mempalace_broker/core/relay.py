@@ -247,18 +247,19 @@ class Relay:
             if not call.owed:
                 self._calls.forget(call)
             elif call.state == SENT:
-                self._recall(call, reason)
+                self._recall(call, reason, now)
         self._due = min(self._due, now)
 
-    def _recall(self, call: Call, reason: str) -> None:
+    def _recall(self, call: Call, reason: str, now: float) -> None:
         if call.writes:
             self._calls.ask(call)
         else:
-            self._wait_again(call, reason)
+            self._wait_again(call, reason, now)
 
-    def _wait_again(self, call: Call, reason: str) -> None:
+    def _wait_again(self, call: Call, reason: str, now: float) -> None:
         """It was sent and was not executed, or does no harm twice."""
         call.state = WAITING
+        call.since = now
         self._calls.asking.pop(call.wire, None)
         if call.tries >= MAX_TRIES:
             why = f"{call.tries} connections were lost while it was under way (the last one: {reason})."
@@ -316,13 +317,13 @@ class Relay:
     def _settle(self, connection: int, fates: Mapping[str, Any], now: float) -> None:
         for call in [call for call in self._calls.asking.values() if call.connection == connection]:
             fate = fates.get(str(call.ordinal))
-            self._settle_one(call, fate if isinstance(fate, dict) else {})
+            self._settle_one(call, fate if isinstance(fate, dict) else {}, now)
         self._go_on(now)
 
-    def _settle_one(self, call: Call, fate: Mapping[str, Any]) -> None:
+    def _settle_one(self, call: Call, fate: Mapping[str, Any], now: float) -> None:
         state, response = fate.get("state"), fate.get("response")
         if state == NOT_STARTED:
-            self._wait_again(call, "it had not been started")
+            self._wait_again(call, "it had not been started", now)
         elif state != DONE:
             self._finish(call, *call.unknown("The connection to the broker was lost while it was under way."))
         elif isinstance(response, dict):

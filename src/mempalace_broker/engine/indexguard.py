@@ -24,10 +24,13 @@ from typing import Any, Callable
 
 META = "index_metadata.pickle"
 FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", META)  # in the order of their writing
-_STAMP = "complete.json"
+_COMPLETE = "complete.json"
 _UUID = 36
 _HEADER = struct.Struct("<iQQQ")  # hnswlib: version, offset of level 0, capacity, number of elements
 _UPDATE, _DELETE = 1, 3  # operations in embeddings_queue; 0 add, 2 upsert
+
+
+Stamps = list[tuple[int, int]]  # see _stamps
 
 
 class Torn(Exception):
@@ -113,6 +116,7 @@ class IndexGuard:
             folder = os.path.join(self._palace, name)
             try:
                 read_ids(folder)
+                self._compare(name)
             except Torn as exc:
                 trouble = self._restore(name, str(exc))
                 if trouble:
@@ -125,6 +129,14 @@ class IndexGuard:
         self._forget_others()
         return troubles
 
+    def _compare(self, name: str) -> None:
+        """Metadata as it was when it was copied, beside other files: a store of updates was cut short."""
+        copy = self._newest_copy(name)
+        then = _read_stamps(copy) if copy is not None else None
+        now = _stamps(os.path.join(self._palace, name))
+        if then is not None and then[-1] == now[-1] and then != now:
+            raise Torn("its files are newer than its metadata")
+
     def _restore(self, name: str, why: str) -> str:
         """Put the copy back; what hinders it, or "" when done."""
         torn = f"the search index {name} was torn by a kill ({why})"
@@ -136,7 +148,9 @@ class IndexGuard:
             if not self._belongs(name, ids):
                 return f"{torn} and its copy does not fit the database any more"
             folder = os.path.join(self._palace, name)
-            for file in FILES:  # the metadata last, as Chroma does: half of this is torn as well
+            with open(os.path.join(folder, META), "wb"):
+                pass  # emptied first and put back last: half of this is torn as well, whatever tore it before
+            for file in FILES:
                 part = os.path.join(folder, file + ".part")
                 shutil.copyfile(os.path.join(copy, file), part)
                 os.replace(part, os.path.join(folder, file))
@@ -187,28 +201,28 @@ class IndexGuard:
     def _copy_if_new(self, name: str) -> None:
         folder = os.path.join(self._palace, name)
         try:
-            stamp = _stamp(folder)
-            if self._seen.get(name) == stamp:
+            meta = _stamp(folder, META)
+            if self._seen.get(name) == meta:
                 return
+            self._seen[name] = meta  # also where it fails: the next try is at the next store
+            stamps = _stamps(folder)
             newest = self._newest_copy(name)
-            if newest is None or _read_stamp(newest) != stamp:
-                self._copy(name, stamp)
-            self._seen[name] = stamp
+            if newest is None or _read_stamps(newest) != stamps:
+                self._copy(name, stamps)
         except OSError as exc:
-            self._seen[name] = (0, 0)
             self._drop_copies(name, keep=None)  # an old copy would be worse than none
             self._say(f"index {name} could not be copied aside: {exc}")
 
-    def _copy(self, name: str, stamp: tuple[int, int]) -> None:
-        target = os.path.join(self._store, f"{name}.{stamp[0]}")
+    def _copy(self, name: str, stamps: Stamps) -> None:
+        target = os.path.join(self._store, f"{name}.{stamps[-1][0]}")
         shutil.rmtree(target, ignore_errors=True)
         os.makedirs(target, 0o700)
         for file in FILES:
             shutil.copyfile(os.path.join(self._palace, name, file), os.path.join(target, file))
-        temp = os.path.join(target, _STAMP + ".part")
+        temp = os.path.join(target, _COMPLETE + ".part")
         with open(temp, "w", encoding="ascii") as out:
-            json.dump(stamp, out)
-        os.replace(temp, os.path.join(target, _STAMP))
+            json.dump(stamps, out)
+        os.replace(temp, os.path.join(target, _COMPLETE))
         self._drop_copies(name, keep=target)
 
     # -- copies ------------------------------------------------------------------------------------
@@ -221,7 +235,7 @@ class IndexGuard:
         return [os.path.join(self._store, n) for n in found]
 
     def _newest_copy(self, name: str) -> str | None:
-        complete = [(stamp, path) for path in self._copies(name) if (stamp := _read_stamp(path)) is not None]
+        complete = [(stamps[-1], path) for path in self._copies(name) if (stamps := _read_stamps(path)) is not None]
         return max(complete)[1] if complete else None
 
     def _drop_copies(self, name: str, keep: str | None) -> None:
@@ -261,16 +275,22 @@ def _number(seq_id: Any) -> int:
     return int.from_bytes(seq_id, "big") if isinstance(seq_id, bytes) else int(seq_id)
 
 
-def _stamp(folder: str) -> tuple[int, int]:
-    """(modification time in ns, size) of the metadata, which is written last."""
-    found = os.stat(os.path.join(folder, META))
+def _stamp(folder: str, file: str) -> tuple[int, int]:
+    """(modification time in ns, size)."""
+    found = os.stat(os.path.join(folder, file))
     return found.st_mtime_ns, found.st_size
 
 
-def _read_stamp(copy: str) -> tuple[int, int] | None:
+def _stamps(folder: str) -> Stamps:
+    """Of all files of an index, the metadata, which is written last, at the end."""
+    return [_stamp(folder, file) for file in FILES]
+
+
+def _read_stamps(copy: str) -> Stamps | None:
+    """Those of the index when it was copied; None where the copy is not complete."""
     try:
-        with open(os.path.join(copy, _STAMP), encoding="ascii") as file:
-            first, second = json.load(file)
-        return int(first), int(second)
+        with open(os.path.join(copy, _COMPLETE), encoding="ascii") as file:
+            found = [(int(time_ns), int(size)) for time_ns, size in json.load(file)]
     except (OSError, ValueError, TypeError):
         return None
+    return found if len(found) == len(FILES) else None

@@ -62,6 +62,9 @@ class JournalFile:
         if self.path is None:
             return True
         with self._lock:
+            if self._fd >= 0 and not os.fstat(self._fd).st_nlink:  # removed under us: nobody would find the entry
+                os.close(self._fd)
+                self._fd = -1
             if self._fd < 0:
                 try:
                     self._open(self.path)

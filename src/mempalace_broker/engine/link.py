@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CHUNK = 1 << 20
+_LOOK_MS = 200
 
 
 class Link:
@@ -26,6 +28,18 @@ class Link:
         self._rfd = rfd
         self._wfd = wfd
         self._lock = threading.Lock()
+        self._reading = False
+
+    def leave_if_abandoned(self) -> None:
+        """Body of a thread: end this process if the broker goes away before anybody reads frames.
+
+        Importing mempalace can take seconds on a busy machine, and the next broker waits for us.
+        """
+        poller = select.poll()
+        poller.register(self._rfd, 0)  # a hang-up is always told
+        while not self._reading:
+            if poller.poll(_LOOK_MS) and not self._reading:
+                os._exit(0)
 
     def frames(self) -> Iterator[Frame]:
         """Yield frames until the broker closes its end.
@@ -33,6 +47,7 @@ class Link:
         Raises:
             FrameError: the stream is garbled.
         """
+        self._reading = True
         decoder = FrameDecoder()
         while True:
             data = os.read(self._rfd, _CHUNK)

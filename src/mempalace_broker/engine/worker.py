@@ -20,6 +20,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 from ..core.enginewire import Frame, FrameError
@@ -37,6 +38,9 @@ from .tuning import tune
 _NOT_BETWEEN_FILES = frozenset({"mempalace_mine", "mempalace_sync", "mempalace_reconnect"})
 
 
+_SHORT_S = 0.05  # what a read may keep the reader thread from its frames
+
+
 class _BrokerGone(BaseException):
     """Ends a mine between two files: nobody waits for it any more, and the next broker waits for us."""
 
@@ -52,6 +56,7 @@ class Worker:
         self._free = Lane()
         self._wait = WaitingPlace()
         self._gone = False
+        self._inline = True
         self._ready = threading.Event()
         self._free_done = threading.Event()
         self._hints: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -84,8 +89,10 @@ class Worker:
         if frame.verb != "call":
             return
         call = Call(self, frame)
-        if frame.word == "free" and frame.tag == "-" and self._free.idle:
+        if frame.word == "free" and frame.tag == "-" and self._inline and self._free.idle:
+            began = time.monotonic()
             call.run(False)  # a read of a store with locks of its own, and short: a change of threads costs more
+            self._inline = time.monotonic() - began < _SHORT_S  # a large or locked store: never again here
         elif frame.word == "free":
             self._free.put(call.run)
         elif frame.word == "wait":
@@ -225,6 +232,7 @@ def _run(args: argparse.Namespace, link: Link) -> int:
         journal=args.journal,
         tune=bool(args.tune),
     )
+    start_thread(link.leave_if_abandoned, "engine-watch")
     mempalace = Mempalace(options)
     link.send(Frame("hello", payload=payload.encode_response(mempalace.hello())))
     mempalace.take_lease()

@@ -109,6 +109,10 @@ class FileLock:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
+    def still_named(self) -> bool:
+        """Whether the path still names the file that is locked; if not, somebody else can lock it, too."""
+        return self.held and _still_named(self._fd, self.path)
+
     def write_body(self, body: bytes) -> None:
         """Replace the file's content (for messages only: a body proves nothing). Needs the lock."""
         if not self.held:

@@ -128,8 +128,7 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log
 
     It gets a session of its own, is nobody's child (a client that kills the shim's descendants does not find
     it), stdin from /dev/null, stdout and stderr appended to `log_path`, and of our descriptors only the write
-    end of the
-    start pipe, whose number is appended to argv: `--start-fd N`. Call it from a process without threads.
+    end of the start pipe, whose number is appended to argv: `--start-fd N`. Call it from a process without threads.
 
     Raises:
         StateRootError: the log can't be opened.
@@ -138,7 +137,11 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log
     import subprocess
 
     log_fd = _open_log(log_path)
-    read_fd, write_fd = os.pipe()
+    try:
+        read_fd, write_fd = os.pipe()
+    except OSError as exc:
+        os.close(log_fd)
+        raise StartFailed(f"cannot start {argv[0]}: {exc.strerror or exc}.", mend="mempalace-broker doctor") from exc
     try:
         child = subprocess.Popen(
             [*argv, START_FD_FLAG, str(write_fd)],
