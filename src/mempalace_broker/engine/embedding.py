@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PROBES = ("note", "one writer for one palace, so that many coding agents share a memory without harm")
 _TOLERANCE = 1e-6  # of one component; distances are answered with four decimals
 _RETRY_S = 60.0
-MEND = "mempalace-broker model"
+MEND = "mempalace-broker model install"
 
 
 def minilm(mempalace: Mempalace) -> Any:

@@ -380,6 +380,20 @@ def test_a_probe_closes_the_circuit_again() -> None:
     assert talk.ids() == [2]
 
 
+@pytest.mark.parametrize("reason", ["no_mempalace", "import_failed"])
+def test_what_is_seen_in_the_middle_of_an_upgrade_passes(reason: str) -> None:
+    """pip removes the old package before it installs the new one; an engine that has been ready will be again."""
+    talk = Talk()
+    talk.dies()
+    talk.desk.start(talk.now)
+    talk.desk.spawned(talk.now, 2)
+    fault = {"reason": reason, "message": "half of it is there", "mend": ""}
+    talk.desk.frame(Frame("fail", tag="70", payload=json.dumps(fault).encode()), talk.now)
+    talk.dies()
+    assert talk.desk.supervisor.state == sv.OPEN
+    assert talk.desk.supervisor.next_deadline() is not None
+
+
 def test_calls_wait_while_a_probe_is_under_way_and_fail_with_it() -> None:
     talk = Talk(policy=Policy(budget=1))
     talk.engine()

@@ -642,3 +642,14 @@ def test_an_agent_does_not_reach_the_broker_s_own_methods(talk: Talk, method: st
     talk.agent({"jsonrpc": "2.0", "id": 5, "method": method})
     assert talk.error["code"] == METHOD_NOT_FOUND
     assert talk.heard_by_broker() == []
+
+
+def test_a_long_read_that_lost_its_connection_waits_anew(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1, "mempalace_event_wait", timeout_ms=300_000))
+    talk.later(100)
+    talk.lose()
+    talk.later(5)
+    assert talk.heard_by_agent() == []
+    heard = talk.connect()
+    assert any(line.get("method") == "tools/call" for line in [*heard, *talk.heard_by_broker()])
