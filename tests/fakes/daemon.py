@@ -9,6 +9,7 @@ BEHAVIOUR: serve; lost_race, fail, garbage (report that); die (without a word); 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -24,6 +25,8 @@ from mempalace_broker.runtime.recordfile import write_atomic
 
 PIDS = "daemons"
 SERVES = "serves"
+BUSY = "busy"  # after so many connections its starter has surely had one
+_BUSY_AFTER = 20
 _KEPT = 300  # connections; the oldest are cut
 LIFE_S = 60  # of one that its test forgot
 REPORTS = {
@@ -69,8 +72,10 @@ def serve(files: StateFiles, start_fd: int) -> None:
     os.close(start_fd)
     kept: list[socket.socket] = []
     listener.settimeout(LIFE_S)
-    while True:
+    for count in itertools.count(1):
         peer, _ = listener.accept()
+        if count == _BUSY_AFTER:
+            note(files.root, BUSY)
         with contextlib.suppress(OSError):  # it left already
             peer.sendall(f"{os.getpid()}\n".encode())
         kept.append(peer)
