@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import driver, texts
-from benchmarks.common import Engine, fmt, median, percentile
+from benchmarks.common import REPO, Engine, fmt, median, percentile
 from benchmarks.driver import Outcome, closed_loop
 from benchmarks.palaces import prepared
 from benchmarks.suite import Options, Report, label, main, rivals, say
@@ -121,7 +121,7 @@ def _tell(report: Report, caption: str, found: dict[str, dict[str, Outcome]]) ->
                 ]
             )
             if outcome.failures:
-                why = outcome.failures[0].decode("utf-8", "replace")[:200]
+                why = outcome.failures[0].decode("utf-8", "replace").replace(str(REPO), "...")[:200]
                 report.notes.append(f"{name}, {what}, failed for example: `{why}`")
     head = ["", "load", "calls/s", "p50 ms", "p99 ms", "worst ms", "least/mean", "failed"]
     report.add(caption, head, rows)
