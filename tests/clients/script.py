@@ -84,7 +84,11 @@ GOOD: list[tuple[str, str, Arguments]] = [
     ("", "kg_add", {"subject": "Max", "predicate": "works_at", "object": "mill", "source_closet": "c"}),
     ("", "kg_query", {"entity": "Max"}),
     ("", "kg_query", {"entity": "Max", "as_of": "2025-01-01", "direction": "outgoing"}),
-    ("", "kg_supersede", {"subject": "Max", "predicate": "works_at", "old_object": "mill", "new_object": "lab"}),
+    (  # with its time: a fact that ends in this very second still counts as current, which is for the faster server
+        "",
+        "kg_supersede",
+        {"subject": "Max", "predicate": "works_at", "old_object": "mill", "new_object": "lab", "at": "2026-03-01"},
+    ),
     ("", "kg_invalidate", {"subject": "Max", "predicate": "likes", "object": "chess", "ended": "2026-02-01"}),
     ("", "kg_timeline", {}),
     ("", "kg_timeline", {"entity": "Max", "limit": 1, "offset": 1}),

@@ -25,6 +25,7 @@ from mempalace_broker.runtime.recordfile import write_atomic
 
 PIDS = "daemons"
 SERVES = "serves"
+STARTED_BY = "MEMPALACE_TEST_STARTED_BY"
 BUSY = "busy"  # after so many connections its starter has surely had one
 _BUSY_AFTER = 20
 _KEPT = 300  # connections; the oldest are cut
@@ -66,6 +67,7 @@ def serve(files: StateFiles, start_fd: int) -> None:
         host=os.uname().nodename,
         endpoints=[f"unix:{files.socket}"],
         palace={"path": files.palace, "graph": ""},
+        started_by=os.environ.get(STARTED_BY, ""),
     )
     write_atomic(files.record, encode(record))
     os.write(start_fd, json.dumps({"state": "ready", "endpoint": record.endpoints[0], "pid": me.pid}).encode() + b"\n")

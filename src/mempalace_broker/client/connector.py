@@ -26,6 +26,7 @@ from ..core.election import (
     decide,
     strongest,
 )
+from ..core.record import Bad
 from ..core.retry import backoff
 from ..errors import BrokerError, BrokerUnavailable, StartFailed
 from ..runtime.clock import Deadline, fraction
@@ -278,9 +279,13 @@ class Connector:
         """
         if self._pipe is None:
             return None
-        outcome, sock, path = self._dial_all(look(self.files, self._env).paths)
+        sighting = look(self.files, self._env)
+        if isinstance(sighting.record, Bad):
+            return None  # whoever serves publishes its record at once; it says whether it is ours
+        outcome, sock, path = self._dial_all(sighting.paths)
         if outcome != CONNECT_OK or sock is None:
             return None
+        self._started = sighting.record.started_by == self._started_by
         self.close()
         return self._done(sock, path)
 

@@ -89,11 +89,13 @@ class Site:
     def spawn(self, behaviour: str) -> Any:
         """For Connector(spawn=...)."""
 
-        def start(identity: Identity, files: StateFiles, env: Mapping[str, str], *, started_by: str) -> StartPipe:
+        def start(identity: Identity, files: StateFiles, _: Mapping[str, str], *, started_by: str) -> StartPipe:
             self.spawned += 1
             argv = [sys.executable, "-m", "tests.fakes.daemon", behaviour, files.root, files.palace]
             path = os.pathsep.join([REPO, f"{REPO}/src"])
-            return spawn_detached(argv, env={"PYTHONPATH": path}, cwd="/", log_path=files.log)
+            return spawn_detached(
+                argv, env={"PYTHONPATH": path, daemon.STARTED_BY: started_by}, cwd="/", log_path=files.log
+            )
 
         return start
 
@@ -557,7 +559,13 @@ def test_a_broker_that_serves_while_ours_is_silent_is_taken(site: Site) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(site.files.socket)
         listener.listen(1)
+        assert isinstance(connector.step(), Waiting), "its record comes right after; it says whose broker that is"
+        palace: dict[str, str | None] = {"path": site.files.palace, "graph": ""}
+        endpoint = f"unix:{site.files.socket}"
+        record = Record(record="ab" * 16, pid=os.getpid(), endpoints=[endpoint], palace=palace, started_by="another")
+        Path(site.files.record).write_bytes(encode(record))
         found = connector.step()
         assert isinstance(found, Connected)
+        assert found.started is False
         found.sock.close()
     assert is_held(site.files.start_lock) is False
