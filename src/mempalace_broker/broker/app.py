@@ -133,7 +133,7 @@ class App:
         version = self.engine.locate()
         if not version:
             return
-        answers.__init__(version)  # type: ignore[misc]  # start over, knowing the version
+        answers.expect(version)
         try:
             answers.load(read_bytes(self.files.answers, _ANSWERS_LIMIT), version)
         except OSError as exc:

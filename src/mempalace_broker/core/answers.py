@@ -20,14 +20,16 @@ class Answers:
     """The engine's constant answers. `version`: mempalace's, "" while unknown; `tools`: None while unknown."""
 
     def __init__(self, version: str = "") -> None:
-        self.version = version
         self.protocols: tuple[str, ...] = PROTOCOLS
-        self.template: dict[str, Any] = {
-            **TEMPLATE,
-            "serverInfo": {"name": "mempalace", "version": version or "unknown"},
-        }
         self.tools: list[Any] | None = None
         self.fresh = False
+        self.expect(version)
+
+    def expect(self, version: str) -> None:
+        """mempalace `version` was found; what it answers to `initialize` follows from that."""
+        self.version = version
+        server = {"name": "mempalace", "version": version or "unknown"}
+        self.template: dict[str, Any] = {**TEMPLATE, "serverInfo": server}
 
     def initialize(self, params: object) -> dict[str, Any]:
         """The result of `initialize`: the protocol asked for where it is known, else the newest."""

@@ -14,6 +14,7 @@ The copy is put back only where it proves to be the right one: its ids and the q
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -166,7 +167,7 @@ class IndexGuard:
         would drop SQLite's locks).
         """
         path = os.path.join(self._palace, "chroma.sqlite3")
-        with open_readonly(path) as db:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
             row = db.execute("SELECT collection FROM segments WHERE id = ?", (name,)).fetchone()
             stored = db.execute("SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (name,)).fetchone()
             if row is None:
@@ -252,22 +253,6 @@ class IndexGuard:
         for name in copied:
             if not os.path.isdir(os.path.join(self._palace, name)):
                 self._drop_copies(name, keep=None)
-
-
-def open_readonly(path: str) -> _Database:
-    """A database that is closed at the end of its `with` block."""
-    return _Database(path)
-
-
-class _Database:
-    def __init__(self, path: str) -> None:
-        self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)
-
-    def __enter__(self) -> sqlite3.Connection:
-        return self._db
-
-    def __exit__(self, *_: object) -> None:
-        self._db.close()
 
 
 def _number(seq_id: Any) -> int:
