@@ -196,7 +196,7 @@ def test_pi_supersedes_its_first_process_within_a_millisecond(state: str, reques
     second.initialize(PROMPT_S)
     assert first.wait(PROMPT_S) == 0
     assert second.call_tool("kg_stats")["triples"] == 0
-    assert len(world.brokers()) == 1
+    eventually(lambda: len(world.brokers()) == 1, 10, "one broker, the one that lost the race gone")
 
 
 # --- how they end
@@ -299,7 +299,7 @@ def test_a_filtered_environment_finds_the_same_broker(cold: World, filtered_firs
         shims[-1].initialize()
         shims[-1].call_tool("kg_add", subject="env", predicate="seen by", object=f"client {len(shims)}")
     assert [len(shim.call_tool("kg_query", entity="env")["facts"]) for shim in shims] == [2, 2]
-    assert len(cold.brokers()) == 1
+    eventually(lambda: len(cold.brokers()) == 1, 10, "one broker, any other one gone")
     if filtered_first:  # its broker has no mark of this world: end it here
         broker = cold.broker()
         for shim in shims:
