@@ -5,6 +5,7 @@
     python3 dev.py test     make what the tests need, then run all checks
     python3 dev.py slow     the long proofs
     python3 dev.py setup    only make everything
+    python3 dev.py vm       the proofs that need a second kernel: a virtual machine (Linux, root; installs qemu)
     python3 dev.py clients  install real MCP clients for tests/clients (npm, about 1 GB); with MPB_CLIENTS=1 `test` does
     python3 dev.py clean    remove everything that was made
 
@@ -43,8 +44,16 @@ MODEL_HOME = DEV / "model-home"
 OLDEST = "3.4.0"
 NEWEST = "3.11.0"  # what "newest" means to the tests: tests/data has a snapshot of its tools
 ENGINES = {"engine-3.4.0": OLDEST, "engine-newest": NEWEST}
-SUITES = ("unit", "sim", "proc", "clients")
+SUITES = ("unit", "sim", "proc", "devbox", "clients")
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache", "dist", "build")
+DEBIAN = {  # program -> the package that has it; for tests that go beyond Python
+    "qemu-system-x86_64": "qemu-system-x86",
+    "socat": "socat",
+    "busybox": "busybox-static",
+    "cpio": "cpio",
+    "depmod": "kmod",
+}
+VM_PROGRAMS = ("qemu-system-x86_64", "socat", "busybox", "cpio", "depmod")
 NO_NETWORK = ("NewConnectionError", "ConnectionError", "Temporary failure in name resolution", "ConnectTimeoutError")
 
 
@@ -210,6 +219,42 @@ def model_step() -> Step:
     return Step("model", target, hashlib.sha256(pins.encode()).hexdigest(), fetch_model)
 
 
+def debian_steps(programs: Iterable[str]) -> list[Step]:
+    """Install the packages of programs that are not there: needs root and apt."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    missing = sorted({DEBIAN[program] for program in programs if shutil.which(program, path=path) is None})
+    if not missing:
+        return []
+
+    def install(log: Path) -> None:
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            raise Failure(f"needs the Debian packages {' '.join(missing)}: install them as root, then go on")
+        wait = ("-o", "DPkg::Lock::Timeout=300")
+        run_logged(log, "apt-get", "update", "-q")
+        run_logged(
+            log,
+            "env",
+            "DEBIAN_FRONTEND=noninteractive",
+            "apt-get",
+            *wait,
+            "install",
+            "-q",
+            "-y",
+            "--no-install-recommends",
+            *missing,
+        )
+
+    return [Step("debian", DEV / "nothing", "", install)]  # asked of the system anew every time: it has no target
+
+
+def vm_step() -> Step:
+    """What the virtual machine of tests/vm boots."""
+    sources = [ROOT / "tests/vm/build.py", *sorted((ROOT / "tests/vm/guest").glob("*"))]
+    key = key_of(*(path.read_bytes().hex() for path in sources if path.is_file()))
+    script = ROOT / "tests/vm/build.py"
+    return Step("vm", DEV / "vm/initrd", key, lambda log: run_logged(log, sys.executable, script, DEV / "vm"))
+
+
 def all_steps() -> list[Step]:
     """Whatever any command needs."""
     return [venv_step("dev"), *map(engine_step, ENGINES), model_step()]
@@ -314,6 +359,12 @@ def command_clients(_options: argparse.Namespace, _rest: list[str]) -> int:
     return run([sys.executable, ROOT / "tests" / "clients" / "setup_clients.py"])
 
 
+def command_vm(_options: argparse.Namespace, rest: list[str]) -> int:
+    """Proofs with a second kernel."""
+    ensure([*all_steps(), *debian_steps(VM_PROGRAMS), vm_step()])
+    return pytest(["--timeout=3600", *rest], ["tests/vm"], "vm")
+
+
 def command_slow(_options: argparse.Namespace, rest: list[str]) -> int:
     """Tests marked slow, each with an hour."""
     ensure(all_steps())
@@ -343,6 +394,7 @@ def parser() -> argparse.ArgumentParser:
     test.add_argument("--fast", action="store_true", help="no engines: unit tests and simulations only")
     test.set_defaults(run=command_test)
     add("slow", help="tests marked slow [pytest arguments]").set_defaults(run=command_slow)
+    add("vm", help="proofs with a second kernel in a virtual machine [pytest arguments]").set_defaults(run=command_vm)
     add("setup", help="make .dev").set_defaults(run=command_setup)
     add("clients", help="install real MCP clients for tests/clients").set_defaults(run=command_clients)
     add("clean", help="remove .dev and caches").set_defaults(run=command_clean)

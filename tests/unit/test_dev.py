@@ -98,6 +98,14 @@ def test_every_part_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (REPO / f"tests/data/tools-{dev.OLDEST}.json").exists()
 
 
+def test_debian_packages_are_asked_of_the_system(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev, "DEBIAN", {"sh": "dash", "no-such-program": "no-such-package"})
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert dev.debian_steps(["sh"]) == []
+    with pytest.raises(dev.Failure, match="no-such-package: install them as root"):
+        dev.ensure(dev.debian_steps(["sh", "no-such-program"]))
+
+
 @pytest.mark.parametrize(
     ("args", "named"),
     [
@@ -146,7 +154,7 @@ def test_help_names_every_command() -> None:
         [sys.executable, "dev.py", "--help"], cwd=REPO, capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 0
-    assert all(f"dev.py {name}" in done.stdout for name in ("demo", "test", "slow", "setup", "clients", "clean"))
+    assert all(f"dev.py {name}" in done.stdout for name in ("demo", "test", "slow", "vm", "setup", "clients", "clean"))
 
 
 def old_python() -> str | None:
