@@ -10,6 +10,8 @@ holds against this table.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,13 +53,30 @@ SETTINGS = (
         1,
         "drop a client that accepts no byte for so long",
     ),
+    Setting("tcp", "MEMPALACE_BROKER_TCP", "", 0, "also listen there: docker, an address, an interface, or any"),
+    Setting("tcp_port", "MEMPALACE_BROKER_TCP_PORT", 0, 0, "port of that listener; 0 = the broker chooses"),
     Setting("drain_s", "MEMPALACE_BROKER_DRAIN_S", 10, 1, "seconds for running calls when the broker stops"),
     Setting("log_bytes", "MEMPALACE_BROKER_LOG_BYTES", 4_000_000, 10_000, "size of broker.log; one older is kept"),
     Setting("log_level", "MEMPALACE_BROKER_LOG_LEVEL", "info", 0, "debug, info, warning or error"),
 )
+# of table [container]: read by clients for whom the palace belongs to another kernel
+CONTAINER_SETTINGS = (
+    Setting("ssh_host", "MEMPALACE_BROKER_SSH_HOST", "", 0, "host of the palace, as ssh's configuration names it"),
+    Setting("ssh_config", "MEMPALACE_BROKER_SSH_CONFIG", "", 0, "ssh's configuration file"),
+    Setting("ssh_command", "MEMPALACE_BROKER_SSH_COMMAND", "mempalace-broker", 0, "the broker's command on that host"),
+    Setting("direct", "MEMPALACE_BROKER_DIRECT", "auto", 0, "open the palace from here: auto, always or never"),
+)
+DIRECT = ("auto", "always", "never")
+PATHS = "paths"  # the one entry of [container] that is a table: {prefix here: prefix there}
+_MAX_INTERFACE = 15  # IFNAMSIZ without its zero
+_INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]*")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
+TCP_DOCKER = "docker"  # where containers of this machine find the host
+TCP_ANY = "any"  # every address of this machine: only by that word
+MAX_PORT = 65535
+_CHOICES = {"log_level": LOG_LEVELS, "direct": DIRECT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +111,7 @@ class Settings:
 
     def as_json(self) -> dict[str, dict[str, Any]]:
         """For status: {name: {"value", "source"}}."""
-        return {s.name: {"value": self.values[s.name], "source": self.sources[s.name]} for s in SETTINGS}
+        return {name: {"value": value, "source": self.sources[name]} for name, value in self.values.items()}
 
 
 def load_settings(toml_text: str | None, env: Mapping[str, str], *, toml_path: str = "broker.toml") -> Settings:
@@ -106,18 +125,46 @@ def load_settings(toml_text: str | None, env: Mapping[str, str], *, toml_path: s
     Raises:
         UsageError: an unknown name, a wrong type, or a value out of range; names the place and what is allowed.
     """
-    values: dict[str, str | int | bool] = {s.name: s.default for s in SETTINGS}
-    sources = {s.name: "default" for s in SETTINGS}
-    table = _table(toml_text, toml_path)
-    known = {s.name: s for s in SETTINGS}
-    for name, value in table.items():
-        if name not in known:
+    return _load(SETTINGS, "broker", _table(toml_text, "broker", toml_path), env, toml_path)
+
+
+def load_container(
+    toml_text: str | None, env: Mapping[str, str], *, toml_path: str = "broker.toml"
+) -> tuple[Settings, dict[str, str]]:
+    """The settings of table [container], and its path table {prefix here: prefix there}, both without trailing "/".
+
+    Arguments and errors as `load_settings`.
+    """
+    table = _table(toml_text, "container", toml_path)
+    paths = table.pop(PATHS, {})
+    settings = _load(CONTAINER_SETTINGS, "container", table, env, toml_path)
+    if not isinstance(paths, dict) or not all(_is_folder(word) for pair in paths.items() for word in pair):
+        raise UsageError(
+            f"{toml_path}: [container.{PATHS}] must map absolute folders to absolute folders.",
+            mend='write "/workspace" = "/Users/me/work"',
+        )
+    return settings, {here.rstrip("/") or "/": there.rstrip("/") or "/" for here, there in paths.items()}
+
+
+def _is_folder(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("/")
+
+
+def _load(
+    known_settings: tuple[Setting, ...], name: str, table: dict[str, Any], env: Mapping[str, str], toml_path: str
+) -> Settings:
+    """Defaults, then the table, then the environment."""
+    values: dict[str, str | int | bool] = {s.name: s.default for s in known_settings}
+    sources = {s.name: "default" for s in known_settings}
+    known = {s.name: s for s in known_settings}
+    for key, value in table.items():
+        if key not in known:
             raise UsageError(
-                f"{toml_path}: no setting named {name!r} in [broker].", mend=f"known are: {', '.join(known)}"
+                f"{toml_path}: no setting named {key!r} in [{name}].", mend=f"known are: {', '.join(known)}"
             )
-        values[name] = _checked(known[name], value, f"{toml_path}: {name}")
-        sources[name] = toml_path
-    for setting in SETTINGS:
+        values[key] = _checked(known[key], value, f"{toml_path}: {key}")
+        sources[key] = toml_path
+    for setting in known_settings:
         text = env.get(setting.env, "")
         if text:
             values[setting.name] = _checked(setting, _from_text(setting, text), setting.env)
@@ -125,15 +172,15 @@ def load_settings(toml_text: str | None, env: Mapping[str, str], *, toml_path: s
     return Settings(values, sources)
 
 
-def _table(toml_text: str | None, toml_path: str) -> dict[str, Any]:
+def _table(toml_text: str | None, name: str, toml_path: str) -> dict[str, Any]:
     if toml_text is None:
         return {}
     try:
-        table = tomllib.loads(toml_text).get("broker", {})
+        table = tomllib.loads(toml_text).get(name, {})
     except tomllib.TOMLDecodeError as exc:
         raise UsageError(f"{toml_path} is not valid TOML: {exc}.", mend=f"correct {toml_path}") from exc
     if not isinstance(table, dict):
-        raise UsageError(f"{toml_path}: [broker] must be a table.", mend="see docs/settings.md")
+        raise UsageError(f"{toml_path}: [{name}] must be a table.", mend="see docs/settings.md")
     return table
 
 
@@ -157,7 +204,37 @@ def _checked(setting: Setting, value: Any, where: str) -> str | int | bool:
         raise UsageError(f"{where}: {value!r} is not {names[wanted]}.", mend="see docs/settings.md")
     if isinstance(value, int) and value < setting.minimum:
         raise UsageError(f"{where}: {value} is below {setting.minimum}.", mend="see docs/settings.md")
-    if setting.name == "log_level" and value not in LOG_LEVELS:
-        raise UsageError(f"{where}: {value!r} is none of {', '.join(LOG_LEVELS)}.", mend="see docs/settings.md")
+    choices = _CHOICES.get(setting.name)
+    if choices and value not in choices:
+        raise UsageError(f"{where}: {value!r} is none of {', '.join(choices)}.", mend="see docs/settings.md")
+    if setting.name == "tcp_port" and isinstance(value, int) and value > MAX_PORT:
+        raise UsageError(f"{where}: {value} is above {MAX_PORT}.", mend="see docs/settings.md")
+    if setting.name == "tcp":
+        value = check_tcp(str(value), where)
     result: str | int | bool = value
     return result
+
+
+def check_tcp(value: str, where: str) -> str:
+    """Where to listen, as `broker.tcpbind.find_address` takes it: "", TCP_DOCKER, TCP_ANY, an address, an interface.
+
+    Raises:
+        UsageError: it means every address of the machine without saying so, or it can't be any of these.
+    """
+    name = value.strip().removeprefix("[").removesuffix("]")
+    if name in ("", TCP_DOCKER, TCP_ANY):
+        return name
+    known = "write docker, 127.0.0.1, another address or interface of this machine, or any (then all who reach it can)"
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        address = None
+    if name == "*" or (address is not None and int(getattr(address, "ipv4_mapped", None) or address) == 0):
+        raise UsageError(f"{where}: {value!r} would listen on every address of this machine.", mend=known)
+    if address is not None:
+        if address.is_multicast or name == "255.255.255.255":
+            raise UsageError(f"{where}: {value!r} is no address that one can listen on.", mend=known)
+        return str(address)
+    if len(name) > _MAX_INTERFACE or not _INTERFACE.fullmatch(name):
+        raise UsageError(f"{where}: {value!r} is neither an address nor an interface.", mend=known)
+    return name
