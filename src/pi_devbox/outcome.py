@@ -1,0 +1,83 @@
+"""From whatever a command of the devbox does to an exit code and one line on stderr."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from mempalace_broker.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+DISTRIBUTION = "mempalace-broker"  # whose version the commands show
+EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141  # as a shell reports a command that SIGPIPE ended
+DEBUG_VARIABLE = "PI_DEVBOX_TRACEBACK"
+
+
+class DevboxError(BrokerError):
+    """What stops a command of the devbox; says what, where, and the step that mends it."""
+
+
+class SettingError(DevboxError):
+    """An environment variable makes no sense."""
+
+    exit_code = EXIT_CONFIG
+
+
+def guarded(command: click.Command, prog: str, argv: Sequence[str] | None = None) -> int:
+    """Run `command`, which returns its exit code or None; every way to fail ends here. No `argv` is sys.argv."""
+    try:
+        args = list(sys.argv[1:] if argv is None else argv)
+        result = command.main(args=args, prog_name=prog, standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else EXIT_OK
+    except click.ClickException as exc:
+        exc.show(file=sys.stderr)
+        return exc.exit_code
+    except BrokerError as exc:
+        say_error(prog, str(exc))
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        say_error(prog, "stopped.")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _quiet_stdout()
+        return EXIT_PIPE
+    except Exception as exc:  # noqa: BLE001 - the last line of defence: people get a sentence, not a traceback
+        return _unexpected(prog, exc)
+
+
+def say_error(prog: str, text: str) -> None:
+    """One line on stderr."""
+    print(f"{prog}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end the program as an exception does: what it holds is tidied up. Exit status 128 + n."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _unexpected(prog: str, exc: Exception) -> int:
+    if os.environ.get(DEBUG_VARIABLE):
+        raise exc
+    say_error(prog, f"unexpected {type(exc).__name__}: {exc}. Mend: repeat with {DEBUG_VARIABLE}=1 and report that")
+    return EXIT_FAILURE
+
+
+def _quiet_stdout() -> None:
+    """The reader of our output left: what is still buffered must not raise at exit."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)
