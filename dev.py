@@ -259,7 +259,7 @@ def vm_step() -> Step:
 
 
 def offer_debian(programs: Iterable[str], attempts: int = 3, pause_s: float = 5.0) -> None:
-    """Install what is missing where that is possible; else say so and go on: the tests themselves skip, or fail in CI."""
+    """Install what is missing where that is possible; else say so and go on: its tests skip, or fail in CI."""
     for attempt in range(1, attempts + 1):
         try:
             ensure(debian_steps(programs))
