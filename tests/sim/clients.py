@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from mempalace_broker.core.caller import Caller
 from mempalace_broker.core.framing import LineReader
 from mempalace_broker.core.relay import Relay
 from mempalace_broker.errors import NOT_EXECUTED
@@ -33,8 +34,7 @@ class Agent(Actor):
             session=session,
             client=name,
             pid=1,
-            cwd="/w",
-            home="/h",
+            caller=Caller("/w", "/h", lambda _files, path: path),
             read_cache=lambda: world.disk.answers,
         )
         self.relay.link.identity = world.identity

@@ -21,8 +21,10 @@ from ..core.scheduler import Limits
 from ..core.supervision import Policy
 from ..errors import EXIT_OK, BrokerError, StateRootError
 from ..runtime.clock import Clock, Deadline
+from ..runtime.mounts import folders_table
 from ..runtime.procid import own_procid
 from ..runtime.recordfile import read_bytes, remove_if, remove_litter, write_atomic
+from ..runtime.view import view_of
 from .admin import snapshot
 from .connection import Connection
 from .enginehost import EngineHost
@@ -100,6 +102,8 @@ class App:
             turn=self.turn,
             covers=covers,
         )
+        self.hub.view = view_of(identity.path)
+        self.hub.mounts = folders_table
         self._owner = owner
         self._conns: dict[int, Connection] = {}
         self._count = 0

@@ -79,14 +79,14 @@ def ensure(target: Target) -> dict[str, Any]:
     Raises:
         BrokerUnavailable, HandshakeRefused, StateRootError: as the connector and the broker say.
     """
-    from ..client.connector import connect
     from ..client.control import ask
+    from ..client.reach import reach
     from ..core.handshake import HELLO, hello_request
     from ..errors import BrokerUnavailable
     from ..runtime.clock import Deadline
 
     deadline = Deadline.after(target.clock, START_S)
-    found = connect(
+    found = reach(
         target.identity,
         deadline,
         env=target.env,

@@ -2,7 +2,7 @@
 again.
 
 A machine that never blocks: `step()` does what can be done at once and says what to wait for, so that the
-shim's poll loop stays free; `connect()` runs it to its end for commands that have nothing else to do. What to
+shim's poll loop stays free; client/reach runs it, and other routes where the palace is another kernel's. What to
 do next is decided by core/election alone. `mp-shim` imports this module: keep it lean.
 """
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ..runtime.lock import FileLock
     from ..runtime.paths import StateFiles
     from ..runtime.spawn import StartPipe
+    from .reach import Reach
 
 # How far to go
 START_IF_NEEDED = "start"  # dial, wait, start a broker where none is
@@ -102,6 +103,8 @@ class Connector:
         deadline: of the whole attempt. At least one look is taken even if it is over already.
         mode: START_IF_NEEDED, WAIT_ONLY or ONCE.
         started_by: who wants it, for the broker's log: "mp-shim 0.1.0 pid 77".
+        files: state files to use instead of the palace's own. direct: the broker to start opens a palace that
+            belongs to another kernel; its claim is what decides, not the place.
         heed_failures: take the failure of a start that others tried a moment ago for our own. False for a
             person who has just mended something.
         rng: draws from [0, 1). spawn: `start.start_broker`, replaceable in tests.
@@ -118,8 +121,11 @@ class Connector:
         heed_failures: bool = True,
         rng: Callable[[], float] = fraction,
         spawn: Callable[..., StartPipe] | None = None,
+        files: StateFiles | None = None,
+        direct: bool = False,
     ) -> None:
-        self.files: StateFiles = state_files(identity, env)
+        self.files: StateFiles = files or state_files(identity, env)
+        self._direct = direct
         self.why = ""
         self._identity = identity
         self._env = env
@@ -140,6 +146,7 @@ class Connector:
         self._not_before = 0.0
         self._words = ""  # what the system said to the last dial that mattered
         self._error: BrokerError | None = None
+        self._place_checked = False
 
     def step(self) -> Connected | Waiting | Failed:
         """Do what can be done without waiting. Never raises a BrokerError: it returns Failed."""
@@ -186,6 +193,8 @@ class Connector:
         sighting = look(self.files, self._env)
         outcome, sock, path = self._dial_all(sighting.paths)
         nobody = outcome in (CONNECT_REFUSED, CONNECT_ENOENT)
+        if nobody:
+            self._check_place()
         record = record_state(sighting, self.files) if nobody else RECORD_ABSENT  # matters only then
         action = decide(lock=lock, record=record, connect=outcome)
         if action == GREET and sock is not None:
@@ -197,6 +206,17 @@ class Connector:
         if action in (WAIT, TAKE_LOCK):
             return self._pause(self._reason(nobody))
         raise self._refusal(action)
+
+    def _check_place(self) -> None:
+        """Nobody answers: does that prove anything here? Behind a kernel boundary it proves nothing."""
+        if self._direct or self._place_checked:
+            return
+        from .place import elsewhere, place_of
+
+        place = place_of(self.files)
+        if place.foreign:
+            raise elsewhere(place)
+        self._place_checked = True
 
     def _dial_all(self, paths: list[str]) -> tuple[str, RawSocket | None, str]:
         """Dial until one accepts: (outcome of all, socket, its path)."""
@@ -240,7 +260,8 @@ class Connector:
             note_starter(self._lock, self._clock)
         spawn = self._spawn or start_broker
         self._starts += 1
-        self._pipe = spawn(self._identity, self.files, self._env, started_by=self._started_by)
+        extra = {"direct": True} if self._direct else {}
+        self._pipe = spawn(self._identity, self.files, self._env, started_by=self._started_by, **extra)
         self._pipe_limit = Deadline.after(self._clock, START_LIMIT_S)
         return self._hear(self._pipe) or self._step()
 
@@ -351,43 +372,25 @@ class Connector:
             self._lock = None
 
 
-def connect(
-    identity: Identity,
-    deadline: Deadline,
-    *,
-    env: Mapping[str, str] | None = None,
-    mode: str = START_IF_NEEDED,
-    started_by: str = "",
-    heed_failures: bool = False,
-    spawn: Callable[..., StartPipe] | None = None,
-) -> Connected:
-    """Run a `Connector` to its end, blocking. Arguments as there.
+def complete(machine: Connector | Reach, clock: Clock) -> Connected:
+    """Step a machine to its end, blocking, and close it.
 
     Returns:
         the connection; its socket is still non-blocking.
 
     Raises:
-        BrokerError: as the connector failed.
+        BrokerError: as it failed.
     """
-    connector = Connector(
-        identity,
-        os.environ if env is None else env,
-        deadline,
-        mode=mode,
-        started_by=started_by,
-        heed_failures=heed_failures,
-        spawn=spawn,
-    )
     try:
         while True:
-            found = connector.step()
+            found = machine.step()
             if isinstance(found, Connected):
                 return found
             if isinstance(found, Failed):
                 raise found.error
-            _wait(deadline.clock, found)
+            _wait(clock, found)
     finally:
-        connector.close()
+        machine.close()
 
 
 def _wait(clock: Clock, waiting: Waiting) -> None:

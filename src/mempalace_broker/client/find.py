@@ -11,8 +11,9 @@ from ..core.election import RECORD_ABSENT, RECORD_BAD
 from ..core.jsonrpc import load
 from ..core.record import MAX_BYTES, Bad, Record, decode, kinship
 from ..errors import UsageError
-from ..runtime.paths import expand, home_of
+from ..runtime.paths import home_of
 from ..runtime.recordfile import read_bytes
+from .endpoint import UNIX, Endpoint, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 ENDPOINT_VARIABLE = "MEMPALACE_BROKER"
 NO_SPAWN_VARIABLE = "MEMPALACE_BROKER_NO_SPAWN"
-UNIX = "unix:"
-_MAX_SUN_PATH = 107
 
 
 class Sighting:
@@ -37,34 +36,20 @@ class Sighting:
         self.paths = paths
 
 
-def unix_path(endpoint: str, env: Mapping[str, str]) -> str:
-    """The socket path that an endpoint names: "unix:/path", "unix:///path" or a bare path.
-
-    Raises:
-        UsageError: it is of a kind that this version does not know, or can't be a socket.
-    """
-    scheme, colon, rest = endpoint.partition(":")
-    if colon and scheme in ("tcp", "ssh"):
-        raise UsageError(
-            f"{endpoint!r}: {scheme}:// endpoints are not yet in this version.",
-            mend=f"name a unix socket (unix:/path), or unset {ENDPOINT_VARIABLE}.",
-        )
-    if colon and scheme == "unix":
-        path = rest.removeprefix("//") if rest.startswith("///") else rest
-    elif "://" in endpoint:
-        raise UsageError(f"{endpoint!r} is no endpoint that I know.", mend="use unix:/path or a bare path.")
-    else:
-        path = endpoint
-    path = expand(path, home_of(env))
-    if not path or path.startswith("//") or len(os.fsencode(path)) > _MAX_SUN_PATH:
-        raise UsageError(f"{endpoint!r} names no usable socket.", mend="use unix:/path, at most 107 bytes.")
-    return path
+def fixed_endpoint(env: Mapping[str, str]) -> Endpoint | None:
+    """What $MEMPALACE_BROKER names, None if it is not set. Raises UsageError where it is no endpoint."""
+    text = env.get(ENDPOINT_VARIABLE, "").strip()
+    return parse(text, home_of(env)) if text else None
 
 
 def fixed_path(env: Mapping[str, str]) -> str | None:
-    """The socket that $MEMPALACE_BROKER names, None if it is not set. Raises UsageError as `unix_path`."""
-    endpoint = env.get(ENDPOINT_VARIABLE, "").strip()
-    return unix_path(endpoint, env) if endpoint else None
+    """The unix socket that $MEMPALACE_BROKER names, None if it is not set or names no unix socket.
+
+    Raises:
+        UsageError: it is no endpoint.
+    """
+    endpoint = fixed_endpoint(env)
+    return endpoint.path if endpoint is not None and endpoint.kind == UNIX else None
 
 
 def look(files: StateFiles, env: Mapping[str, str]) -> Sighting:
@@ -83,11 +68,13 @@ def look(files: StateFiles, env: Mapping[str, str]) -> Sighting:
     named = [str(owner_note(files).get("endpoint", ""))] if isinstance(record, Bad) else record.endpoints
     paths: list[str] = []
     for endpoint in named:
+        if not endpoint.startswith(f"{UNIX}:"):
+            continue  # for clients elsewhere
         try:
-            path = unix_path(endpoint, env)
+            path = parse(endpoint, home_of(env)).path
         except UsageError:
-            continue  # of a newer broker, or of no use here
-        if endpoint.startswith(UNIX) and path not in paths:
+            continue  # of no use here
+        if path not in paths:
             paths.append(path)
     if files.socket not in paths:
         files.check_socket_folder()

@@ -38,9 +38,16 @@ _KEEP_PREFIXES = tuple(
 _DROP = frozenset(("MEMPALACE_BROKER", "MEMPALACE_BROKER_NO_SPAWN"))
 
 
-def broker_argv(identity: Identity, files: StateFiles, *, started_by: str, executable: str | None = None) -> list[str]:
+def broker_argv(
+    identity: Identity,
+    files: StateFiles,
+    *,
+    started_by: str,
+    executable: str | None = None,
+    direct: bool = False,
+) -> list[str]:
     """The daemon's command line, `--start-fd N` still to come. `executable`: the interpreter, ours by
-    default.
+    default. `direct`: it opens a palace that belongs to another kernel.
     """
     argv = [executable or sys.executable, "-P", "-m", "mempalace_broker.broker"]
     argv += ["--palace", identity.path, "--palace-by", identity.by, "--graph", identity.graph]
@@ -48,6 +55,8 @@ def broker_argv(identity: Identity, files: StateFiles, *, started_by: str, execu
         argv += ["--backend", identity.backend]
     if identity.collection:
         argv += ["--collection", identity.collection]
+    if direct:
+        argv.append("--direct")
     return [*argv, "--root", files.root, "--started-by", started_by]
 
 
@@ -62,7 +71,9 @@ def broker_env(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def start_broker(identity: Identity, files: StateFiles, env: Mapping[str, str], *, started_by: str) -> StartPipe:
+def start_broker(
+    identity: Identity, files: StateFiles, env: Mapping[str, str], *, started_by: str, direct: bool = False
+) -> StartPipe:
     """Spawn one. The caller holds start.lock and has dialled once more under it.
 
     Raises:
@@ -70,7 +81,7 @@ def start_broker(identity: Identity, files: StateFiles, env: Mapping[str, str], 
     """
     if not sys.executable:
         raise StartFailed("this program does not know its own interpreter.", mend="mempalace-broker run")
-    argv = broker_argv(identity, files, started_by=started_by)
+    argv = broker_argv(identity, files, started_by=started_by, direct=direct)
     return spawn_detached(argv, env=broker_env(env), cwd="/", log_path=files.log)
 
 

@@ -17,6 +17,7 @@ A bare MCP client on the socket need not greet; it has no session to resume.
 from __future__ import annotations
 
 from ..errors import OTHER_PALACE
+from .view import View
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ class Identity:
         )
 
 
-def hello_request(*, session: str, connection: int, identity: Identity, client: str, pid: int) -> dict[str, Any]:
+def hello_request(
+    *, session: str, connection: int, identity: Identity, client: str, pid: int, view: View | None = None
+) -> dict[str, Any]:
     """The shim's first line. `session`: 32 hex digits, for the life of the shim; `connection`: 1, 2, ..."""
-    params = {
+    params: dict[str, Any] = {
         "wire": WIRE_VERSION,
         "session": session,
         "connection": connection,
@@ -85,27 +88,35 @@ def hello_request(*, session: str, connection: int, identity: Identity, client: 
         "client": client,
         "pid": pid,
     }
+    if view is not None:
+        params["view"] = view.as_json()
     return {"jsonrpc": "2.0", "id": HELLO, "method": HELLO, "params": params}
 
 
 class Verdict:
-    """What a broker thinks of a hello: refused (`code`, `message`), or served with a `notice` and without `graph`."""
+    """What a broker thinks of a hello: refused (`code`, `message`), or served with a `notice` and without `graph`.
 
-    __slots__ = ("code", "graph_refused", "message", "notice")
+    `elsewhere`: the client has another view of the files, and must translate paths; `same_kernel` as well as we.
+    """
+
+    __slots__ = ("code", "elsewhere", "graph_refused", "message", "notice", "same_kernel")
 
     def __init__(self, code: int = 0, message: str = "", notice: str = "", graph_refused: str = "") -> None:
         self.code = code
         self.message = message
         self.notice = notice
         self.graph_refused = graph_refused
+        self.elsewhere = False
+        self.same_kernel = True
 
 
-def judge_hello(params: Mapping[str, Any], own: Identity, *, same_host: bool = True) -> Verdict:
+def judge_hello(params: Mapping[str, Any], own: Identity, own_view: View | None = None) -> Verdict:
     """Decide whether a client's hello fits this broker.
 
     A client whose configuration leads to another knowledge graph is served, but its kg_* calls are refused with the
     reason: answering them from a graph that it never chose would be silent loss (failure F24).
-    `same_host` False: paths of the caller mean nothing here and are not compared.
+    Where client and broker have different views of the files (a container), paths are not compared: under one kernel
+    device and inode number of the palace are, across kernels whoever led the client here vouches for it.
     """
     wire = params.get("wire")
     if wire != WIRE_VERSION:
@@ -115,14 +126,28 @@ def judge_hello(params: Mapping[str, Any], own: Identity, *, same_host: bool = T
             "Mend: install the same mempalace-broker on both sides, then `mempalace-broker restart`.",
         )
     palace = params.get("palace")
-    if not isinstance(palace, dict) or not same_host:
+    if not isinstance(palace, dict):
         return Verdict()
     try:
         theirs = Identity.from_json(palace)
     except ValueError as exc:
         return Verdict(OTHER_PALACE, f"hello without a usable palace identity: {exc}.")
+    view = View.from_json(params.get("view"))
+    if view is None or own_view is None or own_view.same_files(view):
+        return _judge_identity(own, theirs, elsewhere=False, same=None)
+    verdict = _judge_identity(own, theirs, elsewhere=True, same=own_view.same_palace(view))
+    verdict.elsewhere = True
+    verdict.same_kernel = own_view.same_kernel(view)
+    return verdict
+
+
+def _judge_identity(own: Identity, theirs: Identity, *, elsewhere: bool, same: bool | None) -> Verdict:
+    """`same`: whether it is the same palace by what the kernel says of it; None where only names can be compared."""
+    path: str | None = theirs.path
+    if elsewhere:
+        path = f"{theirs.path} as its container sees it" if same is False else None
     for what, mine, other in (
-        ("palace", own.path, theirs.path),
+        ("palace", own.path, path),
         ("backend", own.backend, theirs.backend),
         ("collection", own.collection, theirs.collection),
     ):
@@ -132,11 +157,37 @@ def judge_hello(params: Mapping[str, Any], own: Identity, *, same_host: bool = T
                 f"this broker serves {what} {mine or 'default'}, the client asks for {other}. "
                 f"Mend: give every agent the same {what}, then `mempalace-broker restart`.",
             )
-    if theirs.graph != own.graph:
-        text = (
-            f"this palace is served with the knowledge graph {own.graph} (palace chosen by {own.by}), but your "
-            f"configuration (by {theirs.by}) leads to {theirs.graph}. Knowledge graph calls are refused in this "
-            "session. Mend: choose the palace the same way in every agent, with or without --palace."
-        )
-        return Verdict(notice=text, graph_refused=text)
-    return Verdict()
+    if elsewhere:
+        return _judge_graph(own, theirs)
+    return Verdict() if theirs.graph == own.graph else _other_graph(own, theirs)
+
+
+def _judge_graph(own: Identity, theirs: Identity) -> Verdict:
+    """Graphs of two views: compared by where they lie beside their palaces."""
+    mine, other = _graph_place(own), _graph_place(theirs)
+    if mine == other:
+        return Verdict()
+    if mine and other:
+        return _other_graph(own, theirs)
+    text = (
+        f"your configuration (palace by {theirs.by}) leads to the knowledge graph {theirs.graph} of this container; "
+        f"the broker serves the one that belongs to the palace, {own.graph}."
+    )
+    return Verdict(notice=text)
+
+
+def _graph_place(identity: Identity) -> str:
+    """ "palace" or "root" for a graph in or beside its palace, "" for one elsewhere."""
+    folder = identity.graph.rpartition("/")[0]
+    if folder == identity.path:
+        return "palace"
+    return "root" if folder == identity.path.rpartition("/")[0] else ""
+
+
+def _other_graph(own: Identity, theirs: Identity) -> Verdict:
+    text = (
+        f"this palace is served with the knowledge graph {own.graph} (palace chosen by {own.by}), but your "
+        f"configuration (by {theirs.by}) leads to {theirs.graph}. Knowledge graph calls are refused in this "
+        "session. Mend: choose the palace the same way in every agent, with or without --palace."
+    )
+    return Verdict(notice=text, graph_refused=text)

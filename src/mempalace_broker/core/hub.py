@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .answers import Answers
     from .jsonrpc import Message
     from .supervision import Policy
+    from .view import View
 
 MAX_BATCH = 10_000
 SERVING, DRAINING, OVER = "serving", "draining", "over"
@@ -63,6 +64,8 @@ class Hub:
         status: Callable[[float], dict[str, Any]] = lambda now: {"now": now},
     ) -> None:
         self.identity = identity
+        self.view: View | None = None  # of the files, to be compared with a client's
+        self.mounts: Callable[[], list[list[str]]] = list  # the mount table, for clients with another view
         self.limits = limits
         self.answers = answers
         self.state = SERVING
@@ -294,7 +297,7 @@ class Hub:
     def _greet(self, session: Session, message: Message, now: float) -> None:
         params = message.params
         name, connection = params.get("session"), params.get("connection")
-        verdict = judge_hello(params, self.identity)
+        verdict = judge_hello(params, self.identity, self.view)
         if not isinstance(connection, int):
             connection = 0
         if session.ordinal != 1 or not is_name(name) or connection < 1:
@@ -325,6 +328,9 @@ class Hub:
             },
             "notice": verdict.notice or None,
         }
+        if verdict.elsewhere:
+            mounts = self.mounts() if verdict.same_kernel else []
+            welcome["files"] = {"same_kernel": verdict.same_kernel, "palace": self.identity.path, "mounts": mounts}
         self._send(session, rpc.result_line(message.id, welcome))
 
     def _settle_inquiries(self, now: float) -> None:

@@ -158,35 +158,3 @@ class Call:
         return OUTCOME_UNKNOWN, (
             f"{self.tool}: outcome unknown. {why} It may or may not be stored: {look} before sending it again."
         )
-
-
-def absolute_paths(message: Message, cwd: str, home: str) -> bool:
-    """Make the arguments that name files absolute, in place, against the caller's own folders.
-
-    The broker works elsewhere: "." would name its folder (mempalace#2582). True where something was changed.
-    """
-    params = message.params
-    arguments = params.get("arguments")
-    if not isinstance(arguments, dict):
-        return False
-    changed = False
-    for name in rule_for(params.get("name")).paths:
-        path = arguments.get(name)
-        if isinstance(path, str) and path and "://" not in path and "\0" not in path:
-            arguments[name] = _absolute(path, cwd, home)
-            changed = changed or arguments[name] != path
-    return changed
-
-
-def _absolute(path: str, cwd: str, home: str) -> str:
-    """By name only, and no `..` resolved: the engine follows links, we don't."""
-    if path.startswith("/"):
-        return path
-    if path == "~" or path.startswith("~/"):
-        base, rest = home, path[2:]
-    elif path.startswith("~"):
-        return path  # another user's home: the engine knows as much as we do
-    else:
-        base, rest = cwd, path
-    steps = [step for step in rest.split("/") if step not in ("", ".")]
-    return "/".join((base.rstrip("/"), *steps)) or "/"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .handshake import Identity
     from .inflight import Call
+    from .view import View
 
     Event = tuple[str, Any, Any]
 
@@ -40,7 +41,8 @@ class Link:
     """See the module.
 
     Attributes:
-        identity: the palace this shim was configured for; to be set before `opened`.
+        identity: the palace this shim was configured for, and `view` how it sees files; to be set before `opened`.
+        files: what the broker told of its own view of the files, {} where it has ours.
         to_broker: bytes to be written; the caller takes them.
         number: of the connection, from 1. up: whether it is open. established: whether hello was accepted on it.
         asked: the connection whose writes are being asked for, 0 none.
@@ -54,14 +56,18 @@ class Link:
         "asked",
         "broken",
         "established",
+        "files",
         "identity",
         "number",
         "to_broker",
         "up",
+        "view",
     )
 
     def __init__(self, session: str, client: str, pid: int) -> None:
         self.identity: Identity | None = None
+        self.view: View | None = None
+        self.files: dict[str, Any] = {}
         self.to_broker = Outbox()
         self.number = self._ordinal = self.asked = 0
         self.up = self.established = False
@@ -77,7 +83,9 @@ class Link:
         self.up = True
         self._reader = LineReader(MAX_ANSWER)
         session, client, pid = self._names
-        hello = hello_request(session=session, connection=self.number, identity=self.identity, client=client, pid=pid)
+        hello = hello_request(
+            session=session, connection=self.number, identity=self.identity, client=client, pid=pid, view=self.view
+        )
         self.send(rpc.to_bytes(hello))
 
     def closed(self) -> None:
@@ -149,6 +157,8 @@ class Link:
         result, error = body.get("result"), body.get("error")
         if isinstance(result, dict):
             self.established = True
+            files = result.get("files")
+            self.files = files if isinstance(files, dict) else {}
             return WELCOME, None, result
         self.broken = "hello was refused"
         told = error if isinstance(error, dict) else {}

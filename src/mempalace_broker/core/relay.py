@@ -13,7 +13,7 @@ Brokers that can't be reached fail the calls at once (`failed`), `initialize` an
 
 from __future__ import annotations
 
-from ..errors import INVALID_REQUEST, METHOD_NOT_FOUND, OUTCOME_UNKNOWN
+from ..errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, OUTCOME_UNKNOWN
 from . import jsonrpc as rpc
 from .contact import Contact
 from .framing import LineReader, TooLong
@@ -30,7 +30,6 @@ from .inflight import (
     WAITING,
     Call,
     Limits,
-    absolute_paths,
 )
 from .ledger import Ledger
 from .link import ANSWER, CANCELLED, FATES, INITIALIZED, INITIALIZED_LINE, NOTE, REFUSED, WELCOME, Link
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from .caller import Caller
     from .jsonrpc import Message
 
 MAX_CALLS = 10_000  # unanswered, of one agent
@@ -59,7 +59,7 @@ class Relay:
 
     Args:
         session: 32 hex digits, new for every shim. client, pid: who we are, for `status`.
-        cwd, home: the agent's folders, for arguments that name files.
+        caller: knows the agent's folders, for arguments that name files.
         read_cache: returns the content of the broker's cache of answers, None where there is none.
 
     Attributes:
@@ -74,11 +74,10 @@ class Relay:
         session: str,
         client: str,
         pid: int,
-        cwd: str,
-        home: str,
+        caller: Caller,
         read_cache: Callable[[], bytes | None],
     ) -> None:
-        self._cwd, self._home = cwd, home
+        self._caller = caller
         self._read_cache = read_cache
         self._from_agent = LineReader()
         self.to_agent = Outbox()
@@ -181,7 +180,7 @@ class Relay:
         if ours or (method != TOOLS_CALL and method not in _EARLY and not self.link.established):
             self._error(message.id, METHOD_NOT_FOUND, f"Unknown method: {method}")
             return
-        if method == TOOLS_CALL and absolute_paths(message, self._cwd, self._home):
+        if method == TOOLS_CALL and self._caller.absolute(message):
             line = rpc.to_bytes(message.body)
         call = Call(message, line, now)
         self._calls.add(call, message)
@@ -341,7 +340,13 @@ class Relay:
         return call.method in _EARLY or (self.link.established and not self._calls.asking)
 
     def _send_call(self, call: Call, now: float) -> None:
-        call.ordinal = self.link.send(call.line)
+        line, refused = call.line, ""
+        if self.link.files and call.rule.paths:
+            line, refused = self._caller.outgoing(call, self.link.files)
+        if refused:
+            self._finish(call, INVALID_PARAMS, f"{call.tool} was not executed: {refused}")
+            return
+        call.ordinal = self.link.send(line)
         call.connection, call.sent_at, call.state = self.link.number, now, SENT
         call.tries += 1
 

@@ -1,4 +1,4 @@
-"""Whether a path lies on a filesystem that only this kernel can have mounted.
+"""What is mounted where, and whether a path lies on a filesystem that only this kernel can have mounted.
 
 Locks and sockets prove nothing on one that another kernel may write to as well (a virtual machine's virtiofs,
 NFS).
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from ..core.pathmap import Mount, mount_of
+
 # Local disks and memory. Overlay counts: its upper layer is private to the kernel that mounted it.
 _LOCAL = frozenset(
     "ext2 ext3 ext4 xfs btrfs zfs f2fs jfs bcachefs tmpfs ramfs overlay apfs hfs ufs vfat exfat".split()  # noqa: SIM905 - words
@@ -16,6 +18,32 @@ _LOCAL = frozenset(
 _SHARED = frozenset(
     "virtiofs 9p nfs nfs4 cifs smb3 smbfs afpfs ceph lustre afs vboxsf prl_fs".split()  # noqa: SIM905 - words
 )
+# No folder of a user's lies on these.
+_NO_FOLDERS = frozenset(
+    "proc sysfs devpts devtmpfs cgroup cgroup2 mqueue securityfs debugfs tracefs bpf pstore configfs fusectl "  # noqa: SIM905 - words
+    "hugetlbfs autofs binfmt_misc nsfs rpc_pipefs efivarfs".split()
+)
+
+
+def mount_table(table: str | None = None) -> list[Mount]:
+    """All mounts of this namespace in order of mounting, [] where there is no such table (macOS).
+
+    Args:
+        table: text of /proc/self/mountinfo, read if not given.
+    """
+    if table is None:
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+                table = file.read()
+        except OSError:
+            return []
+    return [mount for line in table.splitlines() if (mount := _parse(line)) is not None]
+
+
+def folders_table() -> list[list[str]]:
+    """The mounts that may hold folders of users, as rows for the wire; names that are no text are left out."""
+    rows = [list(mount) for mount in mount_table() if mount.kind not in _NO_FOLDERS]
+    return [row for row in rows if all(cell.isprintable() for cell in row)]
 
 
 def filesystem_of(path: str, table: str | None = None) -> str:
@@ -25,39 +53,34 @@ def filesystem_of(path: str, table: str | None = None) -> str:
         path: need not exist; symlinks are resolved.
         table: text of /proc/self/mountinfo, read if not given.
     """
-    if table is None:
-        try:
-            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-                table = file.read()
-        except OSError:
-            return ""
-    real = os.path.realpath(path)
-    best, kind = "", ""
-    for line in table.splitlines():
-        point, found = _parse(line)
-        inside = point in ("/", real) or real.startswith(point + "/")
-        if point and inside and len(point) >= len(best):  # of equal ones the last mounted covers the others
-            best, kind = point, found
-    return kind
+    mount = mount_of(os.path.realpath(path), mount_table(table))
+    return mount.kind if mount is not None else ""
 
 
 def is_local(path: str) -> bool | None:
     """True for a known-local filesystem, False for a known-shared one, None when that can't be told."""
     if sys.platform == "darwin":
         return None  # no mountinfo; a Mac's own processes all live under one kernel anyway
-    kind = filesystem_of(path)
+    return judge_kind(filesystem_of(path))
+
+
+def judge_kind(kind: str) -> bool | None:
+    """The same for a filesystem type."""
     if kind in _LOCAL:
         return True
     return False if kind in _SHARED or kind.startswith("fuse") else None
 
 
-def _parse(line: str) -> tuple[str, str]:
-    """(mount point, filesystem type) of a mountinfo line; ("", "") of anything else."""
+def _parse(line: str) -> Mount | None:
+    """One mountinfo line, None for anything else."""
     head, dash, tail = line.partition(" - ")
     fields, kinds = head.split(" "), tail.split(" ")
     if not dash or len(fields) < 5 or not kinds[0]:
-        return "", ""
-    point = fields[4]
+        return None
+    return Mount(fields[2], _plain(fields[3]), _plain(fields[4]), kinds[0])
+
+
+def _plain(text: str) -> str:
     for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        point = point.replace(code, char)
-    return point, kinds[0]
+        text = text.replace(code, char)
+    return text

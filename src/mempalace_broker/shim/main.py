@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import EXIT_USAGE
+from ..errors import EXIT_USAGE, BrokerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from ..client.connector import Connector
+    from ..client.reach import Reach
     from ..core.relay import Relay
+    from ..runtime.paths import StateFiles
 
 ATTEMPT_S = 45.0  # one attempt to find or start a broker; the next request begins another
 TIMEOUT_VARIABLE = "MEMPALACE_MCP_TIMEOUT_MS"
@@ -40,7 +41,9 @@ Options, as mempalace-mcp has them:
   --version, --help
 
 Environment:
-  MEMPALACE_BROKER    endpoint of a broker (unix:/path); then nothing else is tried or started
+  MEMPALACE_BROKER    endpoint of a broker: unix:/path, tcp://host:port or
+                      ssh://[user@]host[:port][/state-root]; then nothing else is tried
+  MEMPALACE_BROKER_SSH_HOST  in a container or virtual machine: the machine that has the palace
   MEMPALACE_MCP_TIMEOUT_MS   limit of a call's wait and of its run, if this shim starts the broker (60000)
 
 Try it:       printf '%s\\n' '{"jsonrpc":"2.0","id":1,"method":"tools/list"}' | mp-shim
@@ -111,47 +114,62 @@ def entry() -> None:
 
 
 class _Dialler:
-    """Makes the relay, and a connector for each attempt to reach the broker of its palace."""
+    """Makes the relay, and a `Reach` for each attempt to reach the broker of its palace."""
 
     def __init__(self, options: dict[str, str]) -> None:
         from .. import __version__
+        from ..core.caller import Caller
         from ..core.relay import Relay
 
         self._options = options
         self._client = f"mp-shim {__version__}"
-        self._answers = ""
+        self._files: StateFiles | None = None
         self.relay: Relay = Relay(
             session=os.urandom(16).hex(),
             client=self._client,
             pid=os.getpid(),
-            cwd=_cwd(),
-            home=os.environ.get("HOME") or os.path.expanduser("~"),
+            caller=Caller(_cwd(), os.environ.get("HOME") or os.path.expanduser("~"), self._translate),
             read_cache=self._read_cache,
         )
         timeout_ms = os.environ.get(TIMEOUT_VARIABLE, "")
         if timeout_ms.isdecimal():  # until a broker has told its own
             self.relay.limits.learn({"wait_s": int(timeout_ms) / 1000, "run_s": int(timeout_ms) / 1000})
 
-    def dial(self) -> Connector:
+    def dial(self) -> Reach:
         """One attempt. Raises BrokerError where the palace can't be resolved; that may be mended meanwhile."""
-        from ..client.connector import Connector
+        from ..client.reach import Reach
         from ..runtime.clock import Clock, Deadline
         from ..runtime.paths import home_of, resolve_palace
+        from ..runtime.view import view_of
 
         env, given = os.environ, self._options.get
         identity = resolve_palace(given("palace"), env, home_of(env), given("backend"), given("collection"))
         self.relay.link.identity = identity
+        self.relay.link.view = view_of(identity.path, remote="://" in env.get("MEMPALACE_BROKER", ""))
         deadline = Deadline.after(Clock(), ATTEMPT_S)
         started_by = f"{self._client} pid {os.getpid()}"
-        connector = Connector(identity, env, deadline, started_by=started_by)
-        self._answers = connector.files.answers
-        return connector
+        way = Reach(identity, env, deadline, started_by=started_by)
+        self._files = way.files
+        return way
+
+    def _translate(self, told: Mapping[str, Any], path: str) -> str | None:
+        """The broker's name for a path of this container."""
+        from ..client.translate import translate
+
+        identity = self.relay.link.identity
+        assert identity is not None, "we were welcomed"
+        assert self._files is not None
+        try:
+            return translate(path, told, identity.path, self._files, os.environ)
+        except BrokerError as exc:
+            self.relay.contact.notices.append(str(exc))
+            return None
 
     def _read_cache(self) -> bytes | None:
         from ..runtime.recordfile import read_bytes
 
         try:
-            return read_bytes(self._answers, _CACHE_LIMIT) if self._answers else None
+            return read_bytes(self._files.answers, _CACHE_LIMIT) if self._files is not None else None
         except OSError:
             return None
 

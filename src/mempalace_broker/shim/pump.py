@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..client.connector import Connector
+    from ..client.reach import Reach
     from ..core.relay import Relay
 
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -83,10 +83,10 @@ class Pump:
         dial: makes a new connector; raises BrokerError where there is nothing to dial.
     """
 
-    def __init__(self, relay: Relay, dial: Callable[[], Connector]) -> None:
+    def __init__(self, relay: Relay, dial: Callable[[], Reach]) -> None:
         self._relay = relay
         self._dial = dial
-        self._connector: Connector | None = None
+        self._connector: Reach | None = None
         self._step_at = 0.0
         self._wait_fd = -1
         self._socket: Any = None

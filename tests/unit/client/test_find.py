@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mempalace_broker.client.find import fixed_path, look, owner_note, record_state, unix_path
+from mempalace_broker.client.find import fixed_endpoint, fixed_path, look, owner_note, record_state
 from mempalace_broker.core.handshake import Identity
 from mempalace_broker.core.record import FOREIGN, MINE, Bad, Record, encode
-from mempalace_broker.errors import StateRootError, UsageError
+from mempalace_broker.errors import StateRootError
 from mempalace_broker.runtime import mounts
 from mempalace_broker.runtime.paths import StateFiles, state_files
 from mempalace_broker.runtime.procid import boot_id, pid_namespace
@@ -31,34 +31,12 @@ def put(files: StateFiles, **changes: object) -> None:
     Path(files.record).write_bytes(encode(Record(**{**fields, **changes})))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "path"),
-    [
-        ("unix:/a/b", "/a/b"),
-        ("unix:///a/b", "/a/b"),
-        ("/a/b", "/a/b"),
-        ("a:b", "a:b"),
-        ("~/b.sock", "/h/b.sock"),
-        ("unix:~/b.sock", "/h/b.sock"),
-        ("unix:b.sock", "b.sock"),
-    ],
-)
-def test_endpoints(endpoint: str, path: str) -> None:
-    assert unix_path(endpoint, ENV) == path
-
-
-@pytest.mark.parametrize(
-    "endpoint", ["tcp://h:1", "tcp:h:1", "ssh://h", "http://h", "unix:", "unix://h/p", "/" + "ü" * 54]
-)
-def test_no_endpoints(endpoint: str) -> None:
-    with pytest.raises(UsageError, match="Mend: "):
-        unix_path(endpoint, ENV)
-
-
 def test_the_variable() -> None:
     assert fixed_path({}) is None
     assert fixed_path({"MEMPALACE_BROKER": "  "}) is None
     assert fixed_path({"MEMPALACE_BROKER": "unix:/x"}) == "/x"
+    assert fixed_path({"MEMPALACE_BROKER": "tcp://h:1"}) is None
+    assert str(fixed_endpoint({"MEMPALACE_BROKER": "tcp://h:1"})) == "tcp://h:1"
 
 
 def test_a_socket_folder_that_anybody_could_have_made_is_not_dialled(files: StateFiles, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mempalace_broker.core.caller import Caller
 from mempalace_broker.core.handshake import HELLO, OUTCOMES, Identity
 from mempalace_broker.core.outbox import Outbox
 from mempalace_broker.core.relay import Relay
@@ -54,7 +55,11 @@ class Talk:
         self.now = 1000.0
         self.cache = cache
         self.relay = Relay(
-            session="ab" * 16, client="test", pid=7, cwd="/work/dir", home="/home/u", read_cache=lambda: self.cache
+            session="ab" * 16,
+            client="test",
+            pid=7,
+            caller=Caller("/work/dir", "/home/u", lambda files, path: files["map"].get(path)),
+            read_cache=lambda: self.cache,
         )
         self.relay.link.identity = PALACE
 

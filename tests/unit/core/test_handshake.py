@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.core.handshake import HELLO, WIRE_VERSION, Identity, hello_request, judge_hello
+from mempalace_broker.core.handshake import HELLO, WIRE_VERSION, Identity, Verdict, hello_request, judge_hello
+from mempalace_broker.core.view import View
 from mempalace_broker.errors import OTHER_PALACE
 
 OWN = Identity("/p", "/g", "default")
@@ -71,8 +72,51 @@ def test_another_graph_is_refused_alone() -> None:
     assert "/p/kg" in verdict.notice
 
 
-def test_paths_of_another_host_are_not_compared() -> None:
-    assert judge_hello(hello(Identity("/q", "/r", "flag")), OWN, same_host=False).code == 0
+VIEW = View("boot", "mnt:[1]", 5, 77)
+
+
+def from_view(view: View, identity: Identity = OWN) -> Verdict:
+    return judge_hello({**hello(identity), "view": view.as_json()}, OWN, VIEW)
+
+
+def test_one_view_of_the_files_compares_paths() -> None:
+    verdict = from_view(VIEW, Identity("/q", "/g", "flag"))
+    assert verdict.code == OTHER_PALACE
+    assert not from_view(VIEW).elsewhere
+
+
+def test_a_container_under_this_kernel_is_told_by_device_and_inode() -> None:
+    verdict = from_view(View("boot", "mnt:[2]", 5, 77), Identity("/q", "/g", "flag"))
+    assert (verdict.code, verdict.elsewhere, verdict.same_kernel) == (0, True, True)
+    assert from_view(View("boot", "mnt:[2]", 5, 78)).code == OTHER_PALACE
+    assert from_view(View("boot", "mnt:[2]")).code == 0
+
+
+def test_paths_of_another_kernel_are_not_compared() -> None:
+    verdict = from_view(View("other", "mnt:[1]", 5, 78), Identity("/q", "/g", "flag"))
+    assert (verdict.code, verdict.elsewhere, verdict.same_kernel) == (0, True, False)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "refused", "noticed"),
+    [
+        (("/m/palace", "/m/kg"), ("/c/palace", "/c/kg"), False, False),
+        (("/m/palace", "/m/palace/kg"), ("/c/palace", "/c/palace/kg"), False, False),
+        (("/m/palace", "/m/kg"), ("/c/palace", "/c/palace/kg"), True, True),
+        (("/m/palace", "/m/kg"), ("/c/palace", "/home/dev/.mempalace/kg"), False, True),
+    ],
+)
+def test_graphs_of_two_views_are_compared_by_their_place_beside_the_palace(
+    own: tuple[str, str], theirs: tuple[str, str], refused: bool, noticed: bool
+) -> None:
+    params = {**hello(Identity(*theirs, "flag")), "view": View("boot", "mnt:[2]", 5, 77).as_json()}
+    verdict = judge_hello(params, Identity(*own, "default"), VIEW)
+    assert (bool(verdict.graph_refused), bool(verdict.notice)) == (refused, noticed)
+
+
+@pytest.mark.parametrize("view", [None, 7, {}, {"boot": 7, "mnt": ""}, {"boot": "b"}])
+def test_a_client_that_tells_no_view_is_taken_for_one_of_ours(view: object) -> None:
+    assert judge_hello({**hello(Identity("/q", "/g", "flag")), "view": view}, OWN, VIEW).code == OTHER_PALACE
 
 
 @pytest.mark.parametrize("palace", [None, 7, "x", []])
