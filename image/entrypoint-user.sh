@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# The part as developer: fill the home directory, set up the way to the host, start the Studio relay if asked, become
+# the command. Nothing of the user's is overwritten; doing it again changes nothing.
+#
+#   STUDIO_EXPOSE=1   start studio-expose; its output: ~/.local/state/devbox/studio-expose.log
+#   HOST_SSH_*        see /usr/local/lib/pi-devbox/ssh-bridge.sh
+set -euo pipefail
+
+readonly SKELETON=/etc/skel-devbox LIB=/usr/local/lib/pi-devbox
+RUN_DIR=/tmp/devbox-$(id -u)
+readonly RUN_DIR
+
+say() { printf 'devbox: %s\n' "$*" >&2; }
+
+# Copy what is missing. A link, even a dangling one, is not missing: somebody put it there.
+copy_skeleton() {
+  local source target
+  while IFS= read -r -d '' source; do
+    target=$HOME/${source#"$SKELETON"/}
+    [[ ! -e $target && ! -L $target ]] || continue
+    if [[ ! -w $(dirname "$target") ]]; then
+      say "$target is missing and can't be written: left out (read-only mount?)"
+    elif [[ -d $source ]]; then
+      mkdir -m 700 "$target"
+    else
+      # whole or not at all, and not over a file that another container of this home has just made
+      cp "$source" "$target.devbox.$$"
+      ln "$target.devbox.$$" "$target" 2> /dev/null || true
+      rm -f "$target.devbox.$$"
+    fi
+  done < <(find "$SKELETON" -mindepth 1 -print0 | sort -z)
+}
+
+# A directory of ours in /tmp, which is this container's own: sockets need a local filesystem and short paths.
+make_run_dir() {
+  mkdir -m 700 "$RUN_DIR" 2> /dev/null || true
+  if [[ -L $RUN_DIR || ! -d $RUN_DIR || ! -O $RUN_DIR ]]; then
+    say "$RUN_DIR is not a directory of $(id -un): remove it"
+    exit 1
+  fi
+  chmod 700 "$RUN_DIR"
+  rm -f "$RUN_DIR/ready"
+}
+
+start_studio_expose() {
+  local log=$HOME/.local/state/devbox/studio-expose.log
+  [[ ${STUDIO_EXPOSE:-} == 1 ]] || return 0
+  mkdir -p "$(dirname "$log")"
+  studio-expose < /dev/null > "$log" 2>&1 &
+  say "studio-expose runs (pid $!), its output goes to $log"
+}
+
+main() {
+  (($#)) || set -- bash -l
+  if [[ -n ${HOME:-} && -w ${HOME:-} ]]; then
+    copy_skeleton
+    make_run_dir
+    "$LIB/ssh-bridge.sh" || say "no way to the host by ssh; everything else works"
+    start_studio_expose
+    : > "$RUN_DIR/ready"
+  else
+    say "HOME='${HOME:-}' can't be written by UID $(id -u): nothing is set up. Mend: start without --user, or mount a home"
+  fi
+  exec "$@"
+}
+
+main "$@"

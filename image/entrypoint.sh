@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# The part as root: give `developer` the UID and GID of whoever owns the workspace, hand over the home directory, go on
+# as developer. Doing it again changes nothing. Started with `--user`, it leaves all that alone.
+#
+#   DEVBOX_UID, DEVBOX_GID   instead of the workspace's owner (both or none)
+set -euo pipefail
+
+readonly NAME=developer HOME_DIR=/home/developer WORKSPACE=/workspace
+readonly NEXT=/usr/local/bin/entrypoint-user.sh
+
+say() { printf 'devbox: %s\n' "$*" >&2; }
+die() {
+  say "$*"
+  exit 1
+}
+
+# Print "UID GID" that developer should have. Never 0: an agent as root would leave files that the owner can't remove.
+wanted_ids() {
+  local uid gid
+  if [[ -n ${DEVBOX_UID:-}${DEVBOX_GID:-} ]]; then
+    uid=${DEVBOX_UID:-} gid=${DEVBOX_GID:-}
+    [[ $uid =~ ^[1-9][0-9]{0,9}$ && $gid =~ ^[1-9][0-9]{0,9}$ ]] ||
+      die "DEVBOX_UID='$uid' and DEVBOX_GID='$gid': set both to numbers above 0, or neither"
+  else
+    read -r uid gid < <(stat -c '%u %g' "$WORKSPACE" 2> /dev/null || echo '0 0')
+  fi
+  if ((uid == 0)); then
+    uid=$(id -u "$NAME")
+    [[ $(stat -c %u "$WORKSPACE" 2> /dev/null) != 0 ]] ||
+      say "$WORKSPACE belongs to root: it may be read-only for $NAME ($uid). Mend: chown it, or set DEVBOX_UID and DEVBOX_GID"
+  fi
+  ((gid != 0)) || gid=$(id -g "$NAME")
+  echo "$uid $gid"
+}
+
+# Edited by hand: `usermod --uid` would walk the home directory across mounts and change the owner of the host's files.
+adjust_user() {
+  local uid=$1 gid=$2
+  [[ $(id -u "$NAME") == "$uid" && $(id -g "$NAME") == "$gid" ]] && return 0
+  sed -i -E "s/^($NAME:[^:]*):[0-9]+:[0-9]+:/\1:$uid:$gid:/" /etc/passwd
+  sed -i -E "s/^($NAME:[^:]*):[0-9]+:/\1:$gid:/" /etc/group
+}
+
+# Whatever lies on the home directory's own filesystem becomes developer's. What is mounted into it belongs to the host
+# and stays as it is - except an empty mount point of root's: that is how a new volume or a missing directory arrives.
+own_home() {
+  local uid=$1 gid=$2 home_device device path
+  install -d -o "$uid" -g "$gid" -m 755 "$HOME_DIR"
+  home_device=$(stat -c %d "$HOME_DIR")
+  while IFS=' ' read -r -d '' device path; do
+    if [[ $device == "$home_device" ]] || fresh_mount "$path"; then
+      chown -h "$uid:$gid" "$path"
+    fi
+  done < <(find "$HOME_DIR" -xdev ! -uid "$uid" -printf '%D %p\0')
+}
+
+fresh_mount() {
+  [[ -d $1 && ! -L $1 && $(stat -c %u "$1") == 0 && -w $1 && -z $(ls -A "$1") ]]
+}
+
+# Groups given to the container (`--group-add`) stay, root's do not.
+supplementary_groups() {
+  local gid=$1 group groups=$1
+  for group in $(id -G); do
+    [[ $group == 0 || $group == "$gid" ]] || groups+=",$group"
+  done
+  echo "$groups"
+}
+
+main() {
+  (($#)) || set -- bash -l
+  if (($(id -u) != 0)); then
+    exec "$NEXT" "$@"
+  fi
+  local ids uid gid
+  ids=$(wanted_ids)
+  read -r uid gid <<< "$ids"
+  adjust_user "$uid" "$gid"
+  own_home "$uid" "$gid"
+  export HOME=$HOME_DIR USER=$NAME LOGNAME=$NAME SHELL=/bin/bash
+  exec setpriv --reuid "$uid" --regid "$gid" --groups "$(supplementary_groups "$gid")" --inh-caps=-all -- "$NEXT" "$@"
+}
+
+main "$@"

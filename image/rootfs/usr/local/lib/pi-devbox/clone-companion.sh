@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# clone-companion.sh URL REF DIR [--npm]
+#
+# A shallow checkout of REF - branch, tag or commit - in DIR; --npm also installs what its package.json needs to run.
+# `git clone --branch` knows no commits, so this fetches the one ref and checks out what came. Five attempts: a build
+# of an hour should not die of a dropped connection. DIR is made anew, so a second call is as good as the first.
+set -euo pipefail
+
+readonly ATTEMPTS=${CLONE_ATTEMPTS:-5} PAUSE_S=${CLONE_PAUSE_S:-5}
+
+die() {
+  printf 'clone-companion: %s\n' "$*" >&2
+  exit 1
+}
+
+[[ $# -eq 3 || ($# -eq 4 && $4 == --npm) ]] || die "usage: clone-companion.sh URL REF DIR [--npm]"
+readonly url=$1 ref=$2 dir=$3 npm=${4:-}
+[[ -n $ref && $ref != -* ]] || die "$url: '$ref' is no branch, tag or commit: give one by its build argument"
+[[ $dir == /*/* ]] || die "DIR must be an absolute path below a directory, not '$dir'"
+export GIT_TERMINAL_PROMPT=0 # a missing repository must fail, not wait for a password
+
+# Run the rest of the arguments until they succeed, at most ATTEMPTS times.
+persist() {
+  local attempt
+  for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
+    "$@" && return 0
+    ((attempt == ATTEMPTS)) && break
+    printf 'clone-companion: %s failed (attempt %d of %d)\n' "$1 ${*: -1}" "$attempt" "$ATTEMPTS" >&2
+    sleep $((attempt * PAUSE_S))
+  done
+  return 1
+}
+
+rm -rf "$dir"
+git init -q "$dir"
+git -C "$dir" remote add origin "$url"
+persist git -C "$dir" fetch -q --depth 1 origin "$ref" ||
+  die "$url: '$ref' can't be fetched. Does it exist, is it public, is the host reachable? (git ls-remote $url)"
+git -C "$dir" -c advice.detachedHead=false checkout -q FETCH_HEAD
+printf '%s %s %s\n' "$url" "$ref" "$(git -C "$dir" rev-parse HEAD)" >> /usr/local/lib/pi-devbox/companions
+
+if [[ -n $npm && -f $dir/package.json ]]; then
+  # pi itself is global: an agent inside each of its extensions would be another agent.
+  persist npm install --prefix "$dir" --omit=dev --omit=peer --no-package-lock || die "$url: npm install failed"
+  npm cache clean --force 2> /dev/null
+fi

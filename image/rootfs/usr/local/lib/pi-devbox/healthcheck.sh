@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Healthy: the entry point is through, and the Studio relay runs where it was asked for. A broker is nobody's health
+# here: it starts when an agent needs it, and asking it would keep it awake.
+set -euo pipefail
+
+run_dir=/tmp/devbox-$(id -u developer)
+if [[ ! -e $run_dir/ready ]]; then
+  echo "still starting"
+  exit 1
+fi
+if [[ ${STUDIO_EXPOSE:-} == 1 ]] && ! pgrep -u developer -f '/studio-expose( |$)' > /dev/null; then
+  echo "studio-expose has ended: see ~/.local/state/devbox/studio-expose.log"
+  exit 1
+fi
