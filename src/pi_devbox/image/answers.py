@@ -1,0 +1,135 @@
+"""What APIs, git, npm and registries answer, read with suspicion: what is not expected is LookupFailed, no value."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import parse_http_list, parse_keqv_list
+
+import msgspec
+
+from .retry import LookupFailed
+
+_SHA = re.compile(r"(?!0+\Z)([0-9a-f]{40}|[0-9a-f]{64})")  # SHA-1 or SHA-256, and not the null id
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?")
+_TOKEN = re.compile(r"[\x21-\x7e]{1,16000}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class _Commit(msgspec.Struct):
+    sha: str
+
+
+class _Token(msgspec.Struct):
+    token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    access_token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+
+
+class Challenge(NamedTuple):
+    """Where a registry wants a token fetched from."""
+
+    realm: str
+    service: str
+    scope: str
+
+
+def given_sha(ref: str) -> str | None:
+    """The commit id that `ref` itself is, in lower case, or None."""
+    return ref.lower() if _SHA.fullmatch(ref.lower()) else None
+
+
+def given_version(ref: str) -> str | None:
+    """The exact version that `ref` itself is, or None."""
+    return ref if _VERSION.fullmatch(ref) else None
+
+
+def github_commit(body: bytes) -> str:
+    """The commit id out of GitHub's media type "sha": nothing but 40 digits."""
+    return _sha(body.decode("ascii", "replace").strip())
+
+
+def gitea_commit(body: bytes) -> str:
+    """The first commit id out of Gitea's list of commits."""
+    try:
+        commits = msgspec.json.decode(body, type=list[_Commit])
+    except ValueError as exc:  # msgspec's errors, and text that is not UTF-8
+        raise LookupFailed(f"an answer that is no list of commits: {_shown(body)}") from exc
+    if not commits:
+        raise LookupFailed("no commits at this ref")
+    return _sha(commits[0].sha)
+
+
+def ls_remote(output: bytes, ref: str) -> str:
+    """The commit id of `ref` out of `git ls-remote`, looked up as `git fetch` does; an annotated tag is peeled."""
+    found: dict[str, str] = {}
+    for line in output.decode("utf-8", "replace").splitlines():
+        sha, tab, name = line.partition("\t")
+        if not tab:
+            raise LookupFailed(f"git ls-remote printed {_shown(line.encode())}")
+        found[name] = sha
+    for name in candidates(ref):
+        if name in found:
+            return _sha(found.get(f"{name}^{{}}", found[name]))
+    raise LookupFailed(f"no branch or tag named {ref}")
+
+
+def candidates(ref: str) -> list[str]:
+    """Full names that `ref` may stand for, in git's own order of preference (gitrevisions)."""
+    if ref == "HEAD" or ref.startswith("refs/"):
+        return [ref]
+    return [f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}"]
+
+
+def npm_version(output: bytes) -> str:
+    """The version out of `npm view PACKAGE version --json`."""
+    try:
+        version = msgspec.json.decode(output, type=str)
+    except ValueError as exc:
+        raise LookupFailed(f"npm view printed {_shown(output)}") from exc
+    if not _VERSION.fullmatch(version):
+        raise LookupFailed(f"npm view printed {_shown(output)}")
+    return version
+
+
+def registry_token(body: bytes) -> str:
+    """The bearer token out of a token server's answer; the error never shows the body."""
+    try:
+        answer = msgspec.json.decode(body, type=_Token)
+    except ValueError as exc:
+        raise LookupFailed("the token server's answer is no JSON with a token") from exc
+    token = answer.token or answer.access_token or ""
+    if not _TOKEN.fullmatch(token):
+        raise LookupFailed("the token server's answer has no usable token")
+    return token
+
+
+def challenge(header: str) -> Challenge | None:
+    """The Bearer challenge of WWW-Authenticate, or None: another scheme, or nonsense."""
+    scheme, _, rest = header.strip().partition(" ")
+    try:
+        fields = {key.lower(): value for key, value in parse_keqv_list(parse_http_list(rest)).items()}
+        realm = urlsplit(fields.get("realm", ""))
+        realm.port  # noqa: B018 - raises where it is no number
+    except (ValueError, IndexError):
+        return None
+    if scheme.lower() != "bearer" or realm.scheme not in {"https", "http"} or not realm.hostname:
+        return None
+    return Challenge(fields["realm"], fields.get("service", ""), fields.get("scope", ""))
+
+
+def manifest_digest(header: str) -> str:
+    """A registry's Docker-Content-Digest, or "" if it sent none that is one."""
+    return header if _DIGEST.fullmatch(header) else ""
+
+
+def _sha(text: str) -> str:
+    if not _SHA.fullmatch(text):
+        raise LookupFailed(f"an answer that is no commit id: {_shown(text.encode())}")
+    return text
+
+
+def _shown(body: bytes) -> str:
+    """The beginning of an answer, fit for one line of a log."""
+    text = body[:60].decode("utf-8", "replace")
+    return repr(text) + ("..." if len(body) > 60 else "")

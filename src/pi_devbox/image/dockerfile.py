@@ -1,0 +1,79 @@
+"""What a Dockerfile takes from its context and which arguments it knows: enough of its grammar to catch a lapse.
+
+Something copied that the tag does not depend on is a change that never reaches the image; an argument that the
+Dockerfile does not declare is ignored by builders. Both are silent there and errors here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
+
+_CONTINUED = re.compile(r"\\[ \t]*\n(?:[ \t]*#[^\n]*\n)*")
+_HEREDOC = re.compile(r"<<-?\s*[\"']?([A-Za-z_][A-Za-z0-9_]*)[\"']?")
+_MOUNT = re.compile(r"--mount=(\S+)")
+_GLOB = re.compile(r"[*?\[]")
+_ELSEWHERE = ("http://", "https://", "git@", "git://", "ssh://")
+
+
+def arguments(text: str) -> set[str]:
+    """Names of all ARGs."""
+    words = [word for name, rest in _instructions(text) if name == "ARG" for word in rest.split()]
+    return {word.partition("=")[0] for word in words}
+
+
+def copied(text: str) -> list[str]:
+    """Paths that COPY, ADD and bind mounts take from the build context, as written."""
+    return [path for name, rest in _instructions(text) for path in _taken(name, rest)]
+
+
+def uncovered(paths: Iterable[str], inputs: Iterable[str]) -> list[str]:
+    """Those of `paths` that are not an input, nor in one. Of a pattern, the folder before its first wildcard counts."""
+    known = [_plain(one) for one in inputs]
+    return [path for path in paths if not any(_within(_plain(path), one) for one in known)]
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + "/")
+
+
+def _plain(path: str) -> str:
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    return "/".join(takewhile(lambda part: not _GLOB.search(part), parts)) or "."
+
+
+def _instructions(text: str) -> Iterator[tuple[str, str]]:
+    """(instruction in capitals, the rest of its logical line), without comments and bodies of here-documents."""
+    end = ""
+    for line in _CONTINUED.sub(" ", text.replace("\r\n", "\n")).split("\n"):
+        stripped = line.strip()
+        if end:
+            end = "" if stripped == end else end
+        elif stripped and not stripped.startswith("#"):
+            name, _, rest = stripped.partition(" ")
+            found = _HEREDOC.search(rest) if name.upper() in {"RUN", "COPY", "ADD"} else None
+            end = found.group(1) if found else ""
+            yield name.upper(), rest.strip()
+
+
+def _taken(name: str, rest: str) -> list[str]:
+    if name == "RUN":
+        return [path for mount in _MOUNT.findall(rest) for path in _bound(mount)]
+    if name not in {"COPY", "ADD"}:
+        return []
+    flags = re.match(r"(--\S+\s+)*", rest)
+    options, operands = (flags.group(0), rest[flags.end() :]) if flags else ("", rest)
+    if "--from=" in options:
+        return []
+    words = [str(word) for word in json.loads(operands)] if operands.startswith("[") else operands.split()
+    return [word for word in words[:-1] if not word.startswith((*_ELSEWHERE, "<<"))]
+
+
+def _bound(mount: str) -> list[str]:
+    """The context's path that a `RUN --mount` shows, if it is one."""
+    fields = dict(field.partition("=")[::2] for field in mount.split(","))
+    if fields.get("type", "bind") != "bind" or "from" in fields:
+        return []
+    return [fields.get("source") or fields.get("src") or "."]
