@@ -10,7 +10,7 @@ import pytest
 
 from mempalace_broker import errors
 from mempalace_broker.cli.root import root
-from mempalace_broker.config import SETTINGS, Setting
+from mempalace_broker.config import CONTAINER_SETTINGS, PATHS, SETTINGS, Setting
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXIT_CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
@@ -51,21 +51,21 @@ def test_exit_codes_are_documented_with_their_numbers() -> None:
     }
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", [*SETTINGS, *CONTAINER_SETTINGS], ids=lambda setting: setting.name)
 def test_every_setting_is_documented(setting: Setting) -> None:
     table = {row[0].strip("`"): row for row in rows((DOCS / "settings.md").read_text(encoding="utf-8"))}
     assert setting.name in table, f"docs/settings.md has no row for {setting.name}"
     _, variable, default, what = table[setting.name]
     assert variable == f"`{setting.env}`"
     shown = str(setting.default).lower() if isinstance(setting.default, bool) else str(setting.default)
-    assert default == (shown or EMPTY[setting.name])
+    assert default == (shown or EMPTY.get(setting.name, "found by itself"))
     assert what
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:
     text = (DOCS / "settings.md").read_text(encoding="utf-8").split("## Variables")[0]
     names = {row[0].strip("`") for row in rows(text)} - {"name"}
-    assert names == {setting.name for setting in SETTINGS}
+    assert names == {setting.name for setting in (*SETTINGS, *CONTAINER_SETTINGS)} | {PATHS}
 
 
 @pytest.mark.parametrize("name", commands())

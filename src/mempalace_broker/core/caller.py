@@ -51,7 +51,7 @@ class Caller:
         """
         body = rpc.load(call.line)
         for arguments, name, path in _named(body["params"]):
-            there = self._translate(files, path)
+            there = self._translate(files, path) if path.startswith("/") else None  # ~user: of this container
             if there is None:
                 return b"", (
                     f"{name} {path!r} is a path of this container, and what lies there can't be found by the broker, "

@@ -498,9 +498,7 @@ class TestModes:
         assert "unset MEMPALACE_BROKER" in text
         assert site.spawned == 0
 
-    @pytest.mark.parametrize(
-        "value", ["tcp:h:1", "ssh://", "http://x", "unix:", "unix://host/p", "/" + "x" * 120]
-    )
+    @pytest.mark.parametrize("value", ["tcp:h:1", "ssh://", "http://x", "unix:", "unix://host/p", "/" + "x" * 120])
     def test_what_it_may_not_be(self, site: Site, value: str) -> None:
         found = site.connector(env={"MEMPALACE_BROKER": value}).step()
         assert isinstance(found, Failed)

@@ -82,12 +82,15 @@ class Talk:
     def welcome(self, **more: Any) -> None:
         self.broker(result(HELLO, {"wire": 1, "limits": LIMITS, **more}))
 
-    def connect(self) -> list[Any]:
-        """Open a connection and have hello accepted; return what the broker heard apart from hello."""
+    def connect(self, **told: Any) -> list[Any]:
+        """Open a connection and have hello accepted; return what the broker heard apart from hello.
+
+        `told`: what the welcome says besides.
+        """
         self.relay.connected(self.now)
         early = self.heard_by_broker()
         assert early.pop(0)["method"] == HELLO
-        self.welcome()
+        self.welcome(**told)
         return early + self.heard_by_broker()
 
     def lose(self) -> None:

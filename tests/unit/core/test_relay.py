@@ -10,6 +10,7 @@ from mempalace_broker.core.framing import MAX_LINE
 from mempalace_broker.core.handshake import HELLO, OUTCOMES
 from mempalace_broker.core.inflight import ASK_GRACE_S, NEVER
 from mempalace_broker.errors import (
+    INVALID_PARAMS,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     NOT_EXECUTED,
@@ -178,6 +179,37 @@ def test_arguments_that_name_files_are_the_callers(talk: Talk, given: Any, sent:
     talk.agent(call(1, "mempalace_mine", source=given, wing="w/../w"))
     (heard,) = talk.heard_by_broker()
     assert heard["params"]["arguments"] == {"source": sent, "wing": "w/../w"}
+
+
+ELSEWHERE = {"files": {"map": {"/work/dir/a": "/Users/me/a"}}}
+
+
+def test_a_broker_with_another_view_of_the_files_gets_its_own_names(talk: Talk) -> None:
+    talk.connect(**ELSEWHERE)
+    talk.agent(call(1, "mempalace_mine", source="a", wing="w"), call(2, SEARCH, query="/work/dir/a"))
+    mine, search = talk.heard_by_broker()
+    assert mine["params"]["arguments"] == {"source": "/Users/me/a", "wing": "w"}
+    assert search["params"]["arguments"] == {"query": "/work/dir/a"}
+
+
+def test_a_path_that_has_no_name_there_is_refused_and_never_sent(talk: Talk) -> None:
+    talk.connect(**ELSEWHERE)
+    talk.agent(call(1, "mempalace_mine", source="/opt/x"))
+    assert talk.heard_by_broker() == []
+    (answer,) = talk.heard_by_agent()
+    assert answer["error"]["code"] == INVALID_PARAMS
+    assert "'/opt/x'" in answer["error"]["message"]
+    assert "[container.paths]" in answer["error"]["message"]
+
+
+def test_each_broker_gets_the_names_of_its_own_view(talk: Talk) -> None:
+    talk.connect(**ELSEWHERE)
+    talk.agent(call(1, "mempalace_sync", project_dir="a"))
+    (there,) = talk.heard_by_broker()
+    talk.lose()
+    (here,) = talk.connect()
+    assert there["params"]["arguments"] == {"project_dir": "/Users/me/a"}
+    assert here["params"]["arguments"] == {"project_dir": "/work/dir/a"}
 
 
 # -- a lost broker
