@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..core.record import Record
     from ..runtime.paths import StateFiles
     from .enginehost import EngineHost
+    from .tcp import TcpListener
 
 
 class Serving(Protocol):
@@ -26,12 +27,16 @@ class Serving(Protocol):
     settings: Settings
     hub: Hub
     engine: EngineHost
+    tcp: TcpListener
     record: Record
     started: float
     troubles: list[dict[str, str]]
 
     def session_name(self, conn: int) -> str:
         """The session behind a connection."""
+
+    def via(self, conn: int) -> str:
+        """How a connection came."""
 
 
 def snapshot(app: Serving, now: float) -> dict[str, Any]:
@@ -59,6 +64,7 @@ def snapshot(app: Serving, now: float) -> dict[str, Any]:
                 "id": session.name,
                 "agent": session.agent or None,
                 "client": session.client,
+                "via": app.via(session.conn),
                 "pid": session.pid,
                 "since_s": round(now - session.opened, 1),
                 "in_flight": session.open_calls,
@@ -71,6 +77,7 @@ def snapshot(app: Serving, now: float) -> dict[str, Any]:
         "settings": app.settings.as_json(),
         "degraded": degraded(app),
         "endpoints": record.endpoints,
+        "tcp": app.tcp.as_json(),
     }
 
 
@@ -116,6 +123,7 @@ def degraded(app: Serving) -> list[dict[str, str]]:
     elif supervisor.state != "ready" and supervisor.reason:
         out.append({"what": f"the engine is {supervisor.state}: {supervisor.reason}", "mend": "it is under way"})
     out.extend(app.troubles)
+    out.extend(app.tcp.degraded())
     return out
 
 

@@ -26,10 +26,11 @@ from ..runtime.procid import own_procid
 from ..runtime.recordfile import read_bytes, remove_if, remove_litter, write_atomic
 from ..runtime.view import view_of
 from .admin import snapshot
-from .connection import Connection
+from .connection import UNIX, Connection
 from .enginehost import EngineHost
 from .listen import Name, bind_unix, unlink_quietly
 from .tasks import Tasks
+from .tcp import TcpListener, last_port
 
 if TYPE_CHECKING:
     import logging
@@ -104,6 +105,16 @@ class App:
         )
         self.hub.view = view_of(identity.path)
         self.hub.mounts = folders_table
+        self.tcp = TcpListener(
+            settings=settings,
+            root=files.root,
+            last_port=last_port(files.record),
+            clock=self.clock,
+            log=log,
+            admit=self._admit,
+            revoked=self._drop_remote,
+        )
+        self._tasks = Tasks(self._task_failed)
         self._owner = owner
         self._conns: dict[int, Connection] = {}
         self._count = 0
@@ -158,11 +169,11 @@ class App:
             StateRootError: socket or record can't be placed.
         """
         self._quit = self.loop.create_future()
-        tasks = Tasks(self._task_failed)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self.loop.add_signal_handler(number, self._signalled, number)
         self.loop.set_exception_handler(self._callback_failed)
         await self._listen()
+        self.tcp.start(self.loop)
         try:
             remove_litter(self.files.record)
             self._publish()
@@ -171,11 +182,11 @@ class App:
             raise StateRootError(f"cannot write {self.files.record}: {exc.strerror or exc}.", mend=mend) from exc
         on_ready({"state": "ready", "pid": os.getpid(), "endpoint": self.record.endpoints[0]})
         self.log.info("serving %s on %s, record %s", self.identity.path, self.files.socket, self.record.record)
-        tasks.start("self-check", self._check_self())
+        self._tasks.start("self-check", self._check_self())
         self.hub.desk.start(self.clock.monotonic())
         self.turn()
         reason = await self._quit
-        tasks.cancel_all()
+        self._tasks.cancel_all()
         await self._leave(reason)
         return EXIT_OK
 
@@ -184,11 +195,31 @@ class App:
         self._server = await self.loop.create_unix_server(self._accept, sock=listener)
 
     def _publish(self) -> None:
+        self.record.endpoints = [f"unix:{self.files.socket}", *filter(None, [self.tcp.endpoint])]
+        self.record.token = self.tcp.token or None
         write_atomic(self.files.record, encode(self.record))
 
     def _accept(self) -> Connection:
         self._count += 1
         return Connection(self, self._count)
+
+    def _admit(self, sock: socket.socket, rest: bytes, address: str) -> None:
+        """A TCP client has proved itself: from here on it is a session like any other."""
+        self._count += 1
+        conn = Connection(self, self._count, f"tcp {address}", rest)
+        self._tasks.start("tcp-session", self._adopt(sock, conn))
+
+    async def _adopt(self, sock: socket.socket, conn: Connection) -> None:
+        await self.loop.connect_accepted_socket(lambda: conn, sock)
+
+    def _drop_remote(self) -> None:
+        for conn in list(self._conns.values()):
+            if conn.via != UNIX:
+                conn.drop("the token was replaced")
+
+    def via(self, conn: int) -> str:
+        """How a connection came, for status."""
+        return self._conns[conn].via if conn in self._conns else UNIX
 
     def _retire(self) -> None:
         try:
@@ -200,6 +231,7 @@ class App:
         if self._server is not None:
             self._server.close()
             self._server = None
+        self.tcp.close()
 
     async def _leave(self, reason: str) -> None:
         self._retire()
@@ -384,7 +416,9 @@ class App:
             await self._listen()
             if old is not None:
                 old.close()
+        changed = self.tcp.check(self.loop)
         mine = is_own(read_bytes(self.files.record, 1 << 20) or b"", self.record.record)
-        if not mine and self.hub.state == "serving":
+        if not mine:
             self.log.warning("the record is gone or another's: writing it again")
+        if changed or not mine:
             self._publish()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..core.framing import TooLong
 
+UNIX = "unix"
 STALL_S = 60.0
 SLICE = 64  # lines of one client per turn of the loop
 HIGH_WATER = 1 << 20
@@ -49,11 +50,18 @@ class Listener(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Protocol of one client; `number` names it in the hub."""
+    """Protocol of one client; `number` names it in the hub.
 
-    def __init__(self, app: Listener, number: int) -> None:
+    Args:
+        via: "unix", or for a client that has proved itself already "tcp ADDRESS".
+        early: what it has sent already.
+    """
+
+    def __init__(self, app: Listener, number: int, via: str = UNIX, early: bytes = b"") -> None:
         self.app = app
         self.number = number
+        self.via = via
+        self._early = early
         self.transport: asyncio.Transport | None = None
         self._reader = LineReader()
         self._pending: deque[bytes | TooLong] = deque()
@@ -67,14 +75,19 @@ class Connection(asyncio.Protocol):
         """Accepted; a stranger is shown the door before a byte is read."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        sock: socket.socket = transport.get_extra_info("socket")
-        uid, pid = peer(sock)
-        if not allowed(uid):
-            self.app.log.warning("refused a connection of uid %d", uid)
-            transport.abort()
-            return
+        pid = 0
+        if self.via == UNIX:
+            sock: socket.socket = transport.get_extra_info("socket")
+            uid, pid = peer(sock)
+            if not allowed(uid):
+                self.app.log.warning("refused a connection of uid %d", uid)
+                transport.abort()
+                return
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self.app.opened(self, pid)
+        if self._early:
+            early, self._early = self._early, b""
+            self.data_received(early)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
