@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from mempalace_broker import errors
-from tests.harness import RpcError, RpcProcess, World, eventually
+from tests.harness import RpcError, RpcProcess, eventually
 
 NOT_EXECUTED = {
     errors.NOT_EXECUTED,
@@ -28,6 +29,16 @@ NOT_EXECUTED = {
 }
 DIARY_PAGE = 40  # entries of one diary: mempalace reads back 100 at most
 PATIENCE_S = 60.0
+
+
+class Agents(Protocol):
+    """Who starts agents: a World, or a Side of one."""
+
+    def shim(self, *, env: Mapping[str, str] | None = None) -> RpcProcess:
+        """An mp-shim."""
+
+    def log(self) -> str:
+        """The broker's."""
 
 
 class Session(threading.Thread):
@@ -48,7 +59,7 @@ class Session(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.shim.initialize(PATIENCE_S)
+            self.shim.initialize(self.load.patience)
             while not self.load.ending.is_set():
                 self.step()
         except (AssertionError, OSError, ValueError, KeyError) as exc:
@@ -62,18 +73,20 @@ class Session(threading.Thread):
         agent = f"agent{self.number}p{self.done // DIARY_PAGE}"
         try:
             if kind == 0:
-                self.shim.call_tool("search", PATIENCE_S, query=f"note about {token}")
+                self.shim.call_tool("search", self.load.patience, query=f"note about {token}")
             elif kind == 1:
                 text = f"note about {token} and the one writer"
-                told = self.shim.call_tool("add_drawer", PATIENCE_S, wing=f"w{self.number}", room="r", content=text)
+                told = self.shim.call_tool(
+                    "add_drawer", self.load.patience, wing=f"w{self.number}", room="r", content=text
+                )
                 assert told["success"] is True, told
                 self.drawers[token] = told["drawer_id"]
             elif kind == 2:
-                told = self.shim.call_tool("diary_write", PATIENCE_S, agent_name=agent, entry=f"entry {token}")
+                told = self.shim.call_tool("diary_write", self.load.patience, agent_name=agent, entry=f"entry {token}")
                 assert told["success"] is True, told
                 self.diary[token] = agent
             else:
-                told = self.shim.call_tool("kg_add", PATIENCE_S, subject=token, predicate="is", object="stored")
+                told = self.shim.call_tool("kg_add", self.load.patience, subject=token, predicate="is", object="stored")
                 assert told["success"] is True, told
                 self.facts.add(token)
         except RpcError as error:
@@ -86,14 +99,26 @@ class Session(threading.Thread):
 
 
 class Load:
-    """Sessions at work in a world. Sessions whose shim the test killed are named to `forgive`."""
+    """Sessions at work in a world. Sessions whose shim the test killed are named to `forgive`.
 
-    def __init__(self, world: World, sessions: int = 3, env: dict[str, str] | None = None) -> None:
+    `first`: number of the first session; two loads on one palace need different ones. `patience`: for any answer.
+    """
+
+    def __init__(
+        self,
+        world: Agents,
+        sessions: int = 3,
+        env: dict[str, str] | None = None,
+        *,
+        first: int = 0,
+        patience: float = PATIENCE_S,
+    ) -> None:
         self.world = world
+        self.patience = patience
         self.env = env
         self.ending = threading.Event()
         self._forgiven: set[int] = set()
-        self.sessions = [Session(self, n) for n in range(sessions)]
+        self.sessions = [Session(self, n) for n in range(first, first + sessions)]
 
     def __enter__(self) -> Self:
         for session in self.sessions:
@@ -105,7 +130,7 @@ class Load:
     ) -> None:
         self.ending.set()
         for session in self.sessions:
-            session.join(2 * PATIENCE_S)
+            session.join(2 * self.patience)
             assert not session.is_alive(), f"{session.name} got no answer"
         if exc is None:
             for session in self.sessions:
@@ -137,17 +162,17 @@ class Load:
 
         eventually(reached, timeout, f"{more} more acknowledged writes ({self.world.log()[-1500:]})")
 
-    def verify(self) -> None:
-        """Compare what was told with what a new session finds."""
-        reader = self.world.shim(env=self.env)
-        reader.initialize(PATIENCE_S)
+    def verify(self, world: Agents | None = None) -> None:
+        """Compare what was told with what a new session finds, here or in another `world`."""
+        reader = (world or self.world).shim(env=self.env)
+        reader.initialize(self.patience)
         assert self.writes, "a load without a single write proves nothing"
         for session in self.sessions:
             for token, drawer in session.drawers.items():
-                told = reader.call_tool("get_drawer", PATIENCE_S, drawer_id=drawer)
+                told = reader.call_tool("get_drawer", self.patience, drawer_id=drawer)
                 assert token in str(told), f"acknowledged drawer {drawer} is lost: {told}"
             for token in session.facts:
-                facts = _facts(reader.call_tool("kg_query", PATIENCE_S, entity=token))
+                facts = _facts(reader.call_tool("kg_query", self.patience, entity=token))
                 assert len(facts) == 1, f"acknowledged fact {token}: {facts}"
             self._verify_diary(reader, session)
         reader.finish()
@@ -156,7 +181,7 @@ class Load:
         found: Counter[str] = Counter()
         for page in range(session.done // DIARY_PAGE + 1):
             agent = f"agent{session.number}p{page}"
-            told = reader.call_tool("diary_read", PATIENCE_S, agent_name=agent, last_n=100)
+            told = reader.call_tool("diary_read", self.patience, agent_name=agent, last_n=100)
             found.update(str(entry["content"]).removeprefix("entry ") for entry in told["entries"])
         assert not [token for token, count in found.items() if count > 1], f"stored twice: {found.most_common(3)}"
         lost = [token for token in session.diary if not found[token]]

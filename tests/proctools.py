@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -117,13 +118,45 @@ def open_files(pid: int) -> list[str]:
 
 
 def owners(root: str | Path) -> set[int]:
-    """Pids that have a store (SQLite file or vector index) below `root` open right now."""
-    prefix = os.path.realpath(root) + os.sep
-    return {
-        pid
-        for pid in pids()
-        if any(path.startswith(prefix) and path.endswith(STORE_SUFFIXES) for path in open_files(pid))
-    }
+    """Pids that have a store (SQLite file or vector index) below `root` open right now.
+
+    By device and inode number, not by path: a process in a container knows the file by another name, and the daemon
+    that opens it for a virtual machine by yet another.
+    """
+    stores = set()
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name.endswith(STORE_SUFFIXES):
+                with contextlib.suppress(OSError):  # a journal comes and goes
+                    info = os.stat(os.path.join(folder, name))
+                    stores.add((info.st_dev, info.st_ino))
+    return {pid for pid in pids() if any(_opened(pid, fd) in stores for fd in _store_fds(pid))}
+
+
+def _store_fds(pid: int) -> list[str]:
+    """Descriptors of a process that are called like a store."""
+    folder = f"/proc/{pid}/fd"
+    found = []
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    for name in names:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.readlink(f"{folder}/{name}").endswith(STORE_SUFFIXES):
+                found.append(name)
+    return found
+
+
+def _opened(pid: int, fd: str) -> tuple[int, int] | None:
+    """Which file a descriptor opens; None for one that only names a file (O_PATH) and reads nothing of it."""
+    try:
+        info = os.stat(f"/proc/{pid}/fd/{fd}")
+    except OSError:
+        return None
+    words = _read(pid, f"fdinfo/{fd}").decode().split()
+    flags = int(words[words.index("flags:") + 1], 8) if "flags:" in words else 0
+    return None if flags & os.O_PATH else (info.st_dev, info.st_ino)
 
 
 class OwnerSampler:
