@@ -52,7 +52,12 @@ planned = together(
         metavar="VERSION",
         help="Publish as VERSION and latest (default: the git tag that a workflow runs for; else as edge).",
     ),
-    click.option("--force", is_flag=True, help="Build everything anew, without any cached layer."),
+    click.option(
+        "--force",
+        is_flag=True,
+        envvar="PI_DEVBOX_FORCE",
+        help="Build everything anew, without any cached layer (or $PI_DEVBOX_FORCE=true).",
+    ),
     click.option(
         "--platform",
         "platforms",
