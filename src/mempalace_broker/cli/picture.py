@@ -23,6 +23,7 @@ MOST_WORDS = 5
 _TROUBLED = ("backoff", "open", "fatal", "down")
 NOT_NEEDED = "not needed"  # such tune-ups are doctor's and --json's business
 _STATE_STYLE = {"serving": "bold green", "ready": "green", "fatal": "bold red", "open": "bold red"}
+_EMPTY = {"tcp": "off"}
 _LANE_NAMES = {"palace": "one at a time", "free": "beside it", "wait": "blocking"}
 
 
@@ -67,6 +68,10 @@ def _head(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield _labelled("owner", f"mempalace-broker {broker.get('version')}, pid {broker.get('pid')}{memory}")
     yield _labelled("", f"{since}{by}")
     yield _labelled("listens on", ", ".join(map(str, status.get("endpoints") or [])))
+    refused = _dict(_dict(status, "tcp"), "refused")
+    if refused:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in refused.items())
+        yield _labelled("", (f"refused over TCP since the start: {kinds}", "dim"))
     yield _labelled("graph", f"{palace.get('graph')} (palace chosen by {palace.get('by')})")
 
 
@@ -119,7 +124,7 @@ def _sessions(sessions: list[Any]) -> Iterator[RenderableType]:
     for session in sessions[:MOST_SESSIONS]:
         table.add_row(
             Text(_short(session.get("id"))),
-            Text(" via ".join(str(session[k]) for k in ("agent", "client") if session.get(k))),
+            Text(_who(session)),
             str(session.get("pid") or ""),
             duration(float(session.get("since_s") or 0)),
             str(session.get("in_flight", "")),
@@ -128,6 +133,13 @@ def _sessions(sessions: list[Any]) -> Iterator[RenderableType]:
     yield Padding(table, (0, 0, 0, LABEL_WIDTH))
     if len(sessions) > MOST_SESSIONS:
         yield _labelled("", f"and {len(sessions) - MOST_SESSIONS} more; --json lists them all")
+
+
+def _who(session: Mapping[str, Any]) -> str:
+    """ "codex via mp-shim 1.0", and the way it came where that is not the socket."""
+    names = " via ".join(str(session[k]) for k in ("agent", "client") if session.get(k))
+    way = session.get("via") or "unix"
+    return names if way == "unix" else f"{names} over {way}"
 
 
 def _counters(counters: Mapping[str, Any]) -> str:
@@ -146,13 +158,14 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:
     for number, (name, entry) in enumerate(set_):
         text = f"{name} = {entry.get('value')}"
         yield _labelled("settings" if number == 0 else "", text, (f"  from {entry.get('source')}", "dim"))
-    defaults = [f"{name} {_default(entry.get('value'))}" for name, entry in entries if entry.get("source") == "default"]
+    defaults = [f"{name} {_default(name, entry)}" for name, entry in entries if entry.get("source") == "default"]
     if defaults:
         yield _labelled("" if set_ else "settings", ("by default: " + ", ".join(defaults), "dim"))
 
 
-def _default(value: object) -> str:
-    return "(found by itself)" if value == "" else str(value).lower()
+def _default(name: str, entry: Mapping[str, Any]) -> str:
+    value = entry.get("value")
+    return _EMPTY.get(name, "(found by itself)") if value == "" else str(value).lower()
 
 
 def _degraded(entries: list[Any]) -> Iterator[RenderableType]:

@@ -13,12 +13,15 @@ _COMMANDS = {
     "demo": "demo",
     "run": "serve",
     "ensure": "serve",
+    "dial-stdio": "dial_stdio",
+    "ssh-command": "ssh_command",
     "status": "status",
     "stop": "leave",
     "restart": "leave",
     "logs": "logs",
     "doctor": "doctor",
     "model": "model",
+    "token": "token",
 }
 
 _EPILOG = """
@@ -45,7 +48,7 @@ class _Lazy(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f".{_COMMANDS[cmd_name]}", __package__)
-        command: click.Command = getattr(module, f"command_{cmd_name}")
+        command: click.Command = getattr(module, f"command_{cmd_name.replace('-', '_')}")
         return command
 
 

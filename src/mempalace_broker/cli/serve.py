@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import __version__
+from ..config import check_tcp
 from ..errors import EXIT_HELD
 from .outcome import say_error
 from .target import palace_options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .target import Target
 
+TCP_VARIABLE = "MEMPALACE_BROKER_TCP"
 START_S = 60.0
 HELLO_S = 10.0
 
 
+TCP_OPTION = click.option(
+    "--tcp",
+    metavar="NAME",
+    help="Listen on TCP as well: docker, an address, an interface, or any. Default: the setting tcp.",
+)
+
+
 @click.command("run", short_help="Run the broker in this terminal.")
+@TCP_OPTION
 @palace_options
-def command_run(target: Target) -> int:
+def command_run(target: Target, tcp: str | None) -> int:
     """Run the broker in this terminal, its log on stderr as well.
 
     For service managers and for watching it work; agents need it not, their mp-shim starts one in the
@@ -31,10 +44,11 @@ def command_run(target: Target) -> int:
     \b
     Example:
       mempalace-broker run --palace ~/work/palace
+      mempalace-broker run --tcp docker
 
     \b
     Exit codes: 0 after an orderly end, 75 another broker owns this palace, 73 its files
-    can't be placed, 78 broker.toml or a variable makes no sense.
+    can't be placed, 78 broker.toml, a variable or --tcp makes no sense.
     """
     from ..broker.daemon import main as daemon
     from ..client.control import contact
@@ -46,14 +60,16 @@ def command_run(target: Target) -> int:
         pid = other.get("broker", {}).get("pid")
         say_error(f"a broker runs already for {target.identity.path} (pid {pid}).", "mempalace-broker stop")
         return EXIT_HELD
+    os.environ.update(_with_tcp({}, tcp))  # the daemon runs in this very process
     argv = broker_argv(target.identity, target.files, started_by="mempalace-broker run")
     os.chdir("/")  # as the one in the background: nothing may depend on where it was started
     return daemon([*argv[argv.index("--palace") :], "--foreground"])
 
 
 @click.command("ensure", short_help="Start the broker if need be; print its endpoint as JSON.")
+@TCP_OPTION
 @palace_options
-def command_ensure(target: Target) -> int:
+def command_ensure(target: Target, tcp: str | None) -> int:
     """See to it that a broker runs, and print where it listens as one line of JSON.
 
     Starts one if there is none, in the background, and waits until it listens. It can be called any number
@@ -67,10 +83,56 @@ def command_ensure(target: Target) -> int:
 
     \b
     Exit codes: 0 it runs, 69 it could not be started, 73 its files can't be placed,
-    75 a broker of another palace or version answers.
+    75 a broker of another palace or version answers, or one that was started with another --tcp,
+    78 --tcp makes no sense.
     """
-    click.echo(json.dumps(ensure(target)))
+    found = ensure(replace(target, env=_with_tcp(target.env, tcp)))
+    told = _check_tcp(target, tcp) if tcp else None
+    click.echo(json.dumps({**found, "tcp": (told or {}).get("endpoint") or _tcp_endpoint(target)}))
     return 0
+
+
+def _with_tcp(env: Mapping[str, str], tcp: str | None) -> dict[str, str]:
+    """The environment in which a broker listens there. Raises UsageError."""
+    return dict(env) if tcp is None else {**env, TCP_VARIABLE: check_tcp(tcp, "--tcp")}
+
+
+def _check_tcp(target: Target, tcp: str) -> dict[str, Any]:
+    """Whether the broker that serves was asked for that listener, and has it.
+
+    Raises:
+        HandshakeRefused: it was not.
+    """
+    from ..client.control import contact
+    from ..errors import HandshakeRefused
+    from ..runtime.clock import Deadline
+
+    said = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, HELLO_S)).answer or {}
+    told: dict[str, Any] = said.get("tcp") or {}
+    if told.get("asked") != check_tcp(tcp, "--tcp"):
+        has = f"with tcp = {told['asked']}" if told.get("asked") else "without TCP"
+        raise HandshakeRefused(
+            f"the broker that runs was started {has}, not {tcp}.",
+            mend=f'put tcp = "{tcp}" under [broker] in {target.files.toml}, then `mempalace-broker restart`',
+        )
+    if not told.get("endpoint"):
+        for entry in said.get("degraded") or []:
+            if "TCP" in entry.get("what", ""):
+                say_error(f"{entry['what']}.", entry.get("mend", ""))
+    return told
+
+
+def _tcp_endpoint(target: Target) -> str | None:
+    """Where the broker of the record listens on TCP."""
+    from ..core.record import MAX_BYTES, Record, decode
+    from ..runtime.recordfile import read_bytes
+
+    try:
+        record = decode(read_bytes(target.files.record, MAX_BYTES))
+    except OSError:
+        return None
+    found = record.endpoints if isinstance(record, Record) else []
+    return next((endpoint for endpoint in found if endpoint.startswith("tcp://")), None)
 
 
 def ensure(target: Target) -> dict[str, Any]:

@@ -1,0 +1,40 @@
+"""`token`: what clients over TCP have to know, printed or replaced."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from .target import palace_options
+
+if TYPE_CHECKING:
+    from .target import Target
+
+
+@click.command("token", short_help="Print or replace what clients over TCP have to know.")
+@click.option("--new", is_flag=True, help="Make a new one; sessions over TCP end until they know it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for scripts.")
+@palace_options
+def command_token(target: Target, new: bool, as_json: bool) -> int:
+    """Print the token that a client needs to reach this broker over TCP; make it if there is none yet.
+
+    Whoever has it can read and write the palace. It is kept in a file of the state root that only you can
+    read, and never changes by itself. Clients that see the state root find it there; to others copy it, and
+    name the copy in MEMPALACE_BROKER_TOKEN_FILE.
+
+    \b
+    Example:
+      mempalace-broker token | ssh vm 'umask 077; cat > ~/.mempalace-token'
+      mempalace-broker token --new
+
+    \b
+    Exit codes: 0, 73 it can't be written, 78 its file is open to others or holds no token.
+    """
+    from ..runtime.tokenfile import ensure_token, replace_token, token_path
+
+    target.files.prepare()
+    token = (replace_token if new else ensure_token)(target.files.root)
+    click.echo(json.dumps({"token": token, "file": token_path(target.files.root), "new": new}) if as_json else token)
+    return 0
