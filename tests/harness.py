@@ -154,7 +154,7 @@ class World:
         engine: "3.4.0", "newest", or None where no engine is wanted.
         by: how agents name the palace: "config" (HOME/.mempalace/config.json, what `mempalace init` leaves),
             "flag" (--palace) or "env" (MEMPALACE_PALACE_PATH).
-        env: more environment for everything.
+        env: more environment for everything. parent: the directory that gets its temporary directory.
 
     Attributes:
         root: short temporary directory, removed at the end. home, palace, state_root: below it.
@@ -162,12 +162,17 @@ class World:
     """
 
     def __init__(
-        self, engine: str | None = "newest", *, by: str = "config", env: Mapping[str, str] | None = None
+        self,
+        engine: str | None = "newest",
+        *,
+        by: str = "config",
+        env: Mapping[str, str] | None = None,
+        parent: str | Path = "/tmp",  # AF_UNIX paths are short
     ) -> None:
         self.engine = engine
         self.by = by
         self.id = uuid.uuid4().hex
-        self.root = Path(tempfile.mkdtemp(prefix="mpb-", dir="/tmp"))  # AF_UNIX paths are short
+        self.root = Path(tempfile.mkdtemp(prefix="mpb-", dir=parent))
         self.home = self.root / "h"
         self.state_root = self.home / ".mempalace"
         self.palace = self.state_root / "palace"

@@ -1,0 +1,109 @@
+"""One guest for all tests of this folder; every test has a world of its own, and its palace in the guest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import harness, netbox
+from tests.elsewhere import Side
+from tests.harness import World
+from tests.vm import machine as vm
+from tests.vm.machine import Machine, Share
+
+INSIDE = f"{netbox.HOME}/.mempalace"
+SHARED = "/mnt/host"  # where the guest finds the folder of all worlds
+SSH_DOOR = 22
+
+# Everything that carries the world's mark, but not this; then the mount.
+_LEAVE = """
+import os, signal, subprocess, sys, time
+mark, mount = os.fsencode(sys.argv[1]), sys.argv[2]
+def left():
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if pid == os.getpid():
+            continue
+        try:
+            words = open(f"/proc/{pid}/environ", "rb").read() + open(f"/proc/{pid}/cmdline", "rb").read()
+        except OSError:
+            continue
+        if mark in words:
+            yield pid
+end = time.monotonic() + 20
+while pids := list(left()):
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    assert time.monotonic() < end, pids
+    time.sleep(0.1)
+subprocess.run(["umount", mount], check=True)
+"""
+
+
+def require_machine() -> None:
+    """Skip where there can be no guest; in CI that is a failure, unless dev.py says that it could not be made."""
+    if lack := vm.lacking():
+        why = os.environ.get("MPB_NO_VM", "")
+        if os.environ.get("CI", "").lower() in {"1", "true"} and not why:
+            pytest.fail(lack)
+        pytest.skip(f"no second kernel: {why or lack}")
+
+
+def free_port() -> int:
+    """A TCP port that nobody has just now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Path]:
+    """The folder of all worlds, seen by the guest."""
+    folder = Path(tempfile.mkdtemp(prefix="mpbs-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def ssh_port() -> int:
+    """Where the guest's door for ssh leads to."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def machine(shared: Path, ssh_port: int) -> Iterator[Machine]:
+    """The guest, booted."""
+    require_machine()
+    with Machine([Share(shared, SHARED)], doors={SSH_DOOR: ssh_port}) as booted:
+        yield booted
+
+
+@pytest.fixture
+def world(machine: Machine, shared: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """A world whose palace is found by default, in a folder that the guest sees too."""
+    harness.require_engine("newest")
+    with World("newest", parent=shared) as made:
+        (made.state_root / "config.json").write_text("{}")
+        yield made
+
+
+@pytest.fixture
+def guest(machine: Machine, world: World, shared: Path) -> Iterator[Side]:
+    """The guest's side of the world: the palace is where its user has it."""
+    seen = f"{SHARED}/{world.state_root.relative_to(shared)}"
+    machine.run(["mkdir", "-p", INSIDE])
+    side = Side(world, machine)
+    side.must(["mount", "--bind", seen, INSIDE])
+    with contextlib.ExitStack() as stack:
+        stack.callback(side.python, _LEAVE, str(world.root), INSIDE)
+        stack.callback(machine.resume)
+        yield side
