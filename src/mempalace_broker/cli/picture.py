@@ -67,6 +67,9 @@ def _head(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     memory = f", {size(broker.get('rss_kb'))}" if broker.get("rss_kb") else ""
     yield _labelled("owner", f"mempalace-broker {broker.get('version')}, pid {broker.get('pid')}{memory}")
     yield _labelled("", f"{since}{by}")
+    here = _dict(status, "here")
+    if here.get("place") == "foreign":
+        yield _labelled("reached over", f"{here.get('route')} ({here.get('why')})")
     yield _labelled("listens on", ", ".join(map(str, status.get("endpoints") or [])))
     refused = _dict(_dict(status, "tcp"), "refused")
     if refused:

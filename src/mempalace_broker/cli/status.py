@@ -50,15 +50,24 @@ def command_status(target: Target, as_json: bool, watch: bool) -> int:
 def ask_status(target: Target) -> dict[str, Any]:
     """The broker's own snapshot with "running": True, or why there is none; and the exit code of `status`."""
     from ..client.control import contact
+    from ..client.place import place_of
     from ..runtime.clock import Deadline
     from ..runtime.lock import is_held
 
     said = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, ANSWER_S))
+    place = place_of(target.files)
+    here = {"place": place.kind, "why": place.why, "route": said.path}
     if said.answer is not None:
-        return {"running": True, "exit_code": EXIT_OK, **said.answer}
+        return {"running": True, "exit_code": EXIT_OK, **said.answer, "here": here}
     held = is_held(target.files.owner_lock)
     palace = {**target.identity.as_json(), "state_root": target.files.root}
-    found: dict[str, Any] = {"running": False, "palace": palace, "why": said.why, "last_exit": read_last_exit(target)}
+    found: dict[str, Any] = {
+        "running": False,
+        "palace": palace,
+        "why": said.why,
+        "last_exit": read_last_exit(target),
+        "here": here,
+    }
     if held or said.accepted:
         return {**found, "exit_code": EXIT_UNAVAILABLE, "owner": _owner(target)}
     return {**found, "exit_code": EXIT_NOT_RUNNING}

@@ -10,19 +10,24 @@ import select
 from typing import TYPE_CHECKING, Any
 
 from ..core.election import CONNECT_EAGAIN, CONNECT_ENOENT, CONNECT_OK, CONNECT_TIMEOUT, strongest
-from ..core.handshake import HELLO
-from ..errors import BrokerUnavailable, HandshakeRefused
+from ..core.handshake import HELLO, Identity
+from ..errors import BrokerError, BrokerUnavailable, HandshakeRefused, UsageError
+from ..runtime.clock import Deadline
+from .connector import ONCE
 from .dial import dial
-from .find import fixed_path, look
+from .endpoint import UNIX
+from .find import fixed_endpoint, fixed_path, look
+from .place import place_of
+from .reach import reach
 
 if TYPE_CHECKING:
     from _socket import socket as RawSocket
     from collections.abc import Mapping
 
-    from ..runtime.clock import Deadline
     from ..runtime.paths import StateFiles
 
 MAX_ANSWER = 32 << 20
+FAR_S = 30.0  # to get to a broker elsewhere: the first connection over ssh takes its time
 _CHUNK = 1 << 16
 
 
@@ -73,6 +78,9 @@ def contact(
         UsageError: $MEMPALACE_BROKER names no unix socket.
         BrokerUnavailable: the broker answered with an error.
     """
+    fixed = fixed_endpoint(env)
+    if fixed is not None and fixed.kind != UNIX:
+        return _elsewhere(files, env, method, params, deadline)
     seen: list[str] = []
     words = "nobody listens"
     paths = endpoints(files, env)
@@ -83,7 +91,25 @@ def contact(
         seen.append(connect)
         if connect == strongest(seen):
             words = f"{path}: {why}"
-    return Contact(strongest(seen) if seen else CONNECT_ENOENT, paths[0], None, words)
+    found = Contact(strongest(seen) if seen else CONNECT_ENOENT, paths[0], None, words)
+    if fixed is None and not found.accepted and place_of(files).foreign:
+        return _elsewhere(files, env, method, params, deadline)
+    return found
+
+
+def _elsewhere(
+    files: StateFiles, env: Mapping[str, str], method: str, params: dict[str, Any], deadline: Deadline
+) -> Contact:
+    """The same where the broker is another kernel's, by whatever route leads there."""
+    identity = Identity(files.palace, "", "default")
+    patience = deadline.remaining()
+    try:
+        found = reach(identity, Deadline.after(deadline.clock, FAR_S), env=env, mode=ONCE)
+    except UsageError:
+        raise
+    except BrokerError as exc:
+        return Contact(CONNECT_ENOENT, files.socket, None, exc.message.rstrip("."))
+    return ask(found.sock, found.endpoint, method, params, Deadline.after(deadline.clock, patience))
 
 
 def ask(sock: RawSocket, path: str, method: str, params: dict[str, Any], deadline: Deadline) -> Contact:

@@ -13,6 +13,7 @@ from ..runtime.paths import MAX_SOCKET_PATH
 from ..runtime.procid import DEAD
 from . import doctor_engine as engine
 from . import doctor_others as others
+from . import doctor_place as whereabouts
 from .facts import Facts, gather
 from .findings import ERROR, INFO, OK, WARN, Row
 
@@ -63,7 +64,7 @@ def _place(facts: Facts) -> Iterator[Row]:
         places.append(("state root", facts.root))
     for name, place in places:
         yield from _directory(name, place, facts.uid)
-        yield from _mount(name, place, facts.platform)
+        yield from _mount(name, place, facts)
         yield from _disk(name, place)
 
 
@@ -88,20 +89,14 @@ def _directory(name: str, place: Place, uid: int) -> Iterator[Row]:
         yield Row(OK, name, f"{entry.path} is yours (mode {entry.mode:o})")
 
 
-def _mount(name: str, place: Place, platform: str) -> Iterator[Row]:
+def _mount(name: str, place: Place, facts: Facts) -> Iterator[Row]:
     kind = place.filesystem or "unknown type"
-    if platform == "darwin":
+    if facts.platform == "darwin":
         yield Row(INFO, f"{name}: filesystem", "this system does not tell; locks are good on a Mac's own disks")
     elif place.local:
         yield Row(OK, f"{name}: filesystem", f"{kind}, local to this kernel: locks and sockets mean something")
     else:
-        yield Row(
-            ERROR if place.local is False else WARN,
-            f"{name}: filesystem",
-            f"{kind}: another kernel may have it mounted too, and locks do not reach across; a broker here could be "
-            "the second owner",
-            "run the broker where the disk is, or put the palace on a local disk",
-        )
+        yield Row(INFO, f"{name}: filesystem", f"{kind}: another kernel may have it mounted too, and locks lie here")
 
 
 def _disk(name: str, place: Place) -> Iterator[Row]:
@@ -121,6 +116,10 @@ def _disk(name: str, place: Place) -> Iterator[Row]:
 
 def _owner(facts: Facts) -> Iterator[Row]:
     owner, said = facts.owner, facts.contact
+    if said.answer is not None and facts.site.foreign:
+        broker = facts.status.get("broker", {})
+        yield Row(OK, "broker", f"pid {broker.get('pid')} answers over {said.path}, state {broker.get('state')}")
+        return
     who = f"pid {owner.pid} ({owner.command or 'unknown command'})" if owner.pid else "somebody who left no name"
     if said.answer is not None:
         broker = facts.status.get("broker", {})
@@ -158,6 +157,10 @@ def _silent_owner(facts: Facts, who: str) -> Iterator[Row]:
             f"{who} owns the palace, accepts connections and does not answer: {said.why}",
             "wait a moment; if it goes on: mempalace-broker stop --now",
         )
+    elif facts.site.foreign:
+        bridged = facts.plan is not None and bool(facts.plan.ssh or facts.plan.tcp)
+        mend = "see the rows above, and docs/topologies.md"
+        yield Row(ERROR if bridged else INFO, "broker", f"not running here, or out of reach: {said.why}", mend)
     elif owner.held:
         yield Row(
             ERROR,
@@ -237,6 +240,8 @@ def _engine_lock(facts: Facts) -> Iterator[Row]:
 _PARTS: tuple[Callable[[Facts], Iterator[Row]], ...] = (
     _palace,
     _place,
+    whereabouts.site,
+    whereabouts.routes,
     _owner,
     _record,
     _socket,

@@ -28,6 +28,9 @@ from ..runtime.recordfile import read_bytes
 from .control import Contact, contact, pid_command
 from .find import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
 from .openers import Opener, openers
+from .place import Place as Site
+from .place import in_container, place_of
+from .routes import Plan, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -125,7 +128,11 @@ class Facts:
     platform: str
     uid: int
     now: float
+    site: Site
     version: str = __version__
+    container: str = ""
+    plan: Plan | None = None
+    plan_problem: str = ""
     has_palace: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_problem: str = ""
@@ -152,6 +159,8 @@ def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock:
     settings, engine_named, problem, mend = _settings(files, env)
     home = home_of(env)
     weights = model.status(home)
+    site = place_of(files)
+    ways, ways_problem = _plan(files, env) if site.foreign else (None, "")
     return Facts(
         identity=identity,
         files=files,
@@ -177,6 +186,10 @@ def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock:
         platform=sys.platform,
         uid=os.getuid(),
         now=clock.wall(),
+        site=site,
+        container=in_container(),
+        plan=ways,
+        plan_problem=ways_problem,
         has_palace=os.path.exists(os.path.join(identity.path, "chroma.sqlite3")),
         settings=settings,
         settings_problem=problem,
@@ -185,6 +198,14 @@ def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock:
         last_exit=_json(files.exit),
         variables={name: env[name] for name in _VARIABLES if env.get(name)},
     )
+
+
+def _plan(files: StateFiles, env: Mapping[str, str]) -> tuple[Plan | None, str]:
+    """The routes out of a foreign place, or what is wrong with their settings."""
+    try:
+        return plan(files, env), ""
+    except BrokerError as exc:
+        return None, str(exc)
 
 
 def _contact(files: StateFiles, env: Mapping[str, str], clock: Clock) -> Contact:

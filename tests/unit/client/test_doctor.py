@@ -12,6 +12,8 @@ from mempalace_broker.client.doctor import judge
 from mempalace_broker.client.facts import Engine, Entry, Facts, Lock, Place, Upstream
 from mempalace_broker.client.findings import SEVERITIES, Row, alarming
 from mempalace_broker.client.openers import Opener
+from mempalace_broker.client.place import judge as judge_place
+from mempalace_broker.client.routes import Plan
 from mempalace_broker.core.election import CONNECT_DENIED, CONNECT_ENOENT, CONNECT_OK, CONNECT_REFUSED
 from mempalace_broker.core.handshake import Identity
 from mempalace_broker.core.record import Bad, Record
@@ -60,6 +62,7 @@ def healthy() -> Facts:
         platform="linux",
         uid=1000,
         now=2000.0,
+        site=judge_place(P, "ext4"),
         version="0.1",
         has_palace=True,
         settings={"idle_s": {"value": 900, "source": "default"}},
@@ -184,17 +187,21 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         [("warn", "engine lock")],
         "77",
     ),
-    "virtiofs": (
-        True,
-        {"palace": place(filesystem="virtiofs", local=False)},
-        [("error", "palace directory: filesystem")],
-        "local disk",
+    "virtiofs, no bridge": (
+        False,
+        {
+            "palace": place(filesystem="virtiofs", local=False),
+            "site": judge_place(P, "virtiofs"),
+            "plan": Plan(None, [], "", direct=True, why_not_direct=""),
+        },
+        [("warn", "route: direct")],
+        "configure a bridge",
     ),
-    "unknown filesystem": (
+    "unknown filesystem, settings that make no sense": (
         True,
-        {"palace": place(filesystem="", local=None)},
-        [("warn", "palace directory: filesystem")],
-        "local disk",
+        {"palace": place(filesystem="", local=None), "site": judge_place(P, ""), "plan_problem": "no such setting"},
+        [("error", "routes")],
+        "docs/settings.md",
     ),
     "disk full": (True, {"palace": place(free=1 << 20)}, [("error", "palace directory: disk")], "free some"),
     "disk nearly full": (True, {"palace": place(free=500 << 20)}, [("warn", "palace directory: disk")], "free some"),
