@@ -165,19 +165,27 @@ class StateFiles:
         "toml",
     )
 
-    def __init__(self, root: str, palace: str) -> None:
+    def __init__(self, root: str, palace: str, name: str = "broker") -> None:
         self.root = root
         self.palace = palace
-        self.record = os.path.join(root, "broker.json")
-        self.start_lock = os.path.join(root, "broker.start.lock")
+        self.record = os.path.join(root, f"{name}.json")
+        self.start_lock = os.path.join(root, f"{name}.start.lock")
         self.toml = os.path.join(root, "broker.toml")
-        self.log = os.path.join(root, "broker.log")
-        self.exit = os.path.join(root, "broker-exit.json")
-        self.answers = os.path.join(root, "broker-answers.json")
-        self.journal = os.path.join(root, "broker.journal")
+        self.log = os.path.join(root, f"{name}.log")
+        self.exit = os.path.join(root, f"{name}-exit.json")
+        self.answers = os.path.join(root, f"{name}-answers.json")
+        self.journal = os.path.join(root, f"{name}.journal")
         self.owner_lock = os.path.join(palace, "broker.lock")
         self.engine_lock = os.path.join(palace, "engine.lock")
-        self.socket = socket_path(root)
+        self.socket = socket_path(root, name)
+
+    def direct(self) -> StateFiles:
+        """The same for a broker behind a kernel boundary, which opens the palace from there: what the palace's own
+        kernel writes and what this one writes must never be one file, for neither sees the other's locks.
+        """
+        from .procid import boot_id
+
+        return StateFiles(self.root, self.palace, f"broker-direct-{boot_id().replace('-', '')[:8] or 'unknown'}")
 
     def prepare(self) -> None:
         """Create the state root, the palace directory and the socket's folder where they are missing (0700).
@@ -241,15 +249,15 @@ def state_files(identity: Identity, env: Mapping[str, str]) -> StateFiles:
     return StateFiles(state_root(identity.path, env), identity.path)
 
 
-def socket_path(root: str) -> str:
-    """broker.sock in `root`, or a short name in a private folder where that is too long for the kernel.
+def socket_path(root: str, name: str = "broker") -> str:
+    """broker.sock in `root` (or another `name`), or a short name in a private folder where that is too long for the kernel.
 
     The folder goes by user id and not by XDG_RUNTIME_DIR or TMPDIR: agents do not agree on those.
     """
-    path = os.path.join(root, "broker.sock")
+    path = os.path.join(root, f"{name}.sock")
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
         return path
     import hashlib
 
-    key = hashlib.sha256(os.fsencode(root)).hexdigest()[:24]
+    key = hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
     return f"/tmp/mempalace-broker-{os.getuid()}/{key}.sock"

@@ -217,7 +217,7 @@ class TestPrepare:
 
     def test_the_sockets_own_folder_must_be_ours_alone(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = home / "run"
-        monkeypatch.setattr(paths, "socket_path", lambda root: f"{folder}/key.sock")
+        monkeypatch.setattr(paths, "socket_path", lambda root, name: f"{folder}/key.sock")
         files = StateFiles(f"{home}/r", f"{home}/r")
         files.check_socket_folder()  # nothing there, nobody to fear
         files.prepare()
@@ -247,3 +247,10 @@ def test_expand_goes_by_the_home_that_it_is_given(monkeypatch: pytest.MonkeyPatc
 def test_home_without_a_variable() -> None:
     assert home_of({"HOME": "/h"}) == "/h"
     assert os.path.isabs(home_of({}))
+
+
+def test_a_broker_from_beyond_shares_the_locks_and_the_settings_and_no_file_that_it_writes(tmp_path: Path) -> None:
+    own = StateFiles(str(tmp_path), str(tmp_path / "palace"))
+    direct = own.direct()
+    same = {name for name in StateFiles.__slots__ if getattr(own, name) == getattr(direct, name)}
+    assert same == {"root", "palace", "owner_lock", "engine_lock", "toml"}
