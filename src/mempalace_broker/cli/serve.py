@@ -13,7 +13,7 @@ from .. import __version__
 from ..config import check_tcp
 from ..errors import EXIT_HELD
 from .outcome import say_error
-from .target import palace_options
+from .target import palace_options, root_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +68,8 @@ def command_run(target: Target, tcp: str | None) -> int:
 
 @click.command("ensure", short_help="Start the broker if need be; print its endpoint as JSON.")
 @TCP_OPTION
-@palace_options
+@click.option("--json", "_json", is_flag=True, expose_value=False, help="Accepted; the output is always JSON.")
+@root_option
 def command_ensure(target: Target, tcp: str | None) -> int:
     """See to it that a broker runs, and print where it listens as one line of JSON.
 

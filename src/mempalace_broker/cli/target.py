@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..core.handshake import Identity
+from ..core.record import MAX_BYTES, Bad, decode
+from ..errors import UsageError
 from ..runtime.clock import Clock
-from ..runtime.paths import StateFiles, home_of, resolve_palace, state_files
+from ..runtime.paths import ROOT_VARIABLE, StateFiles, expand, home_of, resolve_palace, state_files, state_root
+from ..runtime.recordfile import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from ..core.handshake import Identity
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -39,6 +41,52 @@ def find_target(palace: str | None, backend: str | None = None, collection: str 
     env = dict(os.environ)
     identity = resolve_palace(palace, env, home_of(env), backend, collection)
     return Target(identity, state_files(identity, env), env, Clock())
+
+
+def find_target_at(root: str, palace: str | None, backend: str | None = None, collection: str | None = None) -> Target:
+    """The palace whose state root is `root` (`~` is this user's home): the one that its broker serves or served last,
+    else the one that is ours by default if it belongs there, else the one in `root`/palace.
+
+    Raises:
+        UsageError: `root` is no absolute path.
+    """
+    env = dict(os.environ)
+    root = expand(root, home_of(env))
+    if not os.path.isabs(root):
+        raise UsageError(f"--state-root {root}: not an absolute path.", mend="give it from / or ~ on.")
+    env.pop(ROOT_VARIABLE, None)
+    identity = resolve_palace(palace, env, home_of(env), backend, collection)
+    if palace is None and state_root(identity.path, env) != os.path.realpath(root):
+        identity = _recorded(root) or resolve_palace(os.path.join(root, "palace"), env, home_of(env))
+    env[ROOT_VARIABLE] = root
+    return Target(identity, state_files(identity, env), env, Clock())
+
+
+def _recorded(root: str) -> Identity | None:
+    """The palace that the record in this state root names."""
+    try:
+        record = decode(read_bytes(os.path.join(root, "broker.json"), MAX_BYTES))
+        return None if isinstance(record, Bad) else Identity.from_json(record.palace)
+    except (OSError, ValueError):
+        return None
+
+
+def root_option(function: F) -> F:
+    """As `palace_options`, and --state-root as well, for commands that another machine runs here."""
+
+    @click.option("--state-root", metavar="DIR", help="The folder of broker.json, instead of what the palace implies.")
+    @click.option("--palace", metavar="DIR", help="The palace, as mp-shim and mempalace-mcp take it.")
+    @click.option("--backend", metavar="NAME", help="Storage backend, as mempalace-mcp takes it.")
+    @click.option("--collection", metavar="NAME", help="Collection, as mempalace-mcp takes it.")
+    @functools.wraps(function)
+    def wrapped(
+        *, state_root: str | None, palace: str | None, backend: str | None, collection: str | None, **rest: Any
+    ) -> Any:
+        if state_root:
+            return function(target=find_target_at(state_root, palace, backend, collection), **rest)
+        return function(target=find_target(palace, backend, collection), **rest)
+
+    return wrapped  # type: ignore[return-value]  # as below
 
 
 def palace_options(function: F) -> F:

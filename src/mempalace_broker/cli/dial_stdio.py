@@ -1,0 +1,134 @@
+"""`dial-stdio`: join stdin and stdout to the broker, for those who come by a pipe instead of a socket."""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import __version__
+from .target import root_option
+
+if TYPE_CHECKING:
+    from .target import Target
+
+START_S = 40.0
+_READ = 64 * 1024
+_GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
+
+
+@click.command("dial-stdio", short_help="Join stdin and stdout to the broker.")
+@root_option
+def command_dial_stdio(target: Target) -> int:
+    """Join stdin and stdout to the broker, and start one if none runs.
+
+    Containers use it where ssh may not forward sockets (`ssh host mempalace-broker dial-stdio`). It speaks what the
+    broker's socket speaks: lines of JSON. The first line that it writes is empty, so that nothing that a shell's
+    profile may have printed runs into the first answer. It ends when either side does.
+
+    \b
+    Example:
+      echo '{"jsonrpc":"2.0","id":1,"method":"ping"}' | mempalace-broker dial-stdio
+
+    \b
+    Exit codes: 0 either side ended, 69 no broker could be reached or started, 73 its files
+    can't be placed, 78 the palace makes no sense.
+    """
+    from ..client.reach import reach
+    from ..runtime.clock import Deadline
+
+    found = reach(
+        target.identity,
+        Deadline.after(target.clock, START_S),
+        env=target.env,
+        started_by=f"mempalace-broker dial-stdio {__version__} pid {os.getpid()}",
+    )
+    join(found.sock.detach(), 0, 1)
+    return 0
+
+
+class _Lane:
+    """One direction: what was read and not yet written."""
+
+    __slots__ = ("_left", "_room", "done", "read_fd", "write_fd")
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self.read_fd = read_fd
+        self.write_fd = write_fd
+        self.done = False  # its source ended, and all was written
+        self._room = memoryview(bytearray(_READ))
+        self._left = self._room[:0]
+
+    @property
+    def full(self) -> bool:
+        return len(self._left) > 0
+
+    def move(self) -> None:
+        """Read what is there and write what fits. OSError: the other side is gone."""
+        if not self._left:
+            try:
+                count = os.readv(self.read_fd, (self._room,))
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                count = 0
+            if not count:
+                self.done = True
+                return
+            self._left = self._room[:count]
+        try:
+            self._left = self._left[os.write(self.write_fd, self._left) :]
+        except BlockingIOError:
+            return
+
+
+def join(sock: int, stdin: int, stdout: int) -> None:
+    """Copy between the stream socket and the two, until the socket ends or nobody reads stdout; closes the socket.
+
+    The end of stdin is passed on as the end of what we send; answers still come. The first byte written is a newline.
+    """
+    modes = {fd: os.get_blocking(fd) for fd in (stdin, stdout)}
+    for fd in (sock, stdin, stdout):
+        os.set_blocking(fd, False)
+    there, back = _Lane(stdin, sock), _Lane(sock, stdout)
+    try:
+        os.write(stdout, b"\n")
+        while not back.done:
+            _turn(there, back)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # one side left while the other spoke
+    finally:
+        for fd, blocking in modes.items():
+            os.set_blocking(fd, blocking)
+        os.close(sock)
+
+
+def _turn(there: _Lane, back: _Lane) -> None:
+    """Wait for something to do, and do it."""
+    poller = select.poll()
+    masks = {back.read_fd: 0, back.write_fd: 0}
+    for lane in (there, back):
+        if not lane.done:
+            fd, mask = (lane.write_fd, select.POLLOUT) if lane.full else (lane.read_fd, select.POLLIN)
+            masks[fd] = masks.get(fd, 0) | mask
+    for fd, mask in masks.items():
+        poller.register(fd, mask)
+    events = dict(poller.poll())
+    if events.get(back.write_fd, 0) & _GONE:
+        raise BrokenPipeError
+    for lane in (back, there):
+        if not lane.done and events.keys() & {lane.read_fd, lane.write_fd}:
+            lane.move()
+    if there.done and there.read_fd >= 0:
+        there.read_fd = -1
+        _shut(there.write_fd)
+
+
+def _shut(fd: int) -> None:
+    """Say on the socket that no more will come."""
+    import socket
+
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        sock.shutdown(socket.SHUT_WR)

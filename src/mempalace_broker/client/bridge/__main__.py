@@ -1,0 +1,7 @@
+"""`python -m mempalace_broker.client.bridge`: started by client/ssh, never by hand."""
+
+import sys
+
+from .app import main
+
+sys.exit(main())
