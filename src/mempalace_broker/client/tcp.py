@@ -50,6 +50,7 @@ HOSTS_FILE = "/etc/hosts"
 _IN_DOCKER = "/.dockerenv"
 CONNECT_S = 3.0  # for one address of several
 ATTEMPTS = 3  # where it hangs up before it has said a word: a broker that is beset may, and one that restarts does
+LONGEST_WAIT_S = 10.0
 _FIRST_LOOK_S = 0.001
 _LONGEST_LOOK_S = 0.025
 _READ = 4096
@@ -264,7 +265,7 @@ class TcpRoute:
 
     def _wait(self, seconds: float, fd: int, why: str) -> Waiting:
         self.why = why
-        return Waiting(seconds, fd, why)
+        return Waiting(min(seconds, LONGEST_WAIT_S), fd, why)
 
 
 class _Lookup:
