@@ -250,7 +250,7 @@ def state_files(identity: Identity, env: Mapping[str, str]) -> StateFiles:
 
 
 def socket_path(root: str, name: str = "broker") -> str:
-    """broker.sock in `root` (or another `name`), or a short name in a private folder where that is too long for the kernel.
+    """broker.sock in `root` (or another `name`), or one in a private folder where that is too long for the kernel.
 
     The folder goes by user id and not by XDG_RUNTIME_DIR or TMPDIR: agents do not agree on those.
     """
