@@ -1,10 +1,11 @@
-"""From whatever a command of the devbox does to an exit code and one line on stderr."""
+"""From whatever a command of the devbox does to lines with a time, an exit code, and one line on stderr."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -52,6 +53,11 @@ def guarded(command: click.Command, prog: str, argv: Sequence[str] | None = None
         return EXIT_PIPE
     except Exception as exc:  # noqa: BLE001 - the last line of defence: people get a sentence, not a traceback
         return _unexpected(prog, exc)
+
+
+def say(text: str) -> None:
+    """One line of news on stdout, with the time; seen at once, wherever stdout goes."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
 def say_error(prog: str, text: str) -> None:
