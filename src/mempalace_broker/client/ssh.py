@@ -315,11 +315,16 @@ class SshRoute:
             raise BrokerUnavailable(
                 f"the bridge to {self.target} comes up and is gone at once.", mend=f"look at {self.files.log}."
             )
-        spawn = self._spawn or start_bridge
         self._starts += 1
-        self._pipe = spawn(self.target, self.files, self._env, started_by=self._started_by)
+        self._pipe = self._start()
         self._pipe_limit = Deadline.after(self._clock, START_LIMIT_S)
         return self._hear(self._pipe) or self._step()
+
+    def _start(self) -> StartPipe:
+        from .bridge.start import start_bridge
+
+        spawn = self._spawn or start_bridge
+        return spawn(self.target, self.files, self._env, started_by=self._started_by)
 
     def _hear(self, pipe: StartPipe) -> Waiting | None:
         """Has the bridge that we started reported? None: dial it."""
@@ -369,54 +374,3 @@ def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
         if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)
         for at in range(0, len(data) - 3, 4)
     ]
-
-
-_SSH_VARIABLES = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "KRB5CCNAME")
-
-
-def start_bridge(target: SshTarget, files: BridgeFiles, env: Mapping[str, str], *, started_by: str) -> StartPipe:
-    """Spawn a bridge. The caller holds its start lock and has dialled once more under it.
-
-    Raises:
-        StartFailed, StateRootError: nothing was started.
-    """
-    from ..runtime.spawn import spawn_detached
-    from .start import broker_env
-
-    argv = [sys.executable, "-P", "-m", "mempalace_broker.client.bridge", "--started-by", started_by]
-    argv += ["--folder", files.folder]
-    argv += [f"--{name}={value}" for name, value in zip(FIELDS, target.fields(), strict=True)]
-    words = {**broker_env(env), **{name: env[name] for name in _SSH_VARIABLES if name in env}}
-    return spawn_detached(argv, env=words, cwd="/", log_path=files.log)
-
-
-def bridge_status(target: SshTarget, deadline: Deadline) -> dict[str, Any] | None:
-    """What the bridge to this target says of itself, None where there is none. For `status` and `doctor`.
-
-    Returns:
-        "state" ("up" or "down"), "mode", "over", "users", "pid", "path" on the host, "error" with "mend".
-    """
-    files = BridgeFiles(target)
-    if not files.check():
-        return None
-    _, sock, _ = dial(files.socket)
-    if sock is None:
-        return None
-    import select
-
-    said = b""
-    poller = select.poll()
-    poller.register(sock.fileno(), select.POLLIN)
-    try:
-        sock.send(STATUS)
-        while not said.endswith(b"\n") and poller.poll(deadline.remaining() * 1000):
-            data = sock.recv(4096)
-            if not data:
-                break
-            said += data
-        status = load(said)
-    except (OSError, ValueError):  # it is busy or leaves: nothing to tell
-        return None
-    finally:
-        sock.close()
-    return status if isinstance(status, dict) else None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Event = tuple[str, Any, Any]
 
+MAX_NOISE = 64 * 1024  # bytes before hello's answer: over ssh a shell's profile may print first
 MAX_ANSWER = 320 * 1024 * 1024  # bytes of one answer: more than the engine's largest
 REPLAY = OWN + "initialize"
 CANCELLED = "notifications/cancelled"
@@ -51,6 +52,7 @@ class Link:
 
     __slots__ = (
         "_names",
+        "_noise",
         "_ordinal",
         "_reader",
         "asked",
@@ -74,6 +76,7 @@ class Link:
         self.broken = ""
         self._names = (session, client, pid)
         self._reader = LineReader(MAX_ANSWER)
+        self._noise = 0
 
     def opened(self) -> None:
         """A connection is open: hello is its first line."""
@@ -82,6 +85,7 @@ class Link:
         self._ordinal = self.asked = 0
         self.up = True
         self._reader = LineReader(MAX_ANSWER)
+        self._noise = 0
         session, client, pid = self._names
         hello = hello_request(
             session=session, connection=self.number, identity=self.identity, client=client, pid=pid, view=self.view
@@ -151,7 +155,9 @@ class Link:
         elif message.kind == rpc.NOTIFICATION and not message.method.startswith(OWN):
             yield NOTE, None, line
         elif message.kind == rpc.BAD:
-            self.broken = "the broker sent something that is no JSON-RPC"
+            self._noise += len(line) + 1
+            if self.established or self._noise > MAX_NOISE:
+                self.broken = "the broker sent something that is no JSON-RPC"
 
     def _hello(self, body: dict[str, Any]) -> Event:
         result, error = body.get("result"), body.get("error")

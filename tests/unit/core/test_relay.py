@@ -9,6 +9,7 @@ from mempalace_broker.core import relay as relay_module
 from mempalace_broker.core.framing import MAX_LINE
 from mempalace_broker.core.handshake import HELLO, OUTCOMES
 from mempalace_broker.core.inflight import ASK_GRACE_S, NEVER
+from mempalace_broker.core.link import MAX_NOISE
 from mempalace_broker.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -340,6 +341,31 @@ def test_garbage_from_the_broker_breaks_the_connection(talk: Talk) -> None:
     talk.connect()
     talk.broker(b"\x00garbage", result(1))
     assert talk.relay.link.broken
+
+
+@pytest.mark.parametrize("noise", [b"", b"Welcome to \xff host!", b"42", b'{"motd": "hi"}', b"[1, 2]", b"null", b"{"])
+def test_what_a_shell_prints_before_hello_is_answered_is_passed_over(talk: Talk, noise: bytes) -> None:
+    talk.relay.connected(talk.now)
+    talk.broker(noise)
+    talk.welcome()
+    assert talk.relay.link.established
+    talk.agent(call(1))
+    talk.broker(result(1))
+    assert [m["id"] for m in talk.heard_by_agent()] == [1]
+
+
+def test_a_flood_before_hello_is_answered_is_no_broker(talk: Talk) -> None:
+    talk.relay.connected(talk.now)
+    for _ in range(MAX_NOISE // 64):
+        talk.broker(b"x" * 63)
+        assert not talk.relay.link.broken
+    talk.broker(b"x")
+    assert talk.relay.link.broken
+    talk.lose()
+    talk.relay.connected(talk.now)
+    talk.broker(b"x")
+    talk.welcome()
+    assert talk.relay.link.established, "each connection may have its noise"
 
 
 # -- when to connect
