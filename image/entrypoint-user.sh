@@ -14,19 +14,21 @@ say() { printf 'devbox: %s\n' "$*" >&2; }
 
 # Copy what is missing. A link, even a dangling one, is not missing: somebody put it there.
 copy_skeleton() {
-  local source target
+  local source target copy
   while IFS= read -r -d '' source; do
     target=$HOME/${source#"$SKELETON"/}
     [[ ! -e $target && ! -L $target ]] || continue
     if [[ ! -w $(dirname "$target") ]]; then
       say "$target is missing and can't be written: left out (read-only mount?)"
     elif [[ -d $source ]]; then
-      mkdir -m 700 "$target"
+      mkdir -m 700 "$target" 2> /dev/null || [[ -d $target ]]
     else
       # whole or not at all, and not over a file that another container of this home has just made
-      cp "$source" "$target.devbox.$$"
-      ln "$target.devbox.$$" "$target" 2> /dev/null || true
-      rm -f "$target.devbox.$$"
+      copy=$(mktemp "$target.devbox.XXXXXX")
+      cp "$source" "$copy"
+      chmod --reference="$source" "$copy"
+      mv --no-clobber "$copy" "$target"
+      rm -f "$copy"
     fi
   done < <(find "$SKELETON" -mindepth 1 -print0 | sort -z)
 }

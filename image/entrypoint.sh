@@ -41,21 +41,32 @@ adjust_user() {
   sed -i -E "s/^($NAME:[^:]*):[0-9]+:/\1:$gid:/" /etc/group
 }
 
-# Whatever lies on the home directory's own filesystem becomes developer's. What is mounted into it belongs to the host
-# and stays as it is - except an empty mount point of root's: that is how a new volume or a missing directory arrives.
+# Whatever lies in the home directory becomes developer's. What is mounted into it belongs to the host and stays as it is
+# - except an empty mount point of root's: that is how a new volume or a missing directory arrives. Mounts are looked up,
+# not guessed by device: a volume and a mount in it can lie on the same one, and files of an overlay on another.
 own_home() {
-  local uid=$1 gid=$2 home_device device path
+  local uid=$1 gid=$2 path prune=()
   install -d -o "$uid" -g "$gid" -m 755 "$HOME_DIR"
-  home_device=$(stat -c %d "$HOME_DIR")
-  while IFS=' ' read -r -d '' device path; do
-    if [[ $device == "$home_device" ]] || fresh_mount "$path"; then
-      chown -h "$uid:$gid" "$path"
-    fi
-  done < <(find "$HOME_DIR" -xdev ! -uid "$uid" -printf '%D %p\0')
+  while IFS= read -r -d '' path; do
+    [[ $path == "$HOME_DIR"/* ]] || continue
+    if fresh_mount "$path"; then chown "$uid:$gid" "$path"; fi
+    # shellcheck disable=SC2001  # ${path//...} can quote with "&" only in the newest bash
+    prune+=(-path "$(sed 's/[][*?\\]/\\&/g' <<< "$path")" -prune -o)
+  done < <(mount_points)
+  # without the other containers' half-copied files: they are gone before chown comes
+  find "$HOME_DIR" "${prune[@]}" ! -uid "$uid" ! -name '*.devbox.??????' -print0 | xargs -0 -r chown -h "$uid:$gid"
+}
+
+# The fifth field of mountinfo; it has spaces and the like as octal escapes, which %b reads.
+mount_points() {
+  local fields
+  while read -r -a fields; do
+    printf '%b\0' "${fields[4]}"
+  done < /proc/self/mountinfo
 }
 
 fresh_mount() {
-  [[ -d $1 && ! -L $1 && $(stat -c %u "$1") == 0 && -w $1 && -z $(ls -A "$1") ]]
+  [[ -d $1 && $(stat -c %u "$1") == 0 && -w $1 && -z $(ls -A "$1") ]]
 }
 
 # Groups given to the container (`--group-add`) stay, root's do not.

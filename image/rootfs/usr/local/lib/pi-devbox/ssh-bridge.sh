@@ -65,7 +65,7 @@ settings() {
 
 main() {
   local user=${HOST_SSH_USER:-} host=${HOST_SSH_HOST:-host.docker.internal} port=${HOST_SSH_PORT:-22}
-  local key=${HOST_SSH_KEY:-} keys
+  local key=${HOST_SSH_KEY:-} keys new
   if [[ -z $user ]]; then
     # a bridge that is no longer wanted: mp-shim would still try it
     if ours; then rm -f "$CONFIG"; fi
@@ -79,8 +79,9 @@ main() {
     return 0
   fi
   keys=$(identities)
-  (umask 077 && settings "$keys" > "$CONFIG.devbox.$$")
-  mv "$CONFIG.devbox.$$" "$CONFIG"
+  new=$(mktemp "$CONFIG.devbox.XXXXXX")
+  settings "$keys" > "$new"
+  mv "$new" "$CONFIG"
 }
 
 main
