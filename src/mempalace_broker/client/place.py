@@ -68,7 +68,7 @@ def elsewhere(place: Place) -> PalaceElsewhere:
     """The error for whoever has no other route."""
     return PalaceElsewhere(
         f"no broker answers, and none can be elected from here: {place.why}.",
-        mend="see docs/topologies.md; `mempalace-broker doctor` says what is configured",
+        mend="set MEMPALACE_BROKER_SSH_HOST (or ssh_host in broker.toml), or the broker's tcp; see docs/topologies.md",
     )
 
 

@@ -170,10 +170,7 @@ class Reach:
         assert self._place is not None
         tried = "; ".join(f"{name}: {exc.message.rstrip('.')}" for name, exc in self._failures) or "nothing"
         mend = next((exc.mend for _, exc in self._failures if exc.mend), last.mend)
-        error = BrokerUnavailable(
-            f"no broker for {self._identity.path}: {self._place.why}. Tried {tried}.",
-            mend=mend or "set MEMPALACE_BROKER_SSH_HOST or the broker's tcp setting; see docs/topologies.md",
-        )
+        error = BrokerUnavailable(f"no broker for {self._identity.path}: {self._place.why}. Tried {tried}.", mend=mend)
         codes = [exc.code for _, exc in self._failures]
         if codes and len(set(codes)) == 1:
             error.code = codes[0]
