@@ -44,7 +44,7 @@ MODEL_HOME = DEV / "model-home"
 OLDEST = "3.4.0"
 NEWEST = "3.11.0"  # what "newest" means to the tests: tests/data has a snapshot of its tools
 ENGINES = {"engine-3.4.0": OLDEST, "engine-newest": NEWEST}
-SUITES = ("unit", "sim", "proc", "net", "devbox", "clients")
+SUITES = ("unit", "sim", "model", "proc", "net", "devbox", "clients")
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache", "dist", "build")
 DEBIAN = {  # program -> the package that has it; for tests that go beyond Python
     "qemu-system-x86_64": "qemu-system-x86",

@@ -1,0 +1,130 @@
+"""The bytes of one claim: a fixed-size record, written in place, never renamed. The theory stands in claims.py.
+
+    magic 8 | length 2 | JSON, padded with blanks | crc32 4          512 bytes in all
+
+One page of one file: a reader gets the old record, the new one or (once in 360,000 reads across a kernel boundary) a
+mixture, which the checksum tells.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .claims import CLAIMING, EMPTY, HOST, KINDS, STATES, UNREADABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SIZE = 512
+VERSION = 1
+_MAGIC = b"mpbclaim"
+_HEAD = struct.Struct("<8sH")
+_TAIL = struct.Struct("<I")
+_ROOM = SIZE - _HEAD.size - _TAIL.size
+_MAX_HOST = 64
+
+
+class Writer(NamedTuple):
+    """Who claims, for proofs and for people.
+
+    Attributes:
+        kind: "host" or "foreign". host: its name. boot, pid, pidns: as in runtime/procid.
+        lock: "dev:ino" of broker.lock as its kernel sees it: equal boot and lock mean one lock for both.
+        since: seconds since 1970 by its own clock; only for people.
+        nonce: random, so that two writers are never taken for one.
+    """
+
+    kind: str = HOST
+    host: str = ""
+    boot: str = ""
+    pidns: str = ""
+    pid: int = 0
+    lock: str = ""
+    since: float = 0.0
+    nonce: str = ""
+
+
+class Claim(NamedTuple):
+    """One record as it stands in the file; `state` EMPTY: created, nothing written yet; UNREADABLE: never whole."""
+
+    generation: int
+    state: str = CLAIMING
+    sequence: int = 0
+    busy: bool = False
+    writer: Writer = Writer()
+    note: str = ""
+
+
+def encode(claim: Claim) -> bytes:
+    """The record's SIZE bytes."""
+    writer = claim.writer._replace(host=claim.writer.host[:_MAX_HOST])
+    raw = {
+        "v": VERSION,
+        "g": claim.generation,
+        "s": claim.state,
+        "n": claim.sequence,
+        "b": int(claim.busy),
+        **writer._asdict(),
+    }
+    left = _ROOM - len(_dump(raw)) - len(',"note":""')
+    body = _dump({**raw, "note": claim.note.encode("ascii", "replace").decode()[: max(0, left)]})
+    if len(body) > _ROOM:
+        raise ValueError(f"a claim of {len(body)} bytes does not fit into {_ROOM}")
+    data = _HEAD.pack(_MAGIC, len(body)) + body.ljust(_ROOM)
+    return data + _TAIL.pack(zlib.crc32(data))
+
+
+def _dump(raw: Mapping[str, Any]) -> bytes:
+    return json.dumps(raw, separators=(",", ":")).encode("ascii")
+
+
+def decode(data: bytes, generation: int) -> Claim:
+    """Read a record from any bytes; never raises.
+
+    Nothing, or only zeros, is EMPTY: its writer created the name and has not written yet. It can't have opened the
+    palace, because it writes its busy flag first.
+    """
+    if not data.strip(b"\0"):
+        return Claim(generation, EMPTY)
+    try:
+        return _decode(data, generation)
+    except (ValueError, TypeError, KeyError, struct.error, RecursionError):
+        return Claim(generation, UNREADABLE)
+
+
+def _decode(data: bytes, generation: int) -> Claim:
+    if len(data) != SIZE or _TAIL.unpack(data[-_TAIL.size :])[0] != zlib.crc32(data[: -_TAIL.size]):
+        raise ValueError("torn")
+    magic, length = _HEAD.unpack(data[: _HEAD.size])
+    raw = json.loads(data[_HEAD.size : _HEAD.size + length])
+    if magic != _MAGIC or raw["g"] != generation or raw["s"] not in STATES or raw["kind"] not in KINDS:
+        raise ValueError("no claim of this generation")
+    writer = Writer(
+        kind=raw["kind"],
+        host=str(raw["host"]),
+        boot=str(raw["boot"]),
+        pidns=str(raw["pidns"]),
+        pid=int(raw["pid"]),
+        lock=str(raw["lock"]),
+        since=float(raw["since"]),
+        nonce=str(raw["nonce"]),
+    )
+    return Claim(generation, raw["s"], int(raw["n"]), bool(raw["b"]), writer, str(raw.get("note", "")))
+
+
+def proven_dead(claim: Claim, me: Writer) -> bool:
+    """Whether the claim's broker is dead by a fact of the kernel. Only for one who holds broker.lock.
+
+    Equal boot id and equal lock file: that broker had the very lock that we hold now, so it is gone. (An equal boot id
+    alone proves nothing: a FUSE mount has locks of its own.) And one host has the palace on its own disk: a host's
+    claim of another boot was made before that host was started anew.
+    """
+    theirs = claim.writer
+    if not theirs.boot or not me.boot or theirs.nonce == me.nonce:
+        return False
+    if theirs.boot == me.boot:
+        return bool(me.lock) and theirs.lock == me.lock
+    return theirs.kind == HOST and me.kind == HOST

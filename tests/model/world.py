@@ -1,0 +1,404 @@
+"""The claim protocol's world, small enough to be explored to the end: nodes, a shared folder that is seen late, faults.
+
+The machines are the real ones of core/claims.py. One step is one IO operation of one node, so anything may happen
+between any two operations of a node; a node that takes no step is paused, for as long as the explorer likes. `tick`
+lets time pass for all. A reader on a foreign node gets, each time and for each name and record anew, any value that was
+current within the last D ticks (it may even see an older one after a newer one). The host sees its own disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, NamedTuple
+
+from mempalace_broker.core.claims import (
+    ASK,
+    ASKED,
+    CREATE,
+    DONE,
+    FENCED,
+    FOREIGN,
+    HOST,
+    IN_DOUBT,
+    KILL,
+    LIST,
+    MISSING,
+    OWN,
+    READ,
+    SLEEP,
+    WRITE,
+    Claimant,
+    Do,
+    Listing,
+    Owner,
+    Rules,
+    Seen,
+)
+
+EMPTY_RECORD = ("empty", 0, False)
+_REMOVED = ("missing", 0, False)
+
+
+class Violation(Exception):
+    """An invariant does not hold."""
+
+
+class Generation(NamedTuple):
+    """A name in the folder and its record, with the values that were current within the last D ticks, and their ages.
+
+    node, boot: who created it. The name is there or not; a removed one stays known so that it can be seen late.
+    """
+
+    name: bool
+    record: tuple[str, int, bool]
+    node: int
+    boot: int
+    names: tuple[tuple[bool, int], ...] = ()
+    records: tuple[tuple[tuple[str, int, bool], int], ...] = ()
+
+
+class Node(NamedTuple):
+    """One kernel. machine: its broker, None if there is none. engine: whether a call is in its engine now."""
+
+    machine: Claimant | Owner | None = None
+    engine: bool = False
+    permitted: bool = False
+    leaving: bool = False
+    boot: int = 0
+    starts: int = 0
+    calls: int = 0
+    beats: int = 0
+    litter: tuple[int, ...] = ()
+    inherited: tuple[int, ...] = ()
+    verdict: str = ""
+    capped: bool = False
+
+
+class State(NamedTuple):
+    """Everything. last: the highest generation that ever sent something into its engine."""
+
+    nodes: tuple[Node, ...]
+    folder: tuple[Generation, ...] = ()
+    gone: frozenset[tuple[int, int]] = frozenset()
+    asks: frozenset[int] = frozenset()
+    faults: int = 0
+    last: int = 0
+
+
+class Bounds(NamedTuple):
+    """How far a run goes. Per node: starts, calls per start, beats per start. faults: crashes in all."""
+
+    kinds: tuple[str, ...]
+    starts: int = 2
+    calls: int = 1
+    beats: int = 1
+    generations: int = 3
+    faults: int = 1
+    late: int = 1  # D
+    rules: Rules = Rules(silence_s=1, settle_s=3, poll_s=3, tries=1)
+    stale_host: bool = False  # as if the host, too, saw everything late
+    tidies: bool = True
+
+
+class World:
+    """Successors of a state. Yields (what happened, whether it is a fault, next state)."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+
+    def start(self) -> State:
+        nodes = tuple(Node(starts=self.bounds.starts) for _ in self.bounds.kinds)
+        return State(nodes, faults=self.bounds.faults)
+
+    def successors(self, state: State) -> Iterator[tuple[str, bool, State]]:
+        for i in range(len(state.nodes)):
+            yield from self._of_node(state, i)
+        later = self._tick(state)
+        if later != state:
+            yield "tick", False, later
+
+    # -- one node
+
+    def _of_node(self, state: State, i: int) -> Iterator[tuple[str, bool, State]]:
+        node = state.nodes[i]
+        machine = node.machine
+        if node.engine:
+            yield f"{i}: the call ends", False, _with(state, i, node._replace(engine=False))
+        if machine is None:
+            if node.starts and not node.capped:
+                yield f"{i}: starts", False, self._begin(state, i)
+            if state.faults and not node.engine and not node.capped:
+                yield from self._person(state, i)
+            return
+        if isinstance(machine, Claimant):
+            yield from self._claim(state, i, machine)
+        else:
+            yield from self._own(state, i, machine)
+        if state.faults:
+            yield from self._crash(state, i)
+
+    def _begin(self, state: State, i: int) -> State:
+        """A broker starts on that node; it holds the node's broker.lock."""
+        kind = self.bounds.kinds[i]
+        machine = Claimant(kind, self.bounds.rules)
+        node = state.nodes[i]
+        fresh = Node(machine, node.engine, boot=node.boot, starts=node.starts - 1)
+        return _with(state, i, fresh._replace(calls=self.bounds.calls, beats=self.bounds.beats))
+
+    def _crash(self, state: State, i: int) -> Iterator[tuple[str, bool, State]]:
+        """The broker is killed, and its engine goes on; or its whole kernel is gone."""
+        node = state.nodes[i]
+        poorer = state._replace(faults=state.faults - 1)
+        dead = Node(None, node.engine, boot=node.boot, starts=node.starts)
+        yield f"{i}: broker killed", True, _with(poorer, i, dead)
+        reboot = dead._replace(engine=False, boot=node.boot + 1)
+        yield f"{i}: kernel dies", True, _with(poorer, i, reboot)
+
+    def _person(self, state: State, i: int) -> Iterator[tuple[str, bool, State]]:
+        """A person says, and it is true, that the last claim of this dead node is gone."""
+        for g, entry in enumerate(state.folder, 1):
+            mark = (g, entry.record[1])
+            if entry.node == i and entry.record[0] in ("claiming", "active") and entry.name and mark not in state.gone:
+                told = state._replace(gone=state.gone | {mark}, faults=state.faults - 1)
+                yield f"person: generation {g} is gone", True, told
+
+    # -- a claimant
+
+    def _claim(self, state: State, i: int, machine: Claimant) -> Iterator[tuple[str, bool, State]]:
+        node = state.nodes[i]
+        if machine.step == SLEEP:
+            if machine.asked and machine.deadline:
+                yield f"{i}: patience ends", False, _with(state, i, node._replace(machine=machine._replace(deadline=0)))
+            if machine.wake > 0:
+                return
+            machine = machine.advance(None, 0, 0)  # waking touches nothing: the listing is the next step
+        do = machine.action
+        if do.verb == CREATE and do.generation > self.bounds.generations:
+            yield (
+                f"{i}: beyond the bound",
+                False,
+                _with(state, i, Node(boot=node.boot, engine=node.engine, capped=True)),
+            )
+        else:
+            for what, result, after in self._perform(state, i, do):
+                moved = machine.advance(result, 0, 0)
+                if moved.step == DONE:
+                    yield f"{i}: {what}: {moved.verdict}", False, self._verdict(after, i, moved)
+                else:
+                    yield f"{i}: {what}", False, _with(after, i, node._replace(machine=moved))
+
+    def _verdict(self, state: State, i: int, machine: Claimant) -> State:
+        node = state.nodes[i]
+        state = state._replace(asks=state.asks - {machine.asked})
+        if machine.verdict != OWN:
+            verdict = machine.verdict if machine.verdict == IN_DOUBT else ""  # what counts for `is_good`
+            return _with(state, i, Node(None, node.engine, boot=node.boot, starts=node.starts, verdict=verdict))
+        owner = Owner(machine.mine, machine.kind, machine.sequence)
+        tidies = self.bounds.tidies
+        litter = tuple(g for g in machine.litter if tidies)
+        return _with(state, i, node._replace(machine=owner, litter=litter, inherited=machine.inherited))
+
+    # -- an owner
+
+    def _own(self, state: State, i: int, machine: Owner) -> Iterator[tuple[str, bool, State]]:
+        node = state.nodes[i]
+        if machine.step == KILL:
+            reaped = node._replace(engine=False, machine=machine.advance(True))
+            yield f"{i}: kills its engine", False, _with(state, i, reaped)
+        elif machine.step:
+            yield from self._step(state, i, node, machine)
+        elif node.permitted:
+            yield f"{i}: sends a call into its engine", False, self._dispatch(state, i, machine)
+        else:
+            yield from self._choose(state, i, machine)
+
+    def _step(self, state: State, i: int, node: Node, machine: Owner) -> Iterator[tuple[str, bool, State]]:
+        for what, result, after in self._perform(state, i, machine.action):
+            yield f"{i}: {what}", False, _with(after, i, _settled(node, machine.advance(result)))
+
+    def _choose(self, state: State, i: int, machine: Owner) -> Iterator[tuple[str, bool, State]]:
+        """An owner at rest may do anything that it may do at any moment."""
+        node = state.nodes[i]
+        if node.calls and not node.engine and not node.leaving:
+            yield from self._step(state, i, node, machine.need())
+        if node.beats:
+            yield from self._step(state, i, node._replace(beats=node.beats - 1), machine.beat())
+        if not node.engine:
+            if machine.busy:
+                yield from self._step(state, i, node, machine.idle())
+            yield from self._step(state, i, node, machine.leave())
+        for g in node.litter:
+            if g not in node.inherited or not node.engine:
+                yield f"{i}: removes {g}", False, self._remove(state, i, g)
+
+    def _dispatch(self, state: State, i: int, machine: Owner) -> State:
+        node = state.nodes[i]
+        if machine.generation < state.last:
+            raise Violation(f"node {i} writes as generation {machine.generation}, after generation {state.last} wrote")
+        sent = node._replace(engine=True, permitted=False, calls=node.calls - 1)
+        return _with(state._replace(last=machine.generation), i, sent)
+
+    # -- the folder
+
+    def _perform(self, state: State, i: int, do: Do) -> Iterator[tuple[str, Any, State]]:
+        """(what, its result, the state after it) for each way in which an operation can turn out."""
+        if do.verb == LIST:
+            for names in self._listings(state, i):
+                yield f"lists {names}", Listing(names, state.gone, state.asks), state
+        elif do.verb == READ:
+            for seen in self._readings(state, i, do.generation):
+                yield f"reads {seen}", seen, state
+        elif do.verb == CREATE:
+            yield f"creates {do.generation}", *self._create(state, i, do.generation)
+        elif do.verb == WRITE:
+            record = (do.state, do.sequence, do.busy)
+            yield f"writes {do.generation} {record}", True, self._put(state, do.generation, record)
+        elif do.verb == ASK:
+            yield f"asks {do.generation}", None, state._replace(asks=state.asks | {do.generation})
+
+    def _late(self, i: int) -> bool:
+        return self.bounds.stale_host or self.bounds.kinds[i] != HOST
+
+    def _watched(self, i: int) -> bool:
+        """Whether anybody sees late what node i does."""
+        return any(self._late(j) for j in range(len(self.bounds.kinds)) if j != i)
+
+    def _listings(self, state: State, i: int) -> Iterator[tuple[int, ...]]:
+        late = self._late(i)
+        choices: list[tuple[bool, ...]] = []
+        for entry in state.folder:
+            values = {entry.name}
+            if late and entry.node != i:
+                values |= {value for value, _ in entry.names}
+            choices.append(tuple(values))
+        for picked in product(*choices):
+            yield tuple(g for g, there in enumerate(picked, 1) if there)
+
+    def _readings(self, state: State, i: int, g: int) -> Iterator[Seen]:
+        entry = state.folder[g - 1]
+        values = {entry.record if entry.name else _REMOVED}
+        if self._late(i) and entry.node != i:
+            values |= {value for value, _ in entry.records}
+        kind = self.bounds.kinds[entry.node]
+        same = entry.node == i and entry.boot == state.nodes[i].boot
+        dead = same or (kind == HOST and self.bounds.kinds[i] == HOST)
+        for kept, sequence, busy in values:
+            yield Seen(g, kept, sequence, busy, kind, dead and kept != MISSING)
+
+    def _create(self, state: State, i: int, g: int) -> tuple[bool, State]:
+        folder = list(state.folder)
+        while len(folder) < g:
+            folder.append(Generation(False, _REMOVED, i, state.nodes[i].boot))
+        old = folder[g - 1]
+        if old.name:
+            return False, state
+        names = ((False, 0), *old.names)
+        if not self._watched(i):
+            names = ()
+        folder[g - 1] = Generation(True, EMPTY_RECORD, i, state.nodes[i].boot, _recent(names), old.records)
+        return True, state._replace(folder=tuple(folder))
+
+    def _put(self, state: State, g: int, record: tuple[str, int, bool]) -> State:
+        entry = state.folder[g - 1]
+        if not entry.name:
+            return state  # removed under us: nobody sees it any more
+        records = tuple(sorted({(entry.record, 0), *entry.records})) if self._watched(entry.node) else ()
+        return _entry(state, g, entry._replace(record=record, records=records))
+
+    def _remove(self, state: State, i: int, g: int) -> State:
+        node = state.nodes[i]
+        entry = state.folder[g - 1]
+        if entry.name:
+            names, records = ((True, 0), *entry.names), ((entry.record, 0), *entry.records)
+            state = _entry(state, g, entry._replace(name=False, record=_REMOVED, names=_recent(names), records=records))
+        return _with(state, i, node._replace(litter=tuple(x for x in node.litter if x != g)))
+
+    # -- time
+
+    def _tick(self, state: State) -> State:
+        folder = tuple(
+            entry
+            if not entry.names and not entry.records
+            else entry._replace(
+                names=tuple((value, age + 1) for value, age in entry.names if age < self.bounds.late),
+                records=tuple((value, age + 1) for value, age in entry.records if age < self.bounds.late),
+            )
+            for entry in state.folder
+        )
+        return state._replace(nodes=tuple(_older(node) for node in state.nodes), folder=folder)
+
+
+def _settled(node: Node, machine: Owner) -> Node:
+    """The node after a step of its owner: what it was allowed to do, or asked to."""
+    if machine.step:
+        return node._replace(machine=machine._replace(why=""))
+    if machine.over:
+        return Node(None, node.engine, boot=node.boot, starts=node.starts)
+    leaving = node.leaving or machine.verdict == ASKED
+    return node._replace(
+        machine=machine._replace(verdict="", goal=""), permitted=machine.goal == "need", leaving=leaving
+    )
+
+
+def _older(node: Node) -> Node:
+    machine = node.machine
+    if not isinstance(machine, Claimant):
+        return node
+    older = machine._replace(
+        wake=max(0, machine.wake - 1),
+        settle_until=max(0, machine.settle_until - 1),
+        watches=tuple(w._replace(until=max(0, w.until - 1)) for w in machine.watches),
+    )
+    return node if older == machine else node._replace(machine=older)
+
+
+def _recent(values: tuple[tuple[bool, int], ...]) -> tuple[tuple[bool, int], ...]:
+    """Each value once, with its lowest age."""
+    best: dict[bool, int] = {}
+    for value, age in values:
+        best[value] = min(age, best.get(value, age))
+    return tuple(sorted(best.items()))
+
+
+def _with(state: State, i: int, node: Node) -> State:
+    nodes = list(state.nodes)
+    nodes[i] = node
+    return state._replace(nodes=tuple(nodes))
+
+
+def _entry(state: State, g: int, entry: Generation) -> State:
+    folder = list(state.folder)
+    folder[g - 1] = entry
+    return state._replace(folder=tuple(folder))
+
+
+def check(state: State) -> None:
+    """The invariants of a state.
+
+    Raises:
+        Violation: it breaks one.
+    """
+    writing = [i for i, node in enumerate(state.nodes) if node.engine]
+    if len(writing) > 1:
+        raise Violation(f"nodes {writing} have a call in their engines at once")
+    for i in writing:
+        machine = state.nodes[i].machine
+        if isinstance(machine, Owner):
+            entry = state.folder[machine.generation - 1]
+            if entry.name and entry.record[0] == "released":
+                raise Violation(f"node {i} has released, and a call is in its engine")
+
+
+def is_good(state: State) -> bool:
+    """Somebody owns the palace, or was told by whom it may still be held; or the run's bound is reached."""
+    for node in state.nodes:
+        machine = node.machine
+        if isinstance(machine, Owner) and not machine.over and machine.goal != FENCED:
+            return True
+        if node.verdict == IN_DOUBT or node.capped:
+            return True
+    return not any(node.starts or node.machine is not None for node in state.nodes)
+
+
+__all__ = ["FOREIGN", "HOST", "Bounds", "Generation", "Node", "State", "Violation", "World", "check", "is_good"]
