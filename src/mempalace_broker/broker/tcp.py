@@ -61,7 +61,7 @@ class TcpListener:
         self._tally = Tally(clock.monotonic, log.warning)
         self._address = ""
         self._gate: Gate | None = None
-        self._mark: tuple[int, int] | None = None  # inode and time of the token's file as it was read
+        self._mark: tuple[int, int] | None = None  # inode and change time of the file that was read
         self._trouble: dict[str, str] | None = None
         self._look_at = 0.0
 
@@ -148,7 +148,7 @@ class TcpListener:
             info = os.lstat(token_path(self._root))
         except FileNotFoundError:
             return None
-        return info.st_ino, info.st_mtime_ns
+        return info.st_ino, info.st_ctime_ns  # which chmod changes, too
 
     def _reread(self) -> None:
         """A new token counts at once; one that was removed is put back, as the record is."""

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mempalace_broker.config import check_tcp, load_settings
+from mempalace_broker.errors import UsageError
+
+
+@pytest.mark.parametrize("name", ["docker", "any", "127.0.0.1", "172.17.0.1", "::1", "docker0", "br-1a2b3c", "eth0.7"])
+def test_names_that_mean_one_place(name: str) -> None:
+    assert check_tcp(f" {name} ", "tcp") == name
+
+
+def test_forms_of_one_address() -> None:
+    assert check_tcp("[fd00:0::1]", "tcp") == "fd00::1"
+    assert check_tcp("", "tcp") == ""
+
+
+@pytest.mark.parametrize("name", ["0.0.0.0", "::", "[::]", "*", "::ffff:0.0.0.0", "0:0:0:0:0:0:0:0"])
+def test_every_address_only_by_that_word(name: str) -> None:
+    with pytest.raises(UsageError, match="would listen on every address") as caught:
+        check_tcp(name, "tcp")
+    assert "any" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    "name", ["0", "0.0", "000.0.0.0", "0x0", "256.1.1.1", "a b", "a/b", "x" * 16, "224.0.0.1", "-e", "\0"]
+)
+def test_what_is_no_place(name: str) -> None:
+    with pytest.raises(UsageError):
+        check_tcp(name, "tcp")
+
+
+@given(st.text(max_size=20))
+def test_nothing_else_leads_to_the_wildcard(name: str) -> None:
+    from mempalace_broker.broker.tcpbind import NotThere, find_address
+
+    try:
+        checked = check_tcp(name, "tcp")
+        address = find_address(checked) if checked else "off"
+    except (UsageError, NotThere):
+        return
+    assert checked == "any" or address not in ("0.0.0.0", "::")
+
+
+def test_where_they_are_read() -> None:
+    settings = load_settings('[broker]\ntcp = "docker"\ntcp_port = 7777\n', {})
+    assert (settings.text("tcp"), settings.number("tcp_port")) == ("docker", 7777)
+    assert load_settings(None, {"MEMPALACE_BROKER_TCP": "any"}).text("tcp") == "any"
+    with pytest.raises(UsageError, match=r"MEMPALACE_BROKER_TCP: .* would listen"):
+        load_settings(None, {"MEMPALACE_BROKER_TCP": "0.0.0.0"})
+    with pytest.raises(UsageError, match="above 65535"):
+        load_settings("[broker]\ntcp_port = 65536\n", {})
