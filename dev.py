@@ -4,6 +4,7 @@
     python3 dev.py demo     make what the demo needs, then run it
     python3 dev.py test     make what the tests need, then run all checks
     python3 dev.py slow     the long proofs
+    python3 dev.py image    build the devbox image (root on Debian; about 2 GB in .dev), prove that it works
     python3 dev.py setup    only make everything
     python3 dev.py vm       the proofs that need a second kernel: a virtual machine (Linux, root; installs qemu)
     python3 dev.py clients  install real MCP clients for tests/clients (npm, about 1 GB); with MPB_CLIENTS=1 `test` does
@@ -54,9 +55,17 @@ DEBIAN = {  # program -> the package that has it; for tests that go beyond Pytho
     "depmod": "kmod",
     "dot": "graphviz",
     "chromium": "chromium",
+    "docker-compose": "docker-compose",
+    "buildah": "buildah",
+    "podman": "podman",
+    "crun": "crun",
+    "mmdebstrap": "mmdebstrap",
+    "ssh": "openssh-client",
+    "sshd": "openssh-server",
 }
-TEST_PROGRAMS = ("dot", "socat", "chromium")  # what tests outside tests/vm run
+TEST_PROGRAMS = ("dot", "socat", "chromium", "docker-compose", "ssh")  # what tests outside tests/vm run
 VM_PROGRAMS = ("qemu-system-x86_64", "socat", "busybox", "cpio", "depmod")
+IMAGE_PROGRAMS = ("buildah", "podman", "crun", "mmdebstrap", "ssh", "sshd")
 NO_NETWORK = ("NewConnectionError", "ConnectionError", "Temporary failure in name resolution", "ConnectTimeoutError")
 
 
@@ -386,6 +395,12 @@ def command_vm(_options: argparse.Namespace, rest: list[str]) -> int:
     return pytest(["--timeout=3600", *rest], ["tests/vm"], "vm")
 
 
+def command_image(_options: argparse.Namespace, rest: list[str]) -> int:
+    """Build the devbox image without an engine daemon, and prove that it works."""
+    ensure([*all_steps(), *debian_steps(IMAGE_PROGRAMS)])
+    return pytest(["--timeout=3600", *rest], ["tests/devbox/test_image_build.py"], "slow")
+
+
 def command_slow(_options: argparse.Namespace, rest: list[str]) -> int:
     """Tests marked slow, each with an hour."""
     ensure(all_steps())
@@ -417,6 +432,7 @@ def parser() -> argparse.ArgumentParser:
     test.set_defaults(run=command_test)
     add("slow", help="tests marked slow [pytest arguments]").set_defaults(run=command_slow)
     add("vm", help="proofs with a second kernel in a virtual machine [pytest arguments]").set_defaults(run=command_vm)
+    add("image", help="build the devbox image and prove it [pytest arguments]").set_defaults(run=command_image)
     add("setup", help="make .dev").set_defaults(run=command_setup)
     add("clients", help="install real MCP clients for tests/clients").set_defaults(run=command_clients)
     add("clean", help="remove .dev and caches").set_defaults(run=command_clean)
