@@ -26,8 +26,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest
-
 HOME = "/home/dev"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 REPO = Path(__file__).resolve().parent.parent
@@ -77,6 +75,8 @@ def lacking() -> str:
 
 def require_boxes() -> None:
     """Skip the test where there can be no box; in CI that is a failure."""
+    import pytest  # benchmarks use boxes too, without pytest
+
     if lack := lacking():
         if os.environ.get("CI", "").lower() in {"1", "true"}:
             pytest.fail(lack)

@@ -164,7 +164,7 @@ class OwnerSampler:
 
     Attributes:
         most: largest number of owners seen at once. worst: those owners, in words.
-        seen: every pid that was ever an owner. samples: how many samples were taken.
+        seen: every pid that was ever an owner. samples: how many samples were taken, shared: with more than one owner.
     """
 
     def __init__(self, root: str | Path, interval_s: float = 0.05) -> None:
@@ -176,11 +176,13 @@ class OwnerSampler:
         self.worst: list[str] = []
         self.seen: set[int] = set()
         self.samples = 0
+        self.shared = 0
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
             now = owners(self._root)
             self.samples += 1
+            self.shared += len(now) > 1
             self.seen |= now
             if len(now) > self.most:
                 self.most, self.worst = len(now), [describe(pid) for pid in now]

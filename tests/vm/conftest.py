@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from tests import harness, netbox
 from tests.elsewhere import Side
 from tests.harness import World
+from tests.net.sshd import HOST, Sshd, require_sshd, sshd
 from tests.vm import machine as vm
 from tests.vm.machine import Machine, Share
 
@@ -58,13 +59,6 @@ def require_machine() -> None:
         pytest.skip(f"no second kernel: {why or lack}")
 
 
-def free_port() -> int:
-    """A TCP port that nobody has just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Path]:
     """The folder of all worlds, seen by the guest."""
@@ -74,16 +68,20 @@ def shared() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def ssh_port() -> int:
-    """Where the guest's door for ssh leads to."""
-    return free_port()
+def host_sshd() -> Iterator[Sshd]:
+    """A throwaway sshd of this machine; the guest has a door to it."""
+    require_machine()
+    require_sshd()
+    folder = Path(tempfile.mkdtemp(prefix="mpbd-", dir="/tmp"))
+    with sshd(folder / "ssh", env={"PATH": netbox.PATH}) as serving:
+        yield serving
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
-def machine(shared: Path, ssh_port: int) -> Iterator[Machine]:
+def machine(shared: Path, host_sshd: Sshd) -> Iterator[Machine]:
     """The guest, booted."""
-    require_machine()
-    with Machine([Share(shared, SHARED)], doors={SSH_DOOR: ssh_port}) as booted:
+    with Machine([Share(shared, SHARED)], doors={SSH_DOOR: host_sshd.port}) as booted:
         yield booted
 
 
@@ -107,3 +105,45 @@ def guest(machine: Machine, world: World, shared: Path) -> Iterator[Side]:
         stack.callback(side.python, _LEAVE, str(world.root), INSIDE)
         stack.callback(machine.resume)
         yield side
+
+
+_SSH = """
+set -eu
+umask 077
+mkdir -p "$HOME/.ssh-local"
+cd "$HOME/.ssh-local"
+printf %s "$KEY" > key
+printf %s "$KNOWN" > known_hosts
+printf %s "$CONFIG" > config
+"""
+
+
+@pytest.fixture
+def bridged(world: World, guest: Side, host_sshd: Sshd) -> Side:
+    """The guest's side with what a container's user has set up: ssh to the host, by the name of `host`."""
+    user = world.root / "as-user"  # what the host's user has in a login of his own
+    words = " ".join(shlex.quote(f"{name}={value}") for name, value in world.env.items())
+    user.write_text(f'#!/bin/sh\nexec env -i {words} mempalace-broker "$@"\n')
+    user.chmod(0o755)
+    (world.state_root / "broker.toml").write_text(f'[container]\nssh_command = "{user}"\n')
+    lines = [
+        "Host host",
+        f"HostName {vm.HOST}",
+        f"Port {SSH_DOOR}",
+        "User root",
+        "ConnectTimeout 60",
+        f"HostKeyAlias {HOST}",
+        f"UserKnownHostsFile {netbox.HOME}/.ssh-local/known_hosts",
+        f"IdentityFile {netbox.HOME}/.ssh-local/key",
+        "IdentitiesOnly yes",
+    ]
+    env = {
+        **guest.env,
+        "HOME": netbox.HOME,
+        "KEY": host_sshd.key.read_text(),
+        "KNOWN": host_sshd.known_hosts.read_text(),
+        "CONFIG": "\n".join([*lines, ""]),
+    }
+    done = guest.place.run(["sh", "-c", _SSH], env=env)
+    assert done.returncode == 0, done.stderr
+    return guest
