@@ -69,7 +69,7 @@ def _head(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield _labelled("", f"{since}{by}")
     here = _dict(status, "here")
     if here.get("place") == "foreign":
-        yield _labelled("reached over", f"{here.get('route')} ({here.get('why')})")
+        yield _labelled("route", f"{here.get('route')} ({here.get('why')})")
     yield _labelled("listens on", ", ".join(map(str, status.get("endpoints") or [])))
     refused = _dict(_dict(status, "tcp"), "refused")
     if refused:

@@ -143,10 +143,11 @@ def ensure(target: Target) -> dict[str, Any]:
         BrokerUnavailable, HandshakeRefused, StateRootError: as the connector and the broker say.
     """
     from ..client.control import ask
-    from ..client.reach import reach
+    from ..client.reach import is_remote, reach
     from ..core.handshake import HELLO, hello_request
     from ..errors import BrokerUnavailable
     from ..runtime.clock import Deadline
+    from ..runtime.view import view_of
 
     deadline = Deadline.after(target.clock, START_S)
     found = reach(
@@ -161,13 +162,14 @@ def ensure(target: Target) -> dict[str, Any]:
         identity=target.identity,
         client=f"mempalace-broker {__version__}",
         pid=os.getpid(),
+        view=view_of(target.identity.path, remote=is_remote(found)),
     )
     said = ask(found.sock, found.endpoint, HELLO, hello["params"], Deadline.after(target.clock, HELLO_S))
     if said.answer is None:
         raise BrokerUnavailable(f"{said.why}.", mend="`mempalace-broker stop --now`, then try again")
     welcome = said.answer
     return {
-        "endpoint": f"unix:{found.endpoint.removeprefix('unix:')}",
+        "endpoint": found.endpoint if is_remote(found) else f"unix:{found.endpoint}",
         **{name: welcome.get(name) for name in ("pid", "record", "broker", "wire", "palace", "notice")},
         "started": found.started,
         "log": target.files.log,

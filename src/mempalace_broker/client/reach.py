@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ..core.handshake import Identity
+    from ..core.view import View
     from ..runtime.paths import StateFiles
     from .place import Place
 
@@ -86,6 +87,12 @@ class Reach:
                 self.close()
                 self._error = exc
         return Failed(self._error)
+
+    def view(self, found: Connected) -> View:
+        """How this side sees the files, for hello on that connection."""
+        from ..runtime.view import view_of
+
+        return view_of(self._identity.path, remote=is_remote(found))
 
     def close(self) -> None:
         """Give up."""
@@ -175,6 +182,11 @@ class Reach:
         if codes and len(set(codes)) == 1:
             error.code = codes[0]
         return error
+
+
+def is_remote(found: Connected) -> bool:
+    """Whether a connection leads to another machine, as far as we know."""
+    return "://" in found.endpoint
 
 
 def reach(

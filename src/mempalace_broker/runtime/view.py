@@ -9,9 +9,13 @@ from ..core.view import View
 
 
 def view_of(palace: str, *, remote: bool = False) -> View:
-    """How this process sees files, and the palace directory among them. `remote`: the broker is not on this machine
-    as far as we know.
+    """How this process sees files, and the palace directory among them.
+
+    Args:
+        remote: the broker is reached over ssh or TCP, where nothing of this is comparable.
     """
+    if remote:
+        return View("elsewhere")
     try:
         info = os.stat(palace)
     except OSError:
@@ -19,8 +23,7 @@ def view_of(palace: str, *, remote: bool = False) -> View:
     else:
         dev, ino = info.st_dev, info.st_ino
     if sys.platform == "darwin":
-        # one mount table for all, and asking for the boot costs a process: the name stands for it where it matters
-        return View(os.uname().nodename if remote else "", "", dev, ino)
+        return View("", "", dev, ino)  # one mount table for all, and asking for the boot would cost a process
     return View(_boot(), _mount_namespace(), dev, ino)
 
 

@@ -140,12 +140,10 @@ class _Dialler:
         from ..client.reach import Reach
         from ..runtime.clock import Clock, Deadline
         from ..runtime.paths import home_of, resolve_palace
-        from ..runtime.view import view_of
 
         env, given = os.environ, self._options.get
         identity = resolve_palace(given("palace"), env, home_of(env), given("backend"), given("collection"))
         self.relay.link.identity = identity
-        self.relay.link.view = view_of(identity.path, remote="://" in env.get("MEMPALACE_BROKER", ""))
         deadline = Deadline.after(Clock(), ATTEMPT_S)
         started_by = f"{self._client} pid {os.getpid()}"
         way = Reach(identity, env, deadline, started_by=started_by)

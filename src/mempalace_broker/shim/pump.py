@@ -141,13 +141,14 @@ class Pump:
         if isinstance(step, Waiting):
             self._step_at, self._wait_fd = now + step.seconds, step.fd
             return
-        self._connector = None
+        way, self._connector = self._connector, None
         if not isinstance(step, Connected):
             self._relay.failed(step.error.code, str(step.error), now)
             return
         self._socket = step.sock
         self._fd = step.sock.fileno()
         os.set_blocking(self._fd, False)
+        self._relay.link.view = way.view(step)
         self._relay.connected(now)
 
     def _hang_up(self, reason: str, now: float) -> None:
