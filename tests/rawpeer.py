@@ -15,12 +15,14 @@ from tests.rpcproc import PATIENCE_S, NoAnswer
 
 
 class RawPeer:
-    """One connection. `lines`: what came so far; `eof`: whether the broker closed."""
+    """One connection, on the unix socket or as given. `lines`: what came so far; `eof`: whether the broker closed."""
 
-    def __init__(self, broker: Broker) -> None:
-        path = next(end for end in broker.record["endpoints"] if end.startswith("unix:")).removeprefix("unix:")
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(path)
+    def __init__(self, broker: Broker, sock: socket.socket | None = None) -> None:
+        if sock is None:
+            path = next(end for end in broker.record["endpoints"] if end.startswith("unix:")).removeprefix("unix:")
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(path)
+        self.sock = sock
         self.lines: list[str] = []
         self.eof = False
         self._changed = threading.Condition()
