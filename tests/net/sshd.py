@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +71,7 @@ class Sshd:
         self._env = dict(env)
         self._options = list(options)
         self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, exist_ok=True)
         for name in ("host_key", "key"):
             argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
             subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
@@ -175,10 +175,8 @@ class Sshd:
 
     def close(self) -> None:
         """End it and every connection."""
-        for pid in self.connections():
-            for number in (signal.SIGCONT, signal.SIGTERM):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
+        self.end_connections(signal.SIGCONT)
+        self.end_connections(signal.SIGTERM)
         self.stop_listening()
 
     # --- the user's side
@@ -210,16 +208,10 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path, *, env: Mapping[str, str], **options: object) -> Iterator[Sshd]:
-    """An sshd for the time of the block."""
-    made = Sshd(folder, env=env, **options)  # type: ignore[arg-type]  # handed on as they are
+def sshd(folder: Path, *, env: Mapping[str, str], **options: Any) -> Iterator[Sshd]:
+    """An sshd for the time of the block; arguments as Sshd."""
+    made = Sshd(folder, env=env, **options)
     try:
         yield made
     finally:
-        made.end_master()
         made.close()
-
-
-def shell_quoted(words: Sequence[str]) -> str:
-    """For authorized_keys: a command line inside double quotes."""
-    return shlex.join(words).replace('"', '\\"')

@@ -1,0 +1,171 @@
+"""Agents that reach a world's broker over ssh, on this machine: sshd, bridge and shims are real, only the container is
+left out. What must hold is the same wherever the bridge runs, and everything can be seen and hurt from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from mempalace_broker.client.bridge.start import bridge_status
+from mempalace_broker.client.ssh import DEFAULT_COMMAND, BridgeFiles, SshTarget
+from mempalace_broker.runtime.clock import Clock, Deadline
+from tests import proctools
+from tests.harness import World
+from tests.net.sshd import HOST, Sshd
+from tests.proctools import eventually
+from tests.rpcproc import RpcProcess
+
+STAYS = {"bridge.lock", "start.lock", "bridge.log"}
+_SESSION = ("MEMPALACE_", "MPB_")
+
+
+def session_env(world: World) -> dict[str, str]:
+    """What a login on the world's machine has."""
+    return {name: value for name, value in world.env.items() if name in {"HOME", "PATH"} or name.startswith(_SESSION)}
+
+
+class Road:
+    """See the module. A context manager; at its end nothing may be left behind.
+
+    Args:
+        world: where the broker is. master: "" for none, else a ControlPath that the user's configuration names, and on
+            which he has opened a master. options, key_options: as Sshd has them. env: of sessions, besides.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        master: bool = False,
+        options: Sequence[str] = (),
+        key_options: str = "",
+        env: Mapping[str, str] | None = None,
+        command: str = "",
+    ) -> None:
+        self.world = world
+        self.master = master
+        number = len(list(world.root.glob("s*")))
+        session = {**session_env(world), **(env or {})}
+        self.sshd = Sshd(world.root / f"s{number}", env=session, options=options, key_options=key_options)
+        self.control = self.sshd.folder / "cm"
+        if master:
+            self.sshd.configure(f"ControlPath {self.control}")
+            self.sshd.master()
+        self.env = {"MEMPALACE_BROKER": f"ssh://{HOST}", "MEMPALACE_BROKER_SSH_CONFIG": str(self.sshd.config)}
+        if command:
+            self.env["MEMPALACE_BROKER_SSH_COMMAND"] = command
+        self.target = SshTarget(HOST, config=str(self.sshd.config), command=command or DEFAULT_COMMAND)
+        self.files = BridgeFiles(self.target)
+        self.shims: list[RpcProcess] = []
+
+    # --- agents
+
+    def shim(self, *, env: Mapping[str, str] | None = None) -> RpcProcess:
+        """An mp-shim that goes this way."""
+        shim = self.world.shim(env={**self.env, **(env or {})})
+        self.shims.append(shim)
+        return shim
+
+    def started(self) -> RpcProcess:
+        """One that has greeted and called."""
+        shim = self.shim()
+        shim.initialize()
+        shim.call_tool("kg_stats")
+        return shim
+
+    def log(self) -> str:
+        """Of bridge and broker."""
+        bridge = Path(self.files.log)
+        return (bridge.read_text() if bridge.exists() else "") + self.world.log()[-1500:]
+
+    # --- the bridge
+
+    def status(self) -> dict[str, Any]:
+        """What the bridge says of itself; {} where there is none."""
+        return bridge_status(self.target, Deadline.after(Clock(), 10.0)) or {}
+
+    def bridges(self) -> list[int]:
+        """Pids of all bridges of this road."""
+        return [
+            pid
+            for pid in proctools.marked(self.files.folder)
+            if "mempalace_broker.client.bridge" in proctools.cmdline_of(pid)
+        ]
+
+    def bridge(self) -> int:
+        """Pid of the one bridge."""
+        (pid,) = self.bridges()
+        return pid
+
+    def clients(self) -> list[int]:
+        """Pids of all ssh clients of this road but the user's own master."""
+        mine = self.sshd.master_pid() if self.master else 0
+        return [
+            pid
+            for pid in proctools.marked(str(self.sshd.config))
+            if proctools.cmdline_of(pid)[:1] == ["ssh"] and pid != mine
+        ]
+
+    # --- the end
+
+    def finish(self) -> None:
+        """End the agents."""
+        for shim in self.shims:
+            if shim.running:
+                assert shim.finish() == 0
+        self.shims.clear()
+
+    def nothing_left(self) -> bool:
+        """Whether bridge, ssh clients, and sockets are gone."""
+        left = set(os.listdir(self.files.folder)) if os.path.isdir(self.files.folder) else set()
+        sockets = proctools.unix_sockets(self.files.folder + "/")
+        return not (self.bridges() or self.clients() or left - STAYS or sockets)
+
+    def leavings(self) -> str:
+        """What `nothing_left` saw, in words."""
+        files = os.listdir(self.files.folder) if os.path.isdir(self.files.folder) else []
+        processes = [proctools.describe(pid) for pid in [*self.bridges(), *self.clients()]]
+        return f"{processes} {files} {proctools.unix_sockets(self.files.folder)} {self.log()}"
+
+    def close(self) -> None:
+        """End everything; AssertionError says what a bridge that was told to leave left behind."""
+        try:
+            self.finish()
+            for pid in self.bridges():
+                os.kill(pid, signal.SIGTERM)
+            try:
+                eventually(self.nothing_left, 15, "nothing left")
+            except AssertionError as exc:
+                raise AssertionError(self.leavings()) from exc
+        finally:
+            self.destroy()
+
+    def destroy(self) -> None:
+        """Whatever there is."""
+        for pid in [*self.bridges(), *self.clients()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.sshd.end_connections(signal.SIGCONT)
+        if self.master:
+            self.sshd.end_master()
+        self.sshd.close()
+        shutil.rmtree(self.files.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if exc is None:
+            self.close()
+        else:
+            exc.add_note(self.leavings())
+            self.destroy()

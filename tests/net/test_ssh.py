@@ -1,0 +1,356 @@
+"""Over ssh: one bridge for all agents, every call answered by its deadline, nothing lost, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mempalace_broker import errors
+from tests import proctools
+from tests.harness import World, require_engine
+from tests.load import Load
+from tests.net.road import Road
+from tests.net.sshd import require_sshd
+from tests.proctools import eventually
+
+pytestmark = [pytest.mark.engine]
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[World]:
+    """One world for all these tests: they are about the way to it."""
+    require_engine("newest")
+    require_sshd()
+    with World("newest") as world:
+        yield world
+
+
+# over a connection of the bridge's own, and over the user's ControlMaster
+both_masters = pytest.mark.parametrize("master", [False, True], ids=["own", "users"])
+_sessions = itertools.count(0, 10)
+
+
+# --- the way
+
+
+@both_masters
+def test_twenty_at_once_share_one_bridge_and_one_set_up(host: World, master: bool) -> None:
+    with Road(host, master=master) as road:
+        shims = [road.shim() for _ in range(20)]
+        asked = [shim.start_request("initialize", {"protocolVersion": "2025-06-18"}) for shim in shims]
+        for shim, id_ in zip(shims, asked, strict=True):
+            assert "result" in shim.wait_response(id_, PATIENCE_S)
+        for shim, id_ in [(shim, shim.start_call("kg_stats")) for shim in shims]:
+            assert "result" in shim.wait_response(id_, PATIENCE_S)
+        status = road.status()
+        assert status["mode"] == "forward"
+        assert status["over"] == ("your ControlMaster" if master else "a connection of its own")
+        assert status["users"] == 20
+        assert road.log().count("forward to") == 1
+        assert len(road.bridges()) == 1
+        assert len(host.brokers()) == 1
+        assert len(road.clients()) == (0 if master else 1)
+
+
+@both_masters
+def test_without_agents_the_bridge_leaves_and_takes_all_with_it(host: World, master: bool) -> None:
+    with Road(host, master=master) as road:
+        shim = road.started()
+        bridge = road.bridge()
+        shim.kill()
+        began = time.monotonic()
+        eventually(road.nothing_left, 15, "nothing left")
+        assert time.monotonic() - began > 3, "the next agent should find the way open for a moment"
+        assert not proctools.is_running(bridge)
+        assert bool(road.sshd.master_pid()) == master, "the user's own connection is his"
+
+
+def test_a_second_agent_finds_the_way_open(host: World) -> None:
+    with Road(host) as road:
+        road.started()
+        began = time.monotonic()
+        road.started()
+        assert time.monotonic() - began < 2
+        assert road.log().count("forward to") == 1
+
+
+def test_the_users_forwards_are_not_set_up_again(host: World) -> None:
+    with Road(host) as road:
+        taken = road.sshd.folder / "taken"
+        taken.touch()
+        road.sshd.configure(f"LocalForward {taken} /nowhere", "ExitOnForwardFailure yes", "RemoteCommand false")
+        road.started()
+        assert road.status()["mode"] == "forward"
+
+
+# --- other means
+
+
+NOISE = "echo 'Welcome!'; echo '{\"not\": \"ours\"}'; printf 'no newline at the end'"
+
+
+@pytest.fixture
+def noisy(host: World) -> Iterator[None]:
+    profile = host.home / ".bashrc"
+    profile.write_text(NOISE)
+    yield
+    profile.unlink()
+
+
+@pytest.mark.usefixtures("noisy")
+@pytest.mark.parametrize("forwards", [True, False])
+def test_a_noisy_profile(host: World, forwards: bool) -> None:
+    with Road(host, options=[] if forwards else ["AllowStreamLocalForwarding no"]) as road:
+        road.started()
+        assert road.status()["mode"] == ("forward" if forwards else "stdio")
+
+
+@both_masters
+def test_where_forwarding_is_refused_each_agent_gets_a_command(host: World, master: bool) -> None:
+    with Road(host, master=master, options=["AllowStreamLocalForwarding no"]) as road:
+        with Load(road, 2, first=next(_sessions)) as load:
+            load.wait_writes(6)
+        load.verify()
+        assert road.status()["mode"] == "stdio"
+        road.finish()
+        eventually(lambda: len(road.clients()) == (0 if master else 1), 10, "the end of the commands")
+
+
+RESTRICTED = 'command="mempalace-broker ssh-command",restrict'
+WITH_FORWARDING = f'{RESTRICTED},port-forwarding,permitopen="localhost:1",permitlisten="localhost:1"'
+
+
+def test_a_key_that_may_only_run_our_two_commands(host: World) -> None:
+    with Road(host, key_options=RESTRICTED) as road:
+        road.started()
+        assert road.status()["mode"] == "stdio"
+        for command in (
+            "id",
+            "mempalace-broker stop",
+            "mempalace-broker ensure; id",
+            "mempalace-broker ensure --tcp any",
+        ):
+            refused = road.sshd.run("palacehost", command)
+            assert refused.returncode == errors.EXIT_USAGE
+            assert "not for this key" in refused.stderr
+            assert not refused.stdout
+
+
+def test_a_restricted_key_that_may_forward_sockets(host: World) -> None:
+    with Road(host, key_options=WITH_FORWARDING) as road:
+        road.started()
+        assert road.status()["mode"] == "forward"
+        assert road.sshd.run("palacehost", "id").returncode == errors.EXIT_USAGE
+        tcp = road.sshd.run("-W", f"127.0.0.1:{road.sshd.port}", "palacehost")
+        assert "prohibited" in tcp.stderr
+
+
+def test_a_restricted_key_for_one_state_root(host: World) -> None:
+    pinned = f'command="mempalace-broker ssh-command --state-root {host.state_root}",restrict'
+    with Road(host, key_options=pinned) as road:
+        road.started()
+        other = road.sshd.run("palacehost", "mempalace-broker", "ensure", "--state-root", "/tmp/other")
+        assert other.returncode == errors.EXIT_USAGE
+        assert "'/tmp/other' is not for this key" in other.stderr
+
+
+def test_a_command_where_installers_put_it(host: World) -> None:
+    folder = host.home / ".local" / "bin"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mempalace-broker").symlink_to(host.env["PATH"].split(":")[0] + "/mempalace-broker")
+    with Road(host, env={"PATH": "/usr/bin:/bin"}) as road:
+        road.started()
+
+
+# --- what dies
+
+
+def kill_connection(road: Road) -> None:
+    road.sshd.end_connections()
+
+
+def kill_client(road: Road) -> None:
+    for pid in [*road.clients(), road.sshd.master_pid()]:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+
+
+def restart_sshd(road: Road) -> None:
+    connections = road.sshd.connections()
+    road.sshd.stop_listening()
+    for pid in connections:
+        os.kill(pid, signal.SIGKILL)
+    road.sshd.start()
+
+
+def kill_broker(road: Road) -> None:
+    road.world.broker().kill()
+
+
+def stop_broker(road: Road) -> None:
+    """As its idle exit: orderly, and nobody starts it but who needs it."""
+    road.world.broker().signal(signal.SIGTERM)
+
+
+def remove_bridge_socket(road: Road) -> None:
+    os.unlink(road.files.socket)
+    road.shim().initialize(PATIENCE_S)
+
+
+def remove_forwarded_socket(road: Road) -> None:
+    (name,) = (name for name in os.listdir(road.files.folder) if name.startswith("w-"))
+    os.unlink(f"{road.files.folder}/{name}")
+    road.sshd.end_connections()
+
+
+def kill_bridge(road: Road) -> None:
+    os.kill(road.bridge(), signal.SIGKILL)
+    road.sshd.end_connections()
+
+
+FAULTS = [
+    kill_connection,
+    kill_client,
+    restart_sshd,
+    kill_broker,
+    stop_broker,
+    remove_bridge_socket,
+    remove_forwarded_socket,
+    kill_bridge,
+]
+
+
+@both_masters
+def test_no_fault_loses_an_acknowledged_write_or_leaves_a_call_unanswered(host: World, master: bool) -> None:
+    with Road(host, master=master) as road, host.watch_owners() as watch:
+        with Load(road, 3, first=next(_sessions)) as load:
+            load.wait_writes(6)
+            for fault in FAULTS:
+                fault(road)
+                load.wait_writes(6)
+                assert len(road.bridges()) == 1, fault.__name__
+        load.verify()
+        assert len(host.brokers()) == 1
+        assert watch.most == 1, watch.worst
+
+
+def test_the_next_bridge_cleans_up_after_one_that_was_killed(host: World) -> None:
+    with Road(host, master=True) as road:
+        road.started()
+        (before,) = (name for name in os.listdir(road.files.folder) if name.startswith("w-"))
+        os.kill(road.bridge(), signal.SIGKILL)
+        road.started()
+        (after,) = (name for name in os.listdir(road.files.folder) if name.startswith("w-"))
+        assert before != after
+        assert not proctools.unix_sockets(f"{road.files.folder}/{before}"), "the forward is gone from the user's master"
+
+
+def test_a_frozen_connection_is_given_up_and_replaced(host: World) -> None:
+    """Half-open: nothing answers, nothing closes. The bridge's own ends by ServerAlive, the user's by our probe."""
+    with contextlib.ExitStack() as stack:
+        roads = [stack.enter_context(Road(host, master=master)) for master in (False, True)]
+        shims = [road.started() for road in roads]
+        for road in roads:
+            road.sshd.end_connections(signal.SIGSTOP)
+        asked = [shim.start_call("kg_stats") for shim in shims]
+        for shim, id_ in zip(shims, asked, strict=True):
+            assert "result" in shim.wait_response(id_, PATIENCE_S)
+        assert [road.status()["over"] for road in roads] == ["a connection of its own"] * 2
+
+
+# --- what can't work
+
+
+def refusal(road: Road) -> str:
+    """What the agent is told, at once."""
+    shim = road.shim()
+    began = time.monotonic()
+    answer = shim.request("tools/call", {"name": "mempalace_kg_stats", "arguments": {}}, PATIENCE_S)
+    assert time.monotonic() - began < 10
+    assert answer["error"]["code"] == errors.NOT_EXECUTED
+    text: str = answer["error"]["message"]
+    assert "Mend:" in text
+    return text
+
+
+def test_a_changed_host_key(host: World) -> None:
+    with Road(host) as road:
+        road.sshd.trust(road.sshd.folder / "key.pub")
+        text = refusal(road)
+        assert "HOST IDENTIFICATION HAS CHANGED" in text
+        assert "known_hosts" in text
+
+
+def test_an_unknown_host_key(host: World) -> None:
+    with Road(host) as road:
+        road.sshd.known_hosts.write_text("")
+        assert "Host key verification failed" in (text := refusal(road))
+        assert "accept it" in text
+
+
+def test_a_key_that_is_not_let_in(host: World) -> None:
+    with Road(host) as road:
+        (road.sshd.folder / "authorized_keys").write_text("")
+        assert "Permission denied" in (text := refusal(road))
+        assert f"ssh -F {road.sshd.config} palacehost true" in text
+
+
+def test_no_such_host(host: World) -> None:
+    with Road(host) as road:
+        road.sshd.configure("HostName no-such-host.invalid")
+        assert "Could not resolve hostname" in (text := refusal(road))
+        assert "MEMPALACE_BROKER_SSH_HOST" in text
+
+
+def test_nobody_listens_and_then_somebody_does(host: World) -> None:
+    with Road(host) as road:
+        road.sshd.stop_listening()
+        assert "Connection refused" in (text := refusal(road))
+        assert "start sshd" in text
+        road.sshd.start()
+        shim = road.shims[0]
+        eventually(lambda: "result" in shim.request("tools/call", {"name": "mempalace_kg_stats"}), 20, "an answer")
+
+
+def test_no_such_command(host: World) -> None:
+    with Road(host, command="/opt/nothing/mempalace-broker") as road:
+        assert "/opt/nothing/mempalace-broker" in (text := refusal(road))
+        assert "MEMPALACE_BROKER_SSH_COMMAND" in text
+
+
+def test_no_such_configuration(host: World) -> None:
+    with Road(host) as road:
+        road.sshd.config.rename(road.sshd.folder / "elsewhere")
+        assert "Can't open user config file" in refusal(road)
+        (road.sshd.folder / "elsewhere").rename(road.sshd.config)
+
+
+def test_what_the_command_says_there_is_told_here(host: World) -> None:
+    with Road(host, env={"MEMPALACE_BROKER_ENGINE": "relative/python"}) as road, contextlib.ExitStack():
+        host.cli("stop")
+        text = refusal(road)
+        assert "palacehost" in text
+        assert "MEMPALACE_BROKER_ENGINE" in text
+
+
+def test_the_users_master_may_be_the_only_one_who_gets_in(host: World) -> None:
+    """A password or a second factor: nothing but the connection that is open already will do."""
+    with Road(host, master=True) as road:
+        (road.sshd.folder / "authorized_keys").write_text("")
+        shim = road.started()
+        os.kill(road.sshd.master_pid(), signal.SIGKILL)
+        answer = shim.request("tools/call", {"name": "mempalace_kg_stats"}, PATIENCE_S)
+        assert "Permission denied" in answer["error"]["message"]
+        assert "ControlMaster" in answer["error"]["message"]
+        road.sshd.allow("")
+        road.sshd.master()
+        (road.sshd.folder / "authorized_keys").write_text("")
+        eventually(lambda: "result" in shim.request("tools/call", {"name": "mempalace_kg_stats"}), 20, "an answer")
+        assert road.status()["over"] == "your ControlMaster"
