@@ -76,12 +76,13 @@ class Client:
         self.kind = ""
         self.data: Any = None
         self.own: list[str] = []
+        self.mix = MIX
 
     def next(self) -> bytes:
         """The next call's line."""
         self.number += 1
-        kinds = list(MIX) if self.own else ["add"]
-        self.kind = self.rng.choices(kinds, [MIX[kind] for kind in kinds])[0]
+        kinds = list(self.mix) if self.own else ["add"]
+        self.kind = self.rng.choices(kinds, [self.mix[kind] for kind in kinds])[0]
         tool, arguments = getattr(self, f"_{self.kind}")()
         self.tally.calls[self.kind] += 1
         return call(self.number, tool, arguments)
@@ -215,13 +216,14 @@ class Storm:
     """Clients on the sessions of one world, for a while, with accidents.
 
     Args:
-        accidents: (second, what to do), in order.
+        accidents: (second, what to do), in order. grace_s: how long an answer may take when the time is over.
     """
 
     world: World
     clients: list[Client]
     seconds: float
     accidents: list[tuple[float, Callable[[Storm], None]]]
+    grace_s: float = GRACE_S
     sessions: dict[int, tuple[Session, Client]] = field(default_factory=dict)
     ended_s: float = 0.0
 
@@ -232,7 +234,7 @@ class Storm:
         for client in self.clients:
             self.start(client)
         accidents = list(self.accidents)
-        while self.sessions and time.monotonic() < self._end + GRACE_S:
+        while self.sessions and time.monotonic() < self._end + self.grace_s:
             while accidents and self.ledger.acknowledged and time.monotonic() - self._begun >= accidents[0][0]:
                 accidents.pop(0)[1](self)
             for fd, _ in self._poll.poll(0.05):

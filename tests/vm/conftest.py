@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,13 +14,13 @@ import pytest
 from tests import harness, netbox
 from tests.elsewhere import Side
 from tests.harness import World
-from tests.net.sshd import HOST, Sshd, require_sshd, sshd
+from tests.net.sshd import Sshd, require_sshd, sshd
 from tests.vm import machine as vm
+from tests.vm.login import DOOR, give_login, name_command
 from tests.vm.machine import Machine, Share
 
 INSIDE = f"{netbox.HOME}/.mempalace"
 SHARED = "/mnt/host"  # where the guest finds the folder of all worlds
-SSH_DOOR = 22
 
 # Everything that carries the world's mark, but not this; then the mount.
 _LEAVE = """
@@ -81,7 +80,7 @@ def host_sshd() -> Iterator[Sshd]:
 @pytest.fixture(scope="session")
 def machine(shared: Path, host_sshd: Sshd) -> Iterator[Machine]:
     """The guest, booted."""
-    with Machine([Share(shared, SHARED)], doors={SSH_DOOR: host_sshd.port}) as booted:
+    with Machine([Share(shared, SHARED)], doors={DOOR: host_sshd.port}) as booted:
         yield booted
 
 
@@ -107,43 +106,9 @@ def guest(machine: Machine, world: World, shared: Path) -> Iterator[Side]:
         yield side
 
 
-_SSH = """
-set -eu
-umask 077
-mkdir -p "$HOME/.ssh-local"
-cd "$HOME/.ssh-local"
-printf %s "$KEY" > key
-printf %s "$KNOWN" > known_hosts
-printf %s "$CONFIG" > config
-"""
-
-
 @pytest.fixture
-def bridged(world: World, guest: Side, host_sshd: Sshd) -> Side:
-    """The guest's side with what a container's user has set up: ssh to the host, by the name of `host`."""
-    user = world.root / "as-user"  # what the host's user has in a login of his own
-    words = " ".join(shlex.quote(f"{name}={value}") for name, value in world.env.items())
-    user.write_text(f'#!/bin/sh\nexec env -i {words} mempalace-broker "$@"\n')
-    user.chmod(0o755)
-    (world.state_root / "broker.toml").write_text(f'[container]\nssh_command = "{user}"\n')
-    lines = [
-        "Host host",
-        f"HostName {vm.HOST}",
-        f"Port {SSH_DOOR}",
-        "User root",
-        "ConnectTimeout 60",
-        f"HostKeyAlias {HOST}",
-        f"UserKnownHostsFile {netbox.HOME}/.ssh-local/known_hosts",
-        f"IdentityFile {netbox.HOME}/.ssh-local/key",
-        "IdentitiesOnly yes",
-    ]
-    env = {
-        **guest.env,
-        "HOME": netbox.HOME,
-        "KEY": host_sshd.key.read_text(),
-        "KNOWN": host_sshd.known_hosts.read_text(),
-        "CONFIG": "\n".join([*lines, ""]),
-    }
-    done = guest.place.run(["sh", "-c", _SSH], env=env)
-    assert done.returncode == 0, done.stderr
+def bridged(world: World, guest: Side, machine: Machine, host_sshd: Sshd) -> Side:
+    """The guest's side with ssh to the host set up."""
+    give_login(machine, host_sshd)
+    name_command(world.state_root, world.root / "as-user", "mempalace-broker", world.env)
     return guest
