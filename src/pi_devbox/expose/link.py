@@ -1,7 +1,8 @@
-"""One relayed connection: two sockets, and for each direction a thread that blocks.
+"""One relayed connection: two sockets, and one thread that polls them both.
 
-Threads, because that is what is fast in Python: a direction costs two system calls a message and no event loop between
-them, as in a relay written in C. Bytes pass through one buffer; they are never looked at.
+A thread for each connection, because a long transfer on one must not delay a keystroke on another, and because system
+calls run in parallel; one for both directions, because that is faster than two on a machine with something else to do
+(measured: benchmarks/expose.py). Bytes pass through a buffer; they are never looked at.
 
 How a direction ends decides how the other socket learns of it:
 
@@ -13,13 +14,9 @@ How a direction ends decides how the other socket learns of it:
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
-import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SMALL = 16 * 1024  # first buffer of a direction: most carry requests, or keystrokes
 LARGE = 512 * 1024  # where buffers that are filled grow to
@@ -58,80 +55,116 @@ def prepare(sock: socket.socket) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-class Link:
-    """Two connected sockets, relayed into each other until both directions have ended; then both are closed."""
+class Direction:
+    """Bytes from one socket into another; neither blocks.
 
-    def __init__(self, near: socket.socket, far: socket.socket, ended: Callable[[], None]) -> None:
-        """`ended` is called once, by the thread that ends last."""
-        self.near = near
-        self.far = far
-        self._ended = ended
-        self._directions = 2
-        self._lock = threading.Lock()
+    Attributes:
+        source, sink: the sockets. waits: bytes were read that `sink` does not take yet; nothing is read meanwhile.
+        ended: nothing will be read any more. broken: because `source` was reset.
+    """
+
+    __slots__ = ("_buffer", "_rest", "broken", "ended", "sink", "source", "waits")
+
+    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
+        self.source = source
+        self.sink = sink
+        self.waits = self.ended = self.broken = False
+        self._buffer = memoryview(bytearray(SMALL))
+        self._rest = self._buffer[:0]
+
+    def move(self) -> bool:
+        """Read once and pass it on. True where `waits` or `ended` has changed."""
+        try:
+            count = self.source.recv_into(self._buffer)
+        except BlockingIOError:  # poll was wrong, as it may be
+            return False
+        except OSError:
+            self.ended = self.broken = True
+            return True
+        if not count:
+            self.ended = True
+            with contextlib.suppress(OSError):  # it left first: nobody to tell
+                self.sink.shutdown(socket.SHUT_WR)
+            return True
+        self._rest = self._buffer[:count]
+        if self.flush():
+            return True
+        if count == len(self._buffer) < LARGE:
+            self._buffer = memoryview(bytearray(2 * count))
+        return False
+
+    def flush(self) -> bool:
+        """Pass on what was read. True where `waits` or `ended` has changed."""
+        try:
+            sent = self.sink.send(self._rest)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # what the sink had to say is still to be read, by the other direction
+            self.waits, self.ended = False, True
+            return True
+        self._rest = self._rest[sent:]
+        before, self.waits = self.waits, bool(self._rest)
+        return before != self.waits
+
+
+class Link:
+    """Two connected sockets, relayed into each other until both directions have ended."""
+
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self._poller = select.poll()
+        self._masks: dict[int, int] = {}
+        there, back = Direction(near, far), Direction(far, near)
+        # by descriptor: the direction that reads from it, the one that writes to it
+        self._ends = {near.fileno(): (there, back), far.fileno(): (back, there)}
         for sock in (near, far):
             prepare(sock)
+            sock.setblocking(False)
+        self._watch()
 
     def run(self) -> None:
-        """Relay both directions, one of them in this thread. Returns when that one has ended.
-
-        Raises:
-            RuntimeError: no thread can be started; both connections were reset.
-        """
-        back = threading.Thread(target=self._carry, args=(self.far, self.near), name="studio-expose-back", daemon=True)
+        """Relay until both directions have ended; then both sockets are closed."""
+        poll = self._poller.poll
         try:
-            back.start()
-        except RuntimeError:
-            reset(self.near)
-            reset(self.far)
-            self._ended()
-            raise
-        self._carry(self.near, self.far)
+            while self._watch():
+                changed = False
+                while not changed:
+                    for number, events in poll():
+                        changed = self._react(number, events) or changed
+        finally:
+            for reading, writing in self._ends.values():
+                (reset if writing.broken else socket.socket.close)(reading.source)
 
     def cut(self) -> None:
-        """End both directions from another thread."""
-        for sock in (self.near, self.far):
+        """End both directions, from another thread."""
+        for reading, _ in self._ends.values():
             with contextlib.suppress(OSError):  # not connected any more
-                sock.shutdown(socket.SHUT_RDWR)
+                reading.source.shutdown(socket.SHUT_RDWR)
 
-    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        try:
-            if _copy(source, sink):
-                with contextlib.suppress(OSError):  # it left first: nobody to tell
-                    sink.shutdown(socket.SHUT_WR)
-        finally:
-            self._leave()
+    def _react(self, number: int, events: int) -> bool:
+        """Do what poll says is possible. True where what to wait for may have changed."""
+        reading, writing = self._ends[number]
+        if events == select.POLLIN and not reading.ended:  # nearly always
+            return reading.move()
+        changed = writing.waits and writing.flush()
+        if events & ~select.POLLOUT and not reading.waits and not reading.ended:
+            changed = reading.move() or changed
+        elif events & (select.POLLERR | select.POLLHUP):  # reset while nothing was to be read from it
+            reading.ended = reading.broken = writing.ended = True
+        return changed or reading.ended
 
-    def _leave(self) -> None:
-        with self._lock:
-            self._directions -= 1
-            last = not self._directions
-        if last:
-            self.near.close()
-            self.far.close()
-            self._ended()
-
-
-def _copy(source: socket.socket, sink: socket.socket) -> bool:
-    """Copy until one of them ends. True: `source` came to an orderly end, and `sink` is to be told."""
-    buffer = memoryview(bytearray(SMALL))
-    while True:
-        try:
-            count = source.recv_into(buffer)
-        except OSError:
-            _break_off(sink)
+    def _watch(self) -> bool:
+        """Wait for what each socket can do for us next. False where there is nothing left to do."""
+        if all(reading.ended or writing.broken for reading, writing in self._ends.values()):
             return False
-        if not count:
-            return True
-        try:
-            sink.sendall(buffer[:count])
-        except OSError:  # what it had to say is still to be read, by the other direction
-            return False
-        if count == len(buffer) < LARGE:
-            buffer = memoryview(bytearray(2 * count))
-
-
-def _break_off(sink: socket.socket) -> None:
-    """Let the coming close reset it, and wake the direction that waits for it to say something."""
-    with contextlib.suppress(OSError):  # gone itself
-        sink.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        sink.shutdown(socket.SHUT_RD)
+        for number, (reading, writing) in self._ends.items():
+            mask = 0 if reading.waits or reading.ended else select.POLLIN
+            if writing.waits:
+                mask |= select.POLLOUT
+            if mask == self._masks.get(number, -1):
+                continue
+            if mask or not writing.ended:  # 0 still tells of a reset
+                self._poller.register(number, mask)
+                self._masks[number] = mask
+            elif self._masks.pop(number, None) is not None:
+                self._poller.unregister(number)  # shut down in both directions, it would wake us for ever
+        return True

@@ -114,25 +114,22 @@ class Relay:
             self._tell_once("no more threads here: a connection was refused. Mend: raise the container's pids limit.")
 
     def _relay(self, near: socket.socket) -> None:
-        """Body of a connection's first thread."""
+        """Body of a connection's thread."""
         far = dial(self._behind.port)
         self._saw(far is not None)
         if far is None:
             reset(near)  # as a port without a listener would
             self._slots.release()
             return
-        link = Link(near, far, lambda: self._forget(link))
+        link = Link(near, far)
         with self._lock:
             self._links.add(link)
         try:
             link.run()
-        except RuntimeError:
-            self._tell_once("no more threads here: a connection was refused. Mend: raise the container's pids limit.")
-
-    def _forget(self, link: Link) -> None:
-        with self._lock:
-            self._links.discard(link)
-        self._slots.release()
+        finally:
+            with self._lock:
+                self._links.discard(link)
+            self._slots.release()
 
     def _saw(self, listens: bool) -> None:
         with self._lock:
