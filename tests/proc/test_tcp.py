@@ -83,12 +83,13 @@ class Door:
 def call(peer: RawPeer, number: object) -> float:
     """One call of the engine; seconds."""
     message = {"jsonrpc": "2.0", "id": number, "method": "tools/call"}
+    before = len(peer.lines)
     began = time.perf_counter()
     peer.send({**message, "params": {"name": "mempalace_kg_stats", "arguments": {}}})
-    lines = peer.wait(lambda lines: any(json.loads(line)["id"] == number for line in lines))
+    answer = peer.wait_lines(before + 1)[before]
     took = time.perf_counter() - began
-    answer = next(json.loads(line) for line in lines if json.loads(line)["id"] == number)
-    assert payload(answer)["triples"] == 0
+    assert json.loads(answer)["id"] == number
+    assert payload(json.loads(answer))["triples"] == 0
     return took
 
 
@@ -403,14 +404,13 @@ def test_a_rogue_listener_on_the_port_of_a_broker_that_left(bare: World) -> None
     assert token.encode() not in heard[0]
 
 
-@pytest.mark.parametrize("name", ["0.0.0.0", "::", "*", "224.0.0.1"])
-def test_never_everywhere_by_accident(bare: World, name: str) -> None:
-    done = bare.cli("ensure", "--tcp", name)
+def test_never_everywhere_by_accident(bare: World) -> None:
+    done = bare.cli("ensure", "--tcp", "0.0.0.0")
     assert done.returncode == EXIT_CONFIG
+    assert "would listen on every address" in done.stderr
     assert "any" in done.stderr
-    assert not bare.brokers()
-    (bare.state_root / "broker.toml").write_text(f'[broker]\ntcp = "{name}"\n')
-    assert "every address" in bare.cli("ensure").stderr or name == "224.0.0.1"
+    (bare.state_root / "broker.toml").write_text('[broker]\ntcp = "::"\n')
+    assert "would listen on every address" in bare.cli("ensure").stderr
     assert not bare.brokers()
 
 
