@@ -32,7 +32,7 @@ def copied(text: str) -> list[str]:
 def uncovered(paths: Iterable[str], inputs: Iterable[str]) -> list[str]:
     """Those of `paths` that are not an input, nor in one. Of a pattern, the folder before its first wildcard counts."""
     known = [_plain(one) for one in inputs]
-    return [path for path in paths if not any(_within(_plain(path), one) for one in known)]
+    return [path for path in paths if ".." in path.split("/") or not any(_within(_plain(path), one) for one in known)]
 
 
 def _within(path: str, folder: str) -> bool:

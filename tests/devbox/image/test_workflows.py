@@ -1,0 +1,45 @@
+"""The workflows: clean for the linters of GitHub Actions, and without logic of their own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pi_devbox.image.cli import command_image
+
+REPO = Path(__file__).resolve().parents[3]
+WORKFLOWS = sorted((REPO / ".gitea/workflows").glob("*.y*ml"))
+TOOLS = Path(sys.executable).parent
+
+
+def test_there_are_workflows() -> None:
+    assert [path.name for path in WORKFLOWS] == ["image.yml"]
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [("actionlint", "-shellcheck=", "-pyflakes="), ("check-jsonschema", "--builtin-schema", "vendor.github-workflows")],
+    ids=lambda tool: str(tool[0]),
+)
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_linters(tool: tuple[str, ...], path: Path) -> None:
+    done = subprocess.run([TOOLS / tool[0], *tool[1:], path], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_step_runs_one_command_and_decides_nothing(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    commands = re.findall(r"^ *(?:- )?run: (.*)$", text, flags=re.MULTILINE)
+    assert commands
+    for command in commands:
+        assert command.startswith(("pi-devbox image ", "python -m pip install ")), command
+        assert not re.search(r"[|;&`$]", command), command
+        assert "${{" not in command  # untrusted text would become a command
+        if command.startswith("pi-devbox"):
+            assert command.split()[2] in command_image.commands
+    assert not re.search(r"^ *(?:- )?if:", text, flags=re.MULTILINE)
