@@ -1,0 +1,127 @@
+"""The loop: look at every file, do what its Subject says, wait, again.
+
+Why no library looks: watchfiles' polling has stamps of whole seconds and so misses the second of two quick saves
+(its issue 319), watchdog's compares stamp and size only, and neither knows a half-written save. What they would take
+off our hands is one call of `stat`. inotify does not fire on shares of another kernel (virtiofs), so polling it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from . import render
+from .subject import Stamp, Step, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class Watcher:
+    """Some files and folders, and their pictures."""
+
+    def __init__(
+        self, targets: Sequence[str], drawing: render.Drawing, clock: Callable[[], float], say: Callable[[str], None]
+    ) -> None:
+        """`clock`: seconds, steady. `say` gets one line or several; those after the first are indented."""
+        self._targets = targets
+        self._drawing = drawing
+        self._clock = clock
+        self._say = say
+        self._subjects: dict[str, Subject] = {}
+        self._folder_trouble = ""
+
+    def once(self) -> bool:
+        """Draw everything now. Whether all went well."""
+        went_well = [self._draw_now(path) for path in render.sources(self._targets)]
+        return all(went_well)
+
+    def look(self) -> None:
+        """Look at everything once, and draw what has changed."""
+        for path in self._paths():
+            self._look_at(path, self._subjects.setdefault(path, Subject()))
+
+    def _paths(self) -> list[str]:
+        """What there is to look at: what is there, and what was."""
+        try:
+            found = render.sources(self._targets)
+            self._folder_trouble = ""
+        except OSError as exc:
+            found = []
+            trouble = f"can't read {exc.filename}: {exc.strerror}"
+            if trouble != self._folder_trouble:
+                self._folder_trouble = trouble
+                self._say(trouble)
+        return list(dict.fromkeys([*found, *self._subjects]))
+
+    def _look_at(self, path: str, subject: Subject) -> None:
+        text = b""
+        try:
+            info = os.stat(path)
+            stamp = Stamp(info.st_mtime_ns, info.st_size, info.st_ino)
+            picture = os.path.exists(self._drawing.picture_of(path))
+            if subject.to_read(stamp, self._clock()):
+                text = _read(path)
+                step = subject.seen(hashlib.sha256(text).digest(), picture=picture)
+            else:
+                step = subject.unchanged(picture=picture)
+        except (FileNotFoundError, NotADirectoryError):
+            step = subject.missing()
+        except OSError as exc:  # unreadable for now: said once, like any trouble
+            step = self._unreadable(subject, f"can't read {path}: {exc.strerror}")
+        self._do(step, path, subject, text)
+
+    def _unreadable(self, subject: Subject, trouble: str) -> Step:
+        step = subject.seen(trouble.encode(), picture=True)
+        if step is Step.DRAW:
+            subject.drawn(trouble)
+            return Step.NOTHING
+        return step
+
+    def _do(self, step: Step, path: str, subject: Subject, text: bytes) -> None:
+        if step is Step.GONE:
+            self._say(f"{path} is gone; waiting for it")
+            if not self._named(path):
+                del self._subjects[path]
+        elif step is Step.TELL:
+            self._say(f"{path}:\n{subject.trouble}")
+            subject.told()
+        elif step is Step.DRAW:
+            subject.drawn(self._draw(path, text or _read_if_there(path)))
+
+    def _named(self, path: str) -> bool:
+        return path in self._targets
+
+    def _draw_now(self, path: str) -> bool:
+        try:
+            trouble = self._draw(path, _read(path))
+        except OSError as exc:
+            trouble = exc.strerror or str(exc)
+        if trouble:
+            self._say(f"{path}:\n{trouble}")
+        return not trouble
+
+    def _draw(self, path: str, text: bytes) -> str:
+        """Draw it, and say so; the trouble where that failed."""
+        target = self._drawing.picture_of(path)
+        try:
+            picture, warnings = render.render(self._drawing, path, text)
+            render.publish(target, picture)
+        except render.Failed as exc:
+            return str(exc)
+        self._say(f"{path} -> {target}" + (f"\n{warnings}" if warnings else ""))
+        return ""
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _read_if_there(path: str) -> bytes:
+    """The content; empty where it has just gone, which the next look will see."""
+    try:
+        return _read(path)
+    except OSError:
+        return b""
