@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from pi_devbox.image.cli import command_image
+from pi_devbox.image.commands import Command
+from pi_devbox.image.runner import BuildFailed, run_units
 from tests.devbox.image.checkout import companions_toml, make_checkout
 from tests.devbox.image.gitserver import GitServer, Repository
 from tests.devbox.image.stub import Say, Stub
@@ -97,7 +99,7 @@ def test_from_a_moved_companion_to_what_is_built(box: Box) -> None:
 def test_a_git_server_that_is_down_costs_a_build_each_time_and_misses_none(box: Box) -> None:
     """Published under the branch's name once, the next outage must not find it: the companion may have moved since."""
     (box.root / "srv").rename(box.root / "away")
-    first = box.run("plan", "--json", "--timeout", "2")
+    first = box.run("plan", "--json", "--timeout", "1")
     plan = json.loads(first.stdout)
     assert first.returncode == 0
     assert needs(plan) == [True, True, True]
@@ -106,7 +108,7 @@ def test_a_git_server_that_is_down_costs_a_build_each_time_and_misses_none(box: 
     assert "its name stands for it and forces a build" in first.stderr
     assert [one["how"] for one in plan["companions"]] == ["name"] * 3
     box.publish(*tags(plan))
-    second = box.json("plan", "--timeout", "2")
+    second = box.json("plan", "--timeout", "1")
     assert needs(second) == [True, True, True]
     assert not set(tags(plan)) & set(tags(second))
     (box.root / "away").rename(box.root / "srv")
@@ -169,16 +171,24 @@ def _fake_docker(box: Box, script: str) -> dict[str, str]:
     return {"PATH": f"{folder}:{box.env['PATH']}"}
 
 
-def test_a_build_that_fails_once_is_tried_again(box: Box) -> None:
-    env = _fake_docker(box, f'[ "$2" != build ] || [ -e {box.root}/once ] || {{ touch {box.root}/once; exit 7; }}')
-    done = box.run("build", "base", **env)
-    assert done.returncode == 0, done.stderr
-    assert "ended with 7 (attempt 1 of 3), again in" in done.stderr
-    calls = (box.root / "calls").read_text(encoding="utf-8").splitlines()
-    assert calls[:2] == ["buildx version", "version"]
-    assert len(calls) == 4
-    assert calls[2] == calls[3]
-    assert calls[2].endswith("--push .")
+def test_a_unit_that_fails_is_tried_again(tmp_path: Path) -> None:
+    mark = tmp_path / "once"
+    flaky = Command(("sh", "-c", f"[ -e {mark} ] || {{ touch {mark}; exit 7; }}"))
+    tidy, after = Command(("false",), may_fail=True), Command(("sh", "-c", f"rm {mark}"))
+    said: list[str] = []
+    slept: list[float] = []
+    run_units([(tidy, flaky), (after,)], tmp_path, attempts=3, say=said.append, sleep=slept.append)
+    assert slept == [5.0]
+    assert [line for line in said if line.startswith("ended")] == ["ended with 7 (attempt 1 of 3), again in 5 s"]
+    assert said.count("$ false") == 2
+    assert not mark.exists()
+
+
+def test_a_unit_that_keeps_failing(tmp_path: Path) -> None:
+    slept: list[float] = []
+    with pytest.raises(BuildFailed, match=r"`false` ended with 1 \(attempt 3 of 3\)") as caught:
+        run_units([(Command(("false",)),)], tmp_path, attempts=3, say=lambda _: None, sleep=slept.append)
+    assert (slept, caught.value.exit_code) == ([5.0, 15.0], 1)
 
 
 def test_a_build_that_keeps_failing(box: Box) -> None:
@@ -186,7 +196,10 @@ def test_a_build_that_keeps_failing(box: Box) -> None:
     done = box.run("build", "all", "--attempts", "1", **env)
     assert done.returncode == 1
     assert "ended with 1 (attempt 1 of 1). Mend:" in done.stderr
-    assert len((box.root / "calls").read_text(encoding="utf-8").splitlines()) == 3  # no variant without its base
+    calls = (box.root / "calls").read_text(encoding="utf-8").splitlines()
+    assert calls[:2] == ["buildx version", "version"]
+    assert calls[2].endswith("--push .")
+    assert len(calls) == 3  # no variant without its base
 
 
 def test_no_builder_at_all(box: Box) -> None:
@@ -226,7 +239,7 @@ def test_no_secret_is_shown(box: Box) -> None:
     path.write_text(companions_toml(table, f'"{host}" = "GITEA_TOKEN"'), encoding="utf-8")
     env = {"GITEA_TOKEN": "hush-1", "REGISTRY_USER": "me", "REGISTRY_TOKEN": "hush-2"}
     for command in (["resolve"], ["plan", "--github-output"], ["build", "all", "--dry-run", "--builder", "buildx"]):
-        done = box.run(*command, "--timeout", "2", **env)
+        done = box.run(*command, "--timeout", "1", **env)
         assert done.returncode == 0, done.stderr
         assert "hush" not in done.stdout + done.stderr
     assert "hush" not in box.out.read_text(encoding="utf-8")
