@@ -169,6 +169,7 @@ class Result:
             "name": self.name,
             "clean": self.clean,
             "rows": self.rows(),
+            "worst_sample": self.watch.worst,
             "reasons": dict(self.tally.reasons),
             "verdict": self.verdict.as_json(),
         }
@@ -227,7 +228,10 @@ def main(argv: list[str] | None = None) -> int:
         print(table(["", *(result.name for result in results)], rows))
         for result in results:
             notes = [f"{count} x {why}" for why, count in result.tally.reasons.most_common(3)]
-            print(*(f"{result.name}: {note}" for note in notes + result.verdict.trouble), sep="\n")
+            notes += result.verdict.trouble
+            notes += [f"at once: {opener}" for opener in result.watch.worst] if result.watch.shared else []
+            for note in notes:
+                print(f"{result.name}: {note}")
     return 0 if all(result.clean for result in results if result.name.startswith(BROKER)) else 1
 
 

@@ -181,6 +181,8 @@ class OwnerSampler:
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
             now = owners(self._root)
+            if len(now) > 1:  # read one after the other: make sure that they hold it at one and the same time
+                now &= owners(self._root)
             self.samples += 1
             self.shared += len(now) > 1
             self.seen |= now
