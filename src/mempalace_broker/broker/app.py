@@ -207,10 +207,12 @@ class App:
         """A TCP client has proved itself: from here on it is a session like any other."""
         self._count += 1
         conn = Connection(self, self._count, f"tcp {address}", rest)
-        self._tasks.start("tcp-session", self._adopt(sock, conn))
+        self._tasks.start("tcp-session", self._adopt(sock, conn, self.tcp.token))
 
-    async def _adopt(self, sock: socket.socket, conn: Connection) -> None:
+    async def _adopt(self, sock: socket.socket, conn: Connection, token: str) -> None:
         await self.loop.connect_accepted_socket(lambda: conn, sock)
+        if self.tcp.token != token:  # replaced meanwhile
+            conn.drop("the token was replaced")
 
     def _drop_remote(self) -> None:
         for conn in list(self._conns.values()):

@@ -120,7 +120,8 @@ class TcpListener:
             log=self._log,
         )
         self._address, self.endpoint = address, endpoint_of(sock)
-        self._ports = [self._port] if self._port else [sock.getsockname()[1], *self._ports]
+        if not self._port:
+            self._ports = list(dict.fromkeys([sock.getsockname()[1], *self._ports]))
         self._trouble = None
         self._log.info("listening on %s (%s)", self.endpoint, self.name)
 
@@ -169,6 +170,8 @@ class TcpListener:
             self._degrade(exc.message.rstrip("."), exc.mend)
         if self.token != old:
             self._log.info("the token for TCP was replaced: its sessions have to show the new one")
+            if self._gate is not None:
+                self._gate.clear()
             self._revoked()
 
     # -- what people see

@@ -107,6 +107,10 @@ class Gate:
             self._pause.cancel()
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
+        self.clear()
+
+    def clear(self) -> None:
+        """Send away whoever has not proved himself; what they have begun counts no more."""
         for guest in list(self._guests.values()):
             self._forget(guest)
             guest.sock.close()

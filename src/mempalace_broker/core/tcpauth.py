@@ -15,6 +15,7 @@ Sans-IO; randomness is handed in. `mp-shim` imports this module where it uses TC
 
 from __future__ import annotations
 
+from ..errors import NOT_AUTHENTICATED
 from .framing import LineReader, TooLong
 from .handshake import WIRE_VERSION
 from .jsonrpc import load, to_bytes
@@ -42,7 +43,6 @@ REFUSED = "refused"  # it speaks the protocol and says no
 
 _BLOCK = 64  # of SHA-256, RFC 6234
 _DIGITS = frozenset("0123456789abcdef")
-_NOT_PROVED = -32017
 
 
 def is_token(text: str) -> bool:
@@ -214,7 +214,7 @@ class ServerSide(_Side):
 
     def _refuse(self, number: int | None, why: str, text: str) -> bytes:
         self._fail(why, text)
-        error = {"code": _NOT_PROVED, "message": text}
+        error = {"code": NOT_AUTHENTICATED, "message": text}
         return _line({"jsonrpc": "2.0", "id": number, "error": error})
 
 

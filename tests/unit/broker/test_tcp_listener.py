@@ -18,6 +18,7 @@ from mempalace_broker.config import load_settings
 from mempalace_broker.core.record import Record, encode
 from mempalace_broker.runtime.tokenfile import replace_token, token_path
 from tests.fakes.clock import FakeClock
+from tests.proctools import eventually
 
 
 class Loop:
@@ -31,6 +32,12 @@ class Loop:
 
     def remove_reader(self, fd: int) -> None:
         self.readers.discard(fd)
+
+    def call_later(self, *_: object) -> Loop:
+        return self
+
+    def cancel(self) -> None:
+        """A timer of a loop that has no time."""
 
 
 class Bench:
@@ -151,6 +158,26 @@ def test_a_new_token_counts_at_once(bench: Bench, addresses: dict[str, str]) -> 
     assert (bench.listener.token, bench.revoked) == (new, 1)
     assert old != new
     assert not bench.check()
+
+
+def test_a_handshake_begun_with_the_old_token_is_cut_off(bench: Bench, addresses: dict[str, str]) -> None:
+    addresses["docker"] = "127.0.0.1"
+    bench.start()
+    port = int(bench.listener.endpoint.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), 10) as sock:
+        gate = bench.listener._gate
+        assert gate is not None
+        sock.settimeout(10)
+
+        def at_the_gate() -> bool:
+            gate._accept()
+            return gate.waiting == 1
+
+        eventually(at_the_gate, 10, "the connection at the gate")
+        replace_token(bench.root)
+        assert bench.check()
+        assert gate.waiting == 0
+        assert sock.recv(1) == b""
 
 
 def test_a_token_that_was_removed_is_put_back(bench: Bench, addresses: dict[str, str]) -> None:
