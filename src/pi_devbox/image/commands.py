@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from mempalace_broker.errors import UsageError
 
+from .address import split_name
 from .model import Plan, Target
 
 Builder = Literal["buildx", "buildah"]
@@ -45,6 +46,7 @@ def build_units(builder: Builder, plan: Plan, target: Target, *, push: bool) -> 
 
 def publish_units(builder: Builder, plan: Plan, target: Target) -> list[Unit]:
     """What gives an image in the registry the tags that users pull; all platforms stay together."""
+    plain = _plain(plan)
     source, tags = f"{plan.image}:{target.tag}", [f"{plan.image}:{tag}" for tag in target.publish]
     if builder == "buildx":
         named = [word for tag in tags for word in ("--tag", tag)]
@@ -54,9 +56,9 @@ def publish_units(builder: Builder, plan: Plan, target: Target) -> list[Unit]:
         (
             Command(("buildah", "manifest", "rm", index), may_fail=True),
             Command(("buildah", "manifest", "create", index)),
-            Command(("buildah", "manifest", "add", "--all", index, f"docker://{source}")),
+            Command(("buildah", "manifest", "add", "--all", *plain, index, f"docker://{source}")),
         ),
-        *((Command(("buildah", "manifest", "push", "--all", index, f"docker://{tag}")),) for tag in tags),
+        *((Command(("buildah", "manifest", "push", "--all", *plain, index, f"docker://{tag}")),) for tag in tags),
         (Command(("buildah", "manifest", "rm", index), may_fail=True),),
     ]
 
@@ -71,17 +73,23 @@ def _buildx(plan: Plan, target: Target, push: bool) -> list[Unit]:
 
 
 def _buildah(plan: Plan, target: Target, push: bool) -> list[Unit]:
-    fresh = ["--no-cache", *(["--pull-always"] if target.name == "base" else [])] if target.fresh else ["--layers"]
-    image, index = f"{plan.image}:{target.tag}", _index(target)
-    build = ("buildah", "build", *_what(plan, target), *fresh)
+    image, index, plain = f"{plan.image}:{target.tag}", _index(target), _plain(plan)
+    fresh = ["--no-cache", *(["--pull-always"] if target.name == "base" else [])] if target.fresh else []
+    build = ("buildah", "build", *plain, *_what(plan, target), *fresh)
     if not push:
-        return [(Command((*build, "--tag", image, _CONTEXT)),)]
+        return [(Command((*build, *([] if fresh else ["--layers"]), "--tag", image, _CONTEXT)),)]
     forget = Command(("buildah", "manifest", "rm", index), may_fail=True)  # of a try before, which may hold half of it
+    # No --layers: on a base without platforms (FROM scratch) buildah 1.28 takes one platform's layers for the other's.
     return [
         (forget, Command((*build, "--manifest", index, _CONTEXT))),
-        (Command(("buildah", "manifest", "push", "--all", index, f"docker://{image}")),),
+        (Command(("buildah", "manifest", "push", "--all", *plain, index, f"docker://{image}")),),
         (forget,),
     ]
+
+
+def _plain(plan: Plan) -> list[str]:
+    """As docker does unasked: no TLS with a registry on this machine."""
+    return ["--tls-verify=false"] if split_name(plan.image)[0].startswith("http:") else []
 
 
 def _what(plan: Plan, target: Target) -> list[str]:

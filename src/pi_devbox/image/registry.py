@@ -13,11 +13,12 @@ import msgspec
 from mempalace_broker.errors import UsageError
 
 from . import answers
+from .address import is_loopback, split_name
 from .asking import persist
 from .model import TagFact
 from .resolve import Access
 from .retry import LookupFailed, refused
-from .web import Reply, is_loopback, secret
+from .web import Reply, secret
 
 USER, TOKEN = "REGISTRY_USER", "REGISTRY_TOKEN"
 _ACCEPT = ", ".join(
@@ -53,17 +54,6 @@ def facts_from(text: bytes, tags: Sequence[str], where: str) -> dict[str, TagFac
     if listed is None:
         raise UsageError(f'{where} has no "Tags".', mend="write it with `skopeo list-tags`")
     return {tag: TagFact("present" if tag in listed else "absent") for tag in tags}
-
-
-def split_name(image: str) -> tuple[str, str]:
-    """(address of its registry, repository). As docker has it, a first part without "." or ":" is no host."""
-    host, slash, rest = image.partition("/")
-    if not slash or not ("." in host or ":" in host or host == "localhost"):
-        host, rest = "docker.io", image
-    if host in {"docker.io", "index.docker.io"}:
-        return "https://registry-1.docker.io", rest if "/" in rest else f"library/{rest}"
-    plain = is_loopback(host.rpartition(":")[0] if ":" in host else host)
-    return f"{'http' if plain else 'https'}://{host}", rest
 
 
 async def _look_up_one(image: str, tag: str, access: Access) -> TagFact:

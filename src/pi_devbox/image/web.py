@@ -5,7 +5,6 @@ httpx rather than urllib, which follows redirects with the Authorization header 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import httpx
 
 from mempalace_broker.errors import UsageError
 
+from .address import is_loopback
 from .retry import LookupFailed
 
 LARGEST = 1 << 20  # bytes; the answers we want have a few thousand
@@ -53,7 +53,7 @@ class Web:
             reply = await self._send(method, url, accept, authorization)
             if reply.status not in {301, 302, 303, 307, 308}:
                 return reply
-            url = _next_hop(url, reply.headers.get("location", ""))
+            url = next_hop(url, reply.headers.get("location", ""))
             authorization = ""  # whoever the redirect names, the token is not for them
         raise LookupFailed(f"more than {_REDIRECTS} redirects")
 
@@ -81,14 +81,6 @@ def may_carry_secret(url: str) -> bool:
     return parsed.scheme == "https" or is_loopback(parsed.host)
 
 
-def is_loopback(host: str) -> bool:
-    """Is it this machine, by name or address?"""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def secret(env: Mapping[str, str], variable: str) -> str:
     """The secret in an environment variable, or ""; UsageError, without its text, if it can't be sent in a header."""
     value = env.get(variable, "").strip()
@@ -97,7 +89,8 @@ def secret(env: Mapping[str, str], variable: str) -> str:
     return value
 
 
-def _next_hop(url: str, location: str) -> str:
+def next_hop(url: str, location: str) -> str:
+    """The address that a redirect of `url` names; LookupFailed where we don't follow it."""
     try:
         target = httpx.URL(url).join(location)
     except httpx.InvalidURL as exc:

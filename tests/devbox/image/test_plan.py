@@ -252,7 +252,7 @@ def test_buildah() -> None:
     assert lines(build_units("buildah", draft(), base, push=True)) == [
         f"buildah manifest rm {index}",
         "buildah build --platform linux/amd64,linux/arm64 --file image/Dockerfile.base"
-        f" --build-arg TOOLKIT_REF={SHA} --layers --manifest {index} .",
+        f" --build-arg TOOLKIT_REF={SHA} --manifest {index} .",
         f"buildah manifest push --all {index} docker://{image}",
         f"buildah manifest rm {index}",
     ]
@@ -260,6 +260,14 @@ def test_buildah() -> None:
     assert lines(publish_units("buildah", draft(), published))[3] == (
         f"buildah manifest push --all {index} docker://registry.example.org/me/box:v1"
     )
+
+
+def test_a_registry_on_this_machine_has_no_tls() -> None:
+    here = msgspec.structs.replace(draft(), image="localhost:5000/me/box")
+    published = msgspec.structs.replace(here.base, publish=["v1"])
+    for units in (build_units("buildah", here, here.base, push=True), publish_units("buildah", here, published)):
+        assert sum("--tls-verify=false" in line for line in lines(units)) == 2
+    assert not any("tls" in line for line in lines(build_units("buildah", draft(), draft().base, push=True)))
 
 
 def test_an_image_that_stays_here_has_one_platform() -> None:

@@ -9,9 +9,10 @@ import time
 import pytest
 
 from mempalace_broker.errors import UsageError
+from pi_devbox.image.address import split_name
 from pi_devbox.image.asking import Pace
 from pi_devbox.image.model import TagFact
-from pi_devbox.image.registry import facts_from, look_up, may_know, split_name
+from pi_devbox.image.registry import facts_from, look_up, may_know
 from pi_devbox.image.resolve import Access
 from pi_devbox.image.retry import Policy
 from pi_devbox.image.web import Web

@@ -18,8 +18,8 @@ from pi_devbox.image.asking import Pace
 from pi_devbox.image.model import Resolved
 from pi_devbox.image.recipe import Companion, Project, parse
 from pi_devbox.image.resolve import Access, git_environment, gitea_url, github_url, resolve, token_for
-from pi_devbox.image.retry import Policy
-from pi_devbox.image.web import LARGEST, Web
+from pi_devbox.image.retry import LookupFailed, Policy
+from pi_devbox.image.web import LARGEST, Web, next_hop
 from tests.devbox.image.checkout import COMPANION, HEAD, OTHER, SHA
 from tests.devbox.image.gitserver import GitServer, Repository, git
 from tests.devbox.image.stub import Say, Stub
@@ -180,6 +180,17 @@ def test_a_token_does_not_follow_a_redirect() -> None:
         stub.script["/again"] = [commits(SHA)]
         assert ask(project("gitea", f"{stub.url}/me/kit.git", token_host=stub.host), KIT_TOKEN="hush").value == SHA
         assert stub.asked[-1].authorization == ""
+
+
+@pytest.mark.parametrize("location", ["http://a.example.org/x", "//[::1", "file:///x", "ftp://a.example.org/x", ""])
+def test_redirects_that_are_not_followed(location: str) -> None:
+    with pytest.raises(LookupFailed, match="a redirect to"):
+        next_hop("https://a.example.org/y", location)
+
+
+def test_a_redirect_loses_its_credentials() -> None:
+    assert next_hop("https://a.example.org/y", "https://me:hush@b.example.org/x?y=1") == "https://b.example.org/x?y=1"
+    assert next_hop("http://a.example.org/y", "https://a.example.org/z") == "https://a.example.org/z"
 
 
 def test_the_runners_own_token_goes_to_the_runners_own_server_only() -> None:
