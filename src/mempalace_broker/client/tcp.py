@@ -57,10 +57,10 @@ _READ = 4096
 _ON_THE_WAY = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR)
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPALIVE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 _USER_TIMEOUT_MS = 60_000  # a broker that is gone without a word is noticed by then, whatever we had sent
-_LOOK_THERE = "look at `listens on` in `mempalace-broker status` on the broker's machine (its setting tcp)"
+_LOOK_THERE = "look at `listens on` in `mempalace-broker status` on the broker's machine (its setting tcp)."
 _COPY = (
     "copy what `mempalace-broker token` prints on the broker's machine into a file that only you can read, "
-    f"and name it in {TOKEN_VARIABLE}"
+    f"and name it in {TOKEN_VARIABLE}."
 )
 
 
