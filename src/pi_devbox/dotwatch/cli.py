@@ -9,7 +9,7 @@ import time
 import click
 
 from ..outcome import DISTRIBUTION, DevboxError, SettingError, end_on_signals, say
-from .render import LAYOUTS, Drawing, check_engine, sources
+from .render import LAYOUTS, Drawing, check_engine
 from .watch import Watcher
 
 FORMATS = ("png", "svg", "pdf", "jpg", "gif", "webp")
@@ -99,14 +99,10 @@ def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float) -> in
             )
     watcher = Watcher(targets, drawing, time.monotonic, tell)
     if once:
-        return _once(watcher, targets)
+        if not watcher.sources():
+            raise DevboxError(f"no .dot or .gv file in {' '.join(targets)}.", mend="name the files themselves")
+        return 0 if watcher.once() else 1
     tell(f"watching {' '.join(targets)} ({drawing.layout}, {drawing.dpi} dpi, every {pause:g} s) [Ctrl-C to stop]")
     while True:
         watcher.look()
         time.sleep(pause)  # polling is the point: see watch.py
-
-
-def _once(watcher: Watcher, targets: list[str]) -> int:
-    if not sources(targets):
-        raise DevboxError(f"no .dot or .gv file in {' '.join(targets)}.", mend="name the files themselves")
-    return 0 if watcher.once() else 1

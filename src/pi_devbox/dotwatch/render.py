@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..outcome import DevboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
 LAYOUTS = ("dot", "neato", "fdp", "circo", "twopi")
 MOST_LINES = 20  # of what an engine says
@@ -116,16 +116,19 @@ def _mode(target: str) -> int:
         return 0o666 & ~mask
 
 
-def sources(targets: Sequence[str]) -> list[str]:
-    """The files to watch now: those named, and those in a folder that end in .dot or .gv, sorted."""
+def sources(targets: Sequence[str], folders: Container[str]) -> list[str]:
+    """The files to watch now: for a target in `folders` those in it that end in .dot or .gv, sorted; else itself.
+
+    Raises:
+        OSError: a folder can't be read.
+    """
     found: list[str] = []
     for target in targets:
-        if not os.path.isdir(target):
+        if target not in folders:
             found.append(target)
             continue
         with os.scandir(target) as entries:
-            names = sorted(entry.path for entry in entries if _is_source(entry))
-        found.extend(names)
+            found.extend(sorted(entry.path for entry in entries if _is_source(entry)))
     return list(dict.fromkeys(found))
 
 

@@ -24,17 +24,22 @@ class Watcher:
     def __init__(
         self, targets: Sequence[str], drawing: render.Drawing, clock: Callable[[], float], say: Callable[[str], None]
     ) -> None:
-        """`clock`: seconds, steady. `say` gets one line or several; those after the first are indented."""
+        """`targets`: files, and folders; what it is now it stays. `clock`: seconds, steady. `say` takes whole news."""
         self._targets = targets
+        self._folders = {target for target in targets if os.path.isdir(target)}
         self._drawing = drawing
         self._clock = clock
         self._say = say
         self._subjects: dict[str, Subject] = {}
         self._folder_trouble = ""
 
+    def sources(self) -> list[str]:
+        """The files there are now. OSError where a folder can't be read."""
+        return render.sources(self._targets, self._folders)
+
     def once(self) -> bool:
         """Draw everything now. Whether all went well."""
-        went_well = [self._draw_now(path) for path in render.sources(self._targets)]
+        went_well = [self._draw_now(path) for path in self.sources()]
         return all(went_well)
 
     def look(self) -> None:
@@ -45,7 +50,7 @@ class Watcher:
     def _paths(self) -> list[str]:
         """What there is to look at: what is there, and what was."""
         try:
-            found = render.sources(self._targets)
+            found = self.sources()
             self._folder_trouble = ""
         except OSError as exc:
             found = []
