@@ -57,6 +57,7 @@ DEBIAN = {  # program -> the package that has it; for tests that go beyond Pytho
     "chromium": "chromium",
     "docker-compose": "docker-compose",
     "buildah": "buildah",
+    "docker-registry": "docker-registry",
     "podman": "podman",
     "crun": "crun",
     "mmdebstrap": "mmdebstrap",
@@ -64,7 +65,8 @@ DEBIAN = {  # program -> the package that has it; for tests that go beyond Pytho
     "ssh": "openssh-client",
     "sshd": "openssh-server",
 }
-TEST_PROGRAMS = ("dot", "socat", "chromium", "docker-compose", "ssh")  # what tests outside tests/vm run
+# what tests outside tests/vm run
+TEST_PROGRAMS = ("dot", "socat", "chromium", "docker-compose", "ssh", "buildah", "docker-registry")
 VM_PROGRAMS = ("qemu-system-x86_64", "socat", "busybox", "cpio", "depmod", "ssh", "sshd")
 IMAGE_PROGRAMS = ("buildah", "podman", "crun", "mmdebstrap", "bindfs", "ssh", "sshd")
 NO_NETWORK = ("NewConnectionError", "ConnectionError", "Temporary failure in name resolution", "ConnectTimeoutError")
