@@ -8,6 +8,7 @@
     +-- StateRootError         locks, record or socket can't be placed
     +-- BrokerUnavailable      no broker answers, or none could be started
     |   +-- StartFailed        we started one; it said why it could not serve
+    +-- PalaceHeld             a broker on another kernel has the palace, or may have it
     +-- StopFailed             a broker or engine does not leave
     +-- HandshakeRefused       a broker answers, but not for us (wire version, other palace)
     +-- DeadlineExceeded       an inner deadline ran out
@@ -108,6 +109,13 @@ class BrokerUnavailable(BrokerError):
 
 class StartFailed(BrokerUnavailable):
     """A broker was started and said why it could not serve."""
+
+
+class PalaceHeld(BrokerError):
+    """A broker on another kernel has the palace, or may have it, and we must not open it."""
+
+    code = NOT_EXECUTED
+    exit_code = EXIT_HELD
 
 
 class StopFailed(BrokerError):

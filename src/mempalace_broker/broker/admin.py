@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..core.hub import Hub
     from ..core.record import Record
     from ..runtime.paths import StateFiles
+    from .claimkeeper import ClaimKeeper
     from .enginehost import EngineHost
     from .tcp import TcpListener
 
@@ -27,6 +28,7 @@ class Serving(Protocol):
     settings: Settings
     hub: Hub
     engine: EngineHost
+    claim: ClaimKeeper
     tcp: TcpListener
     record: Record
     started: float
@@ -56,6 +58,7 @@ def snapshot(app: Serving, now: float) -> dict[str, Any]:
             "epoch": record.epoch,
             "rss_kb": rss_kb(os.getpid()),
         },
+        "claim": app.claim.facts(),
         "palace": {**app.identity.as_json(), "state_root": app.files.root},
         "engine": _engine(app, now),
         "lanes": {lane: _lane(app, lane, now) for lane in LANES},

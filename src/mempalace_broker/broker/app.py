@@ -26,6 +26,7 @@ from ..runtime.procid import own_procid
 from ..runtime.recordfile import read_bytes, remove_if, remove_litter, write_atomic
 from ..runtime.view import view_of
 from .admin import snapshot
+from .claimkeeper import ClaimKeeper
 from .connection import UNIX, Connection
 from .enginehost import EngineHost
 from .listen import Name, bind_unix, unlink_quietly
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from ..core.handshake import Identity
     from ..runtime.lock import FileLock
     from ..runtime.paths import StateFiles
+    from .claimkeeper import Held
 
 SELF_CHECK_S = 2.0
 ENGINE_LEAVES_S = 5.0
@@ -49,7 +51,7 @@ _ANSWERS_LIMIT = 8 << 20
 
 
 class App:
-    """One broker. `owner` is broker.lock, held; the caller releases it when `run` has returned."""
+    """One broker. `owner` is broker.lock, held; the caller releases it after `run` and `let_go`."""
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class App:
         settings: Settings,
         env: Mapping[str, str],
         owner: FileLock,
-        epoch: int,
+        held: Held,
         started_by: str,
         log: logging.Logger,
         covers: bool = True,
@@ -72,7 +74,7 @@ class App:
         self.started = self.clock.monotonic()
         self.stall_s = float(settings.number("client_stall_s"))
         self.troubles: list[dict[str, str]] = []
-        self.record = self._new_record(epoch, started_by)
+        self.record = self._new_record(held.owner.generation, started_by)
         answers = Answers()
         self.hub = Hub(
             identity=identity,
@@ -103,6 +105,11 @@ class App:
             turn=self.turn,
             covers=covers,
         )
+        self.claim = ClaimKeeper(
+            held, kill=self.engine.kill_now, fenced=self._claim_lost, asked=self._claim_asked, log=log
+        )
+        self.hub.desk.permit = self.claim.permit
+        self.engine.unlocked = self.claim.tidy
         self.hub.view = view_of(identity.path)
         self.hub.mounts = folders_table
         self.tcp = TcpListener(
@@ -183,6 +190,7 @@ class App:
         on_ready({"state": "ready", "pid": os.getpid(), "endpoint": self.record.endpoints[0]})
         self.log.info("serving %s on %s, record %s", self.identity.path, self.files.socket, self.record.record)
         self._tasks.start("self-check", self._check_self())
+        self.claim.start(self.loop)
         self.hub.desk.start(self.clock.monotonic())
         self.turn()
         reason = await self._quit
@@ -244,12 +252,13 @@ class App:
         for conn in list(self._conns.values()):
             conn.drop("the broker leaves")
         await self._end_engine()
+        self.let_go()
         self._note_exit(reason)
         self.log.info("left: %s", reason)
 
     async def _end_engine(self) -> None:
         process = self.engine.process
-        if process is not None:
+        if process is not None and self.claim.permit():
             process.close_input()
             await self._wait(ENGINE_LEAVES_S, lambda: self.engine.process is None)
         self.hub.desk.supervisor.end(self.clock.monotonic(), "the broker leaves", replace=False)
@@ -270,10 +279,24 @@ class App:
         except OSError as exc:
             self.log.warning("cannot write %s: %s", self.files.exit, exc)
 
-    def _signalled(self, number: int) -> None:
-        again = self.hub.state != "serving"
-        self.hub.drain(self.clock.monotonic(), signal.Signals(number).name, at_once=again)
+    def let_go(self) -> None:
+        """Release the claim, unless an engine of ours still lives: then others have to find out for themselves."""
+        if self.engine.process is None:
+            self.claim.release()
+
+    def _claim_lost(self, why: str) -> None:
+        """The engine is dead already. Later, for this may be in the middle of sending a call."""
+        self.loop.call_soon(self._drain, f"the palace is no longer ours: {why}", True)
+
+    def _claim_asked(self) -> None:
+        self._drain("the palace's own machine asks for it", False)
+
+    def _drain(self, reason: str, at_once: bool) -> None:
+        self.hub.drain(self.clock.monotonic(), reason, at_once=at_once)
         self.turn()
+
+    def _signalled(self, number: int) -> None:
+        self._drain(signal.Signals(number).name, self.hub.state != "serving")
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
         exc = context.get("exception")
@@ -329,6 +352,8 @@ class App:
                     self._try(effect)
             self._flush(out)
             self.hub.settle(self.clock.monotonic())
+        if self.hub.desk.resting:
+            self.claim.rest()
         self._book_timer()
 
     def _flush(self, out: dict[int, list[bytes]]) -> None:

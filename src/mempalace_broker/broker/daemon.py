@@ -13,20 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..config import load_settings
+from ..core.claims import HOST
 from ..core.handshake import Identity
 from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError, UsageError
+from ..runtime.claimfiles import ClaimFolder
 from ..runtime.clock import Clock, Deadline
 from ..runtime.lock import FileLock, read_body
 from ..runtime.paths import StateFiles
 from ..runtime.procid import own_procid
 from ..runtime.recordfile import read_bytes
 from .app import App
+from .claimkeeper import Acquisition, writer_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..config import Settings
+    from .claimkeeper import Held
 
+HANDOVER_S = 20.0  # beyond drain_s: the other side sees our request, ends its engine, and we see that it did
 OWNER_WAIT_S = 2.0  # a predecessor that is leaving drops its lock last
 _TOML_LIMIT = 1 << 20
 
@@ -40,6 +45,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--backend")
     parser.add_argument("--collection")
     parser.add_argument("--root", required=True, help="state root")
+    parser.add_argument("--direct", action="store_true", help="open a palace that belongs to another kernel")
     parser.add_argument("--start-fd", type=int, default=-1, help="descriptor for the report to the starter")
     parser.add_argument("--started-by", default="", help="who started it, for status and log")
     parser.add_argument("--foreground", action="store_true", help="log to stderr as well")
@@ -82,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, report: StartReport) -> int:
     files = StateFiles(options.root, options.palace)
+    if options.direct:
+        files = files.direct()
     files.prepare()
     settings = _settings(files, os.environ)
     owner = FileLock(files.owner_lock)
@@ -92,21 +100,24 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
             print(f"mempalace-broker: another broker owns {options.palace}: {who}", file=sys.stderr)
         return EXIT_HELD
     try:
-        epoch, covers = _claim(owner, files)
         log = make_log(files.log, settings, foreground=options.foreground)
+        held, covers = _claim(owner, files, settings, log, direct=options.direct)
         app = App(
             identity=Identity(options.palace, options.graph, options.palace_by, options.backend, options.collection),
             files=files,
             settings=settings,
             env=os.environ,
             owner=owner,
-            epoch=epoch,
+            held=held,
             covers=covers,
             started_by=options.started_by,
             log=log,
         )
         log.info("broker %s, pid %d, started by %s", __version__, os.getpid(), options.started_by or "hand")
-        return asyncio.run(app.run(report.say))
+        try:
+            return asyncio.run(app.run(report.say))
+        finally:
+            app.let_go()
     finally:
         owner.release()
 
@@ -119,24 +130,41 @@ def _settings(files: StateFiles, env: Mapping[str, str]) -> Settings:
     return load_settings(data.decode("utf-8", "replace") if data is not None else None, env, toml_path=files.toml)
 
 
-def _claim(owner: FileLock, files: StateFiles) -> tuple[int, bool]:
-    """Write our name and address into the owner lock.
+def _claim(
+    owner: FileLock, files: StateFiles, settings: Settings, log: logging.Logger, *, direct: bool
+) -> tuple[Held, bool]:
+    """Claim the palace for this kernel, then write our name and address into the owner lock.
 
     Returns:
-        the epoch, one more than the last owner's; and whether that owner's journal is the one in our state root.
+        the claim; and whether the last owner's journal is the one in our state root.
 
     The address is for clients that look for the record elsewhere (another $MEMPALACE_PATH, a bind mount of P alone).
+
+    Raises:
+        PalaceHeld: a broker on another kernel has the palace, or may have it.
+        StateRootError: the claims can't be read or written.
     """
     try:
         before = json.loads(read_body(files.owner_lock) or b"{}")
-        epoch, root = int(before.get("epoch", 0)) + 1, before.get("root", files.root)
+        floor, root = int(before.get("epoch", 0)), before.get("root", files.root)
     except (ValueError, AttributeError, TypeError):
-        epoch, root = 1, ""
+        floor, root = 0, ""
+    clock = Clock()
+    writer = writer_of(owner, clock, direct=direct)
+    deadline = Deadline.after(clock, settings.number("drain_s") + HANDOVER_S)
+    try:
+        folder = ClaimFolder(files.claims, writer)
+        held = Acquisition(folder, clock, deadline, floor=max(0, floor), told=log.info).run(files.palace)
+    except BrokerError as exc:
+        log.error("no claim: %s", exc)
+        raise
     me = own_procid()
-    body = {"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns, "epoch": epoch}
+    body = {"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns, "epoch": held.owner.generation}
     body |= {"endpoint": f"unix:{files.socket}", "root": files.root}
     owner.write_body(json.dumps(body).encode())
-    return epoch, root == files.root
+    last = held.previous.writer if held.previous is not None else writer
+    same = last.kind == writer.kind and (writer.kind == HOST or last.boot == writer.boot)
+    return held, root == files.root and same
 
 
 def make_log(path: str, settings: Settings, *, foreground: bool) -> logging.Logger:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..runtime.paths import StateFiles
 
 _NOTHING: dict[str, bytes | None] = {}
+REAP_S = 5.0  # a killed engine that is not gone by then hangs in the kernel
 _JOURNAL_LIMIT = 4 * journal.ROTATE_BYTES
 
 
@@ -54,6 +55,7 @@ class EngineHost:
         turn: Callable[[], None],
         covers: bool,
     ) -> None:
+        self.unlocked: Callable[[], None] = lambda: None  # called with engine.lock in hand, before each start
         self.desk = desk
         self.process: EngineProcess | None = None
         self.command: EngineCommand | None = None
@@ -96,6 +98,10 @@ class EngineHost:
             if not lock.try_acquire():
                 self.desk.lock_busy(now, holder_text(self._files.engine_lock))
                 return
+            if not self.desk.permit():
+                self.desk.supervisor.end(now, "the palace is no longer ours", replace=False)
+                return
+            self.unlocked()
             if not self.desk.settled:
                 self._load_journal(now)
             self.command = self._find()
@@ -144,6 +150,10 @@ class EngineHost:
             lock.write_body(json.dumps(body).encode())
         except StateRootError as exc:
             self._log.warning("%s", exc)
+
+    def kill_now(self) -> bool:
+        """SIGKILL the engine and wait for its end; whether it is gone. The loop hears of it as of any other end."""
+        return self.process is None or self.process.kill_now(REAP_S)
 
     # -- what the child does
 

@@ -220,6 +220,17 @@ class EngineProcess:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
+    def kill_now(self, seconds: float) -> bool:
+        """SIGKILL it and block until it is reaped; False if that takes longer. `on_exit` follows as always."""
+        if self._process is None:
+            return True
+        self._process.kill()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def close_input(self) -> None:
         """Tell it to finish what runs and leave."""
         if self._write_fd >= 0:

@@ -336,7 +336,7 @@ class Owner(NamedTuple):
         return self._replace(step=WRITE, goal="leave", verdict="") if not self.over else self
 
     def advance(self, result: Any) -> Owner:
-        """The machine after its action. `result`: LIST: Listing; WRITE, KILL: whether it worked."""
+        """The machine after its action. `result`: LIST: Listing, None if it failed; WRITE, KILL: whether it worked."""
         if self.step == LIST:
             return self._looked(result)
         if self.step == KILL:
@@ -345,7 +345,9 @@ class Owner(NamedTuple):
             return self._replace(step="", over=True, verdict=FENCED)  # it may still run: say nothing of release
         return self._wrote(bool(result))
 
-    def _looked(self, listing: Listing) -> Owner:
+    def _looked(self, listing: Listing | None) -> Owner:
+        if listing is None:
+            return self.fence("the folder of claims could not be read")
         mine = self.generation
         top = max(listing.generations, default=0)
         if top > mine:

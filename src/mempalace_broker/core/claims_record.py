@@ -1,9 +1,10 @@
 """The bytes of one claim: a fixed-size record, written in place, never renamed. The theory stands in claims.py.
 
-    magic 8 | length 2 | JSON, padded with blanks | crc32 4          512 bytes in all
+    magic 8 | version 2 | length 2 | generation 8 | sequence 8 | state 1 | busy 1 | JSON, padded | crc32 4    512 in all
 
 One page of one file: a reader gets the old record, the new one or (once in 360,000 reads across a kernel boundary) a
-mixture, which the checksum tells.
+mixture, which the checksum tells. The JSON says who wrote it and does not change from write to write: a change of the
+busy flag, which every call waits for, costs a microsecond.
 """
 
 from __future__ import annotations
@@ -11,17 +12,14 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from .claims import CLAIMING, EMPTY, HOST, KINDS, STATES, UNREADABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SIZE = 512
 VERSION = 1
 _MAGIC = b"mpbclaim"
-_HEAD = struct.Struct("<8sH")
+_HEAD = struct.Struct("<8sHHQQBB")
 _TAIL = struct.Struct("<I")
 _ROOM = SIZE - _HEAD.size - _TAIL.size
 _MAX_HOST = 64
@@ -46,6 +44,14 @@ class Writer(NamedTuple):
     since: float = 0.0
     nonce: str = ""
 
+    def encode(self) -> bytes:
+        """The part of the record that stays."""
+        raw = self._replace(host=self.host[:_MAX_HOST])._asdict()
+        body = json.dumps(raw, separators=(",", ":")).encode("ascii")
+        if len(body) > _ROOM:
+            raise ValueError(f"a claim of {len(body)} bytes does not fit into {_ROOM}")
+        return body
+
 
 class Claim(NamedTuple):
     """One record as it stands in the file; `state` EMPTY: created, nothing written yet; UNREADABLE: never whole."""
@@ -55,30 +61,13 @@ class Claim(NamedTuple):
     sequence: int = 0
     busy: bool = False
     writer: Writer = Writer()
-    note: str = ""
 
 
-def encode(claim: Claim) -> bytes:
-    """The record's SIZE bytes."""
-    writer = claim.writer._replace(host=claim.writer.host[:_MAX_HOST])
-    raw = {
-        "v": VERSION,
-        "g": claim.generation,
-        "s": claim.state,
-        "n": claim.sequence,
-        "b": int(claim.busy),
-        **writer._asdict(),
-    }
-    left = _ROOM - len(_dump(raw)) - len(',"note":""')
-    body = _dump({**raw, "note": claim.note.encode("ascii", "replace").decode()[: max(0, left)]})
-    if len(body) > _ROOM:
-        raise ValueError(f"a claim of {len(body)} bytes does not fit into {_ROOM}")
-    data = _HEAD.pack(_MAGIC, len(body)) + body.ljust(_ROOM)
+def encode(generation: int, state: str, sequence: int, *, busy: bool, writer: bytes) -> bytes:
+    """The record's SIZE bytes. `writer`: `Writer.encode`."""
+    head = _HEAD.pack(_MAGIC, VERSION, len(writer), generation, sequence, STATES.index(state), busy)
+    data = head + writer.ljust(_ROOM)
     return data + _TAIL.pack(zlib.crc32(data))
-
-
-def _dump(raw: Mapping[str, Any]) -> bytes:
-    return json.dumps(raw, separators=(",", ":")).encode("ascii")
 
 
 def decode(data: bytes, generation: int) -> Claim:
@@ -91,16 +80,16 @@ def decode(data: bytes, generation: int) -> Claim:
         return Claim(generation, EMPTY)
     try:
         return _decode(data, generation)
-    except (ValueError, TypeError, KeyError, struct.error, RecursionError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return Claim(generation, UNREADABLE)
 
 
 def _decode(data: bytes, generation: int) -> Claim:
     if len(data) != SIZE or _TAIL.unpack(data[-_TAIL.size :])[0] != zlib.crc32(data[: -_TAIL.size]):
         raise ValueError("torn")
-    magic, length = _HEAD.unpack(data[: _HEAD.size])
+    magic, _, length, named, sequence, state, busy = _HEAD.unpack(data[: _HEAD.size])
     raw = json.loads(data[_HEAD.size : _HEAD.size + length])
-    if magic != _MAGIC or raw["g"] != generation or raw["s"] not in STATES or raw["kind"] not in KINDS:
+    if magic != _MAGIC or named != generation or raw["kind"] not in KINDS:
         raise ValueError("no claim of this generation")
     writer = Writer(
         kind=raw["kind"],
@@ -112,7 +101,7 @@ def _decode(data: bytes, generation: int) -> Claim:
         since=float(raw["since"]),
         nonce=str(raw["nonce"]),
     )
-    return Claim(generation, raw["s"], int(raw["n"]), bool(raw["b"]), writer, str(raw.get("note", "")))
+    return Claim(generation, STATES[state], sequence, bool(busy), writer)
 
 
 def proven_dead(claim: Claim, me: Writer) -> bool:

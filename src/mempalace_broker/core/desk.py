@@ -44,6 +44,7 @@ class Desk:
         effects: list[Effect],
         reply: Callable[[Call, bytes], None],
     ) -> None:
+        self.permit: Callable[[], bool] = lambda: True  # asked before anything goes into an engine
         self.limits = limits
         self.scheduler = Scheduler(limits)
         self.supervisor = Supervisor(policy, rng)
@@ -78,11 +79,29 @@ class Desk:
         """Send to the engine whatever may go in now."""
         if self.supervisor.state != sv.READY or self.holding:
             return
-        for call in self.scheduler.dispatch(now):
+        calls = self.scheduler.dispatch(now)
+        if calls and not self.permit():
+            self._take_back(calls, now)
+            return
+        for call in calls:
             key = call.key if call.writes else "-"
             self._effects.append(ToEngine(Frame("call", call.n, call.rule.lane, key, call.raw).encode()))
         for call in self.scheduler.hints():
             self._effects.append(ToEngine(Frame("hint", call.n, call.rule.lane, "-", call.raw).encode()))
+
+    def _take_back(self, calls: list[Call], now: float) -> None:
+        """The palace is no longer ours: these wait on, untouched, and nothing more goes in."""
+        self.holding = True
+        for call in calls:
+            self.scheduler.finish(call.n)
+            call.attempts -= 1
+        self.scheduler.requeue(calls, now)
+
+    @property
+    def resting(self) -> bool:
+        """Nothing is in the engine, and it does nothing by itself: it is up and idle, or not there at all."""
+        state = self.supervisor.state
+        return not self.scheduler.running and (state == sv.READY or not self.supervisor.alive)
 
     def _answer(self, call: Call, line: bytes) -> None:
         if not call.answered:

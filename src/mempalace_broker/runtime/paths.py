@@ -147,11 +147,12 @@ class StateFiles:
         root: the state root. palace: the palace directory P.
         record, socket, start_lock, toml, log, exit, answers, journal: in the root (the socket see
             `socket_path`).
-        owner_lock, engine_lock: in P, beside the files they guard, whatever the root is.
+        owner_lock, engine_lock, claims: in P, beside the files they guard, whatever the root is.
     """
 
     __slots__ = (
         "answers",
+        "claims",
         "engine_lock",
         "exit",
         "journal",
@@ -177,6 +178,7 @@ class StateFiles:
         self.journal = os.path.join(root, f"{name}.journal")
         self.owner_lock = os.path.join(palace, "broker.lock")
         self.engine_lock = os.path.join(palace, "engine.lock")
+        self.claims = os.path.join(palace, "broker-claims")
         self.socket = socket_path(root, name)
 
     def direct(self) -> StateFiles:
