@@ -31,6 +31,12 @@ def session_env(world: World) -> dict[str, str]:
     return {name: value for name, value in world.env.items() if name in {"HOME", "PATH"} or name.startswith(_SESSION)}
 
 
+def listening(prefix: str) -> list[str]:
+    """Paths of listening unix sockets that start with `prefix`; unlike their connections they can be left behind."""
+    rows = [row.split() for row in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return [row[7] for row in rows if len(row) == 8 and row[3] == "00010000" and row[7].startswith(prefix)]
+
+
 class Road:
     """See the module. A context manager; at its end nothing may be left behind.
 
@@ -125,14 +131,14 @@ class Road:
     def nothing_left(self) -> bool:
         """Whether bridge, ssh clients, and sockets are gone."""
         left = set(os.listdir(self.files.folder)) if os.path.isdir(self.files.folder) else set()
-        sockets = proctools.unix_sockets(self.files.folder + "/")
+        sockets = listening(self.files.folder + "/")
         return not (self.bridges() or self.clients() or left - STAYS or sockets)
 
     def leavings(self) -> str:
         """What `nothing_left` saw, in words."""
         files = os.listdir(self.files.folder) if os.path.isdir(self.files.folder) else []
         processes = [proctools.describe(pid) for pid in [*self.bridges(), *self.clients()]]
-        return f"{processes} {files} {proctools.unix_sockets(self.files.folder)} {self.log()}"
+        return f"{processes} {files} {listening(self.files.folder)} {self.log()}"
 
     def close(self) -> None:
         """End everything; AssertionError says what a bridge that was told to leave left behind."""

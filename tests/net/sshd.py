@@ -193,7 +193,7 @@ class Sshd:
 
     def master(self) -> int:
         """Open the ControlMaster that the configuration names, as a user does; its pid."""
-        done = self.run("-fNT", "-o", "ControlMaster=yes", "-o", "ControlPersist=yes", HOST)
+        done = self.run("-fNT", "-o", "ControlMaster=auto", "-o", "ControlPersist=yes", HOST)
         assert done.returncode == 0, done.stderr
         return self.master_pid()
 

@@ -27,7 +27,7 @@ PROBE = "probe"  # nobody asks; look whether it is frozen
 LEAVE = "leave"
 
 FRESH_S = 1.0  # a way that was checked a moment ago needs no check
-PROBE_S = 15.0
+PROBE_S = 10.0
 LINGER_S = 5.0  # agents come and go; the next one should find the way open
 FIRST_HOLD_S = 0.5
 MAX_HOLD_S = 8.0  # a person who mended it should not wait long; sshd punishes who asks too often

@@ -133,7 +133,7 @@ def last_words(words: str, kind: str = OTHER) -> str:
     lines = [" ".join(line.split()) for line in words.splitlines()]
     lines = [line for line in lines if any(c.isalnum() for c in line)]
     if kind == HOST_KEY_CHANGED:
-        wanted = ("identification has changed", "offending", "host key")
+        wanted = ("identification has changed", "offending", "host key for", "verification failed")
         lines = [line.strip("@ ") for line in lines if any(word in line.lower() for word in wanted)]
     return "; ".join(lines[-4:])[-_MAX_WORDS:]
 
