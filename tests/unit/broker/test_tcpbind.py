@@ -59,6 +59,15 @@ def test_an_address_of_another_machine() -> None:
         bind_tcp("192.0.2.1", [0])
 
 
+def test_the_sixth_version() -> None:
+    try:
+        with bind_tcp("::1", [0]) as sock:
+            assert endpoint_of(sock) == f"tcp://[::1]:{sock.getsockname()[1]}"
+            assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+    except NotThere as exc:
+        pytest.skip(f"no IPv6 here: {exc}")
+
+
 def test_the_usual_port() -> None:
     ports = {usual_port(f"/home/{name}/.mempalace") for name in range(300)}
     assert min(ports) >= 21_000
