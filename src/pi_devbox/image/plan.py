@@ -71,7 +71,9 @@ def check_unchanged(plan: Plan, sources: Sources) -> None:
     image = msgspec.structs.replace(sources.project.image, platforms=plan.platforms)
     sources = replace(sources, project=msgspec.structs.replace(sources.project, image=image))
     again = draft(sources, plan.companions, Wish(image=plan.image, nonce=_nonce_of(plan)))
-    for planned, found in zip(plan.targets, again.targets, strict=False):
+    if [one.name for one in plan.targets] != [one.name for one in again.targets]:
+        raise UsageError("the plan is of other variants than image/companions.toml has.", mend="plan again")
+    for planned, found in zip(plan.targets, again.targets, strict=True):
         if planned.fingerprint != found.fingerprint or planned.tag != found.tag:
             raise UsageError(
                 f"{planned.name}: planned as {planned.tag}, but the files here make it {found.tag}.",

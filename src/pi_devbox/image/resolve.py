@@ -31,12 +31,13 @@ class Access:
     now: Callable[[], float]
 
 
+RUNNER = "GITHUB_TOKEN"
 _Question = Callable[[], Awaitable[str]]
 
 
 async def resolve(project: Project, access: Access) -> list[Resolved]:
     """All companions at once, in the order of the file. Never fails for want of an answer; UsageError: a bad token."""
-    for variable in access.tokens.values():
+    for variable in (*access.tokens.values(), RUNNER):
         secret(access.env, variable)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_resolve_one(companion, access)) for companion in project.companion]
@@ -104,15 +105,16 @@ def _parts(url: str) -> tuple[str, str, str]:
 def token_for(url: str, access: Access) -> str:
     """The token for the host of `url`, or "".
 
-    $GITHUB_TOKEN is whatever the server that runs the workflow issued, and Gitea's runner names its own so, too: where
-    $GITHUB_SERVER_URL says that it is another host's, it stays here.
+    $GITHUB_TOKEN is what the server that runs the workflow issued ($GITHUB_SERVER_URL); Gitea's runner calls its own
+    token so, too. It is sent to that server only, whatever the table of tokens says.
     """
     host = urlsplit(url).netloc.lower()
-    variable = access.tokens.get(host, "")
     server = urlsplit(access.env.get("GITHUB_SERVER_URL", "")).netloc.lower()
-    if variable == "GITHUB_TOKEN" and server and server != host:
-        return ""
-    return secret(access.env, variable) if variable else ""
+    variable = access.tokens.get(host, "")
+    if variable == RUNNER and server not in {"", host}:
+        variable = ""
+    token = secret(access.env, variable) if variable else ""
+    return token or (secret(access.env, RUNNER) if server == host else "")
 
 
 async def _from_git(companion: Companion, access: Access) -> str:
@@ -140,5 +142,5 @@ def git_environment(access: Access) -> dict[str, str]:
 
 
 def _without_secrets(access: Access) -> dict[str, str]:
-    hidden = {*access.tokens.values(), "REGISTRY_TOKEN"}
+    hidden = {*access.tokens.values(), RUNNER, "REGISTRY_TOKEN"}
     return {name: value for name, value in access.env.items() if name not in hidden}

@@ -200,6 +200,12 @@ def test_a_plan_of_other_files_is_refused(lost: str) -> None:
         plan.check_unchanged(one, replace(SOURCES, base=[*SOURCES.base, Entry(b"src/new", "file", b"")]))
 
 
+def test_a_plan_of_other_variants_is_refused() -> None:
+    one = msgspec.structs.replace(draft(), variants=draft().variants[:1])
+    with pytest.raises(UsageError, match="other variants"):
+        plan.check_unchanged(one, SOURCES)
+
+
 def test_a_plan_for_other_platforms_is_of_these_files_still() -> None:
     image = msgspec.structs.replace(SOURCES.project.image, platforms=["linux/arm64"])
     one = plan.draft(_project(image=image)(SOURCES), resolved(), WISH)

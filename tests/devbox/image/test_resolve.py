@@ -203,6 +203,17 @@ def test_the_runners_own_token_goes_to_the_runners_own_server_only() -> None:
     assert token("https://gitea.example.org") == ""
 
 
+def test_on_giteas_runner_the_runners_token_is_giteas() -> None:
+    def token(url: str, **more: str) -> str:
+        env = {"GITHUB_TOKEN": "runner", "GITHUB_SERVER_URL": "https://gitea.example.org", **more}
+        tokens = {"github.com": "GITHUB_TOKEN", "gitea.example.org": "GITEA_TOKEN"}
+        return token_for(url, Access(Web(), env, tokens, Pace(), time.time))
+
+    assert token("https://gitea.example.org/x/y") == "runner"
+    assert token("https://gitea.example.org/x/y", GITEA_TOKEN="mine") == "mine"
+    assert token("https://github.com/x/y") == token("https://elsewhere.example.org/x/y") == ""
+
+
 def test_a_token_is_not_sent_in_the_clear() -> None:
     what = project("gitea", "http://192.0.2.1/me/kit.git", token_host="192.0.2.1")
     found = ask(what, Policy(attempts=1, each=0.3, total=1), KIT_TOKEN="hush")
