@@ -9,7 +9,7 @@ import pytest
 from tests import harness
 from tests.harness import World
 
-_ORDER = ("unit", "sim", "proc", "devbox")  # quick ones first; within a suite the order is random
+_ORDER = ("unit", "sim", "proc", "net", "devbox")  # quick ones first; within a suite the order is random
 _FAILED = pytest.StashKey[bool]()
 
 

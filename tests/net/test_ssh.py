@@ -219,23 +219,23 @@ def remove_bridge_socket(road: Road) -> None:
 def remove_forwarded_socket(road: Road) -> None:
     (name,) = (name for name in os.listdir(road.files.folder) if name.startswith("w-"))
     os.unlink(f"{road.files.folder}/{name}")
-    road.sshd.end_connections()
+    road.shim().initialize(PATIENCE_S)
 
 
 def kill_bridge(road: Road) -> None:
     os.kill(road.bridge(), signal.SIGKILL)
-    road.sshd.end_connections()
+    road.shim().initialize(PATIENCE_S)
 
 
 FAULTS = [
-    kill_connection,
-    kill_client,
-    restart_sshd,
     kill_broker,
     stop_broker,
     remove_bridge_socket,
     remove_forwarded_socket,
     kill_bridge,
+    kill_client,  # afterwards no user's master is left
+    kill_connection,
+    restart_sshd,
 ]
 
 
