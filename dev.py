@@ -66,7 +66,7 @@ DEBIAN = {  # program -> the package that has it; for tests that go beyond Pytho
     "sshd": "openssh-server",
 }
 # what tests outside tests/vm run
-TEST_PROGRAMS = ("dot", "socat", "chromium", "docker-compose", "ssh", "buildah", "docker-registry")
+TEST_PROGRAMS = ("dot", "socat", "chromium", "docker-compose", "ssh", "sshd", "bindfs", "buildah", "docker-registry")
 VM_PROGRAMS = ("qemu-system-x86_64", "socat", "busybox", "cpio", "depmod", "ssh", "sshd")
 IMAGE_PROGRAMS = ("buildah", "podman", "crun", "mmdebstrap", "bindfs", "ssh", "sshd")
 NO_NETWORK = ("NewConnectionError", "ConnectionError", "Temporary failure in name resolution", "ConnectTimeoutError")
