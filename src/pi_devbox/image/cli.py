@@ -208,10 +208,13 @@ def _prepare(root: Path | None, timeout: float, rest: dict[str, Any]) -> tuple[S
     from .session import read_plan
 
     work = {name: rest.pop(name) for name in ("plan_file", "builder", "attempts", "dry_run")}
-    session = _open(root, timeout, rest.pop("platforms"))
+    platforms = rest.pop("platforms")
+    session = _open(root, timeout, platforms)
     plan = read_plan(work["plan_file"], session.env)
     if plan is None:
         return session, _make_plan(session, **rest), work
+    if platforms or any(rest.values()):
+        raise click.UsageError("a plan is given (--plan or $PI_DEVBOX_PLAN): what it decided can't be chosen again.")
     check_unchanged(plan, session.sources())
     return session, plan, work
 

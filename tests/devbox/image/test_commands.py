@@ -140,6 +140,8 @@ def test_the_jobs_of_a_workflow(box: Box) -> None:
     assert len(base.stdout.splitlines()) == 1
     both = box.run("build", "variants", "--builder", "buildx", "--dry-run", **plan)
     assert [tag in line for tag, line in zip(outputs["variant_tags"].split(), both.stdout.splitlines(), strict=True)]
+    twice = box.run("build", "base", "--force", "--builder", "buildx", "--dry-run", **plan)
+    assert (twice.returncode, twice.stdout) == (2, "")
     last = box.run("publish", "--builder", "buildx", "--dry-run", **plan)
     assert "--tag" in last.stdout
     assert "latest-studio" in last.stdout
