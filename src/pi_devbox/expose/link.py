@@ -14,6 +14,7 @@ How a direction ends decides how the other socket learns of it:
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import socket
 import struct
@@ -31,11 +32,16 @@ def dial(port: int) -> socket.socket | None:
         sock = socket.create_connection(("127.0.0.1", port), timeout=CONNECT_S)
     except OSError:  # refused, or its backlog is full: not there for us
         return None
-    if sock.getsockname() == sock.getpeername():  # the kernel lent us that very port: we called ourselves
+    if is_self(sock):
         reset(sock)
         return None
     sock.settimeout(None)
     return sock
+
+
+def is_self(sock: socket.socket) -> bool:
+    """Whether it is connected with itself: the kernel may lend a caller the very port that it calls."""
+    return bool(sock.getsockname() == sock.getpeername())
 
 
 def reset(sock: socket.socket) -> None:
@@ -60,19 +66,20 @@ class Direction:
 
     Attributes:
         source, sink: the sockets. waits: bytes were read that `sink` does not take yet; nothing is read meanwhile.
-        ended: nothing will be read any more. broken: because `source` was reset.
+        ended: nothing will be read any more. broken: because `source` was reset. refused: `sink` was reset, which the
+            kernel says once, here or to who reads from it.
     """
 
-    __slots__ = ("_buffer", "_rest", "broken", "ended", "sink", "source", "waits")
+    __slots__ = ("_buffer", "_rest", "broken", "ended", "refused", "sink", "source", "waits")
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
         self.source = source
         self.sink = sink
-        self.waits = self.ended = self.broken = False
+        self.waits = self.ended = self.broken = self.refused = False
         self._buffer = memoryview(bytearray(SMALL))
         self._rest = self._buffer[:0]
 
-    def move(self) -> bool:
+    def move(self, opposite: Direction) -> bool:
         """Read once and pass it on. True where `waits` or `ended` has changed."""
         try:
             count = self.source.recv_into(self._buffer)
@@ -82,9 +89,10 @@ class Direction:
             self.ended = self.broken = True
             return True
         if not count:
-            self.ended = True
-            with contextlib.suppress(OSError):  # it left first: nobody to tell
-                self.sink.shutdown(socket.SHUT_WR)
+            self.ended, self.broken = True, opposite.refused
+            if not self.broken:
+                with contextlib.suppress(OSError):  # it left first: nobody to tell
+                    self.sink.shutdown(socket.SHUT_WR)
             return True
         self._rest = self._buffer[:count]
         if self.flush():
@@ -99,8 +107,9 @@ class Direction:
             sent = self.sink.send(self._rest)
         except BlockingIOError:
             sent = 0
-        except OSError:  # what the sink had to say is still to be read, by the other direction
+        except OSError as exc:  # what the sink had to say is still to be read, by the other direction
             self.waits, self.ended = False, True
+            self.refused = exc.errno == errno.ECONNRESET
             return True
         self._rest = self._rest[sent:]
         before, self.waits = self.waits, bool(self._rest)
@@ -144,11 +153,11 @@ class Link:
         """Do what poll says is possible. True where what to wait for may have changed."""
         reading, writing = self._ends[number]
         if events == select.POLLIN and not reading.ended:  # nearly always
-            return reading.move()
+            return reading.move(writing)
         changed = writing.waits and writing.flush()
         if events & ~select.POLLOUT and not reading.waits and not reading.ended:
-            changed = reading.move() or changed
-        elif events & (select.POLLERR | select.POLLHUP):  # reset while nothing was to be read from it
+            changed = reading.move(writing) or changed
+        elif events & (select.POLLERR | select.POLLHUP) and not writing.ended:  # reset, and nothing to read would tell
             reading.ended = reading.broken = writing.ended = True
         return changed or reading.ended
 
@@ -160,11 +169,10 @@ class Link:
             mask = 0 if reading.waits or reading.ended else select.POLLIN
             if writing.waits:
                 mask |= select.POLLOUT
-            if mask == self._masks.get(number, -1):
-                continue
             if mask or not writing.ended:  # 0 still tells of a reset
-                self._poller.register(number, mask)
-                self._masks[number] = mask
+                if mask != self._masks.get(number, -1):
+                    self._poller.register(number, mask)
+                    self._masks[number] = mask
             elif self._masks.pop(number, None) is not None:
                 self._poller.unregister(number)  # shut down in both directions, it would wake us for ever
         return True
