@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..core.record import Record
     from ..runtime.paths import StateFiles
     from .claimkeeper import ClaimKeeper
+    from .doors import Doors
     from .enginehost import EngineHost
-    from .tcp import TcpListener
 
 
 class Serving(Protocol):
@@ -29,16 +29,13 @@ class Serving(Protocol):
     hub: Hub
     engine: EngineHost
     claim: ClaimKeeper
-    tcp: TcpListener
+    doors: Doors
     record: Record
     started: float
     troubles: list[dict[str, str]]
 
     def session_name(self, conn: int) -> str:
         """The session behind a connection."""
-
-    def via(self, conn: int) -> str:
-        """How a connection came."""
 
 
 def snapshot(app: Serving, now: float) -> dict[str, Any]:
@@ -67,7 +64,7 @@ def snapshot(app: Serving, now: float) -> dict[str, Any]:
                 "id": session.name,
                 "agent": session.agent or None,
                 "client": session.client,
-                "via": app.via(session.conn),
+                "via": app.doors.via(session.conn),
                 "pid": session.pid,
                 "since_s": round(now - session.opened, 1),
                 "in_flight": session.open_calls,
@@ -80,7 +77,7 @@ def snapshot(app: Serving, now: float) -> dict[str, Any]:
         "settings": app.settings.as_json(),
         "degraded": degraded(app),
         "endpoints": record.endpoints,
-        "tcp": app.tcp.as_json(),
+        "tcp": app.doors.tcp.as_json(),
     }
 
 
@@ -126,7 +123,7 @@ def degraded(app: Serving) -> list[dict[str, str]]:
     elif supervisor.state != "ready" and supervisor.reason:
         out.append({"what": f"the engine is {supervisor.state}: {supervisor.reason}", "mend": "it is under way"})
     out.extend(app.troubles)
-    out.extend(app.tcp.degraded())
+    out.extend(app.doors.tcp.degraded())
     return out
 
 

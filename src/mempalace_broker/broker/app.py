@@ -27,11 +27,9 @@ from ..runtime.recordfile import read_bytes, remove_if, remove_litter, write_ato
 from ..runtime.view import view_of
 from .admin import snapshot
 from .claimkeeper import ClaimKeeper
-from .connection import UNIX, Connection
+from .doors import Doors
 from .enginehost import EngineHost
-from .listen import Name, bind_unix, unlink_quietly
 from .tasks import Tasks
-from .tcp import TcpListener, last_port
 
 if TYPE_CHECKING:
     import logging
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     from ..runtime.lock import FileLock
     from ..runtime.paths import StateFiles
     from .claimkeeper import Held
+    from .connection import Connection
 
 SELF_CHECK_S = 2.0
 ENGINE_LEAVES_S = 5.0
@@ -112,21 +111,9 @@ class App:
         self.engine.unlocked = self.claim.tidy
         self.hub.view = view_of(identity.path)
         self.hub.mounts = folders_table
-        self.tcp = TcpListener(
-            settings=settings,
-            root=files.root,
-            last_port=last_port(files.record),
-            clock=self.clock,
-            log=log,
-            admit=self._admit,
-            revoked=self._drop_remote,
-        )
         self._tasks = Tasks(self._task_failed)
+        self.doors = Doors(self, files=files, settings=settings, clock=self.clock, tasks=self._tasks)
         self._owner = owner
-        self._conns: dict[int, Connection] = {}
-        self._count = 0
-        self._server: asyncio.Server | None = None
-        self._name: Name | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._quit: asyncio.Future[str] | None = None
@@ -179,8 +166,7 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self.loop.add_signal_handler(number, self._signalled, number)
         self.loop.set_exception_handler(self._callback_failed)
-        await self._listen()
-        self.tcp.start(self.loop)
+        await self.doors.open()
         try:
             remove_litter(self.files.record)
             self._publish()
@@ -198,58 +184,25 @@ class App:
         await self._leave(reason)
         return EXIT_OK
 
-    async def _listen(self) -> None:
-        listener, self._name = bind_unix(self.files.socket)
-        self._server = await self.loop.create_unix_server(self._accept, sock=listener)
-
     def _publish(self) -> None:
-        self.record.endpoints = [f"unix:{self.files.socket}", *filter(None, [self.tcp.endpoint])]
-        self.record.token = self.tcp.token or None
+        self.record.endpoints = self.doors.endpoints
+        self.record.token = self.doors.tcp.token or None
         write_atomic(self.files.record, encode(self.record))
-
-    def _accept(self) -> Connection:
-        self._count += 1
-        return Connection(self, self._count)
-
-    def _admit(self, sock: socket.socket, rest: bytes, address: str) -> None:
-        """A TCP client has proved itself: from here on it is a session like any other."""
-        self._count += 1
-        conn = Connection(self, self._count, f"tcp {address}", rest)
-        self._tasks.start("tcp-session", self._adopt(sock, conn, self.tcp.token))
-
-    async def _adopt(self, sock: socket.socket, conn: Connection, token: str) -> None:
-        await self.loop.connect_accepted_socket(lambda: conn, sock)
-        if self.tcp.token != token:  # replaced meanwhile
-            conn.drop("the token was replaced")
-
-    def _drop_remote(self) -> None:
-        for conn in list(self._conns.values()):
-            if conn.via != UNIX:
-                conn.drop("the token was replaced")
-
-    def via(self, conn: int) -> str:
-        """How a connection came, for status."""
-        return self._conns[conn].via if conn in self._conns else UNIX
 
     def _retire(self) -> None:
         try:
             remove_if(self.files.record, lambda data: is_own(data, self.record.record))
-            if self._name is not None and self._name.intact():
-                unlink_quietly(self.files.socket)
         except OSError as exc:
-            self.log.warning("cannot remove the record or the socket: %s", exc)
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        self.tcp.close()
+            self.log.warning("cannot remove the record: %s", exc)
+        self.doors.close()
 
     async def _leave(self, reason: str) -> None:
         self._retire()
-        conns = list(self._conns.values())
+        conns = list(self.doors.conns.values())
         for conn in conns:
             conn.close()
-        await self._wait(FLUSH_S, lambda: not self._conns)
-        for conn in list(self._conns.values()):
+        await self._wait(FLUSH_S, lambda: not self.doors.conns)
+        for conn in list(self.doors.conns.values()):
             conn.drop("the broker leaves")
         await self._end_engine()
         self.let_go()
@@ -310,7 +263,7 @@ class App:
 
     def opened(self, conn: Connection, pid: int) -> None:
         """A client was accepted."""
-        self._conns[conn.number] = conn
+        self.doors.conns[conn.number] = conn
         self.hub.opened(conn.number, self.clock.monotonic(), pid)
 
     def lines(self, conn: Connection, lines: list[bytes | TooLong]) -> None:
@@ -325,7 +278,7 @@ class App:
 
     def closed(self, conn: Connection) -> None:
         """A client is gone."""
-        if self._conns.pop(conn.number, None) is not None:
+        if self.doors.conns.pop(conn.number, None) is not None:
             self.hub.closed(conn.number, self.clock.monotonic())
             self.turn()
 
@@ -358,7 +311,7 @@ class App:
 
     def _flush(self, out: dict[int, list[bytes]]) -> None:
         for number, lines in out.items():
-            conn = self._conns.get(number)
+            conn = self.doors.conns.get(number)
             if conn is not None:
                 conn.send(lines[0] if len(lines) == 1 else b"".join(lines))
         out.clear()
@@ -374,7 +327,7 @@ class App:
         if isinstance(effect, fx.Engine):
             self.engine.carry_out(effect.what)
         elif isinstance(effect, fx.Close):
-            conn = self._conns.get(effect.conn)
+            conn = self.doors.conns.get(effect.conn)
             if conn is not None:
                 self.log.debug("closing client %d: %s", effect.conn, effect.reason)
                 conn.close()
@@ -437,13 +390,7 @@ class App:
             self.hub.drain(self.clock.monotonic(), f"{self.files.owner_lock} was removed: another broker may come")
             self.turn()
             return
-        if self._name is not None and not self._name.intact():
-            self.log.warning("the name %s is gone or another's: binding it again", self.files.socket)
-            old = self._server
-            await self._listen()
-            if old is not None:
-                old.close()
-        changed = self.tcp.check(self.loop)
+        changed = await self.doors.check()
         mine = is_own(read_bytes(self.files.record, 1 << 20) or b"", self.record.record)
         if not mine:
             self.log.warning("the record is gone or another's: writing it again")
