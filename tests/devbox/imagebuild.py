@@ -28,7 +28,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 BASE = "docker.io/library/debian:trixie-slim"
 TAG = "localhost/pi-devbox"
-TOOLS = ("buildah", "podman", "crun", "mmdebstrap", "git")
+TOOLS = ("buildah", "podman", "crun", "mmdebstrap", "git", "bindfs")
 ENGINE_CONF = """\
 [containers]
 cgroups = "disabled"
