@@ -20,6 +20,7 @@ _COMMANDS = {
     "restart": "leave",
     "logs": "logs",
     "doctor": "doctor",
+    "take-over": "take_over",
     "model": "model",
     "token": "token",
 }
