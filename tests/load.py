@@ -172,8 +172,8 @@ class Load:
                 told = reader.call_tool("get_drawer", self.patience, drawer_id=drawer)
                 assert token in str(told), f"acknowledged drawer {drawer} is lost: {told}"
             for token in session.facts:
-                facts = _facts(reader.call_tool("kg_query", self.patience, entity=token))
-                assert len(facts) == 1, f"acknowledged fact {token}: {facts}"
+                found = facts(reader.call_tool("kg_query", self.patience, entity=token))
+                assert len(found) == 1, f"acknowledged fact {token}: {found}"
             self._verify_diary(reader, session)
         reader.finish()
 
@@ -190,7 +190,8 @@ class Load:
         assert not ghosts, f"answered as not executed, but stored: {ghosts}"
 
 
-def _facts(told: Any) -> list[Any]:
+def facts(told: Any) -> list[Any]:
+    """What kg_query found, in either version's shape."""
     if "facts" in told:  # 3.4.0
         return list(told["facts"])
     return [*told.get("active_facts", []), *told.get("ended_facts", [])]

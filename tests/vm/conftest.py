@@ -58,6 +58,12 @@ def require_machine() -> None:
         pytest.skip(f"no second kernel: {why or lack}")
 
 
+def debris(world: World) -> list[str]:
+    """What mempalace puts aside when it finds its files damaged."""
+    marks = (".corrupt", ".drift", "quarantine")
+    return [str(path) for path in world.state_root.rglob("*") if any(mark in path.name for mark in marks)]
+
+
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Path]:
     """The folder of all worlds, seen by the guest."""

@@ -10,15 +10,10 @@ from tests.elsewhere import Side
 from tests.harness import World
 from tests.load import Load
 from tests.proctools import cmdline_of
+from tests.vm.conftest import debris
 
 pytestmark = [pytest.mark.vm, pytest.mark.engine]
 GUEST_S = 240.0  # patience with a guest without hardware acceleration
-
-
-def debris(world: World) -> list[str]:
-    """What mempalace puts aside when it finds its files damaged."""
-    marks = (".corrupt", ".drift", "quarantine")
-    return [str(path) for path in world.state_root.rglob("*") if any(mark in path.name for mark in marks)]
 
 
 @pytest.mark.timeout(900)
