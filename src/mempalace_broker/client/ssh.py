@@ -177,7 +177,6 @@ class SshRoute:
         self._started_by = started_by or f"pid {os.getpid()}"
         self._spawn = spawn
         self._rng = rng
-        self._again = self.files.folder in _held
         self._bridge: RawSocket | None = None
         self._said = b""
         self._fds: list[int] = []
@@ -243,7 +242,7 @@ class SshRoute:
             return words if outcome in (CONNECT_REFUSED, CONNECT_ENOENT) else ""
         assert outcome == CONNECT_OK
         try:
-            sock.send(AGAIN if self._again else NEW)
+            sock.send(AGAIN if self.files.folder in _held else NEW)
         except OSError:  # it leaves just now
             sock.close()
             return ""

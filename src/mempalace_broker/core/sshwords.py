@@ -41,7 +41,7 @@ _SIGNS = (
     (CONFIG, ("bad configuration option", "can't open user config file", "bad owner or permissions", "terminating,")),
     (REFUSED, ("connection refused",)),
     (UNREACHABLE, ("no route to host", "network is unreachable", "connection timed out", "operation timed out")),
-    (FORWARD_REFUSED, ("administratively prohibited", "forwarding failed", "forward request failed", "open failed")),
+    (FORWARD_REFUSED, ("administratively prohibited", "forwarding failed", "request failed", "open failed")),
     (
         BROKEN,
         (
