@@ -67,7 +67,8 @@ class Keeper:
         now: the time. linger: seconds without a user before it is time to leave.
 
     Attributes:
-        users: connections of shims. up: whether there is a way. probes: whether freezing must be looked for.
+        users: connections of shims. again: whether one of those who ask had a connection that broke.
+        up: whether there is a way. probes: whether freezing must be looked for.
     """
 
     def __init__(self, now: float, linger: float = LINGER_S) -> None:
@@ -80,7 +81,7 @@ class Keeper:
         self._failures = 0
         self._hold_until = now
         self._waiting = 0
-        self._again = False
+        self.again = False
 
     def joined(self) -> None:
         """Somebody connected; he has not asked yet."""
@@ -89,7 +90,7 @@ class Keeper:
     def asked(self, *, again: bool) -> None:
         """He asks for a connection; `again`: the one that he had broke, so nothing that was checked before counts."""
         self._waiting += 1
-        self._again = self._again or again
+        self.again = self.again or again
 
     def left(self, now: float, *, waiting: bool) -> None:
         """He is gone, with or without an answer."""
@@ -100,12 +101,12 @@ class Keeper:
     def answered(self) -> None:
         """All who waited have their answer."""
         self._waiting = 0
-        self._again = False
+        self.again = False
 
     def checked(self, began: float) -> None:
         """A request that was sent at `began` or later was answered."""
         self._checked_at = began
-        self._again = False
+        self.again = False
 
     def opened(self, began: float, *, probes: bool) -> None:
         """A set-up that began then succeeded."""
@@ -128,7 +129,7 @@ class Keeper:
         if self._waiting:
             if not self.up:
                 return REFUSE if now < self._hold_until else SET_UP
-            return CHECK if self._again or now > self._checked_at + FRESH_S else SERVE
+            return CHECK if self.again or now > self._checked_at + FRESH_S else SERVE
         if not self.users:
             return LEAVE if now >= self._empty_since + self._linger else REST
         return PROBE if self.up and self.probes and now >= self._checked_at + PROBE_S else REST

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 from ...core import bridge as keeping
 from ...core.bridge import LINGER_S, Keeper
 from ...core.jsonrpc import load, to_bytes
-from ...errors import BrokerError
+from ...errors import BrokerError, BrokerUnavailable
 from ...runtime.clock import Clock, Deadline
 from ...runtime.lock import FileLock, read_body
 from ...runtime.spawn import FAILED, LOST_RACE, READY
 from .. import ssh as client
-from .ssh import Ssh, TunnelError
+from .ssh import Ssh
 from .tunnel import Tunnel
 from .ways import forget
 
@@ -225,12 +225,14 @@ class Bridge:
                 self._refuse()
             elif task == keeping.PROBE:
                 self._probe(now)
-            elif task == keeping.CHECK and self._tunnel.check():
+            elif task == keeping.CHECK and self._tunnel.check(again=self._keeper.again):
                 self._keeper.checked(now)
             else:
                 self._set_up(now)
-        except TunnelError as exc:
+        except BrokerError as exc:
             self._fail(exc)
+        except OSError as exc:
+            self._fail(BrokerUnavailable(f"the bridge can't work: {exc}.", mend="make room, or end programs."))
 
     def _set_up(self, now: float) -> None:
         self._tunnel.set_up()

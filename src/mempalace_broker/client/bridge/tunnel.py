@@ -108,12 +108,12 @@ class Tunnel:
             raise OSError("there is no way")
         return self._way.connect()
 
-    def check(self) -> bool:
-        """Whether the broker answers over a new connection."""
-        if self._way is None or not self.alive():
+    def check(self, *, again: bool = False) -> bool:
+        """Whether the broker answers over a new connection. `again`: somebody found that it does not."""
+        if self._way is None or self._master is None or not self.alive():
             return False
-        if self._way.mode == STDIO and self._master is not None:  # cheaper, and it starts a broker that is gone
-            return isinstance(self._ensure(self._master, ENSURE_S), Ensured)
+        if self._way.mode == STDIO:  # its command starts a broker that is gone, by itself; ask only why it can't
+            return not again or isinstance(self._ensure(self._master, ENSURE_S), Ensured)
         return ways.answers(self._way, Deadline.after(self._clock, ASK_S)) == ways.ANSWERED
 
     def frozen(self) -> bool:
@@ -236,7 +236,11 @@ class Tunnel:
         except TunnelError as exc:
             reasons.append(f"{mode}: {exc.message}")
             return None
-        said = self._ask(way)
+        try:
+            said = self._ask(way)
+        except BaseException:  # told to leave
+            way.close()
+            raise
         if said == ways.ANSWERED:
             return way
         way.close()

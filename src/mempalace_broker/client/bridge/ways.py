@@ -136,7 +136,7 @@ def make(mode: str, ssh: Ssh, master: Master, path: str, *, local: str, program:
         try:
             way.open()
         except BaseException:
-            remove(local)
+            way.close()
             raise
         return way
     assert mode in (CHANNEL, STDIO)
