@@ -1,4 +1,7 @@
-"""Breadth-first search over all states of a model, with the shortest history to a violation."""
+"""Breadth-first search over all states of a model, with the shortest history to a violation.
+
+States are kept by their 64-bit hashes: for ten million of them the chance that any two are taken for one is under 1e-5.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +37,17 @@ class Search:
     def __init__(self, world: World, limit: int) -> None:
         self.world = world
         self.limit = limit
-        self.index: dict[State, int] = {}
-        self.parents = array("l")
-        self.via: list[str] = []
+        self.index: dict[int, int] = {}
+        self.parents = array("i")
+        self.via = array("i")
+        self.words: dict[str, int] = {}
         self.good = bytearray()
-        self.sources, self.targets = array("l"), array("l")
+        self.sources, self.targets = array("i"), array("i")
         self.transitions = 0
 
     def run(self, *, liveness: bool = False) -> Explored:
         frontier = [self.world.start()]
-        self._enter(frontier[0], -1, "")
+        self._enter(hash(frontier[0]), frontier[0], -1, "")
         depth = 0
         while frontier and len(self.index) < self.limit:
             following: list[State] = []
@@ -58,14 +62,15 @@ class Search:
 
     def _expand(self, state: State, following: list[State], liveness: bool) -> tuple[str, ...]:
         """Visit a state's successors; on a violation what it is and the history."""
-        here = self.index[state]
+        here = self.index[hash(state)]
         step = "?"
         try:
             for step, fault, after in self.world.successors(state):
                 self.transitions += 1
-                there = self.index.get(after)
+                key = hash(after)
+                there = self.index.get(key)
                 if there is None:
-                    there = self._enter(after, here, step)
+                    there = self._enter(key, after, here, step)
                     check(after)
                     following.append(after)
                 if liveness and not fault:
@@ -75,18 +80,19 @@ class Search:
             return (str(exc), *self._history(here), step)
         return ()
 
-    def _enter(self, state: State, parent: int, via: str) -> int:
+    def _enter(self, key: int, state: State, parent: int, via: str) -> int:
         number = len(self.index)
-        self.index[state] = number
+        self.index[key] = number
         self.parents.append(parent)
-        self.via.append(via)
+        self.via.append(self.words.setdefault(via, len(self.words)))
         self.good.append(is_good(state))
         return number
 
     def _history(self, number: int) -> tuple[str, ...]:
+        words = list(self.words)
         steps: list[str] = []
         while number > 0:
-            steps.append(self.via[number])
+            steps.append(words[self.via[number]])
             number = self.parents[number]
         return tuple(reversed(steps))
 
@@ -95,13 +101,20 @@ class Search:
 
     def _dead_ends(self) -> list[int]:
         """States from which no good one can be reached without a further fault."""
-        sources: list[list[int]] = [[] for _ in range(len(self.index))]
+        first = array("i", bytes(4 * (len(self.index) + 2)))  # where the sources of a target begin, by counting
+        for target in self.targets:
+            first[target + 2] += 1
+        for number in range(2, len(first)):
+            first[number] += first[number - 1]
+        sources = array("i", bytes(4 * len(self.sources)))
         for source, target in zip(self.sources, self.targets, strict=True):
-            sources[target].append(source)
+            sources[first[target + 1]] = source
+            first[target + 1] += 1
         reached = bytearray(self.good)
         stack = [number for number, good in enumerate(reached) if good]
         while stack:
-            for source in sources[stack.pop()]:
+            target = stack.pop()
+            for source in sources[first[target] : first[target + 1]]:
                 if not reached[source]:
                     reached[source] = 1
                     stack.append(source)

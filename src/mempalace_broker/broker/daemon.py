@@ -19,6 +19,7 @@ from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError, Usage
 from ..runtime.claimfiles import ClaimFolder
 from ..runtime.clock import Clock, Deadline
 from ..runtime.lock import FileLock, read_body
+from ..runtime.mounts import is_local
 from ..runtime.paths import StateFiles
 from ..runtime.procid import own_procid
 from ..runtime.recordfile import read_bytes
@@ -150,10 +151,12 @@ def _claim(
     except (ValueError, AttributeError, TypeError):
         floor, root = 0, ""
     clock = Clock()
-    writer = writer_of(owner, clock, direct=direct)
+    local = is_local(files.palace)
+    elsewhere = direct or (local is not True and sys.platform != "darwin")  # a network disk is nobody's own
+    writer = writer_of(owner, clock, direct=elsewhere)
     deadline = Deadline.after(clock, settings.number("drain_s") + HANDOVER_S)
     try:
-        folder = ClaimFolder(files.claims, writer)
+        folder = ClaimFolder(files.claims, writer, local=local is True)
         held = Acquisition(folder, clock, deadline, floor=max(0, floor), told=log.info).run(files.palace)
     except BrokerError as exc:
         log.error("no claim: %s", exc)

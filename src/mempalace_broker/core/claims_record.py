@@ -104,16 +104,19 @@ def _decode(data: bytes, generation: int) -> Claim:
     return Claim(generation, STATES[state], sequence, bool(busy), writer)
 
 
-def proven_dead(claim: Claim, me: Writer) -> bool:
+def proven_dead(claim: Claim, me: Writer, *, local: bool) -> bool:
     """Whether the claim's broker is dead by a fact of the kernel. Only for one who holds broker.lock.
 
     Equal boot id and equal lock file: that broker had the very lock that we hold now, so it is gone. (An equal boot id
     alone proves nothing: a FUSE mount has locks of its own.) And one host has the palace on its own disk: a host's
     claim of another boot was made before that host was started anew.
+
+    Args:
+        local: whether the palace is known to be on a disk of this very machine; if not, its name has to do.
     """
     theirs = claim.writer
     if not theirs.boot or not me.boot or theirs.nonce == me.nonce:
         return False
     if theirs.boot == me.boot:
         return bool(me.lock) and theirs.lock == me.lock
-    return theirs.kind == HOST and me.kind == HOST
+    return theirs.kind == HOST and me.kind == HOST and (local or (bool(me.host) and theirs.host == me.host))

@@ -30,11 +30,12 @@ class ClaimFolder:
     """The claims of one palace as one broker sees and makes them.
 
     Args:
-        path: the folder. me: who we are.
+        path: the folder. me: who we are. local: whether it is known to be on a disk of this very machine.
     """
 
-    def __init__(self, path: str, me: Writer) -> None:
+    def __init__(self, path: str, me: Writer, *, local: bool = False) -> None:
         self.path = path
+        self._local = local
         self.me = me
         self._body = me.encode()
         self._fd = -1
@@ -74,7 +75,7 @@ class ClaimFolder:
 
     def seen(self, claim: Claim) -> Seen:
         """The record as a claimant judges it. Only for one who holds broker.lock."""
-        dead = claim.state != MISSING and proven_dead(claim, self.me)
+        dead = claim.state != MISSING and proven_dead(claim, self.me, local=self._local)
         return Seen(claim.generation, claim.state, claim.sequence, claim.busy, claim.writer.kind, dead)
 
     # -- doing
