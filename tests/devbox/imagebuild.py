@@ -43,15 +43,17 @@ runtime = "crun"
 ALONE = """umount -R /sys/fs/cgroup 2>/dev/null
 mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || mount -t tmpfs tmpfs /sys/fs/cgroup
 exec "$@" """
-STUBS = {
+_MANIFEST = '{"name": "stub", "dependencies": {"ws": "8"}, "pi": {"extensions": ["./index.ts"]}}'
+_EXTENSION = "export default function (_pi: unknown) {}\n"
+STUBS = {  # by companion; "toolkit" holds nothing for pi
     "mempalace-toolkit": {
         "bin/mempalace-session": "#!/bin/sh\necho mempalace-session\n",
         "bin/mempalace-docs": "#!/bin/sh\necho mempalace-docs\n",
     },
-    "studio": {
-        "package.json": '{"name": "pi-studio", "dependencies": {"ws": "8"}, "pi": {"extensions": ["./index.ts"]}}',
-        "index.ts": "export default function (_pi: unknown) {}\n",
-    },
+    "pi-fork": {"package.json": _MANIFEST, "index.ts": _EXTENSION},
+    "obsmem": {"package.json": _MANIFEST, "index.ts": _EXTENSION},
+    "extensions": {"extensions/one.ts": _EXTENSION},
+    "studio": {"package.json": _MANIFEST, "index.ts": _EXTENSION},
 }
 
 
@@ -156,7 +158,7 @@ class Images:
             if real and real.exists():
                 shutil.rmtree(bare, ignore_errors=True)
                 subprocess.run(["git", "clone", "--quiet", "--bare", real, bare], check=True)
-            elif not bare.exists():
+            else:
                 stub_repository(bare, one["name"])
             lines += [f'[url "file:///run/companions/{one["name"]}.git"]', f"\tinsteadOf = {one['url']}"]
         return "\n".join([*lines, ""])
@@ -188,15 +190,20 @@ class Images:
 
 
 def stub_repository(bare: Path, name: str) -> None:
-    """A bare repository with one commit on main, from which any commit can be fetched, as from the real hosts."""
+    """A bare repository with one commit on main, from which any commit can be fetched, as from the real hosts.
+
+    Made anew with the same commit as long as its files are the same.
+    """
     work = bare.with_suffix(".work")
-    shutil.rmtree(work, ignore_errors=True)
+    for old in (bare, work):
+        shutil.rmtree(old, ignore_errors=True)
     for path, text in {"README.md": f"# {name}\n", **STUBS.get(name, {})}.items():
         (work / path).parent.mkdir(parents=True, exist_ok=True)
         (work / path).write_text(text, encoding="utf-8")
     who = ["-c", "user.name=stub", "-c", "user.email=stub@localhost"]
+    when = {"GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"}
     for argv in (["init", "-q", "-b", "main"], ["add", "-A"], [*who, "commit", "-q", "-m", "stub"]):
-        subprocess.run(["git", "-C", work, *argv], check=True)
+        subprocess.run(["git", "-C", work, *argv], check=True, env={**os.environ, **when})
     subprocess.run(["git", "clone", "-q", "--bare", work, bare], check=True)
     subprocess.run(["git", "--git-dir", bare, "config", "uploadpack.allowAnySHA1InWant", "true"], check=True)
     shutil.rmtree(work)

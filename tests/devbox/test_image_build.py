@@ -12,12 +12,14 @@ import os
 import shlex
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.devbox.fakemodel import FakeModel
 from tests.devbox.imagebuild import TAG, Images, companions, default_store, lacking
 from tests.harness import World, eventually
 from tests.net.sshd import Sshd, require_sshd
@@ -94,6 +96,11 @@ class Devbox:
         process.initialize(COLD_S)
         return process
 
+    def exec(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the running container, as developer."""
+        argv = self.images.argv("podman", "exec", *self.exec_as, self.name, *command)
+        return subprocess.run(argv, env=self.images.env, text=True, capture_output=True, timeout=60, check=False)
+
     def run(self, *command: str, options: tuple[str, ...] = ("--network", "none")) -> str:
         """Run a command in it; it has to succeed."""
         argv = self.argv(*command, options=options)
@@ -164,12 +171,12 @@ def test_pi_knows_the_adapter_and_its_companions(images: Images, host: World) ->
         "pi-mcp-adapter",
         "/opt/pi-fork",
         "/opt/pi-observational-memory",
-        "/opt/pi-toolkit",
         "/opt/pi-extensions",
     ]
     said = Devbox(images, host, STUDIO).run("sh", "-c", "pi --version; pi list; pandoc --version")
     for words in (*packages, "/opt/pi-studio", "0.87.1", "pandoc 3"):
         assert words in said
+    assert "/opt/pi-toolkit" not in said, "it holds nothing for pi, which would not start with it"
     assert "/opt/pi-studio" not in Devbox(images, host, PI).run("pi", "list")
 
 
@@ -273,3 +280,74 @@ def test_a_shim_in_the_container_reaches_the_host_s_broker_over_ssh(
         assert world.owners() == {world.broker().engine_pid()}
         second.finish()
         assert shim.finish() == 0
+
+
+# --- agents and Studio
+
+
+def test_pi_in_the_container_writes_to_the_host_s_palace(images: Images, host: World) -> None:
+    """The agent itself, as the image has set it up; only the model is played."""
+    start_broker(host)
+    drawer = {"wing": "w", "room": "r", "content": "pi was here"}
+    with FakeModel("mcp", {"tool": "mempalace_mempalace_add_drawer", "args": json.dumps(drawer)}) as model:
+        provider = {"baseUrl": f"http://127.0.0.1:{model.port}/v1", "api": "openai-completions", "apiKey": "none"}
+        models = {"providers": {"fake": {**provider, "models": [{"id": "fake-model"}]}}}
+        (host.cwd / "models.json").write_text(json.dumps(models))
+        script = "cp models.json ~/.pi/agent/ && exec pi -p --provider fake --model fake-model remember < /dev/null"
+        said = Devbox(images, host, PI).run("sh", "-c", script, options=("--network", "host"))
+    assert "finished" in said
+    assert "mcp" in model.offered
+    native = host.spawn([*AS_OWNER, str(host.root / "bin" / "mp-shim")])
+    native.initialize()
+    assert "pi was here" in json.dumps(native.call_tool("search", COLD_S, query="pi")), model.answers
+
+
+@contextlib.contextmanager
+def network() -> Iterator[tuple[str, str]]:
+    """A network of a container's own, as docker's bridge gives one: its name, and the address inside."""
+    name, here, inside = f"mpb{uuid.uuid4().hex[:8]}", "10.213.87.1", "10.213.87.2"
+    commands = f"""
+        ip netns add {name}
+        ip link add {name} type veth peer name eth0 netns {name}
+        ip addr add {here}/30 dev {name}
+        ip link set {name} up
+        ip -n {name} link set lo up
+        ip -n {name} addr add {inside}/30 dev eth0
+        ip -n {name} link set eth0 up
+        ip -n {name} route add default via {here}"""
+    try:
+        for command in commands.strip().splitlines():
+            subprocess.run(command.split(), check=True)
+        yield name, inside
+    finally:
+        subprocess.run(["ip", "link", "delete", name], check=False)
+        subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+def fetch(address: str) -> str:
+    """The page, or nothing."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5) as answer:
+        return str(answer.read().decode())
+    return ""
+
+
+def test_studio_s_port_is_relayed_from_the_start_and_works_once_studio_does(images: Images, host: World) -> None:
+    """STUDIO_EXPOSE=1; a web server on the container's loopback stands in for Studio, and comes later."""
+    (host.cwd / "index.html").write_text("this is Studio")
+    with network() as (name, inside):
+        box = Devbox(images, host, STUDIO)
+        options = ("--network", f"ns:/run/netns/{name}", "--env", "STUDIO_EXPOSE=1")
+        argv = box.argv("sh", "-c", "read -r go; exec python3 -m http.server --bind 127.0.0.1 8765", options=options)
+        with subprocess.Popen(
+            argv, env=images.env, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdin is not None
+            health = "/usr/local/lib/pi-devbox/healthcheck.sh"
+            eventually(lambda: box.exec("env", "STUDIO_EXPOSE=1", health).returncode == 0, 30, "a healthy container")
+            assert fetch(f"http://{inside}:8765/") == ""
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            eventually(lambda: fetch(f"http://{inside}:8765/") == "this is Studio", 30, "Studio through the relay")
+            log = box.exec("cat", "/home/developer/.local/state/devbox/studio-expose.log").stdout
+            assert inside in log
+            images.call("podman", "kill", box.name)

@@ -212,10 +212,29 @@ def test_a_ref_that_is_none_is_refused_at_once(box: ImageBox, ref: str) -> None:
     assert "is no branch, tag or commit" in done.stderr
 
 
-def test_pi_gets_each_package_once(box: ImageBox) -> None:
+def test_pi_gets_each_package_once_and_nothing_else(box: ImageBox) -> None:
     if box.run(["jq", "--version"]).returncode != 0:
         pytest.skip("no jq")
     env = {"PI_SETTINGS": "/tmp/settings.json"}
-    for paths in (["/a", "/b"], ["/b", "/c"]):
-        box.must(f"{LIB}/pi-packages.sh", *paths, env=env)
-    assert json.loads(box.text("/tmp/settings.json")) == {"packages": ["/a", "/b", "/c"]}
+    box.must(
+        "sh",
+        "-c",
+        "mkdir -p /srv/a /srv/b/skills /srv/c /srv/none; touch /srv/c/index.ts; echo '{}' > /srv/none/package.json",
+    )
+    box.must("sh", "-c", 'echo \'{"pi": {"extensions": []}}\' > /srv/a/package.json')
+    for paths in (["/srv/a", "/srv/b"], ["/srv/b", "/srv/none", "/srv/c"]):
+        done = box.run([f"{LIB}/pi-packages.sh", *paths], env=env)
+        assert done.returncode == 0, done.stderr
+    assert done.stderr == "pi-packages: /srv/none holds no package of pi: left out\n"
+    assert json.loads(box.text("/tmp/settings.json")) == {"packages": ["/srv/a", "/srv/b", "/srv/c"]}
+    assert box.run([f"{LIB}/pi-packages.sh", "/srv/none"], env=env).returncode == 0
+
+
+def test_the_build_arguments_are_documented_with_their_defaults() -> None:
+    text = (REPO / "docs" / "devbox.md").read_text()
+    declared = dict(re.findall(r"^ARG ([A-Z_]+)=(\S+)$", BASE + VARIANT, re.MULTILINE))
+    refs = {one["build_arg"] for one in companions()}
+    for name in declared.keys() - refs - {"BASE_IMAGE"}:
+        row = next((line for line in text.splitlines() if line.startswith("|") and f"`{name}`" in line), None)
+        assert row is not None, f"docs/devbox.md has no row for {name}"
+        assert declared[name] in row, row
