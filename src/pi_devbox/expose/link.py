@@ -67,53 +67,81 @@ class Direction:
     Attributes:
         source, sink: the sockets. waits: bytes were read that `sink` does not take yet; nothing is read meanwhile.
         ended: nothing will be read any more. broken: because `source` was reset. refused: `sink` was reset, which the
-            kernel says once, here or to who reads from it.
+            kernel says once, here or to who reads from it. opposite: the direction from `sink` to `source`.
     """
 
-    __slots__ = ("_buffer", "_rest", "broken", "ended", "refused", "sink", "source", "waits")
+    __slots__ = (
+        "_buffer",
+        "_receive",
+        "_rest",
+        "_send",
+        "broken",
+        "ended",
+        "opposite",
+        "refused",
+        "sink",
+        "source",
+        "waits",
+    )
+    opposite: Direction
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
         self.source = source
         self.sink = sink
         self.waits = self.ended = self.broken = self.refused = False
+        self._receive = source.recv_into
+        self._send = sink.send
         self._buffer = memoryview(bytearray(SMALL))
         self._rest = self._buffer[:0]
 
-    def move(self, opposite: Direction) -> bool:
+    def move(self) -> bool:
         """Read once and pass it on. True where `waits` or `ended` has changed."""
         try:
-            count = self.source.recv_into(self._buffer)
+            count = self._receive(self._buffer)
         except BlockingIOError:  # poll was wrong, as it may be
             return False
         except OSError:
             self.ended = self.broken = True
             return True
         if not count:
-            self.ended, self.broken = True, opposite.refused
-            if not self.broken:
-                with contextlib.suppress(OSError):  # it left first: nobody to tell
-                    self.sink.shutdown(socket.SHUT_WR)
-            return True
-        self._rest = self._buffer[:count]
-        if self.flush():
-            return True
-        if count == len(self._buffer) < LARGE:
-            self._buffer = memoryview(bytearray(2 * count))
-        return False
-
-    def flush(self) -> bool:
-        """Pass on what was read. True where `waits` or `ended` has changed."""
+            return self._finish()
         try:
-            sent = self.sink.send(self._rest)
+            sent = self._send(self._buffer[:count])
         except BlockingIOError:
             sent = 0
-        except OSError as exc:  # what the sink had to say is still to be read, by the other direction
-            self.waits, self.ended = False, True
-            self.refused = exc.errno == errno.ECONNRESET
-            return True
-        self._rest = self._rest[sent:]
-        before, self.waits = self.waits, bool(self._rest)
-        return before != self.waits
+        except OSError as exc:
+            return self._give_up(exc)
+        if sent < count:
+            self._rest = self._buffer[sent:count]
+            self.waits = True
+        elif count == len(self._buffer) < LARGE:
+            self._buffer = memoryview(bytearray(2 * count))
+        return self.waits
+
+    def flush(self) -> bool:
+        """Pass on what waits. True where `waits` or `ended` has changed."""
+        try:
+            self._rest = self._rest[self._send(self._rest) :]
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            return self._give_up(exc)
+        self.waits = bool(self._rest)
+        return not self.waits
+
+    def _finish(self) -> bool:
+        """`source` has said end of file, or was reset and told that to `opposite`."""
+        self.ended, self.broken = True, self.opposite.refused
+        if not self.broken:
+            with contextlib.suppress(OSError):  # it left first: nobody to tell
+                self.sink.shutdown(socket.SHUT_WR)
+        return True
+
+    def _give_up(self, exc: OSError) -> bool:
+        """`sink` takes no more; what it had to say is still to be read, by `opposite`."""
+        self.waits, self.ended = False, True
+        self.refused = self.refused or exc.errno == errno.ECONNRESET
+        return True
 
 
 class Link:
@@ -123,6 +151,7 @@ class Link:
         self._poller = select.poll()
         self._masks: dict[int, int] = {}
         there, back = Direction(near, far), Direction(far, near)
+        there.opposite, back.opposite = back, there
         # by descriptor: the direction that reads from it, the one that writes to it
         self._ends = {near.fileno(): (there, back), far.fileno(): (back, there)}
         for sock in (near, far):
@@ -132,13 +161,15 @@ class Link:
 
     def run(self) -> None:
         """Relay until both directions have ended; then both sockets are closed."""
-        poll = self._poller.poll
+        poll, readable = self._poller.poll, select.POLLIN
+        moves = {number: reading.move for number, (reading, _) in self._ends.items()}
         try:
             while self._watch():
                 changed = False
                 while not changed:
                     for number, events in poll():
-                        changed = self._react(number, events) or changed
+                        # nearly always there is something to read, and nothing else
+                        changed = (moves[number]() if events == readable else self._react(number, events)) or changed
         finally:
             for reading, writing in self._ends.values():
                 (reset if writing.broken else socket.socket.close)(reading.source)
@@ -152,11 +183,9 @@ class Link:
     def _react(self, number: int, events: int) -> bool:
         """Do what poll says is possible. True where what to wait for may have changed."""
         reading, writing = self._ends[number]
-        if events == select.POLLIN and not reading.ended:  # nearly always
-            return reading.move(writing)
         changed = writing.waits and writing.flush()
         if events & ~select.POLLOUT and not reading.waits and not reading.ended:
-            changed = reading.move(writing) or changed
+            changed = reading.move() or changed
         elif events & (select.POLLERR | select.POLLHUP) and not writing.ended:  # reset, and nothing to read would tell
             reading.ended = reading.broken = writing.ended = True
         return changed or reading.ended

@@ -159,6 +159,17 @@ def test_says_when_nothing_listens_and_works_when_it_does(expose: Exposed) -> No
     assert program.said.count(" yet:") == 1
 
 
+def test_refused_connections_take_no_room(expose: Exposed) -> None:
+    port = free_port()
+    program, where = expose(port, "--max-connections", "1")
+    for _ in range(5):
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            ask(where, b"anybody?")
+    with servers.serving(servers.echo, port):
+        program.says("Studio listens")
+        assert [ask(where, b"hello") for _ in range(5)] == [b"hello"] * 5
+
+
 def test_a_connection_that_outlives_its_server_is_told(expose: Exposed) -> None:
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(servers.serving(servers.echo))
