@@ -16,7 +16,8 @@ from tests.model.world import Bounds, World
 HF, FF = (HOST, FOREIGN), (FOREIGN, FOREIGN)
 FINE = Rules(silence_s=1, settle_s=3, poll_s=3, tries=1)  # D = 1 tick, S > 2 D
 COARSE = Rules(silence_s=1, settle_s=1, poll_s=1, tries=1)  # a tick is so long that everything is seen after it
-SMALL = Bounds(HF, starts=1, generations=2, faults=0, beats=0, rules=FINE)
+ONCE = COARSE._replace(tries=0)  # a claimant that was too late gives up, and starts again as another
+SMALL = Bounds(HF, generations=2, faults=0, beats=0, rules=FINE)
 
 
 def search(bounds: Bounds, limit: int = 3_000_000, *, liveness: bool = True) -> Explored:
@@ -38,6 +39,9 @@ QUICK = {
     "two foreign, a crash and a person": SMALL._replace(
         kinds=FF, generations=3, faults=1, late=0, rules=COARSE, tidies=False
     ),
+    "host and foreign, a crash and a new start": SMALL._replace(
+        starts=(2, 1), faults=1, late=0, rules=ONCE, tidies=False
+    ),
     "host and foreign, a crash and heartbeats": SMALL._replace(
         generations=3, faults=1, beats=1, late=0, rules=COARSE, tidies=False
     ),
@@ -50,10 +54,10 @@ def test_no_two_nodes_ever_write_and_somebody_can_always_own_again(bounds: Bound
 
 
 DEEP = {
-    "host and foreign, heartbeats, a crash, late looks": SMALL._replace(generations=3, faults=1, beats=1),
+    "host and foreign, a crash, late looks": SMALL._replace(generations=3, faults=1),
     "two foreign, a crash, late looks": SMALL._replace(kinds=FF, generations=3, faults=1),
-    "host and foreign start twice, a crash": SMALL._replace(starts=2, generations=3, faults=1, late=0, rules=COARSE),
-    "three nodes": SMALL._replace(kinds=(HOST, FOREIGN, FOREIGN), generations=3, late=0, rules=COARSE),
+    "host and foreign start twice, a crash": SMALL._replace(starts=(2, 2), generations=3, faults=1, late=0, rules=ONCE),
+    "three nodes": SMALL._replace(kinds=(HOST, FOREIGN, FOREIGN), generations=3, late=0, rules=ONCE),
 }
 
 
@@ -87,7 +91,7 @@ def _ignore_busy(self: Claimant, open_: list[claims.Seen], top: int, now: float)
 
 
 _decide = Claimant._decide
-BEATS = Bounds(HF, starts=1, generations=2, faults=0, beats=1, late=0, rules=COARSE)
+BEATS = Bounds(HF, generations=2, faults=0, beats=1, late=0, rules=COARSE)
 MUTANTS = {
     "no busy flag": (Owner, "need", _no_flag),
     "no look before a call goes in": (Owner, "_looked", _no_probe),

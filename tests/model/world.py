@@ -90,7 +90,7 @@ class Bounds(NamedTuple):
     """How far a run goes. Per node: starts, calls per start, beats per start. faults: crashes in all."""
 
     kinds: tuple[str, ...]
-    starts: int = 2
+    starts: tuple[int, ...] = (1, 1, 1)
     calls: int = 1
     beats: int = 1
     generations: int = 3
@@ -108,7 +108,7 @@ class World:
         self.bounds = bounds
 
     def start(self) -> State:
-        nodes = tuple(Node(starts=self.bounds.starts) for _ in self.bounds.kinds)
+        nodes = tuple(Node(starts=self.bounds.starts[i]) for i in range(len(self.bounds.kinds)))
         return State(nodes, faults=self.bounds.faults)
 
     def successors(self, state: State) -> Iterator[tuple[str, bool, State]]:
