@@ -66,9 +66,13 @@ def say_error(prog: str, text: str) -> None:
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end the program as an exception does: what it holds is tidied up. Exit status 128 + n."""
+    """Let SIGTERM and SIGHUP end the program as an exception does: what it holds is tidied up. Exit status 128 + n.
+
+    What is ignored (nohup) stays ignored.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:

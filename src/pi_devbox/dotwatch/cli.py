@@ -99,10 +99,18 @@ def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float) -> in
             )
     watcher = Watcher(targets, drawing, time.monotonic, tell)
     if once:
-        if not watcher.sources():
-            raise DevboxError(f"no .dot or .gv file in {' '.join(targets)}.", mend="name the files themselves")
-        return 0 if watcher.once() else 1
+        return _once(watcher, targets)
     tell(f"watching {' '.join(targets)} ({drawing.layout}, {drawing.dpi} dpi, every {pause:g} s) [Ctrl-C to stop]")
     while True:
         watcher.look()
         time.sleep(pause)  # polling is the point: see watch.py
+
+
+def _once(watcher: Watcher, targets: list[str]) -> int:
+    try:
+        there = watcher.sources()
+    except OSError as exc:
+        raise DevboxError(f"can't read {exc.filename}: {exc.strerror}.", mend=f"see `ls -ld {exc.filename}`") from exc
+    if not there:
+        raise DevboxError(f"no .dot or .gv file in {' '.join(targets)}.", mend="name the files themselves")
+    return 0 if watcher.once() else 1

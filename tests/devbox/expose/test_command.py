@@ -198,6 +198,18 @@ def test_a_signal_ends_it_and_its_connections(expose: Exposed, number: int, stat
             ask(where, b"x")
 
 
+def test_nohup_keeps_it_running(expose: Exposed) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup hands it down
+    try:
+        program, where = expose(free_port())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    program.process.send_signal(signal.SIGHUP)
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        ask(where, b"still there?")
+    assert program.process.poll() is None
+
+
 def test_a_taken_port_is_said_with_its_mend(expose: Exposed, tmp_path: Path) -> None:
     _, (host, taken) = expose(free_port())
     done = run(["studio-expose", "--bind", host, "--listen-port", str(taken)], tmp_path)
