@@ -14,6 +14,7 @@ from ..runtime.procid import DEAD
 from . import doctor_engine as engine
 from . import doctor_others as others
 from . import doctor_place as whereabouts
+from .doctor_claims import claims
 from .facts import Facts, gather
 from .findings import ERROR, INFO, OK, WARN, Row
 
@@ -30,7 +31,7 @@ LOW_DISK, NO_DISK = 1 << 30, 50 << 20
 
 def diagnose(identity: Identity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> list[Row]:
     """Look and judge. Raises UsageError where $MEMPALACE_BROKER names no socket."""
-    return judge(gather(identity, files, env, clock))
+    return [*judge(gather(identity, files, env, clock)), *claims(files.claims)]
 
 
 def judge(facts: Facts) -> list[Row]:
