@@ -1,6 +1,7 @@
 """A guest without a way to its host opens the palace itself, by claims; the host takes it over, or is told who has it.
 
-The engine in the guest is the real one without hardware acceleration: half a minute to start, seconds for a drawer.
+The engine in the guest is the real one without hardware acceleration: half a minute to start. Its embedding model is
+replaced by a cheap one, or it would be minutes.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from tests.harness import World, eventually
 from tests.load import Load, facts
 from tests.proctools import cmdline_of
 from tests.rpcproc import RpcError, RpcProcess
-from tests.vm.conftest import debris
+from tests.vm.conftest import SHARED, debris
 from tests.vm.machine import Machine
+from tests.vm.quick import make_quick_engine
 from tests.vm.writers import Writers
 
 pytestmark = [pytest.mark.vm, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -27,8 +29,11 @@ SILENCE_S = 12.0  # more than the time after which a silent owner may be taken f
 
 
 @pytest.fixture(autouse=True)
-def patient(guest: Side) -> None:
-    """Limits that hold for an engine twenty times slower than a user's."""
+def patient(world: World, guest: Side) -> None:
+    """Limits that hold for an engine twenty times slower than a user's; with a cheap model, host and guest alike."""
+    python = make_quick_engine(world)
+    world.env["MEMPALACE_BROKER_ENGINE"] = f"{world.root}/{python}"
+    guest.env["MEMPALACE_BROKER_ENGINE"] = f"{SHARED}/{world.root.name}/{python}"
     guest.env |= {
         name: str(int(GUEST_S * 1000)) for name in ("MEMPALACE_MCP_TIMEOUT_MS", "MEMPALACE_MCP_INIT_TIMEOUT_MS")
     }
