@@ -87,7 +87,12 @@ class App:
             rng=random.random,
             answers=answers,
             label=f"raw{self.record.record[:8]}x",
-            hello={"record": self.record.record, "broker": __version__, "pid": os.getpid()},
+            hello={
+                "record": self.record.record,
+                "broker": __version__,
+                "pid": os.getpid(),
+                "claim": {"generation": held.owner.generation, "nonce": held.folder.me.nonce},
+            },
             idle_s=float(settings.number("idle_s")),
             drain_s=float(settings.number("drain_s")),
             now=self.started,

@@ -22,7 +22,7 @@ from .find import ENDPOINT_VARIABLE, fixed_endpoint
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from ..core.handshake import Identity
     from ..core.view import View
@@ -87,6 +87,17 @@ class Reach:
                 self.close()
                 self._error = exc
         return Failed(self._error)
+
+    def doubt(self, found: Connected, welcome: Mapping[str, Any]) -> str:
+        """Why the broker that welcomed us is not the one of this palace, "" if nothing speaks against it.
+
+        An endpoint that the user named is his choice.
+        """
+        if self._place is None or not is_remote(found):
+            return ""
+        from .vouch import doubt
+
+        return doubt(self.files, welcome)
 
     def view(self, found: Connected) -> View:
         """How this side sees the files, for hello on that connection."""

@@ -13,7 +13,7 @@ Brokers that can't be reached fail the calls at once (`failed`), `initialize` an
 
 from __future__ import annotations
 
-from ..errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, OUTCOME_UNKNOWN
+from ..errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, OTHER_PALACE, OUTCOME_UNKNOWN
 from . import jsonrpc as rpc
 from .contact import Contact
 from .framing import LineReader, TooLong
@@ -65,6 +65,7 @@ class Relay:
     Attributes:
         to_agent, link.to_broker: bytes to be written; the caller takes them.
         contact: its `notices` are for stderr; the caller takes them.
+        doubt: says of a welcome why that broker is not for us, "" if it is.
         link: the connection; where it is `broken`, the caller closes it and calls `lost`.
     """
 
@@ -79,6 +80,7 @@ class Relay:
     ) -> None:
         self._caller = caller
         self._read_cache = read_cache
+        self.doubt: Callable[[Mapping[str, Any]], str] = lambda _welcome: ""
         self._from_agent = LineReader()
         self.to_agent = Outbox()
         self.link = Link(session, client, pid)
@@ -284,6 +286,10 @@ class Relay:
         self._calls.forget(call)
 
     def _welcome(self, result: Mapping[str, Any], now: float) -> None:
+        if doubt := self.doubt(result):
+            self.link.broken, self.link.established = "it is not the broker of this palace", False
+            self._refused(OTHER_PALACE, doubt, now)
+            return
         self.contact.welcomed()
         if isinstance(result.get("notice"), str):
             self.contact.notices.append(result["notice"])

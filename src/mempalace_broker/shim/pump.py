@@ -149,6 +149,7 @@ class Pump:
         self._fd = step.sock.fileno()
         os.set_blocking(self._fd, False)
         self._relay.link.view = way.view(step)
+        self._relay.doubt = lambda welcome: way.doubt(step, welcome)
         self._relay.connected(now)
 
     def _hang_up(self, reason: str, now: float) -> None:

@@ -182,6 +182,22 @@ def test_arguments_that_name_files_are_the_callers(talk: Talk, given: Any, sent:
     assert heard["params"]["arguments"] == {"source": sent, "wing": "w/../w"}
 
 
+def test_a_broker_that_is_not_this_palaces_gets_no_call(talk: Talk) -> None:
+    talk.relay.doubt = lambda welcome: f"it serves {welcome['palace']}." if "palace" in welcome else ""
+    talk.agent(call(1, ADD))
+    assert talk.connect(palace="/other") == []
+    first = talk.error
+    assert first["code"] == OTHER_PALACE
+    assert "it serves /other" in first["message"]
+    talk.agent(call(2, ADD))
+    assert talk.heard_by_broker() == []
+    assert talk.relay.link.broken
+    talk.lose()
+    talk.later(1)
+    talk.agent(call(3, SEARCH))
+    assert [heard["id"] for heard in talk.connect()] == [2, 3]
+
+
 ELSEWHERE = {"files": {"map": {"/work/dir/a": "/Users/me/a"}}}
 
 
