@@ -68,7 +68,7 @@ def main(words: list[str]) -> int:
         join(words[words.index("-W") + 1])
     elif words[-1].endswith(" ensure"):
         note("ensure")
-        print(read("ensure"))
+        print(read("ensure").replace("%d", str(read("used").count("ensure"))))
     elif words[-1].endswith(" dial-stdio"):
         note("stdio")
         join(read("ensure").split('"unix:')[1].split('"')[0])

@@ -116,7 +116,8 @@ def test_a_noisy_profile(host: World, forwards: bool) -> None:
 
 @both_masters
 def test_where_forwarding_is_refused_each_agent_gets_a_command(host: World, master: bool) -> None:
-    with Road(host, master=master, options=["AllowStreamLocalForwarding no"]) as road:
+    options = ["AllowStreamLocalForwarding no", "MaxSessions 2"]  # more sessions get connections of their own
+    with Road(host, master=master, options=options) as road:
         with Load(road, 2, first=next(_sessions)) as load:
             load.wait_writes(6)
         load.verify()
@@ -266,6 +267,22 @@ def test_the_next_bridge_cleans_up_after_one_that_was_killed(host: World) -> Non
         (after,) = (name for name in os.listdir(road.files.folder) if name.startswith("w-"))
         assert before != after
         assert not listening(f"{road.files.folder}/{before}"), "the forward is gone from the user's master"
+
+
+def test_a_bridge_that_is_told_to_leave_while_it_sets_up_leaves_nothing(host: World) -> None:
+    slow = host.root / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 5\n")
+    slow.chmod(0o755)
+    with Road(host, command=str(slow)) as road:
+        shim = road.shim()
+        shim.start_request("initialize", {})
+        eventually(lambda: len(road.clients()) == 2, 20, "a connection, and a command over it")
+        bridge = road.bridge()
+        shim.kill()
+        began = time.monotonic()
+        os.kill(bridge, signal.SIGTERM)
+        eventually(road.nothing_left, 10, "nothing left")
+        assert time.monotonic() - began < 4, "it did not wait for the command"
 
 
 def test_a_frozen_connection_is_given_up_and_replaced(host: World) -> None:

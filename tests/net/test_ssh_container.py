@@ -28,7 +28,7 @@ from tests.rpcproc import RpcProcess
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], indirect=True)]
 INSIDE = f"{netbox.HOME}/.mempalace"
 CONFIG = f"{netbox.HOME}/.ssh-local/config"
-HERE, THERE = "10.97.5.1", "10.97.5.2"
+HERE, THERE = (f"10.97.{os.getpid() % 250}.{number}" for number in (1, 2))  # test runs beside each other
 PATIENCE_S = 60.0
 
 _GIVE_LOGIN = """

@@ -71,7 +71,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def test_a_new_ssh_joins_sockets_where_forwarding_does_not_work(stage: Stage) -> None:
     stage.tunnel.set_up()  # the fake's forwards lead nowhere
     assert stage.tunnel.describe() == {"mode": "channel", "over": "a connection of its own", "path": stage.path}
-    assert stage.used()[:4] == ["master", "ensure", "forward", "cancel"]
+    assert stage.used()[:5] == ["master", "ensure", "forward", "cancel", "ensure"]
     assert stage.tunnel.started
     with stage.tunnel.connect() as sock:
         sock.setblocking(True)
@@ -88,6 +88,16 @@ def test_an_old_one_and_one_that_can_not_run_the_command(stage: Stage, version: 
     stage.tunnel.set_up()
     assert stage.tunnel.describe()["mode"] == "stdio"
     assert ("channel" in stage.used()) == bool(mute)
+
+
+def test_a_broker_that_was_replaced_meanwhile_is_no_reason_to_take_less(stage: Stage) -> None:
+    """What did not work was asked of a broker that is gone by now: the best means is tried again with the new one."""
+    text = (stage.folder / "ensure").read_text()
+    (stage.folder / "ensure").write_text(text.replace("}", ', "record": "%d"}'))  # another one each time
+    with pytest.raises(TunnelError, match="brokers come and go"):
+        stage.tunnel.set_up()
+    assert stage.used().count("forward") == 4
+    assert "channel" not in stage.used()
 
 
 def test_what_works_is_kept_and_a_set_up_costs_one_question(stage: Stage) -> None:
