@@ -44,7 +44,7 @@ exec setpriv --reuid {OWNER} --regid {OWNER} --clear-groups "$@"
 AS_OWNER = ["unshare", "--mount", "sh", "-c", _OPEN_UP, "sh"]
 COLD_S = 120.0
 PARTS = """
-dot -V && magick --version && yq --version && jq --version && git --version && ssh -V && rg --version && tmux -V
+dot -V && magick --version && yq --version && jq --version && git --version && ssh -V && rg --version && fd --version && tmux -V
 node --version && npm --version && uv --version && python3 --version && mempalace --version
 mp-shim --version && mempalace-broker --version && dot-watch --help && studio-expose --help
 """
