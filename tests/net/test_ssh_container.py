@@ -60,11 +60,14 @@ def world(world: World) -> World:
 def shared(folder: Path, at: Path) -> Iterator[Path]:
     """The folder as another kernel's would be seen: over FUSE."""
     at.mkdir()
-    subprocess.run(["bindfs", "--no-allow-other", str(folder), str(at)], check=True, timeout=20)
+    process = subprocess.Popen(["bindfs", "-f", "--no-allow-other", str(folder), str(at)], stdin=subprocess.DEVNULL)
     try:
+        eventually(lambda: os.path.ismount(at), 20, "the mount")
         yield at
     finally:
         subprocess.run(["umount", "-l", str(at)], check=True, timeout=20)
+        process.kill()  # a container that just ended may hold the mount for seconds
+        process.wait(20)
 
 
 @contextlib.contextmanager
