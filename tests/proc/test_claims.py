@@ -190,9 +190,6 @@ def test_a_person_may_say_that_a_vanished_container_is_gone(kernels: Kernels) ->
     with send(theirs, "add_drawer", wing="w", room="r", content="FAULT:linger"):
         eventually(faulty.lingering.exists, 10, "a call that runs")
         far.kill()
-    unsure = world.cli("take-over")
-    assert unsure.returncode == 75
-    assert "--yes" in unsure.stderr
     assert world.cli("take-over", "--yes").returncode == 0
     assert world.cli("ensure").returncode == 0
     add(world.broker(), "after the container")
@@ -202,11 +199,10 @@ def test_an_owner_that_can_t_write_its_heartbeat_fences_itself(kernels: Kernels)
     empty = kernels.world
     far = kernels.far()
     assert far.start()["state"] == "ready", far.report
-    before = claims(empty)
     assert far.process is not None
     resource.prlimit(far.process.pid, resource.RLIMIT_FSIZE, (0, 0))  # EFBIG for each write, its log included
     far.process.wait(15)
-    assert claims(empty) == before, "it could not even say that it leaves"
+    assert claims(empty)[1][0] == "active", "it could not even say that it leaves"
 
 
 def test_an_owner_whose_claim_vanishes_fences_itself(kernels: Kernels) -> None:
