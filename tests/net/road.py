@@ -41,8 +41,8 @@ class Road:
     """See the module. A context manager; at its end nothing may be left behind.
 
     Args:
-        world: where the broker is. master: "" for none, else a ControlPath that the user's configuration names, and on
-            which he has opened a master. options, key_options: as Sshd has them. env: of sessions, besides.
+        world: where the broker is. master: whether the user has opened a ControlMaster. options, key_options: as Sshd
+            has them. env: of sessions, besides. command, state_root: settings of the agents.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Road:
         key_options: str = "",
         env: Mapping[str, str] | None = None,
         command: str = "",
+        state_root: str = "",
     ) -> None:
         self.world = world
         self.master = master
@@ -64,10 +65,15 @@ class Road:
         if master:
             self.sshd.configure(f"ControlPath {self.control}")
             self.sshd.master()
-        self.env = {"MEMPALACE_BROKER": f"ssh://{HOST}", "MEMPALACE_BROKER_SSH_CONFIG": str(self.sshd.config)}
+        self.env = {
+            "MEMPALACE_BROKER": f"ssh://{HOST}{state_root}",
+            "MEMPALACE_BROKER_SSH_CONFIG": str(self.sshd.config),
+        }
         if command:
             self.env["MEMPALACE_BROKER_SSH_COMMAND"] = command
-        self.target = SshTarget(HOST, config=str(self.sshd.config), command=command or DEFAULT_COMMAND)
+        self.target = SshTarget(
+            HOST, config=str(self.sshd.config), command=command or DEFAULT_COMMAND, state_root=state_root
+        )
         self.files = BridgeFiles(self.target)
         self.shims: list[RpcProcess] = []
 

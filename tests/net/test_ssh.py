@@ -178,6 +178,15 @@ def test_a_command_where_installers_put_it(host: World) -> None:
         road.started()
 
 
+@pytest.mark.parametrize("forwards", [True, False])
+def test_a_state_root_by_name(host: World, forwards: bool) -> None:
+    options = [] if forwards else ["AllowStreamLocalForwarding no"]
+    with Road(host, state_root=str(host.state_root), options=options) as road:
+        road.started()
+        assert road.status()["path"] == str(host.state_root / "broker.sock")
+        assert len(host.brokers()) == 1
+
+
 # --- what dies
 
 

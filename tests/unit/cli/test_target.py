@@ -1,0 +1,73 @@
+"""Which palace a state root means, for those who name it from another machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.cli.target import find_target, find_target_at
+from mempalace_broker.core.handshake import Identity
+from mempalace_broker.core.record import Record, encode
+from mempalace_broker.errors import UsageError
+from mempalace_broker.runtime.paths import PALACE_VARIABLES, ROOT_VARIABLE
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A HOME with a palace that config.json names."""
+    for name in (*PALACE_VARIABLES, ROOT_VARIABLE, "MEMPALACE_CONFIG_DIR", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".mempalace").mkdir()
+    (tmp_path / ".mempalace/config.json").write_text(json.dumps({"palace_path": str(tmp_path / ".mempalace/palace")}))
+    return tmp_path
+
+
+def test_the_users_own_root_means_the_palace_that_is_his_anyway(home: Path) -> None:
+    plain = find_target(None)
+    for root in (str(home / ".mempalace"), "~/.mempalace", f"{home}/.mempalace/"):
+        found = find_target_at(root, None)
+        assert found.identity.as_json() == plain.identity.as_json(), root
+        assert found.files.socket == plain.files.socket
+        assert found.files.owner_lock == plain.files.owner_lock
+
+
+def test_another_root_means_the_palace_in_it(home: Path) -> None:
+    found = find_target_at(str(home / "other"), None)
+    assert found.identity.path == str(home / "other/palace")
+    assert found.files.root == str(home / "other")
+    assert found.identity.as_json() == find_target(str(home / "other/palace")).identity.as_json(), "as --palace does"
+
+
+def test_a_root_whose_broker_left_its_record_means_that_brokers_palace(home: Path) -> None:
+    root, palace = home / "other", home / "elsewhere"
+    root.mkdir()
+    identity = Identity(str(palace), str(palace / "kg"), "env", "qdrant", None)
+    record = Record(
+        record="ab" * 16,
+        pid=1,
+        start="1",
+        boot="b",
+        pidns="p",
+        host="h",
+        endpoints=["unix:/x"],
+        palace=identity.as_json(),
+        started_by="",
+    )
+    (root / "broker.json").write_bytes(encode(record))
+    found = find_target_at(str(root), None)
+    assert found.identity.as_json() == identity.as_json()
+    assert found.files.root == str(root)
+    assert found.env[ROOT_VARIABLE] == str(root), "whoever is started from here must find the same files"
+
+
+def test_a_palace_beside_it_wins(home: Path) -> None:
+    found = find_target_at(str(home / "other"), str(home / "mine"))
+    assert (found.identity.path, found.files.root) == (str(home / "mine"), str(home / "other"))
+
+
+def test_a_relative_root_is_refused(home: Path) -> None:
+    with pytest.raises(UsageError, match="absolute"):
+        find_target_at("other", None)
