@@ -28,6 +28,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 BASE = "docker.io/library/debian:trixie-slim"
 TAG = "localhost/pi-devbox"
+AT_BRANCH = "toolkit"  # the companion that is cloned by its branch; its stand-in never changes
 TOOLS = ("buildah", "podman", "crun", "mmdebstrap", "git", "bindfs")
 ENGINE_CONF = """\
 [containers]
@@ -179,14 +180,23 @@ class Images:
         return config
 
     def build_base(self) -> None:
-        """`pi-devbox:base`, its companion at a commit as CI has it."""
+        """`pi-devbox:base`."""
         self.import_base()
         self.outside()
-        self.build("Dockerfile.base", f"{TAG}:base", {"MEMPALACE_TOOLKIT_REF": self.head("mempalace-toolkit")})
+        self.build("Dockerfile.base", f"{TAG}:base", self.refs("base"))
+
+    def refs(self, where: str) -> dict[str, str]:
+        """Build arguments for the companions of an image: commits, as CI has them, so that no layer is taken for
+        another. One is left at its branch."""
+        asked = [one for one in companions() if one["where"] == where and one["name"] != AT_BRANCH]
+        return {one["build_arg"]: self.head(one["name"]) for one in asked}
 
     def build_variant(self, target: str) -> None:
-        """`pi-devbox:pi` or `pi-devbox:studio`, companions at branches."""
-        self.build("Dockerfile.variant", f"{TAG}:{target}", {"BASE_IMAGE": f"{TAG}:base"}, target)
+        """`pi-devbox:pi` or `pi-devbox:studio`."""
+        self.outside()
+        self.build(
+            "Dockerfile.variant", f"{TAG}:{target}", {"BASE_IMAGE": f"{TAG}:base", **self.refs("variant")}, target
+        )
 
 
 def stub_repository(bare: Path, name: str) -> None:

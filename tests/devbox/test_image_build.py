@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.devbox.fakemodel import FakeModel
-from tests.devbox.imagebuild import TAG, Images, companions, default_store, lacking
+from tests.devbox.imagebuild import AT_BRANCH, TAG, Images, companions, default_store, lacking
 from tests.harness import World, eventually
 from tests.net.sshd import Sshd, require_sshd
 from tests.rpcproc import RpcProcess
@@ -44,8 +44,9 @@ exec setpriv --reuid {OWNER} --regid {OWNER} --clear-groups "$@"
 AS_OWNER = ["unshare", "--mount", "sh", "-c", _OPEN_UP, "sh"]
 COLD_S = 120.0
 PARTS = """
-dot -V && magick --version && yq --version && jq --version && git --version && ssh -V && rg --version && fd --version && tmux -V
-node --version && npm --version && uv --version && python3 --version && mempalace --version
+dot -V && magick --version && yq --version && jq --version && git --version && ssh -V && rg --version
+fd --version && tmux -V && node --version && npm --version && uv --version && python3 --version
+mempalace --version
 mp-shim --version && mempalace-broker --version && dot-watch --help && studio-expose --help
 """
 
@@ -59,6 +60,7 @@ def images() -> Images:
         pytest.skip(lack)
     store = default_store()
     if os.environ.get("MPB_IMAGE_BUILT") == "1":
+        store.outside()
         return store
     store.build_base()
     store.build_variant("pi")
@@ -163,7 +165,7 @@ def test_companions_are_at_the_commits_that_were_asked_for(images: Images, host:
     for one in companions():
         ref, commit = found[one["url"]]
         assert commit == images.head(one["name"])
-        assert ref == (commit if one["where"] == "base" else "main")
+        assert ref == ("main" if one["name"] == AT_BRANCH else commit)
 
 
 def test_pi_knows_the_adapter_and_its_companions(images: Images, host: World) -> None:
