@@ -20,6 +20,7 @@ from ..core.record import Record, encode, is_own
 from ..core.scheduler import Limits
 from ..core.supervision import Policy
 from ..errors import EXIT_OK, BrokerError, StateRootError
+from ..runtime.claimfiles import flush_store
 from ..runtime.clock import Clock, Deadline
 from ..runtime.mounts import folders_table
 from ..runtime.procid import own_procid
@@ -110,7 +111,13 @@ class App:
             covers=covers,
         )
         self.claim = ClaimKeeper(
-            held, kill=self.engine.kill_now, fenced=self._claim_lost, asked=self._claim_asked, log=log
+            held,
+            kill=self.engine.kill_now,
+            fenced=self._claim_lost,
+            asked=self._claim_asked,
+            log=log,
+            resting=lambda: self.hub.desk.resting,
+            flush=lambda: flush_store(identity.path, identity.graph),
         )
         self.hub.desk.permit = self.claim.permit
         self.engine.unlocked = self.claim.tidy

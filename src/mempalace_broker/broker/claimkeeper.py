@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ..runtime.clock import Clock, Deadline
     from ..runtime.lock import FileLock
 
+LINGER_S = 0.25
 _MEND = "free space in, or allow writing to, the palace directory"
 
 
@@ -163,6 +164,8 @@ class ClaimKeeper:
     Args:
         kill: SIGKILLs the engine and waits for its end; whether it is gone (or was never there).
         fenced: the palace is no longer ours; gets the reason. asked: the host wants it. Both are called once.
+        resting: whether nothing is in the engine. flush: on a foreign kernel, writes out what that still keeps of the
+            palace; raises OSError.
     """
 
     def __init__(
@@ -173,6 +176,8 @@ class ClaimKeeper:
         fenced: Callable[[str], None],
         asked: Callable[[], None],
         log: logging.Logger,
+        resting: Callable[[], bool] = lambda: True,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
         self._owner = held.owner
         self._folder = held.folder
@@ -180,6 +185,10 @@ class ClaimKeeper:
         self._kill = kill
         self._fenced = fenced
         self._asked = asked
+        self._resting = resting
+        self._flush = flush
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
         self._was_asked = False
         self._log = log
         self._beat_s = Rules().beat_s
@@ -187,6 +196,7 @@ class ClaimKeeper:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Beat until `release`."""
+        self._loop = loop
         self._timer = loop.call_later(self._beat_s, self._beat_on, loop)
 
     def _beat_on(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -208,9 +218,27 @@ class ClaimKeeper:
         return self._do(self._owner.need()) == CLEAR
 
     def rest(self) -> None:
-        """Nothing is in the engine now."""
-        if self._owner.busy:
+        """Nothing is in the engine now. On a foreign kernel the flag falls later, for it costs a flush there."""
+        if not self._owner.busy or self._rest_timer is not None:
+            return
+        if self._owner.kind == FOREIGN and self._loop is not None:
+            self._rest_timer = self._loop.call_later(LINGER_S, self._rest_late)
+        else:
             self._do(self._owner.idle())
+
+    def _rest_late(self) -> None:
+        self._rest_timer = None
+        if self._resting() and self._flushed():
+            self._do(self._owner.idle())
+
+    def _flushed(self) -> bool:
+        """Whether all that was written is with the host; if not, the flag stays up, and others are in doubt."""
+        try:
+            self._flush()
+        except OSError as exc:
+            self._log.warning("claim: cannot flush the palace: %s", exc)
+            return False
+        return True
 
     def beat(self) -> None:
         """A second is over."""
@@ -220,10 +248,11 @@ class ClaimKeeper:
 
     def release(self) -> None:
         """The engine is gone and reaped: let go. A second call does nothing."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._do(self._owner.leave())
+        for timer in (self._timer, self._rest_timer):
+            if timer is not None:
+                timer.cancel()
+        if self.over or self._owner.kind != FOREIGN or self._flushed():
+            self._do(self._owner.leave())
         self._folder.close()
 
     def tidy(self) -> None:

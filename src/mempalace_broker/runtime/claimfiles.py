@@ -172,6 +172,32 @@ def survey(path: str) -> tuple[Listing, list[Claim]]:
         raise _refused(path, exc) from exc
 
 
+def flush_store(folder: str, graph: str) -> None:
+    """Bring what this kernel still keeps of a palace's files to the machine that has them: SQLite's shared memory is
+    mapped, and a mapped page stays here until somebody asks. Not for the engine's process: a descriptor that is closed
+    there takes SQLite's locks along.
+
+    Raises:
+        OSError: something could not be written.
+    """
+    names = [entry.path for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            names += [inner.path for inner in os.scandir(entry.path) if inner.is_file(follow_symlinks=False)]
+    names += [graph, f"{graph}-wal", f"{graph}-shm"]
+    for name in names:
+        try:
+            fd = os.open(name, _READ)
+        except OSError as exc:
+            if exc.errno in _ABSENT:
+                continue
+            raise
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
 def lock_id(fd: int) -> str:
     """A lock file as its kernel names it, for `Writer.lock`."""
     found = os.fstat(fd)

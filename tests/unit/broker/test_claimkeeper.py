@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -169,6 +171,66 @@ def test_a_flag_that_can_t_be_written_lets_nothing_in(tmp_path: Path, monkeypatc
     assert not node.keeper.permit()
     assert node.did == ["kill", "fenced: our claim could not be written"]
     node.keeper.release()
+
+
+class Timers:
+    """A loop's call_later; `run` lets everything that is due happen."""
+
+    def __init__(self) -> None:
+        self.due: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+
+    def call_later(self, delay: float, what: Callable[..., None], *args: object) -> asyncio.TimerHandle:
+        self.due.append((what, args))
+        return asyncio.TimerHandle(delay, what, args, cast("asyncio.AbstractEventLoop", self))
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None: ...
+
+    def get_debug(self) -> bool:
+        return False
+
+    def run(self) -> None:
+        due, self.due = self.due, []
+        for what, args in due:
+            what(*args)
+
+
+def test_on_a_foreign_kernel_the_flag_falls_after_a_flush_and_only_if_nothing_began(tmp_path: Path) -> None:
+    held = acquire(tmp_path, FAR)
+    flushed: list[bool] = []
+    idle = [False]
+
+    def flush() -> None:
+        flushed.append(True)
+        if len(flushed) == 1:
+            raise OSError(5, "Input/output error")
+
+    keeper = ClaimKeeper(
+        held,
+        kill=lambda: True,
+        fenced=lambda why: None,
+        asked=lambda: None,
+        log=logging.getLogger("test"),
+        resting=lambda: idle[0],
+        flush=flush,
+    )
+    timers = Timers()
+    keeper.start(cast("asyncio.AbstractEventLoop", timers))
+
+    def rest() -> bool:
+        keeper.rest()
+        keeper.rest()
+        timers.run()
+        return bool(held.folder.read(1).busy)
+
+    assert keeper.permit()
+    assert rest(), "a call began meanwhile"
+    assert not flushed
+    idle[0] = True
+    assert rest(), "what can't be flushed keeps others in doubt"
+    assert not rest()
+    assert len(flushed) == 2
+    keeper.release()
+    assert held.folder.read(1).state == RELEASED
 
 
 def test_a_folder_that_can_t_be_used_is_said(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mempalace_broker.core.claims import ACTIVE, CLAIMING, EMPTY, FOREIGN, HOST, MISSING, UNREADABLE, Listing
 from mempalace_broker.core.claims_record import SIZE, Writer
 from mempalace_broker.errors import StateRootError
-from mempalace_broker.runtime.claimfiles import ClaimFolder, parse_names, survey
+from mempalace_broker.runtime.claimfiles import ClaimFolder, flush_store, parse_names, survey
 
 ME = Writer(HOST, "here", "boot", "pid:[1]", 1, "1:2", 1.5, "aa")
 
@@ -120,3 +120,17 @@ def test_survey(folder: ClaimFolder, tmp_path: Path) -> None:
     listing, claims = survey(folder.path)
     assert listing.generations == (1,)
     assert claims[0].writer == ME
+
+
+def test_a_store_is_flushed_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    palace = tmp_path / "palace"
+    (palace / "segment").mkdir(parents=True)
+    for name in ("chroma.sqlite3", "chroma.sqlite3-shm", "segment/data.bin"):
+        (palace / name).touch()
+    os.mkfifo(palace / "fifo")
+    (tmp_path / "graph").touch()
+    (tmp_path / "graph-shm").touch()
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
+    flush_store(str(palace), str(tmp_path / "graph"))
+    assert sorted(synced) == ["chroma.sqlite3", "chroma.sqlite3-shm", "data.bin", "graph", "graph-shm"]
