@@ -23,7 +23,7 @@ from tests.devbox.fakemodel import FakeModel
 from tests.devbox.imagebuild import AT_BRANCH, TAG, Images, companions, default_store, lacking
 from tests.harness import World, eventually
 from tests.net.sshd import Sshd, require_sshd
-from tests.rpcproc import RpcProcess
+from tests.rpcproc import RpcError, RpcProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 BASE, PI, STUDIO = f"{TAG}:base", f"{TAG}:pi", f"{TAG}:studio"
@@ -281,6 +281,20 @@ def test_a_shim_in_the_container_reaches_the_host_s_broker_over_ssh(
         assert len(world.brokers()) == 1
         assert world.owners() == {world.broker().engine_pid()}
         second.finish()
+        assert shim.finish() == 0
+
+
+def test_without_a_way_to_the_host_the_container_opens_nothing(images: Images, host: World, tmp_path: Path) -> None:
+    """Another kernel's share and no bridge: the image forbids direct mode, although it has an engine."""
+    mount = tmp_path / "share"
+    mount.mkdir()
+    with share(host.state_root, mount):
+        shim = Devbox(images, host, palace=mount).shim()
+        with pytest.raises(RpcError) as caught:
+            shim.call_tool("add_drawer", COLD_S, wing="w", room="r", content="never")
+        assert "direct" in caught.value.message
+        assert "Mend:" in caught.value.message
+        assert not host.palace.exists()
         assert shim.finish() == 0
 
 
