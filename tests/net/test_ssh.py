@@ -249,9 +249,26 @@ FAULTS = [
 ]
 
 
+@contextlib.contextmanager
+def frozen(host: World) -> Iterator[None]:
+    """Half-open connections: nothing answers, nothing closes. They are given up and replaced, the bridge's own by
+    ServerAlive, the user's by a probe: that takes 20 s, meanwhile the block runs.
+    """
+    with Road(host) as own, Road(host, master=True) as users:
+        roads = (own, users)
+        shims = [road.started() for road in roads]
+        for road in roads:
+            road.sshd.end_connections(signal.SIGSTOP)
+        asked = [shim.start_call("kg_stats") for shim in shims]
+        yield
+        for shim, id_ in zip(shims, asked, strict=True):
+            assert "result" in shim.wait_response(id_, PATIENCE_S)
+        assert [road.status()["over"] for road in roads] == ["a connection of its own"] * 2
+
+
 def test_no_fault_loses_an_acknowledged_write_or_leaves_a_call_unanswered(host: World) -> None:
     """Both kinds of connection at once: the faults are the same, and a broker that dies dies for both."""
-    with Road(host) as own, Road(host, master=True) as users, host.watch_owners() as watch:
+    with frozen(host), Road(host) as own, Road(host, master=True) as users, host.watch_owners() as watch:
         roads = (own, users)
         with contextlib.ExitStack() as stack:
             loads = [stack.enter_context(Load(road, 2, first=next(_sessions))) for road in roads]
@@ -292,19 +309,6 @@ def test_a_bridge_that_is_told_to_leave_while_it_sets_up_leaves_nothing(host: Wo
         os.kill(bridge, signal.SIGTERM)
         eventually(road.nothing_left, 10, "nothing left")
         assert time.monotonic() - began < 4, "it did not wait for the command"
-
-
-def test_a_frozen_connection_is_given_up_and_replaced(host: World) -> None:
-    """Half-open: nothing answers, nothing closes. The bridge's own ends by ServerAlive, the user's by our probe."""
-    with contextlib.ExitStack() as stack:
-        roads = [stack.enter_context(Road(host, master=master)) for master in (False, True)]
-        shims = [road.started() for road in roads]
-        for road in roads:
-            road.sshd.end_connections(signal.SIGSTOP)
-        asked = [shim.start_call("kg_stats") for shim in shims]
-        for shim, id_ in zip(shims, asked, strict=True):
-            assert "result" in shim.wait_response(id_, PATIENCE_S)
-        assert [road.status()["over"] for road in roads] == ["a connection of its own"] * 2
 
 
 # --- what can't work
