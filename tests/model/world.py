@@ -99,6 +99,7 @@ class Bounds(NamedTuple):
     rules: Rules = Rules(silence_s=1, settle_s=3, poll_s=3, tries=1)
     stale_host: bool = False  # as if the host, too, saw everything late
     tidies: bool = True
+    hasty: bool = False  # as if old names were removed before all see the new one
 
 
 class World:
@@ -228,7 +229,8 @@ class World:
             if machine.busy:
                 yield from self._step(state, i, node, machine.idle())
             yield from self._step(state, i, node, machine.leave())
-        for g in node.litter:
+        seen_by_all = not state.folder[machine.generation - 1].names or self.bounds.hasty
+        for g in node.litter if seen_by_all else ():
             if g not in node.inherited or not node.engine:
                 yield f"{i}: removes {g}", False, self._remove(state, i, g)
 

@@ -120,7 +120,7 @@ class App:
             flush=lambda: flush_store(identity.path, identity.graph),
         )
         self.hub.desk.permit = self.claim.permit
-        self.engine.unlocked = self.claim.tidy
+        self.engine.unlocked = self.claim.unlocked
         self.hub.view = view_of(identity.path)
         self.hub.mounts = folders_table
         self._tasks = Tasks(self._task_failed)

@@ -191,17 +191,22 @@ class ClaimKeeper:
         self._rest_timer: asyncio.TimerHandle | None = None
         self._was_asked = False
         self._log = log
-        self._beat_s = Rules().beat_s
+        self._rules = Rules()
+        self._unlocked = False
+        self._born = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Beat until `release`."""
         self._loop = loop
-        self._timer = loop.call_later(self._beat_s, self._beat_on, loop)
+        self._born = loop.time()
+        self._timer = loop.call_later(self._rules.beat_s, self._beat_on, loop)
 
     def _beat_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None if self.over else loop.call_later(self._beat_s, self._beat_on, loop)
+        self._timer = None if self.over else loop.call_later(self._rules.beat_s, self._beat_on, loop)
         self.beat()
+        if self._litter and not self.over:
+            self.tidy(loop.time())
 
     @property
     def generation(self) -> int:
@@ -255,8 +260,21 @@ class ClaimKeeper:
             self._do(self._owner.leave())
         self._folder.close()
 
-    def tidy(self) -> None:
-        """Remove what nobody needs any more. Needs engine.lock in hand: an engine of a dead broker's is gone, too."""
+    def unlocked(self) -> None:
+        """We have had engine.lock: the engine of a dead broker of this kernel is gone, too."""
+        self._unlocked = True
+
+    def tidy(self, now: float) -> None:
+        """Remove what nobody needs any more, once everybody sees our own name.
+
+        Earlier one who looks at the folder might find neither the old name nor ours, and create an old number again:
+        the model checker found two writers there.
+
+        Args:
+            now: the loop's time.
+        """
+        if not self._unlocked or now < self._born + self._rules.settle_s:
+            return
         litter, self._litter = self._litter, ()
         try:
             for generation in litter:

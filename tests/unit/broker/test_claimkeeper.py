@@ -75,7 +75,12 @@ def test_a_host_takes_a_fresh_palace_and_the_next_one_follows(tmp_path: Path) ->
     assert second.previous is not None
     assert second.previous.state == RELEASED
     keeper = Node(second).keeper
-    keeper.tidy()
+    keeper.tidy(1000.0)
+    assert second.folder.listing().generations == (1, 2), "an engine of before may still run"
+    keeper.unlocked()
+    keeper.tidy(3.0)
+    assert second.folder.listing().generations == (1, 2), "not everybody sees our name yet"
+    keeper.tidy(4.0)
     assert keeper.facts()["generation"] == 2
     assert keeper.facts()["lower"] == []
     assert second.folder.listing().generations == (2,)
@@ -184,6 +189,9 @@ class Timers:
         return asyncio.TimerHandle(delay, what, args, cast("asyncio.AbstractEventLoop", self))
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None: ...
+
+    def time(self) -> float:
+        return 0.0
 
     def get_debug(self) -> bool:
         return False
