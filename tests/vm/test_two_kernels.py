@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import socket
 
 import pytest
@@ -60,3 +61,17 @@ def test_ids_of_processes_and_namespaces_mean_nothing_across(world: World, guest
     here, there = world.state_root.stat(), guest.must(["stat", "-c", "%d %i", INSIDE]).split()
     assert int(there[1]) == here.st_ino
     assert int(there[0]) != here.st_dev
+
+
+def test_the_guest_knows_that_it_is_elsewhere_and_why(world: World, guest: Side) -> None:
+    here = json.loads(guest.cli("status", "--json").stdout)["here"]
+    assert here["place"] == "foreign"
+    assert "virtiofs" in here["why"]
+    findings = json.loads(guest.cli("doctor", "--json").stdout)["findings"]
+    (place,) = [finding for finding in findings if finding["what"] == "place"]
+    assert place["detail"].startswith("foreign")
+    assert "virtiofs: another kernel owns these files" in place["detail"]
+    routes = {finding["what"] for finding in findings if finding["what"].startswith("route: ")}
+    assert routes == {"route: ssh", "route: tcp", "route: direct"}
+    assert world.brokers() == []
+    assert not (world.palace / "broker-claims").exists(), "whoever only looks claims nothing"

@@ -71,7 +71,7 @@ class Writers:
                 continue
             name = os.readlink(f"/proc/self/fd/{fd}")
             os.close(fd)
-            if name.startswith(f"{self._root}/") and name.endswith(STORE_SUFFIXES):
+            if name.startswith(f"{self._root}/") and name.endswith((*STORE_SUFFIXES, "-shm")):
                 self.writes.append(Write(now, pid, os.path.basename(name)))
 
     def turns(self) -> list[int]:
