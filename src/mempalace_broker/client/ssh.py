@@ -52,7 +52,7 @@ class SshTarget:
 
     Attributes:
         host: name, address or alias of ssh's configuration. user, port: "" and 0 where ssh is to know them.
-        config: path of ssh's configuration file, "" for ssh's own.
+        config: absolute path of ssh's configuration file, "" for ssh's own.
         state_root: path on that host, "" for that user's default.
         command: the program on that host.
     """
@@ -71,6 +71,8 @@ class SshTarget:
     ) -> None:
         if not host or host.startswith("-") or user.startswith("-"):
             raise UsageError(f"{user}@{host} is no host for ssh.", mend="write ssh://[user@]host[:port][/state-root].")
+        if config and not config.startswith("/"):  # the bridge works in /, for agents of all folders
+            raise UsageError(f"ssh's configuration {config!r} is no absolute path.", mend="give it from / or ~ on.")
         self.host = host
         self.user = user
         self.port = port

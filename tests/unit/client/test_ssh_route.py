@@ -231,6 +231,11 @@ def test_a_host_is_never_an_option(host: str, user: str) -> None:
         SshTarget(host, user=user)
 
 
+def test_a_configuration_is_the_same_file_for_agents_of_all_folders() -> None:
+    with pytest.raises(UsageError, match="absolute"):
+        SshTarget("a", config="ssh_config")
+
+
 def test_the_status_of_no_bridge_is_none() -> None:
     assert bridge_status(SshTarget("nobody-has-been-there"), Deadline.after(Clock(), 1)) is None
 

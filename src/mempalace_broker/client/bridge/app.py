@@ -283,7 +283,10 @@ class Bridge:
         """One line, and a descriptor. A shim that is gone will be noticed by its EOF."""
         line = to_bytes(what) + b"\n"
         with contextlib.suppress(OSError):
-            socket.send_fds(user.sock, [line], [fd] if fd >= 0 else [])
+            if fd >= 0:
+                socket.send_fds(user.sock, [line], [fd])
+            else:
+                user.sock.send(line)
 
     def _status(self) -> dict[str, Any]:
         error = self._error
