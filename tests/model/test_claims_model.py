@@ -43,7 +43,7 @@ QUICK = {
         starts=(2, 1), faults=1, late=0, rules=ONCE, tidies=False
     ),
     "host and foreign, a crash and heartbeats": SMALL._replace(
-        generations=3, faults=1, beats=1, late=0, rules=COARSE, tidies=False
+        generations=3, faults=1, beats=1, late=0, rules=ONCE, tidies=False
     ),
 }
 
@@ -66,6 +66,14 @@ DEEP = {
 @pytest.mark.parametrize("bounds", DEEP.values(), ids=DEEP)
 def test_deeper(bounds: Bounds) -> None:
     assert_proved(bounds, 12_000_000)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_names_that_are_removed_too_early_are_caught() -> None:
+    """Found by this search: who sees neither the old name nor the new one creates an old number again."""
+    bounds = DEEP["host and foreign start twice, a crash"]._replace(faults=0, hasty=True)
+    assert search(bounds, 5_000_000, liveness=False).violation
 
 
 # --- the checker has teeth: take one thing away, and it finds two writers
