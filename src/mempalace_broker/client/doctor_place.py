@@ -32,6 +32,7 @@ def routes(facts: Facts) -> Iterator[Row]:
         yield Row(ERROR, "routes", facts.plan_problem, "correct it, see docs/settings.md")
         return
     yield from _bridges(facts.plan)
+    yield from _bridge(facts)
     yield from _direct(facts.plan)
 
 
@@ -46,6 +47,17 @@ def _bridges(plan: Plan) -> Iterator[Row]:
         yield Row(OK, "route: tcp", ", ".join(map(str, plan.tcp)))
     else:
         yield Row(INFO, "route: tcp", "the record names no TCP address", f"set tcp on the palace's machine; {_PAGE}")
+
+
+def _bridge(facts: Facts) -> Iterator[Row]:
+    said = facts.bridge
+    if not said:
+        return
+    if said.get("error"):
+        yield Row(ERROR, "bridge", str(said["error"]), str(said.get("mend") or f"see {_PAGE}"))
+        return
+    how = f"{said.get('mode')} over {said.get('over')}" if said.get("mode") else str(said.get("state"))
+    yield Row(OK, "bridge", f"pid {said.get('pid')}, {how}, {said.get('users')} users")
 
 
 def _direct(plan: Plan) -> Iterator[Row]:

@@ -133,6 +133,7 @@ class Facts:
     container: str = ""
     plan: Plan | None = None
     plan_problem: str = ""
+    bridge: Mapping[str, Any] = field(default_factory=dict)
     has_palace: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_problem: str = ""
@@ -190,6 +191,7 @@ def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock:
         container=in_container(),
         plan=ways,
         plan_problem=ways_problem,
+        bridge=_bridge(ways, clock),
         has_palace=os.path.exists(os.path.join(identity.path, "chroma.sqlite3")),
         settings=settings,
         settings_problem=problem,
@@ -206,6 +208,18 @@ def _plan(files: StateFiles, env: Mapping[str, str]) -> tuple[Plan | None, str]:
         return plan(files, env), ""
     except BrokerError as exc:
         return None, str(exc)
+
+
+def _bridge(ways: Plan | None, clock: Clock) -> dict[str, Any]:
+    """What the bridge over ssh says of itself, empty where there is none."""
+    if ways is None or ways.ssh is None:
+        return {}
+    from .bridge.start import bridge_status
+
+    try:
+        return bridge_status(ways.ssh, Deadline.after(clock, ANSWER_S)) or {}
+    except BrokerError as exc:
+        return {"state": "unknown", "error": exc.message, "mend": exc.mend}
 
 
 def _contact(files: StateFiles, env: Mapping[str, str], clock: Clock) -> Contact:
