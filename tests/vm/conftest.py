@@ -99,16 +99,24 @@ def world(machine: Machine, shared: Path, request: pytest.FixtureRequest) -> Ite
         yield made
 
 
-@pytest.fixture
-def guest(machine: Machine, world: World, shared: Path) -> Iterator[Side]:
-    """The guest's side of the world: the palace is where its user has it."""
-    seen = f"{SHARED}/{world.state_root.relative_to(shared)}"
+@contextlib.contextmanager
+def palace_in(machine: Machine, world: World, shared: Path) -> Iterator[Side]:
+    """The guest's side of a world: the palace is where its user has it."""
     machine.run(["mkdir", "-p", INSIDE])
     side = Side(world, machine)
-    side.must(["mount", "--bind", seen, INSIDE])
-    with contextlib.ExitStack() as stack:
-        stack.callback(side.python, _LEAVE, str(world.root), INSIDE)
-        stack.callback(machine.resume)
+    side.must(["mount", "--bind", f"{SHARED}/{world.state_root.relative_to(shared)}", INSIDE])
+    try:
+        yield side
+    finally:
+        if machine.running:
+            machine.resume()
+            side.python(_LEAVE, world.root, INSIDE)
+
+
+@pytest.fixture
+def guest(machine: Machine, world: World, shared: Path) -> Iterator[Side]:
+    """The common guest's side of the test's world."""
+    with palace_in(machine, world, shared) as side:
         yield side
 
 

@@ -306,6 +306,11 @@ class Machine:
     ) -> None:
         self.stop()
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped; a frozen one runs."""
+        return self._line is not None
+
     def pause(self) -> None:
         """Freeze the whole guest, as a closed lid does."""
         self.qemu.send_signal(signal.SIGSTOP)

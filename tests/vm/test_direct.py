@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,8 @@ from tests.harness import World, eventually
 from tests.load import Load, facts
 from tests.proctools import cmdline_of
 from tests.rpcproc import RpcError, RpcProcess
-from tests.vm.conftest import SHARED, debris
-from tests.vm.machine import Machine
+from tests.vm.conftest import SHARED, debris, palace_in
+from tests.vm.machine import Machine, Share
 from tests.vm.quick import make_quick_engine
 from tests.vm.writers import Writers
 
@@ -29,16 +30,21 @@ HOST_S = 90.0
 SILENCE_S = 12.0  # more than the time after which a silent owner may be taken for gone
 
 
-@pytest.fixture(autouse=True)
-def patient(world: World, guest: Side) -> None:
+def be_patient(world: World, side: Side) -> None:
     """Limits that hold for an engine twenty times slower than a user's; with a cheap model, host and guest alike."""
     python = make_quick_engine(world)
     world.env["MEMPALACE_BROKER_ENGINE"] = f"{world.root}/{python}"
-    guest.env["MEMPALACE_BROKER_ENGINE"] = f"{SHARED}/{world.root.name}/{python}"
-    guest.env |= {
-        name: str(int(GUEST_S * 1000)) for name in ("MEMPALACE_MCP_TIMEOUT_MS", "MEMPALACE_MCP_INIT_TIMEOUT_MS")
-    }
-    guest.env["MEMPALACE_BROKER_IDLE_S"] = "600"
+    side.env["MEMPALACE_BROKER_ENGINE"] = f"{SHARED}/{world.root.name}/{python}"
+    for name in ("MEMPALACE_MCP_TIMEOUT_MS", "MEMPALACE_MCP_INIT_TIMEOUT_MS"):
+        side.env[name] = str(int(GUEST_S * 1000))
+    side.env["MEMPALACE_BROKER_IDLE_S"] = "600"
+
+
+@pytest.fixture
+def guest(world: World, guest: Side) -> Side:
+    """The guest's side, with patience."""
+    be_patient(world, guest)
+    return guest
 
 
 def in_guest(pid: int) -> bool:
@@ -191,3 +197,38 @@ def test_both_at_once_on_a_cold_palace(world: World, guest: Side) -> None:
         assert lost == []
     assert sides(writers) in (["host"], ["guest"], ["guest", "host"])
     assert watch.most == 1, watch.worst
+
+
+def test_the_host_takes_over_in_the_middle_of_the_guests_work(world: World, guest: Side) -> None:
+    with world.watch_owners(0.05) as watch, Writers(world.state_root) as writers:
+        with Load(guest, 2, first=2, patience=GUEST_S) as there:
+            for session in there.sessions:
+                there.forgive(session)  # the palace is taken from under them
+            there.wait_writes(8, GUEST_S)
+            with Load(world, 2, patience=HOST_S) as here:
+                here.wait_writes(12, HOST_S)
+        here.verify()
+        there.verify(world)
+    assert sides(writers) == ["guest", "host"]
+    assert watch.most == 1, watch.worst
+    assert debris(world) == []
+
+
+def test_a_guest_that_is_gone_in_the_middle_of_a_write_is_declared_gone_by_a_person(world: World, shared: Path) -> None:
+    with Machine([Share(shared, SHARED)], name="mortal") as mortal, palace_in(mortal, world, shared) as side:
+        be_patient(world, side)
+        there = started(side, GUEST_S)
+        add_fact(there, "first", GUEST_S)
+        eventually(lambda: is_idle(world), GUEST_S, "a guest that says that it is idle")
+        there.start_call("add_drawer", wing="w", room="r", content="a long text " * 60)
+        eventually(lambda: not is_idle(world), GUEST_S, "a call under way")
+        mortal.stop()
+    here = world.shim()
+    here.initialize(HOST_S)
+    refusal = attempt(here, "second", HOST_S)
+    assert "take-over" in refusal, refusal
+    declared = world.cli("take-over", "--yes", timeout=HOST_S)
+    assert declared.returncode == 0, declared.stderr
+    add_fact(here, "third", HOST_S)
+    assert has_fact(here, "first", HOST_S)
+    assert debris(world) == []
