@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,28 +66,30 @@ def test_half_a_record_is_no_record(folder: ClaimFolder) -> None:
     assert folder.read(1).state == UNREADABLE
 
 
-def _create(path: str, start: multiprocessing.synchronize.Barrier, won: multiprocessing.queues.Queue[int]) -> None:
-    folder = ClaimFolder(path, ME)
-    for generation in range(1, 41):
-        start.wait(30)
-        if folder.create(generation):
-            won.put(generation)
-    folder.close()
+_RACER = """
+import sys
+from mempalace_broker.core.claims_record import Writer
+from mempalace_broker.runtime.claimfiles import ClaimFolder
+folder = ClaimFolder(sys.argv[1], Writer())
+print("up", flush=True)
+sys.stdin.readline()
+print(*(generation for generation in range(1, 201) if folder.create(generation)))
+folder.close()
+"""
 
 
 def test_a_generation_has_one_creator(folder: ClaimFolder) -> None:
-    context = multiprocessing.get_context("spawn")
-    start, won = context.Barrier(2), context.Queue()
-    racers = [context.Process(target=_create, args=(folder.path, start, won)) for _ in range(2)]
+    argv = [sys.executable, "-c", _RACER, folder.path]
+    racers = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for racer in racers:
-        racer.start()
-    winners = sorted(won.get(timeout=60) for _ in range(40))
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "up\n"
     for racer in racers:
-        racer.join(30)
-        assert racer.exitcode == 0
-        racer.close()
-    won.close()
-    assert winners == list(range(1, 41))
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    won = [int(word) for racer in racers for word in racer.communicate(timeout=30)[0].split()]
+    assert sorted(won) == list(range(1, 201))
 
 
 def test_names() -> None:
