@@ -144,6 +144,13 @@ class Result:
         """Nothing lost, nothing broken, one opener."""
         return self.verdict.clean and self.watch.shared == 0 and not self.tally.astray
 
+    @property
+    def word(self) -> str:
+        """The verdict in a word or two."""
+        if not self.verdict.clean:
+            return "DAMAGED"
+        return "clean" if self.clean else "several openers"
+
     def rows(self) -> dict[str, str]:
         tally, verdict, watch = self.tally, self.verdict, self.watch
         calls, failed = sum(tally.calls.values()), sum(tally.failed.values())
@@ -161,7 +168,7 @@ class Result:
             ".corrupt / .drift snapshots": fmt(len(verdict.debris)),
             "openers at once, at most": fmt(watch.most),
             "samples with more than one": f"{fmt(watch.shared)} of {fmt(watch.samples)}",
-            "verdict": "clean" if self.clean else "DAMAGED",
+            "verdict": self.word,
         }
 
     def as_json(self) -> dict[str, Any]:
