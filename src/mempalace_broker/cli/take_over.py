@@ -63,10 +63,10 @@ def holders(target: Target) -> list[Claim]:
     """
     from ..core.claims import Rules
     from ..core.claims_view import is_resolved, who
+    from ..runtime.boot import boot_id
     from ..runtime.claimfiles import survey
     from ..runtime.clock import Deadline
     from ..runtime.lock import is_held
-    from ..runtime.procid import boot_id
 
     listing, claims = survey(target.files.claims)
     before = {claim.generation: claim for claim in claims if not is_resolved(claim, listing)}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from ..core.claims import FOREIGN
 from ..core.claims_view import is_resolved, who
 from ..errors import StateRootError
+from ..runtime.boot import boot_id
 from ..runtime.claimfiles import survey
-from ..runtime.procid import boot_id
 from .findings import ERROR, INFO, OK, WARN, Row
 
 if TYPE_CHECKING:

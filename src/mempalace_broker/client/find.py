@@ -100,7 +100,8 @@ def record_state(sighting: Sighting, files: StateFiles) -> str:
     record = sighting.record
     if isinstance(record, Bad):
         return RECORD_ABSENT if record.absent else RECORD_BAD
+    from ..runtime.boot import boot_id
     from ..runtime.mounts import is_local
-    from ..runtime.procid import boot_id, pid_namespace
+    from ..runtime.procid import pid_namespace
 
     return kinship(record, boot=boot_id(), host=os.uname().nodename, pidns=pid_namespace(), local=is_local(files.root))

@@ -70,9 +70,15 @@ def _named(params: Mapping[str, Any]) -> list[tuple[dict[str, Any], str, str]]:
     found = []
     for name in rule_for(params.get("name")).paths:
         path = arguments.get(name)
-        if isinstance(path, str) and path and "://" not in path and "\0" not in path:
+        if isinstance(path, str) and path and not _is_url(path) and "\0" not in path:
             found.append((arguments, name, path))
     return found
+
+
+def _is_url(text: str) -> bool:
+    """Whether it begins with a scheme; "/x://y" is a path."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme[:1].isalpha() and all(c.isalnum() or c in "+.-" for c in scheme)
 
 
 def _absolute(path: str, cwd: str, home: str) -> str:

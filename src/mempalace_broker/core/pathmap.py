@@ -41,7 +41,7 @@ def read_mounts(rows: object) -> list[Mount]:
 
 
 def mount_of(path: str, mounts: list[Mount]) -> Mount | None:
-    """The mount that a clean absolute path lies on; of equal mount points the last covers the others."""
+    """The mount that a clean absolute path lies on. `mounts`: without any that are covered."""
     best: Mount | None = None
     for mount in mounts:
         if under(path, mount.point) is not None and (best is None or len(mount.point) >= len(best.point)):
@@ -100,8 +100,8 @@ class PathMap:
         """The broker's name for the file, None where it can't be known."""
         for here, there in self._fixed:
             rest = under(path, here)
-            if rest is not None:
-                return join(there, rest)
+            if rest is not None:  # but for what this side alone has mounted inside
+                return join(there, rest) if mount_of(path, self._mine) == mount_of(here, self._mine) else None
         return self._by_state_root(path) or (self._by_device(path) if self._same_kernel else self._by_export(path))
 
     def _roots(self) -> tuple[str, str]:
@@ -118,7 +118,8 @@ class PathMap:
         rest = under(path, here)
         if rest is None or mount_of(path, self._mine) != mount_of(here, self._mine):
             return None  # something else is mounted in between
-        return join(there, rest)
+        found = join(there, rest)
+        return found if mount_of(found, self._theirs) == mount_of(there, self._theirs) else None
 
     def _by_device(self, path: str) -> str | None:
         """One kernel: the same filesystem, and the broker's mount shows that part of it, uncovered."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NamedTuple
 
-from ..core.pathmap import Mount, mount_of
+from ..core.pathmap import Mount, mount_of, under
 
 # Local disks and memory. Overlay counts: its upper layer is private to the kernel that mounted it.
 _LOCAL = frozenset(
@@ -26,7 +27,9 @@ _NO_FOLDERS = frozenset(
 
 
 def mount_table(table: str | None = None) -> list[Mount]:
-    """All mounts of this namespace in order of mounting, [] where there is no such table (macOS).
+    """The mounts of this namespace that can be seen, [] where there is no such table (macOS).
+
+    What a later mount covers is left out: of the rest, the one with the longest mount point holds a path.
 
     Args:
         table: text of /proc/self/mountinfo, read if not given.
@@ -37,7 +40,13 @@ def mount_table(table: str | None = None) -> list[Mount]:
                 table = file.read()
         except OSError:
             return []
-    return [mount for line in table.splitlines() if (mount := _parse(line)) is not None]
+    lines = [line for text in table.splitlines() if (line := _parse(text)) is not None]
+    numbers = {line.number for line in lines}
+    found: list[Mount] = []
+    for line in lines:
+        if line.parent not in numbers or line.parent == line.number:
+            _visit(line, lines, found)
+    return found
 
 
 def folders_table() -> list[list[str]]:
@@ -71,13 +80,36 @@ def judge_kind(kind: str) -> bool | None:
     return False if kind in _SHARED or kind.startswith("fuse") else None
 
 
-def _parse(line: str) -> Mount | None:
+class _Line(NamedTuple):
+    number: str
+    parent: str
+    mount: Mount
+
+
+def _visit(line: _Line, lines: list[_Line], found: list[Mount]) -> None:
+    """Add this mount and what is mounted on it, as far as a path can get there.
+
+    A mount on a folder below another mount's point has that one as its parent. So of two with the same parent, where
+    one's point lies below the other's, the deeper one is older and covered; so is what has another on its very point.
+    """
+    on_it = [child for child in lines if child.parent == line.number and child is not line]
+    over = [child for child in on_it if child.mount.point == line.mount.point]
+    if over:
+        _visit(over[-1], lines, found)
+        return
+    found.append(line.mount)
+    for child in on_it:
+        if not any(under(child.mount.point, other.mount.point) for other in on_it):
+            _visit(child, lines, found)
+
+
+def _parse(line: str) -> _Line | None:
     """One mountinfo line, None for anything else."""
     head, dash, tail = line.partition(" - ")
     fields, kinds = head.split(" "), tail.split(" ")
     if not dash or len(fields) < 5 or not kinds[0]:
         return None
-    return Mount(fields[2], _plain(fields[3]), _plain(fields[4]), kinds[0])
+    return _Line(fields[0], fields[1], Mount(fields[2], _plain(fields[3]), _plain(fields[4]), kinds[0]))
 
 
 def _plain(text: str) -> str:

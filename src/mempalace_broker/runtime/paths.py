@@ -185,7 +185,7 @@ class StateFiles:
         """The same for a broker behind a kernel boundary, which opens the palace from there: what the palace's own
         kernel writes and what this one writes must never be one file, for neither sees the other's locks.
         """
-        from .procid import boot_id
+        from .boot import boot_id
 
         return StateFiles(self.root, self.palace, f"broker-direct-{boot_id().replace('-', '')[:8] or 'unknown'}")
 

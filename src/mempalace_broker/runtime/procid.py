@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
+from .boot import boot_id
+
 ALIVE = "alive"
 DEAD = "dead"
 ZOMBIE = "zombie"  # ended, not yet reaped: holds no lock and no file any more
@@ -73,13 +75,6 @@ def state(who: ProcId) -> str:
     return seen if start == who.start else DEAD
 
 
-def boot_id() -> str:
-    """What changes with every boot of this kernel, and differs between kernels; "" if not known."""
-    if sys.platform == "darwin":
-        return _ask("sysctl", "-n", "kern.bootsessionuuid")
-    return _read("/proc/sys/kernel/random/boot_id")
-
-
 def pid_namespace() -> str:
     """The name space in which our pids count; "" where there is only one."""
     try:
@@ -115,13 +110,13 @@ def _poke(pid: int) -> str:
 
 def _look_ps(pid: int) -> tuple[str, str]:
     """The same for macOS, which has no /proc."""
-    words = _ask("ps", "-o", "stat=,lstart=", "-p", str(pid)).split(None, 1)
+    words = ask("ps", "-o", "stat=,lstart=", "-p", str(pid)).split(None, 1)
     if len(words) < 2:
         return _poke(pid), ""
     return (ZOMBIE if words[0].startswith("Z") else ALIVE), words[1].strip()
 
 
-def _ask(*argv: str) -> str:
+def ask(*argv: str) -> str:
     """One short command's output, "" on any failure."""
     import subprocess
 

@@ -6,6 +6,7 @@ import os
 import sys
 
 from ..core.view import View
+from .boot import boot_id
 
 
 def view_of(palace: str, *, remote: bool = False) -> View:
@@ -24,13 +25,7 @@ def view_of(palace: str, *, remote: bool = False) -> View:
         dev, ino = info.st_dev, info.st_ino
     if sys.platform == "darwin":
         return View("", "", dev, ino)  # one mount table for all, and asking for the boot would cost a process
-    return View(_boot(), _mount_namespace(), dev, ino)
-
-
-def _boot() -> str:
-    from .procid import boot_id
-
-    return boot_id()
+    return View(boot_id(), _mount_namespace(), dev, ino)
 
 
 def _mount_namespace() -> str:

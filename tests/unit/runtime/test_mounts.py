@@ -53,3 +53,26 @@ def test_a_mac_can_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_real_table(tmp_path: Path) -> None:
     assert filesystem_of(str(tmp_path / "not" / "there"))
+
+
+COVERED = """
+22 1 254:0 / / rw - ext4 /dev/vda rw
+30 22 0:40 / /home/me/.mempalace rw - tmpfs tmpfs rw
+31 30 0:41 / /home/me/.mempalace/deep rw - tmpfs tmpfs rw
+32 22 0:42 / /home/me rw - virtiofs mac rw
+33 32 0:43 / /home/me/own rw - ext4 /dev/vdb rw
+34 33 0:44 / /home/me/own rw - xfs /dev/vdc rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/home/me/.mempalace/palace", "virtiofs"),  # the tmpfs is under the later mount of /home/me
+        ("/home/me/.mempalace/deep/x", "virtiofs"),
+        ("/home/me/own/x", "xfs"),
+        ("/home/x", "ext4"),
+    ],
+)
+def test_what_a_later_mount_covers_does_not_count(path: str, kind: str) -> None:
+    assert filesystem_of(path, COVERED) == kind

@@ -77,7 +77,7 @@ def test_a_hidden_process_is_unknown_not_dead(monkeypatch: pytest.MonkeyPatch) -
 def test_macos_goes_by_ps(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"sysctl": "B00T", "ps": "Ss   Sun Nov 22 10:00:00 2026"}
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(procid, "_ask", lambda *argv: answers[argv[0]])
+    monkeypatch.setattr(procid, "ask", lambda *argv: answers[argv[0]])
     who = procid_of(77)
     assert (who.boot, who.start) == ("B00T", "Sun Nov 22 10:00:00 2026")
     assert state(who) == ALIVE
@@ -88,6 +88,6 @@ def test_macos_goes_by_ps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_asking_a_command_that_fails_or_is_not_there() -> None:
-    assert procid._ask("false") == ""
-    assert procid._ask("no-such-command-here") == ""
-    assert procid._ask("echo", "x y") == "x y"
+    assert procid.ask("false") == ""
+    assert procid.ask("no-such-command-here") == ""
+    assert procid.ask("echo", "x y") == "x y"
