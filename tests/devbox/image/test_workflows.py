@@ -43,3 +43,11 @@ def test_a_step_runs_one_command_and_decides_nothing(path: Path) -> None:
         if command.startswith("pi-devbox"):
             assert command.split()[2] in command_image.commands
     assert not re.search(r"^ *(?:- )?if:", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_no_secret_can_be_part_of_what_jobs_hand_on(path: Path) -> None:
+    """A runner drops an output that holds a secret's text, and the registry's user is part of an image's name."""
+    text = path.read_text(encoding="utf-8")
+    assert set(re.findall(r"secrets\.(\w+)", text)) == {"REGISTRY_TOKEN", "GITEA_BUILD_TOKEN", "GITHUB_TOKEN"}
+    assert text.count("vars.REGISTRY_USER") == 4
