@@ -64,7 +64,7 @@ class App:
         held: Held,
         started_by: str,
         log: logging.Logger,
-        covers: bool = True,
+        since: int = 0,
     ) -> None:
         self.identity = identity
         self.files = files
@@ -108,7 +108,7 @@ class App:
             clock=self.clock,
             log=log,
             turn=self.turn,
-            covers=covers,
+            covers=since < held.owner.generation,
         )
         self.claim = ClaimKeeper(
             held,
@@ -120,6 +120,7 @@ class App:
             flush=lambda: flush_store(identity.path, identity.graph),
         )
         self.hub.desk.permit = self.claim.permit
+        self.hub.desk.outcomes.since = since
         self.engine.unlocked = self.claim.unlocked
         self.hub.view = view_of(identity.path)
         self.hub.mounts = folders_table

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..config import Settings
+    from ..core.claims_record import Writer
     from .claimkeeper import Held
 
-HANDOVER_S = 20.0  # beyond drain_s: the other side sees our request, ends its engine, and we see that it did
+HANDOVER_S = 15.0  # beyond drain_s: the other side sees our request, ends its engine, and we see that it did
+PATIENCE_S = 27.0  # whatever drain_s is: who starts us waits for 30 s; the other side goes on handing over
 OWNER_WAIT_S = 2.0  # a predecessor that is leaving drops its lock last
 _TOML_LIMIT = 1 << 20
 
@@ -102,7 +104,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
         return EXIT_HELD
     try:
         log = make_log(files.log, settings, foreground=options.foreground)
-        held, covers = _claim(owner, files, settings, log, direct=options.direct)
+        held, since = _claim(owner, files, settings, log, direct=options.direct)
         app = App(
             identity=Identity(options.palace, options.graph, options.palace_by, options.backend, options.collection),
             files=files,
@@ -110,7 +112,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
             env=os.environ,
             owner=owner,
             held=held,
-            covers=covers,
+            since=since,
             started_by=options.started_by,
             log=log,
         )
@@ -133,11 +135,11 @@ def _settings(files: StateFiles, env: Mapping[str, str]) -> Settings:
 
 def _claim(
     owner: FileLock, files: StateFiles, settings: Settings, log: logging.Logger, *, direct: bool
-) -> tuple[Held, bool]:
+) -> tuple[Held, int]:
     """Claim the palace for this kernel, then write our name and address into the owner lock.
 
     Returns:
-        the claim; and whether the last owner's journal is the one in our state root.
+        the claim; and since which generation all owners have kept the journal that is in our state root.
 
     The address is for clients that look for the record elsewhere (another $MEMPALACE_PATH, a bind mount of P alone).
 
@@ -147,27 +149,38 @@ def _claim(
     """
     try:
         before = json.loads(read_body(files.owner_lock) or b"{}")
-        floor, root = int(before.get("epoch", 0)), before.get("root", files.root)
+        floor, root, since = int(before.get("epoch", 0)), before.get("root", files.root), int(before.get("since", 0))
     except (ValueError, AttributeError, TypeError):
-        floor, root = 0, ""
+        floor, root, since = 0, "", 0
     clock = Clock()
     local = is_local(files.palace)
     elsewhere = direct or (local is not True and sys.platform != "darwin")  # a network disk is nobody's own
     writer = writer_of(owner, clock, direct=elsewhere)
-    deadline = Deadline.after(clock, settings.number("drain_s") + HANDOVER_S)
+    deadline = Deadline.after(clock, min(settings.number("drain_s") + HANDOVER_S, PATIENCE_S))
     try:
         folder = ClaimFolder(files.claims, writer, local=local is True)
         held = Acquisition(folder, clock, deadline, floor=max(0, floor), told=log.info).run(files.palace)
     except BrokerError as exc:
         log.error("no claim: %s", exc)
         raise
+    if not _follows(held, writer, floor) or root != files.root:
+        since = held.owner.generation
     me = own_procid()
     body = {"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns, "epoch": held.owner.generation}
-    body |= {"endpoint": f"unix:{files.socket}", "root": files.root}
+    body |= {"endpoint": f"unix:{files.socket}", "root": files.root, "since": since}
     owner.write_body(json.dumps(body).encode())
-    last = held.previous.writer if held.previous is not None else writer
-    same = last.kind == writer.kind and (writer.kind == HOST or last.boot == writer.boot)
-    return held, root == files.root and same
+    return held, since
+
+
+def _follows(held: Held, writer: Writer, last: int) -> bool:
+    """Whether the owner before us is the one whose word is in the owner lock (generation `last`), and wrote where we
+    write: the host's brokers and those of each far kernel have journals of their own.
+    """
+    if held.previous is None:
+        return True
+    before = held.previous.writer
+    kin = before.kind == writer.kind and (writer.kind == HOST or before.boot == writer.boot)
+    return kin and held.previous.generation == last
 
 
 def make_log(path: str, settings: Settings, *, foreground: bool) -> logging.Logger:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import EXIT_OK, StopFailed
+from ..errors import EXIT_OK, BrokerUnavailable, StopFailed
 from .target import palace_options
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def stop(target: Target, *, now: bool, why: str, method: str = "broker/stop") ->
                 )
             _kill(target, broker, engine)
         return {"was_running": True, "pid": pid}
+    if said.unreachable:
+        raise BrokerUnavailable(f"nothing is known of the broker: {said.why}.", mend="run this where the broker runs")
     if not is_held(target.files.owner_lock) and not said.accepted:
         return {"was_running": False, "pid": None}
     if not now:

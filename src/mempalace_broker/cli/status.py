@@ -35,7 +35,7 @@ def command_status(target: Target, as_json: bool, watch: bool) -> int:
 
     \b
     Exit codes: 0 it runs, 3 it does not (with the reason of its last exit),
-    69 somebody owns the palace but does not answer.
+    69 somebody owns the palace but does not answer, or it is elsewhere and can't be reached.
     """
     if watch and not as_json:
         return _watch(target)
@@ -68,6 +68,8 @@ def ask_status(target: Target) -> dict[str, Any]:
         "last_exit": read_last_exit(target),
         "here": here,
     }
+    if said.unreachable:
+        return {**found, "exit_code": EXIT_UNAVAILABLE, "owner": None}
     if held or said.accepted:
         return {**found, "exit_code": EXIT_UNAVAILABLE, "owner": _owner(target)}
     return {**found, "exit_code": EXIT_NOT_RUNNING}
@@ -102,6 +104,7 @@ def show(target: Target, found: dict[str, Any]) -> None:
 
 
 def _parts(target: Target, found: dict[str, Any]) -> list[Any]:
+    from ..client.place import FOREIGN
     from .paper import line
     from .picture import not_running, picture
 
@@ -109,6 +112,12 @@ def _parts(target: Target, found: dict[str, Any]) -> list[Any]:
         return list(picture(found))
     if found["exit_code"] == EXIT_NOT_RUNNING:
         return list(not_running(target.identity.path, found["why"], found["last_exit"]))
+    if found["owner"] is None and found["here"]["place"] == FOREIGN:
+        return [
+            line(("◌ ", "bold yellow"), ("out of reach", "bold yellow"), f"  {target.identity.path}"),
+            line(f"  {found['why']}."),
+            line("  Mend: mempalace-broker ensure; then `mempalace-broker doctor`."),
+        ]
     who = found["owner"] or {}
     return [
         line(("◐ ", "bold yellow"), ("owned, but silent", "bold yellow"), f"  {target.identity.path}"),

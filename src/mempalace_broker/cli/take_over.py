@@ -64,7 +64,7 @@ def holders(target: Target) -> list[Claim]:
     from ..core.claims import Rules
     from ..core.claims_view import is_resolved, who
     from ..runtime.boot import boot_id
-    from ..runtime.claimfiles import survey
+    from ..runtime.claimfiles import lock_id, survey
     from ..runtime.clock import Deadline
     from ..runtime.lock import is_held
 
@@ -74,7 +74,8 @@ def holders(target: Target) -> list[Claim]:
         return []
     if is_held(target.files.owner_lock):
         raise PalaceHeld(f"a broker here has {target.identity.path}.", mend="mempalace-broker stop")
-    before = {n: claim for n, claim in before.items() if claim.writer.boot != boot_id()}  # dead: the lock is free
+    here = (boot_id(), lock_id(target.files.owner_lock))  # who had this very lock is dead, for it is free
+    before = {n: claim for n, claim in before.items() if (claim.writer.boot, claim.writer.lock) != here}
     if not before:
         return []
     deadline = Deadline.after(target.clock, Rules().silence_s)

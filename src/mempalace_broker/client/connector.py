@@ -213,7 +213,7 @@ class Connector:
             return
         from .place import elsewhere, place_of
 
-        place = place_of(self.files)
+        place = place_of(self.files, self._identity.graph)
         if place.foreign:
             raise elsewhere(place)
         self._place_checked = True

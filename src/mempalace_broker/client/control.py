@@ -39,11 +39,15 @@ class Contact:
         path: the socket that accepted, else the first that was tried.
         answer: the JSON-RPC result, None where nobody answered.
         why: what went wrong, in words; "" with an answer.
+        unreachable: the broker is elsewhere and there was no way to it: nothing is known of it.
     """
 
-    __slots__ = ("answer", "connect", "path", "why")
+    __slots__ = ("answer", "connect", "path", "unreachable", "why")
 
-    def __init__(self, connect: str, path: str, answer: dict[str, Any] | None = None, why: str = "") -> None:
+    def __init__(
+        self, connect: str, path: str, answer: dict[str, Any] | None = None, why: str = "", *, unreachable: bool = False
+    ) -> None:
+        self.unreachable = unreachable
         self.connect = connect
         self.path = path
         self.answer = answer
@@ -108,7 +112,7 @@ def _elsewhere(
     except UsageError:
         raise
     except BrokerError as exc:
-        return Contact(CONNECT_ENOENT, files.socket, None, exc.message.rstrip("."))
+        return Contact(CONNECT_ENOENT, files.socket, None, exc.message.rstrip("."), unreachable=True)
     return ask(found.sock, found.endpoint, method, params, Deadline.after(deadline.clock, patience))
 
 

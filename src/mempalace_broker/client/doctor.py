@@ -31,7 +31,7 @@ LOW_DISK, NO_DISK = 1 << 30, 50 << 20
 
 def diagnose(identity: Identity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> list[Row]:
     """Look and judge. Raises UsageError where $MEMPALACE_BROKER names no socket."""
-    return [*judge(gather(identity, files, env, clock)), *claims(files.claims)]
+    return [*judge(gather(identity, files, env, clock)), *claims(files.claims, files.owner_lock)]
 
 
 def judge(facts: Facts) -> list[Row]:

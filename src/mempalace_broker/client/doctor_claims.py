@@ -8,7 +8,7 @@ from ..core.claims import FOREIGN
 from ..core.claims_view import is_resolved, who
 from ..errors import StateRootError
 from ..runtime.boot import boot_id
-from ..runtime.claimfiles import survey
+from ..runtime.claimfiles import lock_id, survey
 from .findings import ERROR, INFO, OK, WARN, Row
 
 if TYPE_CHECKING:
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from ..core.claims_record import Claim
 
 
-def claims(path: str) -> Iterator[Row]:
+def claims(path: str, owner_lock: str) -> Iterator[Row]:
     """What the folder of claims at `path` says; one look, so nothing about who is alive."""
     try:
         listing, found = survey(path)
     except StateRootError as exc:
         yield Row(ERROR, "claims", exc.message, exc.mend)
         return
-    yield from rows(listing, found, boot_id())
+    yield from rows(listing, found, boot_id(), lock_id(owner_lock))
 
 
-def rows(listing: Listing, found: list[Claim], boot: str) -> Iterator[Row]:
-    """The same, of what was read; `boot`: ours."""
+def rows(listing: Listing, found: list[Claim], boot: str, lock: str) -> Iterator[Row]:
+    """The same, of what was read; `boot`, `lock`: ours, as `Writer` has them."""
     waiting = [claim for claim in found if not is_resolved(claim, listing)]
     if not waiting:
         last = f"the last was generation {found[-1].generation}" if found else "there never was one"
         yield Row(OK, "claims", f"nobody claims this palace; {last}")
     for claim in waiting:
         writer = claim.writer
-        if writer.boot == boot:
+        if (writer.boot, writer.lock) == (boot, lock):
             yield Row(OK, "claims", f"generation {claim.generation}, of this kernel (pid {writer.pid})")
         elif writer.kind != FOREIGN:
             yield Row(INFO, "claims", f"{who(claim)}: made before this machine was started anew, or on another one")

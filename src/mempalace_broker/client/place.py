@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import sys
 
+from ..core.pathmap import mount_of
 from ..errors import BrokerUnavailable
-from ..runtime.mounts import filesystem_of, judge_kind
+from ..runtime.mounts import filesystem_of, judge_kind, mount_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..core.handshake import Identity
     from ..runtime.paths import StateFiles
 
 SAME = "same kernel"
@@ -41,12 +43,18 @@ class PalaceElsewhere(BrokerUnavailable):
     """Nobody answers here, and here is not where the palace's broker can be elected."""
 
 
-def place_of(files: StateFiles) -> Place:
-    """Judge by the filesystems of state root and palace, as they are mounted now."""
+def place_of(files: StateFiles, graph: str = "") -> Place:
+    """Judge by the filesystems of state root, palace and knowledge graph, as they are mounted now.
+
+    Args:
+        graph: the knowledge graph's path; mempalace keeps it under HOME even where the palace is elsewhere.
+    """
     if sys.platform == "darwin":
         return Place(SAME, "", "on a Mac, all processes run under the kernel that owns the files")
     judged = Place(SAME, "", "")
-    for path in (files.palace, files.root):
+    for path in (files.palace, files.root, os.path.dirname(graph)):
+        if not path:
+            continue
         judged = judge(path, filesystem_of(path))
         if judged.foreign:
             break
@@ -62,6 +70,19 @@ def judge(path: str, kind: str) -> Place:
     if local is None:
         return Place(FOREIGN, kind, f"{path} lies on {name}, which is not known to be local to this kernel")
     return Place(FOREIGN, kind, f"{path} lies on {name}: another kernel owns these files, locks don't reach it")
+
+
+def parted(identity: Identity) -> str:
+    """Why a claim on the palace would not cover its knowledge graph, "" if it does."""
+    folder = os.path.dirname(identity.graph)
+    table = mount_table()
+    if (
+        not folder
+        or not table
+        or mount_of(os.path.realpath(identity.path), table) == mount_of(os.path.realpath(folder), table)
+    ):
+        return ""
+    return f"the palace {identity.path} and its knowledge graph {identity.graph} lie on different mounts"
 
 
 def elsewhere(place: Place) -> PalaceElsewhere:

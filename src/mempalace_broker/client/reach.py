@@ -15,7 +15,7 @@ import os
 from ..errors import BrokerError, BrokerUnavailable
 from ..runtime.clock import Deadline
 from ..runtime.paths import state_files
-from .connector import START_IF_NEEDED, Connected, Connector, Failed, Waiting, complete
+from .connector import ONCE, START_IF_NEEDED, Connected, Connector, Failed, Waiting, complete
 from .endpoint import SSH, UNIX, Endpoint
 from .find import ENDPOINT_VARIABLE, fixed_endpoint
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..core.view import View
     from ..runtime.paths import StateFiles
     from .place import Place
+    from .ssh import SshTarget
 
     class Route(Protocol):
         """One way to a broker."""
@@ -119,7 +120,8 @@ class Reach:
 
         self._name = f"${ENDPOINT_VARIABLE}"
         if endpoint.kind == SSH:
-            return routes.ssh_by_endpoint(endpoint, self._env, self._deadline, started_by=self._started_by)
+            start = self._mode != ONCE
+            return routes.ssh_by_endpoint(endpoint, self._env, self._deadline, started_by=self._started_by, start=start)
         return routes.tcp_by_endpoint(endpoint, self._env, self.files, self._deadline)
 
     def _connector(self, files: StateFiles, *, direct: bool = False) -> Connector:
@@ -158,11 +160,11 @@ class Reach:
         from . import routes
         from .place import place_of
 
-        self._place = place_of(self.files)
+        self._place = place_of(self.files, self._identity.graph)
         plan = routes.plan(self.files, self._env)
         if plan.ssh is not None:
             target = plan.ssh
-            self._left.append((f"ssh {target.host}", lambda: routes.ssh(target, self._env, self._span(SSH_LIMIT_S))))
+            self._left.append((f"ssh {target.host}", self._ssh(target)))
         for endpoint in plan.tcp:
             self._left.append((str(endpoint), self._tcp(endpoint, plan.token)))
         if plan.direct:
@@ -172,12 +174,24 @@ class Reach:
         if not self._left:
             raise self._summary(error)
 
+    def _ssh(self, target: SshTarget) -> Callable[[], Route]:
+        from . import routes
+
+        return lambda: routes.ssh(
+            target, self._env, self._span(SSH_LIMIT_S), started_by=self._started_by, start=self._mode != ONCE
+        )
+
     def _tcp(self, endpoint: Endpoint, token: str) -> Callable[[], Route]:
         from . import routes
 
         return lambda: routes.tcp(endpoint, token, self._span(TCP_LIMIT_S))
 
     def _direct(self) -> Route:
+        from .place import parted
+
+        apart = parted(self._identity)
+        if apart:
+            raise BrokerUnavailable(apart, mend="give --palace, which keeps the graph in the palace; or a bridge")
         return self._connector(self.files.direct(), direct=True)
 
     def _span(self, seconds: float) -> Deadline:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ..config import load_container
+from ..config import load_container, load_settings
 from ..core.record import MAX_BYTES, Record, decode
 from ..errors import BrokerUnavailable, UsageError
 from ..runtime.paths import expand, home_of
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..runtime.clock import Deadline
     from ..runtime.paths import StateFiles
+    from ..runtime.spawn import StartPipe
     from .ssh import SshRoute, SshTarget
     from .tcp import TcpRoute
 
@@ -61,12 +62,15 @@ def plan(files: StateFiles, env: Mapping[str, str]) -> Plan:
     target = _target(settings.text("ssh_host"), settings.text("ssh_config"), settings.text("ssh_command"), env)
     tcp, token = _tcp(files, env)
     word = settings.text("direct")
-    bridged = target is not None or bool(tcp)
+    listens = bool(tcp) or _listener_wanted(files)
+    bridged = target is not None or listens
     why = ""
     if word == NEVER:
         why = f"direct mode is switched off ({settings.sources['direct']})"
     elif bridged and word != ALWAYS:
         why = "a bridge is configured, so this side must not open the palace by itself (direct = auto)"
+        if listens and not tcp:
+            why += "; the broker has a TCP listener, but does not run: start it on its machine (idle_s = 0 keeps it)"
     return Plan(target, tcp, token, direct=not why, why_not_direct=why)
 
 
@@ -110,11 +114,27 @@ def _tcp(files: StateFiles, env: Mapping[str, str]) -> tuple[list[Endpoint], str
     return found, record.token
 
 
-def ssh(target: SshTarget, env: Mapping[str, str], deadline: Deadline, *, started_by: str = "") -> SshRoute:
-    """The route over ssh."""
+def _listener_wanted(files: StateFiles) -> bool:
+    """Whether the palace's broker listens on TCP when it runs: it has made a token, or broker.toml says so."""
+    from ..runtime.tokenfile import token_path
+
+    return os.path.exists(token_path(files.root)) or load_settings(toml_text(files), {}).text("tcp") != ""
+
+
+def ssh(
+    target: SshTarget, env: Mapping[str, str], deadline: Deadline, *, started_by: str = "", start: bool = True
+) -> SshRoute:
+    """The route over ssh. Without `start` only by a bridge that is up: a look must not start brokers."""
     from .ssh import SshRoute
 
-    return SshRoute(target, env, deadline, started_by=started_by)
+    return SshRoute(target, env, deadline, started_by=started_by, spawn=None if start else _no_bridge)
+
+
+def _no_bridge(target: SshTarget, *_rest: object, **_options: object) -> StartPipe:
+    raise BrokerUnavailable(
+        f"no bridge to {target} is up, so nothing is known of the broker there.",
+        mend="mempalace-broker ensure, which opens one",
+    )
 
 
 def tcp(endpoint: Endpoint, token: str, deadline: Deadline) -> TcpRoute:
@@ -124,12 +144,14 @@ def tcp(endpoint: Endpoint, token: str, deadline: Deadline) -> TcpRoute:
     return TcpRoute(endpoint, token, deadline)
 
 
-def ssh_by_endpoint(endpoint: Endpoint, env: Mapping[str, str], deadline: Deadline, *, started_by: str) -> SshRoute:
+def ssh_by_endpoint(
+    endpoint: Endpoint, env: Mapping[str, str], deadline: Deadline, *, started_by: str, start: bool = True
+) -> SshRoute:
     """$MEMPALACE_BROKER=ssh://...: that host, with the ssh settings of this environment."""
     settings, _ = load_container(None, env)
     target = _target(str(endpoint), settings.text("ssh_config"), settings.text("ssh_command"), env)
     assert target is not None, "a host was given"
-    return ssh(target, env, deadline, started_by=started_by)
+    return ssh(target, env, deadline, started_by=started_by, start=start)
 
 
 def tcp_by_endpoint(endpoint: Endpoint, env: Mapping[str, str], files: StateFiles, deadline: Deadline) -> TcpRoute:

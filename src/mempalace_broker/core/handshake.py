@@ -3,7 +3,7 @@
     shim -> broker   {"id": "broker/hello", "method": "broker/hello", "params": {...}}       always the first line
     broker -> shim   {"id": "broker/hello", "result": {...}}                              or an error, then EOF
     shim -> broker   {"id": "broker/outcomes", "method": "broker/outcomes",             after a lost connection
-                      "params": {"connection": k, "lines": [n, ...]}}
+                      "params": {"connection": k, "lines": [n, ...], "age_s": s, "epoch": generation}}
     broker -> shim   {"id": "broker/outcomes", "result": {"outcomes": {"n": {"state": ...}}}}
 
 Every line that a shim sends on a connection has an ordinal: hello is 1, the next line 2, and so on. Both sides count,

@@ -57,6 +57,9 @@ class Inquiries:
         if not session.greeted or not isinstance(connection, int) or not isinstance(lines, list):
             return "broker/outcomes needs a greeted session, connection (number) and lines (list of numbers)"
         sent_at = now - (age if isinstance(age, (int, float)) and age >= 0 else _OLD_AGE_S)
+        epoch = message.params.get("epoch")
+        if isinstance(epoch, int) and epoch < self._desk.outcomes.since:
+            sent_at = float("-inf")
         keys = {str(n): (session.key_of(connection, n), sent_at) for n in lines if isinstance(n, int)}
         self._fates.append(_Fates(session.conn, message.id, keys))
         return ""

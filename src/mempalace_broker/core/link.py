@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_NOISE = 64 * 1024  # bytes before hello's answer: over ssh a shell's profile may print first
 MAX_ANSWER = 320 * 1024 * 1024  # bytes of one answer: more than the engine's largest
+MAX_EPOCHS = 64  # connections whose broker is remembered
 REPLAY = OWN + "initialize"
 CANCELLED = "notifications/cancelled"
 INITIALIZED = "notifications/initialized"
@@ -51,6 +52,7 @@ class Link:
     """
 
     __slots__ = (
+        "_epochs",
         "_names",
         "_noise",
         "_ordinal",
@@ -77,6 +79,7 @@ class Link:
         self._names = (session, client, pid)
         self._reader = LineReader(MAX_ANSWER)
         self._noise = 0
+        self._epochs: dict[int, int] = {}  # which generation of brokers a connection led to
 
     def opened(self) -> None:
         """A connection is open: hello is its first line."""
@@ -118,12 +121,15 @@ class Link:
         """Ask what became of the writes that went out on the connection of the first of them."""
         lost = list(calls)
         self.asked = lost[0].connection
+        epoch = self._epochs.get(self.asked)
         same = [call for call in lost if call.connection == self.asked]
-        params = {
+        params: dict[str, Any] = {
             "connection": self.asked,
             "lines": [call.ordinal for call in same],
             "age_s": now - min(call.sent_at for call in same),
         }
+        if epoch is not None:
+            params["epoch"] = epoch
         self.send(rpc.to_bytes({"jsonrpc": "2.0", "id": OUTCOMES, "method": OUTCOMES, "params": params}))
 
     def read(self, data: bytes) -> Iterator[Event]:
@@ -165,6 +171,11 @@ class Link:
             self.established = True
             files = result.get("files")
             self.files = files if isinstance(files, dict) else {}
+            claim = result.get("claim")
+            epoch = claim.get("generation") if isinstance(claim, dict) else None
+            if isinstance(epoch, int):
+                self._epochs[self.number] = epoch
+                self._epochs.pop(self.number - MAX_EPOCHS, None)
             return WELCOME, None, result
         self.broken = "hello was refused"
         told = error if isinstance(error, dict) else {}

@@ -19,13 +19,20 @@ _MARGIN_S = 1.0
 
 
 class Outcomes:
-    """Fates of writes by key. `covered_from`: monotonic seconds; what is older and absent is unknown."""
+    """Fates of writes by key.
+
+    Attributes:
+        covered_from: monotonic seconds; what is older and absent is unknown.
+        since: the first generation (core/claims) of which the journal tells everything: what an earlier broker was
+            given is unknown where it is absent. No clock is asked for that: a paused machine's stands still.
+    """
 
     def __init__(self, entries: int = ENTRIES) -> None:
         self._ended: OrderedDict[str, tuple[float, bytes | None]] = OrderedDict()
         self._open: set[str] = set()
         self._entries = entries
         self.covered_from = float("-inf")
+        self.since = 0
 
     def load(self, ended: Mapping[str, bytes | None], begun: Collection[str], now: float, covered_from: float) -> None:
         """Take over what a journal proves; nobody works on its open entries any more."""

@@ -198,9 +198,12 @@ def flush_store(folder: str, graph: str) -> None:
             os.close(fd)
 
 
-def lock_id(fd: int) -> str:
-    """A lock file as its kernel names it, for `Writer.lock`."""
-    found = os.fstat(fd)
+def lock_id(lock: int | str) -> str:
+    """A lock file (descriptor or path) as its kernel names it, for `Writer.lock`; "" where there is none."""
+    try:
+        found = os.stat(lock)
+    except OSError:
+        return ""
     return f"{found.st_dev}:{found.st_ino}"
 
 

@@ -13,8 +13,8 @@ from mempalace_broker.core.handshake import Identity
 from mempalace_broker.core.record import FOREIGN, MINE, Bad, Record, encode
 from mempalace_broker.errors import StateRootError
 from mempalace_broker.runtime import mounts
-from mempalace_broker.runtime.paths import StateFiles, state_files
 from mempalace_broker.runtime.boot import boot_id
+from mempalace_broker.runtime.paths import StateFiles, state_files
 from mempalace_broker.runtime.procid import pid_namespace
 
 ENV = {"HOME": "/h"}

@@ -11,7 +11,7 @@ import pytest
 
 from mempalace_broker.client import place as place_module
 from mempalace_broker.client import routes
-from mempalace_broker.client.connector import Connected, Failed, Waiting
+from mempalace_broker.client.connector import ONCE, Connected, Failed, Waiting
 from mempalace_broker.client.endpoint import Endpoint, parse
 from mempalace_broker.client.reach import Reach
 from mempalace_broker.client.routes import plan
@@ -177,3 +177,35 @@ def test_at_home_a_failure_is_the_connectors_own(
     error = end(reach_of(site, MEMPALACE_BROKER="unix:/nowhere/b.sock"))
     assert "/nowhere/b.sock" in error.message
     assert "Tried" not in error.message
+
+
+@pytest.mark.parametrize("trace", ["token", "setting"])
+def test_a_listener_that_is_down_is_a_bridge_all_the_same(site: tuple[Identity, StateFiles], trace: str) -> None:
+    if trace == "token":
+        Path(site[1].root, "broker-token").write_text(TOKEN, encoding="utf-8")
+    else:
+        Path(site[1].toml).write_text('[broker]\ntcp = "127.0.0.1"\n', encoding="utf-8")
+    found = plan(site[1], {"HOME": "/nowhere"})
+    assert not found.direct
+    assert "TCP listener" in found.why_not_direct
+
+
+def test_a_graph_on_another_kernels_disk_makes_the_place_foreign(
+    site: tuple[Identity, StateFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = "/home/dev/.mempalace/knowledge_graph.sqlite3"
+    monkeypatch.setattr(place_module, "filesystem_of", lambda path: "virtiofs" if path in graph else "ext4")
+    identity = Identity(site[0].path, graph, "env")
+    made = Reach(identity, {"HOME": "/nowhere", DIRECT: "always"}, Deadline.after(CLOCK, 60))
+    monkeypatch.setattr(place_module, "parted", lambda _identity: "they lie apart")
+    error = end(made)
+    assert "/home/dev/.mempalace lies on virtiofs" in error.message
+    assert "they lie apart" in error.message
+    assert "--palace" in error.mend
+
+
+def test_a_look_starts_no_bridge(site: tuple[Identity, StateFiles], tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), SSH_HOST: f"nobody-{os.getpid()}"}
+    error = end(Reach(site[0], env, Deadline.after(CLOCK, 60), mode=ONCE))
+    assert "no bridge to" in error.message
+    assert "mempalace-broker ensure" in error.mend

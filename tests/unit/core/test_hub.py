@@ -368,6 +368,19 @@ def test_outcomes_older_than_the_journal_are_unknown() -> None:
         assert talk.answer(1)["result"]["outcomes"]["2"] == {"state": state}, age
 
 
+def test_outcomes_of_brokers_whose_journal_is_not_ours_are_unknown_however_young() -> None:
+    talk = Talk(up=False, settled=False)
+    talk.desk.outcomes.since = 5
+    talk.desk.journal({"s.1.3": None}, set(), talk.now, talk.now - 1000.0)
+    talk.greets(1, "s", 2)
+    talk.heard(1)
+    for epoch, state in ((4, "unknown"), (5, "not_started"), ("x", "not_started")):
+        talk.asks(1, 1, 2, 3, epoch=epoch)
+        outcomes = talk.answer(1)["result"]["outcomes"]
+        assert outcomes["2"] == {"state": state}, epoch
+        assert outcomes["3"]["state"] == "done"
+
+
 def test_outcomes_are_for_the_greeted() -> None:
     talk = Talk()
     talk.opens(1)

@@ -174,6 +174,7 @@ def test_element_too_deep_to_be_written_again_is_refused(talk: Talk) -> None:
 @pytest.mark.parametrize(("given", "sent"), [
     (".", "/work/dir"), ("a/./b/", "/work/dir/a/b"), ("../x", "/work/dir/../x"), ("~", "/home/u"), ("~/n", "/home/u/n"),
     ("/abs/./x", "/abs/./x"), ("~root/x", "~root/x"), ("https://x/y", "https://x/y"), ("", ""), (3, 3),
+    ("a/x://../y", "/work/dir/a/x:/../y"),
 ])  # fmt: skip
 def test_arguments_that_name_files_are_the_callers(talk: Talk, given: Any, sent: Any) -> None:
     talk.connect()
@@ -196,6 +197,17 @@ def test_a_broker_that_is_not_this_palaces_gets_no_call(talk: Talk) -> None:
     talk.later(1)
     talk.agent(call(3, SEARCH))
     assert [heard["id"] for heard in talk.connect()] == [2, 3]
+
+
+def test_fates_are_asked_by_the_generation_of_the_broker_that_had_the_write(talk: Talk) -> None:
+    talk.connect(claim={"generation": 7})
+    talk.agent(call(1, ADD))
+    talk.heard_by_broker()
+    talk.lose()
+    talk.later(1)
+    (asked,) = talk.connect(claim={"generation": 8})
+    assert asked["method"] == OUTCOMES
+    assert asked["params"]["epoch"] == 7
 
 
 ELSEWHERE = {"files": {"map": {"/work/dir/a": "/Users/me/a"}}}
