@@ -17,7 +17,7 @@ from . import options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .commands import Unit
+    from .commands import Builder, Unit
     from .model import Plan, Resolved, Target
     from .session import Session
 
@@ -33,7 +33,8 @@ In a checkout:
 
 \b
 Environment: GITEA_TOKEN, GITHUB_TOKEN (each sent to its host only, see [tokens] in
-image/companions.toml), REGISTRY_USER and REGISTRY_TOKEN, IMAGE, PI_DEVBOX_PLAN.
+image/companions.toml), IMAGE, PI_DEVBOX_PLAN, REGISTRY_USER and REGISTRY_TOKEN (sent to the
+registry in the image's name, and to its token server: set them for that registry only).
 Exit codes: 0 fine, 1 a build failed, 2 wrong usage, 78 a file or setting makes no sense.
 """
 
@@ -125,8 +126,8 @@ def command_build(target: str, push: bool, anyway: bool, root: Path | None, time
     """
     from .commands import build_units
 
-    session, plan, work = _prepare(root, timeout, rest)
-    builder = _builder(work)
+    session, plan, work = _prepare(root, timeout, rest, target)
+    builder = work["builder"]
     units: list[Unit] = []
     for one in _targets(plan, target):
         if one.build or anyway:
@@ -146,10 +147,12 @@ def command_publish(root: Path | None, timeout: float, **rest: Any) -> None:
     All of them after all are built, so that latest and latest-studio move together.
     """
     from .commands import publish_units
+    from .plan import check_findable
 
     session, plan, work = _prepare(root, timeout, rest)
-    builder = _builder(work)
-    _run(session, [unit for one in plan.variants for unit in publish_units(builder, plan, one)], work)
+    if not work["given"]:
+        check_findable(plan)
+    _run(session, [unit for one in plan.variants for unit in publish_units(work["builder"], plan, one)], work)
 
 
 def _open(root: Path | None, timeout: float, platforms: Sequence[str] = ()) -> Session:
@@ -202,15 +205,22 @@ def _release(given: str | None) -> str:
     return name if given is None and _RELEASE.fullmatch(name) else ""
 
 
-def _prepare(root: Path | None, timeout: float, rest: dict[str, Any]) -> tuple[Session, Plan, dict[str, Any]]:
-    """A plan that is true for this checkout, and the options of options.building."""
+def _prepare(
+    root: Path | None, timeout: float, rest: dict[str, Any], target: str = "all"
+) -> tuple[Session, Plan, dict[str, Any]]:
+    """A plan that is true for this checkout, and the options of options.building; "given": it was not made here.
+
+    What can be wrong without a plan is said before anybody is asked for one.
+    """
     from .plan import check_unchanged
     from .session import read_plan
 
     work = {name: rest.pop(name) for name in ("plan_file", "builder", "attempts", "dry_run")}
     platforms = rest.pop("platforms")
     session = _open(root, timeout, platforms)
+    _check_target(target, [one.name for one in session.project.variants])
     plan = read_plan(work["plan_file"], session.env)
+    work["given"], work["builder"] = plan is not None, _builder(work["builder"])
     if plan is None:
         return session, _make_plan(session, **rest), work
     if platforms or any(rest.values()):
@@ -219,18 +229,22 @@ def _prepare(root: Path | None, timeout: float, rest: dict[str, Any]) -> tuple[S
     return session, plan, work
 
 
+def _check_target(wanted: str, variants: Sequence[str]) -> None:
+    known = ["all", "variants", "base", *variants]
+    if wanted not in known:
+        raise click.BadParameter(f"{wanted!r} is none of {', '.join(known)}.", param_hint="target")
+
+
 def _targets(plan: Plan, wanted: str) -> list[Target]:
-    groups = {"all": plan.targets, "variants": plan.variants, **{one.name: [one] for one in plan.targets}}
-    if wanted not in groups:
-        raise click.BadParameter(f"{wanted!r} is none of {', '.join(groups)}.", param_hint="target")
-    return groups[wanted]
+    """The targets of a checked word."""
+    groups = {"all": plan.targets, "variants": plan.variants}
+    return groups.get(wanted) or [one for one in plan.targets if one.name == wanted]
 
 
-def _builder(work: dict[str, Any]) -> Any:
+def _builder(wish: str) -> Builder:
     from .commands import choose
     from .runner import buildah_works, buildx_works
 
-    wish = work["builder"]
     buildx = wish == "auto" and buildx_works()
     return choose(wish, buildx=buildx, buildah=wish == "auto" and not buildx and buildah_works())
 

@@ -50,7 +50,7 @@ planned = together(
     click.option(
         "--release",
         metavar="VERSION",
-        help="Publish as VERSION and latest (default: the git tag that a workflow runs for; else as edge).",
+        help="Publish as VERSION, and as latest if it is N.N.N (default: a workflow's git tag; else as edge).",
     ),
     click.option(
         "--force",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -13,6 +14,8 @@ from . import dockerfile
 from .fingerprint import UNRESOLVED, Entry, Fact, fingerprint, tag
 from .model import SCHEMA, Plan, Resolved, Sources, TagFact, Target, Wish
 from .recipe import Companion, Project, Recipe, arguments_of
+
+_FINAL = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+")
 
 
 def draft(sources: Sources, resolved: Sequence[Resolved], wish: Wish) -> Plan:
@@ -81,6 +84,15 @@ def check_unchanged(plan: Plan, sources: Sources) -> None:
             )
 
 
+def check_findable(plan: Plan) -> None:
+    """A plan that was made for publishing can only name what an earlier run built: UsageError for tags of this run."""
+    if loose := [one.tag for one in plan.variants if UNRESOLVED in one.tag]:
+        raise UsageError(
+            f"nobody built {', '.join(loose)}: without all companions resolved each plan has tags of its own.",
+            mend="`pi-devbox image plan --json > plan.json`, then build and publish with `--plan plan.json`",
+        )
+
+
 def check_dockerfiles(sources: Sources) -> None:
     """Everything copied is an input, every argument declared; UsageError otherwise."""
     project = sources.project
@@ -90,10 +102,10 @@ def check_dockerfiles(sources: Sources) -> None:
 
 
 def release_tags(release: str, suffix: str) -> list[str]:
-    """Tags that users pull: the release itself, and "latest" unless it is a pre-release. Else "edge"."""
+    """Tags that users pull: the release itself, and "latest" only if it is N.N.N: v1.0.0rc1 is none. Else "edge"."""
     if not release:
         return [f"edge{suffix}"]
-    return [f"{release}{suffix}", *([] if "-" in release else [f"latest{suffix}"])]
+    return [f"{release}{suffix}", *([f"latest{suffix}"] if _FINAL.fullmatch(release) else [])]
 
 
 def _base(sources: Sources, resolved: Sequence[Resolved], wish: Wish) -> Target:

@@ -112,11 +112,16 @@ def read_resolved(path: Path) -> list[Resolved]:
 
 
 def read_plan(path: Path | None, env: Mapping[str, str]) -> Plan | None:
-    """The plan in a file, else in $PI_DEVBOX_PLAN, else None."""
+    """The plan in a file, else in $PI_DEVBOX_PLAN, else None. A variable that is set and empty is a UsageError."""
     if path is not None:
         return planning.read_plan(_read(path), str(path))
-    text = env.get("PI_DEVBOX_PLAN", "")
-    return planning.read_plan(text, "$PI_DEVBOX_PLAN") if text else None
+    text = env.get("PI_DEVBOX_PLAN")
+    if text == "":  # another plan, made here, would be none that the other jobs know
+        raise UsageError(
+            "$PI_DEVBOX_PLAN is empty: the job that plans handed nothing on.",
+            mend="look for a dropped output in that job's log (it must hold no secret's text), or unset the variable",
+        )
+    return None if text is None else planning.read_plan(text, "$PI_DEVBOX_PLAN")
 
 
 def _find_root() -> Path:

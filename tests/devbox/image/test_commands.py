@@ -152,6 +152,33 @@ def test_the_jobs_of_a_workflow(box: Box) -> None:
     assert "but the files here make it" in changed.stderr
 
 
+def test_a_plan_that_did_not_arrive_is_no_wish_for_another_one(box: Box) -> None:
+    for command in (["build", "all"], ["publish"]):
+        done = box.run(*command, "--builder", "buildx", "--dry-run", PI_DEVBOX_PLAN="")
+        assert (done.returncode, done.stdout) == (78, "")
+        assert "the job that plans handed nothing on" in done.stderr
+    assert not box.server.asked
+
+
+def test_only_what_can_have_been_built_is_published(box: Box) -> None:
+    publish = ["publish", "--builder", "buildx", "--dry-run", "--timeout", "1"]
+    assert box.run(*publish).returncode == 0
+    (box.root / "srv").rename(box.root / "away")
+    done = box.run(*publish)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "nobody built pi-" in done.stderr
+    assert "--plan plan.json" in done.stderr
+    given = box.run("plan", "--json", "--timeout", "1").stdout
+    assert box.run(*publish[:-2], PI_DEVBOX_PLAN=given).returncode == 0
+
+
+def test_mistakes_are_said_before_anybody_is_asked(box: Box) -> None:
+    few = str(_only_git(box))
+    assert box.run("build", "nothing", "--builder", "buildx").returncode == 2
+    assert box.run("build", "base", PATH=few).returncode == 78
+    assert not box.server.asked
+
+
 def test_what_is_there_is_not_built(box: Box) -> None:
     plan = box.json("plan")
     box.publish(*tags(plan))

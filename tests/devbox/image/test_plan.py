@@ -155,6 +155,8 @@ def test_arguments() -> None:
         ("", [["edge"], ["edge-studio"]]),
         ("v1.2.3", [["v1.2.3", "latest"], ["v1.2.3-studio", "latest-studio"]]),
         ("v1.2.3-rc1", [["v1.2.3-rc1"], ["v1.2.3-rc1-studio"]]),
+        ("v1.0.0rc1", [["v1.0.0rc1"], ["v1.0.0rc1-studio"]]),
+        ("v1.0", [["v1.0"], ["v1.0-studio"]]),
     ],
 )
 def test_published_tags(release: str, expected: list[list[str]]) -> None:
