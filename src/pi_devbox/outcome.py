@@ -36,7 +36,7 @@ def guarded(command: click.Command, prog: str, argv: Sequence[str] | None = None
     """Run `command`, which returns its exit code or None; every way to fail ends here. No `argv` is sys.argv."""
     try:
         args = list(sys.argv[1:] if argv is None else argv)
-        result = command.main(args=args, prog_name=prog, standalone_mode=False)
+        result = _invoke(command, prog, args)
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK
     except click.ClickException as exc:
@@ -46,6 +46,7 @@ def guarded(command: click.Command, prog: str, argv: Sequence[str] | None = None
         say_error(prog, str(exc))
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
+        print(file=sys.stderr)  # the terminal has shown ^C on this line
         say_error(prog, "stopped.")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -53,6 +54,15 @@ def guarded(command: click.Command, prog: str, argv: Sequence[str] | None = None
         return EXIT_PIPE
     except Exception as exc:  # noqa: BLE001 - the last line of defence: people get a sentence, not a traceback
         return _unexpected(prog, exc)
+
+
+def _invoke(command: click.Command, prog: str, args: list[str]) -> object:
+    """What `command` returns. Not by its `main`, which takes a BrokenPipeError for itself and exits with 1."""
+    try:
+        with command.make_context(prog, args) as context:
+            return command.invoke(context)
+    except click.exceptions.Exit as exc:  # --help and --version
+        return exc.exit_code
 
 
 def say(text: str) -> None:

@@ -22,7 +22,7 @@ DEBUG_VARIABLE = "MEMPALACE_BROKER_TRACEBACK"
 def guarded(command: click.Command, argv: Sequence[str]) -> int:
     """Run `command`, which returns its exit code; every way to fail ends here."""
     try:
-        result = command.main(args=list(argv), prog_name=PROG, standalone_mode=False)
+        result = _invoke(command, list(argv))
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK
     except click.ClickException as exc:
@@ -32,6 +32,7 @@ def guarded(command: click.Command, argv: Sequence[str]) -> int:
         say_error(exc.message, exc.mend)
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
+        print(file=sys.stderr)  # the terminal has shown ^C on this line
         say_error("interrupted.")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -39,6 +40,15 @@ def guarded(command: click.Command, argv: Sequence[str]) -> int:
         return EXIT_PIPE
     except Exception as exc:  # noqa: BLE001 - the last line of defence: people get a sentence, not a traceback
         return _unexpected(exc)
+
+
+def _invoke(command: click.Command, args: list[str]) -> object:
+    """What `command` returns. Not by its `main`, which takes a BrokenPipeError for itself and exits with 1."""
+    try:
+        with command.make_context(PROG, args) as context:
+            return command.invoke(context)
+    except click.exceptions.Exit as exc:  # --help and --version
+        return exc.exit_code
 
 
 def say_error(message: str, mend: str = "") -> None:

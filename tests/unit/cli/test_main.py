@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -159,3 +161,16 @@ def test_a_reader_that_left_is_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with (tmp_path / "out").open("w") as out:
         monkeypatch.setattr("sys.stdout", out)
         assert guarded(failing(BrokenPipeError()), []) == EXIT_PIPE
+
+
+@pytest.mark.parametrize("args", [["--help"], ["ssh-command", "--help"], ["--version"]])
+def test_a_real_reader_that_left_is_141(args: list[str]) -> None:
+    """What a command writes meets the closed pipe inside of click."""
+    argv = [sys.executable, "-c", "import sys; from mempalace_broker.cli import main; sys.exit(main())", *args]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(argv, stdout=writing, stderr=subprocess.PIPE, timeout=30, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (EXIT_PIPE, b"")
