@@ -1,7 +1,7 @@
 """What to do about one watched file, from what was seen of it. Pure: the caller looks, reads, draws, and has the clock.
 
-Time stamps alone do not tell: two saves may fall into one tick of a file system's clock. So for a while after a change
-the content is read whatever the stamp says.
+Time stamps alone do not tell: two saves may fall into one tick of a file system's clock. So the content is read whatever
+the stamp says, until it was read once when that tick was over - with looks far apart that is the next one.
 
 A save need not be atomic. Whatever is there is drawn at once, and where that fails nothing is said until a second look
 finds the same content: a half-written file does not outlast that.
@@ -42,7 +42,8 @@ class Subject:
     def __init__(self) -> None:
         self.trouble = ""
         self._stamp: Stamp | None = None
-        self._changed_at = float("-inf")
+        self._changed_at = 0.0
+        self._settled = False  # read after the tick of its stamp
         self._digest: bytes | None = None  # of what was last drawn, well or not
         self._good = False
         self._missed = 0  # looks in a row that found no file
@@ -50,8 +51,11 @@ class Subject:
     def to_read(self, stamp: Stamp, now: float) -> bool:
         """Whether its content must be read; `stamp` is what it has now, `now` in seconds of any steady clock."""
         if stamp != self._stamp:
-            self._stamp, self._changed_at = stamp, now
-        return now - self._changed_at <= TICK_S
+            self._stamp, self._changed_at, self._settled = stamp, now, False
+        if self._settled:
+            return False
+        self._settled = now - self._changed_at >= TICK_S
+        return True
 
     def seen(self, digest: bytes, *, picture: bool) -> Step:
         """Its content was read. `picture`: there is one, from this content or an earlier one."""
