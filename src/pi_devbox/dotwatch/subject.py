@@ -1,7 +1,7 @@
 """What to do about one watched file, from what was seen of it. Pure: the caller looks, reads, draws, and has the clock.
 
-Time stamps alone do not tell: two saves may fall into one tick of a file system's clock. So the content is read whatever
-the stamp says, until it was read once when that tick was over - with looks far apart that is the next one.
+Time stamps alone do not tell: two saves may fall into one tick of a file system's clock. So the content is read
+whatever the stamp says, until it was read once when that tick was over - with looks far apart that is the next one.
 
 A save need not be atomic. Whatever is there is drawn at once, and where that fails nothing is said until a second look
 finds the same content: a half-written file does not outlast that.
