@@ -4,13 +4,17 @@ left alone."""
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import select
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests import netbox
-from tests.devbox.imagebox import ENTRY, HOME, LIB, OWNER, ImageBox
+from tests.devbox.imagebox import ENTRY, HOME, IMAGE, LIB, OWNER, ImageBox
 from tests.harness import eventually
 
 MINE = f"{HOME}/.ssh-local/config"
@@ -121,6 +125,28 @@ def test_a_signal_reaches_the_command(box: ImageBox) -> None:
         box.must("kill", "-TERM", process.stdout.readline().strip())
         assert process.stdout.read() == "got TERM\n"
     assert process.returncode == 9
+
+
+def test_the_stop_signal_ends_the_shell_of_a_terminal(box: ImageBox) -> None:
+    """The image's default command on a terminal, as compose starts it: SIGTERM would not."""
+    name = re.findall(r"^STOPSIGNAL SIG(\w+)$", (IMAGE / "Dockerfile.base").read_text(), re.MULTILINE)
+    ours, theirs = pty.openpty()
+    try:
+        argv = ["setsid", "--ctty", *box.argv([ENTRY, "bash", "-l"], {"HOME": "/root"})]
+        with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+            os.write(ours, b"echo is $$ me\n")
+            said = b""
+            while not (found := re.search(rb"is (\d+) me", said)):
+                assert select.select([ours], [], [], 20)[0], said
+                said += os.read(ours, 4096)
+            box.must("kill", f"-{name[0]}", found[1].decode())
+            try:
+                process.wait(5)
+            finally:
+                process.kill()
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_a_command_that_is_not_there(box: ImageBox) -> None:
