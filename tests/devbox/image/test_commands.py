@@ -331,4 +331,4 @@ def test_without_the_extra_it_says_what_to_install(box: Box) -> None:
     done = subprocess.run(argv, env=box.env, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     assert "needs httpx" in done.stderr
-    assert "pip install 'mempalace-broker[devbox]'" in done.stderr
+    assert "pip install '.[devbox]' in a checkout" in done.stderr
