@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pi_devbox.image.fingerprint import NEVER
 from tests import netbox
 from tests.devbox.imagebox import IMAGE, LIB, REPO, ImageBox
 from tests.devbox.imagebuild import companions
@@ -138,8 +139,15 @@ def test_what_is_installed_has_a_version() -> None:
 def test_the_context_holds_what_the_base_is_made_of() -> None:
     inputs = tomllib.loads((IMAGE / "companions.toml").read_text())["base"]["inputs"]
     allowed = {line[1:] for line in (REPO / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert allowed == set(inputs)
+    assert allowed | {".dockerignore"} == set(inputs)
     assert all((REPO / path).exists() for path in inputs)
+
+
+def test_what_is_in_no_fingerprint_is_in_neither_git_nor_the_context() -> None:
+    never = {name.decode() for name in NEVER}
+    lines = (REPO / ".dockerignore").read_text().splitlines()
+    assert {line.removeprefix("**/") for line in lines if line.startswith("**/")} == never
+    assert never <= {line.rstrip("/") for line in (REPO / ".gitignore").read_text().splitlines()}
 
 
 @pytest.mark.parametrize("path", sorted((IMAGE / "rootfs").rglob("*.json")), ids=lambda path: path.name)

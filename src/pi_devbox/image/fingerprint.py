@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 _FORMAT = b"pi-devbox image 1"
 _DIGITS = 12
 UNRESOLVED = "unresolved"
 
-# AppleDouble shadows, Finder's notes and Python's caches: never in git, and kept from the build by .dockerignore.
-_NEVER = (b".DS_Store", b"__pycache__")
+# AppleDouble shadows, Finder's notes, caches, what editors leave: .gitignore and .dockerignore have the same.
+NEVER = (b"._*", b".DS_Store", b"__pycache__", b".mypy_cache", b".ruff_cache", b"*.pyc", b"*.swp", b"*~")
 
 
 class Entry(NamedTuple):
@@ -37,7 +38,7 @@ class Fact(NamedTuple):
 
 def ignored(name: bytes) -> bool:
     """Is a file or folder of this name no input, wherever it lies?"""
-    return name.startswith(b"._") or name in _NEVER or name.endswith(b".pyc")
+    return any(fnmatchcase(name, pattern) for pattern in NEVER)
 
 
 def fingerprint(entries: Iterable[Entry], facts: Iterable[Fact]) -> str:

@@ -119,8 +119,10 @@ def test_what_is_not_in_git_is_not_seen(tmp_path: Path) -> None:
 
 
 def test_the_names_that_never_count() -> None:
-    assert all(map(ignored, [b"._x", b"._", b".DS_Store", b"__pycache__", b"x.pyc"]))
-    assert not any(map(ignored, [b".x", b"_x", b"x._y", b"x.py", b"pycache"]))
+    assert all(
+        map(ignored, [b"._x", b"._", b".DS_Store", b"__pycache__", b"x.pyc", b".x.sh.swp", b"x~", b".mypy_cache"])
+    )
+    assert not any(map(ignored, [b".x", b"_x", b"x._y", b"x.py", b"pycache", b"~x", b"swp"]))
 
 
 @pytest.mark.parametrize(("lang", "umask"), [("C", 0o077), ("C.UTF-8", 0o022)])
