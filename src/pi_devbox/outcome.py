@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
 
@@ -66,13 +66,18 @@ def _invoke(command: click.Command, prog: str, args: list[str]) -> object:
 
 
 def say(text: str) -> None:
-    """One line of news on stdout, with the time; seen at once, wherever stdout goes."""
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+    """News on stdout, with the time; seen at once, wherever stdout goes. Lines after the first stay lines."""
+    print(_printable(f"[{time.strftime('%H:%M:%S')}] {text}", sys.stdout), flush=True)
+
+
+def clean(text: str) -> str:
+    """Fit for a terminal: a name of a file can hold escape sequences, and bytes that are no text."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
 
 
 def say_error(prog: str, text: str) -> None:
     """One line on stderr."""
-    print(f"{prog}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    print(_printable(f"{prog}: {' '.join(text.split())}", sys.stderr), file=sys.stderr, flush=True)
 
 
 def end_on_signals() -> None:
@@ -87,6 +92,12 @@ def end_on_signals() -> None:
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
+
+
+def _printable(text: str, stream: TextIO) -> str:
+    """Clean, and without what the stream's encoding lacks."""
+    encoding = stream.encoding or "utf-8"
+    return clean(text).encode(encoding, "replace").decode(encoding)
 
 
 def _unexpected(prog: str, exc: Exception) -> int:

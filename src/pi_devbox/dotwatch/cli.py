@@ -92,11 +92,9 @@ def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float) -> in
     pause = interval()
     drawing = Drawing(layout or LAYOUTS[0], dpi or 150, form, limit)
     check_engine(drawing.layout)
-    for target in targets:
+    for number, target in enumerate(targets):
         if not os.path.exists(target):
-            raise DevboxError(
-                f"no such file: {target}.", mend=f"create it, or see `ls {os.path.dirname(target) or '.'}`"
-            )
+            raise _no_such(target, first=number == 0)
     watcher = Watcher(targets, drawing, time.monotonic, tell)
     if once:
         return _once(watcher, targets)
@@ -104,6 +102,15 @@ def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float) -> in
     while True:
         watcher.look()
         time.sleep(pause)  # polling is the point: see watch.py
+
+
+def _no_such(target: str, *, first: bool) -> DevboxError:
+    if os.path.islink(target):
+        return DevboxError(f"{target} is a link to {os.readlink(target)}, which is not there.", mend="create that")
+    mend = f"create it, or see `ls {os.path.dirname(target) or '.'}`"
+    if first or os.path.splitext(target)[1] or os.path.dirname(target):
+        return DevboxError(f"no such file: {target}.", mend=mend)
+    return DevboxError(f"no such file: {target}, and no such layout.", mend=f"one of {', '.join(LAYOUTS)}; or {mend}")
 
 
 def _once(watcher: Watcher, targets: list[str]) -> int:

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..outcome import DevboxError
+from ..outcome import DevboxError, clean
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -77,7 +77,7 @@ def render(drawing: Drawing, name: str, text: bytes) -> tuple[bytes, str]:
 def readable(stderr: bytes, name: str) -> str:
     """What an engine said, with the file's name for its "<stdin>", fit for a terminal."""
     text = stderr.decode(errors="replace").replace("<stdin>", os.path.basename(name))
-    lines = ["".join(c if c.isprintable() else "?" for c in line) for line in text.splitlines() if line.strip()]
+    lines = [clean(line) for line in text.splitlines() if line.strip()]
     more = [f"... {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
     return "\n".join([*lines[:MOST_LINES], *more])
 
@@ -119,6 +119,8 @@ def _mode(target: str) -> int:
 def sources(targets: Sequence[str], folders: Container[str]) -> list[str]:
     """The files to watch now: for a target in `folders` those in it that end in .dot or .gv, sorted; else itself.
 
+    No file twice, however it is spelled.
+
     Raises:
         OSError: a folder can't be read.
     """
@@ -129,7 +131,16 @@ def sources(targets: Sequence[str], folders: Container[str]) -> list[str]:
             continue
         with os.scandir(target) as entries:
             found.extend(sorted(entry.path for entry in entries if _is_source(entry)))
-    return list(dict.fromkeys(found))
+    unique: dict[str, str] = {}
+    for path in found:
+        unique.setdefault(entry_of(path), path)
+    return list(unique.values())
+
+
+def entry_of(path: str) -> str:
+    """One text for all spellings of a directory's entry. A link is an entry of its own: it has its own picture."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _is_source(entry: os.DirEntry[str]) -> bool:

@@ -7,8 +7,10 @@ off our hands is one call of `stat`. inotify does not fire on shares of another 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from . import render
@@ -31,6 +33,7 @@ class Watcher:
         self._clock = clock
         self._say = say
         self._subjects: dict[str, Subject] = {}
+        self._spelled: dict[str, str] = {}  # entry -> as it was called first
         self._folder_trouble = ""
 
     def sources(self) -> list[str]:
@@ -58,7 +61,8 @@ class Watcher:
             if trouble != self._folder_trouble:
                 self._folder_trouble = trouble
                 self._say(trouble)
-        return list(dict.fromkeys([*found, *self._subjects]))
+        called = [self._spelled.setdefault(render.entry_of(path), path) for path in found]
+        return list(dict.fromkeys([*called, *self._subjects]))
 
     def _look_at(self, path: str, subject: Subject) -> None:
         text = b""
@@ -96,7 +100,7 @@ class Watcher:
             subject.drawn(self._draw(path, text or _read_if_there(path)))
 
     def _named(self, path: str) -> bool:
-        return path in self._targets
+        return render.entry_of(path) in map(render.entry_of, self._targets)
 
     def _draw_now(self, path: str) -> bool:
         try:
@@ -120,8 +124,15 @@ class Watcher:
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+    """The content of a regular file, or of what a link names; OSError for anything else, which could wait for ever."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait for its writer
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        with open(handle, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(handle)
 
 
 def _read_if_there(path: str) -> bytes:

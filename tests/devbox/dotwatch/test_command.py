@@ -198,6 +198,57 @@ def test_what_can_not_be_watched_is_said_with_its_mend(tmp_path: Path) -> None:
     assert run(["dot-watch", "a.dot", "99999"], tmp_path).returncode == 2
 
 
+def test_a_mistyped_layout_and_a_link_to_nowhere(tmp_path: Path, direct: Direct) -> None:
+    (tmp_path / "a.dot").touch()
+    done = run(["dot-watch", "a.dot", "sfdp", "96"], tmp_path)
+    assert done.returncode == 1
+    assert "no such file: sfdp, and no such layout. Mend: one of dot, neato, fdp, circo, twopi; or" in done.stderr
+    (tmp_path / "l.dot").symlink_to("gone.dot")
+    done = run(["dot-watch", "l.dot"], tmp_path)
+    assert (done.returncode, "l.dot is a link to gone.dot, which is not there" in done.stderr) == (1, True)
+
+
+def test_a_fifo_stops_nothing(tmp_path: Path, direct: Direct) -> None:
+    os.mkfifo(tmp_path / "a.dot")
+    (tmp_path / "b.dot").write_text("digraph { a }")
+    (tmp_path / "c.dot").symlink_to("a.dot")
+    done = run(["dot-watch", "--once", "."], tmp_path)
+    assert done.returncode == 1
+    assert "./b.dot -> ./b.png" in done.stdout
+    with running(["dot-watch", "a.dot", "c.dot", "b.dot"], tmp_path, DOT_WATCH_INTERVAL="0.05") as program:
+        program.says("b.dot -> b.png")
+        program.says("can't read a.dot: not a regular file")
+        program.says("can't read c.dot: not a regular file")
+
+
+def test_a_file_s_name_drives_no_terminal(tmp_path: Path, direct: Direct) -> None:
+    name = os.fsdecode(b"\x1b]0;x\x07\xff.dot")
+    (tmp_path / name).write_text("digraph { a }")
+    done = run(["dot-watch", "--once", name], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?]0;x??.dot -> ?]0;x??.png" in done.stdout
+    done = run(["dot-watch", name + "x"], tmp_path)
+    assert (done.returncode, "no such file: ?]0;x??.dotx" in done.stderr) == (1, True)
+    (tmp_path / "å.dot").write_text("digraph { a }")
+    done = run(["dot-watch", "--once", "å.dot"], tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, "?.dot -> ?.png" in done.stdout) == (0, True)
+
+
+def test_a_file_is_one_however_it_is_called(tmp_path: Path, direct: Direct) -> None:
+    (tmp_path / "a.dot").write_text("digraph { a }")
+    (tmp_path / "b.dot").symlink_to("a.dot")
+    argv = ["dot-watch", "a.dot", "./a.dot", str(tmp_path / "a.dot"), "."]
+    done = run(["dot-watch", "--once", *argv[1:]], tmp_path)
+    assert done.stdout.count(" -> ") == 2, "the link has a picture of its own"
+    with running(argv, tmp_path, DOT_WATCH_INTERVAL="0.05") as program:
+        program.says("./b.dot -> ./b.png")
+        (tmp_path / "a.dot").unlink()
+        program.says("a.dot is gone; waiting for it")
+        (tmp_path / "a.dot").write_text("digraph { again }")
+        program.says("a.dot -> a.png", times=2)
+        assert program.said.count("a.dot is gone") == 1
+
+
 def test_help_teaches(tmp_path: Path) -> None:
     done = run(["dot-watch", "--help"], tmp_path)
     assert done.returncode == 0
