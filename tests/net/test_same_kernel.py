@@ -162,7 +162,6 @@ def test_many_at_once_on_a_cold_palace_make_one_broker(world: World) -> None:
         assert status["broker"]["epoch"] == 1, status["broker"]
 
 
-@pytest.mark.xfail(strict=False, reason="an absolute palace_path of the host is taken literally in a container")
 def test_a_config_written_on_the_host_leads_to_the_mounted_palace(world: World) -> None:
     """`mempalace init` writes the absolute path of the palace: a path that does not exist in the container."""
     (world.state_root / "config.json").write_text(json.dumps({"palace_path": str(world.palace)}))

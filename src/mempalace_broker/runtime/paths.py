@@ -14,8 +14,9 @@ Where the two versions differ we follow the newer one, because the engine is tol
 * $MEMPALACE_PALACE is unknown to 3.4.0.
 * "~" in config.json is expanded; 3.4.0 takes it literally.
 
-One deliberate difference from both: "~" in --palace is expanded (as their command line does); their MCP
-server takes it as a folder named "~" in the agent's working directory.
+Two deliberate differences from both: "~" in --palace is expanded (as their command line does); their MCP
+server takes it as a folder named "~" in the agent's working directory. And an absolute palace_path that was
+written on the other side of a mount means the palace beside config.json, see `_seen_from_here`.
 
 `mp-shim` imports this module: keep it lean.
 """
@@ -123,7 +124,22 @@ def _choose(flag: str | None, env: Mapping[str, str], home: str) -> tuple[str, s
             f"palace_path in {os.path.join(folder, 'config.json')} is {chosen!r}, not a directory.",
             mend="correct or remove it, or give --palace.",
         )
-    return expand(chosen, home), BY_CONFIG
+    return _seen_from_here(expand(chosen, home), folder), BY_CONFIG
+
+
+def _seen_from_here(path: str, folder: str) -> str:
+    """The palace that config.json names, where it was written on the other side of a mount.
+
+    `mempalace init` writes /Users/me/.mempalace/palace into /Users/me/.mempalace/config.json; a container that has
+    that folder as /home/dev/.mempalace reads a path that names nothing here, but the palace lies beside the file.
+    Taken literally it would be a second, empty palace (mempalace makes one). So: only where the named folder and its
+    parent do not exist, its last two names are those of a palace beside this very file, and that palace is there.
+    """
+    if os.path.isdir(path) or os.path.exists(os.path.dirname(path)):
+        return path
+    root, name = os.path.split(path)
+    beside = os.path.join(folder, name)
+    return beside if os.path.basename(root) == os.path.basename(folder) and os.path.isdir(beside) else path
 
 
 def _read_config(path: str) -> dict[str, object]:

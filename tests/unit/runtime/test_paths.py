@@ -254,3 +254,30 @@ def test_a_broker_from_beyond_shares_the_locks_and_the_settings_and_no_file_that
     direct = own.direct()
     same = {name for name in StateFiles.__slots__ if getattr(own, name) == getattr(direct, name)}
     assert same == {"root", "palace", "owner_lock", "engine_lock", "claims", "toml"}
+
+
+@pytest.mark.parametrize(
+    ("named", "taken"),
+    [
+        ("/Users/me/.mempalace/palace", True),
+        ("/Users/me/.mempalace/other", False),
+        ("/Users/me/elsewhere/palace", False),
+    ],
+)
+def test_a_config_from_the_other_side_of_a_mount_means_the_palace_beside_it(
+    tmp_path: Path, named: str, taken: bool
+) -> None:
+    root = tmp_path.resolve() / ".mempalace"
+    (root / "palace").mkdir(parents=True)
+    (root / "config.json").write_text(json.dumps({"palace_path": named}), encoding="utf-8")
+    found = resolve_palace(None, {}, str(tmp_path.resolve()))
+    assert found.path == (str(root / "palace") if taken else named)
+    assert found.by == "config"
+
+
+def test_a_named_palace_whose_root_is_there_is_that_palace(tmp_path: Path) -> None:
+    root, other = tmp_path.resolve() / "a" / ".mempalace", tmp_path.resolve() / "b" / ".mempalace"
+    (root / "palace").mkdir(parents=True)
+    other.mkdir(parents=True)
+    (root / "config.json").write_text(json.dumps({"palace_path": f"{other}/palace"}), encoding="utf-8")
+    assert resolve_palace(None, {}, str(root.parent)).path == f"{other}/palace"
