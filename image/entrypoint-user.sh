@@ -2,7 +2,7 @@
 # The part as developer: fill the home directory, set up the way to the host, start the Studio relay if asked, become
 # the command. Nothing of the user's is overwritten; doing it again changes nothing.
 #
-#   STUDIO_EXPOSE=1   start studio-expose; its output: ~/.local/state/devbox/studio-expose.log
+#   STUDIO_EXPOSE=1   (or true, yes, on) start studio-expose; its output: ~/.local/state/devbox/studio-expose.log
 #   HOST_SSH_*        see /usr/local/lib/pi-devbox/ssh-bridge.sh
 set -euo pipefail
 
@@ -46,7 +46,14 @@ make_run_dir() {
 
 start_studio_expose() {
   local log=$HOME/.local/state/devbox/studio-expose.log
-  [[ ${STUDIO_EXPOSE:-} == 1 ]] || return 0
+  case ${STUDIO_EXPOSE:-} in # the same words as in healthcheck.sh
+    1 | [Tt]rue | TRUE | [Yy]es | YES | [Oo]n | ON) ;;
+    '' | 0 | [Ff]alse | FALSE | [Nn]o | NO | [Oo]ff | OFF) return 0 ;;
+    *)
+      say "STUDIO_EXPOSE='$STUDIO_EXPOSE' is neither yes nor no: studio-expose is not started. Mend: set it to 1 or 0"
+      return 0
+      ;;
+  esac
   mkdir -p "$(dirname "$log")"
   studio-expose < /dev/null > "$log" 2>&1 &
   say "studio-expose runs (pid $!), its output goes to $log"

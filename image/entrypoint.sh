@@ -26,19 +26,38 @@ wanted_ids() {
   fi
   if ((uid == 0)); then
     uid=$(id -u "$NAME")
-    [[ $(stat -c %u "$WORKSPACE" 2> /dev/null) != 0 ]] ||
-      say "$WORKSPACE belongs to root: it may be read-only for $NAME ($uid). Mend: chown it, or set DEVBOX_UID and DEVBOX_GID"
+    if [[ $(stat -c %u "$WORKSPACE" 2> /dev/null) == 0 ]]; then warn_of_root "$uid"; fi
   fi
   ((gid != 0)) || gid=$(id -g "$NAME")
   echo "$uid $gid"
+}
+
+# Rootless engines map the user who starts them, alone, to root.
+warn_of_root() {
+  local inside length
+  read -r inside _ length < /proc/self/uid_map
+  if ((inside == 0 && length == 1)); then
+    say "rootless engine: you are root in here, so $WORKSPACE is read-only for $NAME. Mend: podman run" \
+      "--userns=keep-id --user root, or a Docker that is not rootless (docs/devbox.md)"
+  else
+    say "$WORKSPACE belongs to root: it may be read-only for $NAME ($1). Mend: chown it, or set DEVBOX_UID and DEVBOX_GID"
+  fi
 }
 
 # Edited by hand: `usermod --uid` would walk the home directory across mounts and change the owner of the host's files.
 adjust_user() {
   local uid=$1 gid=$2
   [[ $(id -u "$NAME") == "$uid" && $(id -g "$NAME") == "$gid" ]] && return 0
-  sed -i -E "s/^($NAME:[^:]*):[0-9]+:[0-9]+:/\1:$uid:$gid:/" /etc/passwd
-  sed -i -E "s/^($NAME:[^:]*):[0-9]+:/\1:$gid:/" /etc/group
+  put_first /etc/passwd "s/^([^:]*:[^:]*):[0-9]+:[0-9]+:/\1:$uid:$gid:/"
+  put_first /etc/group "s/^([^:]*:[^:]*):[0-9]+:/\1:$gid:/"
+}
+
+# The first line with a number gives it its name: somebody of the image may have this one, and must not get the processes.
+put_first() {
+  local file=$1 mine others
+  mine=$(grep "^$NAME:" "$file" | sed -E "$2")
+  others=$(grep -v "^$NAME:" "$file")
+  printf '%s\n' "$mine" "$others" > "$file"
 }
 
 # Whatever lies in the home directory becomes developer's. What is mounted into it belongs to the host and stays as it is
@@ -53,8 +72,9 @@ own_home() {
     # shellcheck disable=SC2001  # ${path//...} can quote with "&" only in the newest bash
     prune+=(-path "$(sed 's/[][*?\\]/\\&/g' <<< "$path")" -prune -o)
   done < <(mount_points)
-  # without the other containers' half-copied files: they are gone before chown comes
-  find "$HOME_DIR" "${prune[@]}" ! -uid "$uid" ! -name '*.devbox.??????' -print0 | xargs -0 -r chown -h "$uid:$gid"
+  # Without the other containers' half-copied files: they are gone before chown comes. Others may vanish as well.
+  find "$HOME_DIR" -ignore_readdir_race "${prune[@]}" ! -uid "$uid" ! -name '*.devbox.??????' -print0 |
+    xargs -0 -r chown -h "$uid:$gid" || say "not all of $HOME_DIR could be handed to $NAME, see above: going on"
 }
 
 # The fifth field of mountinfo; it has spaces and the like as octal escapes, which %b reads.

@@ -53,6 +53,14 @@ def test_a_workspace_of_root_makes_nobody_root(box: ImageBox) -> None:
     assert "Mend:" in done.stderr
 
 
+def test_a_rootless_engine_is_called_that(box: ImageBox) -> None:
+    """Its user is root inside. (Here nobody else is mapped at all, so that the start fails after that.)"""
+    box.must("chown", "0:0", "/workspace")
+    done = box.enter("id", "-u", prefix=("unshare", "--user", "--map-root-user"))
+    assert "rootless engine: you are root in here" in done.stderr
+    assert "--userns=keep-id" in done.stderr
+
+
 def test_the_group_is_never_root_s_either(box: ImageBox) -> None:
     box.must("chown", "4242:0", "/workspace")
     assert box.enter("sh", "-c", "id -u; id -G").stdout.split() == ["4242", "1000"]
@@ -81,9 +89,13 @@ def test_ids_that_make_no_sense_are_refused(box: ImageBox, uid: str, gid: str) -
 
 def test_an_id_that_another_user_has(box: ImageBox) -> None:
     box.must("chown", "33:33", "/workspace")
-    done = box.enter("sh", "-c", 'id -u; id -g; echo "$HOME"; touch ~/mine')
-    assert done.stdout.split() == ["33", "33", HOME]
+    before = box.text("/etc/passwd").splitlines()
+    done = box.enter("sh", "-c", 'id -u; id -g; id -un; id -gn; echo "$HOME"; touch ~/mine')
+    assert done.stdout.split() == ["33", "33", "developer", "developer", HOME]
     assert box.owner(f"{HOME}/mine") == (33, 33)
+    after = box.text("/etc/passwd").splitlines()
+    assert sorted(line for line in before if not line.startswith("developer:")) == sorted(after[1:])
+    assert box.must("stat", "-c", "%a %u", "/etc/passwd", "/etc/group").split() == ["644", "0"] * 2
 
 
 def test_groups_given_to_the_container_stay_and_root_s_do_not(box: ImageBox) -> None:
@@ -253,6 +265,16 @@ def test_containers_that_share_a_new_home(box: ImageBox) -> None:
         assert box.text(f"{HOME}/{name}") == box.text(f"/etc/skel-devbox/{name}")
 
 
+def test_a_file_that_vanishes_does_not_end_it(box: ImageBox) -> None:
+    wrapped = f"#!/bin/sh\n/usr/bin/find \"$@\"\nprintf '{HOME}/gone\\0'\n"
+    box.must("sh", "-c", 'printf %s "$0" > /usr/local/bin/find; chmod 755 /usr/local/bin/find', wrapped)
+    box.must("touch", f"{HOME}/stays")
+    done = box.enter("echo", "ran")
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert "not all of /home/developer could be handed to developer" in done.stderr
+    assert box.owner(f"{HOME}/stays") == OWNER
+
+
 # --- the way to the host
 
 
@@ -346,6 +368,19 @@ def test_the_relay_runs_beside_the_command(box: ImageBox) -> None:
     eventually(lambda: box.text(log) == "relaying as 4242\n", 5, "the relay's own words")
     pid = done.stderr.partition("(pid ")[2].partition(")")[0]
     assert box.run(["test", "-d", f"/proc/{pid}"]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "starts", "said"), [("True", True, ""), ("off", False, ""), ("maybe", False, "is neither yes nor no")]
+)
+def test_the_words_that_ask_for_the_relay(box: ImageBox, word: str, starts: bool, said: str) -> None:
+    done = box.enter("echo", "ran", env={"STUDIO_EXPOSE": word})
+    assert done.stdout == "ran\n"
+    assert ("studio-expose runs" in done.stderr) == starts
+    assert said in done.stderr
+    assert bool(said or starts) == bool(done.stderr)
+    if not starts:
+        assert healthy(box, STUDIO_EXPOSE=word) == (0, "")
 
 
 def test_health_is_the_end_of_the_start_and_the_relay(box: ImageBox) -> None:

@@ -165,8 +165,9 @@ def box() -> Iterator[ImageBox]:
         yield made
 
 
-REMOTE = """
-export GIT_AUTHOR_NAME=x GIT_AUTHOR_EMAIL=x GIT_COMMITTER_NAME=x GIT_COMMITTER_EMAIL=x
+IDENTITY = "export GIT_AUTHOR_NAME=x GIT_AUTHOR_EMAIL=x GIT_COMMITTER_NAME=x GIT_COMMITTER_EMAIL=x"
+REMOTE = f"""
+{IDENTITY}
 git init -q -b main /srv/w; cd /srv/w
 git commit -q --allow-empty -m empty; git tag v1
 for n in gone main; do echo $n > file; git add file; git commit -qm $n; done
@@ -211,6 +212,22 @@ def test_fetches_are_repeated_but_not_for_ever(
     assert "attempt 1 of 4" in done.stderr
     if code:
         assert "git ls-remote file:///srv/r.git" in done.stderr
+
+
+def test_a_companion_s_own_lock_file_counts(box: ImageBox, remote: str) -> None:
+    box.must(
+        "sh", "-c", "printf '#!/bin/sh\\necho \"$*\" >> /tmp/npm\\n' > /usr/local/bin/npm; chmod 755 /usr/local/bin/npm"
+    )
+    for files in ("package.json", "package-lock.json"):
+        box.must(
+            "sh",
+            "-euc",
+            f"{IDENTITY}; cd /srv/w; touch {files}; git add .; git commit -qm x; git push -q /srv/r.git main",
+        )
+        box.must(CLONE, "file:///srv/r.git", "main", "/opt/r", "--npm")
+    asked = [line for line in box.text("/tmp/npm").splitlines() if "cache" not in line]
+    rest = "--omit=dev --omit=peer --prefix /opt/r"
+    assert asked == [f"install --no-package-lock {rest}", f"ci {rest}"]
 
 
 @pytest.mark.parametrize("ref", ["", "--upload-pack=x"])

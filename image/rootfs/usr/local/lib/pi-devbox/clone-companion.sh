@@ -40,7 +40,9 @@ git -C "$dir" -c advice.detachedHead=false checkout -q FETCH_HEAD
 printf '%s %s %s\n' "$url" "$ref" "$(git -C "$dir" rev-parse HEAD)" >> /usr/local/lib/pi-devbox/companions
 
 if [[ -n $npm && -f $dir/package.json ]]; then
-  # pi itself is global: an agent inside each of its extensions would be another agent.
-  persist npm install --prefix "$dir" --omit=dev --omit=peer --no-package-lock || die "$url: npm install failed"
+  # Its own lock file where it has one. pi itself is global: an agent inside each of its extensions would be another one.
+  how=(install --no-package-lock)
+  if [[ -f $dir/package-lock.json || -f $dir/npm-shrinkwrap.json ]]; then how=(ci); fi
+  persist npm "${how[@]}" --omit=dev --omit=peer --prefix "$dir" || die "$url: npm ${how[0]} failed"
   npm cache clean --force 2> /dev/null
 fi

@@ -8,7 +8,11 @@ if [[ ! -e $run_dir/ready ]]; then
   echo "still starting"
   exit 1
 fi
-if [[ ${STUDIO_EXPOSE:-} == 1 ]] && ! pgrep -u developer -f '/studio-expose( |$)' > /dev/null; then
+case ${STUDIO_EXPOSE:-} in # the same words as in entrypoint-user.sh
+  1 | [Tt]rue | TRUE | [Yy]es | YES | [Oo]n | ON) ;;
+  *) exit 0 ;;
+esac
+if ! pgrep -u developer -f '/studio-expose( |$)' > /dev/null; then
   echo "studio-expose has ended: see ~/.local/state/devbox/studio-expose.log"
   exit 1
 fi
