@@ -93,7 +93,29 @@ class Failed:
         self.error = error
 
 
-class Connector:
+class Stepper:
+    """What goes on in steps until it is connected or has failed; `_step` and `close` are each one's own."""
+
+    _error: BrokerError | None = None
+
+    def step(self) -> Connected | Waiting | Failed:
+        """Do what can be done without waiting. Never raises a BrokerError: it returns Failed."""
+        try:
+            if self._error is None:
+                return self._step()
+        except BrokerError as exc:
+            self.close()
+            self._error = exc
+        return Failed(self._error)
+
+    def close(self) -> None:
+        """Give up."""
+
+    def _step(self) -> Connected | Waiting:
+        raise NotImplementedError
+
+
+class Connector(Stepper):
     """One attempt to reach the broker of one palace, resumable.
 
     Args:
@@ -145,18 +167,7 @@ class Connector:
         self._pauses = 0
         self._not_before = 0.0
         self._words = ""  # what the system said to the last dial that mattered
-        self._error: BrokerError | None = None
         self._place_checked = False
-
-    def step(self) -> Connected | Waiting | Failed:
-        """Do what can be done without waiting. Never raises a BrokerError: it returns Failed."""
-        try:
-            if self._error is None:
-                return self._step()
-        except BrokerError as exc:
-            self.close()
-            self._error = exc
-        return Failed(self._error)
 
     def close(self) -> None:
         """Give up: free start.lock, stop listening to a start under way (that broker goes on)."""

@@ -15,30 +15,20 @@ import os
 from ..errors import BrokerError, BrokerUnavailable
 from ..runtime.clock import Deadline
 from ..runtime.paths import state_files
-from .connector import ONCE, START_IF_NEEDED, Connected, Connector, Failed, Waiting, complete
+from .connector import ONCE, START_IF_NEEDED, Connected, Connector, Failed, Stepper, Waiting, complete
 from .endpoint import SSH, UNIX, Endpoint
 from .find import ENDPOINT_VARIABLE, fixed_endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, Protocol
+    from typing import Any
 
     from ..core.handshake import Identity
     from ..core.view import View
     from ..runtime.paths import StateFiles
     from .place import Place
     from .ssh import SshTarget
-
-    class Route(Protocol):
-        """One way to a broker."""
-
-        def step(self) -> Connected | Waiting | Failed:
-            """Do what can be done without waiting."""
-
-        def close(self) -> None:
-            """Give up."""
-
 
 SSH_LIMIT_S = 25.0  # for a first connection over a slow line, and a broker that starts there
 TCP_LIMIT_S = 6.0
@@ -67,9 +57,9 @@ class Reach:
         self._mode = mode
         self._started_by = started_by
         self._heed_failures = heed_failures
-        self._route: Route | None = None
+        self._route: Stepper | None = None
         self._name = ""
-        self._left: list[tuple[str, Callable[[], Route]]] = []
+        self._left: list[tuple[str, Callable[[], Stepper]]] = []
         self._place: Place | None = None
         self._failures: list[tuple[str, BrokerError]] = []
         self._error: BrokerError | None = None
@@ -112,7 +102,7 @@ class Reach:
             self._route.close()
             self._route = None
 
-    def _first(self) -> Route:
+    def _first(self) -> Stepper:
         endpoint = fixed_endpoint(self._env)
         if endpoint is None or endpoint.kind == UNIX:
             return self._connector(self.files)
@@ -174,19 +164,19 @@ class Reach:
         if not self._left:
             raise self._summary(error)
 
-    def _ssh(self, target: SshTarget) -> Callable[[], Route]:
+    def _ssh(self, target: SshTarget) -> Callable[[], Stepper]:
         from . import routes
 
         return lambda: routes.ssh(
             target, self._env, self._span(SSH_LIMIT_S), started_by=self._started_by, start=self._mode != ONCE
         )
 
-    def _tcp(self, endpoint: Endpoint, token: str) -> Callable[[], Route]:
+    def _tcp(self, endpoint: Endpoint, token: str) -> Callable[[], Stepper]:
         from . import routes
 
         return lambda: routes.tcp(endpoint, token, self._span(TCP_LIMIT_S))
 
-    def _direct(self) -> Route:
+    def _direct(self) -> Stepper:
         from .place import parted
 
         apart = parted(self._identity)

@@ -18,9 +18,9 @@ from _socket import socket as RawSocket
 from ..core.election import CONNECT_DENIED, CONNECT_ENOENT, CONNECT_OK, CONNECT_REFUSED
 from ..core.jsonrpc import load
 from ..core.retry import backoff
-from ..errors import BrokerError, BrokerUnavailable, StateRootError, UsageError
+from ..errors import BrokerUnavailable, StateRootError, UsageError
 from ..runtime.clock import Deadline, fraction
-from .connector import MAX_STARTS, PAUSE_BASE_S, PAUSE_CAP_S, START_LIMIT_S, Connected, Failed, Waiting
+from .connector import MAX_STARTS, PAUSE_BASE_S, PAUSE_CAP_S, START_LIMIT_S, Connected, Stepper, Waiting
 from .dial import dial
 
 TYPE_CHECKING = False
@@ -151,7 +151,7 @@ def _digest(words: bytes) -> str:
 _held: dict[str, RawSocket] = {}
 
 
-class SshRoute:
+class SshRoute(Stepper):
     """One attempt to reach the broker behind a target; steps as `client/connector.Connector`.
 
     Args:
@@ -188,17 +188,6 @@ class SshRoute:
         self._starts = 0
         self._pauses = 0
         self._not_before = 0.0
-        self._error: BrokerError | None = None
-
-    def step(self) -> Connected | Waiting | Failed:
-        """Do what can be done without waiting. Never raises a BrokerError: it returns Failed."""
-        try:
-            if self._error is None:
-                return self._step()
-        except BrokerError as exc:
-            self.close()
-            self._error = exc
-        return Failed(self._error)
 
     def close(self) -> None:
         """Give up; a bridge that was started goes on, and leaves if nobody uses it."""

@@ -32,7 +32,7 @@ from ..runtime.clock import Deadline
 from ..runtime.recordfile import read_bytes
 from ..runtime.tokenfile import VARIABLE as TOKEN_VARIABLE
 from ..runtime.tokenfile import read_token, token_path
-from .connector import Connected, Failed, Waiting
+from .connector import Connected, Stepper, Waiting
 from .endpoint import TCP, Endpoint
 
 TYPE_CHECKING = False
@@ -64,7 +64,7 @@ _COPY = (
 )
 
 
-class TcpRoute:
+class TcpRoute(Stepper):
     """One attempt to reach one endpoint.
 
     Args:
@@ -85,17 +85,6 @@ class TcpRoute:
         self._side: ClientSide | None = None
         self._attempts = 0
         self._words: list[str] = []  # what became of the addresses tried
-        self._error: BrokerError | None = None
-
-    def step(self) -> Connected | Waiting | Failed:
-        """Do what can be done without waiting. Never raises a BrokerError: it returns Failed."""
-        try:
-            if self._error is None:
-                return self._step()
-        except BrokerError as exc:
-            self._error = exc
-        self.close()
-        return Failed(self._error)
 
     def close(self) -> None:
         """Give up."""

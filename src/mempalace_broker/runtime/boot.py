@@ -15,12 +15,17 @@ def boot_id() -> str:
         from .procid import ask
 
         return ask("sysctl", "-n", "kern.bootsessionuuid")
+    return read_small("/proc/sys/kernel/random/boot_id")
+
+
+def read_small(path: str) -> str:
+    """A small file of /proc without the white space around it, "" on any failure."""
     try:
-        fd = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
     try:
-        return os.read(fd, 64).decode("ascii", "replace").strip()
+        return os.read(fd, 4096).decode("utf-8", "replace").strip()
     except OSError:
         return ""
     finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .boot import boot_id
+from .boot import boot_id, read_small
 
 ALIVE = "alive"
 DEAD = "dead"
@@ -87,7 +87,7 @@ def _look(pid: int) -> tuple[str, str]:
     """(ALIVE, DEAD, ZOMBIE or UNKNOWN, start token)."""
     if sys.platform == "darwin":
         return _look_ps(pid)
-    text = _read(f"/proc/{pid}/stat")
+    text = read_small(f"/proc/{pid}/stat")
     if not text:
         return _poke(pid), ""
     # the command in parentheses may hold spaces and parentheses itself: count from the last one
@@ -131,17 +131,3 @@ def ask(*argv: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.decode("utf-8", "replace").strip()
-
-
-def _read(path: str) -> str:
-    """A small file of /proc, "" on any failure."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return os.read(fd, 4096).decode("utf-8", "replace").strip()
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)

@@ -59,18 +59,18 @@ def test_without_a_start_token_a_living_number_proves_nothing() -> None:
 @pytest.mark.parametrize("command", ["a b", "x) R 1 1 (", ")))"])
 def test_a_command_name_with_parentheses_does_not_confuse(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     fields = " ".join(str(n) for n in range(4, 53))
-    monkeypatch.setattr(procid, "_read", lambda path: f"77 ({command}) S {fields}")
+    monkeypatch.setattr(procid, "read_small", lambda path: f"77 ({command}) S {fields}")
     assert procid._look(77) == (ALIVE, "22")
 
 
 def test_half_a_stat_line_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(procid, "_read", lambda path: "77 (x) S 1 2")
+    monkeypatch.setattr(procid, "read_small", lambda path: "77 (x) S 1 2")
     assert procid._look(77) == (UNKNOWN, "")
 
 
 def test_a_hidden_process_is_unknown_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """With hidepid /proc shows nothing of others; the number is in use all the same."""
-    monkeypatch.setattr(procid, "_read", lambda path: "")
+    monkeypatch.setattr(procid, "read_small", lambda path: "")
     assert procid._look(os.getpid()) == (UNKNOWN, "")
 
 
