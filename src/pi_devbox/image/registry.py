@@ -100,7 +100,11 @@ async def _authorization(base: str, repository: str, refusal: Reply, access: Acc
 
 
 def may_know(host: str, realm: str) -> bool:
-    """May the token server at `realm` get the registry's credentials? If it is of the same host or its domain."""
+    """May the token server at `realm` get the registry's credentials? If it is of the same host or its domain.
+
+    This keeps a registry's mistakes in its domain, no more: a hostile one could ask for the credentials itself. That
+    they belong to the registry in the image's name is up to whoever sets both (docs/devbox.md).
+    """
     other = urlsplit(realm).hostname or ""
     _, _, domain = host.partition(".")
     return other == host or (
