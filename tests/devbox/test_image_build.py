@@ -154,6 +154,7 @@ def test_nothing_of_the_build_machine_stays(images: Images, host: World) -> None
 def test_the_image_says_how_it_is_started(images: Images) -> None:
     config = images.config(STUDIO)
     assert config["Entrypoint"] == ["/usr/bin/tini", "--", "/usr/local/bin/entrypoint.sh"]
+    assert config["StopSignal"] == "SIGHUP"
     env = config["Env"]
     assert isinstance(env, list)
     assert "MEMPALACE_BROKER_DIRECT=never" in env
