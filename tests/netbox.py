@@ -200,7 +200,12 @@ def _needed() -> dict[Path, str]:
     """What the project's interpreters need and the root file system does not hold."""
     root = os.stat("/").st_dev
     folders = {REPO, Path(sys.prefix), Path(sys.base_prefix)}
-    return {folder: str(folder) for folder in sorted(folders) if folder.stat().st_dev != root}
+    private = (Path("/tmp"), Path("/run"))  # a box has its own
+    return {
+        folder: str(folder)
+        for folder in sorted(folders)
+        if folder.stat().st_dev != root or any(folder.is_relative_to(own) for own in private)
+    }
 
 
 def _bind(here: str, inside: str) -> str:
