@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NamedTuple
 
 from ..core.pathmap import Mount, mount_of, under
 
@@ -51,7 +50,7 @@ def mount_table(table: str | None = None) -> list[Mount]:
 
 def folders_table() -> list[list[str]]:
     """The mounts that may hold folders of users, as rows for the wire; names that are no text are left out."""
-    rows = [list(mount) for mount in mount_table() if mount.kind not in _NO_FOLDERS]
+    rows = [mount.row() for mount in mount_table() if mount.kind not in _NO_FOLDERS]
     return [row for row in rows if all(cell.isprintable() for cell in row)]
 
 
@@ -80,10 +79,13 @@ def judge_kind(kind: str) -> bool | None:
     return False if kind in _SHARED or kind.startswith("fuse") else None
 
 
-class _Line(NamedTuple):
-    number: str
-    parent: str
-    mount: Mount
+class _Line:
+    __slots__ = ("mount", "number", "parent")
+
+    def __init__(self, number: str, parent: str, mount: Mount) -> None:
+        self.number = number
+        self.parent = parent
+        self.mount = mount
 
 
 def _visit(line: _Line, lines: list[_Line], found: list[Mount]) -> None:
