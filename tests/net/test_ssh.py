@@ -55,7 +55,7 @@ def test_twenty_at_once_share_one_bridge_and_one_set_up(host: World, master: boo
         assert status["users"] == 20
         assert road.log().count("forward to") == 1
         assert len(road.bridges()) == 1
-        assert len(host.brokers()) == 1
+        eventually(lambda: len(host.brokers()) == 1, 10, "one broker, those that lost a race gone")
         assert len(road.clients()) == (0 if master else 1)
 
 
@@ -184,7 +184,7 @@ def test_a_state_root_by_name(host: World, forwards: bool) -> None:
     with Road(host, state_root=str(host.state_root), options=options) as road:
         road.started()
         assert road.status()["path"] == str(host.state_root / "broker.sock")
-        assert len(host.brokers()) == 1
+        eventually(lambda: len(host.brokers()) == 1, 10, "one broker, those that lost a race gone")
 
 
 # --- what dies
@@ -280,7 +280,7 @@ def test_no_fault_loses_an_acknowledged_write_or_leaves_a_call_unanswered(host: 
                 assert [len(road.bridges()) for road in roads] == [1, 1], fault.__name__
         for load in loads:
             load.verify()
-        assert len(host.brokers()) == 1
+        eventually(lambda: len(host.brokers()) == 1, 10, "one broker, those that lost a race gone")
         assert watch.most == 1, watch.worst
 
 

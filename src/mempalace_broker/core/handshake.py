@@ -165,9 +165,9 @@ def _judge_identity(own: Identity, theirs: Identity, *, elsewhere: bool, same: b
 def _judge_graph(own: Identity, theirs: Identity) -> Verdict:
     """Graphs of two views: compared by where they lie beside their palaces."""
     mine, other = _graph_place(own), _graph_place(theirs)
-    if mine == other:
+    if mine and mine == other:
         return Verdict()
-    if mine and other:
+    if not mine or other:  # ours lies apart from the palace: a container's own, that goes with it
         return _other_graph(own, theirs)
     text = (
         f"your configuration (palace by {theirs.by}) leads to the knowledge graph {theirs.graph} of this container; "

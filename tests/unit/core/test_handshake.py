@@ -104,6 +104,8 @@ def test_paths_of_another_kernel_are_not_compared() -> None:
         (("/m/palace", "/m/palace/kg"), ("/c/palace", "/c/palace/kg"), False, False),
         (("/m/palace", "/m/kg"), ("/c/palace", "/c/palace/kg"), True, True),
         (("/m/palace", "/m/kg"), ("/c/palace", "/home/dev/.mempalace/kg"), False, True),
+        (("/c/palace", "/home/dev/.mempalace/kg"), ("/m/palace", "/m/kg"), True, True),
+        (("/c/palace", "/home/dev/.mempalace/kg"), ("/d/palace", "/home/dev/.mempalace/kg"), True, True),
     ],
 )
 def test_graphs_of_two_views_are_compared_by_their_place_beside_the_palace(
