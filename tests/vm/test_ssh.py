@@ -9,7 +9,7 @@ import pytest
 from tests.elsewhere import Side
 from tests.harness import World
 from tests.load import Load
-from tests.proctools import cmdline_of
+from tests.proctools import cmdline_of, eventually
 from tests.vm.conftest import debris
 
 pytestmark = [pytest.mark.vm, pytest.mark.engine]
