@@ -79,9 +79,9 @@ def command_base_tag(
     resolved: Path | None, root: Path | None, timeout: float, as_json: bool, github_output: bool
 ) -> None:
     """Print the tag of the base: a fingerprint of all that goes into it."""
-    from .plan import base_tag
-
     session = _open(root, timeout)
+    from .plan import base_tag  # not before `_open`, which says what is missing
+
     found = _resolved(session, resolved)
     tag = base_tag(session.sources(), found, session.wish())
     if github_output:
@@ -124,9 +124,9 @@ def command_build(target: str, push: bool, anyway: bool, root: Path | None, time
 
     What the registry has already is left alone. A step that fails is tried again.
     """
+    session, plan, work = _prepare(root, timeout, rest, target)
     from .commands import build_units
 
-    session, plan, work = _prepare(root, timeout, rest, target)
     builder = work["builder"]
     units: list[Unit] = []
     for one in _targets(plan, target):
@@ -146,10 +146,10 @@ def command_publish(root: Path | None, timeout: float, **rest: Any) -> None:
 
     All of them after all are built, so that latest and latest-studio move together.
     """
+    session, plan, work = _prepare(root, timeout, rest)
     from .commands import publish_units
     from .plan import check_findable
 
-    session, plan, work = _prepare(root, timeout, rest)
     if not work["given"]:
         check_findable(plan)
     _run(session, [unit for one in plan.variants for unit in publish_units(work["builder"], plan, one)], work)
@@ -212,12 +212,12 @@ def _prepare(
 
     What can be wrong without a plan is said before anybody is asked for one.
     """
-    from .plan import check_unchanged
-    from .session import read_plan
-
     work = {name: rest.pop(name) for name in ("plan_file", "builder", "attempts", "dry_run")}
     platforms = rest.pop("platforms")
     session = _open(root, timeout, platforms)
+    from .plan import check_unchanged
+    from .session import read_plan
+
     _check_target(target, [one.name for one in session.project.variants])
     plan = read_plan(work["plan_file"], session.env)
     work["given"], work["builder"] = plan is not None, _builder(work["builder"])

@@ -323,13 +323,15 @@ def test_every_command_has_help(box: Box) -> None:
         assert "Usage: pi-devbox image" in done.stdout
 
 
-def test_without_the_extra_it_says_what_to_install(box: Box) -> None:
+@pytest.mark.parametrize("lacking", ["httpx", "msgspec"])
+@pytest.mark.parametrize("command", ["resolve", "base-tag", "plan", "build", "publish"])
+def test_without_the_extra_it_says_what_to_install(box: Box, command: str, lacking: str) -> None:
     script = (
-        "import sys; sys.modules['httpx'] = None; sys.argv[0] = 'pi-devbox';"
+        f"import sys; sys.modules['{lacking}'] = None; sys.argv[0] = 'pi-devbox';"
         "from pi_devbox.cli import main; sys.exit(main())"
     )
-    argv = [sys.executable, "-c", script, "image", "plan"]
+    argv = [sys.executable, "-c", script, "image", command, *(["all"] if command == "build" else [])]
     done = subprocess.run(argv, env=box.env, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
-    assert "needs httpx" in done.stderr
+    assert f"needs {lacking}" in done.stderr
     assert "pip install '.[devbox]' in a checkout" in done.stderr
