@@ -149,14 +149,19 @@ def _store_fds(pid: int) -> list[str]:
 
 
 def _opened(pid: int, fd: str) -> tuple[int, int] | None:
-    """Which file a descriptor opens; None for one that only names a file (O_PATH) and reads nothing of it."""
+    """Which file a descriptor opens; None for one that only names a file (O_PATH) and reads nothing of it.
+
+    Nor does a broker's that can't write count: a container's broker, which is no engine, opens the files of its own
+    engine for the instant of an fsync (runtime/claimfiles.flush_store).
+    """
     try:
         info = os.stat(f"/proc/{pid}/fd/{fd}")
     except OSError:
         return None
     words = _read(pid, f"fdinfo/{fd}").decode().split()
     flags = int(words[words.index("flags:") + 1], 8) if "flags:" in words else 0
-    return None if flags & os.O_PATH else (info.st_dev, info.st_ino)
+    syncing = flags & os.O_ACCMODE == os.O_RDONLY and "mempalace_broker.broker" in cmdline_of(pid)
+    return None if flags & os.O_PATH or syncing else (info.st_dev, info.st_ino)
 
 
 class OwnerSampler:
