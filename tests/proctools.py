@@ -102,19 +102,22 @@ def memory_kb(pid: int) -> dict[str, int]:
     return {"rss": rows.get("Rss", 0), "pss": rows.get("Pss", 0), "private": private}
 
 
-def open_files(pid: int) -> list[str]:
+def _descriptors(pid: int) -> dict[str, str]:
+    """What each descriptor of a process leads to, by number."""
     folder = f"/proc/{pid}/fd"
-    found = []
+    found = {}
     try:
         names = os.listdir(folder)
     except OSError:
-        return []
+        return {}
     for name in names:
-        try:
-            found.append(os.readlink(f"{folder}/{name}"))
-        except OSError:  # closed meanwhile
-            continue
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found[name] = os.readlink(f"{folder}/{name}")
     return found
+
+
+def open_files(pid: int) -> list[str]:
+    return list(_descriptors(pid).values())
 
 
 def owners(root: str | Path) -> set[int]:
@@ -135,17 +138,7 @@ def owners(root: str | Path) -> set[int]:
 
 def _store_fds(pid: int) -> list[str]:
     """Descriptors of a process that are called like a store."""
-    folder = f"/proc/{pid}/fd"
-    found = []
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return []
-    for name in names:
-        with contextlib.suppress(OSError):  # closed meanwhile
-            if os.readlink(f"{folder}/{name}").endswith(STORE_SUFFIXES):
-                found.append(name)
-    return found
+    return [fd for fd, target in _descriptors(pid).items() if target.endswith(STORE_SUFFIXES)]
 
 
 def _opened(pid: int, fd: str) -> tuple[int, int] | None:

@@ -58,11 +58,12 @@ def plan(files: StateFiles, env: Mapping[str, str]) -> Plan:
     Raises:
         UsageError: a setting makes no sense.
     """
-    settings, _ = load_container(toml_text(files), env, toml_path=files.toml)
+    text = toml_text(files)
+    settings, _ = load_container(text, env, toml_path=files.toml)
     target = _target(settings.text("ssh_host"), settings.text("ssh_config"), settings.text("ssh_command"), env)
     tcp, token = _tcp(files, env)
     word = settings.text("direct")
-    listens = bool(tcp) or _listener_wanted(files)
+    listens = bool(tcp) or _listener_wanted(files, text)
     bridged = target is not None or listens
     why = ""
     if word == NEVER:
@@ -114,11 +115,11 @@ def _tcp(files: StateFiles, env: Mapping[str, str]) -> tuple[list[Endpoint], str
     return found, record.token
 
 
-def _listener_wanted(files: StateFiles) -> bool:
-    """Whether the palace's broker listens on TCP when it runs: it has made a token, or broker.toml says so."""
+def _listener_wanted(files: StateFiles, text: str | None) -> bool:
+    """Whether the palace's broker listens on TCP when it runs: it has made a token, or broker.toml (`text`) says so."""
     from ..runtime.tokenfile import token_path
 
-    return os.path.exists(token_path(files.root)) or load_settings(toml_text(files), {}).text("tcp") != ""
+    return os.path.exists(token_path(files.root)) or load_settings(text, {}, toml_path=files.toml).text("tcp") != ""
 
 
 def ssh(
