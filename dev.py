@@ -10,8 +10,9 @@
     python3 dev.py clients  install real MCP clients for tests/clients (npm, about 1 GB); with MPB_CLIENTS=1 `test` does
     python3 dev.py clean    remove everything that was made
 
-Everything lies in .dev/: venv (this project), engine-3.4.0 and engine-newest (mempalace, oldest and newest supported),
-model-home (a HOME with the embedding model). What is up to date is left alone, so a second call starts at once.
+Everything lies in .dev/: venv (the broker and the devbox), engine-3.4.0 and engine-newest (mempalace, oldest and newest
+supported), model-home (a HOME with the embedding model). Whatever is up to date is left alone: a second call starts at
+once.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ MODEL_HOME = DEV / "model-home"
 OLDEST = "3.4.0"
 NEWEST = "3.11.0"  # what "newest" means to the tests: tests/data has a snapshot of its tools
 ENGINES = {"engine-3.4.0": OLDEST, "engine-newest": NEWEST}
-SUITES = ("unit", "sim", "model", "proc", "net", "devbox", "clients", "vm")
+SUITES = (
+    *("tests/unit", "tests/sim", "tests/model", "tests/proc", "tests/net"),
+    "devbox/tests",
+    *("tests/clients", "tests/vm"),
+)
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache", "dist", "build")
 DEBIAN = {  # program -> the package that has it; for tests that go beyond Python
     "qemu-system-x86_64": "qemu-system-x86",
@@ -198,26 +203,29 @@ def key_of(*parts: object) -> str:
 
 
 def project_key() -> str:
-    """What an editable installation of this project depends on."""
-    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    shim = (ROOT / "scripts" / "mp-shim").read_bytes()
-    return json.dumps([config["build-system"], config["project"], config["tool"]["hatch"], shim.hex()])
+    """What an editable installation of both distributions depends on."""
+    parts: list[object] = [(ROOT / "scripts" / "mp-shim").read_bytes().hex()]
+    for folder in (ROOT, ROOT / "devbox"):
+        config = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        parts += [config["build-system"], config["project"], config["tool"]["hatch"]]
+    return json.dumps(parts)
 
 
 def venv_step(extra: str) -> Step:
-    """The project itself; a venv with the tools of development also does where they are not needed."""
+    """The broker, for "dev" also the devbox and the tools of development; a venv with these does for both."""
     full = _venv_step("dev")
     return full if extra == "dev" or full.done() else _venv_step("")
 
 
 def _venv_step(extra: str) -> Step:
-    what = f".[{extra}]" if extra else "."
-    return Step(
-        f"venv{'-' + extra if extra else ''}",
-        VENV / "bin" / "mempalace-broker",
-        key_of(project_key(), extra),
-        lambda log: pip_install(VENV, log, "-e", what),
-    )
+    wanted = [f".[{extra}]", f"./devbox[{extra}]"] if extra else ["."]
+
+    def install(log: Path) -> None:
+        for distribution in wanted:  # one after the other: an older broker takes the devbox's scripts away with it
+            pip_install(VENV, log, "-e", distribution)
+
+    target = VENV / "bin" / ("pi-devbox" if extra else "mempalace-broker")
+    return Step(f"venv{'-' + extra if extra else ''}", target, key_of(project_key(), extra), install)
 
 
 def engine_step(name: str) -> Step:
@@ -345,7 +353,7 @@ def lint() -> list[str]:
 def suites(fast: bool) -> list[str]:
     """Test directories that exist, quick ones first."""
     names = SUITES[:2] if fast else SUITES
-    return [f"tests/{name}" for name in names if (ROOT / "tests" / name).is_dir()]
+    return [name for name in names if (ROOT / name).is_dir()]
 
 
 def names_tests(args: Iterable[str]) -> bool:
@@ -412,14 +420,14 @@ def command_vm(_options: argparse.Namespace, rest: list[str]) -> int:
 def command_image(_options: argparse.Namespace, rest: list[str]) -> int:
     """Build the devbox image without an engine daemon, and prove that it works."""
     ensure([*all_steps(), *debian_steps(IMAGE_PROGRAMS)])
-    return pytest(["--timeout=3600", *rest], ["tests/devbox/test_image_build.py"], "slow")
+    return pytest(["--timeout=3600", *rest], ["devbox/tests/test_image_build.py"], "slow")
 
 
 def command_slow(_options: argparse.Namespace, rest: list[str]) -> int:
     """Tests marked slow, each with an hour."""
     ensure(all_steps())
     offer_debian(TEST_PROGRAMS)
-    return pytest(["--timeout=3600", *rest], ["tests"], "slow")
+    return pytest(["--timeout=3600", *rest], ["tests", "devbox/tests"], "slow")
 
 
 def command_clean(_options: argparse.Namespace, _rest: list[str]) -> int:

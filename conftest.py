@@ -1,0 +1,55 @@
+"""Fixtures that every test may use, those of the devbox too; see tests/harness.py for what a world is."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests import harness
+from tests.harness import World
+
+# quick ones first; within a suite the order is random
+_ORDER = (("tests", "unit"), ("tests", "sim"), ("tests", "proc"), ("tests", "net"), ("devbox", "tests"))
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort what pytest-randomly has shuffled by suite."""
+
+    def rank(item: pytest.Item) -> int:
+        suite = item.path.relative_to(item.config.rootpath).parts[:2]
+        return _ORDER.index(suite) if suite in _ORDER else len(_ORDER)
+
+    items.sort(key=rank)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Leave word for the teardown of `world` whether the test itself failed."""
+    report = yield
+    if call.when == "call":
+        item.stash[_FAILED] = report.failed
+    return report
+
+
+@pytest.fixture(params=[pytest.param(version, marks=pytest.mark.engine) for version in harness.VERSIONS])
+def engine(request: pytest.FixtureRequest) -> str:
+    """ "3.4.0", then "newest"; skipped where it is not set up, failed in CI."""
+    version: str = request.param
+    harness.require_engine(version)
+    return version
+
+
+@pytest.fixture
+def world(engine: str, request: pytest.FixtureRequest) -> Iterator[World]:
+    """A world of its own for the test, with that engine; closed and checked afterwards."""
+    made = World(engine)
+    yield made
+    if request.node.stash.get(_FAILED, True):
+        made.__exit__(AssertionError, AssertionError("the test failed"), None)
+    else:
+        made.close()

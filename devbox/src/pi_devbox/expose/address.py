@@ -1,0 +1,111 @@
+"""Where to listen: the address by which others reach this container, and never more than was asked for."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import TYPE_CHECKING
+
+from ..errors import DevboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+ANY = "any"
+# Addresses that documentation owns (RFC 5737, RFC 3849): in no network, so the way to them is the default route.
+_FAR = ((socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1"))
+_BIND = "studio-expose --bind ADDRESS"
+
+
+def choose(wish: str, outward: str, interfaces: Mapping[str, Sequence[str]]) -> list[str]:
+    """The addresses to listen on; at least one, none of them a wildcard or loopback.
+
+    Args:
+        wish: "" for the outward one, "any", an address, or the name of an interface.
+        outward: the address of the default route; empty where there is none.
+        interfaces: name -> addresses, of those that are up.
+
+    Raises:
+        DevboxError: there is none, too many, or only one that would expose nothing or everything.
+    """
+    usable = {name: [a for a in addresses if _reachable(a)] for name, addresses in interfaces.items()}
+    everything = [address for addresses in usable.values() for address in addresses]
+    if wish == ANY:
+        return everything or _none_at_all()
+    if not wish:
+        return [_checked(outward) if outward else _only(everything)]
+    if wish in interfaces:
+        return _of_interface(wish, usable[wish])
+    return [_checked(wish, everything)]
+
+
+def _reachable(address: str) -> bool:
+    """Whether others can reach it without knowing through which interface."""
+    parsed = ipaddress.ip_address(address)
+    return not (parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified)
+
+
+def _only(everything: list[str]) -> str:
+    if not everything:
+        _none_at_all()
+    if len(everything) > 1:
+        raise DevboxError(f"there is no default route, and several addresses: {', '.join(everything)}.", mend=_BIND)
+    return everything[0]
+
+
+def _of_interface(name: str, addresses: list[str]) -> list[str]:
+    if not addresses:
+        raise DevboxError(f"interface {name} has no address that others could reach.", mend=_BIND)
+    return sorted(addresses, key=lambda address: ipaddress.ip_address(address).version)[:1]
+
+
+def _checked(text: str, known: Iterable[str] = ()) -> str:
+    try:
+        parsed = ipaddress.ip_address(text)
+    except ValueError:
+        raise DevboxError(
+            f"{text} is neither an address nor an interface that is up here; addresses: {', '.join(known) or 'none'}.",
+            mend=_BIND,
+        ) from None
+    if parsed.is_unspecified:
+        raise DevboxError(f"{text} means every address there is or will be.", mend="--bind any, if you want all of now")
+    if parsed.is_loopback:
+        raise DevboxError(
+            f"{text} is loopback, where Studio is already: nobody outside would gain anything.",
+            mend=f"give the container a network, or {_BIND}",
+        )
+    return text
+
+
+def _none_at_all() -> list[str]:
+    raise DevboxError(
+        "this container has no address but loopback: nobody outside can reach it.",
+        mend="start it with a network (not --network none); with network_mode host you need no studio-expose",
+    )
+
+
+# --- what this machine says
+
+
+def outward_address() -> str:
+    """The address that packets on the default route would carry, or "". Nothing is sent."""
+    for family, far in _FAR:
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as asking:
+                asking.connect((far, 9))  # of a datagram socket: only looks up the route
+                return str(asking.getsockname()[0])
+        except OSError:  # no route in this family, or no such family here
+            continue
+    return ""
+
+
+def interfaces() -> dict[str, list[str]]:
+    """Name -> IPv4 and IPv6 addresses of every interface that is up."""
+    import psutil
+
+    up = {name for name, facts in psutil.net_if_stats().items() if facts.isup}
+    return {
+        name: [a.address.partition("%")[0] for a in found if a.family in (socket.AF_INET, socket.AF_INET6)]
+        for name, found in psutil.net_if_addrs().items()
+        if name in up
+    }

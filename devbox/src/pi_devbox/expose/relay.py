@@ -1,0 +1,169 @@
+"""The relay: accepts on some addresses, and links each connection with the server on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import selectors
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from ..errors import DevboxError
+from .behind import Behind
+from .link import Link, dial, reset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+TICK_S = 1.0  # how often a server that does not listen is looked for
+LEAVE_S = 2.0  # at the end, for all connections together
+BACKLOG = 512
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        DevboxError: the port is taken, not allowed, or the address is not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        sock = socket.create_server((address, port), family=family, backlog=BACKLOG)
+    except OSError as exc:
+        raise _no_listener(f"{shown(address)}:{port}", port, exc) from exc
+    sock.setblocking(False)
+    return sock
+
+
+def shown(address: str) -> str:
+    """An address as it stands before a port."""
+    return f"[{address}]" if ":" in address else address
+
+
+def _no_listener(where: str, port: int, exc: OSError) -> DevboxError:
+    if exc.errno == errno.EADDRINUSE:
+        return DevboxError(
+            f"{where} is taken: by another studio-expose, or by Studio itself (then you need none).",
+            mend=f"see who it is with `ss -ltnp 'sport = :{port}'`, or take another with --listen-port",
+        )
+    if exc.errno == errno.EACCES:
+        return DevboxError(f"not allowed to listen on {where}.", mend="take a --listen-port above 1023")
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return DevboxError(f"{where} is not an address of this container.", mend="see `ip addr` for those it has")
+    return DevboxError(f"can't listen on {where}: {exc.strerror or exc}.", mend="try another --bind or --listen-port")
+
+
+class Relay:
+    """Serves until an exception (Ctrl-C, a signal) ends it; then everything it opened is closed."""
+
+    def __init__(self, listeners: Sequence[socket.socket], port: int, most: int, say: Callable[[str], None]) -> None:
+        """Relay `listeners` (not blocking) to 127.0.0.1:port, at most `most` connections at once."""
+        self._listeners = listeners
+        self._behind = Behind(port)
+        self._most = most
+        self._say = say
+        self._slots = threading.Semaphore(most)
+        self._links: set[Link] = set()
+        self._lock = threading.Lock()  # of _links, _behind and _told
+        self._told: set[str] = set()
+
+    def serve(self) -> None:
+        """Accept and relay; never returns."""
+        with selectors.DefaultSelector() as selector:
+            for listener in self._listeners:
+                selector.register(listener, selectors.EVENT_READ)
+            try:
+                while True:
+                    self._look()
+                    for key, _ in selector.select(TICK_S):
+                        self._take(key.fileobj)  # type: ignore[arg-type]  # a socket: we registered nothing else
+            finally:
+                self._end()
+
+    def _look(self) -> None:
+        """See whether the server listens by now. One that does is left in peace."""
+        if self._behind.listens:
+            return
+        sock = dial(self._behind.port)
+        self._saw(sock is not None)
+        if sock is not None:
+            sock.close()
+
+    def _take(self, listener: socket.socket) -> None:
+        """Accept one connection, if there is room: else it waits in the backlog."""
+        if not self._slots.acquire(timeout=TICK_S):
+            self._tell_once(f"{self._most} connections: the next ones wait until one of these ends.")
+            return
+        try:
+            near, _ = listener.accept()
+        except OSError as exc:
+            self._slots.release()
+            if exc.errno in _EXHAUSTED:
+                self._tell_once(f"can't take more connections: {exc.strerror}.")
+                time.sleep(TICK_S)  # nothing says when a descriptor is free again; others may have taken them
+            return  # else it left while it waited
+        near.setblocking(True)
+        try:
+            threading.Thread(target=self._relay, args=(near,), name="studio-expose", daemon=True).start()
+        except RuntimeError:
+            reset(near)
+            self._slots.release()
+            self._tell_once("no more threads here: a connection was refused. Mend: raise the container's pids limit.")
+
+    def _relay(self, near: socket.socket) -> None:
+        """Body of a connection's thread."""
+        far = dial(self._behind.port)
+        self._saw(far is not None)
+        if far is None:
+            reset(near)  # as a port without a listener would
+            self._slots.release()
+            return
+        link = Link(near, far)
+        with self._lock:
+            self._links.add(link)
+        try:
+            link.run()
+        finally:
+            with self._lock:
+                self._links.discard(link)
+            self._slots.release()
+
+    def _saw(self, listens: bool) -> None:
+        with self._lock:
+            if news := self._behind.saw(listens):
+                self._say(news)
+
+    def _tell_once(self, text: str) -> None:
+        with self._lock:
+            if text not in self._told:
+                self._told.add(text)
+                self._say(text)
+
+    def _end(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        with self._lock:
+            links = list(self._links)
+        for link in links:
+            link.cut()
+        end = time.monotonic() + LEAVE_S
+        for _ in range(self._most):  # every slot that comes back is a connection that has ended
+            if not self._slots.acquire(timeout=max(0.0, end - time.monotonic())):
+                break
+
+
+def room_for(wanted: int) -> int:
+    """How many connections this process has descriptors for, at most `wanted`; raises its soft limit if need be."""
+    import resource
+
+    need = 2 * wanted + 64  # two sockets each, and what Python and the listeners have open
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < need:
+        best = need if hard == resource.RLIM_INFINITY else min(need, hard)
+        with contextlib.suppress(OSError, ValueError):  # not allowed: it stays as it is
+            resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
+            soft = best
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, (soft - 64) // 2))

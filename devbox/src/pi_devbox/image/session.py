@@ -1,0 +1,145 @@
+"""What the commands have in common: read the checkout, resolve, ask the registry, plan."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from ..errors import ConfigError
+from . import plan as planning
+from .asking import Pace
+from .model import Plan, Resolved, Sources, TagFact, Wish
+from .recipe import ImageName, Platform, Project, parse
+from .registry import facts_from, look_up
+from .resolve import Access, resolve
+from .retry import Policy
+from .tree import read_inputs
+from .web import Web
+
+COMPANIONS = Path("devbox", "image", "companions.toml")
+
+
+class Companions(msgspec.Struct):
+    """What `resolve --json` prints; the rest of a plan may stand beside it."""
+
+    companions: list[Resolved]
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of a command.
+
+    Attributes:
+        root: of the checkout. project: its companions.toml. env: the environment. timeout: seconds for one companion.
+    """
+
+    root: Path
+    project: Project
+    timeout: float
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def resolve(self) -> list[Resolved]:
+        """All companions, from the network."""
+
+        async def work() -> list[Resolved]:
+            async with Web() as web:
+                return await resolve(self.project, self._access(web))
+
+        return asyncio.run(work())
+
+    def sources(self) -> Sources:
+        """The inputs of both recipes."""
+        project = self.project
+        return Sources(
+            project, read_inputs(self.root, project.base.paths), read_inputs(self.root, project.variant.paths)
+        )
+
+    def wish(self, image: str = "", release: str = "", *, force: bool = False) -> Wish:
+        """What the caller decides; the default of `image` is $IMAGE, else companions.toml's."""
+        name = image or self.env.get("IMAGE", "") or self.project.image.name
+        return Wish(image=_image_name(name), nonce=secrets.token_hex(6), force=force, release=release)
+
+    def plan(self, resolved: Sequence[Resolved], wish: Wish, facts_file: Path | None) -> Plan:
+        """Draft, ask the registry about what is not to be built anyway, decide."""
+        draft = planning.draft(self.sources(), resolved, wish)
+        tags = [] if wish.force else [one.tag for one in draft.targets if not one.reason]
+        if facts_file is not None:
+            facts = facts_from(_read(facts_file), tags, str(facts_file))
+        else:
+            facts = self._ask_registry(draft.image, tags)
+        return planning.decide(draft, facts, force=wish.force)
+
+    def _ask_registry(self, image: str, tags: Sequence[str]) -> dict[str, TagFact]:
+        async def work() -> dict[str, TagFact]:
+            async with Web() as web:
+                return await look_up(image, tags, self._access(web))
+
+        return asyncio.run(work()) if tags else {}
+
+    def _access(self, web: Web) -> Access:
+        policy = Policy(total=self.timeout, each=min(Policy.each, self.timeout))
+        return Access(web=web, env=self.env, tokens=self.project.tokens, pace=Pace(policy), now=time.time)
+
+
+def open_session(root: Path | None, timeout: float, platforms: Sequence[str] = ()) -> Session:
+    """Read devbox/image/companions.toml of the checkout at `root`, or of the one around the current directory."""
+    where = (root or _find_root()).resolve()
+    path = where / COMPANIONS
+    try:
+        project = parse(_read(path).decode("utf-8"), str(path))
+        if platforms:
+            image = msgspec.structs.replace(project.image, platforms=msgspec.convert(list(platforms), list[Platform]))
+            project = msgspec.structs.replace(project, image=image)
+    except ValueError as exc:
+        raise ConfigError(f"{path} or --platform: {exc}.", mend="correct it, as linux/amd64") from exc
+    return Session(where, project, timeout)
+
+
+def read_resolved(path: Path) -> list[Resolved]:
+    """What an earlier `resolve --json` printed."""
+    try:
+        return msgspec.json.decode(_read(path), type=Companions).companions
+    except ValueError as exc:
+        raise ConfigError(f"{path}: {exc}.", mend="write it with `pi-devbox image resolve --json`") from exc
+
+
+def read_plan(path: Path | None, env: Mapping[str, str]) -> Plan | None:
+    """The plan in a file, else in $PI_DEVBOX_PLAN, else None. A variable that is set and empty is a ConfigError."""
+    if path is not None:
+        return planning.read_plan(_read(path), str(path))
+    text = env.get("PI_DEVBOX_PLAN")
+    if text == "":  # another plan, made here, would be none that the other jobs know
+        raise ConfigError(
+            "$PI_DEVBOX_PLAN is empty: the job that plans handed nothing on.",
+            mend="look for a dropped output in that job's log (it must hold no secret's text), or unset the variable",
+        )
+    return None if text is None else planning.read_plan(text, "$PI_DEVBOX_PLAN")
+
+
+def _find_root() -> Path:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / COMPANIONS).is_file():
+            return folder
+    raise ConfigError(f"no {COMPANIONS} in {here} nor above it.", mend="run it in a checkout, or name it with --root")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{path} can't be read: {exc.strerror}.", mend="name an existing file") from exc
+
+
+def _image_name(name: str) -> str:
+    try:
+        return msgspec.convert(name, ImageName)
+    except ValueError as exc:
+        raise ConfigError(f"{name!r} is no image name.", mend="write it as registry.example.org/owner/name") from exc

@@ -1,0 +1,102 @@
+"""From whatever a command of the devbox does to lines with a time, an exit code, and one line on stderr."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+import click
+
+from .errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PIPE, DevboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+DISTRIBUTION = "pi-devbox"  # whose version the commands show
+DEBUG_VARIABLE = "PI_DEVBOX_TRACEBACK"
+
+
+def guarded(command: click.Command, prog: str, argv: Sequence[str] | None = None) -> int:
+    """Run `command`, which returns its exit code or None; every way to fail ends here. No `argv` is sys.argv."""
+    try:
+        args = list(sys.argv[1:] if argv is None else argv)
+        result = _invoke(command, prog, args)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else EXIT_OK
+    except click.ClickException as exc:
+        exc.show(file=sys.stderr)
+        return exc.exit_code
+    except DevboxError as exc:
+        say_error(prog, str(exc))
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print(file=sys.stderr)  # the terminal has shown ^C on this line
+        say_error(prog, "stopped.")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _quiet_stdout()
+        return EXIT_PIPE
+    except Exception as exc:  # noqa: BLE001 - the last line of defence: people get a sentence, not a traceback
+        return _unexpected(prog, exc)
+
+
+def _invoke(command: click.Command, prog: str, args: list[str]) -> object:
+    """What `command` returns. Not by its `main`, which takes a BrokenPipeError for itself and exits with 1."""
+    try:
+        with command.make_context(prog, args) as context:
+            return command.invoke(context)
+    except click.exceptions.Exit as exc:  # --help and --version
+        return exc.exit_code
+
+
+def say(text: str) -> None:
+    """News on stdout, with the time; seen at once, wherever stdout goes. Lines after the first stay lines."""
+    print(_printable(f"[{time.strftime('%H:%M:%S')}] {text}", sys.stdout), flush=True)
+
+
+def clean(text: str) -> str:
+    """Fit for a terminal: a name of a file can hold escape sequences, and bytes that are no text."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
+
+
+def say_error(prog: str, text: str) -> None:
+    """One line on stderr."""
+    print(_printable(f"{prog}: {' '.join(text.split())}", sys.stderr), file=sys.stderr, flush=True)
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end the program as an exception does: what it holds is tidied up. Exit status 128 + n.
+
+    What is ignored (nohup) stays ignored.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _printable(text: str, stream: TextIO) -> str:
+    """Clean, and without what the stream's encoding lacks."""
+    encoding = stream.encoding or "utf-8"
+    return clean(text).encode(encoding, "replace").decode(encoding)
+
+
+def _unexpected(prog: str, exc: Exception) -> int:
+    if os.environ.get(DEBUG_VARIABLE):
+        raise exc
+    say_error(prog, f"unexpected {type(exc).__name__}: {exc}. Mend: repeat with {DEBUG_VARIABLE}=1 and report that")
+    return EXIT_FAILURE
+
+
+def _quiet_stdout() -> None:
+    """The reader of our output left: what is still buffered must not raise at exit."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)
