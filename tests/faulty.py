@@ -1,8 +1,8 @@
 """The real engine with a fault inside: an environment of its own that misbehaves when a call contains a trigger.
 
-Triggers stand anywhere in a tools/call's arguments: FAULT:hang (never answers), FAULT:linger (answers after 2.5 s,
-whatever happens to the broker), FAULT:segv, FAULT:exit, FAULT:garbage (bytes that are no frame), FAULT:flood
-(a hundred thousand lines on stderr, then the answer). A start that fails is armed by a file.
+Triggers stand anywhere in a tools/call's arguments: FAULT:hang (never answers), FAULT:hold (does what it was asked
+and answers after `release`, whatever happens to the broker), FAULT:segv, FAULT:exit, FAULT:garbage (bytes that are no
+frame), FAULT:flood (a hundred thousand lines on stderr, then the answer). A start that fails is armed by a file.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ def faulty(handle):
             os.write(fd, b"Traceback: this is no frame" * 400); time.sleep(600)
         if "FAULT:flood" in text:
             for n in range(100_000): sys.stderr.write("flood %d\\n" % n)
-        if "FAULT:linger" in text:
-            open(DIR + "/lingering", "w").close()
-            end = time.monotonic() + 2.5
+        if "FAULT:hold" in text:
             answer = handle(self, request, *more, **most)
-            while time.monotonic() < end: time.sleep(0.05)
+            open(DIR + "/held", "w").close()
+            while not os.path.exists(DIR + "/released"): time.sleep(0.01)
             return answer
         return handle(self, request, *more, **most)
     return wrapped
@@ -90,6 +89,11 @@ class FaultyEngine:
     def disarm(self, fault: str) -> None:
         (self.folder / fault).unlink()
 
+    def release(self) -> None:
+        """Let a held call go on."""
+        (self.folder / "released").touch()
+
     @property
-    def lingering(self) -> Path:
-        return self.folder / "lingering"
+    def held(self) -> Path:
+        """There as soon as a held call has done its work."""
+        return self.folder / "held"

@@ -45,7 +45,7 @@ VERSIONS = ("3.4.0", "newest")
 _ENGINE_ENV = {"3.4.0": ("MPB_ENGINE_340", "engine-3.4.0"), "newest": ("MPB_ENGINE_NEWEST", "engine-newest")}
 MODEL = ".cache/chroma/onnx_models/all-MiniLM-L6-v2"
 MARK = "MPB_TEST_WORLD"
-SELF_DESTRUCT_S = 30  # brokers of a test run that was killed go away by themselves
+SELF_DESTRUCT_S = 60  # brokers of a killed test run leave by themselves, but not while a test waits for them to
 END_S = 20.0  # from SIGTERM until broker and engine are gone; a drain takes up to 3 s of it
 
 
@@ -134,7 +134,7 @@ class Broker:
     def stop(self) -> None:
         """SIGSTOP, seen through."""
         self.signal(signal.SIGSTOP)
-        eventually(lambda: proctools.state_of(self.pid) == "T", 5, "broker stopped by SIGSTOP")
+        eventually(lambda: proctools.state_of(self.pid) == "T", what="broker stopped by SIGSTOP")
 
     def cont(self) -> None:
         self.signal(signal.SIGCONT)
@@ -144,7 +144,7 @@ def kill_pid(pid: int) -> None:
     """SIGKILL a process and wait until it is gone (or a zombie of somebody else)."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not is_running(pid), 10, f"the end of {pid}")
+    eventually(lambda: not is_running(pid), what=f"the end of {pid}")
 
 
 class World:
@@ -286,7 +286,7 @@ class World:
 
     def brokers(self) -> list[int]:
         """Pids of all brokers of this world, in the record or not."""
-        return [pid for pid in self.pids() if "mempalace_broker.broker" in proctools.cmdline_of(pid)]
+        return proctools.running_module("mempalace_broker.broker", self.pids())
 
     def log(self) -> str:
         """broker.log, or nothing."""
@@ -313,7 +313,7 @@ class World:
         """End everything, remove everything. AssertionError names whatever was left behind after `end_s`."""
         try:
             left = self._end_processes(end_s)
-            sockets = proctools.unix_sockets(str(self.root))
+            sockets = self._sockets_left(end_s)
         finally:
             self._destroy()
         assert not left, "processes left behind:\n" + "\n".join(left)
@@ -333,6 +333,12 @@ class World:
         except AssertionError:
             return [proctools.describe(pid) for pid in self.pids()] + [self.log()[-3000:]]
         return []
+
+    def _sockets_left(self, end_s: float) -> list[str]:
+        """A process that ends loses its environment, by which it is known, before its sockets are closed."""
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not proctools.unix_sockets(str(self.root)), end_s, "the end of all sockets")
+        return proctools.unix_sockets(str(self.root))
 
     def _destroy(self) -> None:
         for process in self.processes:

@@ -6,17 +6,21 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 T = TypeVar("T")
+PATIENCE_S = 30.0  # a busy machine takes several times as long as a free one; waiting costs nothing where it is quick
 STORE_SUFFIXES = (".sqlite3", ".sqlite3-wal", ".sqlite3-journal", ".bin")
 
 
-def eventually(fn: Callable[[], T | None], timeout: float = 20.0, what: str = "") -> T:
+def eventually(fn: Callable[[], T | None], timeout: float = PATIENCE_S, what: str = "") -> T:
     """Call `fn` until it returns something true, and return that. AssertionError after `timeout` seconds.
+
+    Whatever another process or thread does by itself - end, appear, leave a list, count - is waited for with this: a
+    single look sees it too early on a busy machine. Name a `timeout` only where the time is what the test is about.
 
     An AssertionError or OSError out of `fn` counts as "not yet"; the last one becomes the cause.
     """
@@ -85,6 +89,15 @@ def marked(mark: str) -> list[int]:
 
 def children_of(pid: int) -> list[int]:
     return [child for child in pids() if is_running(child) and parent_of(child) == pid]
+
+
+def running_module(module: str, among: Iterable[int]) -> list[int]:
+    """Those of the pids that run `python -m module`.
+
+    A program that such a process is about to start looks like it from fork to exec: it is not counted.
+    """
+    found = [pid for pid in among if module in cmdline_of(pid)]
+    return [pid for pid in found if parent_of(pid) not in found]
 
 
 def describe(pid: int) -> str:

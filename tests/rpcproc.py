@@ -187,7 +187,7 @@ class RpcProcess:
     def stop(self) -> None:
         """SIGSTOP, seen through: it no longer runs when this returns."""
         self.signal(signal.SIGSTOP)
-        proctools.eventually(lambda: proctools.state_of(self.pid) in {"T", "Z"}, 5, "stopped by SIGSTOP")
+        proctools.eventually(lambda: proctools.state_of(self.pid) in {"T", "Z"}, what="stopped by SIGSTOP")
 
     def cont(self) -> None:
         self.signal(signal.SIGCONT)

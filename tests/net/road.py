@@ -105,16 +105,19 @@ class Road:
 
     def bridges(self) -> list[int]:
         """Pids of all bridges of this road."""
-        return [
-            pid
-            for pid in proctools.marked(self.files.folder)
-            if "mempalace_broker.client.bridge" in proctools.cmdline_of(pid)
-        ]
+        return proctools.running_module("mempalace_broker.client.bridge", proctools.marked(self.files.folder))
 
     def bridge(self) -> int:
-        """Pid of the one bridge."""
-        (pid,) = self.bridges()
-        return pid
+        """Pid of the one bridge, once any that lost the race to start is gone."""
+        return eventually(lambda: found[0] if len(found := self.bridges()) == 1 else 0, what="one bridge")
+
+    def way(self) -> str:
+        """Name of the one socket that the bridge forwards to the broker, once any before it is gone."""
+
+        def ways() -> list[str]:
+            return [name for name in os.listdir(self.files.folder) if name.startswith("w-")]
+
+        return eventually(lambda: found[0] if len(found := ways()) == 1 else "", what="one forwarded socket")
 
     def clients(self) -> list[int]:
         """Pids of all ssh clients of this road but the user's own master."""
@@ -153,7 +156,7 @@ class Road:
             for pid in self.bridges():
                 os.kill(pid, signal.SIGTERM)
             try:
-                eventually(self.nothing_left, 15, "nothing left")
+                eventually(self.nothing_left, what="nothing left")
             except AssertionError as exc:
                 raise AssertionError(self.leavings()) from exc
         finally:

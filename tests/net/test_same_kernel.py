@@ -156,7 +156,7 @@ def test_many_at_once_on_a_cold_palace_make_one_broker(world: World) -> None:
         calls = [shim.start_call("kg_stats") for shim in shims]
         for shim, id_ in zip(shims, calls, strict=True):
             assert "result" in shim.wait_response(id_, PATIENCE_S)
-        eventually(lambda: len(world.brokers()) == 1, 10, "one broker, those that lost the race gone")
+        eventually(lambda: len(world.brokers()) == 1, what="one broker, those that lost the race gone")
         status = json.loads(world.cli("status", "--json").stdout)
         assert status["broker"]["epoch"] == 1, status["broker"]
 
@@ -169,7 +169,7 @@ def test_a_config_written_on_the_host_leads_to_the_mounted_palace(world: World) 
         shim = started(side)
         told = shim.call_tool("add_drawer", PATIENCE_S, wing="w", room="r", content="from the container")
         assert "from the container" in str(first.call_tool("get_drawer", PATIENCE_S, drawer_id=told["drawer_id"]))
-        eventually(lambda: len(world.brokers()) == 1, 10, "one broker, those that lost a race gone")
+        eventually(lambda: len(world.brokers()) == 1, what="one broker, those that lost a race gone")
         shim.finish()
 
 
@@ -194,5 +194,5 @@ def test_the_broker_of_a_container_is_named_and_stopped_from_the_host(world: Wor
         assert world.cli("status").returncode == 0
         stopped = world.cli("stop")
         assert stopped.returncode == 0, stopped.stderr
-        eventually(lambda: not world.brokers(), 20, "the end of the container's broker")
+        eventually(lambda: not world.brokers(), what="the end of the container's broker")
         assert not Path(world.state_root / "broker.json").exists()

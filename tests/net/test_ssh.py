@@ -54,9 +54,9 @@ def test_twenty_at_once_share_one_bridge_and_one_set_up(host: World, master: boo
         assert status["over"] == ("your ControlMaster" if master else "a connection of its own")
         assert status["users"] == 20
         assert road.log().count("forward to") == 1
-        assert len(road.bridges()) == 1
-        eventually(lambda: len(host.brokers()) == 1, 10, "one broker, those that lost a race gone")
-        assert len(road.clients()) == (0 if master else 1)
+        assert road.bridge()
+        eventually(lambda: len(host.brokers()) == 1, what="one broker, those that lost a race gone")
+        eventually(lambda: len(road.clients()) == (0 if master else 1), what="no ssh but the one that stays")
 
 
 def test_without_agents_the_bridge_leaves_and_takes_all_with_it(host: World) -> None:
@@ -64,13 +64,13 @@ def test_without_agents_the_bridge_leaves_and_takes_all_with_it(host: World) -> 
         roads = (own, users)
         shims = [road.started() for road in roads]
         bridges = [road.bridge() for road in roads]
+        began = time.monotonic()
         for shim in shims:
             shim.kill()
-        began = time.monotonic()
         for road in roads:
-            eventually(road.nothing_left, 15, "nothing left")
+            eventually(road.nothing_left, what="nothing left")
         assert time.monotonic() - began > 3, "the next agent should find the way open for a moment"
-        assert not any(proctools.is_running(bridge) for bridge in bridges)
+        eventually(lambda: not any(map(proctools.is_running, bridges)), what="the end of the bridges")
         assert users.sshd.master_pid(), "the user's own connection is his"
 
 
@@ -123,7 +123,7 @@ def test_where_forwarding_is_refused_each_agent_gets_a_command(host: World, mast
         load.verify()
         assert road.status()["mode"] == "stdio"
         road.finish()
-        eventually(lambda: len(road.clients()) == (0 if master else 1), 10, "the end of the commands")
+        eventually(lambda: len(road.clients()) == (0 if master else 1), what="the end of the commands")
 
 
 RESTRICTED = 'command="mempalace-broker ssh-command",restrict'
@@ -184,7 +184,7 @@ def test_a_state_root_by_name(host: World, forwards: bool) -> None:
     with Road(host, state_root=str(host.state_root), options=options) as road:
         road.started()
         assert road.status()["path"] == str(host.state_root / "broker.sock")
-        eventually(lambda: len(host.brokers()) == 1, 10, "one broker, those that lost a race gone")
+        eventually(lambda: len(host.brokers()) == 1, what="one broker, those that lost a race gone")
 
 
 # --- what dies
@@ -227,8 +227,7 @@ def remove_bridge_socket(road: Road) -> None:
 
 
 def remove_forwarded_socket(road: Road) -> None:
-    (name,) = (name for name in os.listdir(road.files.folder) if name.startswith("w-"))
-    os.unlink(f"{road.files.folder}/{name}")
+    os.unlink(f"{road.files.folder}/{road.way()}")
     road.shim().initialize(PATIENCE_S)
 
 
@@ -277,22 +276,21 @@ def test_no_fault_loses_an_acknowledged_write_or_leaves_a_call_unanswered(host: 
                     fault(road)
                 for load in loads:
                     load.wait_writes(4)
-                assert [len(road.bridges()) for road in roads] == [1, 1], fault.__name__
+                eventually(lambda: [len(road.bridges()) for road in roads] == [1, 1], what="one bridge for each road")
         for load in loads:
             load.verify()
-        eventually(lambda: len(host.brokers()) == 1, 10, "one broker, those that lost a race gone")
+        eventually(lambda: len(host.brokers()) == 1, what="one broker, those that lost a race gone")
         assert watch.most == 1, watch.worst
 
 
 def test_the_next_bridge_cleans_up_after_one_that_was_killed(host: World) -> None:
     with Road(host, master=True) as road:
         road.started()
-        (before,) = (name for name in os.listdir(road.files.folder) if name.startswith("w-"))
+        before = road.way()
         os.kill(road.bridge(), signal.SIGKILL)
         road.started()
-        (after,) = (name for name in os.listdir(road.files.folder) if name.startswith("w-"))
-        assert before != after
-        assert not listening(f"{road.files.folder}/{before}"), "the forward is gone from the user's master"
+        assert road.way() != before
+        eventually(lambda: not listening(f"{road.files.folder}/{before}"), what="the user's master without the forward")
 
 
 def test_a_bridge_that_is_told_to_leave_while_it_sets_up_leaves_nothing(host: World) -> None:
@@ -302,12 +300,12 @@ def test_a_bridge_that_is_told_to_leave_while_it_sets_up_leaves_nothing(host: Wo
     with Road(host, command=str(slow)) as road:
         shim = road.shim()
         shim.start_request("initialize", {})
-        eventually(lambda: len(road.clients()) == 2, 20, "a connection, and a command over it")
+        eventually(lambda: len(road.clients()) == 2, what="a connection, and a command over it")
         bridge = road.bridge()
         shim.kill()
         began = time.monotonic()
         os.kill(bridge, signal.SIGTERM)
-        eventually(road.nothing_left, 10, "nothing left")
+        eventually(road.nothing_left, what="nothing left")
         assert time.monotonic() - began < 4, "it did not wait for the command"
 
 
@@ -362,7 +360,7 @@ def test_nobody_listens_and_then_somebody_does(host: World) -> None:
         assert "start sshd" in text
         road.sshd.start()
         shim = road.shims[0]
-        eventually(lambda: "result" in shim.request("tools/call", {"name": "mempalace_kg_stats"}), 20, "an answer")
+        eventually(lambda: "result" in shim.request("tools/call", {"name": "mempalace_kg_stats"}), what="an answer")
 
 
 def test_no_such_command(host: World) -> None:
@@ -403,5 +401,5 @@ def test_the_users_master_may_be_the_only_one_who_gets_in(host: World) -> None:
         road.sshd.allow("")
         road.sshd.master()
         (road.sshd.folder / "authorized_keys").write_text("")
-        eventually(lambda: "result" in shim.request("tools/call", {"name": "mempalace_kg_stats"}), 20, "an answer")
+        eventually(lambda: "result" in shim.request("tools/call", {"name": "mempalace_kg_stats"}), what="an answer")
         assert road.status()["over"] == "your ControlMaster"

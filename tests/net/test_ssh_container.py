@@ -62,7 +62,7 @@ def shared(folder: Path, at: Path) -> Iterator[Path]:
     at.mkdir()
     process = subprocess.Popen(["bindfs", "-f", "--no-allow-other", str(folder), str(at)], stdin=subprocess.DEVNULL)
     try:
-        eventually(lambda: os.path.ismount(at), 20, "the mount")
+        eventually(lambda: os.path.ismount(at), what="the mount")
         yield at
     finally:
         subprocess.run(["umount", "-l", str(at)], check=True, timeout=20)
@@ -106,7 +106,7 @@ def started(side: World | Side) -> RpcProcess:
 def bridges(side: Side) -> list[str]:
     """Processes of the container that are bridges."""
     words = "mempalace_broker.client.bridge"
-    code = f"from tests.proctools import *; print(*[pid for pid in pids() if {words!r} in cmdline_of(pid)])"
+    code = f"from tests.proctools import *; print(*running_module({words!r}, pids()))"
     return side.must(["env", f"PYTHONPATH={netbox.REPO}", sys.executable, "-c", code]).split()
 
 
@@ -115,7 +115,7 @@ def test_the_container_alone_then_with_the_host_then_the_host_alone(world: World
         first = started(side)
         (broker,) = world.brokers()
         assert os.readlink(f"/proc/{broker}/ns/pid") == os.readlink("/proc/self/ns/pid"), "the broker is the host's"
-        assert len(bridges(side)) == 1
+        eventually(lambda: len(bridges(side)) == 1, what="one bridge")
         with Load(side, 2) as there:
             there.wait_writes(6)
             with Load(world, 2, first=2) as here:
@@ -127,7 +127,7 @@ def test_the_container_alone_then_with_the_host_then_the_host_alone(world: World
         first.finish()
         native = started(world)
         side.place.kill()  # type: ignore[attr-defined]
-        eventually(lambda: not sshd.connections(), 20, "the end of the container's connection")
+        eventually(lambda: not sshd.connections(), what="the end of the container's connection")
         native.call_tool("kg_stats")
         assert len(watch.seen) == 1
 
@@ -141,9 +141,9 @@ def test_the_host_first_then_twenty_agents_of_the_container_at_once(world: World
             assert "result" in shim.wait_response(id_, PATIENCE_S)
         for shim, id_ in [(shim, shim.start_call("kg_stats")) for shim in shims]:
             assert "result" in shim.wait_response(id_, PATIENCE_S)
-        assert len(bridges(side)) == 1
-        assert len(sshd.connections()) == 1
-        eventually(lambda: len(world.brokers()) == 1, 10, "one broker, those that lost a race gone")
+        eventually(lambda: len(bridges(side)) == 1, what="one bridge, those that lost a race gone")
+        eventually(lambda: len(sshd.connections()) == 1, what="one connection, those that tried it gone")
+        eventually(lambda: len(world.brokers()) == 1, what="one broker, those that lost a race gone")
         native.finish()
 
 
@@ -153,9 +153,9 @@ def test_the_users_control_master_of_the_container_is_used_and_left_alone(world:
         side.must([*ssh, "-fNT", "-o", "ControlMaster=auto", "-o", "ControlPersist=yes", "host"])
         (sshd.folder / "authorized_keys").write_text("")  # nobody else gets in: as with a second factor
         shim = started(side)
-        assert len(sshd.connections()) == 1
+        eventually(lambda: len(sshd.connections()) == 1, what="no connection but the master's")
         shim.finish()
-        eventually(lambda: not bridges(side), 20, "the end of the bridge")
+        eventually(lambda: not bridges(side), what="the end of the bridge")
         side.must([*ssh, "-O", "check", "host"])
         left = side.must(["sh", "-c", "ls /tmp/mempalace-broker-0/*"])
         assert left.split() == ["bridge.lock", "bridge.log", "start.lock"]

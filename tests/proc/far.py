@@ -119,7 +119,7 @@ class Far:
         tree = self.tree()
         for pid in tree:
             os.kill(pid, signal.SIGSTOP)
-        eventually(lambda: all(proctools.state_of(pid) == "T" for pid in tree), 5, "a tree that is stopped")
+        eventually(lambda: all(proctools.state_of(pid) == "T" for pid in tree), what="a tree that is stopped")
         return tree
 
     def resume(self, tree: list[int]) -> None:

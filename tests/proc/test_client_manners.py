@@ -92,7 +92,7 @@ def test_typescript_in_auto_mode_spawns_twice(cold: World, reaped: bool) -> None
     answer = shim.initialize(PROMPT_S)
     assert answer["serverInfo"]["version"] != "unknown", "answered without a broker, for there was none within 2 s"
     assert shim.call_tool("kg_stats")["triples"] == 0
-    eventually(lambda: len(cold.brokers()) == 1, 10, "one broker, any other one gone")
+    eventually(lambda: len(cold.brokers()) == 1, what="one broker, any other one gone")
     assert probe.wait(PROMPT_S) == 128 + signal.SIGTERM
 
 
@@ -196,7 +196,7 @@ def test_pi_supersedes_its_first_process_within_a_millisecond(state: str, reques
     second.initialize(PROMPT_S)
     assert first.wait(PROMPT_S) == 0
     assert second.call_tool("kg_stats")["triples"] == 0
-    eventually(lambda: len(world.brokers()) == 1, 10, "one broker, the one that lost the race gone")
+    eventually(lambda: len(world.brokers()) == 1, what="one broker, the one that lost the race gone")
 
 
 # --- how they end
@@ -255,12 +255,15 @@ def test_a_call_in_flight_at_the_end_of_stdin_is_finished(warm: World) -> None:
 
 
 def test_a_session_ends_with_its_shim(warm: World) -> None:
+    def agents() -> set[str]:
+        return {session["agent"] for session in warm.broker().status()["sessions"]}
+
     shim = warm.shim()
-    shim.initialize()
-    sessions = len(warm.broker().status()["sessions"])
+    shim.initialize(client="the-one-that-ends")
+    eventually(lambda: "the-one-that-ends" in agents(), what="its session")
     shim.close_stdin()
     shim.wait(PROMPT_S)
-    eventually(lambda: len(warm.broker().status()["sessions"]) == sessions - 1, 5, "the session to end with its shim")
+    eventually(lambda: "the-one-that-ends" not in agents(), what="the session to end with its shim")
 
 
 # --- what they pass on
@@ -299,10 +302,10 @@ def test_a_filtered_environment_finds_the_same_broker(cold: World, filtered_firs
         shims[-1].initialize()
         shims[-1].call_tool("kg_add", subject="env", predicate="seen by", object=f"client {len(shims)}")
     assert [len(shim.call_tool("kg_query", entity="env")["facts"]) for shim in shims] == [2, 2]
-    eventually(lambda: len(cold.brokers()) == 1, 10, "one broker, any other one gone")
+    eventually(lambda: len(cold.brokers()) == 1, what="one broker, any other one gone")
     if filtered_first:  # its broker has no mark of this world: end it here
         broker = cold.broker()
         for shim in shims:
             shim.finish()
         broker.signal(signal.SIGTERM)
-        eventually(lambda: not is_running(broker.pid), 20, "the end of the broker")
+        eventually(lambda: not is_running(broker.pid), what="the end of the broker")

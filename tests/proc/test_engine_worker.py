@@ -22,6 +22,7 @@ from mempalace_broker.core.enginewire import Frame
 from mempalace_broker.errors import NOT_EXECUTED
 from tests.engine_driver import EngineProcess, clean_env, make_home
 from tests.harness import engine_python
+from tests.proctools import eventually
 
 LONG = " ".join(f"word{n} heron water stone" for n in range(300))  # about ten chunks
 DRAWER = {"wing": "w", "room": "r", "content": "the heron stands in the shallow water"}
@@ -74,6 +75,17 @@ def request(method: str, params: Any = None, id_: Any = 1) -> bytes:
 
 def call(tool: str, id_: Any = 1, **arguments: Any) -> bytes:
     return request("tools/call", {"name": f"mempalace_{tool}", "arguments": arguments}, id_)
+
+
+def await_start(key: str, running: EngineProcess, folder: Path) -> None:
+    """Wait until the journal says that a call has begun."""
+
+    def begun() -> bool:
+        if running.process.poll() is not None:  # no AssertionError: that would count as "not yet"
+            raise RuntimeError(f"the engine left: {running.stderr()[-2000:]}")
+        return f"S {key}".encode() in (folder / "journal").read_bytes()
+
+    eventually(begun, what=f"the start of {key}")
 
 
 # -- start -----------------------------------------------------------------------------------------------
@@ -259,8 +271,8 @@ def test_nothing_that_a_client_sends_kills_it(shared: EngineProcess) -> None:
 
 
 def test_the_free_lane_does_not_wait_for_the_palace_lane(shared: EngineProcess) -> None:
-    long = shared.post(call("add_drawer", wing="w", room="r", content="first " + LONG))
-    free = shared.post(call("kg_stats"), lane="free")
+    add = call("add_drawer", wing="w", room="r", content="first " + LONG)
+    long, free = shared.post_together((add, "palace", "-"), (call("kg_stats"), "free", "-"))
     order: list[Any] = []
     while len(order) < 2:
         frame = shared.next_frame()
@@ -270,8 +282,8 @@ def test_the_free_lane_does_not_wait_for_the_palace_lane(shared: EngineProcess) 
 
 
 def test_palace_calls_that_wait_say_when_they_begin(shared: EngineProcess) -> None:
-    numbers = [shared.post(call("add_drawer", wing="w", room="r", content="second " + LONG))]
-    numbers += [shared.post(call("get_drawer", drawer_id="x")) for _ in range(2)]
+    add, get = call("add_drawer", wing="w", room="r", content="second " + LONG), call("get_drawer", drawer_id="x")
+    numbers = shared.post_together((add, "palace", "-"), *[(get, "palace", "-")] * 2)
     seen: list[Frame] = []
     while len([frame for frame in seen if frame.verb == "done"]) < 3:
         frame = shared.next_frame()
@@ -322,10 +334,9 @@ def test_an_unknown_frame_is_passed_over(shared: EngineProcess) -> None:
 
 def test_end_of_file_finishes_the_call_that_runs(running: EngineProcess, tmp_path: Path) -> None:
     running.tool("add_drawer", DRAWER)
-    running.post(call("add_drawer", wing="w", room="r", content=LONG), key="k.1.1")
-    running.post(call("add_drawer", wing="w", room="r", content="never begun"), key="k.1.2")
-    while b"S k.1.1" not in (tmp_path / "journal").read_bytes():
-        assert running.process.poll() is None
+    add, never = (call("add_drawer", wing="w", room="r", content=text) for text in (LONG, "never begun"))
+    running.post_together((add, "palace", "k.1.1"), (never, "palace", "k.1.2"))
+    await_start("k.1.1", running, tmp_path)
     assert running.leave() == 0
     done, begun = journal.parse((tmp_path / "journal").read_bytes())
     assert set(done) == {"k.1.1"}
@@ -463,8 +474,8 @@ def test_a_mine_lets_waiting_calls_in_between_two_files(running: EngineProcess, 
         pytest.skip("this version has no mine tool")
     project = make_project(home, 5)
     running.tool("add_drawer", DRAWER)
-    mine = running.post(call("mine", source=str(project)))
-    search = running.post(call("search", query="bird"))
+    dig, look = call("mine", source=str(project)), call("search", query="bird")
+    mine, search = running.post_together((dig, "palace", "-"), (look, "palace", "-"))
     order: list[tuple[str, int]] = []
     answers: dict[int, Any] = {}
     while mine not in answers:
@@ -484,7 +495,6 @@ def test_a_mine_ends_at_a_file_when_the_broker_is_gone(running: EngineProcess, h
         pytest.skip("this version has no mine tool")
     project = make_project(home, 60)
     running.post(call("mine", source=str(project)), key="m.1.1")
-    while b"S m.1.1" not in (tmp_path / "journal").read_bytes():
-        assert running.process.poll() is None
-    assert running.leave(15) == 0
+    await_start("m.1.1", running, tmp_path)
+    assert running.leave(30) == 0
     assert journal.parse((tmp_path / "journal").read_bytes()) == ({}, {"m.1.1"})

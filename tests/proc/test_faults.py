@@ -70,7 +70,7 @@ def test_restarts_and_stops_under_load(world: World) -> None:
         for method in ("broker/restart", "broker/stop", "broker/stop"):
             broker = world.broker()
             broker.admin(method, {"mode": "drain", "reason": "test"})
-            eventually(lambda pid=broker.pid: not is_running(pid), 20, "the end of the broker")  # type: ignore[misc]
+            eventually(lambda pid=broker.pid: not is_running(pid), what="the end of the broker")  # type: ignore[misc]
             load.wait_writes(3)
 
 
@@ -79,6 +79,7 @@ def test_stopped_broker_loses_nothing_and_nobody_replaces_it(world: World) -> No
     world.env["MEMPALACE_MCP_TIMEOUT_MS"] = "4000"
     with under_load(world) as load:
         broker = world.broker()
+        eventually(lambda: world.brokers() == [broker.pid], what="one broker, any that lost the race gone")
         broker.stop()
         late = world.shim()
         assert late.initialize(10)["serverInfo"]["name"] == "mempalace"
@@ -98,7 +99,7 @@ def test_stopped_engine_is_replaced_when_a_call_runs_too_long(world: World) -> N
     with under_load(world):
         engine = world.broker().engine_pid()
         os.kill(engine, signal.SIGSTOP)
-        eventually(lambda: not is_running(engine), 20, "the end of the stopped engine")
+        eventually(lambda: not is_running(engine), what="the end of the stopped engine")
 
 
 @newest
@@ -145,12 +146,15 @@ def test_an_engine_that_dies_at_its_start_opens_the_circuit_and_a_probe_closes_i
     with pytest.raises(RpcError, match="exit code 7") as error:
         shim.call_tool("status", 30)
     assert error.value.code == errors.ENGINE_DOWN
-    status = world.broker().status()
-    assert status["engine"]["state"] == "open"
-    assert status["degraded"]
+
+    def opened() -> bool:
+        status = world.broker().status()
+        return status["engine"]["state"] == "open" and bool(status["degraded"])
+
+    eventually(opened, what="an open circuit, named in the status")
     assert shim.request("ping")["result"] == {}
     faulty.disarm("exit-at-start")
-    eventually(lambda: world.broker().status()["engine"]["state"] == "ready", 30, "the probe")
+    eventually(lambda: world.broker().status()["engine"]["state"] == "ready", what="the probe")
     assert shim.call_tool("add_drawer", wing="w", room="r", content="after the probe")["success"] is True
 
 
@@ -163,8 +167,8 @@ def test_no_second_engine_while_an_orphan_works(world: World) -> None:
     shim.call_tool("add_drawer", wing="w", room="r", content="before")
     broker = world.broker()
     engine = broker.engine_pid()
-    call = shim.start_call("diary_write", agent_name="orphan", entry="written by the orphan FAULT:linger")
-    eventually(faulty.lingering.exists, 10, "the engine at work")
+    call = shim.start_call("diary_write", agent_name="orphan", entry="written by the orphan FAULT:hold")
+    eventually(faulty.held.exists, what="the engine at work")
     with world.watch_owners(0.01) as watch:
         broker.kill()
         other = world.shim()
@@ -173,8 +177,9 @@ def test_no_second_engine_while_an_orphan_works(world: World) -> None:
         successor = world.broker()
         assert successor.pid != broker.pid
         assert is_running(engine)
+        faulty.release()
         other.wait_response(found, 30)
-        assert not is_running(engine)
+        eventually(lambda: not is_running(engine), what="the end of the orphan")
     assert watch.most == 1
     told = shim.wait_response(call, 30)
     assert "result" in told, f"the journal proves what the orphan did: {told}"
@@ -249,7 +254,7 @@ def test_a_client_that_does_not_read_is_dropped_and_harms_nobody(world: World) -
             deaf.connect(address)
             deaf.setblocking(False)
             send_until_full(deaf, b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}\n' * 500)
-            eventually(lambda: "accepted no byte" in world.log(), 20, "the deaf client to be dropped")
+            eventually(lambda: "accepted no byte" in world.log(), what="the deaf client to be dropped")
 
 
 @newest
@@ -274,10 +279,12 @@ def test_an_engine_whose_broker_dies_while_it_imports_leaves_at_once(world: Worl
     shim = world.shim()
     shim.initialize()
     broker = world.broker()
-    engine = eventually(lambda: broker.status()["engine"]["pid"], 10, "an engine at its start")
-    eventually((faulty.folder / "importing").exists, 20, "the import")
+    engine = eventually(lambda: broker.status()["engine"]["pid"], what="an engine at its start")
+    eventually((faulty.folder / "importing").exists, what="the import")
     broker.kill()
-    eventually(lambda: not world.brokers() and not is_running(engine), 5, "the orphan's end, long before its import's")
+    eventually(
+        lambda: not world.brokers() and not is_running(engine), what="the orphan's end, long before its import's"
+    )
 
 
 @newest
@@ -289,8 +296,8 @@ def test_a_removed_journal_proves_nothing(world: World) -> None:
     shim.call_tool("diary_write", agent_name="careful", entry="before")
     broker = world.broker()
     engine = broker.engine_pid()
-    call = shim.start_call("diary_write", agent_name="careful", entry="once FAULT:linger")
-    eventually(faulty.lingering.exists, 10, "the engine at work")
+    call = shim.start_call("diary_write", agent_name="careful", entry="once FAULT:hold")
+    eventually(faulty.held.exists, what="the engine at work")
     (world.state_root / "broker.journal").unlink()
     kill_pid(engine)
     error = shim.wait_response(call, 60)["error"]
@@ -309,7 +316,7 @@ def test_a_removed_owner_lock_makes_the_broker_leave(world: World) -> None:
     broker = world.broker()
     with world.watch_owners(0.02) as watch:
         (world.palace / "broker.lock").unlink()
-        eventually(lambda: not is_running(broker.pid), 20, "the broker to leave")
+        eventually(lambda: not is_running(broker.pid), what="the broker to leave")
         assert "kept through" in str(shim.call_tool("search", 60, query="kept through it"))
     assert watch.most == 1
     assert "was removed" in world.log()
@@ -324,7 +331,7 @@ def test_the_self_check_goes_on_after_an_error(world: World) -> None:
     record = world.state_root / "broker.json"
     record.unlink()
     record.mkdir()  # it can neither be read nor replaced
-    eventually(lambda: "the self-check failed" in str(broker.status()["degraded"]), 15, "the trouble to be named")
+    eventually(lambda: "the self-check failed" in str(broker.status()["degraded"]), what="the trouble to be named")
     record.rmdir()
-    eventually(lambda: world.record() is not None, 15, "the record to be back")
+    eventually(lambda: world.record() is not None, what="the record to be back")
     assert shim.call_tool("kg_stats", 30) is not None

@@ -40,12 +40,11 @@ def small_disk(world: World, size: str) -> Iterator[None]:
             process.release()
         if world.brokers():
             world.broker().admin("broker/stop", {"mode": "now"})
-        eventually(lambda: not world.pids(), 20, "the end of broker and engine")
+        eventually(lambda: not world.pids(), what="the end of broker and engine")
     finally:
         eventually(
             lambda: subprocess.run(["umount", str(world.state_root)], capture_output=True, check=False).returncode == 0,
-            20,
-            "the disk to be free",
+            what="the disk to be free",
         )
 
 
@@ -105,7 +104,7 @@ def test_a_read_only_state_root_is_said_and_the_shim_lives_on(world: World) -> N
                 raise
             return bool(told["success"])
 
-        eventually(stored, 20, "the mended ground to be noticed")
+        eventually(stored, what="the mended ground to be noticed")
 
 
 def test_stop_and_start_in_a_tight_loop(world: World) -> None:
@@ -119,7 +118,7 @@ def test_stop_and_start_in_a_tight_loop(world: World) -> None:
             broker = world.broker()
             seen.add(broker.pid)
             broker.admin("broker/stop", {"mode": "now", "reason": "loop"})
-            eventually(lambda pid=broker.pid: not is_running(pid), 20, "the end of the broker")  # type: ignore[misc]
+            eventually(lambda pid=broker.pid: not is_running(pid), what="the end of the broker")  # type: ignore[misc]
     assert watch.most <= 1
     assert len(seen) == (200 if LONG else 12)
     assert shim.call_tool("add_drawer", 60, wing="w", room="r", content="after the loop")["success"] is True
@@ -140,5 +139,5 @@ def test_idle_exit_racing_the_first_byte(world: World) -> None:
         left = time.monotonic()
         assert shim.finish() == 0
         due = left + 1.0 + rng.uniform(-0.03, 0.05)
-        eventually(lambda due=due: time.monotonic() >= due, 5, "the moment of the race")  # type: ignore[misc]
+        eventually(lambda due=due: time.monotonic() >= due, what="the moment of the race")  # type: ignore[misc]
     assert len(brokers) > 1, "no broker left: nothing was raced"

@@ -20,7 +20,7 @@ def test_a_bare_server_works_in_a_world_of_its_own(world: World) -> None:
         added = server.call_tool("add_drawer", wing="w", room="r", content="the quick brown fox")
         assert added["success"] is True
         assert server.pid in world.owners()
-        eventually(lambda: watch.seen, 5, "a sample with an owner")
+        eventually(lambda: watch.seen, what="a sample with an owner")
     assert watch.seen == {server.pid}
     assert watch.most == 1
     assert (world.palace / "chroma.sqlite3").exists()
@@ -61,7 +61,7 @@ def test_a_process_left_behind_fails_the_test_and_is_ended() -> None:
         env=world.env,
         start_new_session=True,
     )
-    eventually(lambda: orphan.pid in world.pids(), 5, "the mark to be seen")
+    eventually(lambda: orphan.pid in world.pids(), what="the mark to be seen")
     with pytest.raises(AssertionError, match=f"left behind:\n{orphan.pid} "):
         world.close(end_s=0.2)
     assert orphan.wait(10) == -9

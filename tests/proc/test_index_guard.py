@@ -78,8 +78,9 @@ def test_a_torn_index_is_put_back(world: World, tear: object) -> None:
     fill(shim, texts(16)[12:])
     shim.call_tool("delete_drawer", drawer_id=fill(shim, ["a drawer that is deleted again"])[0])
     broker = world.broker()
-    kill_pid(broker.engine_pid())
-    eventually(lambda: broker.status()["engine"]["state"] != "ready", 10, "the death to be seen")
+    engine = broker.engine_pid()
+    kill_pid(engine)
+    eventually(lambda: broker.status()["engine"]["pid"] != engine, what="the death to be seen")
     tear(meta)
     kill_pid(broker.engine_pid())  # the engine that may have started meanwhile: the next one sees the torn index
     for text in texts(16)[::3]:
@@ -97,7 +98,7 @@ def test_a_copy_that_does_not_fit_is_not_put_back(world: World) -> None:
     shim.initialize()
     shim.call_tool("status")
     world.broker().admin("broker/stop", {"mode": "drain"})
-    eventually(lambda: not world.brokers(), 20, "the broker to leave")
+    eventually(lambda: not world.brokers(), what="the broker to leave")
     bare = world.bare()
     bare.initialize()
     fill(bare, ["written past the broker, one", "written past the broker, two"])

@@ -139,7 +139,7 @@ def test_a_session_as_over_the_socket(world: World, door: Door) -> None:
         peer.send_bytes(b"{nonsense\n")
         peer.wait(lambda lines: any("-32700" in line for line in lines))
         peer.close_stdin()
-        eventually(lambda: peer.eof, 10, "the broker closed behind the last answer")
+        eventually(lambda: peer.eof, what="the broker closed behind the last answer")
     shown = world.cli("status").stdout
     assert door.endpoint in shown
     assert door.token not in shown
@@ -170,7 +170,7 @@ def test_another_token_on_either_side(door: Door) -> None:
         sock.sendall(json.dumps(request).encode() + b"\n" + json.dumps(INITIALIZE).encode() + b"\n")
         answers = [json.loads(line) for line in rest_of(sock).splitlines()]
     assert [answer["error"]["message"] for answer in answers] == ["not authenticated: the proof is wrong"]
-    assert door.refused("wrong proof") >= 1
+    eventually(lambda: door.refused("wrong proof") >= 1, what="a refusal that is counted")
 
 
 @pytest.mark.parametrize("method", ["initialize", "broker/hello", "broker/status", "broker/stop", "tools/call", PROVE])
@@ -213,7 +213,7 @@ def test_a_handshake_that_was_recorded(door: Door) -> None:
         sock.sendall(heard["client"])
         said = rest_of(sock)
     assert b"triples" not in said
-    assert door.refused("wrong proof") == before + 1
+    eventually(lambda: door.refused("wrong proof") == before + 1, what="a refusal that is counted")
 
     def tell_again(conn: socket.socket) -> None:
         conn.recv(4096)
@@ -232,7 +232,7 @@ def test_a_port_scan(door: Door, junk: bytes) -> None:
         said = rest_of(sock)
     assert said.count(b"\n") <= 1
     assert not said or b"not authenticated" in said
-    assert door.refused("garbage") == before + 1
+    eventually(lambda: door.refused("garbage") == before + 1, what="a refusal that is counted")
 
 
 def test_ten_megabytes_without_a_newline(door: Door) -> None:
@@ -252,8 +252,8 @@ def test_refusals_wait_longer_and_longer_and_good_clients_do_not(door: Door) -> 
             sock.sendall(HTTP)
             rest_of(sock)
             waits.append(time.perf_counter() - began)
-    assert waits == sorted(waits)
-    assert waits[-1] > 0.35  # 0.05, 0.1, 0.2, 0.4 s
+    assert all(wait > due * 0.875 for wait, due in zip(waits, (0.05, 0.1, 0.2, 0.4), strict=True)), waits
+    assert waits[0] < waits[-1]
     assert max(waits) < LONGEST_DELAY_S + 2
     began = time.perf_counter()
     with door.peer() as peer:
@@ -293,7 +293,7 @@ def test_a_thousand_that_say_nothing(door: Door) -> None:
             f"max {max(comings) * 1e3:.0f} ms"
         )
         assert max(comings) < 3
-        assert door.refused("crowded out") >= SILENT - MOST - 100
+        eventually(lambda: door.refused("crowded out") >= SILENT - MOST - 100, what="the crowd that is counted")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -324,8 +324,8 @@ def test_one_that_drips_and_one_that_is_half_open(door: Door) -> None:
         assert gone
         assert time.monotonic() - began < HANDSHAKE_S + 2
         assert rest_of(stalled) == b""
-    assert door.refused("silent") >= 1
-    assert door.refused("too slow") >= 1
+    eventually(lambda: door.refused("silent") >= 1, what="a silent one that is counted")
+    eventually(lambda: door.refused("too slow") >= 1, what="a slow one that is counted")
 
 
 def test_a_client_that_dies_without_a_word_is_noticed(door: Door) -> None:
@@ -339,7 +339,7 @@ def test_a_client_that_dies_without_a_word_is_noticed(door: Door) -> None:
             kind, _, ticks = next(row for row in rows if row[2].endswith(f":{ours:04X}"))[5].partition(":")
             return kind, ticks
 
-        eventually(lambda: timer()[0] == "02", 10, "the timer of keep-alive")  # until then it waits for an ACK
+        eventually(lambda: timer()[0] == "02", what="the timer of keep-alive")  # until then it waits for an ACK
         assert int(timer()[1], 16) / os.sysconf("SC_CLK_TCK") <= 31
 
 
@@ -348,10 +348,10 @@ def test_a_new_token_ends_what_came_by_the_old_one(world: World, door: Door) -> 
     with door.peer() as peer:
         call(peer, "with the old one")
         made = json.loads(world.cli("token", "--new", "--json").stdout)
-        eventually(lambda: peer.eof, 10, "the end of the session")
+        eventually(lambda: peer.eof, what="the end of the session")
     assert made["token"] != old
     assert Path(made["file"]).stat().st_mode & 0o777 == 0o600
-    eventually(lambda: door.token == made["token"], 10, "the new token in the record")
+    eventually(lambda: door.token == made["token"], what="the new token in the record")
     with pytest.raises(HandshakeRefused):
         connect(door.endpoint, old)
     assert world.cli("token").stdout.strip() == made["token"]
@@ -411,7 +411,7 @@ def test_never_everywhere_by_accident(bare: World) -> None:
     assert "any" in done.stderr
     (bare.state_root / "broker.toml").write_text('[broker]\ntcp = "::"\n')
     assert "would listen on every address" in bare.cli("ensure").stderr
-    assert not bare.brokers()
+    eventually(lambda: not bare.brokers(), what="the end of those that were refused")
 
 
 def test_any_is_served_and_named(bare: World) -> None:

@@ -190,7 +190,7 @@ def test_ctrl_c_is_for_the_child_alone_and_then_said(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", code, child], cwd=REPO, stderr=subprocess.PIPE, start_new_session=True
     )
-    eventually((tmp_path / "flag").exists, 20, "the child")
+    eventually((tmp_path / "flag").exists, what="the child")
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130

@@ -100,7 +100,7 @@ class Line:
         self.path = str(folder / "attach.sock")
         self.release = ""
         self._agent = socket.socket(socket.AF_UNIX)
-        eventually(lambda: self._agent.connect_ex(str(folder / "agent.sock")) == 0, 20, "the line to the guest")
+        eventually(lambda: self._agent.connect_ex(str(folder / "agent.sock")) == 0, what="the line to the guest")
         self._lock = threading.Lock()
         self._programs: dict[int, Program] = {}
         self._last = 0
@@ -221,7 +221,7 @@ class Machine:
             for number, share in enumerate([root, *self.shares]):
                 devices += self._serve(share, "hostroot" if share is root else f"share{number}")
             self.qemu = self._spawn("qemu", [*self._argv(), *devices, "-append", self._kernel_words()])
-            eventually((self.folder / "agent.sock").exists, 20, "the machine")
+            eventually((self.folder / "agent.sock").exists, what="the machine")
             self._line = line = Line(self.folder)
             eventually(lambda: line.release or self._check_alive(), BOOT_S, "the guest's agent")
         except BaseException as exc:
@@ -251,7 +251,7 @@ class Machine:
         options = {"source": str(share.here), "sandbox": "chroot", "log_level": "warn", **share.options}
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}" if value else name)]
         self._spawn(tag, [_virtiofsd(), "-f", f"--socket-path={sock}", *words])
-        eventually(lambda: sock.exists() or self._check_alive(), 20, f"virtiofsd of {share.here}")
+        eventually(lambda: sock.exists() or self._check_alive(), what=f"virtiofsd of {share.here}")
         return [
             *("-chardev", f"socket,id={tag},path={sock}"),
             *("-device", f"vhost-user-fs-pci,chardev={tag},tag={tag}"),
@@ -314,7 +314,7 @@ class Machine:
     def pause(self) -> None:
         """Freeze the whole guest, as a closed lid does."""
         self.qemu.send_signal(signal.SIGSTOP)
-        eventually(lambda: state_of(self.qemu.pid) == "T", 5, "the frozen guest")
+        eventually(lambda: state_of(self.qemu.pid) == "T", what="the frozen guest")
 
     def resume(self) -> None:
         self.qemu.send_signal(signal.SIGCONT)

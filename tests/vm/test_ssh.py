@@ -22,7 +22,7 @@ def test_a_storm_from_both_sides(world: World, bridged: Side) -> None:
         with Load(world, 2) as here, Load(bridged, 2, first=2, patience=GUEST_S) as there:
             there.wait_writes(12, GUEST_S)
             here.wait_writes(12)
-        eventually(lambda: len(world.brokers()) == 1, 10, "one broker, those that lost a race gone")
+        eventually(lambda: len(world.brokers()) == 1, what="one broker, those that lost a race gone")
         here.verify(bridged)
         there.verify(world)
     assert watch.most == 1, watch.worst

@@ -173,7 +173,7 @@ def test_a_handshake_begun_with_the_old_token_is_cut_off(bench: Bench, addresses
             gate._accept()
             return gate.waiting == 1
 
-        eventually(at_the_gate, 10, "the connection at the gate")
+        eventually(at_the_gate, what="the connection at the gate")
         replace_token(bench.root)
         assert bench.check()
         assert gate.waiting == 0

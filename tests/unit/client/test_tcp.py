@@ -226,7 +226,7 @@ def test_nothing_is_left_open() -> None:
                 route.step()
             route.close()
             route.close()
-    eventually(lambda: descriptors() <= before, 10, "the end of all look-ups")
+    eventually(lambda: descriptors() <= before, what="the end of all look-ups")
 
 
 HOSTS = "127.0.0.1 localhost\n172.17.0.1\thost.docker.internal gw # the host\n# 1.2.3.4 host.containers.internal\n"
