@@ -361,11 +361,17 @@ def names_tests(args: Iterable[str]) -> bool:
     return any(not arg.startswith("-") and (ROOT / arg.partition("::")[0]).exists() for arg in args)
 
 
-def pytest(args: Sequence[str], where: Sequence[str], marks: str) -> int:
+def pytest(args: Sequence[str], where: Sequence[str], marks: str, processes: int = 1) -> int:
     """Run pytest; `where` and `marks` only if the arguments don't say."""
     print("== pytest", flush=True)
     chosen = [] if names_tests(args) else list(where)
-    return run([tool("python"), "-m", "pytest", *(["-m", marks] if "-m" not in args else []), *args, *chosen])
+    spread = ["-n", str(processes), "--dist", "loadgroup"] if processes > 1 else []
+    return run([tool("python"), "-m", "pytest", *(["-m", marks] if "-m" not in args else []), *spread, *args, *chosen])
+
+
+def worker_count() -> int:
+    """How many processes share all tests: most of these wait for others, so one more than this machine has cores."""
+    return (os.cpu_count() or 1) + 1
 
 
 # --- commands
@@ -391,7 +397,7 @@ def command_demo(_options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def command_test(options: argparse.Namespace, rest: list[str]) -> int:
-    """Linters and tests; with pytest arguments only pytest."""
+    """Linters and tests; with pytest arguments only pytest, in one process."""
     ensure([venv_step("dev")] if options.fast else all_steps())
     if not options.fast:
         offer_debian(TEST_PROGRAMS)
@@ -403,7 +409,7 @@ def command_test(options: argparse.Namespace, rest: list[str]) -> int:
     if failed:
         print(f"== failed: {', '.join(failed)}", flush=True)
     marks = "not engine and not slow" if options.fast else "not slow"
-    return pytest(rest, suites(options.fast), marks) or bool(failed)
+    return pytest(rest, suites(options.fast), marks, 1 if rest else worker_count()) or bool(failed)
 
 
 def command_clients(_options: argparse.Namespace, _rest: list[str]) -> int:

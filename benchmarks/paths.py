@@ -25,7 +25,7 @@ from benchmarks import driver
 from benchmarks.common import REPO, fmt, median, own_bin, percentile
 from benchmarks.palaces import prepared
 from benchmarks.suite import Options, Report, main, say
-from benchmarks.world import BROKER, MARK, World, until
+from benchmarks.world import BROKER, MARK, World
 from mempalace_broker.client.connector import complete
 from mempalace_broker.client.endpoint import parse
 from mempalace_broker.client.tcp import TcpRoute
@@ -33,6 +33,7 @@ from mempalace_broker.runtime.clock import Clock, Deadline
 from tests import netbox
 from tests.net.sshd import HOST, Sshd
 from tests.net.sshd import lacking as no_sshd
+from tests.proctools import eventually
 
 MORE_P50_MS, MORE_P99_MS = 0.15, 1.5  # that the broker may add beyond what it adds over unix
 UNIX, BIND, FORWARD, STDIO, TCP = "unix", "bind mount", "ssh forward", "ssh dial-stdio", "tcp"
@@ -189,7 +190,7 @@ class Ways:
         master = subprocess.Popen(sshd.argv(*words, HOST), stdin=subprocess.DEVNULL)
         self.stack.callback(master.wait)
         self.stack.callback(master.terminate)
-        until(lambda: all(map(os.path.exists, (control, *ends))), WAIT_S, "ssh's forwards")
+        eventually(lambda: all(map(os.path.exists, (control, *ends))), WAIT_S, "ssh's forwards")
         self._add(FORWARD, unix(ends[0]), unix(ends[1]))
         python = own_bin() / "python"
         join = f"exec {python} -c '{JOIN}' {self.echo}"

@@ -44,10 +44,10 @@ from benchmarks.common import (
 from benchmarks.driver import Session
 from benchmarks.storm_check import Verdict, check
 from benchmarks.storm_load import Client, Ledger, Storm, Tally
-from benchmarks.world import BARE, BROKER, World, until
+from benchmarks.world import BARE, BROKER, World
 from tests import netbox
 from tests.netbox import Box
-from tests.proctools import OwnerSampler
+from tests.proctools import OwnerSampler, eventually
 from tests.vm import machine as vm
 from tests.vm.machine import Machine, Share
 
@@ -121,8 +121,8 @@ class TwoSides(World):
         for pid in self.brokers():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            until(lambda: not self.brokers(), 30, "the end of the broker")
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not self.brokers(), 30, "the end of the broker")
         self._stack.close()
         super().end_servers()
 

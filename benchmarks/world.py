@@ -11,9 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,21 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import MODEL, Engine, Lacking, model, own_bin
 from benchmarks.driver import Session
 from tests import proctools
+from tests.proctools import eventually
 
 BROKER, BARE, HUB = "broker", "bare", "hub"
 KINDS = (BROKER, BARE, HUB)
 MARK = "MPB_BENCHMARK"
 END_S = 30.0
-
-
-def until(fn: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Wait for `fn` to say something true. TimeoutError."""
-    end = time.monotonic() + seconds
-    while not (value := fn()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.005)  # polls a state that sends no event; bounded
-    return value
 
 
 class World:
@@ -111,9 +101,7 @@ class World:
 
     def start_hub(self) -> None:
         """Start `mempalace serve` and wait until it serves."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = proctools.free_port()
         argv = [str(self.engine.python.parent / "mempalace"), "serve", "--port", str(port)]
         with (self.root / "hub.log").open("ab") as log:
             self.hub = subprocess.Popen(
@@ -125,7 +113,7 @@ class World:
                 return True
             return False
 
-        until(listening, 60, "the hub listens")
+        eventually(listening, 60, "the hub listens")
 
     def record(self) -> dict[str, Any]:
         """broker.json, {} where there is none."""
@@ -156,7 +144,7 @@ class World:
                 return None
             return status if status["engine"]["state"] == "ready" else None
 
-        found: dict[str, Any] = until(ready, 60, "an engine that is ready")
+        found: dict[str, Any] = eventually(ready, 60, "an engine that is ready")
         return found
 
     # -- observation
@@ -167,7 +155,7 @@ class World:
 
     def brokers(self) -> list[int]:
         """Pids of running brokers, in the record or not."""
-        return [pid for pid in self.pids() if "mempalace_broker.broker" in proctools.cmdline_of(pid)]
+        return proctools.running_module("mempalace_broker.broker", self.pids())
 
     def engines(self) -> list[int]:
         """Pids of the brokers' engines, ready or not, orphans included."""
@@ -193,8 +181,8 @@ class World:
             line = " ".join(proctools.cmdline_of(pid))
             if "mempalace_broker.broker" in line or (self.hub is not None and pid == self.hub.pid):
                 _signal(pid, signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            until(self._all_ended, END_S, "the end of all processes")
+        with contextlib.suppress(AssertionError):
+            eventually(self._all_ended, END_S, "the end of all processes")
         self.kill_all()
         self.sessions.clear()
 
@@ -208,7 +196,7 @@ class World:
         for _ in range(3):  # what we kill may be about to start another
             for pid in self.pids():
                 _signal(pid, signal.SIGKILL)
-            until(self._all_ended, 10, "the end of killed processes")
+            eventually(self._all_ended, 10, "the end of killed processes")
         for session in self.sessions:
             session.end(1.0)
         if self.hub is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -209,6 +211,18 @@ class OwnerSampler:
     ) -> None:
         self._stop.set()
         self._thread.join(10)
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """A TCP port that is free, and stays free until somebody asks for it by number.
+
+    The kernel gives ports of a range of its own to whoever asks for any, between our look and the bind, too. Brokers
+    take theirs from 21000 on.
+    """
+    for port in random.sample(range(20_000, 21_000), 100):
+        with contextlib.suppress(OSError), socket.create_server((address, port)):
+            return port
+    raise RuntimeError(f"no free port at {address}")
 
 
 def unix_sockets(prefix: str) -> list[str]:

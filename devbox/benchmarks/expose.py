@@ -27,6 +27,7 @@ import psutil
 from benchmarks.common import REPO, Lacking, dump, machine, machine_line, median, percentile
 from benchmarks.suite import Options, Report, measured, say
 from pi_devbox.expose.address import outward_address
+from tests.proctools import eventually, free_port
 
 DIRECT, SOCAT, OURS = "direct", "socat", "studio-expose"
 MESSAGE = b"m" * 200
@@ -144,7 +145,7 @@ def rivals() -> Iterator[list[Rival]]:
         port = int(server.stdout.readline())
         found = [Rival(DIRECT, ("127.0.0.1", port))]
         for name, command in ((SOCAT, _socat), (OURS, _ours)):
-            free = _free_port(outward)
+            free = free_port(outward)
             found.append(Rival(name, (outward, free), _start(stack, command(outward, free, port))))
         for rival in found:
             _wait_for(rival.address)
@@ -171,20 +172,15 @@ def _start(stack: contextlib.ExitStack, argv: list[str]) -> subprocess.Popen[byt
     return process
 
 
-def _free_port(address: str) -> int:
-    with socket.create_server((address, 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
 def _wait_for(address: tuple[str, int]) -> None:
-    end = time.monotonic() + START_S
-    while True:
-        with contextlib.suppress(OSError):  # it starts
-            _connect(address)
-            return
-        if time.monotonic() > end:
-            raise Lacking(f"nothing answers at {address}")
-        time.sleep(0.02)  # a starting listener sends no event
+    def answers() -> bool:
+        _connect(address)
+        return True
+
+    try:
+        eventually(answers, START_S, "a relay that listens")
+    except AssertionError as exc:
+        raise Lacking(f"nothing answers at {address}") from exc
 
 
 # --- the measurement

@@ -25,7 +25,7 @@ from tests.harness import World, eventually
 from tests.net.sshd import Sshd, require_sshd
 from tests.rpcproc import RpcError, RpcProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("image")]  # one store for all
 BASE, PI, STUDIO = f"{TAG}:base", f"{TAG}:pi", f"{TAG}:studio"
 OWNER = "4242"
 PALACE = "/home/developer/.mempalace"
@@ -229,7 +229,7 @@ def share(folder: Path, mount: Path) -> Iterator[None]:
     """`folder` as another kernel's share shows it: files yes, locks and sockets no."""
     with subprocess.Popen(["bindfs", "-f", f"--force-user={OWNER}", folder, mount]) as process:
         try:
-            eventually(lambda: os.path.ismount(mount), 10, "bindfs to mount")
+            eventually(lambda: os.path.ismount(mount), what="bindfs to mount")
             yield
         finally:
             process.kill()  # not by umount: a container that a failed test left would keep it
@@ -360,11 +360,11 @@ def test_studio_s_port_is_relayed_from_the_start_and_works_once_studio_does(imag
         ) as process:
             assert process.stdin is not None
             health = "/usr/local/lib/pi-devbox/healthcheck.sh"
-            eventually(lambda: box.exec("env", "STUDIO_EXPOSE=1", health).returncode == 0, 30, "a healthy container")
+            eventually(lambda: box.exec("env", "STUDIO_EXPOSE=1", health).returncode == 0, what="a healthy container")
             assert fetch(f"http://{inside}:8765/") == ""
             process.stdin.write("go\n")
             process.stdin.flush()
-            eventually(lambda: fetch(f"http://{inside}:8765/") == "this is Studio", 30, "Studio through the relay")
+            eventually(lambda: fetch(f"http://{inside}:8765/") == "this is Studio", what="Studio through the relay")
             log = box.exec("cat", "/home/developer/.local/state/devbox/studio-expose.log").stdout
             assert inside in log
             images.call("podman", "kill", box.name)

@@ -365,7 +365,7 @@ def test_the_relay_runs_beside_the_command(box: ImageBox) -> None:
     done = box.enter("echo", "ran", env={"STUDIO_EXPOSE": "1"})
     assert done.stdout == "ran\n"
     assert log in done.stderr
-    eventually(lambda: box.text(log) == "relaying as 4242\n", 5, "the relay's own words")
+    eventually(lambda: box.text(log) == "relaying as 4242\n", what="the relay's own words")
     pid = done.stderr.partition("(pid ")[2].partition(")")[0]
     assert box.run(["test", "-d", f"/proc/{pid}"]).returncode == 0
 
@@ -389,5 +389,5 @@ def test_health_is_the_end_of_the_start_and_the_relay(box: ImageBox) -> None:
     assert healthy(box, STUDIO_EXPOSE="1")[0] == 1
     with subprocess.Popen(box.argv(["setpriv", "--reuid", "4242", "--regid", "4343", "--clear-groups", "bash", "-c",
                                     "exec -a /usr/local/bin/studio-expose sleep 100"])) as process:  # fmt: skip
-        eventually(lambda: healthy(box, STUDIO_EXPOSE="1") == (0, ""), 5, "health with a relay")
+        eventually(lambda: healthy(box, STUDIO_EXPOSE="1") == (0, ""), what="health with a relay")
         process.kill()

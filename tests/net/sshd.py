@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -40,18 +39,6 @@ def require_sshd() -> None:
         if os.environ.get("CI", "").lower() in {"1", "true"}:
             pytest.fail(lack)
         pytest.skip(lack)
-
-
-def quiet_port(address: str) -> int:
-    """A free port that stays free until somebody asks for it by number.
-
-    The kernel gives ports out of a range of its own to whoever asks for any, so that one of those may be taken between
-    the look and the bind; brokers take theirs from 21000 on.
-    """
-    for port in random.sample(range(20_000, 21_000), 100):
-        with contextlib.suppress(OSError), socket.create_server((address, port)):
-            return port
-    raise RuntimeError(f"no free port at {address}")
 
 
 class Sshd:
@@ -88,7 +75,7 @@ class Sshd:
         for name in ("host_key", "key"):
             argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
             subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
-        self.port = quiet_port(address)
+        self.port = proctools.free_port(address)
         self.allow(key_options)
         self.trust(folder / "host_key.pub")
         self.configure()

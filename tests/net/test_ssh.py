@@ -19,7 +19,7 @@ from tests.net.road import Road, listening
 from tests.net.sshd import require_sshd
 from tests.proctools import eventually
 
-pytestmark = [pytest.mark.engine]
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("ssh")]  # one host for all
 PATIENCE_S = 60.0
 
 

@@ -18,7 +18,7 @@ from tests import harness
 from tests.harness import RpcProcess, World
 from tests.rawpeer import RawPeer
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("bad input")]  # one world for all
 
 Peer: TypeAlias = RpcProcess | RawPeer
 Answer: TypeAlias = tuple[Any, int]  # (id, error code), code 0 for a result, ANY for either

@@ -22,7 +22,7 @@ from tests import harness
 from tests.harness import RpcProcess, World, eventually
 from tests.proctools import is_running
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("manners")]  # one world for all
 PROTOCOLS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 PROMPT_S = 3.0  # what must be answered at once; generous, for a loaded test machine
 

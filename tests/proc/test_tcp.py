@@ -31,7 +31,7 @@ from tests.harness import World, eventually, payload
 from tests.rawpeer import RawPeer
 from tests.tcptools import connect, listener
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("tcp")]  # one world for all
 
 SILENT = 1000
 HTTP = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n"

@@ -127,6 +127,8 @@ def test_arguments_that_name_tests(args: list[str], named: bool, monkeypatch: py
     monkeypatch.setattr(dev, "run", record)
     dev.pytest(args, ["tests/unit", "tests/sim"], "not slow")
     assert ran[0][3:] == ["-m", "not slow", *args, *([] if named else ["tests/unit", "tests/sim"])]
+    dev.pytest(args, ["tests/unit"], "not slow", 3)
+    assert ran[1][5:9] == ["-n", "3", "--dist", "loadgroup"]
 
 
 def test_clean_removes_what_was_made_and_no_link(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

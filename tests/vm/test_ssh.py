@@ -12,7 +12,7 @@ from tests.load import Load
 from tests.proctools import cmdline_of, eventually
 from tests.vm.conftest import debris
 
-pytestmark = [pytest.mark.vm, pytest.mark.engine]
+pytestmark = [pytest.mark.vm, pytest.mark.engine, pytest.mark.xdist_group("vm")]  # one guest for all
 GUEST_S = 240.0  # patience with a guest without hardware acceleration
 
 

@@ -12,7 +12,7 @@ from tests.elsewhere import Side
 from tests.harness import World
 from tests.vm.conftest import INSIDE
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.xdist_group("vm")]  # one guest for all
 
 _LOCK = """
 import fcntl, sys

@@ -86,7 +86,7 @@ def test_two_hundred_rapid_saves_end_in_the_last_picture(watched: Program, tmp_p
         last = "digraph { last -> picture }"
         save(tmp_path / "a.dot", last, chance)
         want = direct(last, dpi=96)
-        eventually(lambda: (tmp_path / "a.png").read_bytes() == want, 20, "the last picture")
+        eventually(lambda: (tmp_path / "a.png").read_bytes() == want, what="the last picture")
     finally:
         over.set()
         viewer.join(10)
@@ -161,9 +161,9 @@ def test_a_signal_in_the_middle_of_a_drawing_leaves_nothing(tmp_path: Path, dire
     edges = " ".join(f"{a} -> {b};" for a in range(80) for b in range(80))
     (tmp_path / "big.dot").write_text(f"digraph {{ {edges} }}")
     with running(["dot-watch", "big.dot"], tmp_path) as program:
-        engines = eventually(lambda: children_of(program.process.pid), 20, "the engine")
+        engines = eventually(lambda: children_of(program.process.pid), what="the engine")
         assert program.end(signal.SIGTERM) == 143
-        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in engines), 5, "the end of the engine")
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in engines), what="the end of the engine")
     assert sorted(os.listdir(tmp_path)) == ["big.dot", "dot-watch.out"]
 
 

@@ -22,7 +22,7 @@ from devbox.tests.expose.conftest import Exposed
 from devbox.tests.needs import require_program, run
 from pi_devbox.expose.address import outward_address
 from tests import proctools
-from tests.proctools import eventually
+from tests.proctools import eventually, free_port
 
 GIB = 1 << 30
 TOKEN = "s3cret-t0ken"
@@ -37,11 +37,6 @@ def ask(where: tuple[str, int], question: bytes) -> bytes:
         while piece := sock.recv(65536):
             answer += piece
         return answer
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 # --- what goes through it
@@ -109,8 +104,8 @@ def test_five_hundred_connections_at_once(expose: Exposed, many_files: None) -> 
         relay = psutil.Process(program.process.pid)
         assert relay.num_threads() >= 501
         stack.close()
-        eventually(lambda: relay.num_threads() == 1, 20, "the end of all connections")
-        eventually(lambda: relay.num_fds() < 20, 20, "the end of their sockets")
+        eventually(lambda: relay.num_threads() == 1, what="the end of all connections")
+        eventually(lambda: relay.num_fds() < 20, what="the end of their sockets")
 
 
 def test_more_than_the_most_wait_for_their_turn(expose: Exposed) -> None:
@@ -286,7 +281,7 @@ def browser(url: str, folder: Path) -> Iterator[None]:
         with contextlib.suppress(ProcessLookupError):  # it has ended, with all its children
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
-        eventually(lambda: not proctools.marked(str(profile)), 10, "the end of the browser")
+        eventually(lambda: not proctools.marked(str(profile)), what="the end of the browser")
 
 
 def test_a_browser_loads_a_page_and_talks_to_it(expose: Exposed, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pi_devbox.expose import link
 from pi_devbox.expose.link import Link, dial, is_self
-from tests.proctools import eventually
+from tests.proctools import eventually, free_port
 
 WAIT_S = 10.0
 
@@ -172,7 +172,7 @@ def fill(sock: socket.socket) -> int:
             idle += 1
         return idle > 12  # the pauses of `eventually` grow to 0.1 s
 
-    eventually(stuck, 20, "a sender that has to wait")
+    eventually(stuck, what="a sender that has to wait")
     sock.settimeout(WAIT_S)
     return sent
 
@@ -264,12 +264,12 @@ def _converse(pair: Pair, steps: list[tuple[str, bytes | None]]) -> None:
 
 
 def test_dial_does_not_take_itself_for_a_server() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         found = dial(port)
         assert found
         found.close()
-    eventually(lambda: dial(port) is None, 5, "nobody there")
+    eventually(lambda: dial(port) is None, what="nobody there")
     with socket.socket() as caller:  # what the kernel does by chance, on purpose
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         caller.bind(("127.0.0.1", port))

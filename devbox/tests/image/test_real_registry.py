@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from devbox.tests.image.checkout import SHA, make_checkout
 from devbox.tests.needs import BIN, require_program
-from tests.proctools import eventually
+from tests.proctools import eventually, free_port
 
 STORAGE = '[storage]\ndriver = "vfs"\ngraphroot = "{0}/graph"\nrunroot = "{0}/run"\n'
 REGISTRY = """
@@ -30,8 +29,7 @@ INDEX = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distrib
 @contextlib.contextmanager
 def registry(folder: Path) -> Iterator[str]:
     """A running registry's host:port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     config = folder / "registry.yml"
     config.write_text(REGISTRY % (folder / "registry", port), encoding="utf-8")
     with subprocess.Popen(["docker-registry", "serve", config], stderr=subprocess.DEVNULL) as process:
@@ -43,7 +41,7 @@ def registry(folder: Path) -> Iterator[str]:
             return False
 
         try:
-            eventually(answers, 20.0, "an answer of the registry")
+            eventually(answers, what="an answer of the registry")
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()
