@@ -188,7 +188,7 @@ def fetch_model(log: Path) -> None:
     """Fill MODEL_HOME, with the code of the project itself: it needs the standard library only."""
     sys.path.insert(0, str(ROOT / "src"))
     from mempalace_broker.errors import BrokerError
-    from mempalace_broker.runtime.model import install_int8
+    from mempalace_broker.system.embedding_model import install_int8
 
     with log.open("a", encoding="utf-8") as file:
         try:
@@ -237,7 +237,11 @@ def engine_step(name: str) -> Step:
 
 def model_step() -> Step:
     """The embedding model; depends on the pins in the module that fetches it."""
-    pins = (ROOT / "src/mempalace_broker/runtime/model.py").read_text(encoding="utf-8").partition("_WEIGHTS_MEMBER")[0]
+    pins = (
+        (ROOT / "src/mempalace_broker/system/embedding_model.py")
+        .read_text(encoding="utf-8")
+        .partition("_WEIGHTS_MEMBER")[0]
+    )
     target = MODEL_HOME / ".cache/chroma/onnx_models/all-MiniLM-L6-v2/onnx/model.onnx"
     return Step("model", target, hashlib.sha256(pins.encode()).hexdigest(), fetch_model)
 

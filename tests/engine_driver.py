@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mempalace_broker.core.enginewire import Frame, FrameDecoder
-from mempalace_broker.core.handshake import Identity
-from mempalace_broker.runtime.enginelaunch import engine_argv, engine_env
+from mempalace_broker.broker.engine_launch import engine_argv, engine_env
+from mempalace_broker.protocol.engine_frames import Frame, FrameDecoder
+from mempalace_broker.protocol.hello import Identity
 from tests.harness import engine_python, model_home
 
 _MODELS = ".cache/chroma/onnx_models"

@@ -160,7 +160,7 @@ def _opened(pid: int, fd: str) -> tuple[int, int] | None:
     """Which file a descriptor opens; None for one that only names a file (O_PATH) and reads nothing of it.
 
     Nor does a broker's that can't write count: a container's broker, which is no engine, opens the files of its own
-    engine for the instant of an fsync (runtime/claimfiles.flush_store).
+    engine for the instant of an fsync (lease/files.flush_store).
     """
     try:
         info = os.stat(f"/proc/{pid}/fd/{fd}")

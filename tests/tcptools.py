@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from mempalace_broker.client.connector import complete
-from mempalace_broker.client.endpoint import parse
-from mempalace_broker.client.tcp import TcpRoute
-from mempalace_broker.core.tcpauth import OPEN, ServerSide
-from mempalace_broker.runtime.clock import Clock, Deadline
+from mempalace_broker.protocol.tcp_auth import OPEN, ServerSide
+from mempalace_broker.route.endpoint import parse
+from mempalace_broker.route.tcp import TcpRoute
+from mempalace_broker.route.unix import complete
+from mempalace_broker.system.clock import Clock, Deadline
 
 TOKEN = "c0ffee00" * 8
 

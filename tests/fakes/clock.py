@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mempalace_broker.runtime.clock import Clock
+from mempalace_broker.system.clock import Clock
 
 
 class FakeClock(Clock):

@@ -16,12 +16,12 @@ import socket
 import sys
 import time
 
-from mempalace_broker.core.record import Record, encode
-from mempalace_broker.runtime.clock import Clock, Deadline
-from mempalace_broker.runtime.lock import FileLock
-from mempalace_broker.runtime.paths import StateFiles
-from mempalace_broker.runtime.procid import own_procid
-from mempalace_broker.runtime.recordfile import write_atomic
+from mempalace_broker.locality.process_ids import own_procid
+from mempalace_broker.protocol.record import Record, encode
+from mempalace_broker.system.atomic_files import write_atomic
+from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.lock import FileLock
+from mempalace_broker.system.paths import StateFiles
 
 PIDS = "daemons"
 SERVES = "serves"

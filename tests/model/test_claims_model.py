@@ -1,4 +1,4 @@
-"""The claim protocol, explored to the end within stated bounds, on the real machines of core/claims.py.
+"""The claim protocol, explored to the end within stated bounds, on the real machines of lease/machine/lease.py.
 
 Each bound is a whole world: every interleaving of single IO operations, every pause, every late look. Printed: how many
 states that were (`pytest -s`). docs/claims.md states the bounds; keep the two in step.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from mempalace_broker.core import claims
-from mempalace_broker.core.claims import FOREIGN, HOST, Claimant, Owner, Rules
+from mempalace_broker.lease.machine import lease as claims
+from mempalace_broker.lease.machine.lease import FOREIGN, HOST, Claimant, Owner, Rules
 from tests.model.explorer import Explored, explore
 from tests.model.world import Bounds, World
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mempalace_broker.client.bridge.start import bridge_status
-from mempalace_broker.client.ssh import DEFAULT_COMMAND, BridgeFiles, SshTarget
-from mempalace_broker.runtime.clock import Clock, Deadline
+from mempalace_broker.route.bridge.start import bridge_status
+from mempalace_broker.route.ssh import DEFAULT_COMMAND, BridgeFiles, SshTarget
+from mempalace_broker.system.clock import Clock, Deadline
 from tests import proctools
 from tests.harness import World
 from tests.net.sshd import HOST, Sshd
@@ -105,7 +105,7 @@ class Road:
 
     def bridges(self) -> list[int]:
         """Pids of all bridges of this road."""
-        return proctools.running_module("mempalace_broker.client.bridge", proctools.marked(self.files.folder))
+        return proctools.running_module("mempalace_broker.route.bridge", proctools.marked(self.files.folder))
 
     def bridge(self) -> int:
         """Pid of the one bridge, once any that lost the race to start is gone."""

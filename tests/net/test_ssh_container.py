@@ -105,7 +105,7 @@ def started(side: World | Side) -> RpcProcess:
 
 def bridges(side: Side) -> list[str]:
     """Processes of the container that are bridges."""
-    words = "mempalace_broker.client.bridge"
+    words = "mempalace_broker.route.bridge"
     code = f"from tests.proctools import *; print(*running_module({words!r}, pids()))"
     return side.must(["env", f"PYTHONPATH={netbox.REPO}", sys.executable, "-c", code]).split()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.runtime.claimfiles import survey
+from mempalace_broker.lease.files import survey
 from tests.faulty import FaultyEngine
 from tests.harness import Broker, World, eventually, require_engine
 from tests.proc.far import Far, require_namespaces

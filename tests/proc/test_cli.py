@@ -14,13 +14,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.errors import (
-    EXIT_FINDINGS,
-    EXIT_HELD,
-    EXIT_NOT_RUNNING,
-    EXIT_OK,
-    EXIT_UNAVAILABLE,
-)
+from mempalace_broker.errors import EXIT_FINDINGS, EXIT_HELD, EXIT_NOT_RUNNING, EXIT_OK, EXIT_UNAVAILABLE
 from tests import harness, proctools
 from tests.harness import World, eventually
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.core.toolclass import rule_for
+from mempalace_broker.protocol.tools import rule_for
 from tests.engine_driver import EngineProcess, clean_env, make_home
 from tests.harness import engine_python
 

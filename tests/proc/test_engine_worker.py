@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 import mempalace_broker
-from mempalace_broker.core import journal
-from mempalace_broker.core.enginewire import Frame
 from mempalace_broker.errors import NOT_EXECUTED
+from mempalace_broker.protocol import journal
+from mempalace_broker.protocol.engine_frames import Frame
 from tests.engine_driver import EngineProcess, clean_env, make_home
 from tests.harness import engine_python
 from tests.proctools import eventually

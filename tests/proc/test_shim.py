@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.core.framing import MAX_LINE
 from mempalace_broker.errors import INVALID_REQUEST, METHOD_NOT_FOUND, OTHER_PALACE, OUTCOME_UNKNOWN
+from mempalace_broker.protocol.framing import MAX_LINE
 from tests import proctools
 from tests.fakes.fake_broker import FakeBroker, Message, answer
 from tests.proctools import eventually

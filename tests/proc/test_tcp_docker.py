@@ -28,9 +28,9 @@ MOUNT = f"{HOME}/.mempalace"
 CLIENT = """
 import json, os, socket, sys
 sys.path[:0] = [sys.argv[1] + "/src", sys.argv[1]]
-from mempalace_broker.client.endpoint import parse
-from mempalace_broker.client.tcp import candidates, find_token
-from mempalace_broker.runtime.paths import StateFiles
+from mempalace_broker.route.endpoint import parse
+from mempalace_broker.route.tcp import candidates, find_token
+from mempalace_broker.system.paths import StateFiles
 from tests.tcptools import connect
 files = StateFiles(sys.argv[2], sys.argv[2] + "/palace")
 named = next(e for e in json.load(open(files.record))["endpoints"] if e.startswith("tcp://"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mempalace_broker.core import effects as fx
-from mempalace_broker.core import journal
-from mempalace_broker.core import supervision as sv
-from mempalace_broker.core.answers import Answers
-from mempalace_broker.core.enginewire import FrameDecoder, FrameError
-from mempalace_broker.core.framing import LineReader
-from mempalace_broker.core.hub import Hub
+from mempalace_broker.broker.machine import effects as fx
+from mempalace_broker.broker.machine import supervisor as sv
+from mempalace_broker.broker.machine.answers import Answers
+from mempalace_broker.broker.machine.protocol import Hub
+from mempalace_broker.protocol import journal
+from mempalace_broker.protocol.engine_frames import FrameDecoder, FrameError
+from mempalace_broker.protocol.framing import LineReader
 
 from .clockwork import Actor
 

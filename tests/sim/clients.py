@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from mempalace_broker.core.caller import Caller
-from mempalace_broker.core.framing import LineReader
-from mempalace_broker.core.relay import Relay
 from mempalace_broker.errors import NOT_EXECUTED
+from mempalace_broker.protocol.framing import LineReader
+from mempalace_broker.shim.machine.path_rewriter import Caller
+from mempalace_broker.shim.machine.protocol import Relay
 
 from .clockwork import Actor
 from .wire import Wire

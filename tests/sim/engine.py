@@ -6,10 +6,10 @@ import json
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from mempalace_broker.core import journal
-from mempalace_broker.core.desk import STALE_LIBRARY
-from mempalace_broker.core.enginewire import Frame, FrameDecoder
-from mempalace_broker.core.scheduler import MINE
+from mempalace_broker.broker.machine.dispatcher import STALE_LIBRARY
+from mempalace_broker.broker.machine.scheduler import MINE
+from mempalace_broker.protocol import journal
+from mempalace_broker.protocol.engine_frames import Frame, FrameDecoder
 
 from .clockwork import Actor
 from .palace import LIST, response

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mempalace_broker.core.toolclass import ToolRule, rule_for
+from mempalace_broker.protocol.tools import ToolRule, rule_for
 
 APPEND, ADD, DELETE, READ = "append", "add", "delete", "read"
 

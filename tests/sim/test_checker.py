@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mempalace_broker.core import desk, hub, journal, replay
-from mempalace_broker.core.handshake import NOT_STARTED, UNKNOWN
-from mempalace_broker.core.inflight import Call as RelayCall
-from mempalace_broker.core.outcomes import Outcomes
-from mempalace_broker.core.relay import Relay
-from mempalace_broker.core.scheduler import Call, FairQueue, Scheduler
+from mempalace_broker.broker.machine import dispatcher as desk
+from mempalace_broker.broker.machine import protocol as hub
+from mempalace_broker.broker.machine import replay
+from mempalace_broker.broker.machine.outcomes import Outcomes
+from mempalace_broker.broker.machine.scheduler import Call, FairQueue, Scheduler
+from mempalace_broker.protocol import journal
+from mempalace_broker.protocol.hello import NOT_STARTED, UNKNOWN
+from mempalace_broker.shim.machine.pending_request import Call as RelayCall
+from mempalace_broker.shim.machine.protocol import Relay
 from tests.sim.world import PROFILES, Faults, check
 
 if TYPE_CHECKING:

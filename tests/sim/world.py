@@ -6,10 +6,10 @@ import random
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mempalace_broker.core.handshake import Identity
-from mempalace_broker.core.scheduler import Limits
-from mempalace_broker.core.supervision import Policy
-from mempalace_broker.engine.journalfile import sound_length
+from mempalace_broker.broker.machine.scheduler import Limits
+from mempalace_broker.broker.machine.supervisor import Policy
+from mempalace_broker.engine.journal_file import sound_length
+from mempalace_broker.protocol.hello import Identity
 
 from .broker import Broker
 from .clients import Agent, Bare

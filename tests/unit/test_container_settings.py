@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mempalace_broker.config import load_container, load_settings
 from mempalace_broker.errors import UsageError
+from mempalace_broker.settings import load_container, load_settings
 
 TOML = """
 [broker]

@@ -10,7 +10,7 @@ import pytest
 
 from mempalace_broker import errors
 from mempalace_broker.cli.root import root
-from mempalace_broker.config import CONTAINER_SETTINGS, PATHS, SETTINGS, Setting
+from mempalace_broker.settings import CONTAINER_SETTINGS, PATHS, SETTINGS, Setting
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXIT_CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}

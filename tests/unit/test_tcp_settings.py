@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempalace_broker.config import check_tcp, load_settings
 from mempalace_broker.errors import UsageError
+from mempalace_broker.settings import check_tcp, load_settings
 
 
 @pytest.mark.parametrize("name", ["docker", "any", "127.0.0.1", "172.17.0.1", "::1", "docker0", "br-1a2b3c", "eth0.7"])
@@ -35,7 +35,7 @@ def test_what_is_no_place(name: str) -> None:
 
 @given(st.text(max_size=20))
 def test_nothing_else_leads_to_the_wildcard(name: str) -> None:
-    from mempalace_broker.broker.tcpbind import NotThere, find_address
+    from mempalace_broker.broker.tcp.bind import NotThere, find_address
 
     try:
         checked = check_tcp(name, "tcp")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.runtime.claimfiles import survey
+from mempalace_broker.lease.files import survey
 from tests.elsewhere import Side
 from tests.harness import World, eventually
 from tests.load import Load, facts

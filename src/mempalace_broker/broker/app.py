@@ -12,37 +12,37 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..core import effects as fx
-from ..core.answers import Answers
-from ..core.handshake import WIRE_VERSION
-from ..core.hub import Hub
-from ..core.record import Record, encode, is_own
-from ..core.scheduler import Limits
-from ..core.supervision import Policy
 from ..errors import EXIT_OK, BrokerError, StateRootError
-from ..runtime.claimfiles import flush_store
-from ..runtime.clock import Clock, Deadline
-from ..runtime.mounts import folders_table
-from ..runtime.procid import own_procid
-from ..runtime.recordfile import read_bytes, remove_if, remove_litter, write_atomic
-from ..runtime.view import view_of
-from .admin import snapshot
-from .claimkeeper import ClaimKeeper
-from .doors import Doors
-from .enginehost import EngineHost
+from ..lease.files import flush_store
+from ..locality.mounts import folders_table
+from ..locality.process_ids import own_procid
+from ..locality.view import view_of
+from ..protocol.hello import WIRE_VERSION
+from ..protocol.record import Record, encode, is_own
+from ..system.atomic_files import read_bytes, remove_if, remove_litter, write_atomic
+from ..system.clock import Clock, Deadline
+from .engine_host import EngineHost
+from .lease_keeper import ClaimKeeper
+from .listeners import Doors
+from .machine import effects as fx
+from .machine.answers import Answers
+from .machine.protocol import Hub
+from .machine.scheduler import Limits
+from .machine.supervisor import Policy
+from .snapshot import snapshot
 from .tasks import Tasks
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping
 
-    from ..config import Settings
-    from ..core.framing import TooLong
-    from ..core.handshake import Identity
-    from ..runtime.lock import FileLock
-    from ..runtime.paths import StateFiles
-    from .claimkeeper import Held
+    from ..protocol.framing import TooLong
+    from ..protocol.hello import Identity
+    from ..settings import Settings
+    from ..system.lock import FileLock
+    from ..system.paths import StateFiles
     from .connection import Connection
+    from .lease_keeper import Held
 
 SELF_CHECK_S = 2.0
 ENGINE_LEAVES_S = 5.0

@@ -10,14 +10,14 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from ..core.framing import LineReader
-from .listen import allowed, peer
+from ..protocol.framing import LineReader
+from .unix_listener import allowed, peer
 
 if TYPE_CHECKING:
     import logging
     import socket
 
-    from ..core.framing import TooLong
+    from ..protocol.framing import TooLong
 
 UNIX = "unix"
 STALL_S = 60.0

@@ -12,26 +12,26 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..config import load_settings
-from ..core.claims import HOST
-from ..core.handshake import Identity
 from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError, UsageError
-from ..runtime.claimfiles import ClaimFolder
-from ..runtime.clock import Clock, Deadline
-from ..runtime.lock import FileLock, read_body
-from ..runtime.mounts import is_local
-from ..runtime.paths import StateFiles
-from ..runtime.procid import own_procid
-from ..runtime.recordfile import read_bytes
+from ..lease.files import ClaimFolder
+from ..lease.machine.lease import HOST
+from ..locality.mounts import is_local
+from ..locality.process_ids import own_procid
+from ..protocol.hello import Identity
+from ..settings import load_settings
+from ..system.atomic_files import read_bytes
+from ..system.clock import Clock, Deadline
+from ..system.lock import FileLock, read_body
+from ..system.paths import StateFiles
 from .app import App
-from .claimkeeper import Acquisition, writer_of
+from .lease_keeper import Acquisition, writer_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..config import Settings
-    from ..core.claims_record import Writer
-    from .claimkeeper import Held
+    from ..lease.machine.record import Writer
+    from ..settings import Settings
+    from .lease_keeper import Held
 
 HANDOVER_S = 15.0  # beyond drain_s: the other side sees our request, ends its engine, and we see that it did
 PATIENCE_S = 27.0  # whatever drain_s is: who starts us waits for 30 s; the other side goes on handing over

@@ -36,8 +36,8 @@ def command_dial_stdio(target: Target) -> int:
     Exit codes: 0 either side ended, 69 no broker could be reached or started, 73 its files
     can't be placed, 78 the palace makes no sense.
     """
-    from ..client.reach import reach
-    from ..runtime.clock import Deadline
+    from ..route.finder import reach
+    from ..system.clock import Deadline
 
     found = reach(
         target.identity,

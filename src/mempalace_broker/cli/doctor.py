@@ -11,7 +11,7 @@ from ..errors import EXIT_FINDINGS, EXIT_OK
 from .target import palace_options
 
 if TYPE_CHECKING:
-    from ..client.findings import Row
+    from ..doctor.findings import Row
     from .target import Target
 
 _MARKS = {
@@ -39,8 +39,8 @@ def command_doctor(target: Target, as_json: bool) -> int:
     \b
     Exit codes: 0 nothing to act on, 4 at least one finding of severity warn or error.
     """
-    from ..client.doctor import diagnose
-    from ..client.findings import alarming
+    from ..doctor.diagnose import diagnose
+    from ..doctor.findings import alarming
 
     rows = diagnose(target.identity, target.files, target.env, target.clock)
     code = EXIT_FINDINGS if alarming(rows) else EXIT_OK
@@ -53,7 +53,7 @@ def command_doctor(target: Target, as_json: bool) -> int:
 
 
 def _show(rows: list[Row]) -> None:
-    from .paper import console, line
+    from .console import console, line
 
     out = console()
     for row in rows:

@@ -15,7 +15,7 @@ from .target import palace_options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..runtime.clock import Clock
+    from ..system.clock import Clock
     from .target import Target
 
 FOLLOW_S = 0.2
@@ -38,7 +38,7 @@ def command_logs(target: Target, lines: int, follow: bool, previous: bool) -> in
     \b
     Exit codes: 0, or 3 if there is no log: no broker ever ran for this palace.
     """
-    from ..runtime.logs import PREVIOUS
+    from ..system.logs import PREVIOUS
 
     path = target.files.log + (PREVIOUS if previous else "")
     if not os.path.exists(path):

@@ -43,8 +43,8 @@ def model_status(target: Target, as_json: bool) -> int:
     \b
     Exit codes: 0 it is there and complete, 3 it is not.
     """
-    from ..runtime import model
-    from ..runtime.paths import home_of
+    from ..system import embedding_model as model
+    from ..system.paths import home_of
 
     found = model.status(home_of(target.env))
     if as_json:
@@ -75,8 +75,8 @@ def model_install(target: Target, home: str | None, real_home: bool, mix: bool) 
     \b
     Exit codes: 0 it is there now, 1 download or check failed, 78 refused (the message says which flag allows it).
     """
-    from ..runtime import model
-    from ..runtime.paths import home_of
+    from ..system import embedding_model as model
+    from ..system.paths import home_of
 
     where = home or home_of(target.env)
     found = model.install_int8(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from ..config import check_tcp
 from ..errors import EXIT_HELD
+from ..settings import check_tcp
 from .outcome import say_error
 from .target import palace_options, root_option
 
@@ -51,9 +51,9 @@ def command_run(target: Target, tcp: str | None) -> int:
     can't be placed, 78 broker.toml, a variable or --tcp makes no sense.
     """
     from ..broker.daemon import main as daemon
-    from ..client.control import contact
-    from ..client.start import broker_argv
-    from ..runtime.clock import Deadline
+    from ..route.control import contact
+    from ..route.start import broker_argv
+    from ..system.clock import Deadline
 
     other = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, HELLO_S)).answer
     if other is not None:  # a politer word than the daemon's, which decides by the lock
@@ -104,9 +104,9 @@ def _check_tcp(target: Target, tcp: str) -> dict[str, Any]:
     Raises:
         HandshakeRefused: it was not.
     """
-    from ..client.control import contact
     from ..errors import HandshakeRefused
-    from ..runtime.clock import Deadline
+    from ..route.control import contact
+    from ..system.clock import Deadline
 
     said = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, HELLO_S)).answer or {}
     told: dict[str, Any] = said.get("tcp") or {}
@@ -125,8 +125,8 @@ def _check_tcp(target: Target, tcp: str) -> dict[str, Any]:
 
 def _tcp_endpoint(target: Target) -> str | None:
     """Where the broker of the record listens on TCP."""
-    from ..core.record import MAX_BYTES, Record, decode
-    from ..runtime.recordfile import read_bytes
+    from ..protocol.record import MAX_BYTES, Record, decode
+    from ..system.atomic_files import read_bytes
 
     try:
         record = decode(read_bytes(target.files.record, MAX_BYTES))
@@ -142,12 +142,12 @@ def ensure(target: Target) -> dict[str, Any]:
     Raises:
         BrokerUnavailable, HandshakeRefused, StateRootError: as the connector and the broker say.
     """
-    from ..client.control import ask
-    from ..client.reach import is_remote, reach
-    from ..core.handshake import HELLO, hello_request
     from ..errors import BrokerUnavailable
-    from ..runtime.clock import Deadline
-    from ..runtime.view import view_of
+    from ..locality.view import view_of
+    from ..protocol.hello import HELLO, hello_request
+    from ..route.control import ask
+    from ..route.finder import is_remote, reach
+    from ..system.clock import Deadline
 
     deadline = Deadline.after(target.clock, START_S)
     found = reach(

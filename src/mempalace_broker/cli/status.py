@@ -49,10 +49,10 @@ def command_status(target: Target, as_json: bool, watch: bool) -> int:
 
 def ask_status(target: Target) -> dict[str, Any]:
     """The broker's own snapshot with "running": True, or why there is none; and the exit code of `status`."""
-    from ..client.control import contact
-    from ..client.place import place_of
-    from ..runtime.clock import Deadline
-    from ..runtime.lock import is_held
+    from ..locality.locality import place_of
+    from ..route.control import contact
+    from ..system.clock import Deadline
+    from ..system.lock import is_held
 
     said = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, ANSWER_S))
     place = place_of(target.files)
@@ -77,7 +77,7 @@ def ask_status(target: Target) -> dict[str, Any]:
 
 def read_last_exit(target: Target) -> dict[str, Any] | None:
     """broker-exit.json, or None where it is missing or makes no sense."""
-    from ..runtime.recordfile import read_bytes
+    from ..system.atomic_files import read_bytes
 
     try:
         note = json.loads(read_bytes(target.files.exit, _EXIT_LIMIT) or b"null")
@@ -87,8 +87,8 @@ def read_last_exit(target: Target) -> dict[str, Any] | None:
 
 
 def _owner(target: Target) -> dict[str, Any] | None:
-    from ..client.control import pid_command
-    from .leave import Holder
+    from ..route.control import pid_command
+    from .stop import Holder
 
     pid = Holder(target.files.owner_lock).pid
     return {"pid": pid, "command": pid_command(pid)} if pid else None
@@ -96,7 +96,7 @@ def _owner(target: Target) -> dict[str, Any] | None:
 
 def show(target: Target, found: dict[str, Any]) -> None:
     """Print the picture."""
-    from .paper import console
+    from .console import console
 
     out = console()
     for part in _parts(target, found):
@@ -104,9 +104,9 @@ def show(target: Target, found: dict[str, Any]) -> None:
 
 
 def _parts(target: Target, found: dict[str, Any]) -> list[Any]:
-    from ..client.place import FOREIGN
-    from .paper import line
-    from .picture import not_running, picture
+    from ..locality.locality import FOREIGN
+    from .console import line
+    from .status_view import not_running, picture
 
     if found["running"]:
         return list(picture(found))
@@ -130,7 +130,7 @@ def _watch(target: Target) -> int:
     from rich.console import Group
     from rich.live import Live
 
-    from .paper import console
+    from .console import console
 
     found = ask_status(target)
     out = console()

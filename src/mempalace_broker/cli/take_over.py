@@ -11,7 +11,7 @@ from ..errors import EXIT_OK, PalaceHeld
 from .target import palace_options
 
 if TYPE_CHECKING:
-    from ..core.claims_record import Claim
+    from ..lease.machine.record import Claim
     from .target import Target
 
 _LOOK_S = 0.25
@@ -37,7 +37,7 @@ def command_take_over(target: Target, yes: bool, as_json: bool) -> int:
     Exit codes: 0 nothing stands in the way any more; 75 somebody holds it: it is alive, or
     --yes was not given; 73 the claims can't be read or written.
     """
-    from ..core.claims_view import who
+    from ..lease.machine.describe import who
 
     waiting = holders(target)
     if waiting and not yes:
@@ -61,12 +61,12 @@ def holders(target: Target) -> list[Claim]:
     Raises:
         PalaceHeld: one of them is alive, or a broker of this kernel has the palace.
     """
-    from ..core.claims import Rules
-    from ..core.claims_view import is_resolved, who
-    from ..runtime.boot import boot_id
-    from ..runtime.claimfiles import lock_id, survey
-    from ..runtime.clock import Deadline
-    from ..runtime.lock import is_held
+    from ..lease.files import lock_id, survey
+    from ..lease.machine.describe import is_resolved, who
+    from ..lease.machine.lease import Rules
+    from ..system.clock import Deadline
+    from ..system.kernel import boot_id
+    from ..system.lock import is_held
 
     listing, claims = survey(target.files.claims)
     before = {claim.generation: claim for claim in claims if not is_resolved(claim, listing)}
@@ -96,9 +96,9 @@ def declare(target: Target, gone: list[Claim]) -> None:
     Raises:
         StateRootError: that can't be written.
     """
-    from ..core.claims_record import Writer
     from ..errors import StateRootError
-    from ..runtime.claimfiles import ClaimFolder
+    from ..lease.files import ClaimFolder
+    from ..lease.machine.record import Writer
 
     folder = ClaimFolder(target.files.claims, Writer())
     try:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..core.handshake import Identity
-from ..core.record import MAX_BYTES, Bad, decode
 from ..errors import UsageError
-from ..runtime.clock import Clock
-from ..runtime.paths import ROOT_VARIABLE, StateFiles, expand, home_of, resolve_palace, state_files, state_root
-from ..runtime.recordfile import read_bytes
+from ..protocol.hello import Identity
+from ..protocol.record import MAX_BYTES, Bad, decode
+from ..system.atomic_files import read_bytes
+from ..system.clock import Clock
+from ..system.paths import ROOT_VARIABLE, StateFiles, expand, home_of, resolve_palace, state_files, state_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

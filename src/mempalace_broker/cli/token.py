@@ -32,7 +32,7 @@ def command_token(target: Target, new: bool, as_json: bool) -> int:
     \b
     Exit codes: 0, 73 it can't be written, 78 its file is open to others or holds no token.
     """
-    from ..runtime.tokenfile import ensure_token, replace_token, token_path
+    from ..system.token_file import ensure_token, replace_token, token_path
 
     target.files.prepare()
     token = (replace_token if new else ensure_token)(target.files.root)

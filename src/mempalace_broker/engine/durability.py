@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Callable
 
-from .indexguard import IndexGuard
-from .tuneups import DoesNotFit, TuneUp, fits, parameters, replace
+from .index_guard import IndexGuard
+from .tune_ups import DoesNotFit, TuneUp, fits, parameters, replace
 
 if TYPE_CHECKING:
     from .adapter import Mempalace

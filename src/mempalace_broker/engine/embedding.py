@@ -16,8 +16,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
-from .embedcache import EmbedCache
-from .tuneups import DoesNotFit, TuneUp, Undo, fits, parameters, replace
+from .embed_cache import EmbedCache
+from .tune_ups import DoesNotFit, TuneUp, Undo, fits, parameters, replace
 
 if TYPE_CHECKING:
     from .adapter import Mempalace

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .absent import keep_absent
 from .durability import INDEX_GUARD, STORE_SELDOM
 from .embedding import OWN_LENGTH
-from .tuneups import BEFORE_OPENING, DELETE_FIX, DoesNotFit, TuneUp, deletes_destroy_index
+from .tune_ups import BEFORE_OPENING, DELETE_FIX, DoesNotFit, TuneUp, deletes_destroy_index
 
 if TYPE_CHECKING:
     from .adapter import Mempalace

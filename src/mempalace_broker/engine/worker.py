@@ -23,15 +23,15 @@ import threading
 import time
 from typing import Any
 
-from ..core.enginewire import Frame, FrameError
 from ..errors import EXIT_FAILURE, EXIT_OK, NOT_EXECUTED
+from ..protocol.engine_frames import Frame, FrameError
 from . import payload
 from .adapter import Fault, Mempalace, Options, start_thread
-from .ahead import texts_of
 from .embedding import guard_model
-from .journalfile import JournalFile
+from .journal_file import JournalFile
 from .lanes import Lane, WaitingPlace
-from .link import Link
+from .pipes import Link
+from .prefetch import texts_of
 from .tuning import tune
 
 # while a mine lets others in: mine and sync would work on the same files, reconnect closes its handles

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from ..client.reach import Reach
-    from ..core.relay import Relay
-    from ..runtime.paths import StateFiles
+    from ..route.finder import Reach
+    from ..system.paths import StateFiles
+    from .machine.protocol import Relay
 
 ATTEMPT_S = 45.0  # one attempt to find or start a broker; the next request begins another
 TIMEOUT_VARIABLE = "MEMPALACE_MCP_TIMEOUT_MS"
@@ -118,8 +118,8 @@ class _Dialler:
 
     def __init__(self, options: dict[str, str]) -> None:
         from .. import __version__
-        from ..core.caller import Caller
-        from ..core.relay import Relay
+        from .machine.path_rewriter import Caller
+        from .machine.protocol import Relay
 
         self._options = options
         self._client = f"mp-shim {__version__}"
@@ -137,9 +137,9 @@ class _Dialler:
 
     def dial(self) -> Reach:
         """One attempt. Raises BrokerError where the palace can't be resolved; that may be mended meanwhile."""
-        from ..client.reach import Reach
-        from ..runtime.clock import Clock, Deadline
-        from ..runtime.paths import home_of, resolve_palace
+        from ..route.finder import Reach
+        from ..system.clock import Clock, Deadline
+        from ..system.paths import home_of, resolve_palace
 
         env, given = os.environ, self._options.get
         identity = resolve_palace(given("palace"), env, home_of(env), given("backend"), given("collection"))
@@ -152,7 +152,7 @@ class _Dialler:
 
     def _translate(self, told: Mapping[str, Any], path: str) -> str | None:
         """The broker's name for a path of this container."""
-        from ..client.translate import translate
+        from ..route.translate import translate
 
         identity = self.relay.link.identity
         assert identity is not None, "we were welcomed"
@@ -164,7 +164,7 @@ class _Dialler:
             return None
 
     def _read_cache(self) -> bytes | None:
-        from ..runtime.recordfile import read_bytes
+        from ..system.atomic_files import read_bytes
 
         try:
             return read_bytes(self._files.answers, _CACHE_LIMIT) if self._files is not None else None

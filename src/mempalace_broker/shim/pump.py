@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..client.reach import Reach
-    from ..core.relay import Relay
+    from ..route.finder import Reach
+    from .machine.protocol import Relay
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 _READ = 64 * 1024
@@ -133,7 +133,7 @@ class Pump:
             self._step(now)
 
     def _step(self, now: float) -> None:
-        from ..client.connector import Connected, Waiting
+        from ..route.unix import Connected, Waiting
 
         assert self._connector is not None
         step = self._connector.step()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempalace_broker.cli import logs
-from mempalace_broker.runtime.clock import Clock
+from mempalace_broker.system.clock import Clock
 
 
 @given(count=st.integers(0, 40), lines=st.lists(st.text("abc é", max_size=30), max_size=60), ended=st.booleans())

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.cli.target import find_target, find_target_at
-from mempalace_broker.core.handshake import Identity
-from mempalace_broker.core.record import Record, encode
 from mempalace_broker.errors import UsageError
-from mempalace_broker.runtime.paths import PALACE_VARIABLES, ROOT_VARIABLE
+from mempalace_broker.protocol.hello import Identity
+from mempalace_broker.protocol.record import Record, encode
+from mempalace_broker.system.paths import PALACE_VARIABLES, ROOT_VARIABLE
 
 
 @pytest.fixture

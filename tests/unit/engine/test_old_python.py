@@ -11,7 +11,8 @@ import mempalace_broker
 
 ROOT = Path(mempalace_broker.__file__).parent
 FILES = sorted((ROOT / "engine").glob("*.py")) + [
-    ROOT / name for name in ("__init__.py", "errors.py", "core/__init__.py", "core/enginewire.py", "core/journal.py")
+    ROOT / name
+    for name in ("__init__.py", "errors.py", "protocol/__init__.py", "protocol/engine_frames.py", "protocol/journal.py")
 ]
 
 

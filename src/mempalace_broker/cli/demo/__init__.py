@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import EXIT_FAILURE, EXIT_OK, BrokerError, UsageError
-from ...runtime.enginefind import SETTING
+from ...system.engine_find import SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +126,7 @@ def _perform(root: Path, texts: Path | None, show: Show) -> dict[str, Any]:
 
 def _end(story: Story, target: Target) -> None:
     """Nothing of ours stays behind, whatever happened."""
-    from ..leave import stop
+    from ..stop import stop
 
     for agent in list(story.agents):
         with contextlib.suppress(OSError):
@@ -156,8 +156,8 @@ def _end_stragglers(home: DemoHome) -> None:
 
 
 def _target(home: DemoHome) -> Target:
-    from ...runtime.clock import Clock
-    from ...runtime.paths import resolve_palace, state_files
+    from ...system.clock import Clock
+    from ...system.paths import resolve_palace, state_files
     from ..target import Target
 
     identity = resolve_palace(None, home.env, str(home.home))
@@ -188,7 +188,7 @@ def _report(home: DemoHome, target: Target, story: Story, show: Show, seconds: f
 
 def _show_end(report: dict[str, Any], home: DemoHome, show: Show) -> None:
     """Figures, the status picture, the lines for agents, the verdict."""
-    from ..picture import picture
+    from ..status_view import picture
 
     show.step("what was measured")
     show.figures(report["calls"], report["memory"])

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
-from ...runtime import model
-from ...runtime.enginefind import SETTING, EngineCommand, find_engine
-from ...runtime.paths import home_of
+from ...system import embedding_model as model
+from ...system.engine_find import SETTING, EngineCommand, find_engine
+from ...system.paths import home_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

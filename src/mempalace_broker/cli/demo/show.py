@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from ..paper import console
+from ..console import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

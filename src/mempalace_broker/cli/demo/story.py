@@ -254,7 +254,7 @@ class Story:
                 return found
 
     def _look_at_owner(self) -> None:
-        from ...client.openers import openers
+        from ...doctor.open_files import openers
 
         seen = openers(str(self.home.palace))
         engine = self.status()["engine"]["pid"]

@@ -1,0 +1,235 @@
+"""Carries out what supervision wants: take engine.lock, find mempalace, start the child, signal it, reap it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from ..errors import BrokerError, EngineNotFound, StateRootError
+from ..locality.process_ids import ALIVE, ProcId, procid_of, state
+from ..protocol import journal
+from ..system.atomic_files import read_bytes
+from ..system.engine_find import SETTING, find_engine
+from ..system.lock import FileLock, read_body
+from .engine_process import EngineProcess
+from .machine import supervisor as sv
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Mapping
+
+    from ..protocol.engine_frames import Frame
+    from ..protocol.hello import Identity
+    from ..settings import Settings
+    from ..system.clock import Clock
+    from ..system.engine_find import EngineCommand
+    from ..system.paths import StateFiles
+    from .machine.dispatcher import Desk
+
+_NOTHING: dict[str, bytes | None] = {}
+REAP_S = 5.0  # a killed engine that is not gone by then hangs in the kernel
+_JOURNAL_LIMIT = 4 * journal.ROTATE_BYTES
+
+
+class EngineHost:
+    """One engine slot of the broker.
+
+    Args:
+        turn: called after every event, so that the hub's effects are carried out.
+        covers: whether the journal in our state root holds all that earlier brokers of the palace wrote.
+    """
+
+    def __init__(
+        self,
+        *,
+        desk: Desk,
+        identity: Identity,
+        files: StateFiles,
+        settings: Settings,
+        env: Mapping[str, str],
+        clock: Clock,
+        log: logging.Logger,
+        turn: Callable[[], None],
+        covers: bool,
+    ) -> None:
+        self.unlocked: Callable[[], None] = lambda: None  # called with engine.lock in hand, before each start
+        self.desk = desk
+        self.process: EngineProcess | None = None
+        self.command: EngineCommand | None = None
+        self._identity = identity
+        self._files = files
+        self._settings = settings
+        self._env = env
+        self._clock = clock
+        self._log = log
+        self._turn = turn
+        self._covers = covers
+
+    def locate(self) -> str:
+        """Find mempalace; its version, or "" where that is not known yet (the start will tell what is wrong)."""
+        try:
+            self.command = self._find()
+        except EngineNotFound:
+            return ""
+        return self.command.version or ""
+
+    def _find(self) -> EngineCommand:
+        env = dict(self._env)
+        env[SETTING] = self._settings.text("engine")
+        return find_engine(env, sys.executable, self._env.get("PATH", os.defpath))
+
+    def carry_out(self, what: str) -> None:
+        """One effect of supervision."""
+        if what == sv.SPAWN:
+            self._spawn()
+        elif what == sv.KILL_ORPHAN:
+            self._kill_orphan()
+        elif self.process is not None:
+            self._log.warning("engine: %s (%s)", what, self.desk.supervisor.reason)
+            self.process.signal(signal.SIGTERM if what == sv.TERM else signal.SIGKILL)
+
+    def _spawn(self) -> None:
+        now = self._clock.monotonic()
+        lock = FileLock(self._files.engine_lock)
+        try:
+            if not lock.try_acquire():
+                self.desk.lock_busy(now, holder_text(self._files.engine_lock))
+                return
+            if not self.desk.permit():
+                self.desk.supervisor.end(now, "the palace is no longer ours", replace=False)
+                return
+            self.unlocked()
+            if not self.desk.settled:
+                self._load_journal(now)
+            self.command = self._find()
+            self._start(lock)
+        except BrokerError as exc:
+            self._log.error("no engine: %s", exc)
+            passing = isinstance(exc, StateRootError | EngineNotFound)  # room may be made, mempalace be installed
+            self.desk.unstartable(now, exc.message.rstrip("."), exc.mend, permanent=not passing)
+        except OSError as exc:
+            self._log.error("cannot start the engine: %s", exc)
+            self.desk.unstartable(now, f"cannot start the engine: {exc}", "", permanent=False)
+        finally:
+            lock.close_copy()
+
+    def _start(self, lock: FileLock) -> None:
+        assert self.command is not None
+        import asyncio
+
+        process = EngineProcess(
+            asyncio.get_running_loop(),
+            on_frames=self._frames,
+            on_garbled=self._garbled,
+            on_exit=self._exited,
+            on_log=lambda text: self._log.info("engine: %s", text),
+        )
+        env = {name: value for name, value in self._env.items() if not name.startswith("MEMPALACE_BROKER_START")}
+        process.start(
+            self.command, self._identity, lock, env=env, journal=self._files.journal, tune=self._settings.tune
+        )
+        self.process = process
+        self.desk.spawned(self._clock.monotonic(), process.pid)
+        self._sign(lock, process.pid)
+        self._log.info(
+            "engine %d started: pid %d, %s (%s)",
+            self.desk.supervisor.generation,
+            process.pid,
+            self.command.interpreter,
+            self.command.source,
+        )
+
+    def _sign(self, lock: FileLock, pid: int) -> None:
+        """Say in engine.lock who holds it. For those who wait for an orphan: the lock itself does not need it."""
+        who = procid_of(pid)
+        body = {"pid": who.pid, "start": who.start, "boot": who.boot, "pidns": who.pidns}
+        try:
+            lock.write_body(json.dumps(body).encode())
+        except StateRootError as exc:
+            self._log.warning("%s", exc)
+
+    def kill_now(self) -> bool:
+        """SIGKILL the engine and wait for its end; whether it is gone. The loop hears of it as of any other end."""
+        return self.process is None or self.process.kill_now(REAP_S)
+
+    # -- what the child does
+
+    def _frames(self, frames: list[Frame]) -> None:
+        now = self._clock.monotonic()
+        for frame in frames:
+            self.desk.frame(frame, now)
+        self._turn()
+
+    def _garbled(self, what: str) -> None:
+        self._log.error("engine: garbled output: %s", what)
+        self.desk.garbled(what, self._clock.monotonic())
+        self._turn()
+
+    def _exited(self, how: str) -> None:
+        self._log.info("engine %d ended: %s", self.desk.supervisor.generation, how)
+        self.process = None
+        running = self.desk.scheduler.running.values()
+        ended, begun, covered = self._read_journal() or (_NOTHING, set[str](), float("inf"))
+        begun |= {call.key for call in running if call.started < covered}  # nothing proves that these had not begun
+        self.desk.exited(self._clock.monotonic(), how, ended, begun)
+        self._turn()
+
+    # -- the journal
+
+    def _load_journal(self, now: float) -> None:
+        first = not read_body(self._files.engine_lock)  # no engine has been here: nothing can be missing
+        nothing_proven = (_NOTHING, set[str](), float("-inf") if first else now)
+        ended, begun, covered = self._read_journal() or nothing_proven
+        self.desk.journal(ended, begun, now, covered if self._covers else now)
+
+    def _read_journal(self) -> tuple[dict[str, bytes | None], set[str], float] | None:
+        """(ended, begun, covered from): the older file first. Monotonic seconds since when nothing is missing.
+
+        None where there is none, or it can't be read.
+        """
+        covered = float("-inf")
+        data = b""
+        older = self._files.journal + ".1"
+        try:
+            data = read_bytes(older, _JOURNAL_LIMIT) or b""
+            if data:
+                age = max(0.0, self._clock.wall() - os.stat(older).st_mtime)
+                covered = self._clock.monotonic() - age
+            current = read_bytes(self._files.journal, _JOURNAL_LIMIT)
+        except OSError as exc:
+            self._log.error("cannot read the journal of writes: %s; earlier outcomes are unknown", exc)
+            return None
+        if current is None:
+            return None
+        return *journal.parse(data + current), covered
+
+    # -- the engine of an earlier broker
+
+    def _kill_orphan(self) -> None:
+        who = holder(self._files.engine_lock)
+        if who is None or state(who) != ALIVE:
+            self._log.warning("engine.lock is held by somebody who left no name; waiting on")
+            return
+        self._log.warning("ending the engine of an earlier broker, pid %d: it did not finish in time", who.pid)
+        try:
+            os.kill(who.pid, signal.SIGKILL)
+        except OSError as exc:
+            self._log.error("cannot end pid %d: %s", who.pid, exc)
+
+
+def holder(path: str) -> ProcId | None:
+    """Who wrote his name into a lock file, or None."""
+    try:
+        body = json.loads(read_body(path) or b"{}")
+        return ProcId(int(body["pid"]), str(body["start"]), str(body["boot"]), str(body["pidns"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def holder_text(path: str) -> str:
+    """The same in words."""
+    who = holder(path)
+    return f"pid {who.pid}" if who is not None else "an unknown process"

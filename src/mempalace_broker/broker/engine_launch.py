@@ -1,0 +1,90 @@
+"""How the engine child is started: its argument vector and its environment.
+
+The interpreter is the user's, so our package is loaded from where it lies, by path: nothing is put on the
+child's sys.path, and nothing of ours shadows a module that mempalace imports.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    from ..protocol.hello import Identity
+
+    class Command(Protocol):
+        """What is needed of enginefind.EngineCommand."""
+
+        @property
+        def interpreter(self) -> str:
+            """Python that has mempalace."""
+
+
+# -c puts the working directory first on sys.path; mempalace must not be imported from there.
+BOOTSTRAP = """\
+import sys, importlib.util as u
+sys.path[:] = [p for p in sys.path if p]
+root = sys.argv.pop(1)
+s = u.spec_from_file_location("mempalace_broker", root + "/__init__.py", submodule_search_locations=[root])
+m = u.module_from_spec(s)
+sys.modules[s.name] = m
+s.loader.exec_module(m)
+from mempalace_broker.engine.worker import main
+main(sys.argv[1:])
+"""
+
+# of the broker's own environment; they would lead the child's interpreter or its imports astray
+_NOT_INHERITED = ("PYTHONHOME", "PYTHONSTARTUP", "PYTHONSAFEPATH", "__PYVENV_LAUNCHER__", "VIRTUAL_ENV")
+
+
+def package_root() -> str:
+    """The directory of the mempalace_broker package."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def engine_argv(
+    cmd: Command,
+    identity: Identity,
+    *,
+    rfd: int,
+    wfd: int,
+    journal: str | None,
+    tune: bool,
+) -> list[str]:
+    """The command that starts an engine.
+
+    Args:
+        cmd: the interpreter that has mempalace.
+        identity: the palace and how it was chosen.
+        rfd, wfd: the child's ends of the two pipes, to be passed with pass_fds.
+        journal: path of the journal of writes, or None.
+        tune: apply tune-ups.
+    """
+    argv = [cmd.interpreter, "-c", BOOTSTRAP, package_root()]
+    argv += ["--rfd", str(rfd), "--wfd", str(wfd), "--palace", identity.path, "--by", identity.by]
+    for flag, value in (
+        ("--backend", identity.backend),
+        ("--collection", identity.collection),
+        ("--journal", journal),
+    ):
+        if value:
+            argv += [flag, value]
+    return [*argv, "--tune", "1" if tune else "0"]
+
+
+def engine_env(env: Mapping[str, str], identity: Identity) -> dict[str, str]:
+    """The engine's environment: the broker's, less what would lead it astray.
+
+    The palace goes by argument where the client chose it by flag, else by MEMPALACE_PALACE_PATH: upstream
+    puts the knowledge graph into the palace only for the flag.
+    """
+    out = {name: value for name, value in env.items() if name not in _NOT_INHERITED}
+    out["MEMPALACE_HUB_FORWARD"] = "0"
+    out["MEMPALACE_MCP_IDLE_HOURS"] = "0"
+    out["PYTHONUNBUFFERED"] = "1"
+    if identity.by != "flag":
+        out["MEMPALACE_PALACE_PATH"] = identity.path
+    return out

@@ -1,0 +1,62 @@
+"""What became of writes whose client lost its connection: proved, or unknown. Never guessed.
+
+Knowledge comes from the journal (earlier engines and brokers) and from the answers of the engine that runs now. Both
+are bounded, so absence proves "not started" only as far back as the memory reaches: `covered_from` says since when.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from ...protocol.hello import DONE, NOT_STARTED, UNKNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+ENTRIES = 50_000
+_MARGIN_S = 1.0
+
+
+class Outcomes:
+    """Fates of writes by key.
+
+    Attributes:
+        covered_from: monotonic seconds; what is older and absent is unknown.
+        since: the first generation (lease/machine/lease) of which the journal tells everything: what an earlier broker
+            was given is unknown where it is absent. No clock is asked for that: a paused machine's stands still.
+    """
+
+    def __init__(self, entries: int = ENTRIES) -> None:
+        self._ended: OrderedDict[str, tuple[float, bytes | None]] = OrderedDict()
+        self._open: set[str] = set()
+        self._entries = entries
+        self.covered_from = float("-inf")
+        self.since = 0
+
+    def load(self, ended: Mapping[str, bytes | None], begun: Collection[str], now: float, covered_from: float) -> None:
+        """Take over what a journal proves; nobody works on its open entries any more."""
+        self.covered_from = max(self.covered_from, covered_from)
+        for key, response in ended.items():
+            self.ended(key, response, now)
+        self._open |= set(begun)
+
+    def ended(self, key: str, response: bytes | None, now: float) -> None:
+        """The write `key` ran; `response` None: not kept."""
+        self._open.discard(key)
+        self._ended[key] = (now, response)
+        while len(self._ended) > self._entries:
+            _, (when, _) = self._ended.popitem(last=False)
+            self.covered_from = max(self.covered_from, when)
+
+    def unknown(self, key: str) -> None:
+        """The write `key` had begun when its engine died."""
+        self._open.add(key)
+
+    def fate(self, key: str, sent_at: float) -> tuple[str, bytes | None]:
+        """(state, response) of a write that was sent at `sent_at` (monotonic seconds, the latest it can have been)."""
+        if key in self._ended:
+            return DONE, self._ended[key][1]
+        if key in self._open or sent_at - _MARGIN_S < self.covered_from:
+            return UNKNOWN, None
+        return NOT_STARTED, None

@@ -1,0 +1,215 @@
+"""The broker's listener on TCP, if it was asked for: address, token, gate, and what status says of them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ...errors import BrokerError
+from ...protocol.record import MAX_BYTES, Record, decode
+from ...route.tcp import tune
+from ...settings import MAX_PORT, TCP_ANY
+from ...system.atomic_files import read_bytes
+from ...system.token_file import ensure_token, restore_token, token_path
+from .bind import NotThere, bind_tcp, endpoint_of, find_address, usual_port
+from .gate import Gate
+from .tally import Tally
+
+if TYPE_CHECKING:
+    import asyncio
+    import logging
+    import socket
+    from collections.abc import Callable
+
+    from ...settings import Settings
+    from ...system.clock import Clock
+    from .gate import Admit
+
+RETRY_S = 30.0
+
+
+class TcpListener:
+    """See the module. Does nothing where the setting `tcp` is empty.
+
+    Args:
+        root: the state root, where the token lies. last_port: of the last broker, 0 where not known.
+        admit: takes sockets that have proved themselves.
+        revoked: called when the token was replaced: whoever showed the old one must go.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        root: str,
+        last_port: int,
+        clock: Clock,
+        log: logging.Logger,
+        admit: Admit,
+        revoked: Callable[[], None],
+    ) -> None:
+        self.name = settings.text("tcp")
+        self.endpoint = ""
+        self.token = ""
+        self._port = settings.number("tcp_port")
+        self._ports = [self._port] if self._port else [*filter(None, [last_port]), usual_port(root), 0]
+        self._root = root
+        self._clock = clock
+        self._log = log
+        self._admit = admit
+        self._revoked = revoked
+        self._tally = Tally(clock.monotonic, log.warning)
+        self._address = ""
+        self._gate: Gate | None = None
+        self._mark: tuple[int, int] | None = None  # inode and change time of the file that was read
+        self._trouble: dict[str, str] | None = None
+        self._look_at = 0.0
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen if that is wanted and possible. Never fails: what is in the way is a trouble, tried again."""
+        if self.name:
+            self._look(loop)
+
+    def check(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """To be called every few seconds; whether endpoint or token changed."""
+        if not self.name:
+            return False
+        before = self.endpoint, self.token
+        now = self._clock.monotonic()
+        self._tally.flush(now)
+        if self.token:
+            self._reread()
+        if now >= self._look_at:
+            self._look(loop)
+        return (self.endpoint, self.token) != before
+
+    def close(self) -> None:
+        """Listen no more."""
+        self.endpoint = self._address = ""
+        if self._gate is not None:
+            self._gate.close()
+            self._gate = None
+
+    # -- address and socket
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that we listen where we should; addresses come and go with container engines."""
+        self._look_at = self._clock.monotonic() + RETRY_S
+        try:
+            if not self.token:
+                self._read()
+            address = find_address(self.name)
+            if address == self._address:
+                return
+            self.close()
+            self._open(loop, address)
+        except NotThere as exc:
+            self.close()
+            self._degrade(str(exc), exc.mend)
+        except BrokerError as exc:
+            self._degrade(exc.message.rstrip("."), exc.mend)
+
+    def _open(self, loop: asyncio.AbstractEventLoop, address: str) -> None:
+        sock = bind_tcp(address, self._ports)
+        self._gate = Gate(
+            sock,
+            loop=loop,
+            token=lambda: self.token,
+            admit=self._take,
+            tally=self._tally,
+            log=self._log,
+        )
+        self._address, self.endpoint = address, endpoint_of(sock)
+        if not self._port:
+            self._ports = list(dict.fromkeys([sock.getsockname()[1], *self._ports]))
+        self._trouble = None
+        self._log.info("listening on %s (%s)", self.endpoint, self.name)
+
+    def _degrade(self, why: str, mend: str) -> None:
+        trouble = {
+            "what": f"not listening on TCP ({self.name}): {why}; tried again every {RETRY_S:g} s",
+            "mend": mend,
+        }
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._log.warning("%s", trouble["what"])
+
+    def _take(self, sock: socket.socket, rest: bytes, address: str) -> None:
+        tune(sock)
+        self._admit(sock, rest, address)
+
+    # -- the token
+
+    def _read(self) -> None:
+        self.token = ensure_token(self._root)
+        self._mark = self._stat()
+
+    def _stat(self) -> tuple[int, int] | None:
+        try:
+            info = os.lstat(token_path(self._root))
+        except FileNotFoundError:
+            return None
+        return info.st_ino, info.st_ctime_ns  # which chmod changes, too
+
+    def _reread(self) -> None:
+        """A new token counts at once; one that was removed is put back, as the record is."""
+        mark = self._stat()
+        if mark == self._mark:
+            return
+        if mark is None:
+            self._log.warning("%s is gone: writing it again", token_path(self._root))
+            restore_token(self._root, self.token)
+            self._mark = self._stat()
+            return
+        old = self.token
+        try:
+            self._read()
+        except BrokerError as exc:
+            self.token, self._mark = "", None  # what we had may be known to others: shut the door until it is mended
+            self.close()
+            self._degrade(exc.message.rstrip("."), exc.mend)
+        if self.token != old:
+            self._log.info("the token for TCP was replaced: its sessions have to show the new one")
+            if self._gate is not None:
+                self._gate.clear()
+            self._revoked()
+
+    # -- what people see
+
+    def degraded(self) -> list[dict[str, str]]:
+        """What is not as it was asked for, or is worth a second look."""
+        out = [self._trouble] if self._trouble is not None else []
+        if self.name == TCP_ANY and self.endpoint:
+            out.append(
+                {
+                    "what": f"{self.endpoint} is exposed: every address of this machine, unencrypted, behind the token",
+                    "mend": "name one address or interface in tcp, then `mempalace-broker restart`",
+                }
+            )
+        return out
+
+    def as_json(self) -> dict[str, Any] | None:
+        """For status; None where it was not asked for. Nothing secret."""
+        if not self.name:
+            return None
+        return {
+            "asked": self.name,
+            "endpoint": self.endpoint or None,
+            "waiting": self._gate.waiting if self._gate is not None else 0,
+            "refused": dict(self._tally.totals),
+        }
+
+
+def last_port(record_path: str) -> int:
+    """The port of the last broker, if its record is still there; else 0."""
+    try:
+        last = decode(read_bytes(record_path, MAX_BYTES))
+    except OSError:
+        return 0
+    return next(filter(None, map(_port_of, last.endpoints)), 0) if isinstance(last, Record) else 0
+
+
+def _port_of(endpoint: str) -> int:
+    kind, _, place = endpoint.partition("://")
+    port = place.rpartition(":")[2]
+    return int(port) if kind == "tcp" and port.isascii() and port.isdecimal() and int(port) <= MAX_PORT else 0

@@ -1,0 +1,217 @@
+"""`stop` and `restart`: let the broker go, and know that it is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import EXIT_OK, BrokerUnavailable, StopFailed
+from .target import palace_options
+
+if TYPE_CHECKING:
+    from ..locality.process_ids import ProcId
+    from .target import Target
+
+ANSWER_S = 5.0
+LEAVE_S = 25.0  # beyond drain_s: the engine gets 5 s for each of EOF, SIGTERM and SIGKILL
+TERM_S = 5.0
+KILL_S = 10.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
+
+
+@click.command("stop", short_help="Stop the broker and its engine.")
+@click.option("--now", is_flag=True, help="Do not let running calls finish; a broker that hangs is killed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words.")
+@palace_options
+def command_stop(target: Target, now: bool, as_json: bool) -> int:
+    """Stop the broker and its engine, and wait until both are gone.
+
+    Running calls finish first (at most drain_s seconds, see docs/settings.md). The agents' sessions stay:
+    the next call of one of them starts a new broker. To keep it down, stop the agents.
+
+    \b
+    Example:
+      mempalace-broker stop
+      mempalace-broker stop --now      it hangs, or you are in a hurry
+
+    \b
+    Exit codes: 0 it is gone, or was not there; 75 it does not answer (then: --now), or
+    it was killed and will not die.
+    """
+    gone = stop(target, now=now, why="mempalace-broker stop")
+    if as_json:
+        click.echo(json.dumps(gone))
+    elif gone["was_running"]:
+        click.echo(f"stopped: the broker of {target.identity.path} (pid {gone['pid']}) is gone.")
+    else:
+        click.echo(f"no broker runs for {target.identity.path}.")
+    return EXIT_OK
+
+
+@click.command("restart", short_help="Stop and start it; sessions live through it.")
+@click.option("--now", is_flag=True, help="Do not let running calls finish; a broker that hangs is killed.")
+@palace_options
+def command_restart(target: Target, now: bool) -> int:
+    """Stop the broker if one runs, and start one; sessions of agents live through it.
+
+    For a new version of mempalace-broker or mempalace, and for changed settings. Calls that wait are sent
+    again by the agents' mp-shim; nothing is lost and nothing done twice. Prints what `ensure` prints.
+
+    \b
+    Example:
+      pip install -U mempalace-broker && mempalace-broker restart
+
+    \b
+    Exit codes: as `stop` and `ensure`.
+    """
+    from .serve import ensure
+
+    stop(target, now=now, why="mempalace-broker restart", method="broker/restart")
+    click.echo(json.dumps(ensure(target)))
+    return EXIT_OK
+
+
+def stop(target: Target, *, now: bool, why: str, method: str = "broker/stop") -> dict[str, Any]:
+    """Tell the broker to leave and see it gone: {"was_running", "pid"}.
+
+    Raises:
+        StopFailed: it does not answer, does not leave, or can't be killed; names the process.
+    """
+    from ..route.control import contact
+    from ..system.clock import Deadline
+    from ..system.lock import is_held
+
+    broker, engine = Holder(target.files.owner_lock), Holder(target.files.engine_lock)
+    patience = LEAVE_S + (0 if now else _drain_s(target))
+    params = {"mode": "now" if now else "drain", "reason": why}
+    said = contact(target.files, target.env, method, params, Deadline.after(target.clock, ANSWER_S))
+    if said.answer is not None:
+        pid = int(said.answer.get("pid") or 0)
+        if not _gone(target, [broker, engine], patience):
+            if not now:
+                raise StopFailed(
+                    f"the broker {_named(pid)} said that it stops and did not.", mend="mempalace-broker stop --now"
+                )
+            _kill(target, broker, engine)
+        return {"was_running": True, "pid": pid}
+    if said.unreachable:
+        raise BrokerUnavailable(f"nothing is known of the broker: {said.why}.", mend="run this where the broker runs")
+    if not is_held(target.files.owner_lock) and not said.accepted:
+        return {"was_running": False, "pid": None}
+    if not now:
+        raise StopFailed(
+            f"a broker owns {target.identity.path} ({_named(broker.pid)}) and does not answer: {said.why}.",
+            mend="mempalace-broker stop --now, which kills it",
+        )
+    _kill(target, broker, engine)
+    return {"was_running": True, "pid": broker.pid or None}
+
+
+class Holder:
+    """Who held a lock file when this was made. An agent may start the next broker before we look again: that one is
+    somebody else, and what we stopped is gone all the same.
+
+    Attributes: path; who: as its body says, None if it says nothing of use.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.who = _who(path)
+
+    @property
+    def pid(self) -> int:
+        """Of the holder, 0 if not known."""
+        return self.who.pid if self.who is not None else 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether that very process lives, in our pid namespace."""
+        from ..locality.process_ids import ALIVE, state
+
+        return self.who is not None and state(self.who) == ALIVE
+
+    @property
+    def there(self) -> bool:
+        """Whether it lives, or, where its pid means nothing to us, still holds its lock."""
+        from ..locality.process_ids import DEAD, ZOMBIE, state
+        from ..system.lock import is_held
+
+        if self.alive:
+            return True
+        if self.who is not None and (state(self.who) in (DEAD, ZOMBIE) or _who(self.path) != self.who):
+            return False
+        return bool(is_held(self.path))
+
+
+def _who(path: str) -> ProcId | None:
+    """Who wrote his name into a lock file."""
+    from ..locality.process_ids import ProcId
+    from ..system.lock import read_body
+
+    try:
+        note = json.loads(read_body(path) or b"{}")
+        return ProcId(int(note["pid"]), str(note["start"]), str(note["boot"]), str(note["pidns"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _drain_s(target: Target) -> float:
+    """How long the running broker lets calls finish: it knows, whatever broker.toml says by now."""
+    from ..route.control import contact
+    from ..system.clock import Deadline
+
+    said = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, ANSWER_S))
+    setting = (said.answer or {}).get("settings", {}).get("drain_s", {})
+    value = setting.get("value")
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _gone(target: Target, holders: list[Holder], seconds: float) -> bool:
+    """Wait until all of them are gone; neither death nor lock sends an event, so this looks again and again."""
+    from ..system.clock import Deadline
+
+    deadline = Deadline.after(target.clock, seconds)
+    pause = _FIRST_PAUSE
+    while any(holder.there for holder in holders):
+        if deadline.expired:
+            return False
+        target.clock.sleep(min(pause, deadline.remaining()))
+        pause = min(pause * 2, _LONGEST_PAUSE)
+    return True
+
+
+def _kill(target: Target, broker: Holder, engine: Holder) -> None:
+    """SIGTERM, then SIGKILL, to the very process that holds the lock and to no other; its engine ends by itself."""
+    if not broker.alive:
+        raise StopFailed(
+            f"somebody holds {broker.path}, but left no name that still means a process here.",
+            mend=f"see `mempalace-broker doctor`, or `lsof {broker.path}`",
+        )
+    for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
+        try:
+            os.kill(broker.pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError as exc:
+            raise StopFailed(f"not allowed to end {_named(broker.pid)}.", mend=f"sudo kill -9 {broker.pid}") from exc
+        if _gone(target, [broker, engine], seconds):
+            return
+    if broker.alive:
+        raise StopFailed(
+            f"{_named(broker.pid)} does not die of SIGKILL: it hangs in the kernel, on a disk or a mount.",
+            mend=f"see what it waits for (`cat /proc/{broker.pid}/stack`); a reboot ends it for certain",
+        )
+    raise StopFailed(
+        f"the broker is dead, but its engine ({_named(engine.pid)}) still has the palace and finishes its work.",
+        mend="wait, or see `mempalace-broker doctor`",
+    )
+
+
+def _named(pid: int) -> str:
+    from ..route.control import pid_command
+
+    return f"pid {pid}, {pid_command(pid) or 'unknown command'}" if pid else "an unknown process"

@@ -1,0 +1,347 @@
+"""What `doctor` looks at. Gathers facts without judging them, changes nothing, opens no store.
+
+The only traces it leaves: probes of lock files (a shared flock for an instant) and one status request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import BrokerError, UsageError
+from ..locality import mounts
+from ..locality.locality import Place as Site
+from ..locality.locality import in_container, place_of
+from ..locality.process_ids import UNKNOWN, ProcId, state
+from ..protocol.record import MAX_BYTES, Bad, Record, decode
+from ..route.control import Contact, contact, pid_command
+from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
+from ..route.plan import Plan, plan
+from ..settings import load_settings
+from ..system import embedding_model as model
+from ..system.atomic_files import read_bytes
+from ..system.clock import Deadline
+from ..system.engine_find import SETTING, find_engine
+from ..system.lock import is_held, read_body
+from ..system.paths import PALACE_VARIABLES, ROOT_VARIABLE, home_of
+from .open_files import Opener, openers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..protocol.hello import Identity
+    from ..system.clock import Clock
+    from ..system.paths import StateFiles
+
+ANSWER_S = 5.0
+_NOTE_LIMIT = 1 << 20
+_VARIABLES = (ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, ROOT_VARIABLE, *PALACE_VARIABLES)
+LEFTOVER_MARKS = (".corrupt", ".drift", "quarantine")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or directory as lstat shows it; kind is "file", "dir", "socket", "link" or "other", "" if missing."""
+
+    path: str
+    kind: str = ""
+    mode: int = 0
+    uid: int = -1
+    writable: bool = False
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock file: held (None: can't be told), by whom its body says, and what that process is now."""
+
+    path: str
+    held: bool | None
+    pid: int = 0
+    process: str = UNKNOWN
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A record of mempalace's own hub or daemon."""
+
+    path: str
+    kind: str
+    pid: int
+    alive: bool
+    palace: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory and the filesystem under it. `local`: None if that can't be told."""
+
+    entry: Entry
+    filesystem: str
+    local: bool | None
+    free: int | None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The mempalace that a broker started here would run, or why there is none."""
+
+    interpreter: str = ""
+    version: str = ""
+    source: str = ""
+    problem: str = ""
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything `doctor` judges. Sizes in bytes, times in seconds since 1970."""
+
+    identity: Identity
+    files: StateFiles
+    palace: Place
+    root: Place
+    owner: Lock
+    engine_lock: Lock
+    start_lock: Lock
+    record: Record | Bad
+    record_entry: Entry
+    record_origin: str
+    record_process: str
+    contact: Contact
+    socket: Entry
+    socket_bytes: int
+    openers: list[Opener]
+    upstream: list[Upstream]
+    lease: Lock
+    engine: Engine
+    model_state: str
+    model_kind: str
+    model_folder: str
+    platform: str
+    uid: int
+    now: float
+    site: Site
+    version: str = __version__
+    container: str = ""
+    plan: Plan | None = None
+    plan_problem: str = ""
+    bridge: Mapping[str, Any] = field(default_factory=dict)
+    has_palace: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings_problem: str = ""
+    settings_mend: str = ""
+    leftovers: list[str] = field(default_factory=list)
+    last_exit: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The broker's own snapshot, empty without an answer."""
+        return self.contact.answer or {}
+
+    @property
+    def engine_pid(self) -> int:
+        """Our engine's, from the broker, else from the lock that only an engine holds; 0 without one."""
+        said = self.status.get("engine", {}).get("pid")
+        return int(said or 0) or (self.engine_lock.pid if self.engine_lock.held else 0)
+
+
+def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> Facts:
+    """Look at everything. Raises UsageError where $MEMPALACE_BROKER names no socket."""
+    record, entry, origin, process = _record(files)
+    settings, engine_named, problem, mend = _settings(files, env)
+    home = home_of(env)
+    weights = model.status(home)
+    site = place_of(files)
+    ways, ways_problem = _plan(files, env) if site.foreign else (None, "")
+    return Facts(
+        identity=identity,
+        files=files,
+        palace=_place(identity.path),
+        root=_place(files.root),
+        owner=_lock(files.owner_lock),
+        engine_lock=_lock(files.engine_lock),
+        start_lock=_lock(files.start_lock),
+        record=record,
+        record_entry=entry,
+        record_origin=origin,
+        record_process=process,
+        contact=_contact(files, env, clock),
+        socket=_entry(files.socket),
+        socket_bytes=len(os.fsencode(files.socket)),
+        openers=openers(identity.path, identity.graph),
+        upstream=list(_upstream(home)),
+        lease=_lease(home, identity.path),
+        engine=_engine(env, engine_named),
+        model_state=weights.state,
+        model_kind=weights.kind,
+        model_folder=weights.folder,
+        platform=sys.platform,
+        uid=os.getuid(),
+        now=clock.wall(),
+        site=site,
+        container=in_container(),
+        plan=ways,
+        plan_problem=ways_problem,
+        bridge=_bridge(ways, clock),
+        has_palace=os.path.exists(os.path.join(identity.path, "chroma.sqlite3")),
+        settings=settings,
+        settings_problem=problem,
+        settings_mend=mend,
+        leftovers=_leftovers(identity.path),
+        last_exit=_json(files.exit),
+        variables={name: env[name] for name in _VARIABLES if env.get(name)},
+    )
+
+
+def _plan(files: StateFiles, env: Mapping[str, str]) -> tuple[Plan | None, str]:
+    """The routes out of a foreign place, or what is wrong with their settings."""
+    try:
+        return plan(files, env), ""
+    except BrokerError as exc:
+        return None, str(exc)
+
+
+def _bridge(ways: Plan | None, clock: Clock) -> dict[str, Any]:
+    """What the bridge over ssh says of itself, empty where there is none."""
+    if ways is None or ways.ssh is None:
+        return {}
+    from ..route.bridge.start import bridge_status
+
+    try:
+        return bridge_status(ways.ssh, Deadline.after(clock, ANSWER_S)) or {}
+    except BrokerError as exc:
+        return {"state": "unknown", "error": exc.message, "mend": exc.mend}
+
+
+def _contact(files: StateFiles, env: Mapping[str, str], clock: Clock) -> Contact:
+    try:
+        return contact(files, env, "broker/status", {}, Deadline.after(clock, ANSWER_S))
+    except UsageError:
+        raise
+    except BrokerError as exc:
+        return Contact("denied", files.socket, None, exc.message)
+
+
+def _record(files: StateFiles) -> tuple[Record | Bad, Entry, str, str]:
+    from ..route.discover import Sighting
+
+    try:
+        record = decode(read_bytes(files.record, MAX_BYTES))
+    except OSError as exc:
+        record = Bad(f"the record can't be read: {exc.strerror or exc}")
+    origin = record_state(Sighting(record, []), files)
+    process = UNKNOWN
+    if isinstance(record, Record):
+        process = state(ProcId(record.pid, record.start, record.boot, record.pidns))
+    return record, _entry(files.record), origin, process
+
+
+def _entry(path: str) -> Entry:
+    import stat
+
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return Entry(path)
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFSOCK: "socket", stat.S_IFLNK: "link"}
+    kind = kinds.get(stat.S_IFMT(info.st_mode), "other")
+    return Entry(path, kind, stat.S_IMODE(info.st_mode), info.st_uid, os.access(path, os.W_OK))
+
+
+def _place(path: str) -> Place:
+    there = path
+    while not os.path.exists(there) and there != os.path.dirname(there):
+        there = os.path.dirname(there)
+    try:
+        free: int | None = shutil.disk_usage(there).free
+    except OSError:
+        free = None
+    return Place(_entry(path), mounts.filesystem_of(path), mounts.is_local(path), free)
+
+
+def _lock(path: str) -> Lock:
+    held = is_held(path)
+    try:
+        note = json.loads(read_body(path) or b"{}")
+        who = ProcId(int(note["pid"]), str(note["start"]), str(note["boot"]), str(note["pidns"]))
+    except (ValueError, KeyError, TypeError):
+        return Lock(path, held)
+    return Lock(path, held, who.pid, state(who), pid_command(who.pid))
+
+
+def _lease(home: str, palace: str) -> Lock:
+    """Upstream's write lease of this palace: flock on a file under HOME, its body "pid command"."""
+    key = hashlib.sha256(os.path.normcase(os.path.realpath(palace)).encode()).hexdigest()[:16]
+    path = os.path.join(home, ".mempalace", "locks", f"mine_palace_{key}.lock")
+    words = read_body(path).decode("utf-8", "replace").strip("\0 ").split()
+    pid = int(words[0]) if words and words[0].isdigit() else 0
+    return Lock(path, is_held(path), pid, UNKNOWN, pid_command(pid) if pid else "")
+
+
+def _upstream(home: str) -> Iterator[Upstream]:
+    for kind, name in (("hub", "serverinfo.json"), ("daemon", "endpoint.json")):
+        base = os.path.join(home, ".mempalace", "server" if kind == "hub" else "daemon")
+        with contextlib.suppress(OSError):
+            for key in sorted(os.listdir(base)):
+                note = _json(os.path.join(base, key, name))
+                pid = note.get("pid")
+                if isinstance(pid, int) and pid > 0:
+                    path = os.path.join(base, key, name)
+                    palace = str(note.get("palace_path") or "")
+                    yield Upstream(path, kind, pid, _exists(pid), palace, pid_command(pid))
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _settings(files: StateFiles, env: Mapping[str, str]) -> tuple[dict[str, Any], str, str, str]:
+    """(settings as JSON, engine setting, what is wrong with them, its mend)."""
+    try:
+        data = read_bytes(files.toml, _NOTE_LIMIT)
+        text = data.decode("utf-8", "replace") if data is not None else None
+        settings = load_settings(text, env, toml_path=files.toml)
+    except OSError as exc:
+        return {}, "", f"cannot read {files.toml}: {exc.strerror or exc}", f"make {files.toml} readable"
+    except BrokerError as exc:
+        return {}, "", exc.message, exc.mend
+    return settings.as_json(), settings.text("engine"), "", ""
+
+
+def _engine(env: Mapping[str, str], named: str) -> Engine:
+    try:
+        found = find_engine({**env, SETTING: named}, sys.executable, env.get("PATH", os.defpath))
+    except BrokerError as exc:
+        return Engine(problem=exc.message, mend=exc.mend)
+    return Engine(found.interpreter, found.version or "", found.source)
+
+
+def _leftovers(palace: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(palace) if any(mark in name for mark in LEFTOVER_MARKS))
+    except OSError:
+        return []
+
+
+def _json(path: str) -> dict[str, Any]:
+    try:
+        note = json.loads(read_bytes(path, _NOTE_LIMIT) or b"{}")
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}

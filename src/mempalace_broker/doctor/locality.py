@@ -1,0 +1,72 @@
+"""`doctor` on the place: which side of a kernel boundary this is, and which routes lead to the palace's broker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .findings import ERROR, INFO, OK, WARN, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..route.plan import Plan
+    from .facts import Facts
+
+_PAGE = "docs/topologies.md"
+
+
+def site(facts: Facts) -> Iterator[Row]:
+    """Same kernel or foreign, and why."""
+    where = f" (in a container: {facts.container})" if facts.container else ""
+    if facts.site.foreign:
+        yield Row(INFO, "place", f"foreign{where}: {facts.site.why}; the broker is reached by ssh, tcp or direct")
+    else:
+        yield Row(OK, "place", f"same kernel{where}: {facts.site.why}")
+
+
+def routes(facts: Facts) -> Iterator[Row]:
+    """Where the place is foreign: what is configured."""
+    if not facts.site.foreign:
+        return
+    if facts.plan is None:
+        yield Row(ERROR, "routes", facts.plan_problem, "correct it, see docs/settings.md")
+        return
+    yield from _bridges(facts.plan)
+    yield from _bridge(facts)
+    yield from _direct(facts.plan)
+
+
+def _bridges(plan: Plan) -> Iterator[Row]:
+    if plan.ssh is not None:
+        yield Row(OK, "route: ssh", f"{plan.ssh}, configuration {plan.ssh.config or 'of ssh itself'}")
+    else:
+        yield Row(
+            INFO, "route: ssh", "not configured", f"MEMPALACE_BROKER_SSH_HOST, or ssh_host in broker.toml; {_PAGE}"
+        )
+    if plan.tcp:
+        yield Row(OK, "route: tcp", ", ".join(map(str, plan.tcp)))
+    else:
+        yield Row(INFO, "route: tcp", "the record names no TCP address", f"set tcp on the palace's machine; {_PAGE}")
+
+
+def _bridge(facts: Facts) -> Iterator[Row]:
+    said = facts.bridge
+    if not said:
+        return
+    if said.get("error"):
+        yield Row(ERROR, "bridge", str(said["error"]), str(said.get("mend") or f"see {_PAGE}"))
+        return
+    how = f"{said.get('mode')} over {said.get('over')}" if said.get("mode") else str(said.get("state"))
+    yield Row(OK, "bridge", f"pid {said.get('pid')}, {how}, {said.get('users')} users")
+
+
+def _direct(plan: Plan) -> Iterator[Row]:
+    if not plan.direct:
+        yield Row(INFO, "route: direct", plan.why_not_direct)
+        return
+    yield Row(
+        WARN,
+        "route: direct",
+        "a broker here may open the palace itself, if its claim shows that nobody else has it",
+        f"configure a bridge (ssh or tcp); {_PAGE}",
+    )

@@ -1,0 +1,76 @@
+"""Which processes have a palace's files open. Never opens one of them itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_DATABASES = (".sqlite3", ".sqlite3-wal", ".sqlite3-shm", ".sqlite3-journal")
+_INDEX = ".bin"
+
+
+@dataclass(frozen=True)
+class Opener:
+    """A process with palace files open. `command`: its name, never its arguments, they may hold secrets."""
+
+    pid: int
+    command: str
+    files: tuple[str, ...]
+
+
+def openers(palace: str, *more: str) -> list[Opener]:
+    """Processes of which we may see the open files, that have a store of the palace open.
+
+    Args:
+        palace: the palace directory, symlinks resolved.
+        more: single files besides, such as a knowledge graph elsewhere.
+    """
+    prefix = os.path.realpath(palace).rstrip("/") + "/"
+    others = {os.path.realpath(path) for path in more}
+    found = []
+    for pid, paths in _open_files():
+        mine = {path for path in paths if _is_store(path, prefix) or path in others}
+        if mine:
+            found.append(Opener(pid, _command(pid), tuple(sorted(mine))))
+    return sorted(found, key=lambda opener: opener.pid)
+
+
+def _is_store(path: str, prefix: str) -> bool:
+    return path.startswith(prefix) and path.endswith((*_DATABASES, _INDEX))
+
+
+def _open_files() -> Iterator[tuple[int, list[str]]]:
+    if os.path.isdir("/proc/self/fd"):
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                yield int(name), _links(f"/proc/{name}/fd")
+        return
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            yield process.pid, [entry.path for entry in process.open_files()]
+        except (psutil.Error, OSError):
+            continue  # another user's, or gone
+
+
+def _links(folder: str) -> list[str]:
+    """Where the descriptors lead; psutil reads the same, but skips those it can't classify."""
+    out: list[str] = []
+    try:
+        names = os.listdir(folder)
+    except OSError:  # another user's, or gone
+        return out
+    for name in names:
+        try:
+            out.append(os.readlink(f"{folder}/{name}").removesuffix(" (deleted)"))
+        except OSError:
+            continue  # closed meanwhile
+    return out
+
+
+def _command(pid: int) -> str:
+    from ..route.control import pid_command
+
+    return pid_command(pid) or "?"

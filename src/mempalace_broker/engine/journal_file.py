@@ -1,0 +1,126 @@
+"""Appending to the journal of writes; what stands in it: protocol/journal.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from ..protocol import journal
+
+
+def sound_length(data: bytes) -> int:
+    """How much of a journal is whole entries: what a kill left half written after it must not stay.
+
+    An entry appended behind half an entry could not be read, and its write would pass for one that never
+    began.
+    """
+    pos = 0
+    while True:
+        end = data.find(b"\n", pos)
+        if end < 0:
+            return pos
+        words = data[pos:end].split(b" ")
+        after = end + 1
+        if words[0] == b"E" and len(words) == 3:
+            try:
+                after += max(int(words[2]), 0) + 1
+            except ValueError:
+                return pos
+            if data[after - 1 : after] != b"\n":
+                return pos
+        elif words[0] != b"S" or len(words) != 2:
+            return pos
+        pos = after
+
+
+class JournalFile:
+    """An append-only file and its one predecessor.
+
+    Each entry is one write(2): what was written survives the death of the process, not of the machine. A write whose
+    start can't be noted must not run: the next broker would take it for one that never began, and it would run twice.
+
+    Args:
+        path: where it stands; the predecessor is `path` + ".1". None: no journal.
+    """
+
+    def __init__(self, path: str | None, *, rotate_bytes: int = journal.ROTATE_BYTES) -> None:
+        self.path = path
+        self.error = ""
+        self._rotate_bytes = rotate_bytes
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._size = 0
+        if path is not None:
+            try:
+                self._open(path)
+            except OSError as exc:
+                self._give_up(exc)
+
+    def started(self, key: str) -> bool:
+        """Note that the write `key` is about to run; False if that can't be noted, `error` says why."""
+        if self.path is None:
+            return True
+        with self._lock:
+            if self._fd >= 0 and not os.fstat(self._fd).st_nlink:  # removed under us: nobody would find the entry
+                os.close(self._fd)
+                self._fd = -1
+            if self._fd < 0:
+                try:
+                    self._open(self.path)
+                except OSError as exc:
+                    self._give_up(exc)
+        return self._append(journal.started(key))
+
+    def ended(self, key: str, response: bytes) -> None:
+        """Note that the write `key` ran, with its response. Where that fails its outcome counts as unknown."""
+        self._append(journal.ended(key, response))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _open(self, path: str) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(path, flags, 0o600)
+        with open(self._fd, "rb", closefd=False) as file:
+            data = file.read()
+        self._size = sound_length(data)
+        if self._size != len(data):
+            os.ftruncate(self._fd, self._size)
+
+    def _append(self, entry: bytes) -> bool:
+        with self._lock:
+            if self._fd < 0:
+                return False
+            try:
+                if self._size + len(entry) > self._rotate_bytes and self._size:
+                    self._rotate()
+                written = os.write(self._fd, entry)
+                if written != len(entry):
+                    os.ftruncate(self._fd, self._size)
+                    raise OSError(f"only {written} of {len(entry)} bytes could be written")
+                self._size += written
+            except OSError as exc:
+                self._give_up(exc)
+                return False
+            self.error = ""
+            return True
+
+    def _rotate(self) -> None:
+        assert self.path is not None
+        os.close(self._fd)
+        self._fd = -1
+        os.replace(self.path, self.path + ".1")
+        self._open(self.path)
+
+    def _give_up(self, exc: OSError) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        said, self.error = self.error, f"the journal of writes {self.path} can't be written ({exc})"
+        if said != self.error:
+            print(self.error, file=sys.stderr, flush=True)

@@ -1,0 +1,67 @@
+"""The engine's two pipes: frames in, frames out; descriptors of its own, as mempalace moves fd 1."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from typing import TYPE_CHECKING
+
+from ..protocol.engine_frames import Frame, FrameDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CHUNK = 1 << 20
+_LOOK_MS = 200
+
+
+class Link:
+    """Both directions of the connection to the broker.
+
+    Args:
+        rfd: descriptor to read frames from; its end of file means that the broker is gone.
+        wfd: descriptor to write frames to.
+    """
+
+    def __init__(self, rfd: int, wfd: int) -> None:
+        self._rfd = rfd
+        self._wfd = wfd
+        self._lock = threading.Lock()
+        self._reading = False
+
+    def leave_if_abandoned(self) -> None:
+        """Body of a thread: end this process if the broker goes away before anybody reads frames.
+
+        Importing mempalace can take seconds on a busy machine, and the next broker waits for us.
+        """
+        poller = select.poll()
+        poller.register(self._rfd, 0)  # a hang-up is always told
+        while not self._reading:
+            if poller.poll(_LOOK_MS) and not self._reading:
+                os._exit(0)
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield frames until the broker closes its end.
+
+        Raises:
+            FrameError: the stream is garbled.
+        """
+        self._reading = True
+        decoder = FrameDecoder()
+        while True:
+            data = os.read(self._rfd, _CHUNK)
+            if not data:
+                return
+            yield from decoder.feed(data)
+
+    def send(self, frame: Frame) -> bool:
+        """Write a frame whole; False where the broker no longer reads."""
+        view = memoryview(frame.encode())
+        with self._lock:
+            try:
+                while view:
+                    view = view[os.write(self._wfd, view) :]
+            except OSError:  # EPIPE: the reader sees the end of file and ends the process
+                return False
+        return True

@@ -1,0 +1,1 @@
+"""Mount tables and paths, compared without touching a filesystem."""

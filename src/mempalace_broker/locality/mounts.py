@@ -1,0 +1,120 @@
+"""What is mounted where, and whether a path lies on a filesystem that only this kernel can have mounted.
+
+Locks and sockets prove nothing on one that another kernel may write to as well (a virtual machine's virtiofs,
+NFS).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .machine.path_map import Mount, mount_of, under
+
+# Local disks and memory. Overlay counts: its upper layer is private to the kernel that mounted it.
+_LOCAL = frozenset(
+    "ext2 ext3 ext4 xfs btrfs zfs f2fs jfs bcachefs tmpfs ramfs overlay apfs hfs ufs vfat exfat".split()  # noqa: SIM905 - words
+)
+_SHARED = frozenset(
+    "virtiofs 9p nfs nfs4 cifs smb3 smbfs afpfs ceph lustre afs vboxsf prl_fs".split()  # noqa: SIM905 - words
+)
+# No folder of a user's lies on these.
+_NO_FOLDERS = frozenset(
+    "proc sysfs devpts devtmpfs cgroup cgroup2 mqueue securityfs debugfs tracefs bpf pstore configfs fusectl "  # noqa: SIM905 - words
+    "hugetlbfs autofs binfmt_misc nsfs rpc_pipefs efivarfs".split()
+)
+
+
+def mount_table(table: str | None = None) -> list[Mount]:
+    """The mounts of this namespace that can be seen, [] where there is no such table (macOS).
+
+    What a later mount covers is left out: of the rest, the one with the longest mount point holds a path.
+
+    Args:
+        table: text of /proc/self/mountinfo, read if not given.
+    """
+    if table is None:
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+                table = file.read()
+        except OSError:
+            return []
+    lines = [line for text in table.splitlines() if (line := _parse(text)) is not None]
+    numbers = {line.number for line in lines}
+    found: list[Mount] = []
+    for line in lines:
+        if line.parent not in numbers or line.parent == line.number:
+            _visit(line, lines, found)
+    return found
+
+
+def folders_table() -> list[list[str]]:
+    """The mounts that may hold folders of users, as rows for the wire; names that are no text are left out."""
+    rows = [mount.row() for mount in mount_table() if mount.kind not in _NO_FOLDERS]
+    return [row for row in rows if all(cell.isprintable() for cell in row)]
+
+
+def filesystem_of(path: str, table: str | None = None) -> str:
+    """The type of the filesystem that holds `path`, "" if it can't be told.
+
+    Args:
+        path: need not exist; symlinks are resolved.
+        table: text of /proc/self/mountinfo, read if not given.
+    """
+    mount = mount_of(os.path.realpath(path), mount_table(table))
+    return mount.kind if mount is not None else ""
+
+
+def is_local(path: str) -> bool | None:
+    """True for a known-local filesystem, False for a known-shared one, None when that can't be told."""
+    if sys.platform == "darwin":
+        return None  # no mountinfo; a Mac's own processes all live under one kernel anyway
+    return judge_kind(filesystem_of(path))
+
+
+def judge_kind(kind: str) -> bool | None:
+    """The same for a filesystem type."""
+    if kind in _LOCAL:
+        return True
+    return False if kind in _SHARED or kind.startswith("fuse") else None
+
+
+class _Line:
+    __slots__ = ("mount", "number", "parent")
+
+    def __init__(self, number: str, parent: str, mount: Mount) -> None:
+        self.number = number
+        self.parent = parent
+        self.mount = mount
+
+
+def _visit(line: _Line, lines: list[_Line], found: list[Mount]) -> None:
+    """Add this mount and what is mounted on it, as far as a path can get there.
+
+    A mount on a folder below another mount's point has that one as its parent. So of two with the same parent, where
+    one's point lies below the other's, the deeper one is older and covered; so is what has another on its very point.
+    """
+    on_it = [child for child in lines if child.parent == line.number and child is not line]
+    over = [child for child in on_it if child.mount.point == line.mount.point]
+    if over:
+        _visit(over[-1], lines, found)
+        return
+    found.append(line.mount)
+    for child in on_it:
+        if not any(under(child.mount.point, other.mount.point) for other in on_it):
+            _visit(child, lines, found)
+
+
+def _parse(line: str) -> _Line | None:
+    """One mountinfo line, None for anything else."""
+    head, dash, tail = line.partition(" - ")
+    fields, kinds = head.split(" "), tail.split(" ")
+    if not dash or len(fields) < 5 or not kinds[0]:
+        return None
+    return _Line(fields[0], fields[1], Mount(fields[2], _plain(fields[3]), _plain(fields[4]), kinds[0]))
+
+
+def _plain(text: str) -> str:
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, char)
+    return text

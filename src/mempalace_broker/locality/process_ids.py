@@ -1,0 +1,116 @@
+"""Who a process is beyond its number: pid, start token, boot id, pid namespace.
+
+A pid alone proves nothing: it is reused, it means another process in another container, and none at all after
+a reboot. Two ids are comparable only under an equal boot id and pid namespace; else the answer is "unknown".
+"Dead" is said only of what is proved dead. `mp-shim` imports this module: keep it lean.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..system.kernel import ask, boot_id, read_small
+
+ALIVE = "alive"
+DEAD = "dead"
+ZOMBIE = "zombie"  # ended, not yet reaped: holds no lock and no file any more
+UNKNOWN = "unknown"
+
+_MAX_PID = 2**31 - 1
+
+
+class ProcId:
+    """One process: `start` is its start token ("" = not known); `boot`, `pidns`: where the pid counts."""
+
+    __slots__ = ("boot", "pid", "pidns", "start")
+
+    def __init__(self, pid: int, start: str, boot: str, pidns: str) -> None:
+        self.pid = pid
+        self.start = start
+        self.boot = boot
+        self.pidns = pidns
+
+    def __repr__(self) -> str:
+        """For logs."""
+        return f"ProcId({self.pid}, {self.start!r}, {self.boot!r}, {self.pidns!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in all four parts."""
+        if not isinstance(other, ProcId):
+            return NotImplemented
+        return (self.pid, self.start, self.boot, self.pidns) == (
+            other.pid,
+            other.start,
+            other.boot,
+            other.pidns,
+        )
+
+    def __hash__(self) -> int:
+        """Hash of the four parts."""
+        return hash((self.pid, self.start, self.boot, self.pidns))
+
+
+def own_procid() -> ProcId:
+    """This process."""
+    return procid_of(os.getpid())
+
+
+def procid_of(pid: int) -> ProcId:
+    """The process that has `pid` here and now; its `start` is empty if it can't be told."""
+    return ProcId(pid, _look(pid)[1], boot_id(), pid_namespace())
+
+
+def state(who: ProcId) -> str:
+    """ALIVE, DEAD, ZOMBIE or UNKNOWN."""
+    if not 0 < who.pid <= _MAX_PID:
+        return DEAD
+    if who.boot != boot_id() or who.pidns != pid_namespace():
+        return UNKNOWN
+    seen, start = _look(who.pid)
+    if seen in (DEAD, UNKNOWN):
+        return seen
+    if not start or not who.start:
+        return UNKNOWN  # some process has that number; nothing says it is this one
+    return seen if start == who.start else DEAD
+
+
+def pid_namespace() -> str:
+    """The name space in which our pids count; "" where there is only one."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _look(pid: int) -> tuple[str, str]:
+    """(ALIVE, DEAD, ZOMBIE or UNKNOWN, start token)."""
+    if sys.platform == "darwin":
+        return _look_ps(pid)
+    text = read_small(f"/proc/{pid}/stat")
+    if not text:
+        return _poke(pid), ""
+    # the command in parentheses may hold spaces and parentheses itself: count from the last one
+    fields = text[text.rfind(")") + 2 :].split()
+    if len(fields) < 20:
+        return UNKNOWN, ""
+    return (ZOMBIE if fields[0] in ("Z", "X", "x") else ALIVE), fields[19]
+
+
+def _poke(pid: int) -> str:
+    """DEAD if there is no such process, else UNKNOWN (/proc may hide the processes of others)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return DEAD
+    except OSError:
+        return UNKNOWN
+    return UNKNOWN
+
+
+def _look_ps(pid: int) -> tuple[str, str]:
+    """The same for macOS, which has no /proc."""
+    words = ask("ps", "-o", "stat=,lstart=", "-p", str(pid)).split(None, 1)
+    if len(words) < 2:
+        return _poke(pid), ""
+    return (ZOMBIE if words[0].startswith("Z") else ALIVE), words[1].strip()

@@ -1,0 +1,35 @@
+"""This process's view of the files. `mp-shim` imports this module once it is connected: keep it lean."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..protocol.view import View
+from ..system.kernel import boot_id
+
+
+def view_of(palace: str, *, remote: bool = False) -> View:
+    """How this process sees files, and the palace directory among them.
+
+    Args:
+        remote: the broker is reached over ssh or TCP, where nothing of this is comparable.
+    """
+    if remote:
+        return View("elsewhere")
+    try:
+        info = os.stat(palace)
+    except OSError:
+        dev = ino = 0
+    else:
+        dev, ino = info.st_dev, info.st_ino
+    if sys.platform == "darwin":
+        return View("", "", dev, ino)  # one mount table for all, and asking for the boot would cost a process
+    return View(boot_id(), _mount_namespace(), dev, ino)
+
+
+def _mount_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        return ""

@@ -1,0 +1,210 @@
+"""The discovery record broker.json: what it says, and how to read one that may be anything.
+
+A record is a hint where to dial. It proves nothing: neither that its process lives nor that it owns the
+palace. `mp-shim` imports this module: keep it lean.
+"""
+
+from __future__ import annotations
+
+from .jsonrpc import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SCHEMA = 1
+MAX_BYTES = 64 * 1024
+_MAX_PID = 2**31 - 1
+_MAX_ENDPOINTS = 16
+
+MINE = "mine"  # written on this kernel, so dialling and locks mean something
+FOREIGN = "foreign"  # written on another kernel that may well have a living owner
+
+_TEXTS = ("record", "start", "boot", "pidns", "host", "broker_version", "engine_version", "started_by")
+
+
+class Record:
+    """One broker's record. Times are wall-clock seconds.
+
+    Attributes:
+        record: id of this record, 32 hex digits; a broker removes the file only while it holds this id.
+        epoch: grows with every owner of the palace.
+        pid, start, boot, pidns: the process as in locality/process_ids. host: for people, and to tell a reboot.
+        endpoints: where to dial, best first, as "unix:/path". token: for a TCP endpoint, else None.
+        wire: version of the conversation. capabilities: names of what the broker can do.
+        palace: `handshake.Identity.as_json`.
+        broker_version, engine_version ("" while unknown), started_at, started_by.
+    """
+
+    __slots__ = (
+        "boot",
+        "broker_version",
+        "capabilities",
+        "endpoints",
+        "engine_version",
+        "epoch",
+        "host",
+        "palace",
+        "pid",
+        "pidns",
+        "record",
+        "start",
+        "started_at",
+        "started_by",
+        "token",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        *,
+        record: str,
+        pid: int,
+        endpoints: list[str],
+        palace: dict[str, str | None],
+        epoch: int = 0,
+        start: str = "",
+        boot: str = "",
+        pidns: str = "",
+        host: str = "",
+        token: str | None = None,
+        wire: int = 0,
+        capabilities: list[str] | None = None,
+        broker_version: str = "",
+        engine_version: str = "",
+        started_at: float = 0.0,
+        started_by: str = "",
+    ) -> None:
+        self.record = record
+        self.epoch = epoch
+        self.pid = pid
+        self.start = start
+        self.boot = boot
+        self.pidns = pidns
+        self.host = host
+        self.endpoints = endpoints
+        self.token = token
+        self.wire = wire
+        self.capabilities = capabilities or []
+        self.palace = palace
+        self.broker_version = broker_version
+        self.engine_version = engine_version
+        self.started_at = started_at
+        self.started_by = started_by
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return {"schema": SCHEMA, **{name: getattr(self, name) for name in self.__slots__}}
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in every field."""
+        if not isinstance(other, Record):
+            return NotImplemented
+        return self.as_json() == other.as_json()
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+
+class Bad:
+    """A record that can't be used: `reason` says why; `absent`: there is no file at all."""
+
+    __slots__ = ("absent", "reason")
+
+    def __init__(self, reason: str, *, absent: bool = False) -> None:
+        self.reason = reason
+        self.absent = absent
+
+
+def encode(record: Record) -> bytes:
+    """The file's bytes: JSON, one field per line, for people too."""
+    import json
+
+    return json.dumps(record.as_json(), indent=1, sort_keys=True).encode("ascii") + b"\n"
+
+
+def decode(data: bytes | None) -> Record | Bad:
+    """Read a record from any bytes whatever. None: no such file. Never raises.
+
+    Needed: endpoints, pid and palace. Fields of later schemas are passed over, so that an older client still
+    finds the endpoint; whether the two can talk is for the handshake to say.
+    """
+    if data is None:
+        return Bad("there is no record", absent=True)
+    if not data.strip():
+        return Bad("the record is empty")
+    if len(data) > MAX_BYTES:
+        return Bad(f"the record is longer than {MAX_BYTES} bytes")
+    try:
+        raw = load(data)
+    except ValueError:
+        return Bad("the record is not JSON")
+    if not isinstance(raw, dict):
+        return Bad("the record is not a JSON object")
+    return _check(raw)
+
+
+def _check(raw: dict[str, Any]) -> Record | Bad:
+    """Field by field; a wrong optional field is as good as none."""
+    if not _whole(raw.get("schema"), 1):
+        return Bad("the record names no schema")
+    if not _whole(raw.get("pid"), 1, _MAX_PID):
+        return Bad(f"the record has the impossible pid {str(raw.get('pid'))[:40]}")
+    endpoints = [e for e in _list(raw.get("endpoints")) if isinstance(e, str) and e][:_MAX_ENDPOINTS]
+    if not endpoints:
+        return Bad("the record names no endpoint")
+    palace = raw.get("palace")
+    if not isinstance(palace, dict) or not isinstance(palace.get("path"), str):
+        return Bad("the record names no palace")
+    texts = {name: value for name in _TEXTS if isinstance(value := raw.get(name), str)}
+    token = raw.get("token")
+    return Record(
+        record=texts.pop("record", ""),
+        pid=raw["pid"],
+        endpoints=endpoints,
+        palace={str(k): v for k, v in palace.items() if v is None or isinstance(v, str)},
+        epoch=raw["epoch"] if _whole(raw.get("epoch"), 0) else 0,
+        token=token if isinstance(token, str) else None,
+        wire=raw["wire"] if _whole(raw.get("wire"), 0) else 0,
+        capabilities=[c for c in _list(raw.get("capabilities")) if isinstance(c, str)],
+        started_at=_seconds(raw.get("started_at")),
+        **texts,
+    )
+
+
+def _whole(value: object, low: int, high: int = 2**63) -> bool:
+    """Whether it is an integer in range; JSON's true is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _seconds(value: object) -> float:
+    """A finite, sane time stamp, else 0.0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+        return 0.0
+    return float(value)
+
+
+def is_own(data: bytes, record_id: str) -> bool:
+    """Whether these bytes of a record file are the record with this id: the owner's right to remove it."""
+    found = decode(data)
+    return isinstance(found, Record) and bool(record_id) and found.record == record_id
+
+
+def kinship(record: Record, *, boot: str, host: str, pidns: str, local: bool | None) -> str:
+    """MINE or FOREIGN: whether the record's writer was on this kernel, by facts only.
+
+    Another boot id means an earlier boot of this machine, or another kernel that sees the same files. It is
+    an earlier boot if the host has the same name or the filesystem is one that no other kernel can have
+    mounted.
+
+    Args:
+        boot, host, pidns: this process's.
+        local: whether the state root's filesystem is known to be local, None if not known.
+    """
+    both_macs = not pidns and not record.pidns  # the other kernel of a Mac is a Linux one, and has namespaces
+    if (boot and record.boot == boot) or (host and record.host == host) or both_macs or local:
+        return MINE
+    return FOREIGN

@@ -1,0 +1,297 @@
+"""The bridge's loop: shims that ask, one tunnel, and leaving without a trace. One thread; route/machine/bridge decides.
+
+While a tunnel is being set up nothing else happens: those who come meanwhile wait in the socket's backlog, and all
+have their answer from the one set-up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import stat
+import time
+from typing import TYPE_CHECKING, Any
+
+from ...errors import BrokerError, BrokerUnavailable
+from ...protocol.jsonrpc import to_bytes
+from .. import ssh as client
+from ..machine import bridge as keeping
+from ..machine.bridge import Keeper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...system.clock import Clock
+    from .tunnel import Tunnel
+
+TICK_S = 1.0  # between two looks whether our files are still there
+MAX_LOG = 512 * 1024
+_BACKLOG = 512
+_MAX_WORD = 64
+
+
+class User:
+    """A connection of a shim. `given`: our copy of the descriptor that it got, to cut it where its host is frozen."""
+
+    __slots__ = ("asked", "given", "said", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.said = b""
+        self.asked = False
+        self.given: socket.socket | None = None
+
+    def cut(self) -> None:
+        """Let the shim see an end of its connection, whatever ssh thinks of it."""
+        if self.given is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                self.given.shutdown(socket.SHUT_RDWR)
+            self.given.close()
+            self.given = None
+
+
+class Bridge:
+    """See the module. `run` returns when it is time to leave; `close` leaves.
+
+    Args:
+        tunnel: the way. path: where to listen. in_place: whether our lock file is still the lock file.
+    """
+
+    def __init__(
+        self, tunnel: Tunnel, path: str, linger: float, clock: Clock, *, in_place: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._tunnel = tunnel
+        self._path = path
+        self._clock = clock
+        self._in_place = in_place
+        self._keeper = Keeper(clock.monotonic(), linger)
+        self._listener: socket.socket | None = None
+        self._inode = (0, 0)
+        self._users: dict[int, User] = {}
+        self._poll = select.poll()
+        self._watched = -1
+        self._error: BrokerError | None = None
+
+    # -- life
+
+    def listen(self) -> None:
+        """Bind, or bind again where somebody removed our socket. Only the lock's holder may."""
+        if self._listener is not None:
+            self._poll.unregister(self._listener.fileno())
+            self._listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self._path)
+        os.chmod(self._path, 0o600)
+        self._listener.listen(_BACKLOG)
+        self._listener.setblocking(False)
+        info = os.lstat(self._path)
+        self._inode = (info.st_dev, info.st_ino)
+        self._poll.register(self._listener.fileno(), select.POLLIN)
+
+    def run(self) -> None:
+        """Serve until nobody has needed it for a while, or its files were taken away."""
+        while True:
+            now = self._clock.monotonic()
+            task = self._keeper.task(now)
+            if task == keeping.LEAVE:
+                return
+            if task == keeping.REST:
+                self._wait(min(self._keeper.pause(now), TICK_S))
+                if not self._in_place():
+                    say("the lock file is gone: leaving")
+                    return
+                self._stay_bound()
+            else:
+                self._do(task, now)
+                self._wait(0.0)
+
+    def close(self) -> None:
+        """Leave: nobody new, nothing of ssh, no socket."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        if self._listener is not None:
+            self._listener.close()
+        for user in self._users.values():
+            user.cut()
+            user.sock.close()
+        self._users.clear()
+        self._tunnel.close()
+
+    def _stay_bound(self) -> None:
+        try:
+            info = os.lstat(self._path)
+            same = stat.S_ISSOCK(info.st_mode) and (info.st_dev, info.st_ino) == self._inode
+        except FileNotFoundError:
+            same = False
+        if not same:
+            say("our socket was removed: binding it again")
+            self.listen()
+
+    # -- events
+
+    def _wait(self, seconds: float) -> None:
+        self._watch()
+        for fd, _ in self._poll.poll(seconds * 1000):
+            if self._listener is not None and fd == self._listener.fileno():
+                self._accept(self._listener)
+            elif fd == self._watched:
+                self._look()
+            elif fd in self._users:
+                self._hear(self._users[fd])
+
+    def _watch(self) -> None:
+        """Have poll tell when the connection to the host ends."""
+        fd = self._tunnel.fd
+        if fd == self._watched:
+            return
+        if self._watched >= 0:
+            self._poll.unregister(self._watched)
+        if fd >= 0:
+            self._poll.register(fd, select.POLLIN)
+        self._watched = fd
+
+    def _look(self) -> None:
+        if not self._tunnel.alive():
+            say("the connection to the host ended")
+            self._lose()
+
+    def _lose(self) -> None:
+        """The connection to the host is gone, or as good as gone."""
+        if self._watched >= 0:
+            self._poll.unregister(self._watched)
+            self._watched = -1
+        self._tunnel.drop()
+        self._keeper.lost()
+        for user in self._users.values():
+            user.cut()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            while True:
+                sock, _ = listener.accept()
+                sock.setblocking(False)
+                self._users[sock.fileno()] = User(sock)
+                self._poll.register(sock.fileno(), select.POLLIN)
+                self._keeper.joined()
+
+    def _hear(self, user: User) -> None:
+        try:
+            data = user.sock.recv(_MAX_WORD)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        user.said += data
+        if not data or len(user.said) > _MAX_WORD or (user.asked or user.given is not None):
+            self._leave(user)
+        elif user.said == client.STATUS:
+            self._tell(user, self._status())
+            self._leave(user)
+        elif user.said in (client.NEW, client.AGAIN):
+            user.asked = True
+            self._keeper.asked(again=user.said == client.AGAIN)
+
+    def _leave(self, user: User) -> None:
+        fd = user.sock.fileno()
+        self._poll.unregister(fd)
+        del self._users[fd]
+        if user.given is not None:
+            user.given.close()
+        user.sock.close()
+        self._keeper.left(self._clock.monotonic(), waiting=user.asked)
+
+    # -- tasks
+
+    def _do(self, task: str, now: float) -> None:
+        try:
+            if task == keeping.SERVE:
+                self._serve()
+            elif task == keeping.REFUSE:
+                self._refuse()
+            elif task == keeping.PROBE:
+                self._probe(now)
+            elif task == keeping.CHECK and self._tunnel.check(again=self._keeper.again):
+                self._keeper.checked(now)
+            else:
+                self._set_up(now)
+        except BrokerError as exc:
+            self._fail(exc)
+        except OSError as exc:
+            self._fail(BrokerUnavailable(f"the bridge can't work: {exc}.", mend="make room, or end programs."))
+
+    def _set_up(self, now: float) -> None:
+        self._tunnel.set_up()
+        self._keeper.opened(now, probes=self._tunnel.probes)
+        self._error = None
+
+    def _fail(self, exc: BrokerError) -> None:
+        say(str(exc))
+        self._error = exc
+        self._keeper.failed(self._clock.monotonic())
+        if not self._tunnel.alive():
+            self._lose()
+        self._refuse()
+
+    def _probe(self, now: float) -> None:
+        """Nobody asks, but somebody has a connection: would he notice if the host were gone?"""
+        if not self._tunnel.check() and self._tunnel.frozen():
+            say("the host does not answer any more")
+            self._lose()
+        else:
+            self._keeper.checked(now)
+
+    def _waiting(self) -> list[User]:
+        return [user for user in self._users.values() if user.asked]
+
+    def _serve(self) -> None:
+        for user in self._waiting():
+            try:
+                sock = self._tunnel.connect()
+            except OSError as exc:
+                say(f"no connection: {exc}")
+                self._keeper.lost()
+                return
+            user.asked, user.said = False, b""
+            user.given = sock
+            self._tell(user, {"state": client.READY, "started": self._tunnel.started}, sock.fileno())
+        self._tunnel.started = False
+        self._keeper.answered()
+
+    def _refuse(self) -> None:
+        error = self._error or BrokerError("no reason is known.")
+        for user in self._waiting():
+            user.asked, user.said = False, b""
+            self._tell(user, {"state": client.FAILED, "message": error.message, "mend": error.mend})
+        self._keeper.answered()
+
+    def _tell(self, user: User, what: dict[str, Any], fd: int = -1) -> None:
+        """One line, and a descriptor. A shim that is gone will be noticed by its EOF."""
+        line = to_bytes(what) + b"\n"
+        with contextlib.suppress(OSError):
+            if fd >= 0:
+                socket.send_fds(user.sock, [line], [fd])
+            else:
+                user.sock.send(line)
+
+    def _status(self) -> dict[str, Any]:
+        error = self._error
+        return {
+            "state": "up" if self._keeper.up and self._tunnel.alive() else "down",
+            **self._tunnel.describe(),
+            "users": self._keeper.users - 1,
+            "pid": os.getpid(),
+            "error": error.message if error else "",
+            "mend": error.mend if error else "",
+        }
+
+
+def say(text: str) -> None:
+    """One line into the log, which stays small."""
+    with contextlib.suppress(OSError):  # a full disk must not stop us
+        if os.fstat(2).st_size > MAX_LOG:
+            os.ftruncate(2, 0)
+        os.write(2, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode("utf-8", "replace"))

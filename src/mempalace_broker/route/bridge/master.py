@@ -1,0 +1,185 @@
+"""The connection to the host that all else goes over: the user's own ControlMaster, or one that we open.
+
+The user's is used where it lives, because it may have cost him a password or a second factor. It is never ended by us,
+and no client of it stays in the foreground (`ssh -N` over a master returns at once): to learn of its end at once we
+keep a connection to its control socket, which also holds a ControlPersist time-out off while somebody needs the way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+from typing import TYPE_CHECKING, Protocol
+
+from ..machine.ssh_failures import explain
+from .ssh import TunnelError, end
+
+if TYPE_CHECKING:
+    from ...system.clock import Deadline
+    from .ssh import Ssh
+
+LOCAL_S = 5.0  # for what only this machine must answer
+OPEN_S = 15.0
+_LOOK_S = 0.01  # between two looks for the control socket, which sends no event
+_KEPT = 4096
+
+
+class Master(Protocol):
+    """One of the two.
+
+    Attributes:
+        control: path of its control socket. ours: whether we opened it and end it. fd: readable when it may have ended.
+    """
+
+    control: str
+    ours: bool
+
+    @property
+    def fd(self) -> int: ...  # noqa: D102 - see the class
+
+    def alive(self) -> bool:
+        """Whether it is there. Says nothing about whether the host answers."""
+
+    def words(self) -> str:
+        """What it said on stderr of late."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class UsersMaster:
+    """The user's, see the module."""
+
+    ours = False
+
+    def __init__(self, control: str, sock: socket.socket) -> None:
+        self.control = control
+        self._sock = sock
+        sock.setblocking(False)
+
+    @property
+    def fd(self) -> int:
+        """Of our connection to its control socket."""
+        return self._sock.fileno()
+
+    def alive(self) -> bool:
+        """See Master."""
+        try:
+            while data := self._sock.recv(4096):
+                del data  # its greeting
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def words(self) -> str:
+        """Nothing: its stderr is the user's."""
+        return ""
+
+    def close(self) -> None:
+        """Leave it to the user."""
+        self._sock.close()
+
+
+class OwnMaster:
+    """One that we open; see `open_own`."""
+
+    ours = True
+
+    def __init__(self, control: str, process: subprocess.Popen[bytes]) -> None:
+        assert process.stderr is not None
+        self.control = control
+        self._process = process
+        self._err = process.stderr
+        self._said = b""
+        self._ended = False
+        os.set_blocking(self._err.fileno(), False)
+
+    @property
+    def fd(self) -> int:
+        """Of its stderr, which ends with it."""
+        return self._err.fileno()
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, None while it runs."""
+        return self._process.poll()
+
+    def alive(self) -> bool:
+        """See Master."""
+        self._read()
+        return not self._ended and self._process.poll() is None
+
+    def _read(self) -> None:
+        while not self._ended:
+            try:
+                data = os.read(self._err.fileno(), _KEPT)
+            except BlockingIOError:
+                return
+            self._ended = not data
+            self._said = (self._said + data)[-_KEPT:]
+
+    def words(self) -> str:
+        """See Master."""
+        self._read()
+        return self._said.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """End it; everything that goes over it ends, too."""
+        end(self._process)
+        self._read()
+        self._err.close()
+        remove(self.control)
+
+
+def remove(path: str) -> None:
+    """Unlink, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def find_users(ssh: Ssh) -> UsersMaster | None:
+    """The user's ControlMaster to the host, if his configuration names one and it lives."""
+    settings = ssh.run(ssh.settings(), LOCAL_S)
+    if settings.status != 0:
+        return None  # a bad configuration; the next command will be told so, and tell it
+    control = ""
+    for line in settings.out.decode("utf-8", "surrogateescape").splitlines():
+        name, _, value = line.partition(" ")
+        if name == "controlpath" and value != "none":
+            control = value
+    if not control or ssh.run(ssh.tell(control, "check"), LOCAL_S).status != 0:
+        return None
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(LOCAL_S)
+        sock.connect(control)
+    except OSError:
+        sock.close()
+        return None
+    return UsersMaster(control, sock)
+
+
+def open_own(ssh: Ssh, control: str, deadline: Deadline) -> OwnMaster:
+    """Open one at the new name `control`; it is usable when this returns. TunnelError: ssh could not connect."""
+    argv = ssh.master(control)
+    process = ssh.start(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    master = OwnMaster(control, process)
+    poller = select.poll()
+    poller.register(master.fd, select.POLLIN)
+    try:
+        while not os.path.exists(control):
+            if not master.alive():
+                end(process)
+                raise TunnelError(explain("connect", ssh.place, master.status, master.words()))
+            if deadline.expired:
+                raise TunnelError(explain("connect", ssh.place, None, master.words()))
+            poller.poll(_LOOK_S * 1000)
+    except BaseException:
+        master.close()
+        raise
+    return master

@@ -1,0 +1,126 @@
+"""The bridge as a program: its lock, what the last one left behind, signals, and the word to whoever started it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from ...errors import BrokerError
+from ...protocol.jsonrpc import load, to_bytes
+from ...system.clock import Clock, Deadline
+from ...system.lock import FileLock, read_body
+from ...system.spawn import FAILED, LOST_RACE, READY
+from .. import ssh as client
+from ..machine.bridge import LINGER_S
+from .app import Bridge, say
+from .ssh import Ssh
+from .transports import forget
+from .tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LOCK_S = 10.0  # until a bridge that leaves has left
+
+
+class Leaving(Exception):
+    """A signal told us to go."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Be the bridge; return the exit code."""
+    options = _parser().parse_args(argv)
+    target = client.SshTarget(
+        options.host,
+        user=options.user,
+        port=options.port,
+        config=options.config,
+        state_root=options.state_root,
+        command=options.command,
+    )
+    files = client.BridgeFiles(target)
+    clock = Clock()
+    lock = FileLock(files.lock)
+    try:
+        if not lock.acquire(Deadline.after(clock, LOCK_S)):
+            _report(options.start_fd, {"state": LOST_RACE})
+            return 0
+        return _own(options, target, files, lock, clock)
+    except BrokerError as exc:
+        _report(options.start_fd, {"state": FAILED, "reason": exc.message, "mend": exc.mend})
+        return exc.exit_code
+
+
+def _own(
+    options: argparse.Namespace, target: client.SshTarget, files: client.BridgeFiles, lock: FileLock, clock: Clock
+) -> int:
+    """We hold the lock: tidy up, serve, tidy up."""
+    ssh = Ssh(target)
+
+    def note(undo: list[list[str]]) -> None:
+        lock.write_body(to_bytes({"pid": os.getpid(), "undo": undo}))
+
+    forget(ssh, files.folder, _undo(files.lock))
+    note([])
+    bridge = Bridge(
+        Tunnel(ssh, files.folder, clock, note=note, say=say),
+        files.socket,
+        options.linger,
+        clock,
+        in_place=lock.still_named,
+    )
+    say(f"bridge to {target}, started by {options.started_by}")
+    _on_signals(_leave)
+    try:
+        bridge.listen()
+        _report(options.start_fd, {"state": READY, "endpoint": f"unix:{files.socket}", "pid": os.getpid()})
+        bridge.run()
+    except Leaving:
+        say("told to leave")
+    finally:
+        _on_signals(signal.SIG_IGN)
+        bridge.close()
+        say("left")
+    return 0
+
+
+def _undo(path: str) -> list[list[str]]:
+    """What the last holder of the lock noted."""
+    try:
+        note = load(read_body(path) or b"{}")
+    except ValueError:
+        return []
+    undo = note.get("undo") if isinstance(note, dict) else None
+    return [item for item in undo if isinstance(item, list) and len(item) == 2] if isinstance(undo, list) else []
+
+
+def _report(fd: int, what: dict[str, Any]) -> None:
+    if fd < 0:
+        return
+    with contextlib.suppress(OSError):  # whoever started us is gone; others may come
+        os.write(fd, json.dumps(what).encode() + b"\n")
+    os.close(fd)
+
+
+def _on_signals(handler: Any) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
+def _leave(_number: int, _frame: object) -> None:
+    raise Leaving
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mempalace_broker.route.bridge", description=__doc__)
+    parser.add_argument("--folder", required=True)  # for people who look at processes
+    parser.add_argument("--started-by", default="")
+    parser.add_argument("--linger", type=float, default=LINGER_S)
+    parser.add_argument("--start-fd", type=int, default=-1)
+    for name in client.FIELDS:
+        parser.add_argument(f"--{name}", default=0 if name == "port" else "", type=int if name == "port" else str)
+    return parser

@@ -1,0 +1,66 @@
+"""Start the bridge, and ask it about itself. Imported late."""
+
+from __future__ import annotations
+
+import select
+import sys
+
+from ...protocol.jsonrpc import load
+from ...system.spawn import spawn_detached
+from ..dial import dial
+from ..ssh import FIELDS, STATUS, BridgeFiles
+from ..start import broker_env
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ...system.clock import Deadline
+    from ...system.spawn import StartPipe
+    from ..ssh import SshTarget
+
+_SSH_VARIABLES = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "KRB5CCNAME")
+
+
+def start_bridge(target: SshTarget, files: BridgeFiles, env: Mapping[str, str], *, started_by: str) -> StartPipe:
+    """Spawn a bridge. The caller holds its start lock and has dialled once more under it.
+
+    Raises:
+        StartFailed, StateRootError: nothing was started.
+    """
+    argv = [sys.executable, "-P", "-m", "mempalace_broker.route.bridge", "--started-by", started_by]
+    argv += ["--folder", files.folder]
+    argv += [f"--{name}={value}" for name, value in zip(FIELDS, target.fields(), strict=True)]
+    words = {**broker_env(env), **{name: env[name] for name in _SSH_VARIABLES if name in env}}
+    return spawn_detached(argv, env=words, cwd="/", log_path=files.log)
+
+
+def bridge_status(target: SshTarget, deadline: Deadline) -> dict[str, Any] | None:
+    """What the bridge to this target says of itself, None where there is none. For `status` and `doctor`.
+
+    Returns:
+        "state" ("up" or "down"), "mode", "over", "users", "pid", "path" on the host, "error" with "mend".
+    """
+    files = BridgeFiles(target)
+    if not files.check():
+        return None
+    _, sock, _ = dial(files.socket)
+    if sock is None:
+        return None
+    said = b""
+    poller = select.poll()
+    poller.register(sock.fileno(), select.POLLIN)
+    try:
+        sock.send(STATUS)
+        while not said.endswith(b"\n") and poller.poll(deadline.remaining() * 1000):
+            data = sock.recv(4096)
+            if not data:
+                break
+            said += data
+        status = load(said)
+    except (OSError, ValueError):  # it is busy or leaves: nothing to tell
+        return None
+    finally:
+        sock.close()
+    return status if isinstance(status, dict) else None

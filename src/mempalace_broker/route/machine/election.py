@@ -1,0 +1,87 @@
+"""Who may start a broker, as a table: what was seen -> what to do.
+
+The theory. connect() shows *ownership*: the kernel refuses (or knows no such name) if and only if nobody on
+this kernel listens there, and it accepts on behalf of a process that is stopped, swamped or stuck. Only a
+*reply* shows health. So a silent owner is an owner: it is waited for, never replaced. A lock of the kernel's
+is the only proof that we are alone; so nothing but "lock obtained" leads to START, which stands for spawning
+a broker (a client, holding start.lock) and for unlinking, binding and serving (a broker, holding
+broker.lock). A record is a hint where to dial, and the sign of another kernel, where neither connect() nor
+locks prove anything. `mp-shim` imports this module: keep it lean.
+"""
+
+from __future__ import annotations
+
+# the lock, as far as we know
+LOCK_FREE = "free"  # not tried yet, or seen free: we do not hold it
+LOCK_OBTAINED = "obtained"  # we hold it now
+LOCK_HELD = "held"  # somebody else does
+LOCK_UNKNOWN = "unknown"  # it can't be taken or probed at all
+LOCKS = (LOCK_FREE, LOCK_OBTAINED, LOCK_HELD, LOCK_UNKNOWN)
+
+# the record; mine and foreign as in protocol/record
+RECORD_ABSENT = "absent"
+RECORD_BAD = "bad"
+RECORD_MINE = "mine"
+RECORD_FOREIGN = "foreign"
+RECORDS = (RECORD_ABSENT, RECORD_BAD, RECORD_MINE, RECORD_FOREIGN)
+
+# connect()
+CONNECT_OK = "ok"
+CONNECT_REFUSED = "refused"  # a socket without a listener
+CONNECT_ENOENT = "enoent"  # no such name
+CONNECT_EAGAIN = "eagain"  # a listener with a full backlog: alive, or stopped
+CONNECT_TIMEOUT = "timeout"  # nothing learned in time
+CONNECT_DENIED = "denied"  # it is not for us: another user's
+CONNECTS = (
+    CONNECT_OK,
+    CONNECT_REFUSED,
+    CONNECT_ENOENT,
+    CONNECT_EAGAIN,
+    CONNECT_TIMEOUT,
+    CONNECT_DENIED,
+)
+
+# hello
+HELLO_NONE = "none"  # not said yet
+HELLO_OK = "ok"
+HELLO_MISMATCH = "mismatch"
+HELLO_SILENT = "silent"
+HELLOS = (HELLO_NONE, HELLO_OK, HELLO_MISMATCH, HELLO_SILENT)
+
+# what to do
+USE = "use"  # this is our broker
+GREET = "greet"  # somebody accepts: say hello
+WAIT = "wait"  # somebody owns or starts it: let go of any lock, come back later
+TAKE_LOCK = "take_lock"  # try the lock without blocking, then look again
+START = "start"  # start or bind; nothing else permits it than a lock in our hand
+REFUSE = "refuse"  # a broker that is not for us: say so, touch nothing
+AVOID = "avoid"  # the owner may live on another kernel: say so, touch nothing
+FAIL = "fail"  # no election is possible here: say so, touch nothing
+ACTIONS = (USE, GREET, WAIT, TAKE_LOCK, START, REFUSE, AVOID, FAIL)
+
+_ACCEPTED = {HELLO_NONE: GREET, HELLO_OK: USE, HELLO_MISMATCH: REFUSE, HELLO_SILENT: WAIT}
+_NOBODY = {LOCK_FREE: TAKE_LOCK, LOCK_OBTAINED: START, LOCK_HELD: WAIT, LOCK_UNKNOWN: FAIL}
+_OTHER = {CONNECT_EAGAIN: WAIT, CONNECT_TIMEOUT: WAIT, CONNECT_DENIED: FAIL}
+
+
+def decide(*, lock: str, record: str, connect: str, hello: str = HELLO_NONE) -> str:
+    """The action for one observation; arguments are the constants above.
+
+    Raises:
+        KeyError: an argument is none of them.
+    """
+    if connect == CONNECT_OK:
+        return _ACCEPTED[hello]
+    if connect not in (CONNECT_REFUSED, CONNECT_ENOENT):
+        return _OTHER[connect]
+    if record == RECORD_FOREIGN:
+        return AVOID
+    return _NOBODY[lock]
+
+
+_RANK = (CONNECT_OK, CONNECT_EAGAIN, CONNECT_TIMEOUT, CONNECT_DENIED, CONNECT_REFUSED, CONNECT_ENOENT)
+
+
+def strongest(outcomes: list[str]) -> str:
+    """Several endpoints dialled, one outcome: any sign of an owner outweighs every sign of none."""
+    return min(outcomes, key=_RANK.index, default=CONNECT_ENOENT)

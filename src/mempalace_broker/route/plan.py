@@ -1,0 +1,173 @@
+"""Which routes lead out of a foreign place, by the settings for containers, and how each is taken. Imported late.
+
+The settings come from table [container] of broker.toml in the shared state root, so that they reach a shim whose
+environment was filtered, with environment variables over them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import BrokerUnavailable, UsageError
+from ..protocol.record import MAX_BYTES, Record, decode
+from ..settings import load_container, load_settings
+from ..system.atomic_files import read_bytes
+from ..system.paths import expand, home_of
+from .endpoint import TCP, Endpoint, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..system.clock import Deadline
+    from ..system.paths import StateFiles
+    from ..system.spawn import StartPipe
+    from .ssh import SshRoute, SshTarget
+    from .tcp import TcpRoute
+
+BRIDGE_CONFIG = "~/.ssh-local/config"  # what pi-devbox's set-up of LAN access leaves
+BRIDGE_HOST = "host"
+ALWAYS, NEVER = "always", "never"
+_TOML_LIMIT = 1 << 20
+
+
+class Plan:
+    """The routes in the order in which they are tried.
+
+    Attributes:
+        ssh: None where no host is configured. tcp: addresses to try, [] where the broker has none.
+        token: for tcp. direct: whether the palace may be opened from here as the last resort.
+        why_not_direct: where it may not.
+    """
+
+    __slots__ = ("direct", "ssh", "tcp", "token", "why_not_direct")
+
+    def __init__(
+        self, ssh: SshTarget | None, tcp: list[Endpoint], token: str, *, direct: bool, why_not_direct: str
+    ) -> None:
+        self.ssh = ssh
+        self.tcp = tcp
+        self.token = token
+        self.direct = direct
+        self.why_not_direct = why_not_direct
+
+
+def plan(files: StateFiles, env: Mapping[str, str]) -> Plan:
+    """Read the settings and the record.
+
+    Raises:
+        UsageError: a setting makes no sense.
+    """
+    text = toml_text(files)
+    settings, _ = load_container(text, env, toml_path=files.toml)
+    target = _target(settings.text("ssh_host"), settings.text("ssh_config"), settings.text("ssh_command"), env)
+    tcp, token = _tcp(files, env)
+    word = settings.text("direct")
+    listens = bool(tcp) or _listener_wanted(files, text)
+    bridged = target is not None or listens
+    why = ""
+    if word == NEVER:
+        why = f"direct mode is switched off ({settings.sources['direct']})"
+    elif bridged and word != ALWAYS:
+        why = "a bridge is configured, so this side must not open the palace by itself (direct = auto)"
+        if listens and not tcp:
+            why += "; the broker has a TCP listener, but does not run: start it on its machine (idle_s = 0 keeps it)"
+    return Plan(target, tcp, token, direct=not why, why_not_direct=why)
+
+
+def toml_text(files: StateFiles) -> str | None:
+    """broker.toml, None where there is none. Raises UsageError where it can't be read."""
+    try:
+        data = read_bytes(files.toml, _TOML_LIMIT)
+        return None if data is None else data.decode()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{files.toml} can't be read: {exc}.", mend="make it a readable UTF-8 text") from exc
+
+
+def _target(host: str, config: str, command: str, env: Mapping[str, str]) -> SshTarget | None:
+    """The ssh destination for the palace's machine, None where nothing names one."""
+    from .ssh import SshTarget
+
+    home = home_of(env)
+    default = expand(BRIDGE_CONFIG, home)
+    bridge = default if os.path.isfile(default) else ""
+    if not host and not bridge:
+        return None
+    end = parse(host if host.startswith("ssh://") else f"ssh://{host or BRIDGE_HOST}", home)
+    config = expand(config, home) if config else bridge
+    return SshTarget(end.host, user=end.user, port=end.port, config=config, state_root=end.path, command=command)
+
+
+def _tcp(files: StateFiles, env: Mapping[str, str]) -> tuple[list[Endpoint], str]:
+    """The broker's TCP addresses and its token, as the shared record tells them."""
+    try:
+        record = decode(read_bytes(files.record, MAX_BYTES))
+    except OSError:
+        return [], ""
+    if not isinstance(record, Record) or not record.token:
+        return [], ""
+    named = [parse(text, home_of(env)) for text in record.endpoints if text.startswith(f"{TCP}://")]
+    if not named:
+        return [], ""
+    from .tcp import candidates
+
+    found = [address for endpoint in named for address in candidates(endpoint)]
+    return found, record.token
+
+
+def _listener_wanted(files: StateFiles, text: str | None) -> bool:
+    """Whether the palace's broker listens on TCP when it runs: it has made a token, or broker.toml (`text`) says so."""
+    from ..system.token_file import token_path
+
+    return os.path.exists(token_path(files.root)) or load_settings(text, {}, toml_path=files.toml).text("tcp") != ""
+
+
+def ssh(
+    target: SshTarget, env: Mapping[str, str], deadline: Deadline, *, started_by: str = "", start: bool = True
+) -> SshRoute:
+    """The route over ssh. Without `start` only by a bridge that is up: a look must not start brokers."""
+    from .ssh import SshRoute
+
+    return SshRoute(target, env, deadline, started_by=started_by, spawn=None if start else _no_bridge)
+
+
+def _no_bridge(target: SshTarget, *_rest: object, **_options: object) -> StartPipe:
+    raise BrokerUnavailable(
+        f"no bridge to {target} is up, so nothing is known of the broker there.",
+        mend="mempalace-broker ensure, which opens one",
+    )
+
+
+def tcp(endpoint: Endpoint, token: str, deadline: Deadline) -> TcpRoute:
+    """The route over TCP."""
+    from .tcp import TcpRoute
+
+    return TcpRoute(endpoint, token, deadline)
+
+
+def ssh_by_endpoint(
+    endpoint: Endpoint, env: Mapping[str, str], deadline: Deadline, *, started_by: str, start: bool = True
+) -> SshRoute:
+    """$MEMPALACE_BROKER=ssh://...: that host, with the ssh settings of this environment."""
+    settings, _ = load_container(None, env)
+    target = _target(str(endpoint), settings.text("ssh_config"), settings.text("ssh_command"), env)
+    assert target is not None, "a host was given"
+    return ssh(target, env, deadline, started_by=started_by, start=start)
+
+
+def tcp_by_endpoint(endpoint: Endpoint, env: Mapping[str, str], files: StateFiles, deadline: Deadline) -> TcpRoute:
+    """$MEMPALACE_BROKER=tcp://...: the token comes from a file, or from the state root if we see it.
+
+    Raises:
+        BrokerUnavailable: there is no token.
+    """
+    from .tcp import find_token
+
+    token = find_token(files, env)
+    if not token:
+        raise BrokerUnavailable(
+            f"{endpoint} needs the broker's token, and there is none in {files.root}.",
+            mend="on the broker's machine run `mempalace-broker token`, save it here in a file that only you can "
+            "read, and name that in MEMPALACE_BROKER_TOKEN_FILE",
+        )
+    return tcp(endpoint, token, deadline)

@@ -1,0 +1,41 @@
+"""A path of this container as the broker, elsewhere, has it. Imported late, and only where a call names a file."""
+
+from __future__ import annotations
+
+import os
+
+from ..locality.machine.path_map import PathMap, read_mounts
+from ..locality.mounts import mount_table
+from ..settings import load_container
+from .plan import toml_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ..system.paths import StateFiles
+
+
+def translate(path: str, told: Mapping[str, Any], palace: str, files: StateFiles, env: Mapping[str, str]) -> str | None:
+    """The broker's name for `path`, None where it can't be known.
+
+    Args:
+        path: absolute. Links are resolved here: they are this side's.
+        told: what the broker's welcome says of its files.
+        palace: the palace directory as it is called here.
+
+    Raises:
+        UsageError: broker.toml makes no sense.
+    """
+    _, fixed = load_container(toml_text(files), env, toml_path=files.toml)
+    there = told.get("palace")
+    pathmap = PathMap(
+        mine=mount_table(),
+        theirs=read_mounts(told.get("mounts")),
+        palace_mine=palace,
+        palace_theirs=there if isinstance(there, str) else palace,
+        same_kernel=told.get("same_kernel") is True,
+        fixed=fixed,
+    )
+    return pathmap.translate(os.path.realpath(path))

@@ -1,1 +1,0 @@
-"""Blocking effects, standard library only: files, locks, processes."""

@@ -1,0 +1,1 @@
+"""What the operating system does for us: clock, files, locks, processes. Blocking, standard library only."""

@@ -1,0 +1,281 @@
+"""Which palace, and where the files of its broker lie: the same answer for every client.
+
+The palace directory is found as mempalace finds it (read in 3.4.0 and 3.11.0):
+
+    --palace > $MEMPALACE_PALACE_PATH > $MEMPALACE_PALACE > $MEMPAL_PALACE_PATH
+             > config.json "palace_path" > default
+
+and the knowledge graph lies in the palace if that was chosen by flag, else in ~/.mempalace, always.
+Where the two versions differ we follow the newer one, because the engine is told the palace that we found:
+
+* the folder of config.json is $MEMPALACE_CONFIG_DIR, else ~/.mempalace if a mempalace was installed there,
+  else $XDG_CONFIG_HOME/mempalace, else ~/.config/mempalace; 3.4.0 knows only ~/.mempalace. They differ on a
+  machine that never had a palace, and where those variables are set.
+* $MEMPALACE_PALACE is unknown to 3.4.0.
+* "~" in config.json is expanded; 3.4.0 takes it literally.
+
+Two deliberate differences from both: "~" in --palace is expanded (as their command line does); their MCP
+server takes it as a folder named "~" in the agent's working directory. And an absolute palace_path that was
+written on the other side of a mount means the palace beside config.json, see `_seen_from_here`.
+
+`mp-shim` imports this module: keep it lean.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import PalaceError, StateRootError
+from ..protocol.hello import Identity
+from ..protocol.jsonrpc import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BY_FLAG = "flag"
+BY_ENV = "env"
+BY_CONFIG = "config"
+BY_DEFAULT = "default"
+
+GRAPH = "knowledge_graph.sqlite3"
+PALACE_VARIABLES = ("MEMPALACE_PALACE_PATH", "MEMPALACE_PALACE", "MEMPAL_PALACE_PATH")
+ROOT_VARIABLE = "MEMPALACE_PATH"
+
+MAX_SOCKET_PATH = 103  # bytes; sun_path holds 104 on macOS and 108 on Linux, with a closing NUL
+_SHORTER = "give the palace a shorter path."
+_CONFIG_LIMIT = 16 * 1024 * 1024
+_INSTALL_MARKS = ("config.json", "people_map.json", "palace/chroma.sqlite3")
+
+
+def home_of(env: Mapping[str, str]) -> str:
+    """The home directory as mempalace sees it: $HOME, else the password file's."""
+    return env.get("HOME") or os.path.expanduser("~")
+
+
+def expand(path: str, home: str) -> str:
+    """`~` and `~/x` against `home`, `~user` against the password file."""
+    if path == "~" or path.startswith("~/"):
+        return (home.rstrip("/") + path[1:]) or "/"
+    return os.path.expanduser(path) if path.startswith("~") else path
+
+
+def config_dir(env: Mapping[str, str], home: str) -> str:
+    """The folder of mempalace's config.json."""
+    named = env.get("MEMPALACE_CONFIG_DIR", "")
+    if named.strip():
+        return expand(named, home)
+    legacy = os.path.join(home, ".mempalace")
+    if any(os.path.isfile(os.path.join(legacy, mark)) for mark in _INSTALL_MARKS):
+        return legacy
+    xdg = expand(env.get("XDG_CONFIG_HOME", ""), home)
+    if xdg.strip() and os.path.isabs(xdg):  # the XDG specification: ignore relative ones
+        return os.path.join(xdg, "mempalace")
+    return os.path.join(home, ".config", "mempalace")
+
+
+def resolve_palace(
+    flag: str | None,
+    env: Mapping[str, str],
+    home: str,
+    backend: str | None = None,
+    collection: str | None = None,
+) -> Identity:
+    """Find the palace as mempalace does; the table stands in the module's docstring.
+
+    Args:
+        flag: the value of --palace, None or "" if it was not given.
+        env: environment variables.
+        home: home directory, see `home_of`.
+        backend: the value of --backend, if given; mempalace lower-cases it.
+        collection: the value of --collection, if given.
+
+    Raises:
+        PalaceError: config.json names something that can't be a directory.
+    """
+    path, by = _choose(flag, env, home)
+    try:
+        real = os.path.realpath(path)
+        folder = real if by == BY_FLAG else os.path.join(home, ".mempalace")
+        graph = os.path.realpath(os.path.join(folder, GRAPH))
+    except (OSError, ValueError) as exc:
+        raise PalaceError(
+            f"the palace path {path!r} (by {by}) is unusable: {exc}.", mend="correct it, or give --palace."
+        ) from exc
+    name = (backend or "").strip().lower() or None
+    return Identity(real, graph, by, name, collection or None)
+
+
+def _choose(flag: str | None, env: Mapping[str, str], home: str) -> tuple[str, str]:
+    """The palace path before symlinks are resolved, and by which route."""
+    if flag:
+        return os.path.abspath(expand(flag, home)), BY_FLAG
+    for name in PALACE_VARIABLES:
+        value = env.get(name)
+        if value:
+            return os.path.abspath(expand(value, home)), BY_ENV
+    folder = config_dir(env, home)
+    settings = _read_config(os.path.join(folder, "config.json"))
+    if "palace_path" not in settings:
+        return os.path.join(folder, "palace"), BY_DEFAULT
+    chosen = settings["palace_path"]
+    if not isinstance(chosen, str) or not chosen:
+        raise PalaceError(
+            f"palace_path in {os.path.join(folder, 'config.json')} is {chosen!r}, not a directory.",
+            mend="correct or remove it, or give --palace.",
+        )
+    return _seen_from_here(expand(chosen, home), folder), BY_CONFIG
+
+
+def _seen_from_here(path: str, folder: str) -> str:
+    """The palace that config.json names, where it was written on the other side of a mount.
+
+    `mempalace init` writes /Users/me/.mempalace/palace into /Users/me/.mempalace/config.json; a container that has
+    that folder as /home/dev/.mempalace reads a path that names nothing here, but the palace lies beside the file.
+    Taken literally it would be a second, empty palace (mempalace makes one). So: only where the named folder and its
+    parent do not exist, its last two names are those of a palace beside this very file, and that palace is there.
+    """
+    if os.path.isdir(path) or os.path.exists(os.path.dirname(path)):
+        return path
+    root, name = os.path.split(path)
+    beside = os.path.join(folder, name)
+    return beside if os.path.basename(root) == os.path.basename(folder) and os.path.isdir(beside) else path
+
+
+def _read_config(path: str) -> dict[str, object]:
+    """config.json as a dict; empty where mempalace would go on with its defaults."""
+    try:
+        with open(path, "rb") as file:  # a symlink is fine here: dotfile managers make them
+            raw = file.read(_CONFIG_LIMIT)
+    except OSError:
+        return {}
+    try:
+        data = load(raw)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+class StateFiles:
+    """Where everything of one broker lies.
+
+    Attributes:
+        root: the state root. palace: the palace directory P.
+        record, socket, start_lock, toml, log, exit, answers, journal: in the root (the socket see
+            `socket_path`).
+        owner_lock, engine_lock, claims: in P, beside the files they guard, whatever the root is.
+    """
+
+    __slots__ = (
+        "answers",
+        "claims",
+        "engine_lock",
+        "exit",
+        "journal",
+        "log",
+        "owner_lock",
+        "palace",
+        "record",
+        "root",
+        "socket",
+        "start_lock",
+        "toml",
+    )
+
+    def __init__(self, root: str, palace: str, name: str = "broker") -> None:
+        self.root = root
+        self.palace = palace
+        self.record = os.path.join(root, f"{name}.json")
+        self.start_lock = os.path.join(root, f"{name}.start.lock")
+        self.toml = os.path.join(root, "broker.toml")
+        self.log = os.path.join(root, f"{name}.log")
+        self.exit = os.path.join(root, f"{name}-exit.json")
+        self.answers = os.path.join(root, f"{name}-answers.json")
+        self.journal = os.path.join(root, f"{name}.journal")
+        self.owner_lock = os.path.join(palace, "broker.lock")
+        self.engine_lock = os.path.join(palace, "engine.lock")
+        self.claims = os.path.join(palace, "broker-claims")
+        self.socket = socket_path(root, name)
+
+    def direct(self) -> StateFiles:
+        """The same for a broker behind a kernel boundary, which opens the palace from there: what the palace's own
+        kernel writes and what this one writes must never be one file, for neither sees the other's locks.
+        """
+        from ..system.kernel import boot_id
+
+        return StateFiles(self.root, self.palace, f"broker-direct-{boot_id().replace('-', '')[:8] or 'unknown'}")
+
+    def prepare(self) -> None:
+        """Create the state root, the palace directory and the socket's folder where they are missing (0700).
+
+        An empty palace directory is no palace yet: mempalace goes by the files in it.
+
+        Raises:
+            StateRootError: one of them can't be made, or the socket's folder is open to others.
+        """
+        for folder in (self.root, self.palace):
+            try:
+                os.makedirs(folder, 0o700, exist_ok=True)
+            except OSError as exc:
+                raise StateRootError(
+                    f"cannot create {folder}: {exc.strerror or exc}.",
+                    mend="give a palace that you may write to (--palace or MEMPALACE_PALACE_PATH).",
+                ) from exc
+        folder = os.path.dirname(self.socket)
+        if folder != self.root:
+            try:
+                os.makedirs(folder, 0o700, exist_ok=True)
+            except OSError as exc:
+                raise StateRootError(f"cannot create {folder}: {exc.strerror or exc}.", mend=_SHORTER) from exc
+            self.check_socket_folder()
+
+    def check_socket_folder(self) -> None:
+        """Make sure that nobody else can put a socket of his own under our socket's name.
+
+        In the state root that is for the palace's owner to see to; in a folder under /tmp anybody could come first.
+
+        Raises:
+            StateRootError: the folder is there and is not ours alone.
+        """
+        folder = os.path.dirname(self.socket)
+        if folder == self.root:
+            return
+        try:
+            info = os.lstat(folder)
+        except FileNotFoundError:
+            return
+        if info.st_uid != os.getuid() or info.st_mode & 0o170077 != 0o040000:
+            raise StateRootError(
+                f"{folder} is not a directory that only you can use.", mend=f"remove it, or {_SHORTER}"
+            )
+
+
+def state_root(palace: str, env: Mapping[str, str]) -> str:
+    """The folder of record, socket and log for the palace with this real path.
+
+    By name only: a rule that looked at what exists would send two clients to two places.
+    """
+    named = env.get(ROOT_VARIABLE, "")
+    if named.strip():
+        return os.path.realpath(expand(named, home_of(env)))
+    parent, name = os.path.split(palace)
+    return parent if name == "palace" and parent != "/" else palace
+
+
+def state_files(identity: Identity, env: Mapping[str, str]) -> StateFiles:
+    """The files of the broker of this palace. Touches nothing."""
+    return StateFiles(state_root(identity.path, env), identity.path)
+
+
+def socket_path(root: str, name: str = "broker") -> str:
+    """broker.sock in `root` (or another `name`), or one in a private folder where that is too long for the kernel.
+
+    The folder goes by user id and not by XDG_RUNTIME_DIR or TMPDIR: agents do not agree on those.
+    """
+    path = os.path.join(root, f"{name}.sock")
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        return path
+    import hashlib
+
+    key = hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
+    return f"/tmp/mempalace-broker-{os.getuid()}/{key}.sock"

@@ -1,0 +1,127 @@
+"""The token that opens a broker's TCP listener, in a file of the state root that only its owner can read.
+
+It outlives brokers, so that clients elsewhere need a copy once. `mp-shim` imports this module where it uses TCP.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import StateRootError, UsageError
+from ..protocol.tcp_auth import TOKEN_BYTES, is_token
+from .atomic_files import unlink_quietly, write_atomic
+
+FILE = "broker-token"
+VARIABLE = "MEMPALACE_BROKER_TOKEN_FILE"
+_LIMIT = 256
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO under that name must not hang us
+
+
+def token_path(root: str) -> str:
+    """The token's file in a state root."""
+    return os.path.join(root, FILE)
+
+
+def read_token(path: str, *, given: bool = False) -> str | None:
+    """The token in a file, None if there is no such file.
+
+    Args:
+        given: a person named this file. It may be a link, and one of root's that all may read, as container
+            engines mount their secrets; our own may be neither.
+
+    Raises:
+        UsageError: others can read or change it, it is not ours, or it holds no token. The message never quotes it.
+    """
+    try:
+        fd = os.open(path, _READ | (0 if given else os.O_NOFOLLOW))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise UsageError(f"cannot read the token in {path}: {exc.strerror or exc}.", mend=f"ls -l {path}") from exc
+    try:
+        _check(path, os.fstat(fd), given)
+        text = os.read(fd, _LIMIT).decode("ascii", "replace").strip()
+    except OSError as exc:
+        raise UsageError(f"cannot read the token in {path}: {exc.strerror or exc}.", mend=f"ls -l {path}") from exc
+    finally:
+        os.close(fd)
+    if not is_token(text):
+        raise UsageError(
+            f"{path} holds no token (64 hex digits).",
+            mend=f"put there what `mempalace-broker token` prints on the broker's machine, or remove {path}",
+        )
+    return text
+
+
+def _check(path: str, info: os.stat_result, given: bool) -> None:
+    """Raise UsageError where somebody else could have read or made it."""
+    secret_of_root = given and info.st_uid == 0 and not info.st_mode & 0o022
+    if info.st_mode & 0o077 and not secret_of_root:
+        raise UsageError(
+            f"others can read or change the token in {path} (mode {info.st_mode & 0o777:o}).",
+            mend=f"chmod 600 {path}, and `mempalace-broker token --new` if others may have seen it",
+        )
+    if info.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
+        raise UsageError(
+            f"the token in {path} belongs to another user (uid {info.st_uid}).", mend=f"remove {path}, or chown it"
+        )
+
+
+def ensure_token(root: str) -> str:
+    """The state root's token, made if there is none yet.
+
+    Raises:
+        UsageError: as `read_token`. StateRootError: it can't be written.
+    """
+    path = token_path(root)
+    found = read_token(path)
+    if found is not None:
+        return found
+    temp = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
+    try:
+        write_atomic(temp, _fresh())
+        try:
+            os.link(temp, path)  # unlike a rename it never replaces what somebody else has just made
+        except FileExistsError:
+            pass
+        except OSError:  # a filesystem without hard links
+            os.rename(temp, path)
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+    finally:
+        unlink_quietly(temp)
+    made = read_token(path)
+    if made is None:
+        raise UsageError(f"{path} was removed while it was being made.", mend="try again")
+    return made
+
+
+def replace_token(root: str) -> str:
+    """A new token in place of the old one.
+
+    Raises:
+        StateRootError: it can't be written; the old one stands.
+    """
+    path = token_path(root)
+    fresh = _fresh()
+    try:
+        write_atomic(path, fresh)
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+    return fresh.decode().strip()
+
+
+def restore_token(root: str, token: str) -> None:
+    """Write a known token again, where its file was removed. Raises OSError as the system reports it."""
+    write_atomic(token_path(root), token.encode() + b"\n")
+
+
+def _fresh() -> bytes:
+    """256 bits of the system's randomness: what `secrets.token_hex` gives, without its imports."""
+    return os.urandom(TOKEN_BYTES).hex().encode() + b"\n"
+
+
+def _unwritable(path: str, exc: OSError) -> StateRootError:
+    return StateRootError(
+        f"cannot write {path}: {exc.strerror or exc}.", mend="make the state root writable, or free space there"
+    )

@@ -1,0 +1,185 @@
+"""Dialogues with a hub: lines and engine events in, effects out. The clock stands still until it is told to move."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mempalace_broker.broker.machine import effects as fx
+from mempalace_broker.broker.machine import supervisor as sv
+from mempalace_broker.broker.machine.answers import Answers
+from mempalace_broker.broker.machine.protocol import Hub
+from mempalace_broker.broker.machine.scheduler import Limits
+from mempalace_broker.broker.machine.supervisor import Policy
+from mempalace_broker.protocol.engine_frames import Frame, FrameDecoder
+from mempalace_broker.protocol.hello import OUTCOMES, Identity, hello_request
+
+PALACE = Identity("/home/u/.mempalace/palace", "/home/u/.mempalace/knowledge_graph.sqlite3", "default")
+TOOLS = [{"name": name} for name in ("mempalace_search", "mempalace_add_drawer", "mempalace_diary_write", "strange")]
+
+ADD, DIARY, DELETE = "mempalace_add_drawer", "mempalace_diary_write", "mempalace_delete_drawer"
+SEARCH, KG_ADD, KG_QUERY, WAIT = "mempalace_search", "mempalace_kg_add", "mempalace_kg_query", "mempalace_event_wait"
+
+
+def request(id_: object, method: str, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
+
+
+def call(id_: object, tool: str, **arguments: Any) -> dict[str, Any]:
+    return request(id_, "tools/call", name=tool, arguments=arguments)
+
+
+def cancel(id_: object) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id_}}
+
+
+def result(id_: object, text: str = "ok") -> bytes:
+    content = [{"type": "text", "text": text}]
+    return json.dumps({"jsonrpc": "2.0", "id": id_, "result": {"content": content}}).encode()
+
+
+class Talk:
+    """A hub, its clock, and what it has said so far and nobody has looked at yet."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        policy: Policy | None = None,
+        idle_s: float = 0.0,
+        up: bool = True,
+        settled: bool = True,
+    ) -> None:
+        self.now = 100.0
+        self.hub = Hub(
+            identity=PALACE,
+            limits=limits or Limits(),
+            policy=policy or Policy(),
+            rng=lambda: 0.0,
+            answers=Answers("3.11.0"),
+            label="raw0x",
+            hello={"record": "r", "broker": "1", "pid": 42},
+            idle_s=idle_s,
+            drain_s=5.0,
+            now=self.now,
+        )
+        self.desk = self.hub.desk
+        self.seen: list[fx.Effect] = []
+        self.inside: list[Frame] = []  # calls that are in the engine
+        self.hints: list[Frame] = []
+        self._decoder = FrameDecoder()
+        self.desk.start(self.now)
+        if settled:
+            self.desk.journal({}, set(), self.now, float("-inf"))
+        if up:
+            self.engine_up()
+
+    # -- what happens
+
+    def turn(self) -> None:
+        self.hub.settle(self.now)
+        while batch := self.hub.take():
+            for effect in batch:
+                self.seen.append(effect)
+                if isinstance(effect, fx.ToEngine):
+                    for frame in self._decoder.feed(effect.data):
+                        (self.inside if frame.verb == "call" else self.hints).append(frame)
+                if isinstance(effect, fx.Close):
+                    self.hub.closed(effect.conn, self.now)
+            self.hub.settle(self.now)
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.hub.tick(self.now)
+        self.turn()
+
+    def opens(self, *conns: int) -> None:
+        for conn in conns:
+            self.hub.opened(conn, self.now)
+
+    def greets(self, conn: int, session: str = "abc", connection: int = 1, **changes: Any) -> None:
+        self.opens(conn)
+        hello = hello_request(session=session, connection=connection, identity=PALACE, client="test", pid=7)
+        hello["params"].update(changes)
+        self.says(conn, hello)
+
+    def says(self, conn: int, *messages: object) -> None:
+        for message in messages:
+            line = message if isinstance(message, bytes) else json.dumps(message).encode()
+            self.hub.line(conn, line, self.now)
+        self.turn()
+
+    def gone(self, conn: int) -> None:
+        self.hub.closed(conn, self.now)
+        self.turn()
+
+    def asks(self, conn: int, connection: int, *lines: int, **more: Any) -> None:
+        self.says(conn, request(OUTCOMES, OUTCOMES, connection=connection, lines=list(lines), age_s=1.0, **more))
+
+    # -- what the engine does
+
+    def engine_up(self, **told: Any) -> None:
+        self.desk.spawned(self.now, 1000)
+        hello = {"version": "3.11.0", "tools": TOOLS, **told}
+        self.desk.frame(Frame("hello", payload=json.dumps(hello).encode()), self.now)
+        self.desk.frame(Frame("ready", payload=b"{}"), self.now)
+        self.turn()
+
+    def done(self, frame: Frame, payload: bytes = b"", code: int = 0) -> None:
+        body = payload or result(json.loads(frame.payload)["id"])
+        self.inside.remove(frame)
+        self.desk.frame(Frame("done", frame.n, tag=str(code), payload=body), self.now)
+        self.turn()
+
+    def dies(self, ended: dict[str, bytes | None] | None = None, begun: tuple[str, ...] = ()) -> None:
+        self.inside.clear()
+        self.desk.exited(self.now, "signal 9", ended or {}, set(begun))
+        self.turn()
+
+    def recovers(self) -> None:
+        """The pause before the next engine passes, and it comes up."""
+        while sv.SPAWN not in self.engine():
+            deadline = self.hub.next_deadline()
+            assert deadline is not None
+            self.wait(max(0.0, deadline - self.now))
+        self.engine_up()
+
+    # -- what was said since the last look
+
+    def _take(self, kind: type[fx.Effect]) -> list[Any]:
+        out = [effect for effect in self.seen if isinstance(effect, kind)]
+        self.seen = [effect for effect in self.seen if not isinstance(effect, kind)]
+        return out
+
+    def heard(self, conn: int) -> list[dict[str, Any]]:
+        """What that client got."""
+        sends = self._take(fx.Send)
+        self.seen += [send for send in sends if send.conn != conn]
+        return [json.loads(line) for send in sends if send.conn == conn for line in send.data.splitlines()]
+
+    def answer(self, conn: int) -> dict[str, Any]:
+        """The one thing that client got."""
+        heard = self.heard(conn)
+        assert len(heard) == 1, heard
+        return heard[0]
+
+    def code(self, conn: int) -> int:
+        """Error code of the one answer; 0 for a result."""
+        code: int = self.answer(conn).get("error", {}).get("code", 0)
+        return code
+
+    def engine(self) -> list[str]:
+        return [effect.what for effect in self._take(fx.Engine)]
+
+    def closes(self) -> list[int]:
+        return [effect.conn for effect in self._take(fx.Close)]
+
+    def quits(self) -> list[str]:
+        return [effect.reason for effect in self._take(fx.Quit)]
+
+    def ids(self) -> list[object]:
+        """Ids of the calls that are in the engine."""
+        return [json.loads(frame.payload)["id"] for frame in self.inside]
+
+    def frame(self, id_: object) -> Frame:
+        return next(frame for frame in self.inside if json.loads(frame.payload)["id"] == id_)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mempalace_broker.broker.machine.replay import AGAIN, ANSWER, LOST, POISON, after_death, settle_replayed
+from mempalace_broker.broker.machine.scheduler import Call
+from mempalace_broker.protocol.tools import replay_if, rule_for, write_if
+
+
+def call_of(tool: str, attempts: int = 1) -> Call:
+    rule = rule_for(tool)
+    return Call(
+        n=1,
+        conn=1,
+        key="k",
+        id=1,
+        raw=b"",
+        tool=tool,
+        rule=rule,
+        arrived=0.0,
+        run_limit=None,
+        writes=rule.writes and write_if(tool, {}),
+        replay=replay_if(tool, {}) if rule.known else rule.replay,
+        attempts=attempts,
+    )
+
+
+NEVER, IDEMPOTENT, READ = "mempalace_diary_write", "mempalace_add_drawer", "mempalace_search"
+
+
+@pytest.mark.parametrize(
+    ("tool", "attempts", "ended", "begun", "verdict"),
+    [
+        (NEVER, 1, {}, set(), AGAIN),
+        (NEVER, 5, {}, set(), AGAIN),
+        (NEVER, 1, {}, {"k"}, LOST),
+        (NEVER, 1, {"k": b"x"}, set(), ANSWER),
+        (NEVER, 1, {"k": None}, set(), ANSWER),
+        (IDEMPOTENT, 1, {}, set(), AGAIN),
+        (IDEMPOTENT, 1, {}, {"k"}, AGAIN),
+        (IDEMPOTENT, 2, {}, {"k"}, LOST),
+        (IDEMPOTENT, 2, {"k": b"x"}, set(), ANSWER),
+        ("never_heard_of", 1, {}, {"k"}, LOST),
+        ("never_heard_of", 1, {}, {"other"}, AGAIN),
+        (READ, 1, {}, set(), AGAIN),
+        (READ, 2, {}, set(), POISON),
+        ("mempalace_event_wait", 1, {}, set(), AGAIN),
+        ("mempalace_sync", 1, {}, set(), AGAIN),  # without `apply` it is a read
+    ],
+)
+def test_what_becomes_of_a_call(
+    tool: str, attempts: int, ended: dict[str, bytes | None], begun: set[str], verdict: str
+) -> None:
+    assert after_death(call_of(tool, attempts), ended, begun) == verdict
+
+
+def said(told: object) -> bytes:
+    return json.dumps({"id": 1, "result": {"isError": True, "content": [{"type": "text", "text": told}]}}).encode()
+
+
+GONE = json.dumps({"success": False, "error": "Drawer NOT FOUND: é"})
+
+
+def test_a_second_delete_that_finds_nothing_has_succeeded() -> None:
+    message: dict[str, Any] = json.loads(settle_replayed(call_of("mempalace_delete_drawer", 2), said(GONE)))
+    assert "isError" not in message["result"]
+    told = json.loads(message["result"]["content"][0]["text"])
+    assert told["success"] is True
+    assert "repeated" in told["note"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "attempts", "response"),
+    [
+        ("mempalace_delete_drawer", 1, said(GONE)),
+        (IDEMPOTENT, 2, said(GONE)),
+        ("mempalace_delete_drawer", 2, said(json.dumps({"success": False, "error": "locked"}))),
+        ("mempalace_delete_drawer", 2, said(json.dumps({"success": True}))),
+        ("mempalace_delete_drawer", 2, said("no json")),
+        ("mempalace_delete_drawer", 2, said(7)),
+        ("mempalace_delete_drawer", 2, said("7")),
+        ("mempalace_delete_drawer", 2, said("[]")),
+        ("mempalace_delete_drawer", 2, b'{"id":1,"error":{"code":-32000}}'),
+        ("mempalace_delete_drawer", 2, b'{"id":1,"result":{"content":[]}}'),
+        ("mempalace_delete_drawer", 2, b"[]"),
+        ("mempalace_delete_drawer", 2, b"x"),
+    ],
+)
+def test_every_other_response_passes_unchanged(tool: str, attempts: int, response: bytes) -> None:
+    assert settle_replayed(call_of(tool, attempts), response) == response

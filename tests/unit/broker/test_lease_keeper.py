@@ -1,0 +1,255 @@
+"""The keeper on real files, two brokers in one process, and time that jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from mempalace_broker.broker.lease_keeper import Acquisition, ClaimKeeper, Held
+from mempalace_broker.errors import PalaceHeld, StateRootError
+from mempalace_broker.lease.files import ClaimFolder
+from mempalace_broker.lease.machine.lease import ACTIVE, FOREIGN, HOST, RELEASED, Rules
+from mempalace_broker.lease.machine.record import Writer
+from mempalace_broker.system.clock import Clock, Deadline
+
+NEAR = Writer(HOST, "near", "boot-near", "", 1, "1:1", 1.0, "aa")
+FAR = Writer(FOREIGN, "far", "boot-far", "", 2, "2:2", 2.0, "bb")
+
+
+class Jumping(Clock):
+    """Sleeps at once; `on_sleep` is what others do meanwhile."""
+
+    __slots__ = ("now", "on_sleep")
+
+    def __init__(self, on_sleep: Callable[[], None] = lambda: None) -> None:
+        self.now = 100.0
+        self.on_sleep = on_sleep
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.on_sleep()
+
+
+class Node:
+    """A keeper with its engine, as far as it sees one."""
+
+    def __init__(self, held: Held) -> None:
+        self.did: list[str] = []
+        self.dies = True
+        self.keeper = ClaimKeeper(
+            held, kill=self._kill, fenced=self._fenced, asked=self._asked, log=logging.getLogger("test")
+        )
+
+    def _kill(self) -> bool:
+        self.did.append("kill")
+        return self.dies
+
+    def _fenced(self, why: str) -> None:
+        self.did.append(f"fenced: {why}")
+
+    def _asked(self) -> None:
+        self.did.append("asked")
+
+
+def acquire(path: Path, who: Writer, on_sleep: Callable[[], None] = lambda: None, seconds: float = 60) -> Held:
+    clock = Jumping(on_sleep)
+    folder = ClaimFolder(str(path / "claims"), who, local=who.kind == HOST)
+    return Acquisition(folder, clock, Deadline.after(clock, seconds)).run("/the/palace")
+
+
+def test_a_host_takes_a_fresh_palace_and_the_next_one_follows(tmp_path: Path) -> None:
+    first = Node(acquire(tmp_path, NEAR))
+    assert first.keeper.generation == 1
+    assert first.keeper.permit()
+    first.keeper.release()
+    second = acquire(tmp_path, NEAR._replace(nonce="cc"))
+    assert second.owner.generation == 2
+    assert second.previous is not None
+    assert second.previous.state == RELEASED
+    keeper = Node(second).keeper
+    keeper.tidy(1000.0)
+    assert second.folder.listing().generations == (1, 2), "an engine of before may still run"
+    keeper.unlocked()
+    keeper.tidy(3.0)
+    assert second.folder.listing().generations == (1, 2), "not everybody sees our name yet"
+    keeper.tidy(4.0)
+    assert keeper.facts()["generation"] == 2
+    assert keeper.facts()["lower"] == []
+    assert second.folder.listing().generations == (2,)
+    keeper.release()
+
+
+def test_busy_goes_up_and_down(tmp_path: Path) -> None:
+    node = Node(acquire(tmp_path, NEAR))
+    assert node.keeper.permit()
+    assert node.keeper.facts()["busy"]
+    node.keeper.rest()
+    facts = node.keeper.facts()
+    assert not facts["busy"]
+    assert (facts["state"], facts["kind"], facts["host"], facts["boot"]) == (ACTIVE, HOST, "near", "boot-nea")
+    node.keeper.release()
+    assert not node.keeper.permit()
+
+
+def test_a_live_owner_is_named(tmp_path: Path) -> None:
+    node = Node(acquire(tmp_path, NEAR))
+    with pytest.raises(PalaceHeld, match=r"near, boot boot-nea, pid 1, since .*generation 1, active.*alive") as caught:
+        acquire(tmp_path, FAR, node.keeper.beat)
+    assert "ssh or tcp" in caught.value.mend
+    node.keeper.release()
+
+
+def test_the_host_asks_and_the_container_lets_go(tmp_path: Path) -> None:
+    far = Node(acquire(tmp_path, FAR))
+
+    def meanwhile() -> None:
+        far.keeper.beat()
+        if far.did:
+            far.keeper.release()
+
+    near = acquire(tmp_path, NEAR, meanwhile)
+    assert far.did == ["asked"]
+    assert near.owner.generation == 2
+    assert not near.folder.listing().asks
+    near.folder.close()
+
+
+def test_a_container_that_does_not_let_go_is_named_in_time(tmp_path: Path) -> None:
+    far = Node(acquire(tmp_path, FAR))
+    with pytest.raises(PalaceHeld, match="alive") as caught:
+        acquire(tmp_path, NEAR, far.keeper.beat, seconds=20)
+    assert "stop it there" in caught.value.mend
+    assert not ClaimFolder(str(tmp_path / "claims"), NEAR).listing().asks
+    far.keeper.release()
+
+
+def test_a_sleeper_wakes_up_fenced_before_its_next_call(tmp_path: Path) -> None:
+    far = Node(acquire(tmp_path, FAR))
+    near = Node(acquire(tmp_path, NEAR))
+    assert near.keeper.generation == 2
+    assert not far.keeper.permit()
+    assert far.did == ["kill", "fenced: generation 2 was claimed after ours (1)"]
+    assert far.keeper.over
+    assert near.keeper.permit()
+    far.keeper.release()
+    near.keeper.release()
+
+
+def test_a_sleeper_in_a_call_is_in_doubt(tmp_path: Path) -> None:
+    far = Node(acquire(tmp_path, FAR))
+    far.keeper.permit()
+    with pytest.raises(PalaceHeld, match="middle of a call") as caught:
+        acquire(tmp_path, NEAR)
+    assert "take-over --yes" in caught.value.mend
+    far.keeper.rest()
+    acquire(tmp_path, NEAR).folder.close()
+    far.keeper.release()
+
+
+def test_an_engine_that_does_not_die_keeps_the_claim(tmp_path: Path) -> None:
+    far = Node(acquire(tmp_path, FAR))
+    far.keeper.permit()
+    ClaimFolder(str(tmp_path / "claims"), NEAR).create(2)
+    far.dies = False
+    far.keeper.beat()
+    assert far.keeper.over
+    assert ClaimFolder(str(tmp_path / "claims"), NEAR).read(1).busy
+    far.keeper.release()
+
+
+def test_a_flag_that_can_t_be_written_lets_nothing_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = acquire(tmp_path, FAR)
+    node = Node(held)
+
+    def broken(state: str, sequence: int, *, busy: bool) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(held.folder, "write", broken)
+    assert not node.keeper.permit()
+    assert node.did == ["kill", "fenced: our claim could not be written"]
+    node.keeper.release()
+
+
+class Timers:
+    """A loop's call_later; `run` lets everything that is due happen."""
+
+    def __init__(self) -> None:
+        self.due: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+
+    def call_later(self, delay: float, what: Callable[..., None], *args: object) -> asyncio.TimerHandle:
+        self.due.append((what, args))
+        return asyncio.TimerHandle(delay, what, args, cast("asyncio.AbstractEventLoop", self))
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None: ...
+
+    def time(self) -> float:
+        return 0.0
+
+    def get_debug(self) -> bool:
+        return False
+
+    def run(self) -> None:
+        due, self.due = self.due, []
+        for what, args in due:
+            what(*args)
+
+
+def test_on_a_foreign_kernel_the_flag_falls_after_a_flush_and_only_if_nothing_began(tmp_path: Path) -> None:
+    held = acquire(tmp_path, FAR)
+    flushed: list[bool] = []
+    idle = [False]
+
+    def flush() -> None:
+        flushed.append(True)
+        if len(flushed) == 1:
+            raise OSError(5, "Input/output error")
+
+    keeper = ClaimKeeper(
+        held,
+        kill=lambda: True,
+        fenced=lambda why: None,
+        asked=lambda: None,
+        log=logging.getLogger("test"),
+        resting=lambda: idle[0],
+        flush=flush,
+    )
+    timers = Timers()
+    keeper.start(cast("asyncio.AbstractEventLoop", timers))
+
+    def rest() -> bool:
+        keeper.rest()
+        keeper.rest()
+        timers.run()
+        return bool(held.folder.read(1).busy)
+
+    assert keeper.permit()
+    assert rest(), "a call began meanwhile"
+    assert not flushed
+    idle[0] = True
+    assert rest(), "what can't be flushed keeps others in doubt"
+    assert not rest()
+    assert len(flushed) == 2
+    keeper.release()
+    assert held.folder.read(1).state == RELEASED
+
+
+def test_a_folder_that_can_t_be_used_is_said(tmp_path: Path) -> None:
+    (tmp_path / "claims").touch()
+    with pytest.raises(StateRootError):
+        acquire(tmp_path, NEAR)
+
+
+def test_a_container_beats_while_it_settles(tmp_path: Path) -> None:
+    beats: list[int] = []
+    other = ClaimFolder(str(tmp_path / "claims"), NEAR)
+    held = acquire(tmp_path, FAR, lambda: beats.append(other.read(1).sequence))
+    assert len(set(beats)) >= Rules().settle_s / Rules().poll_s - 1
+    held.folder.close()

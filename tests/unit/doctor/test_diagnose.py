@@ -1,0 +1,317 @@
+"""Doctor's judgement: facts in, findings out. One healthy world, and what each single change makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from mempalace_broker.doctor.diagnose import judge
+from mempalace_broker.doctor.facts import Engine, Entry, Facts, Lock, Place, Upstream
+from mempalace_broker.doctor.findings import SEVERITIES, Row, alarming
+from mempalace_broker.doctor.open_files import Opener
+from mempalace_broker.locality.locality import judge as judge_place
+from mempalace_broker.protocol.hello import Identity
+from mempalace_broker.protocol.record import Bad, Record
+from mempalace_broker.route.control import Contact
+from mempalace_broker.route.machine.election import CONNECT_DENIED, CONNECT_ENOENT, CONNECT_OK, CONNECT_REFUSED
+from mempalace_broker.route.plan import Plan
+from mempalace_broker.system.paths import StateFiles
+
+P, ROOT = "/h/.mempalace/palace", "/h/.mempalace"
+SOCKET = f"{ROOT}/broker.sock"
+BROKER, ENGINE = 100, 101
+STATUS: dict[str, Any] = {
+    "broker": {"pid": BROKER, "state": "serving", "version": "0.1", "record": "r1", "started_at": 1000.0},
+    "engine": {"pid": ENGINE, "version": "3.11.0", "tuneups": [{"name": "pin-once", "applied": True}]},
+    "settings": {"idle_s": {"value": 900, "source": "default"}},
+    "degraded": [],
+}
+
+
+def record(**changes: Any) -> Record:
+    return Record(**{"record": "r1", "pid": BROKER, "endpoints": [f"unix:{SOCKET}"], "palace": {"path": P}, **changes})
+
+
+def healthy() -> Facts:
+    """A broker that serves, on a good machine."""
+    folder = Place(Entry(P, "dir", 0o700, 1000, True), "ext4", True, 50 << 30)
+    return Facts(
+        identity=Identity(P, f"{ROOT}/knowledge_graph.sqlite3", "config"),
+        files=StateFiles(ROOT, P),
+        palace=folder,
+        root=dataclasses.replace(folder, entry=Entry(ROOT, "dir", 0o755, 1000, True)),
+        owner=Lock(f"{P}/broker.lock", True, BROKER, "alive", "python"),
+        engine_lock=Lock(f"{P}/engine.lock", True, ENGINE, "alive", "python"),
+        start_lock=Lock(f"{ROOT}/broker.start.lock", False),
+        record=record(),
+        record_entry=Entry(f"{ROOT}/broker.json", "file", 0o600, 1000, True),
+        record_origin="mine",
+        record_process="alive",
+        contact=Contact(CONNECT_OK, SOCKET, STATUS),
+        socket=Entry(SOCKET, "socket", 0o600, 1000, True),
+        socket_bytes=len(SOCKET),
+        openers=[Opener(ENGINE, "python", (f"{P}/chroma.sqlite3",))],
+        upstream=[],
+        lease=Lock("/h/lease", True, ENGINE),
+        engine=Engine("/e/python", "3.11.0", "the broker's own environment"),
+        model_state="cached",
+        model_kind="other",
+        model_folder="/h/model",
+        platform="linux",
+        uid=1000,
+        now=2000.0,
+        site=judge_place(P, "ext4"),
+        version="0.1",
+        has_palace=True,
+        settings={"idle_s": {"value": 900, "source": "default"}},
+    )
+
+
+def stopped() -> Facts:
+    """The same without a broker."""
+    return dataclasses.replace(
+        healthy(),
+        owner=Lock(f"{P}/broker.lock", False, BROKER, "dead"),
+        engine_lock=Lock(f"{P}/engine.lock", False, ENGINE, "dead"),
+        record=Bad("there is no record", absent=True),
+        record_entry=Entry(f"{ROOT}/broker.json"),
+        record_origin="absent",
+        record_process="unknown",
+        contact=Contact(CONNECT_ENOENT, SOCKET, None, "No such file"),
+        socket=Entry(SOCKET),
+        openers=[],
+        lease=Lock("/h/lease", False),
+    )
+
+
+def bad(rows: list[Row]) -> list[tuple[str, str]]:
+    return [(row.severity, row.what) for row in rows if row.severity in ("warn", "error")]
+
+
+def test_a_healthy_world_has_no_finding_to_act_on() -> None:
+    rows = judge(healthy())
+    assert bad(rows) == []
+    assert not alarming(rows)
+    assert {row.what for row in rows} >= {"palace", "broker", "owner lock", "record", "socket", "mempalace", "settings"}
+
+
+def test_no_broker_is_nothing_to_act_on() -> None:
+    rows = judge(stopped())
+    assert bad(rows) == []
+    assert any(row.what == "broker" and "not running" in row.detail for row in rows)
+
+
+def test_a_machine_without_a_palace_is_fine_too() -> None:
+    facts = dataclasses.replace(
+        stopped(), palace=Place(Entry(P), "ext4", True, 50 << 30), has_palace=False, model_state="missing"
+    )
+    assert bad(judge(facts)) == []
+
+
+def snapshot(**changes: Any) -> Contact:
+    return Contact(CONNECT_OK, SOCKET, {**STATUS, **changes})
+
+
+def place(**changes: Any) -> Place:
+    return dataclasses.replace(healthy().palace, **changes)
+
+
+FOREIGN = Opener(666, "mempalace-mcp", (f"{P}/chroma.sqlite3",))
+CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
+    # name: (with a broker?, what is changed, the findings, a word of the mend or detail)
+    "foreign opener": (
+        True,
+        {"openers": [*healthy().openers, FOREIGN]},
+        [("error", "foreign opener")],
+        "kill 666",
+    ),
+    "foreign opener without a broker": (False, {"openers": [FOREIGN]}, [("error", "foreign opener")], "mp-shim"),
+    "silent": (
+        True,
+        {"contact": Contact(CONNECT_OK, SOCKET, None, "no answer")},
+        [("error", "broker")],
+        "stop --now",
+    ),
+    "held, nobody listens": (
+        True,
+        {"contact": Contact(CONNECT_REFUSED, SOCKET, None, "refused")},
+        [("error", "broker")],
+        "stop --now",
+    ),
+    "no access": (
+        False,
+        {"contact": Contact(CONNECT_DENIED, SOCKET, None, "denied")},
+        [("error", "broker")],
+        "owner of the palace",
+    ),
+    "lock file removed under the broker": (
+        True,
+        {"owner": Lock(f"{P}/broker.lock", False)},
+        [("error", "owner lock")],
+        "restart",
+    ),
+    "lock can't be probed": (False, {"owner": Lock(f"{P}/broker.lock", None)}, [("error", "owner lock")], "mount"),
+    "another owner's lock": (
+        True,
+        {"owner": Lock(f"{P}/broker.lock", True, 555, "alive", "python")},
+        [("warn", "owner lock")],
+        "pid 555",
+    ),
+    "record gone": (True, {"record": Bad("there is no record", absent=True)}, [("warn", "record")], "by itself"),
+    "record of another": (True, {"record": record(record="r2")}, [("warn", "record")], "restart"),
+    "record is garbage": (
+        False,
+        {"record": Bad("the record is not JSON"), "record_origin": "bad"},
+        [("warn", "record")],
+        "replaces",
+    ),
+    "record of another kernel": (
+        False,
+        {"record": record(host="mac"), "record_origin": "foreign"},
+        [("error", "record")],
+        "mac",
+    ),
+    "record open to others": (
+        True,
+        {"record_entry": Entry(f"{ROOT}/broker.json", "file", 0o644, 1000, True)},
+        [("warn", "record")],
+        "chmod 600",
+    ),
+    "socket open to others": (True, {"socket": Entry(SOCKET, "socket", 0o666, 1000)}, [("warn", "socket")], "chmod"),
+    "a file in the socket's place": (False, {"socket": Entry(SOCKET, "file", 0o600, 1000)}, [("error", "socket")], ""),
+    "orphaned engine": (
+        False,
+        {"engine_lock": Lock(f"{P}/engine.lock", True, 77, "alive", "python")},
+        [("warn", "engine lock")],
+        "77",
+    ),
+    "virtiofs, no bridge": (
+        False,
+        {
+            "palace": place(filesystem="virtiofs", local=False),
+            "site": judge_place(P, "virtiofs"),
+            "plan": Plan(None, [], "", direct=True, why_not_direct=""),
+        },
+        [("warn", "route: direct")],
+        "configure a bridge",
+    ),
+    "unknown filesystem, settings that make no sense": (
+        True,
+        {"palace": place(filesystem="", local=None), "site": judge_place(P, ""), "plan_problem": "no such setting"},
+        [("error", "routes")],
+        "docs/settings.md",
+    ),
+    "disk full": (True, {"palace": place(free=1 << 20)}, [("error", "palace directory: disk")], "free some"),
+    "disk nearly full": (True, {"palace": place(free=500 << 20)}, [("warn", "palace directory: disk")], "free some"),
+    "palace of another user": (
+        False,
+        {"palace": place(entry=Entry(P, "dir", 0o755, 0x7FFF, False))},
+        [("error", "palace directory")],
+        "chown",
+    ),
+    "palace open to others": (
+        True,
+        {"palace": place(entry=Entry(P, "dir", 0o777, 1000, True))},
+        [("warn", "palace directory")],
+        "chmod go-w",
+    ),
+    "palace is a file": (
+        False,
+        {"palace": place(entry=Entry(P, "file", 0o600, 1000, True))},
+        [("error", "palace directory")],
+        "--palace",
+    ),
+    "lease of another": (
+        True,
+        {"lease": Lock("/h/lease", True, 888, "unknown", "mempalace")},
+        [("error", "mempalace's write lease")],
+        "kill 888",
+    ),
+    "upstream hub": (
+        True,
+        {"upstream": [Upstream("/h/s.json", "hub", 999, True, P, "python")]},
+        [("warn", "mempalace's own hub")],
+        "kill 999",
+    ),
+    "set-aside index": (True, {"leftovers": ["abc.corrupt-20260101"]}, [("warn", "set-aside index")], "repair"),
+    "no engine": (True, {"engine": Engine(problem="No mempalace", mend="install")}, [("error", "mempalace")], "inst"),
+    "engine upgraded": (
+        True,
+        {"engine": Engine("/e/python", "3.12.0", "x")},
+        [("warn", "mempalace")],
+        "restart",
+    ),
+    "broker upgraded": (True, {"version": "0.2"}, [("warn", "mempalace-broker")], "restart"),
+    "settings wrong": (
+        True,
+        {"settings_problem": "no setting named x", "settings_mend": "see"},
+        [("error", "settings")],
+        "see",
+    ),
+    "degraded": (
+        True,
+        {"contact": snapshot(degraded=[{"what": "full", "mend": "free it"}])},
+        [("warn", "degraded")],
+        "free it",
+    ),
+    "clock went back": (True, {"last_exit": {"at": 99999.0, "reason": "idle"}}, [("warn", "clock")], "correct"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_thing_wrong_is_one_finding_with_its_mend(name: str) -> None:
+    running, changes, expected, word = CASES[name]
+    rows = judge(dataclasses.replace(healthy() if running else stopped(), **changes))
+    assert bad(rows) == expected
+    assert alarming(rows)
+    (row,) = [row for row in rows if row.severity in ("warn", "error")]
+    assert word in f"{row.detail} {row.mend}"
+    assert row.mend
+
+
+def test_a_stale_upstream_record_is_only_worth_knowing() -> None:
+    facts = dataclasses.replace(healthy(), upstream=[Upstream("/h/s.json", "hub", 999, False, P)])
+    assert any(row.severity == "info" and row.mend == "rm /h/s.json" for row in judge(facts))
+    assert not alarming(judge(facts))
+
+
+def test_an_upstream_hub_of_another_palace_is_nobodys_business() -> None:
+    facts = dataclasses.replace(healthy(), upstream=[Upstream("/h/s.json", "hub", 999, True, "/other")])
+    assert bad(judge(facts)) == []
+
+
+def test_the_killed_brokers_leftovers_are_explained() -> None:
+    facts = dataclasses.replace(
+        stopped(),
+        record=record(),
+        record_origin="mine",
+        record_process="dead",
+        contact=Contact(CONNECT_REFUSED, SOCKET, None, "refused"),
+        socket=Entry(SOCKET, "socket", 0o600, 1000),
+    )
+    rows = judge(facts)
+    assert bad(rows) == []
+    assert [row.what for row in rows if "killed" in row.detail] == ["record", "socket"]
+
+
+def test_a_variable_that_agents_may_not_see_is_named() -> None:
+    rows = judge(dataclasses.replace(healthy(), variables={"MEMPALACE_PALACE_PATH": P}))
+    assert any(row.what == "environment" and "Codex" in row.detail for row in rows)
+
+
+def test_other_settings_than_the_running_brokers_are_named() -> None:
+    rows = judge(dataclasses.replace(healthy(), settings={"idle_s": {"value": 5, "source": "broker.toml"}}))
+    assert any(row.what == "settings" and "other values for: idle_s" in row.detail for row in rows)
+
+
+def test_a_mac_is_not_blamed_for_its_missing_mountinfo() -> None:
+    facts = dataclasses.replace(healthy(), platform="darwin", palace=place(filesystem="", local=None))
+    assert bad(judge(facts)) == []
+
+
+def test_rows_are_plain_data() -> None:
+    for row in judge(healthy()):
+        assert row.severity in SEVERITIES
+        assert set(row.as_json()) == {"severity", "what", "detail", "mend"}

@@ -1,0 +1,124 @@
+"""Gathering facts: what is there is seen, nothing is changed, nothing breaks it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.doctor.facts import Facts, gather
+from mempalace_broker.doctor.open_files import openers
+from mempalace_broker.protocol.record import Bad, Record
+from mempalace_broker.system.clock import Clock
+from mempalace_broker.system.lock import FileLock
+from mempalace_broker.system.paths import resolve_palace, state_files
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="mpb-", dir="/tmp") as folder:
+        yield Path(os.path.realpath(folder))
+
+
+def looked(home: Path, **env: str) -> Facts:
+    variables = {"HOME": str(home), "PATH": "/nowhere", **env}
+    identity = resolve_palace(str(home / ".mempalace" / "palace"), variables, str(home))
+    return gather(identity, state_files(identity, variables), variables, Clock())
+
+
+def tree(home: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in home.rglob("*")}
+
+
+def test_an_empty_home_stays_empty(home: Path) -> None:
+    facts = looked(home)
+    assert tree(home) == {}
+    assert isinstance(facts.record, Bad)
+    assert facts.record.absent
+    assert facts.contact.answer is None
+    assert facts.owner.held is False
+    assert facts.palace.entry.kind == ""
+    assert facts.palace.free
+    assert facts.model_state == "missing"
+    assert facts.engine.problem
+    assert facts.openers == []
+
+
+def test_locks_records_and_leftovers_are_seen_and_left_alone(home: Path) -> None:
+    palace = home / ".mempalace" / "palace"
+    palace.mkdir(parents=True)
+    (palace / "abc.corrupt-1").mkdir()
+    (palace / "chroma.sqlite3").write_bytes(b"no database, and never opened")
+    (home / ".mempalace" / "broker-exit.json").write_text('{"reason": "idle"}')
+    (home / ".mempalace" / "broker.json").write_text("{half")
+    (home / ".mempalace" / "broker.toml").write_text("[broker]\nidle_s = 7\n")
+    lock = FileLock(str(palace / "broker.lock"))
+    assert lock.try_acquire()
+    lock.write_body(json.dumps({"pid": os.getpid(), "start": "x", "boot": "y", "pidns": "z"}).encode())
+    before = tree(home)
+    facts = looked(home)
+    assert tree(home) == before
+    lock.release()
+    assert facts.owner.held
+    assert facts.owner.pid == os.getpid()
+    assert isinstance(facts.record, Bad)
+    assert not facts.record.absent
+    assert facts.leftovers == ["abc.corrupt-1"]
+    assert facts.last_exit == {"reason": "idle"}
+    assert facts.settings["idle_s"]["value"] == 7
+    assert facts.has_palace
+
+
+def test_upstreams_records_and_lease(home: Path) -> None:
+    base = home / ".mempalace"
+    palace = base / "palace"
+    for folder in (base / "server" / "k", base / "daemon" / "k", base / "locks", palace):
+        folder.mkdir(parents=True)
+    note = {"pid": os.getpid(), "palace_path": str(palace)}
+    (base / "server" / "k" / "serverinfo.json").write_text(json.dumps(note))
+    (base / "daemon" / "k" / "endpoint.json").write_text('{"pid": 4194300}')
+    key = hashlib.sha256(os.fsencode(palace)).hexdigest()[:16]
+    (base / "locks" / f"mine_palace_{key}.lock").write_bytes(b"\x004711 mempalace-mcp")
+    facts = looked(home)
+    assert [(entry.kind, entry.alive) for entry in facts.upstream] == [("hub", True), ("daemon", False)]
+    assert (facts.lease.held, facts.lease.pid) == (False, 4711)
+
+
+def test_wrong_settings_are_a_fact_and_no_error(home: Path) -> None:
+    facts = looked(home, MEMPALACE_BROKER_IDLE_S="soon")
+    assert "MEMPALACE_BROKER_IDLE_S" in facts.settings_problem
+    assert facts.settings == {}
+
+
+def test_variables_are_noted(home: Path) -> None:
+    assert looked(home, MEMPALACE_BROKER_NO_SPAWN="1").variables == {"MEMPALACE_BROKER_NO_SPAWN": "1"}
+
+
+def test_a_good_record_of_a_dead_process(home: Path) -> None:
+    base = home / ".mempalace"
+    base.mkdir()
+    raw = {"schema": 1, "record": "r", "pid": 4194300, "endpoints": ["unix:/x"], "palace": {"path": "/p"}}
+    (base / "broker.json").write_text(json.dumps(raw))
+    facts = looked(home)
+    assert isinstance(facts.record, Record)
+    assert facts.record_process != "alive"
+
+
+def test_openers_sees_who_has_a_store_open(home: Path) -> None:
+    palace = home / "palace"
+    (palace / "seg").mkdir(parents=True)
+    graph = home / "graph.sqlite3"
+    for path in (palace / "chroma.sqlite3", palace / "seg" / "link_lists.bin", palace / "broker.lock", graph):
+        path.write_bytes(b"")
+    assert openers(str(palace), str(graph)) == []
+    with (palace / "broker.lock").open("rb"):
+        assert openers(str(palace), str(graph)) == []
+    with (palace / "seg" / "link_lists.bin").open("rb"), graph.open("rb"):
+        (found,) = openers(str(palace), str(graph))
+    assert found.pid == os.getpid()
+    assert found.files == tuple(sorted((str(graph), str(palace / "seg" / "link_lists.bin"))))

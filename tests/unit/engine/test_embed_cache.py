@@ -1,0 +1,70 @@
+"""The memory of embedded texts: each computed once, bounded, failures forgotten."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mempalace_broker.engine.embed_cache import EmbedCache
+
+
+@given(st.lists(st.text(max_size=3)), st.integers(1, 4))
+def test_it_answers_what_compute_answers(texts: list[str], size: int) -> None:
+    cache = EmbedCache(lambda text: text * 2, size)
+    assert [cache.get(text) for text in texts] == [text * 2 for text in texts]
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    seen: list[str] = []
+    cache = EmbedCache(seen.append, size=2)
+    for text in "abacab":
+        cache.get(text)
+    assert seen == ["a", "b", "c", "b"]
+    assert (cache.hits, cache.misses) == (2, 4)
+
+
+def test_a_text_under_way_is_waited_for() -> None:
+    begun, gate, calls = threading.Event(), threading.Event(), []
+
+    def compute(text: str) -> str:
+        calls.append(text)
+        begun.set()
+        assert gate.wait(10)
+        return text.upper()
+
+    cache = EmbedCache(compute)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(cache.get, "x")
+        assert begun.wait(10)
+        others = [pool.submit(cache.get, "x") for _ in range(2)]
+        gate.set()
+        assert {f.result(10) for f in [first, *others]} == {"X"}
+    assert calls == ["x"]
+
+
+def test_a_failure_is_not_remembered() -> None:
+    answers: Iterator[Exception | str] = iter([ValueError("no model"), "vector"])
+
+    def compute(_: str) -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    cache = EmbedCache(compute)
+    with pytest.raises(ValueError, match="no model"):
+        cache.get("x")
+    assert cache.get("x") == "vector"
+
+
+def test_long_texts_are_not_remembered() -> None:
+    seen: list[int] = []
+    cache = EmbedCache(lambda text: seen.append(len(text)))
+    for _ in range(2):
+        cache.get("x" * 20_000)
+    assert seen == [20_000, 20_000]

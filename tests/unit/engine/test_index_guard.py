@@ -1,0 +1,213 @@
+"""The index guard on indexes made by hand: every way to be torn, every moment to be killed while it mends."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sqlite3
+import struct
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.engine.index_guard import FILES, META, IndexGuard, Torn, Unfamiliar, read_ids
+
+NAME = "11111111-2222-3333-4444-555555555555"
+COLLECTION = "99999999-2222-3333-4444-555555555555"
+
+
+class Palace:
+    """A palace directory with one index of `stored` entries and a database that knows `stored` and `queued`."""
+
+    def __init__(self, root: Path, stored: int = 3, queued: int = 2) -> None:
+        self.path = root / "palace"
+        self.index = self.path / NAME
+        self.store = root / "broker-index"
+        self.said: list[str] = []
+        self.index.mkdir(parents=True)
+        self.write_index(stored)
+        with closing(sqlite3.connect(self.path / "chroma.sqlite3")) as db, db:
+            db.executescript(
+                "CREATE TABLE segments (id TEXT, type TEXT, scope TEXT, collection TEXT);"
+                "CREATE TABLE max_seq_id (segment_id TEXT, seq_id INTEGER);"
+                "CREATE TABLE embeddings (id INTEGER, segment_id TEXT, embedding_id TEXT, seq_id INTEGER);"
+                "CREATE TABLE embeddings_queue (seq_id INTEGER, operation INTEGER, topic TEXT, id TEXT);"
+            )
+            db.execute("INSERT INTO segments VALUES (?, 'hnsw', 'VECTOR', ?)", (NAME, COLLECTION))
+            db.execute("INSERT INTO segments VALUES ('meta', 'sqlite', 'METADATA', ?)", (COLLECTION,))
+            db.execute("INSERT INTO max_seq_id VALUES (?, ?)", (NAME, stored))
+            for n in range(stored + queued):
+                db.execute("INSERT INTO embeddings VALUES (?, 'meta', ?, ?)", (n, f"d{n}", n + 1))
+            for n in range(stored, stored + queued):
+                topic = f"persistent://default/default/{COLLECTION}"
+                db.execute("INSERT INTO embeddings_queue VALUES (?, 0, ?, ?)", (n + 1, topic, f"d{n}"))
+
+    def write_index(self, count: int) -> None:
+        for file in FILES[1:4]:
+            (self.index / file).write_bytes(f"{file} of {count}".encode() * 50)
+        (self.index / "header.bin").write_bytes(struct.pack("<iQQQ", 1, 0, 100, count) + bytes(40))
+        labels = {f"d{n}": n + 1 for n in range(count)}
+        (self.index / META).write_bytes(pickle.dumps({"total_elements_added": count, "id_to_label": labels}, 3))
+
+    def guard(self) -> IndexGuard:
+        return IndexGuard(str(self.path), str(self.store), self.said.append)
+
+    def content(self) -> dict[str, bytes]:
+        return {file: (self.index / file).read_bytes() for file in FILES}
+
+
+def cut_metadata(palace: Palace) -> None:
+    (palace.index / META).write_bytes(b"")
+
+
+def half_metadata(palace: Palace) -> None:
+    data = (palace.index / META).read_bytes()
+    (palace.index / META).write_bytes(data[: len(data) // 2])
+
+
+def header_ahead(palace: Palace) -> None:
+    (palace.index / "header.bin").write_bytes(struct.pack("<iQQQ", 1, 0, 100, 5) + bytes(40))
+
+
+def data_without_metadata(palace: Palace) -> None:
+    """A store of updates, cut short: no count has changed."""
+    (palace.index / "link_lists.bin").write_bytes(b"newer links" * 50)
+
+
+TEARS = [cut_metadata, half_metadata, header_ahead, data_without_metadata]
+tears = pytest.mark.parametrize("tear", TEARS)
+
+
+@tears
+def test_a_torn_index_is_put_back(tmp_path: Path, tear: Callable[[Palace], None]) -> None:
+    palace = Palace(tmp_path)
+    assert palace.guard().mend() == []
+    whole = palace.content()
+    tear(palace)
+    assert palace.guard().mend() == []
+    assert palace.content() == whole
+    assert any("put back" in line for line in palace.said)
+    assert palace.guard().mend() == []
+    assert sum("put back" in line for line in palace.said) == 1, "sound now"
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing handles it."""
+
+
+@tears
+@pytest.mark.parametrize("step", range(8))
+def test_a_kill_while_it_mends_is_mended_the_next_time(
+    tmp_path: Path, tear: Callable[[Palace], None], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    palace = Palace(tmp_path)
+    palace.guard().mend()
+    whole = palace.content()
+    tear(palace)
+    left = step
+
+    def replace(source: str, target: str) -> None:
+        nonlocal left
+        if not left:
+            raise Killed
+        left -= 1
+        os.rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        try:
+            palace.guard().mend()
+        except Killed:
+            pass
+        else:
+            assert step >= len(FILES)
+    assert palace.guard().mend() == []
+    assert palace.content() == whole
+
+
+def test_a_new_store_is_copied_and_an_old_copy_dropped(tmp_path: Path) -> None:
+    palace = Palace(tmp_path)
+    guard = palace.guard()
+    guard.mend()
+    (first,) = palace.store.iterdir()
+    guard.after_write()
+    assert list(palace.store.iterdir()) == [first]
+    palace.write_index(5)
+    os.utime(palace.index / META, ns=(1, first.stat().st_mtime_ns + 10**9))
+    guard.after_write()
+    (second,) = palace.store.iterdir()
+    assert second != first
+    assert read_ids(str(second)) == {f"d{n}" for n in range(5)}
+
+
+def test_a_copy_that_does_not_fit_the_database_is_left(tmp_path: Path) -> None:
+    palace = Palace(tmp_path)
+    palace.guard().mend()
+    with closing(sqlite3.connect(palace.path / "chroma.sqlite3")) as db, db:
+        db.execute("DELETE FROM embeddings_queue")
+    cut_metadata(palace)
+    (trouble,) = palace.guard().mend()
+    assert "does not fit" in trouble["what"]
+    assert trouble["mend"] == "mempalace repair"
+    assert (palace.index / META).read_bytes() == b""
+
+
+def test_without_a_copy_it_is_said(tmp_path: Path) -> None:
+    palace = Palace(tmp_path)
+    cut_metadata(palace)
+    (trouble,) = palace.guard().mend()
+    assert "there is no copy" in trouble["what"]
+
+
+def test_a_half_made_copy_is_none(tmp_path: Path) -> None:
+    palace = Palace(tmp_path)
+    palace.guard().mend()
+    (copy,) = palace.store.iterdir()
+    (copy / "complete.json").unlink()
+    cut_metadata(palace)
+    (trouble,) = palace.guard().mend()
+    assert "there is no copy" in trouble["what"]
+
+
+def test_a_copy_that_fails_is_said_once_and_leaves_no_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    palace = Palace(tmp_path)
+    guard = palace.guard()
+    guard.mend()
+    palace.write_index(4)
+    os.utime(palace.index / META, ns=(1, 2 * 10**18))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    guard.after_write()
+    guard.after_write()
+    assert sum("could not be copied" in line for line in palace.said) == 1
+    assert list(palace.store.iterdir()) == []
+
+
+def test_copies_of_indexes_that_are_gone_are_removed(tmp_path: Path) -> None:
+    palace = Palace(tmp_path)
+    palace.guard().mend()
+    shutil.rmtree(palace.index)
+    assert palace.guard().mend() == []
+    assert list(palace.store.iterdir()) == []
+
+
+def test_what_is_not_ours_to_judge(tmp_path: Path) -> None:
+    palace = Palace(tmp_path)
+    (palace.index / META).write_bytes(pickle.dumps(Path("/")))
+    with pytest.raises(Unfamiliar):
+        read_ids(str(palace.index))
+    assert palace.guard().mend() == []
+    assert any("can't be checked" in line for line in palace.said)
+    (palace.index / "header.bin").write_bytes(b"short")
+    palace.write_index(2)
+    (palace.index / "header.bin").write_bytes(b"short")
+    with pytest.raises(Torn, match="too short"):
+        read_ids(str(palace.index))

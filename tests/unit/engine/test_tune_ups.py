@@ -1,0 +1,332 @@
+"""Tune-ups against mempalaces of cardboard: each applies only to what it was made for, and can be undone."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mempalace_broker.engine import tune_ups as tuneups
+from mempalace_broker.engine.tune_ups import DoesNotFit, TuneUp, deletes_destroy_index
+from mempalace_broker.engine.tuning import tune
+from mempalace_broker.errors import NOT_EXECUTED
+
+BY_NAME = {one.name: one for one in tuneups.BEFORE_OPENING}
+
+
+class Cardboard:
+    """As much of adapter.Mempalace as tune-ups use, over modules made of namespaces."""
+
+    def __init__(self, path: Path, server: Any = None, **modules: Any) -> None:
+        self.server = server or SimpleNamespace()
+        self.modules = {name.replace("__", "."): module for name, module in modules.items()}
+        self.path = path
+        self.version = "3.4.0"
+        self.after_call: list[Any] = []
+        self.refusals: list[Any] = []
+        self.undo: dict[str, Any] = {}
+        self.troubles: list[Any] = []
+        self.embed_ahead = None
+        self.options = SimpleNamespace(journal=None)
+
+    def module(self, name: str) -> Any:
+        return self.modules.get(name)
+
+    def palace_path(self) -> str:
+        return str(self.path)
+
+    def is_chroma(self) -> bool:
+        return True
+
+
+def apply(name: str, mempalace: Cardboard) -> Any:
+    one: TuneUp = BY_NAME[name]
+    return one.apply(mempalace)  # type: ignore[arg-type]
+
+
+# -- delete-fix ------------------------------------------------------------------------------------------
+
+
+def value(persisted: Any, name: str) -> Any:
+    return persisted.get(name) if isinstance(persisted, dict) else getattr(persisted, name, None)
+
+
+def judge(persisted: Any, id_to_label: Any, seg_dir: str, *, equal: bool = True) -> bool:
+    total, labels = value(persisted, "total_elements_added"), value(persisted, "label_to_id")
+    if not isinstance(total, int) or not os.path.isfile(os.path.join(seg_dir, "data_level0.bin")):
+        return False
+    count = len(id_to_label)
+    return len(labels) == count and (total == count if equal else total >= count)
+
+
+def buggy(persisted: Any, id_to_label: Any, seg_dir: str) -> bool:
+    return judge(persisted, id_to_label, seg_dir)
+
+
+def fixed(persisted: Any, id_to_label: Any, seg_dir: str) -> bool:
+    return judge(persisted, id_to_label, seg_dir, equal=False)
+
+
+def chroma_with(check: Any) -> SimpleNamespace:
+    return SimpleNamespace(_missing_dimensionality_appears_recoverable=check, _persisted_metadata_value=value)
+
+
+def test_the_bug_is_found_by_what_the_check_does(tmp_path: Path) -> None:
+    assert deletes_destroy_index(Cardboard(tmp_path, backends__chroma=chroma_with(buggy)))  # type: ignore[arg-type]
+    assert not deletes_destroy_index(Cardboard(tmp_path, backends__chroma=chroma_with(fixed)))  # type: ignore[arg-type]
+    assert not deletes_destroy_index(Cardboard(tmp_path))  # type: ignore[arg-type]
+
+
+def test_the_fix_accepts_deletes_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "data_level0.bin").write_bytes(b"x")
+    chroma = chroma_with(buggy)
+    undo = apply("delete-fix", Cardboard(tmp_path, backends__chroma=chroma))
+    check = chroma._missing_dimensionality_appears_recoverable
+    two = {1: "a", 2: "b"}
+    assert check({"total_elements_added": 5, "label_to_id": two}, {"a": 1, "b": 2}, str(tmp_path))
+    assert check(SimpleNamespace(total_elements_added=5, label_to_id=two), {"a": 1, "b": 2}, str(tmp_path))
+    assert not check({"total_elements_added": 1, "label_to_id": two}, {"a": 1, "b": 2}, str(tmp_path))
+    assert not check({"total_elements_added": 5, "label_to_id": {1: "a"}}, {"a": 1, "b": 2}, str(tmp_path))
+    assert not check({"total_elements_added": True, "label_to_id": {}}, {}, str(tmp_path))
+    assert not check({"total_elements_added": 5, "label_to_id": two}, {"a": 1, "b": 2}, "/nowhere")
+    undo()
+    assert chroma._missing_dimensionality_appears_recoverable is buggy
+
+
+def test_the_fix_is_not_applied_where_it_is_not_needed(tmp_path: Path) -> None:
+    with pytest.raises(DoesNotFit, match="upstream fix"):
+        apply("delete-fix", Cardboard(tmp_path, backends__chroma=chroma_with(fixed)))
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "refused"),
+    [
+        ("delete_drawer", {}, True),
+        ("delete_by_source", {}, True),
+        ("sync", {"apply": True}, True),
+        ("sync", {}, False),
+        ("mine", {}, True),
+        ("add_drawer", {}, False),
+        ("search", {}, False),
+    ],
+)
+def test_without_the_fix_deletes_are_refused(
+    tmp_path: Path, tool: str, arguments: dict[str, Any], refused: bool
+) -> None:
+    mempalace = Cardboard(tmp_path, backends__chroma=chroma_with(buggy))
+    report = tune(mempalace, wanted=False)  # type: ignore[arg-type]
+    assert not [one for one in report if one["applied"]]
+    why = mempalace.refusals[0](f"mempalace_{tool}", arguments)
+    assert (why is not None) == refused
+    assert not refused or ("#1710" in why and "MEMPALACE_BROKER_TUNE" in why)
+    assert NOT_EXECUTED == -32010
+
+
+def test_with_the_fix_nothing_is_refused(tmp_path: Path) -> None:
+    mempalace = Cardboard(tmp_path, backends__chroma=chroma_with(buggy))
+    report = tune(mempalace, wanted=True)  # type: ignore[arg-type]
+    assert [one["name"] for one in report if one["applied"]] == ["delete-fix"]
+    assert all(one["why"] for one in report)
+    assert mempalace.refusals == []
+
+
+# -- pin-once --------------------------------------------------------------------------------------------
+
+
+class Client:
+    pass
+
+
+def test_a_collection_is_pinned_once_per_open_client(tmp_path: Path) -> None:
+    pinned = []
+
+    def pin(collection: Any) -> None:
+        pinned.append(collection.id)
+
+    chroma, server = SimpleNamespace(_pin_hnsw_threads=pin), SimpleNamespace(_pin_hnsw_threads=pin)
+    undo = apply("pin-once", Cardboard(tmp_path, server, backends__chroma=chroma))
+    client, reopened = Client(), Client()
+    for owner in (client, client, reopened, reopened):
+        server._pin_hnsw_threads(SimpleNamespace(id="drawers", _client=owner))
+        chroma._pin_hnsw_threads(SimpleNamespace(id="closets", _client=owner))
+    assert pinned == ["drawers", "closets"] * 2
+    for _ in range(2):
+        server._pin_hnsw_threads(SimpleNamespace(id="odd"))  # no client that we could know again
+    assert pinned[4:] == ["odd", "odd"]
+    undo()
+    assert server._pin_hnsw_threads is chroma._pin_hnsw_threads is pin
+
+
+@pytest.mark.parametrize("pin", [None, lambda: None, lambda collection, more: None])
+def test_another_pin_is_left_alone(tmp_path: Path, pin: Any) -> None:
+    chroma, server = SimpleNamespace(_pin_hnsw_threads=pin), SimpleNamespace(_pin_hnsw_threads=pin)
+    with pytest.raises(DoesNotFit):
+        apply("pin-once", Cardboard(tmp_path, server, backends__chroma=chroma))
+    assert server._pin_hnsw_threads is pin
+
+
+# -- own-writes ------------------------------------------------------------------------------------------
+
+
+def own_writes(tmp_path: Path) -> tuple[Cardboard, SimpleNamespace, dict[str, Any]]:
+    (tmp_path / "chroma.sqlite3").write_bytes(b"db")
+    server = SimpleNamespace(
+        _client_cache=object(),
+        _palace_db_inode=0,
+        _palace_db_mtime=0.0,
+        _metadata_cache=["cached"],
+        _is_chroma_backend=lambda: True,
+    )
+    freshness: dict[str, Any] = {str(tmp_path): (0, 0.0)}
+    palace = SimpleNamespace(get_backend_for_palace=lambda palace_path: SimpleNamespace(_freshness=freshness))
+    chroma = SimpleNamespace(ChromaBackend=SimpleNamespace(_db_stat=None))
+    return Cardboard(tmp_path, server, palace=palace, backends__chroma=chroma), server, freshness
+
+
+def test_our_last_write_is_not_taken_for_a_change(tmp_path: Path) -> None:
+    mempalace, server, freshness = own_writes(tmp_path)
+    undo = apply("own-writes", mempalace)
+    mempalace.after_call[0]()
+    stat = (tmp_path / "chroma.sqlite3").stat()
+    assert (server._palace_db_inode, server._palace_db_mtime) == (stat.st_ino, stat.st_mtime)
+    assert freshness[str(tmp_path)] == (stat.st_ino, stat.st_mtime)
+    assert server._metadata_cache is None
+    undo()
+    assert mempalace.after_call == []
+
+
+def test_a_cache_that_nothing_made_stale_is_kept(tmp_path: Path) -> None:
+    mempalace, server, _ = own_writes(tmp_path)
+    apply("own-writes", mempalace)
+    server._palace_db_mtime = (tmp_path / "chroma.sqlite3").stat().st_mtime
+    mempalace.after_call[0]()
+    assert server._metadata_cache == ["cached"]
+
+
+def test_a_missing_database_is_no_error(tmp_path: Path) -> None:
+    mempalace, _, _ = own_writes(tmp_path)
+    apply("own-writes", mempalace)
+    (tmp_path / "chroma.sqlite3").unlink()
+    mempalace.after_call[0]()
+
+
+# -- capacity-cache --------------------------------------------------------------------------------------
+
+
+class Probe:
+    def __init__(self) -> None:
+        self.calls = 0
+        self.status: dict[str, Any] = {"segment_id": "seg", "sqlite_count": 3, "diverged": False}
+
+    def install(self, palace: Path) -> SimpleNamespace:
+        def hnsw_capacity_status(palace_path: str, collection_name: str = "mempalace_drawers") -> dict[str, Any]:
+            self.calls += 1
+            return dict(self.status)
+
+        server = SimpleNamespace(hnsw_capacity_status=hnsw_capacity_status)
+        chroma = SimpleNamespace(hnsw_capacity_status=hnsw_capacity_status)
+        apply("capacity-cache", Cardboard(palace, server, backends__chroma=chroma))
+        return server
+
+
+def touch(path: Path, *, ago_s: float) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+    then = time.time_ns() - int(ago_s * 1e9)
+    os.utime(path, ns=(then, then))
+
+
+def test_the_probe_runs_again_only_after_a_file_changed(tmp_path: Path) -> None:
+    probe = Probe()
+    files = [tmp_path / "chroma.sqlite3", tmp_path / "seg" / "index_metadata.pickle"]
+    for file in files:
+        touch(file, ago_s=60)
+    server = probe.install(tmp_path)
+    changes: list[Path | None] = [None, *files, tmp_path / "chroma.sqlite3-wal"]
+    for n, changed in enumerate(changes, start=1):
+        if changed is not None:
+            touch(changed, ago_s=30)
+        answers = [server.hnsw_capacity_status(str(tmp_path), "c") for _ in range(3)]
+        assert answers == [probe.status] * 3
+        assert probe.calls == n
+
+
+def test_a_file_changed_just_now_is_not_trusted(tmp_path: Path) -> None:
+    probe = Probe()
+    touch(tmp_path / "chroma.sqlite3", ago_s=-5)  # as seen from a clock that runs behind
+    server = probe.install(tmp_path)
+    for _ in range(2):
+        server.hnsw_capacity_status(str(tmp_path), "c")
+    assert probe.calls == 2
+
+
+def test_what_could_not_be_measured_is_not_remembered(tmp_path: Path) -> None:
+    probe = Probe()
+    touch(tmp_path / "chroma.sqlite3", ago_s=60)
+    probe.status["sqlite_count"] = None
+    server = probe.install(tmp_path)
+    for _ in range(2):
+        server.hnsw_capacity_status(str(tmp_path), "c")
+    assert probe.calls == 2
+
+
+def test_the_caller_may_change_the_answer_it_got(tmp_path: Path) -> None:
+    probe = Probe()
+    touch(tmp_path / "chroma.sqlite3", ago_s=60)
+    server = probe.install(tmp_path)
+    server.hnsw_capacity_status(str(tmp_path), "c")["diverged"] = True
+    assert server.hnsw_capacity_status(str(tmp_path), "c")["diverged"] is False
+
+
+def test_a_version_with_its_own_cache_keeps_it(tmp_path: Path) -> None:
+    chroma = SimpleNamespace(_capacity_cache={}, hnsw_capacity_status=None)
+    with pytest.raises(DoesNotFit, match="itself"):
+        apply("capacity-cache", Cardboard(tmp_path, backends__chroma=chroma))
+
+
+# -- overview-cache --------------------------------------------------------------------------------------
+
+
+def overview(palace: Path, rows: list[Any]) -> tuple[SimpleNamespace, list[int]]:
+    calls: list[int] = []
+
+    def get(col: Any, where: Any = None) -> list[Any]:
+        calls.append(1)
+        return list(rows)
+
+    config = SimpleNamespace(palace_path=str(palace), collection_name="drawers")
+    server = SimpleNamespace(_get_cached_metadata=get, _metadata_cache=["old"], _config=config)
+    apply("overview-cache", Cardboard(palace, server))
+    return server, calls
+
+
+def test_the_overview_is_read_again_only_after_a_change(tmp_path: Path) -> None:
+    rows: list[Any] = [{"wing": "a"}]
+    server, calls = overview(tmp_path, rows)
+    for n, name in enumerate(["chroma.sqlite3", "chroma.sqlite3", "chroma.sqlite3-wal"], start=1):
+        touch(tmp_path / name, ago_s=60 - n)
+        rows.append({"wing": name})
+        assert [server._get_cached_metadata("col") for _ in range(3)] == [rows] * 3
+        assert len(calls) == n
+    server._get_cached_metadata("col", {"wing": "a"})
+    assert len(calls) == 4
+    assert server._metadata_cache is None
+
+
+def test_an_overview_of_a_database_in_flux_is_not_kept(tmp_path: Path) -> None:
+    server, calls = overview(tmp_path, [])
+    for _ in range(2):
+        server._get_cached_metadata("col")  # no database yet
+    touch(tmp_path / "chroma.sqlite3", ago_s=-5)
+    for _ in range(2):
+        server._get_cached_metadata("col")
+    assert len(calls) == 4
+
+
+def test_a_version_with_its_own_overview_keeps_it(tmp_path: Path) -> None:
+    with pytest.raises(DoesNotFit, match="itself"):
+        apply("overview-cache", Cardboard(tmp_path, SimpleNamespace(_invalidate_overview_caches=None)))

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.errors import StateRootError
+from mempalace_broker.lease.files import ClaimFolder, flush_store, parse_names, survey
+from mempalace_broker.lease.machine.lease import ACTIVE, CLAIMING, EMPTY, FOREIGN, HOST, MISSING, UNREADABLE, Listing
+from mempalace_broker.lease.machine.record import SIZE, Writer
+
+ME = Writer(HOST, "here", "boot", "pid:[1]", 1, "1:2", 1.5, "aa")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ClaimFolder:
+    made = ClaimFolder(str(tmp_path / "claims"), ME, local=True)
+    made.prepare()
+    return made
+
+
+def test_the_folder_is_ours_alone(folder: ClaimFolder) -> None:
+    assert stat.S_IMODE(os.stat(folder.path).st_mode) == 0o700
+    folder.prepare()
+
+
+def test_a_folder_that_can_t_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StateRootError, match="folder of claims"):
+        ClaimFolder(str(tmp_path / "file" / "claims"), ME).prepare()
+
+
+def test_write_and_read(folder: ClaimFolder) -> None:
+    assert folder.create(1)
+    assert folder.read(1).state == EMPTY
+    folder.write(CLAIMING, 1, busy=False)
+    inode = os.stat(f"{folder.path}/000000000001").st_ino
+    folder.write(ACTIVE, 2, busy=True)
+    claim = folder.read(1)
+    assert (claim.state, claim.sequence, claim.busy, claim.writer) == (ACTIVE, 2, True, ME)
+    found = os.stat(f"{folder.path}/000000000001")
+    assert (found.st_ino, found.st_size, stat.S_IMODE(found.st_mode)) == (inode, SIZE, 0o600)
+    assert folder.read(2).state == MISSING
+    folder.close()
+
+
+def test_the_next_broker_of_this_kernel_knows_that_it_is_dead(folder: ClaimFolder) -> None:
+    folder.create(1)
+    folder.write(ACTIVE, 1, busy=True)
+    folder.close()
+    after = ClaimFolder(folder.path, ME._replace(nonce="bb"), local=True)
+    assert after.seen(after.read(1)).dead
+    beyond = ClaimFolder(folder.path, ME._replace(nonce="cc", boot="other", kind=FOREIGN))
+    assert not beyond.seen(beyond.read(1)).dead
+
+
+def test_half_a_record_is_no_record(folder: ClaimFolder) -> None:
+    folder.create(1)
+    folder.write(ACTIVE, 1, busy=False)
+    folder.close()
+    os.truncate(f"{folder.path}/000000000001", 100)
+    assert folder.read(1).state == UNREADABLE
+
+
+_RACER = """
+import sys
+from mempalace_broker.lease.machine.record import Writer
+from mempalace_broker.lease.files import ClaimFolder
+folder = ClaimFolder(sys.argv[1], Writer())
+print("up", flush=True)
+sys.stdin.readline()
+print(*(generation for generation in range(1, 201) if folder.create(generation)))
+folder.close()
+"""
+
+
+def test_a_generation_has_one_creator(folder: ClaimFolder) -> None:
+    argv = [sys.executable, "-c", _RACER, folder.path]
+    racers = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "up\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    won = [int(word) for racer in racers for word in racer.communicate(timeout=30)[0].split()]
+    assert sorted(won) == list(range(1, 201))
+
+
+def test_names() -> None:
+    names = ["000000000007", "ask-000000000007-9f2c01ab", "gone-000000000005-41", "x", "gone-1-x", "ask-", "7", ".swp"]
+    assert parse_names(names) == Listing((7,), frozenset({(5, 41)}), frozenset({7}))
+
+
+def test_asks_are_taken_back_and_litter_is_removed(folder: ClaimFolder) -> None:
+    for generation in (1, 2, 3):
+        folder.create(generation)
+    folder.ask(2)
+    folder.ask(3)
+    folder.declare_gone(1, 9)
+    folder.declare_gone(1, 9)
+    assert folder.listing() == Listing((1, 2, 3), frozenset({(1, 9)}), frozenset({2, 3}))
+    folder.remove(1)
+    assert folder.listing() == Listing((2, 3), frozenset(), frozenset({2, 3}))
+    folder.remove(2)
+    folder.remove(2)
+    assert folder.listing().asks == {3}
+    folder.take_back_asks()
+    assert folder.listing() == Listing((3,))
+    folder.close()
+
+
+def test_survey(folder: ClaimFolder, tmp_path: Path) -> None:
+    assert survey(str(tmp_path / "none")) == (Listing(), [])
+    folder.create(1)
+    folder.write(ACTIVE, 1, busy=False)
+    folder.close()
+    listing, claims = survey(folder.path)
+    assert listing.generations == (1,)
+    assert claims[0].writer == ME
+
+
+def test_a_store_is_flushed_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    palace = tmp_path / "palace"
+    (palace / "segment").mkdir(parents=True)
+    for name in ("chroma.sqlite3", "chroma.sqlite3-shm", "segment/data.bin"):
+        (palace / name).touch()
+    os.mkfifo(palace / "fifo")
+    (tmp_path / "graph").touch()
+    (tmp_path / "graph-shm").touch()
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
+    flush_store(str(palace), str(tmp_path / "graph"))
+    assert sorted(synced) == ["chroma.sqlite3", "chroma.sqlite3-shm", "data.bin", "graph", "graph-shm"]

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mempalace_broker.errors import OTHER_PALACE
+from mempalace_broker.protocol.hello import HELLO, WIRE_VERSION, Identity, Verdict, hello_request, judge_hello
+from mempalace_broker.protocol.view import View
+
+OWN = Identity("/p", "/g", "default")
+
+
+def hello(identity: Identity = OWN, **changes: Any) -> dict[str, Any]:
+    request = hello_request(session="s", connection=1, identity=identity, client="c", pid=3)
+    return {**request["params"], **changes}
+
+
+def test_the_request_says_who_and_where() -> None:
+    assert hello_request(session="s", connection=2, identity=OWN, client="c", pid=3) == {
+        "jsonrpc": "2.0",
+        "id": HELLO,
+        "method": HELLO,
+        "params": {
+            "wire": WIRE_VERSION,
+            "session": "s",
+            "connection": 2,
+            "palace": {"path": "/p", "graph": "/g", "by": "default", "backend": None, "collection": None},
+            "client": "c",
+            "pid": 3,
+        },
+    }
+
+
+def test_the_same_palace_is_served() -> None:
+    verdict = judge_hello(hello(), OWN)
+    assert (verdict.code, verdict.notice, verdict.graph_refused) == (0, "", "")
+
+
+@pytest.mark.parametrize("wire", [None, 0, 2, "1", [1]])
+def test_another_wire_version_is_refused_with_both_versions(wire: object) -> None:
+    verdict = judge_hello(hello(wire=wire), OWN)
+    assert verdict.code == OTHER_PALACE
+    assert "version 1" in verdict.message
+    assert repr(wire) in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("theirs", "what"),
+    [
+        (Identity("/q", "/g", "default"), "palace /p"),
+        (Identity("/p", "/g", "default", "qdrant"), "backend default"),
+        (Identity("/p", "/g", "default", None, "mine"), "collection default"),
+    ],
+)
+def test_another_palace_is_refused_with_the_mend(theirs: Identity, what: str) -> None:
+    verdict = judge_hello(hello(theirs), OWN)
+    assert verdict.code == OTHER_PALACE
+    assert what in verdict.message
+    assert "Mend:" in verdict.message
+
+
+def test_who_does_not_ask_for_a_backend_takes_ours() -> None:
+    own = Identity("/p", "/g", "flag", "qdrant", "c")
+    assert judge_hello(hello(Identity("/p", "/g", "flag")), own).code == 0
+
+
+def test_another_graph_is_refused_alone() -> None:
+    verdict = judge_hello(hello(Identity("/p", "/p/kg", "flag")), OWN)
+    assert verdict.code == 0
+    assert verdict.notice == verdict.graph_refused
+    assert "/p/kg" in verdict.notice
+
+
+VIEW = View("boot", "mnt:[1]", 5, 77)
+
+
+def from_view(view: View, identity: Identity = OWN) -> Verdict:
+    return judge_hello({**hello(identity), "view": view.as_json()}, OWN, VIEW)
+
+
+def test_one_view_of_the_files_compares_paths() -> None:
+    verdict = from_view(VIEW, Identity("/q", "/g", "flag"))
+    assert verdict.code == OTHER_PALACE
+    assert not from_view(VIEW).elsewhere
+
+
+def test_a_container_under_this_kernel_is_told_by_device_and_inode() -> None:
+    verdict = from_view(View("boot", "mnt:[2]", 5, 77), Identity("/q", "/g", "flag"))
+    assert (verdict.code, verdict.elsewhere, verdict.same_kernel) == (0, True, True)
+    assert from_view(View("boot", "mnt:[2]", 5, 78)).code == OTHER_PALACE
+    assert from_view(View("boot", "mnt:[2]")).code == 0
+
+
+def test_paths_of_another_kernel_are_not_compared() -> None:
+    verdict = from_view(View("other", "mnt:[1]", 5, 78), Identity("/q", "/g", "flag"))
+    assert (verdict.code, verdict.elsewhere, verdict.same_kernel) == (0, True, False)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "refused", "noticed"),
+    [
+        (("/m/palace", "/m/kg"), ("/c/palace", "/c/kg"), False, False),
+        (("/m/palace", "/m/palace/kg"), ("/c/palace", "/c/palace/kg"), False, False),
+        (("/m/palace", "/m/kg"), ("/c/palace", "/c/palace/kg"), True, True),
+        (("/m/palace", "/m/kg"), ("/c/palace", "/home/dev/.mempalace/kg"), False, True),
+        (("/c/palace", "/home/dev/.mempalace/kg"), ("/m/palace", "/m/kg"), True, True),
+        (("/c/palace", "/home/dev/.mempalace/kg"), ("/d/palace", "/home/dev/.mempalace/kg"), True, True),
+    ],
+)
+def test_graphs_of_two_views_are_compared_by_their_place_beside_the_palace(
+    own: tuple[str, str], theirs: tuple[str, str], refused: bool, noticed: bool
+) -> None:
+    params = {**hello(Identity(*theirs, "flag")), "view": View("boot", "mnt:[2]", 5, 77).as_json()}
+    verdict = judge_hello(params, Identity(*own, "default"), VIEW)
+    assert (bool(verdict.graph_refused), bool(verdict.notice)) == (refused, noticed)
+
+
+@pytest.mark.parametrize("view", [None, 7, {}, {"boot": 7, "mnt": ""}, {"boot": "b"}])
+def test_a_client_that_tells_no_view_is_taken_for_one_of_ours(view: object) -> None:
+    assert judge_hello({**hello(Identity("/q", "/g", "flag")), "view": view}, OWN, VIEW).code == OTHER_PALACE
+
+
+@pytest.mark.parametrize("palace", [None, 7, "x", []])
+def test_a_client_without_a_palace_is_served(palace: object) -> None:
+    assert judge_hello(hello(palace=palace), OWN).code == 0
+
+
+@pytest.mark.parametrize("palace", [{}, {"path": 7}, {"path": "/p"}, {"path": "/p", "graph": None}])
+def test_an_identity_without_sense_is_refused(palace: object) -> None:
+    assert judge_hello(hello(palace=palace), OWN).code == OTHER_PALACE
+
+
+def test_an_identity_survives_the_wire() -> None:
+    one = Identity("/p", "/g", "env", "b", "c")
+    assert Identity.from_json(one.as_json()).as_json() == one.as_json()
+    assert Identity.from_json({"path": "/p", "graph": "/g", "backend": 7}).as_json() == {
+        "path": "/p",
+        "graph": "/g",
+        "by": "default",
+        "backend": None,
+        "collection": None,
+    }

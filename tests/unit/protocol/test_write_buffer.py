@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mempalace_broker.protocol.write_buffer import Outbox
+
+KB = 1024
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 100_000), max_size=8), st.lists(st.integers(1, 150_000), min_size=1))
+def test_bytes_come_out_as_they_went_in_however_little_is_taken(sizes: list[int], takes: list[int]) -> None:
+    box = Outbox()
+    lines = [bytes([97 + n % 26]) * size for n, size in enumerate(sizes)]
+    for line in lines:
+        box.put_line(line)
+    out = b""
+    turn = 0
+    while box.size:
+        head = bytes(box.head())
+        assert head
+        take = min(takes[turn % len(takes)], len(head))
+        out += head[:take]
+        box.advance(take)
+        turn += 1
+    assert out == b"".join(line + b"\n" for line in lines)
+    assert box.head() == b""
+
+
+def test_short_lines_leave_together_and_long_ones_are_not_copied() -> None:
+    box = Outbox()
+    box.put_line(b"a")
+    box.put_line(b"b")
+    assert box.head() == b"a\nb\n"
+    box.clear()
+    long = b"x" * (100 * KB)
+    box.put_line(long)
+    assert box.head() is long
+    box.advance(0)
+    assert box.size == 100 * KB + 1
+
+
+def test_cleared_is_empty() -> None:
+    box = Outbox()
+    box.put(b"a\n")
+    box.clear()
+    assert (box.size, box.head()) == (0, b"")

@@ -1,0 +1,184 @@
+"""When the bridge checks, sets up, serves, refuses and leaves."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mempalace_broker.route.machine.bridge import (
+    CHANNEL,
+    CHECK,
+    FORWARD,
+    FRESH_S,
+    LEAVE,
+    LINGER_S,
+    MAX_HOLD_S,
+    PROBE,
+    PROBE_S,
+    REFUSE,
+    REST,
+    SERVE,
+    SET_UP,
+    STDIO,
+    Keeper,
+    modes,
+    ssh_version,
+)
+
+PATH = "/home/me/.mempalace/broker.sock"
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        (b"OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19 27 Jan 2026\n", (9, 2)),
+        (b"OpenSSH_10.0p2 Debian-7, OpenSSL 3.5.1 1 Jul 2025\n", (10, 0)),
+        (b"OpenSSH_9.8p1, LibreSSL 3.3.6\r\n", (9, 8)),
+        (b"OpenSSH_for_Windows_9.5p1, LibreSSL 3.8.2\n", (9, 5)),
+        (b"Dropbear v2022.83\n", (0, 0)),
+        (b"", (0, 0)),
+    ],
+)
+def test_versions(said: bytes, version: tuple[int, int]) -> None:
+    assert ssh_version(said) == version
+
+
+@pytest.mark.parametrize(
+    ("version", "path", "last", "found"),
+    [
+        ((9, 2), PATH, "", [FORWARD, STDIO]),
+        ((9, 4), PATH, "", [FORWARD, CHANNEL, STDIO]),
+        ((10, 0), PATH, STDIO, [STDIO, FORWARD, CHANNEL]),
+        ((9, 2), PATH, CHANNEL, [FORWARD, STDIO]),
+        ((10, 0), "/home/a b/broker.sock", FORWARD, [STDIO]),
+        ((10, 0), "/home/100%/broker.sock", "", [STDIO]),
+        ((10, 0), "/tmp/a:b/broker.sock", "", [STDIO]),
+        ((10, 0), "/" + "x" * 107, "", [CHANNEL, STDIO]),
+        ((0, 0), PATH, "", [FORWARD, STDIO]),
+    ],
+)
+def test_means_worth_trying(version: tuple[int, int], path: str, last: str, found: list[str]) -> None:
+    assert modes(version, path, last) == found
+
+
+def test_one_set_up_serves_all_who_asked() -> None:
+    keeper = Keeper(0.0)
+    for _ in range(20):
+        keeper.joined()
+        keeper.asked(again=False)
+    assert keeper.task(1.0) == SET_UP
+    keeper.opened(1.0, probes=False)
+    assert keeper.task(1.5) == SERVE
+    keeper.answered()
+    assert keeper.task(1.5) == REST
+    assert keeper.pause(1.5) == float("inf")
+
+
+def test_a_way_that_was_checked_a_moment_ago_is_taken_for_good_but_not_by_who_lost_his_connection() -> None:
+    keeper = Keeper(0.0)
+    keeper.opened(0.0, probes=False)
+    keeper.joined()
+    keeper.asked(again=False)
+    assert keeper.task(FRESH_S) == SERVE
+    assert keeper.task(FRESH_S + 0.1) == CHECK
+    keeper.answered()
+    keeper.asked(again=True)
+    assert keeper.task(0.0) == CHECK
+    keeper.checked(0.0)
+    assert keeper.task(0.0) == SERVE
+
+
+def test_a_failure_is_told_to_all_for_a_while_that_grows_to_a_bound() -> None:
+    keeper = Keeper(0.0)
+    keeper.joined()
+    now, holds = 0.0, []
+    for _ in range(12):
+        keeper.asked(again=False)
+        assert keeper.task(now) == SET_UP
+        keeper.failed(now)
+        assert keeper.task(now) == REFUSE
+        keeper.answered()
+        until = now
+        keeper.asked(again=True)
+        while keeper.task(until) == REFUSE:
+            until += 0.25
+        keeper.answered()
+        holds.append(until - now)
+        now = until
+    assert holds == sorted(holds)
+    assert holds[-1] == MAX_HOLD_S
+
+
+def test_it_probes_only_while_somebody_would_suffer_and_nothing_else_would_tell() -> None:
+    for probes, users, task in [(True, 1, PROBE), (False, 1, REST), (True, 0, LEAVE)]:
+        keeper = Keeper(0.0)
+        keeper.opened(0.0, probes=probes)
+        for _ in range(users):
+            keeper.joined()
+        assert keeper.task(PROBE_S) == task
+    keeper = Keeper(0.0)
+    keeper.joined()
+    keeper.opened(0.0, probes=True)
+    assert keeper.pause(1.0) == PROBE_S - 1
+    keeper.lost()
+    assert keeper.task(PROBE_S) == REST, "whoever needs it will ask"
+
+
+def test_it_leaves_a_while_after_the_last_user() -> None:
+    keeper = Keeper(0.0)
+    assert keeper.task(LINGER_S - 0.1) == REST
+    keeper.joined()
+    assert keeper.task(1000.0) == REST
+    keeper.asked(again=False)
+    keeper.left(1000.0, waiting=True)
+    assert keeper.task(1000.0) == REST
+    assert keeper.pause(1000.0) == LINGER_S
+    assert keeper.task(1000.0 + LINGER_S) == LEAVE
+
+
+def do(keeper: Keeper, task: str, now: float, *, works: bool) -> None:
+    """What the bridge does."""
+    if task in (CHECK, PROBE):
+        keeper.checked(now)
+    elif task == SET_UP and works:
+        keeper.opened(now, probes=True)
+    elif task == SET_UP:
+        keeper.failed(now)
+    elif task in (SERVE, REFUSE):
+        assert keeper.up == (task == SERVE)
+        keeper.answered()
+
+
+EVENTS = st.lists(st.tuples(st.sampled_from(["join", "ask", "again", "leave", "die"]), st.floats(0, 20)), max_size=60)
+
+
+@given(events=EVENTS, works=st.lists(st.booleans(), min_size=1))
+def test_whoever_asks_is_answered_at_once_and_the_bridge_never_leaves_a_user(
+    events: list[tuple[str, float]], works: list[bool]
+) -> None:
+    keeper, now, tries = Keeper(0.0), 0.0, 0
+    asking: list[bool] = []  # per user: does he wait
+    for event, pause in events:
+        now += pause
+        if event == "join":
+            keeper.joined()
+            asking.append(False)
+        elif event in ("ask", "again") and False in asking:
+            asking[asking.index(False)] = True
+            keeper.asked(again=event == "again")
+        elif event == "leave" and asking:
+            keeper.left(now, waiting=asking.pop())
+        elif event == "die":
+            keeper.lost()
+        for _ in range(3):  # check, set up, answer: never more
+            task = keeper.task(now)
+            assert task != PROBE or asking
+            assert task != LEAVE or not asking
+            if task in (SERVE, REFUSE):
+                asking = [False] * len(asking)
+            tries += task == SET_UP
+            do(keeper, task, now, works=works[tries % len(works)])
+        assert not any(asking)
+        assert keeper.users == len(asking)
+        assert keeper.task(now) in (REST, LEAVE)

@@ -1,0 +1,111 @@
+"""What ssh said, as OpenSSH 9.2 and 10.0 say it, and what we make of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from mempalace_broker.route.machine import ssh_failures as sshwords
+from mempalace_broker.route.machine.ssh_failures import Place, explain, kind_of, no_ssh, read_ensure
+
+PLACE = Place("mac", "ssh -F /cfg mac", "mempalace-broker", "/cfg")
+CHANGED = """\
+@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!
+The fingerprint for the ED25519 key sent by the remote host is
+SHA256:abc.
+Add correct host key in /home/me/.ssh/known_hosts to get rid of this message.
+Offending ED25519 key in /home/me/.ssh/known_hosts:1
+Host key for mac has changed and you have requested strict checking.
+Host key verification failed.
+"""
+ENSURED = (
+    b'{"endpoint": "unix:/h/.mempalace/broker.sock", "pid": 7, "record": "ab", "broker": "0.1.0", "started": true}'
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "kind", "mend"),
+    [
+        (255, CHANGED, sshwords.HOST_KEY_CHANGED, "known_hosts"),
+        (255, "Host key verification failed.", sshwords.HOST_KEY_UNKNOWN, "`ssh -F /cfg mac true`"),
+        (255, "ssh: Could not resolve hostname mac: Name or service not known", sshwords.UNKNOWN_HOST, "/cfg"),
+        (255, "me@mac: Permission denied (publickey,password).", sshwords.AUTH_REFUSED, "authorized_keys"),
+        (255, "Received disconnect: Too many authentication failures", sshwords.AUTH_REFUSED, "authorized_keys"),
+        (255, "ssh: connect to host mac port 22: Connection refused", sshwords.REFUSED, "sshd"),
+        (255, "ssh: connect to host mac port 22: No route to host", sshwords.UNREACHABLE, "reachable"),
+        (255, "ssh: connect to host mac port 22: Connection timed out", sshwords.UNREACHABLE, "reachable"),
+        (255, "kex_exchange_identification: Connection closed by remote host", sshwords.BROKEN, "log of sshd"),
+        (255, "Timeout, server mac not responding.", sshwords.BROKEN, "log of sshd"),
+        (255, "Can't open user config file /cfg: No such file or directory", sshwords.CONFIG, "SSH_CONFIG"),
+        (255, "/cfg: terminating, 1 bad configuration options", sshwords.CONFIG, "SSH_CONFIG"),
+        (255, "Bad owner or permissions on /home/me/.ssh/config", sshwords.CONFIG, "correct"),
+        (255, "channel 2: open failed: administratively prohibited: x", sshwords.FORWARD_REFUSED, "AllowStreamLocal"),
+        (255, "mux_client_forward: forwarding request failed: x", sshwords.FORWARD_REFUSED, "AllowStreamLocal"),
+        (127, "bash: line 1: mempalace-broker: command not found", sshwords.NOT_FOUND, "SSH_COMMAND"),
+        (None, "", sshwords.SILENT, "-O exit"),
+        (255, "what nobody has ever seen", sshwords.OTHER, "`ssh -F /cfg mac true`"),
+        (255, "", sshwords.OTHER, "`ssh -F /cfg mac true`"),
+    ],
+)
+def test_every_end_is_told_with_what_was_tried_and_what_mends_it(
+    status: int | None, words: str, kind: str, mend: str
+) -> None:
+    assert kind_of(status, words) == kind
+    trouble = explain("start the broker there", PLACE, status, words)
+    assert trouble.kind == kind
+    assert "start the broker there" in trouble.message
+    assert "ssh -F /cfg mac" in trouble.message
+    assert words.strip().splitlines()[-1:] == [] or words.strip().splitlines()[-1].rstrip(".") in trouble.message
+    assert mend in trouble.mend
+    assert "\n" not in trouble.message + trouble.mend
+
+
+def test_a_changed_host_key_names_the_line() -> None:
+    message = explain("connect", PLACE, 255, CHANGED).message
+    assert "WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!" in message
+    assert "known_hosts:1" in message
+    assert "@" not in message
+
+
+def test_only_what_may_pass_by_itself_is_tried_again() -> None:
+    assert explain("connect", PLACE, 255, "Connection refused").transient
+    assert explain("connect", PLACE, None, "").transient
+    assert not explain("connect", PLACE, 255, "Permission denied (publickey).").transient
+    assert not explain("connect", PLACE, 1, "anything").transient
+
+
+def test_the_commands_own_error_comes_through_with_its_mend() -> None:
+    words = "Welcome!\nmempalace-broker: no such palace. Mend: give --palace.\n"
+    trouble = explain("start the broker there", PLACE, 78, words)
+    assert trouble.kind == sshwords.REMOTE
+    assert trouble.message.endswith("no such palace.")
+    assert trouble.mend == "on mac: give --palace."
+    assert "status" in explain("start the broker there", PLACE, 1, "mempalace-broker: oh\n").mend
+    assert "traceback line" in explain("start the broker there", PLACE, 1, "traceback line").message
+
+
+def test_a_machine_without_ssh() -> None:
+    assert "openssh-client" in no_ssh(PLACE, "No such file or directory").mend
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        ENSURED + b"\n",
+        b"Welcome!\n{}\n" + ENSURED + b"\nbye\n",
+        b"no newline at the end" + ENSURED,
+        b'{"endpoint": "tcp://x:1"}\n' + ENSURED + b"\n\n",
+        b"\xff\xfe\n" + ENSURED,
+    ],
+)
+def test_the_answer_of_ensure_is_found_among_noise(output: bytes) -> None:
+    assert read_ensure(output) == ("/h/.mempalace/broker.sock", True, "ab", "0.1.0")
+
+
+@pytest.mark.parametrize(
+    "output", [b"", b"hello", b"{}", b'{"endpoint": 7}', b'{"endpoint"', b'{"endpoint": "unix:relative"}']
+)
+def test_no_answer_of_ensure(output: bytes) -> None:
+    assert read_ensure(output) is None

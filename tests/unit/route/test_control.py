@@ -1,0 +1,160 @@
+"""Asking a broker: answers, silence, garbage, nobody there."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.errors import BrokerUnavailable, UsageError
+from mempalace_broker.route.control import Contact, _python_program, contact, endpoints, pid_command
+from mempalace_broker.route.machine.election import CONNECT_ENOENT, CONNECT_OK, CONNECT_REFUSED
+from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.paths import StateFiles
+
+Behaviour = Callable[[socket.socket], None]
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="mpb-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+class Server:
+    """Accepts one connection and behaves."""
+
+    def __init__(self, path: Path, behaviour: Behaviour) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen(1)
+        self._behaviour = behaviour
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        client, _ = self._socket.accept()
+        with client:
+            self._behaviour(client)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(10)
+        self._socket.close()
+
+
+def asked(root: Path, seconds: float = 5.0) -> Contact:
+    files = StateFiles(str(root), str(root / "palace"))
+    return contact(files, {}, "broker/status", {}, Deadline.after(Clock(), seconds))
+
+
+def answering(answer: object) -> Behaviour:
+    def behave(client: socket.socket) -> None:
+        request = json.loads(client.makefile("rb").readline())
+        assert request["method"] == "broker/status"
+        line = json.dumps(answer).encode() + b"\n"
+        client.sendall(line[:7])
+        client.sendall(line[7:])
+
+    return behave
+
+
+def test_the_answer_comes_back(root: Path) -> None:
+    big = {"text": "x" * 300_000}
+    with Server(root / "broker.sock", answering({"jsonrpc": "2.0", "id": 1, "result": big})):
+        said = asked(root)
+    assert said.answer == big
+    assert said.connect == CONNECT_OK
+    assert said.why == ""
+
+
+def test_silence_is_an_owner_without_an_answer(root: Path) -> None:
+    over = threading.Event()
+    with Server(root / "broker.sock", lambda _client: bool(over.wait(10))):  # type: ignore[arg-type]
+        said = asked(root, 0.2)
+        over.set()
+    assert said.answer is None
+    assert said.accepted
+    assert "does not answer" in said.why
+
+
+@pytest.mark.parametrize("line", [b"", b"not json\n", b"[]\n", b'{"result": 3}\n'])
+def test_nonsense_is_no_answer(root: Path, line: bytes) -> None:
+    with Server(root / "broker.sock", lambda client: client.sendall(line)):
+        said = asked(root)
+    assert said.answer is None
+    assert said.accepted
+    assert said.why
+
+
+def test_an_error_is_raised_with_a_mend(root: Path) -> None:
+    error = {"code": -32601, "message": "Unknown method"}
+    with (
+        Server(root / "broker.sock", answering({"id": 1, "error": error})),
+        pytest.raises(BrokerUnavailable, match="Unknown method") as caught,
+    ):
+        asked(root)
+    assert "restart" in caught.value.mend
+
+
+def test_nobody_there(root: Path) -> None:
+    said = asked(root)
+    assert (said.connect, said.answer, said.accepted) == (CONNECT_ENOENT, None, False)
+
+
+def test_a_dead_socket(root: Path) -> None:
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(root / "broker.sock"))
+    dead.close()
+    said = asked(root)
+    assert (said.connect, said.accepted) == (CONNECT_REFUSED, False)
+
+
+def test_the_variable_is_binding(root: Path) -> None:
+    files = StateFiles(str(root), str(root / "palace"))
+    assert endpoints(files, {"MEMPALACE_BROKER": "unix:/x/y.sock"}) == ["/x/y.sock"]
+    with pytest.raises(UsageError):
+        endpoints(files, {"MEMPALACE_BROKER": "gopher://x"})
+
+
+def test_a_process_is_named_without_its_arguments() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; print('up', flush=True); sys.stdin.read()", "--token", "s3cret"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        name = pid_command(child.pid)
+        child.communicate()
+    assert "python" in name
+    assert "s3cret" not in name
+
+
+def test_no_process_has_no_name() -> None:
+    assert pid_command(2**22 + 12345) == ""
+    assert pid_command(os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["python3", "-P", "-m", "mempalace_broker.broker", "--token", "x"], "python3 -m mempalace_broker.broker"),
+        (["python3", "-c", "secret code"], "python3 -c"),
+        (["python3", "/opt/bin/mempalace-mcp", "--token", "x"], "mempalace-mcp"),
+        (["python3"], "python3"),
+        ([], "python3"),
+    ],
+)
+def test_what_a_python_runs(words: list[str], name: str) -> None:
+    assert _python_program("python3", words) == name

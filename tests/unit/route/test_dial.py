@@ -1,0 +1,114 @@
+"""connect() and what its answer means."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.route import dial as dial_module
+from mempalace_broker.route.dial import dial
+from mempalace_broker.route.machine.election import (
+    CONNECT_DENIED,
+    CONNECT_EAGAIN,
+    CONNECT_ENOENT,
+    CONNECT_OK,
+    CONNECT_REFUSED,
+    CONNECT_TIMEOUT,
+)
+
+
+def test_a_listener(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        outcome, sock, words = dial(path)
+        assert (outcome, words) == (CONNECT_OK, "")
+        assert sock is not None
+        assert sock.getblocking() is False
+        assert not os.get_inheritable(sock.fileno())
+        peer, _ = listener.accept()
+        peer.sendall(b"hello")
+        assert sock.recv(9) == b"hello"
+        peer.close()
+        sock.close()
+
+
+def test_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    assert dial(str(path))[0] == CONNECT_ENOENT
+    assert dial(str(path / "below"))[0] == CONNECT_ENOENT
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert dial(str(path))[0] == CONNECT_REFUSED
+    path.unlink()
+    path.touch()
+    assert dial(str(path))[0] == CONNECT_REFUSED, "a plain file"
+    assert dial(str(path / "below"))[0] == CONNECT_ENOENT
+
+
+def test_a_datagram_socket_of_that_name(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(path)
+        assert dial(path)[0] == CONNECT_REFUSED
+
+
+def test_a_full_backlog(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        socks = []
+        while (found := dial(path))[0] == CONNECT_OK:
+            socks.append(found[1])
+        assert found[:2] == (CONNECT_EAGAIN, None)
+        for sock in socks:
+            assert sock is not None
+            sock.close()
+
+
+def test_a_path_that_no_socket_can_have() -> None:
+    outcome, sock, words = dial("/" + "x" * 300)
+    assert (outcome, sock) == (CONNECT_TIMEOUT, None)
+    assert "too long" in words
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (errno.EACCES, CONNECT_DENIED),
+        (errno.EPERM, CONNECT_DENIED),
+        (errno.EINPROGRESS, CONNECT_EAGAIN),
+        (errno.ENOMEM, CONNECT_TIMEOUT),
+        (errno.ETIMEDOUT, CONNECT_TIMEOUT),
+    ],
+)
+def test_other_answers(monkeypatch: pytest.MonkeyPatch, code: int, expected: str) -> None:
+    class Refusing:
+        def __init__(self, *args: object) -> None:
+            self.closed = False
+
+        def setblocking(self, flag: bool) -> None:
+            assert flag is False
+
+        def connect(self, path: str) -> None:
+            raise OSError(code, os.strerror(code))
+
+        def close(self) -> None:
+            self.closed = True
+
+    monkeypatch.setattr(dial_module, "RawSocket", Refusing)
+    assert dial("/x") == (expected, None, os.strerror(code))
+
+
+def test_without_a_free_descriptor_nothing_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(dial_module, "RawSocket", refuse)
+    assert dial("/x") == (CONNECT_TIMEOUT, None, "Too many open files")

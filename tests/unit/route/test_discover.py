@@ -1,0 +1,101 @@
+"""Where the broker might be: names only."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.errors import StateRootError
+from mempalace_broker.locality import mounts
+from mempalace_broker.locality.process_ids import pid_namespace
+from mempalace_broker.protocol.hello import Identity
+from mempalace_broker.protocol.record import FOREIGN, MINE, Bad, Record, encode
+from mempalace_broker.route.discover import fixed_endpoint, fixed_path, look, owner_note, record_state
+from mempalace_broker.system.kernel import boot_id
+from mempalace_broker.system.paths import StateFiles, state_files
+
+ENV = {"HOME": "/h"}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> StateFiles:
+    made = state_files(Identity(f"{os.path.realpath(tmp_path)}/palace", "/g", "flag"), ENV)
+    made.prepare()
+    return made
+
+
+def put(files: StateFiles, **changes: object) -> None:
+    fields: dict[str, object] = {"record": "ab", "pid": 7, "endpoints": ["unix:/a"], "palace": {"path": "/p"}}
+    Path(files.record).write_bytes(encode(Record(**{**fields, **changes})))  # type: ignore[arg-type]
+
+
+def test_the_variable() -> None:
+    assert fixed_path({}) is None
+    assert fixed_path({"MEMPALACE_BROKER": "  "}) is None
+    assert fixed_path({"MEMPALACE_BROKER": "unix:/x"}) == "/x"
+    assert fixed_path({"MEMPALACE_BROKER": "tcp://h:1"}) is None
+    assert str(fixed_endpoint({"MEMPALACE_BROKER": "tcp://h:1"})) == "tcp://h:1"
+
+
+def test_a_socket_folder_that_anybody_could_have_made_is_not_dialled(files: StateFiles, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    files.socket = str(folder / "x.sock")
+    assert look(files, ENV).paths == [files.socket], "not there: harmless"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(StateRootError, match="only you can use"):
+        look(files, ENV)
+    folder.chmod(0o700)
+    assert look(files, ENV).paths == [files.socket]
+    folder.chmod(0o777)
+    put(files, endpoints=[f"unix:{files.socket}"])
+    assert look(files, ENV).paths == [files.socket], "the record is our word"
+
+
+def test_nothing_there(files: StateFiles) -> None:
+    found = look(files, ENV)
+    assert isinstance(found.record, Bad)
+    assert found.record.absent
+    assert found.paths == [files.socket]
+    assert record_state(found, files) == "absent"
+
+
+def test_the_records_endpoints_first_each_once(files: StateFiles) -> None:
+    put(files, endpoints=["quic:x", "tcp://h:1", "unix:/a", f"unix:{files.socket}", "unix:/a", "relative"])
+    assert look(files, ENV).paths == ["/a", files.socket]
+
+
+def test_a_bad_record_sends_us_to_the_owners_note(files: StateFiles) -> None:
+    Path(files.record).write_bytes(b"{")
+    Path(files.owner_lock).write_text(json.dumps({"pid": 7, "endpoint": "unix:/o"}), encoding="utf-8")
+    found = look(files, ENV)
+    assert found.paths == ["/o", files.socket]
+    assert record_state(found, files) == "bad"
+
+
+@pytest.mark.parametrize("note", [b"", b"junk", b"[]", b'{"endpoint": 7}', b'{"endpoint": "tcp://x"}', b"\xff"])
+def test_notes_that_are_none(files: StateFiles, note: bytes) -> None:
+    Path(files.owner_lock).write_bytes(note)
+    assert look(files, ENV).paths == [files.socket]
+    assert isinstance(owner_note(files), dict)
+
+
+def test_a_record_that_is_a_directory(files: StateFiles) -> None:
+    os.mkdir(files.record)
+    found = look(files, ENV)
+    assert isinstance(found.record, Bad)
+    assert "can't be read" in found.record.reason
+    assert not found.record.absent
+
+
+def test_mine_and_foreign(files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "is_local", lambda path: None)
+    put(files, boot=boot_id(), pidns=pid_namespace(), host="x")
+    assert record_state(look(files, ENV), files) == MINE
+    put(files, boot="other", pidns="pid:[1]", host="x")
+    assert record_state(look(files, ENV), files) == FOREIGN
+    monkeypatch.setattr(mounts, "is_local", lambda path: True)
+    assert record_state(look(files, ENV), files) == MINE

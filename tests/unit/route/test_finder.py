@@ -1,0 +1,211 @@
+"""Which routes are taken in which order, and what is said when none leads anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mempalace_broker.errors import NOT_EXECUTED, BrokerUnavailable, UsageError
+from mempalace_broker.locality import locality as place_module
+from mempalace_broker.protocol.hello import Identity
+from mempalace_broker.protocol.record import Record, encode
+from mempalace_broker.route import plan as routes
+from mempalace_broker.route.endpoint import Endpoint, parse
+from mempalace_broker.route.finder import Reach
+from mempalace_broker.route.plan import plan
+from mempalace_broker.route.unix import ONCE, Connected, Failed, Waiting
+from mempalace_broker.system.clock import Deadline
+from mempalace_broker.system.paths import StateFiles, state_files
+from tests.fakes.clock import FakeClock
+
+TOKEN = "ab" * 32
+SSH_HOST = "MEMPALACE_BROKER_SSH_HOST"
+DIRECT = "MEMPALACE_BROKER_DIRECT"
+
+
+class Dead:
+    """A route that leads nowhere."""
+
+    def __init__(self, name: str, taken: list[str]) -> None:
+        self.name = name
+        self.taken = taken
+        self.waited = False
+
+    def step(self) -> Connected | Waiting | Failed:
+        if not self.waited:
+            self.waited = True
+            return Waiting(0.0, -1, f"trying {self.name}")
+        self.taken.append(self.name)
+        return Failed(BrokerUnavailable(f"{self.name} is dead.", mend=f"mend {self.name}"))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Identity, StateFiles]:
+    """A palace that lies on another kernel's filesystem, as far as we can tell."""
+    root = tmp_path.resolve()
+    (root / "palace").mkdir()
+    monkeypatch.setattr(place_module, "filesystem_of", lambda _path: "virtiofs")
+    identity = Identity(str(root / "palace"), str(root / "kg"), "default")
+    return identity, state_files(identity, {})
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The routes that were tried; ssh and TCP are dead ends."""
+    names: list[str] = []
+
+    def dead(name: Callable[[Any], str]) -> Callable[..., Dead]:
+        return lambda *args, **_options: Dead(name(args[0]), names)
+
+    monkeypatch.setattr(routes, "ssh", dead(lambda target: f"ssh to {target.host}"))
+    monkeypatch.setattr(routes, "tcp", dead(str))
+    return names
+
+
+CLOCK = FakeClock()
+
+
+def end(reach: Reach) -> BrokerUnavailable:
+    """Step to the end, which must be a failure."""
+    for _ in range(10_000):
+        found = reach.step()
+        if isinstance(found, Failed):
+            assert isinstance(found.error, BrokerUnavailable)
+            return found.error
+        assert isinstance(found, Waiting)
+        CLOCK.move(found.seconds)
+    raise AssertionError("it never ends")
+
+
+def reach_of(site: tuple[Identity, StateFiles], **env: str) -> Reach:
+    home = os.path.dirname(site[1].root)
+    return Reach(site[0], {"HOME": home, **env}, Deadline.after(CLOCK, 60), started_by="test")
+
+
+def record(site: tuple[Identity, StateFiles], *endpoints: str) -> None:
+    made = Record(record="ab", pid=7, endpoints=list(endpoints), palace=site[0].as_json(), token=TOKEN)
+    Path(site[1].record).write_bytes(encode(made))
+
+
+def test_ssh_comes_before_tcp_and_a_bridge_forbids_direct(site: tuple[Identity, StateFiles], taken: list[str]) -> None:
+    record(site, "unix:/nowhere/b.sock", "tcp://192.168.5.2:7001")
+    error = end(reach_of(site, **{SSH_HOST: "me@mac:2222"}))
+    assert taken[0] == "ssh to mac"
+    assert "tcp://192.168.5.2:7001" in taken[1:]
+    for word in ("virtiofs", "ssh to mac is dead", "192.168.5.2:7001 is dead", "a bridge is configured"):
+        assert word in error.message
+    assert error.mend == "mend ssh to mac"
+    assert error.code == NOT_EXECUTED
+
+
+def test_nothing_configured_and_direct_forbidden(site: tuple[Identity, StateFiles], taken: list[str]) -> None:
+    error = end(reach_of(site, **{DIRECT: "never"}))
+    assert taken == []
+    assert f"environment ({DIRECT})" in error.message
+    assert "MEMPALACE_BROKER_SSH_HOST" in error.mend
+
+
+@pytest.mark.parametrize(
+    ("env", "toml", "direct"),
+    [
+        ({}, "", True),
+        ({DIRECT: "never"}, "", False),
+        ({SSH_HOST: "mac"}, "", False),
+        ({SSH_HOST: "mac", DIRECT: "always"}, "", True),
+        ({}, '[container]\nssh_host = "mac"\n', False),
+        ({}, '[container]\nssh_host = "mac"\ndirect = "always"\n', True),
+        ({DIRECT: "never"}, '[container]\ndirect = "always"\n', False),
+    ],
+)
+def test_when_direct_is_allowed(
+    site: tuple[Identity, StateFiles], env: dict[str, str], toml: str, direct: bool
+) -> None:
+    Path(site[1].toml).write_text(toml, encoding="utf-8")
+    found = plan(site[1], {"HOME": "/nowhere", **env})
+    assert found.direct is direct
+    assert bool(found.why_not_direct) is not direct
+    assert (found.ssh is not None) is ("mac" in toml or SSH_HOST in env)
+
+
+def test_the_devboxs_bridge_is_found_by_itself(site: tuple[Identity, StateFiles], tmp_path: Path) -> None:
+    config = tmp_path / ".ssh-local" / "config"
+    config.parent.mkdir()
+    config.touch()
+    target = plan(site[1], {"HOME": str(tmp_path)}).ssh
+    assert target is not None
+    assert (target.host, target.config, target.command) == ("host", str(config), "mempalace-broker")
+
+
+def test_settings_that_make_no_sense_are_named(site: tuple[Identity, StateFiles]) -> None:
+    Path(site[1].toml).write_text('[container]\ndirect = "perhaps"\n', encoding="utf-8")
+    found = Reach(site[0], {"HOME": "/nowhere"}, Deadline.after(FakeClock(), 60)).step()
+    assert isinstance(found, Failed)
+    assert isinstance(found.error, UsageError)
+    assert "'perhaps' is none of auto, always, never" in found.error.message
+
+
+def test_a_named_endpoint_is_the_only_one_tried(
+    site: tuple[Identity, StateFiles], taken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ssh(endpoint: Endpoint, *_rest: object, **_options: object) -> Dead:
+        return Dead(str(endpoint), taken)
+
+    monkeypatch.setattr(routes, "ssh_by_endpoint", ssh)
+    record(site, "tcp://127.0.0.1:7001")
+    error = end(reach_of(site, MEMPALACE_BROKER="ssh://me@box/srv"))
+    assert taken == [str(parse("ssh://me@box/srv", "/"))]
+    assert error.message == "ssh://me@box/srv is dead."
+
+
+def test_a_tcp_endpoint_without_a_token_says_where_to_get_one(site: tuple[Identity, StateFiles]) -> None:
+    error = end(reach_of(site, MEMPALACE_BROKER="tcp://127.0.0.1:7001"))
+    assert "needs the broker's token" in error.message
+    assert "mempalace-broker token" in error.mend
+
+
+def test_at_home_a_failure_is_the_connectors_own(
+    site: tuple[Identity, StateFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place_module, "filesystem_of", lambda _path: "ext4")
+    error = end(reach_of(site, MEMPALACE_BROKER="unix:/nowhere/b.sock"))
+    assert "/nowhere/b.sock" in error.message
+    assert "Tried" not in error.message
+
+
+@pytest.mark.parametrize("trace", ["token", "setting"])
+def test_a_listener_that_is_down_is_a_bridge_all_the_same(site: tuple[Identity, StateFiles], trace: str) -> None:
+    if trace == "token":
+        Path(site[1].root, "broker-token").write_text(TOKEN, encoding="utf-8")
+    else:
+        Path(site[1].toml).write_text('[broker]\ntcp = "127.0.0.1"\n', encoding="utf-8")
+    found = plan(site[1], {"HOME": "/nowhere"})
+    assert not found.direct
+    assert "TCP listener" in found.why_not_direct
+
+
+def test_a_graph_on_another_kernels_disk_makes_the_place_foreign(
+    site: tuple[Identity, StateFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = "/home/dev/.mempalace/knowledge_graph.sqlite3"
+    monkeypatch.setattr(place_module, "filesystem_of", lambda path: "virtiofs" if path in graph else "ext4")
+    identity = Identity(site[0].path, graph, "env")
+    made = Reach(identity, {"HOME": "/nowhere", DIRECT: "always"}, Deadline.after(CLOCK, 60))
+    monkeypatch.setattr(place_module, "parted", lambda _identity: "they lie apart")
+    error = end(made)
+    assert "/home/dev/.mempalace lies on virtiofs" in error.message
+    assert "they lie apart" in error.message
+    assert "--palace" in error.mend
+
+
+def test_a_look_starts_no_bridge(site: tuple[Identity, StateFiles], tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), SSH_HOST: f"nobody-{os.getpid()}"}
+    error = end(Reach(site[0], env, Deadline.after(CLOCK, 60), mode=ONCE))
+    assert "no bridge to" in error.message
+    assert "mempalace-broker ensure" in error.mend

@@ -1,0 +1,571 @@
+"""From a palace to a connected socket, with real locks, sockets and processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mempalace_broker.errors import BrokerUnavailable, StartFailed, StateRootError, UsageError
+from mempalace_broker.locality.process_ids import DEAD, ZOMBIE, ProcId, procid_of, state
+from mempalace_broker.protocol.hello import Identity
+from mempalace_broker.protocol.record import Record, encode
+from mempalace_broker.route import unix as connector_module
+from mempalace_broker.route.machine.election import CONNECT_DENIED
+from mempalace_broker.route.unix import ONCE, WAIT_ONLY, Connected, Connector, Failed, Waiting, complete
+from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.lock import FileLock, is_held
+from mempalace_broker.system.paths import StateFiles, state_files
+from mempalace_broker.system.spawn import StartPipe, spawn_detached
+from tests.fakes import daemon
+from tests.fakes.clock import FakeClock
+from tests.proctools import eventually
+
+REPO = str(Path(__file__).resolve().parents[3])
+HERD = """
+import os, sys
+from mempalace_broker.system.clock import Clock, Deadline
+from tests.unit.route.test_unix import Site, connect
+site, n = Site(sys.argv[1]), int(sys.argv[2])
+gate, release = os.pipe()
+for _ in range(n):
+    if os.fork() == 0:
+        os.close(release)
+        os.read(gate, 1)
+        found = connect(site.identity, Deadline.after(Clock(), 60), env={}, spawn=site.spawn("serve"))
+        found.sock.setblocking(True)
+        os.write(1, found.sock.recv(100))
+        os._exit(0)
+os.close(release)
+codes = {os.wait()[1] for _ in range(n)}
+sys.exit(codes != {0})
+"""
+CHURN = """
+import os, sys, time
+from mempalace_broker.system.clock import Clock, Deadline
+from tests.unit.route.test_unix import Site, connect
+site, clients, rounds = Site(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+for _ in range(clients):
+    if os.fork() == 0:
+        for _ in range(rounds):
+            connect(site.identity, Deadline.after(Clock(), 60), env={}, spawn=site.spawn("serve")).sock.close()
+        os._exit(0)
+codes = {os.wait()[1] for _ in range(clients)}
+sys.exit(codes != {0})
+"""
+KILLS = 8
+
+
+def connect(identity: Identity, deadline: Deadline, env: Mapping[str, str] | None = None, **options: Any) -> Connected:
+    """Run a connector to its end."""
+    made = Connector(identity, os.environ if env is None else env, deadline, heed_failures=False, **options)
+    return complete(made, deadline.clock)
+
+
+def script(code: str, *args: str) -> subprocess.Popen[bytes]:
+    """Run one of the above."""
+    path = os.pathsep.join([REPO, f"{REPO}/src"])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *args],
+        env={"PYTHONPATH": path, "PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+class Site:
+    """A palace in a directory, and daemons that can be started for it."""
+
+    def __init__(self, root: str) -> None:
+        self.identity = Identity(f"{root}/palace", f"{root}/palace/knowledge_graph.sqlite3", "flag")
+        self.files: StateFiles = state_files(self.identity, {})
+        self.spawned = 0
+
+    def spawn(self, behaviour: str) -> Any:
+        """For Connector(spawn=...)."""
+
+        def start(identity: Identity, files: StateFiles, _: Mapping[str, str], *, started_by: str) -> StartPipe:
+            self.spawned += 1
+            argv = [sys.executable, "-m", "tests.fakes.daemon", behaviour, files.root, files.palace]
+            path = os.pathsep.join([REPO, f"{REPO}/src"])
+            return spawn_detached(
+                argv, env={"PYTHONPATH": path, daemon.STARTED_BY: started_by}, cwd="/", log_path=files.log
+            )
+
+        return start
+
+    def connector(self, behaviour: str = "serve", *, seconds: float = 30, **options: Any) -> Connector:
+        options.setdefault("env", {})
+        clock = options.pop("clock", None) or Clock()
+        return Connector(self.identity, deadline=Deadline.after(clock, seconds), spawn=self.spawn(behaviour), **options)
+
+    def reach(self, behaviour: str = "serve", **options: Any) -> Connected:
+        """Connect for real, blocking."""
+        options.setdefault("env", {})
+        return connect(self.identity, Deadline.after(Clock(), 30), spawn=self.spawn(behaviour), **options)
+
+    def pids(self, name: str = daemon.PIDS) -> list[int]:
+        try:
+            with open(os.path.join(self.files.root, name), encoding="ascii") as file:
+                return [int(line) for line in file]
+        except FileNotFoundError:
+            return []
+
+
+def await_end(who: ProcId) -> None:
+    """A zombie holds nothing any more; when init reaps it is not our affair."""
+    eventually(lambda: state(who) in (DEAD, ZOMBIE) or None, what=f"end of {who}")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(os.path.realpath(tmp_path))
+    yield made
+    eventually(lambda: len(made.pids()) >= made.spawned or None, what="the note of every daemon")
+    for who in [procid_of(pid) for pid in made.pids()]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(who.pid, signal.SIGKILL)
+        await_end(who)
+
+
+def run(connector: Connector, clock: FakeClock) -> Connected | Failed:
+    """Step through simulated time to the end; pipes are waited for in real time."""
+    while True:
+        found = connector.step()
+        if not isinstance(found, Waiting):
+            return found
+        assert found.why
+        assert 0 <= found.seconds <= 30
+        if found.fd < 0:
+            clock.move(max(found.seconds, 1e-6))
+        else:
+            Clock().sleep(0.01)
+
+
+def failure(found: Connected | Waiting | Failed) -> str:
+    assert isinstance(found, Failed), found
+    return str(found.error)
+
+
+def listening(path: str, backlog: int = 64) -> socket.socket:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(backlog)
+    return listener
+
+
+def record_of(**changes: Any) -> bytes:
+    fields: dict[str, Any] = {
+        "record": "ab",
+        "pid": 77,
+        "endpoints": ["unix:/nowhere/b.sock"],
+        "palace": {"path": "/p"},
+    }
+    return encode(Record(**{**fields, **changes}))
+
+
+class TestFinding:
+    def test_by_the_socket_name_without_a_record(self, site: Site) -> None:
+        with listening(site.files.socket):
+            found = site.connector().step()
+        assert isinstance(found, Connected)
+        found.sock.close()
+        assert (site.spawned, found.started, found.endpoint) == (0, False, site.files.socket)
+
+    def test_the_record_comes_first(self, site: Site, tmp_path: Path) -> None:
+        elsewhere = str(tmp_path / "elsewhere.sock")
+        with listening(site.files.socket), listening(elsewhere):
+            Path(site.files.record).write_bytes(record_of(endpoints=["tcp://h:1", f"unix:{elsewhere}"]))
+            found = site.connector().step()
+        assert isinstance(found, Connected)
+        found.sock.close()
+        assert found.endpoint == elsewhere
+
+    def test_a_stale_record_does_not_hide_a_living_socket(self, site: Site) -> None:
+        with listening(site.files.socket):
+            Path(site.files.record).write_bytes(record_of())
+            found = site.connector().step()
+        assert isinstance(found, Connected)
+        found.sock.close()
+
+    def test_another_state_root_of_the_same_palace(self, site: Site, tmp_path: Path) -> None:
+        """One agent has $MEMPALACE_PATH, another not: one palace, one broker."""
+        first = site.reach()
+        env = {"MEMPALACE_PATH": str(tmp_path / "other")}
+        second = site.reach(env=env)
+        assert (second.endpoint, second.started) == (first.endpoint, False)
+        first.sock.close()
+        second.sock.close()
+        assert not (tmp_path / "other").exists()
+
+
+class TestStarting:
+    def test_cold(self, site: Site) -> None:
+        first = site.reach()
+        second = site.reach()
+        assert (first.started, second.started, site.spawned) == (True, False, 1)
+        assert first.sock.fileno() >= 0
+        assert is_held(site.files.start_lock) is False
+        assert is_held(site.files.owner_lock) is True
+        first.sock.close()
+        second.sock.close()
+
+    def test_after_kill_9_of_the_broker(self, site: Site) -> None:
+        site.reach().sock.close()
+        [pid] = site.pids()
+        who = procid_of(pid)
+        os.kill(pid, signal.SIGKILL)
+        await_end(who)
+        found = site.reach()
+        found.sock.close()
+        assert (found.started, site.spawned) == (True, 2)
+
+    def test_a_hundred_at_once_on_a_cold_root(self, site: Site) -> None:
+        with script(HERD, site.files.root, "100") as herd:
+            out, err = herd.communicate(timeout=100)
+        assert herd.returncode == 0, err.decode()[-2000:]
+        answers = out.decode().split()
+        assert len(answers) == 100
+        assert len(set(answers)) == 1, "one broker for all"
+        assert len(site.pids(daemon.SERVES)) == 1
+        assert len(site.pids()) == 1, "and no other was even tried"
+
+    def busy_one(self, site: Site, churn: subprocess.Popen[bytes], count: int) -> int:
+        """Pid of the `count`th broker that got to work, 0 while there is none, -1 when the clients are done."""
+        if churn.poll() is not None:
+            return -1
+        return next(iter(site.pids(daemon.BUSY)[count - 1 :]), 0)
+
+    def test_kill_9_of_the_broker_again_and_again(self, site: Site) -> None:
+        """No client fails, however often its broker is killed, and none is started beside a living one.
+
+        Killed while it serves: one that dies three times at its start for the same client is given up, see below.
+        """
+        with script(CHURN, site.files.root, "6", "400") as churn:
+            for count in range(1, KILLS + 1):
+                pid = eventually(partial(self.busy_one, site, churn, count), what="a broker at work")
+                if pid < 0:
+                    break
+                os.kill(pid, signal.SIGKILL)
+            _, err = churn.communicate(timeout=100)
+        assert churn.returncode == 0, err.decode()[-2000:]
+        assert len(site.pids(daemon.SERVES)) <= KILLS + 1
+
+    @pytest.mark.parametrize(
+        ("behaviour", "words"),
+        [
+            ("fail", r"could not start: the palace is on fire.*Mend: put it out"),
+            ("die", r"ended before it could serve.*out of memory"),
+            ("garbage", r"makes no sense.*Segmentation fault"),
+            ("flash", r"comes up and is gone at once"),
+        ],
+    )
+    def test_a_start_that_fails_says_why(self, site: Site, behaviour: str, words: str) -> None:
+        with pytest.raises(StartFailed, match=words):
+            site.reach(behaviour)
+        assert is_held(site.files.start_lock) is False
+        tries = {"fail": 1, "garbage": 1, "die": 3, "flash": 3}
+        assert site.spawned == tries[behaviour], "its own word is final, a sudden end is not"
+
+    def test_one_that_is_killed_while_it_starts_is_started_again(self, site: Site) -> None:
+        clock = FakeClock()
+        connector = site.connector("mute", clock=clock)
+        assert isinstance(connector.step(), Waiting)
+        [mute] = eventually(site.pids, what="the daemon's note")
+        connector._spawn = site.spawn("serve")
+        os.kill(mute, signal.SIGKILL)
+        found = run(connector, clock)
+        assert isinstance(found, Connected)
+        found.sock.close()
+        assert (found.started, site.spawned) == (True, 2)
+
+    def test_its_failure_counts_for_those_who_waited_but_not_for_long(self, site: Site) -> None:
+        clock = FakeClock()
+        assert "on fire" in failure(run(site.connector("fail", clock=clock), clock))
+        assert "on fire" in failure(run(site.connector("serve", clock=clock), clock))
+        assert site.spawned == 1, "the second did not even try"
+        assert "no sense" in failure(run(site.connector("garbage", clock=clock, heed_failures=False), clock))
+        assert site.spawned == 2, "a person who just mended it need not wait"
+        clock.move(3.1)
+        found = run(site.connector("serve", clock=clock), clock)
+        assert isinstance(found, Connected)
+        found.sock.close()
+
+    def test_one_that_never_reports_is_given_up(self, site: Site) -> None:
+        clock = FakeClock()
+        connector = site.connector("mute", clock=clock, seconds=1000)
+        waiting = connector.step()
+        assert isinstance(waiting, Waiting)
+        assert waiting.fd >= 0
+        assert is_held(site.files.start_lock) is True
+        clock.move(connector_module.START_LIMIT_S + 1)
+        assert "did not report" in failure(connector.step())
+        assert is_held(site.files.start_lock) is False
+
+    def test_a_short_deadline_is_no_failure_of_the_broker(self, site: Site) -> None:
+        clock = FakeClock()
+        connector = site.connector("mute", clock=clock, seconds=2)
+        assert isinstance(connector.step(), Waiting)
+        clock.move(2)
+        assert "a broker is starting" in failure(connector.step())
+        found = site.reach()
+        found.sock.close()
+        assert found.started, "and nobody is told that starting is in vain"
+
+    def test_a_lost_race_means_dial_again(self, site: Site) -> None:
+        clock = FakeClock()
+        connector = site.connector("lost_race", clock=clock)
+        while connector.why != "another broker won the palace and does not listen yet":
+            assert isinstance(connector.step(), Waiting)
+        with listening(site.files.socket):
+            clock.move(1)
+            found = connector.step()
+        assert isinstance(found, Connected)
+        found.sock.close()
+        assert site.spawned == 1
+
+    def test_a_leftover_socket_is_no_broker(self, site: Site) -> None:
+        listening(site.files.socket).close()
+        found = site.reach()
+        found.sock.close()
+        assert found.started
+
+    def test_a_root_that_can_not_be_made(self, site: Site) -> None:
+        Path(site.identity.path).touch()
+        with pytest.raises(StateRootError, match="cannot create"):
+            site.reach()
+
+    def test_a_starter_that_is_killed_leaves_no_lock(self, site: Site) -> None:
+        connector = site.connector("mute")
+        assert isinstance(connector.step(), Waiting)
+        [mute] = eventually(site.pids, what="the daemon's note")
+        connector.close()  # what the kernel does for a killed one
+        assert is_held(site.files.start_lock) is False
+        assert state(procid_of(mute)) == "alive"
+        found = site.reach()
+        found.sock.close()
+        assert found.started
+
+
+class TestWaiting:
+    def test_the_loser_of_the_start_lock_polls_with_growing_pauses(self, site: Site) -> None:
+        site.files.prepare()
+        other = FileLock(site.files.start_lock)
+        assert other.try_acquire()
+        other.write_body(b'{"pid": 4711}')
+        clock = FakeClock()
+        connector = site.connector(clock=clock, rng=lambda: 0.999999)
+        pauses = []
+        for _ in range(7):
+            waiting = connector.step()
+            assert isinstance(waiting, Waiting)
+            assert "another client (pid 4711) is starting" in waiting.why
+            pauses.append(round(waiting.seconds, 3))
+            clock.move(waiting.seconds)
+        assert pauses == [0.01, 0.02, 0.04, 0.08, 0.16, 0.2, 0.2]
+        assert site.spawned == 0
+        with listening(site.files.socket):
+            found = connector.step()
+        assert isinstance(found, Connected)
+        found.sock.close()
+        other.release()
+
+    def test_called_too_early_it_only_says_how_long_still(self, site: Site) -> None:
+        site.files.prepare()
+        other = FileLock(site.files.start_lock)
+        assert other.try_acquire()
+        clock = FakeClock()
+        connector = site.connector(clock=clock)
+        first = connector.step()
+        assert isinstance(first, Waiting)
+        clock.move(first.seconds / 2)
+        second = connector.step()
+        assert isinstance(second, Waiting)
+        assert second.seconds == pytest.approx(first.seconds / 2)
+        other.release()
+
+    def test_an_owner_without_a_listener_is_waited_for(self, site: Site) -> None:
+        """It starts, or leaves, or its name was removed: a second one could only lose."""
+        site.files.prepare()
+        owner = FileLock(site.files.owner_lock)
+        assert owner.try_acquire()
+        owner.write_body(b'{"pid": 4712}')
+        clock = FakeClock()
+        connector = site.connector(clock=clock, seconds=5)
+        assert "a broker (pid 4712) owns the palace but does not listen" in failure(run(connector, clock))
+        assert site.spawned == 0
+        assert is_held(site.files.start_lock) is False
+        owner.release()
+
+    def test_a_stopped_broker_is_neither_replaced_nor_unlinked(self, site: Site) -> None:
+        site.reach().sock.close()
+        [pid] = site.pids()
+        before = os.lstat(site.files.socket).st_ino
+        os.kill(pid, signal.SIGSTOP)
+        found = site.reach()
+        found.sock.close()
+        assert (found.started, site.spawned) == (False, 1)
+        assert os.lstat(site.files.socket).st_ino == before
+
+    def test_a_full_backlog_is_an_owner(self, site: Site) -> None:
+        clock = FakeClock()
+        with listening(site.files.socket, backlog=0), contextlib.ExitStack() as stack:
+            while True:
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+                sock.setblocking(False)
+                try:
+                    sock.connect(site.files.socket)
+                except BlockingIOError:
+                    break
+            text = failure(run(site.connector(clock=clock, seconds=3), clock))
+        assert "owns this socket but does not accept" in text
+        assert site.spawned == 0
+        assert not os.path.exists(site.files.start_lock), "not even the lock was touched"
+        assert os.path.exists(site.files.socket)
+
+    def test_at_least_one_look_even_if_the_deadline_is_over(self, site: Site) -> None:
+        with listening(site.files.socket):
+            found = site.connector(seconds=0).step()
+        assert isinstance(found, Connected)
+        found.sock.close()
+
+
+class TestRefusals:
+    def test_a_record_of_another_kernel(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mempalace_broker.locality.mounts.is_local", lambda path: False)
+        os.makedirs(site.files.root, exist_ok=True)
+        Path(site.files.record).write_bytes(record_of(boot="other", host="mac.local", pidns=""))
+        text = failure(site.connector().step())
+        assert "another machine or virtual machine" in text
+        assert f"remove {site.files.record}" in text
+        assert os.listdir(site.files.root) == ["broker.json"], "nothing was made, locked or removed"
+
+    def test_a_record_of_an_earlier_boot_does_not_stop_anybody(self, site: Site) -> None:
+        os.makedirs(site.files.root, exist_ok=True)
+        Path(site.files.record).write_bytes(record_of(boot="earlier", host=os.uname().nodename, pidns="pid:[1]"))
+        found = site.reach()
+        found.sock.close()
+        assert found.started
+
+    @pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 1, "pid": -1}', b"\xff" * 100])
+    def test_a_broken_record_does_not_stop_anybody(self, site: Site, content: bytes) -> None:
+        os.makedirs(site.files.root, exist_ok=True)
+        Path(site.files.record).write_bytes(content)
+        found = site.reach()
+        found.sock.close()
+        assert found.started
+
+    def test_a_socket_that_is_not_for_us(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(connector_module, "dial", lambda path: (CONNECT_DENIED, None, "Permission denied"))
+        text = failure(site.connector().step())
+        assert "Permission denied" in text
+        assert "owner of the palace" in text
+        assert site.spawned == 0
+
+    def test_failed_stays_failed(self, site: Site) -> None:
+        connector = site.connector(mode=ONCE)
+        first = failure(connector.step())
+        with listening(site.files.socket):
+            assert failure(connector.step()) == first
+
+
+class TestModes:
+    def test_the_variable_is_binding(self, site: Site, tmp_path: Path) -> None:
+        other = str(tmp_path / "o.sock")
+        with listening(site.files.socket), listening(other):
+            for value in (f"unix:{other}", other, f"unix://{other}", f" {other} "):
+                found = site.connector(env={"MEMPALACE_BROKER": value}).step()
+                assert isinstance(found, Connected)
+                found.sock.close()
+                assert found.endpoint == other
+
+    def test_where_it_leads_nowhere_nothing_else_is_tried(self, site: Site) -> None:
+        clock = FakeClock()
+        env = {"MEMPALACE_BROKER": "/nowhere/b.sock"}
+        with listening(site.files.socket):
+            text = failure(run(site.connector(env=env, clock=clock, seconds=2), clock))
+        assert "$MEMPALACE_BROKER names /nowhere/b.sock, where nobody answers" in text
+        assert "unset MEMPALACE_BROKER" in text
+        assert site.spawned == 0
+
+    @pytest.mark.parametrize("value", ["tcp:h:1", "ssh://", "http://x", "unix:", "unix://host/p", "/" + "x" * 120])
+    def test_what_it_may_not_be(self, site: Site, value: str) -> None:
+        found = site.connector(env={"MEMPALACE_BROKER": value}).step()
+        assert isinstance(found, Failed)
+        assert isinstance(found.error, UsageError)
+
+    def test_no_spawn(self, site: Site) -> None:
+        clock = FakeClock()
+        env = {"MEMPALACE_BROKER_NO_SPAWN": "1"}
+        text = failure(run(site.connector(env=env, clock=clock, seconds=2), clock))
+        assert "nobody listens" in text
+        assert "unset MEMPALACE_BROKER_NO_SPAWN" in text
+        assert clock.now >= 1002
+        assert (site.spawned, os.listdir(site.files.root)) == (0, [])
+
+    def test_no_spawn_0_is_not_set(self, site: Site) -> None:
+        site.reach(env={"MEMPALACE_BROKER_NO_SPAWN": "0"}).sock.close()
+        assert site.spawned == 1
+
+    def test_wait_only_finds_one_that_comes_later(self, site: Site) -> None:
+        clock = FakeClock()
+        connector = site.connector(clock=clock, mode=WAIT_ONLY)
+        assert isinstance(connector.step(), Waiting)
+        clock.move(1)
+        with listening(site.files.socket):
+            found = connector.step()
+        assert isinstance(found, Connected)
+        found.sock.close()
+
+    def test_once_looks_once(self, site: Site) -> None:
+        text = failure(site.connector(mode=ONCE).step())
+        assert "mempalace-broker ensure" in text
+        with pytest.raises(BrokerUnavailable):
+            site.reach(mode=ONCE)
+        assert (site.spawned, os.listdir(site.files.root)) == (0, [])
+
+
+def test_no_descriptor_is_left_behind(site: Site) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = count()
+    connector = site.connector("mute")
+    assert isinstance(connector.step(), Waiting)
+    connector.close()
+    site.reach().sock.close()
+    with pytest.raises(BrokerUnavailable):
+        site.reach(mode=ONCE, env={"MEMPALACE_BROKER": "/nowhere/x"})
+    assert count() == before
+
+
+def test_a_broker_that_serves_while_ours_is_silent_is_taken(site: Site) -> None:
+    # its starter was killed before it served, and the start lock was free again for us
+    connector = site.connector("mute")
+    waiting = connector.step()
+    assert isinstance(waiting, Waiting)
+    assert waiting.fd >= 0
+    assert waiting.seconds <= 0.1
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(site.files.socket)
+        listener.listen(1)
+        assert isinstance(connector.step(), Waiting), "its record comes right after; it says whose broker that is"
+        palace: dict[str, str | None] = {"path": site.files.palace, "graph": ""}
+        endpoint = f"unix:{site.files.socket}"
+        record = Record(record="ab" * 16, pid=os.getpid(), endpoints=[endpoint], palace=palace, started_by="another")
+        Path(site.files.record).write_bytes(encode(record))
+        found = connector.step()
+        assert isinstance(found, Connected)
+        assert found.started is False
+        found.sock.close()
+    assert is_held(site.files.start_lock) is False

@@ -1,0 +1,111 @@
+"""A relay between two mouths: what each side says and hears, as JSON. Time is a number that tests move."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mempalace_broker.protocol.hello import HELLO, OUTCOMES, Identity
+from mempalace_broker.protocol.write_buffer import Outbox
+from mempalace_broker.shim.machine.path_rewriter import Caller
+from mempalace_broker.shim.machine.protocol import Relay
+
+Message = dict[str, Any]
+PALACE = Identity("/home/u/.mempalace/palace", "/home/u/.mempalace/knowledge_graph.sqlite3", "default")
+LIMITS = {"wait_s": 60, "run_s": 60, "init_s": 120}
+ADD = "mempalace_add_drawer"
+SEARCH = "mempalace_search"
+
+
+def drain(box: Outbox) -> bytes:
+    out = b""
+    while box.size:
+        piece = bytes(box.head())
+        box.advance(len(piece))
+        out += piece
+    return out
+
+
+def parsed(data: bytes) -> list[Any]:
+    assert data == b"" or data.endswith(b"\n")
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def call(id_: Any, tool: str = SEARCH, **arguments: Any) -> Message:
+    params = {"name": tool, "arguments": arguments}
+    return {"jsonrpc": "2.0", "id": id_, "method": "tools/call", "params": params}
+
+
+def result(id_: Any, value: Any = None) -> Message:
+    return {"jsonrpc": "2.0", "id": id_, "result": {} if value is None else value}
+
+
+def cancelled(id_: Any) -> Message:
+    return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id_}}
+
+
+def initialize(id_: Any = 0) -> Message:
+    return {"jsonrpc": "2.0", "id": id_, "method": "initialize", "params": {"protocolVersion": "2025-06-18"}}
+
+
+class Talk:
+    """`agent` and `broker` speak; `heard_by_agent` and `heard_by_broker` take what came out."""
+
+    def __init__(self, cache: bytes | None = None) -> None:
+        self.now = 1000.0
+        self.cache = cache
+        self.relay = Relay(
+            session="ab" * 16,
+            client="test",
+            pid=7,
+            caller=Caller("/work/dir", "/home/u", lambda files, path: files["map"].get(path)),
+            read_cache=lambda: self.cache,
+        )
+        self.relay.link.identity = PALACE
+
+    def agent(self, *messages: Any) -> None:
+        for message in messages:
+            line = message if isinstance(message, bytes) else json.dumps(message).encode()
+            self.relay.agent_data(line + b"\n", self.now)
+
+    def broker(self, *messages: Any) -> None:
+        for message in messages:
+            line = message if isinstance(message, bytes) else json.dumps(message).encode()
+            self.relay.broker_data(line + b"\n", self.now)
+
+    def heard_by_agent(self) -> list[Any]:
+        return parsed(drain(self.relay.to_agent))
+
+    def heard_by_broker(self) -> list[Any]:
+        return parsed(drain(self.relay.link.to_broker))
+
+    def welcome(self, **more: Any) -> None:
+        self.broker(result(HELLO, {"wire": 1, "limits": LIMITS, **more}))
+
+    def connect(self, **told: Any) -> list[Any]:
+        """Open a connection and have hello accepted; return what the broker heard apart from hello.
+
+        `told`: what the welcome says besides.
+        """
+        self.relay.connected(self.now)
+        early = self.heard_by_broker()
+        assert early.pop(0)["method"] == HELLO
+        self.welcome(**told)
+        return early + self.heard_by_broker()
+
+    def lose(self) -> None:
+        self.relay.lost("killed", self.now)
+
+    def outcomes(self, fates: dict[str, Any]) -> None:
+        self.broker(result(OUTCOMES, {"outcomes": fates}))
+
+    def later(self, seconds: float) -> None:
+        self.now += seconds
+        self.relay.tick(self.now)
+
+    @property
+    def error(self) -> Message:
+        """The one error that the agent has just heard."""
+        (message,) = self.heard_by_agent()
+        error: Message = message["error"]
+        return error

@@ -1,0 +1,741 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mempalace_broker.errors import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    NOT_EXECUTED,
+    OTHER_PALACE,
+    OUTCOME_UNKNOWN,
+    PARSE_ERROR,
+)
+from mempalace_broker.protocol.framing import MAX_LINE
+from mempalace_broker.protocol.hello import HELLO, OUTCOMES
+from mempalace_broker.shim.machine import protocol as relay_module
+from mempalace_broker.shim.machine.broker_connection import MAX_NOISE
+from mempalace_broker.shim.machine.pending_request import ASK_GRACE_S, NEVER
+from tests.unit.shim.machine.dialogue import ADD, SEARCH, Talk, call, cancelled, drain, initialize, result
+
+CACHE = json.dumps({
+    "schema": 1, "version": "3.11.0", "protocols": ["2025-11-25", "2025-06-18"],
+    "tools": [{"name": "mempalace_status"}],
+    "initialize": {"capabilities": {"tools": {}}, "serverInfo": {"name": "mempalace", "version": "3.11.0"}},
+}).encode()  # fmt: skip
+
+
+@pytest.fixture
+def talk() -> Talk:
+    return Talk()
+
+
+# -- the straight way
+
+
+def test_hello_is_first_and_early_questions_go_with_it(talk: Talk) -> None:
+    talk.agent(initialize(), {"method": "notifications/initialized"}, call(1))
+    talk.relay.connected(talk.now)
+    first, second = talk.heard_by_broker()
+    assert first["method"] == HELLO
+    assert first["params"] | {"palace": None} == {
+        "wire": 1, "session": "ab" * 16, "connection": 1, "palace": None, "client": "test", "pid": 7,
+    }  # fmt: skip
+    assert second == initialize()
+    talk.welcome()
+    assert talk.heard_by_broker() == [{"jsonrpc": "2.0", "method": "notifications/initialized"}, call(1)]
+
+
+def test_lines_pass_verbatim_in_both_directions(talk: Talk) -> None:
+    talk.connect()
+    odd = b' { "id" : 1.50, "method":"tools/call" ,"params":{"name":"mempalace_search","arguments":{"q":"\xff"}}} \r'
+    talk.agent(odd)
+    assert drain(talk.relay.link.to_broker) == odd + b"\n"
+    answer = b'{"jsonrpc": "2.0", "id": 1.5, "result": {"big":   [1 ,2]}}'
+    talk.broker(answer)
+    assert drain(talk.relay.to_agent) == answer + b"\n"
+
+
+@pytest.mark.parametrize("id_", [0, "", "7", 7, 10**30, 1.5, "broker/hello", "broker/1"])
+def test_any_legal_id_is_answered_as_it_came(talk: Talk, id_: Any) -> None:
+    talk.connect()
+    talk.agent(call(id_))
+    (sent,) = talk.heard_by_broker()
+    talk.broker(result(sent["id"], {"x": 1}))
+    (heard,) = talk.heard_by_agent()
+    assert heard == result(id_, {"x": 1})
+    assert type(heard["id"]) is type(id_)
+
+
+def test_equal_ids_in_flight_are_kept_apart(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(7, q="a"), call("7", q="b"), call(7, q="c"))
+    sent = talk.heard_by_broker()
+    assert len({json.dumps(message["id"]) for message in sent}) == 3
+    for message in reversed(sent):
+        talk.broker(result(message["id"], message["params"]["arguments"]))
+    assert talk.heard_by_agent() == [result(7, {"q": "c"}), result("7", {"q": "b"}), result(7, {"q": "a"})]
+
+
+def test_second_answer_to_one_request_is_dropped(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1))
+    talk.broker(result(1), result(1), result(99))
+    assert talk.heard_by_agent() == [result(1)]
+
+
+def test_ping_is_answered_at_once_with_or_without_broker(talk: Talk) -> None:
+    talk.agent({"id": "p", "method": "ping"})
+    assert talk.heard_by_agent() == [result("p")]
+    talk.connect()
+    talk.agent({"id": 0, "method": "ping"})
+    assert (talk.heard_by_agent(), talk.heard_by_broker()) == ([result(0)], [])
+
+
+def test_unknown_methods_never_wait_for_a_broker(talk: Talk) -> None:
+    discover = {"jsonrpc": "2.0", "id": "server-discover-probe-1", "method": "server/discover"}
+    talk.agent(discover)
+    assert talk.error["code"] == METHOD_NOT_FOUND
+    talk.connect()
+    talk.agent(discover)
+    assert talk.heard_by_broker() == [discover]
+
+
+def test_notifications_and_responses_get_no_answer(talk: Talk) -> None:
+    talk.agent({"method": "ping"}, {"method": "tools/call", "params": {}}, {"id": 1, "result": {}}, b"", b"  ")
+    talk.connect()
+    talk.agent({"method": "tools/list"})
+    assert talk.heard_by_agent() == []
+
+
+def test_notification_of_the_broker_passes_unless_it_is_for_us(talk: Talk) -> None:
+    talk.connect()
+    talk.broker({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}, {"method": "broker/leaving"})
+    assert [message["method"] for message in talk.heard_by_agent()] == ["notifications/tools/list_changed"]
+
+
+# -- bad input
+
+
+@pytest.mark.parametrize(("line", "code", "id_"), [
+    (b"nonsense", PARSE_ERROR, None), (b"3", INVALID_REQUEST, None), (b"[]", INVALID_REQUEST, None),
+    (b'{"id":4,"method":7}', INVALID_REQUEST, 4),
+])  # fmt: skip
+def test_bad_lines_are_answered_here_and_the_next_works(talk: Talk, line: bytes, code: int, id_: Any) -> None:
+    talk.connect()
+    talk.agent(line, call(1))
+    (bad,) = talk.heard_by_agent()
+    assert (bad["error"]["code"], bad["id"]) == (code, id_)
+    assert talk.heard_by_broker() == [call(1)]
+
+
+def test_line_beyond_the_limit_is_one_error(talk: Talk) -> None:
+    for _ in range(MAX_LINE // (1 << 20) + 2):
+        talk.relay.agent_data(b"x" * (1 << 20), talk.now)
+    talk.agent(b"", {"id": 1, "method": "ping"})
+    too_long, pong = talk.heard_by_agent()
+    assert too_long["error"]["code"] == INVALID_REQUEST
+    assert pong == result(1)
+
+
+def test_batch_is_answered_element_by_element(talk: Talk) -> None:
+    talk.connect()
+    talk.agent([call(1), 3, {"id": 2, "method": "ping"}, {"method": "notifications/x"}])
+    assert talk.heard_by_broker() == [call(1), {"method": "notifications/x"}]
+    bad, pong = talk.heard_by_agent()
+    assert (bad["error"]["code"], pong) == (INVALID_REQUEST, result(2))
+
+
+def test_huge_batch_is_one_error(talk: Talk) -> None:
+    talk.agent([1] * (relay_module.MAX_BATCH + 1))
+    assert talk.error["code"] == INVALID_REQUEST
+
+
+def test_element_too_deep_to_be_written_again_is_refused(talk: Talk) -> None:
+    talk.connect()
+    outcomes = set()
+    for depth in range(850, 1000, 3):
+        line = b'[{"id":1,"method":"tools/call","params":' + b'{"a":' * depth + b"1" + b"}" * depth + b"}]"
+        talk.agent(line)
+        outcomes.add(len(talk.heard_by_agent()))
+        talk.broker(result(1))
+        drain(talk.relay.to_agent), drain(talk.relay.link.to_broker)
+    talk.agent({"id": 2, "method": "ping"})
+    assert talk.heard_by_agent() == [result(2)]
+    assert outcomes <= {0, 1}
+
+
+# -- file names
+
+
+@pytest.mark.parametrize(("given", "sent"), [
+    (".", "/work/dir"), ("a/./b/", "/work/dir/a/b"), ("../x", "/work/dir/../x"), ("~", "/home/u"), ("~/n", "/home/u/n"),
+    ("/abs/./x", "/abs/./x"), ("~root/x", "~root/x"), ("https://x/y", "https://x/y"), ("", ""), (3, 3),
+    ("a/x://../y", "/work/dir/a/x:/../y"),
+])  # fmt: skip
+def test_arguments_that_name_files_are_the_callers(talk: Talk, given: Any, sent: Any) -> None:
+    talk.connect()
+    talk.agent(call(1, "mempalace_mine", source=given, wing="w/../w"))
+    (heard,) = talk.heard_by_broker()
+    assert heard["params"]["arguments"] == {"source": sent, "wing": "w/../w"}
+
+
+def test_a_broker_that_is_not_this_palaces_gets_no_call(talk: Talk) -> None:
+    talk.relay.doubt = lambda welcome: f"it serves {welcome['palace']}." if "palace" in welcome else ""
+    talk.agent(call(1, ADD))
+    assert talk.connect(palace="/other") == []
+    first = talk.error
+    assert first["code"] == OTHER_PALACE
+    assert "it serves /other" in first["message"]
+    talk.agent(call(2, ADD))
+    assert talk.heard_by_broker() == []
+    assert talk.relay.link.broken
+    talk.lose()
+    talk.later(1)
+    talk.agent(call(3, SEARCH))
+    assert [heard["id"] for heard in talk.connect()] == [2, 3]
+
+
+def test_fates_are_asked_by_the_generation_of_the_broker_that_had_the_write(talk: Talk) -> None:
+    talk.connect(claim={"generation": 7})
+    talk.agent(call(1, ADD))
+    talk.heard_by_broker()
+    talk.lose()
+    talk.later(1)
+    (asked,) = talk.connect(claim={"generation": 8})
+    assert asked["method"] == OUTCOMES
+    assert asked["params"]["epoch"] == 7
+
+
+ELSEWHERE = {"files": {"map": {"/work/dir/a": "/Users/me/a"}}}
+
+
+def test_a_broker_with_another_view_of_the_files_gets_its_own_names(talk: Talk) -> None:
+    talk.connect(**ELSEWHERE)
+    talk.agent(call(1, "mempalace_mine", source="a", wing="w"), call(2, SEARCH, query="/work/dir/a"))
+    mine, search = talk.heard_by_broker()
+    assert mine["params"]["arguments"] == {"source": "/Users/me/a", "wing": "w"}
+    assert search["params"]["arguments"] == {"query": "/work/dir/a"}
+
+
+def test_a_path_that_has_no_name_there_is_refused_and_never_sent(talk: Talk) -> None:
+    talk.connect(**ELSEWHERE)
+    talk.agent(call(1, "mempalace_mine", source="/opt/x"))
+    assert talk.heard_by_broker() == []
+    (answer,) = talk.heard_by_agent()
+    assert answer["error"]["code"] == INVALID_PARAMS
+    assert "'/opt/x'" in answer["error"]["message"]
+    assert "[container.paths]" in answer["error"]["message"]
+
+
+def test_each_broker_gets_the_names_of_its_own_view(talk: Talk) -> None:
+    talk.connect(**ELSEWHERE)
+    talk.agent(call(1, "mempalace_sync", project_dir="a"))
+    (there,) = talk.heard_by_broker()
+    talk.lose()
+    (here,) = talk.connect()
+    assert there["params"]["arguments"] == {"project_dir": "/Users/me/a"}
+    assert here["params"]["arguments"] == {"project_dir": "/work/dir/a"}
+
+
+# -- a lost broker
+
+
+def test_reads_and_what_was_never_sent_go_out_again(talk: Talk) -> None:
+    talk.agent(initialize(), {"method": "notifications/initialized"})
+    talk.connect()
+    talk.broker(result(0))
+    talk.agent(call(1, SEARCH), {"id": 2, "method": "tools/list"})
+    talk.lose()
+    talk.agent(call(3, ADD))
+    talk.heard_by_agent()
+    heard = talk.connect()
+    assert [(m.get("id"), m["method"]) for m in heard] == [
+        ("broker/initialize", "initialize"), (2, "tools/list"), (None, "notifications/initialized"),
+        (1, "tools/call"), (3, "tools/call"),
+    ]  # fmt: skip
+    talk.broker(result("broker/initialize", {"second": True}), result(2), result(1), result(3))
+    assert talk.heard_by_agent() == [result(2), result(1), result(3)]
+
+
+def test_unanswered_initialize_is_sent_again_as_it_was(talk: Talk) -> None:
+    talk.agent(initialize("i"))
+    talk.relay.connected(talk.now)
+    talk.lose()
+    assert talk.connect() == [initialize("i")]
+    talk.broker(result("i"))
+    assert talk.heard_by_agent() == [result("i")]
+
+
+def lost_write(talk: Talk, id_: Any = 5) -> list[Any]:
+    """A write that was sent on a connection that is lost; what the next broker is told."""
+    talk.connect()
+    talk.agent(call(1, SEARCH), call(id_, ADD, content="x"))
+    talk.broker(result(1))
+    talk.later(3)
+    talk.lose()
+    talk.heard_by_broker(), talk.heard_by_agent()
+    return talk.connect()
+
+
+def test_fate_of_a_write_is_asked_for_by_its_ordinal(talk: Talk) -> None:
+    (asked,) = lost_write(talk)
+    assert asked["method"] == asked["id"] == OUTCOMES
+    assert asked["params"] == {"connection": 1, "lines": [3], "age_s": 3.0}
+
+
+def test_write_not_started_is_sent_again(talk: Talk) -> None:
+    lost_write(talk)
+    talk.outcomes({"3": {"state": "not_started"}})
+    assert talk.heard_by_broker() == [call(5, ADD, content="x")]
+    talk.broker(result(5))
+    assert talk.heard_by_agent() == [result(5)]
+
+
+@pytest.mark.parametrize("id_", [5, 'a,"b"'])
+def test_write_that_ran_is_answered_with_what_it_returned(talk: Talk, id_: Any) -> None:
+    lost_write(talk, id_)
+    talk.outcomes({"3": {"state": "done", "response": result(id_, {"drawer": "d"})}})
+    assert (talk.heard_by_agent(), talk.heard_by_broker()) == ([result(id_, {"drawer": "d"})], [])
+
+
+def test_write_that_ran_and_whose_answer_is_lost(talk: Talk) -> None:
+    lost_write(talk)
+    talk.outcomes({"3": {"state": "done"}})
+    error = talk.error
+    assert error["code"] == OUTCOME_UNKNOWN
+    assert "was executed" in error["message"]
+
+
+@pytest.mark.parametrize("fates", [{"3": {"state": "unknown"}}, {}, {"3": 7}])
+def test_write_of_unknown_fate_is_never_sent_again(talk: Talk, fates: dict[str, Any]) -> None:
+    lost_write(talk)
+    talk.outcomes(fates)
+    error = talk.error
+    assert error["code"] == OUTCOME_UNKNOWN
+    assert "may or may not be stored" in error["message"]
+    assert "mempalace_search" in error["message"]
+    assert talk.heard_by_broker() == []
+
+
+def test_broker_that_knows_no_outcomes_means_unknown(talk: Talk) -> None:
+    lost_write(talk)
+    talk.broker({"jsonrpc": "2.0", "id": OUTCOMES, "error": {"code": -32601, "message": "?"}})
+    assert talk.error["code"] == OUTCOME_UNKNOWN
+
+
+def test_later_calls_stay_behind_a_write_of_open_fate(talk: Talk) -> None:
+    lost_write(talk)
+    talk.agent(call(6, SEARCH), {"id": 7, "method": "tools/list"})
+    assert [m["id"] for m in talk.heard_by_broker()] == [7]
+    talk.outcomes({"3": {"state": "not_started"}})
+    assert [m["id"] for m in talk.heard_by_broker()] == [5, 6]
+
+
+def test_writes_of_two_lost_connections_are_asked_for_one_by_one(talk: Talk) -> None:
+    lost_write(talk)
+    talk.outcomes({"3": {"state": "not_started"}})
+    talk.agent(call(8, ADD))
+    talk.heard_by_broker()
+    talk.lose()
+    (first,) = talk.connect()
+    assert first["params"]["connection"] == 2
+    talk.lose()
+    (again,) = talk.connect()
+    assert again["params"] | {"age_s": 0} == {"connection": 2, "lines": [3, 4], "age_s": 0}
+    talk.outcomes({"3": {"state": "done", "response": result(5)}, "4": {"state": "not_started"}})
+    assert talk.heard_by_agent() == [result(5)]
+    assert [m["id"] for m in talk.heard_by_broker()] == [8]
+
+
+def test_a_call_that_kills_every_broker_is_given_up(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1, SEARCH))
+    for _ in range(relay_module.MAX_TRIES - 1):
+        talk.lose()
+        assert talk.heard_by_agent() == []
+        talk.now += 60
+        assert [m["id"] for m in talk.connect()] == [1]
+    talk.lose()
+    assert talk.error["code"] == NOT_EXECUTED
+    talk.now += 60
+    assert not talk.relay.wants_connection(talk.now)
+
+
+def test_garbage_from_the_broker_breaks_the_connection(talk: Talk) -> None:
+    talk.connect()
+    talk.broker(b"\x00garbage", result(1))
+    assert talk.relay.link.broken
+
+
+@pytest.mark.parametrize("noise", [b"", b"Welcome to \xff host!", b"42", b'{"motd": "hi"}', b"[1, 2]", b"null", b"{"])
+def test_what_a_shell_prints_before_hello_is_answered_is_passed_over(talk: Talk, noise: bytes) -> None:
+    talk.relay.connected(talk.now)
+    talk.broker(noise)
+    talk.welcome()
+    assert talk.relay.link.established
+    talk.agent(call(1))
+    talk.broker(result(1))
+    assert [m["id"] for m in talk.heard_by_agent()] == [1]
+
+
+def test_a_flood_before_hello_is_answered_is_no_broker(talk: Talk) -> None:
+    talk.relay.connected(talk.now)
+    for _ in range(MAX_NOISE // 64):
+        talk.broker(b"x" * 63)
+        assert not talk.relay.link.broken
+    talk.broker(b"x")
+    assert talk.relay.link.broken
+    talk.lose()
+    talk.relay.connected(talk.now)
+    talk.broker(b"x")
+    talk.welcome()
+    assert talk.relay.link.established, "each connection may have its noise"
+
+
+# -- when to connect
+
+
+def test_connects_at_the_start_and_then_only_for_work(talk: Talk) -> None:
+    assert talk.relay.wants_connection(talk.now)
+    talk.connect()
+    assert not talk.relay.wants_connection(talk.now)
+    talk.lose()
+    assert not talk.relay.wants_connection(talk.now)
+    talk.agent(call(1))
+    assert talk.relay.wants_connection(talk.now)
+
+
+def test_broker_that_dies_again_and_again_is_dialled_less_and_less_often(talk: Talk) -> None:
+    talk.agent(call(1))
+    pauses = []
+    for _ in range(4):
+        talk.relay.connected(talk.now)
+        talk.lose()
+        pauses.append(max(0.0, talk.relay.contact.retry_at - talk.now))
+        assert talk.relay.wants_connection(talk.now) == (pauses[-1] == 0)
+        assert talk.relay.next_deadline(talk.now) <= talk.now + pauses[-1] or not pauses[-1]
+        talk.now += pauses[-1]
+    assert pauses[0] == 0
+    assert pauses[1:] == sorted(pauses[1:])
+    assert len(set(pauses)) == 4
+
+
+# -- no broker at all
+
+
+def test_without_broker_calls_fail_at_once_and_initialize_does_not(talk: Talk) -> None:
+    talk.agent(initialize(), call(1), {"id": 2, "method": "tools/list"})
+    talk.relay.failed(NOT_EXECUTED, "no broker: /x. Mend: do y.", talk.now)
+    first, second, third = talk.heard_by_agent()
+    assert first["result"]["serverInfo"]["name"] == "mempalace"
+    assert first["result"]["protocolVersion"] == "2025-06-18"
+    assert second["error"]["code"] == NOT_EXECUTED
+    assert "no broker: /x. Mend: do y." in second["error"]["message"]
+    assert third["error"]["code"] == NOT_EXECUTED
+    talk.agent(call(3))
+    assert talk.error["code"] == NOT_EXECUTED
+    assert len(talk.relay.contact.notices) == 1
+
+
+def test_without_broker_the_cache_answers_what_it_can() -> None:
+    talk = Talk(CACHE)
+    talk.agent(initialize(), {"id": 2, "method": "tools/list"})
+    talk.relay.failed(NOT_EXECUTED, "no broker", talk.now)
+    first, second = talk.heard_by_agent()
+    assert first["result"]["serverInfo"]["version"] == "3.11.0"
+    assert second["result"] == {"tools": [{"name": "mempalace_status"}]}
+    assert [m["id"] for m in talk.connect()] == ["broker/initialize"]
+
+
+def test_tries_again_for_the_next_call_after_a_pause(talk: Talk) -> None:
+    talk.relay.failed(NOT_EXECUTED, "no broker", talk.now)
+    assert not talk.relay.wants_connection(talk.now)
+    talk.now += 1
+    assert not talk.relay.wants_connection(talk.now)
+    talk.agent(call(1))
+    assert talk.relay.wants_connection(talk.now)
+    assert talk.heard_by_agent() == []
+    assert [m["id"] for m in talk.connect()] == [1]
+
+
+def test_refused_hello_answers_with_its_reason_and_executes_nothing(talk: Talk) -> None:
+    talk.agent(initialize(), call(1, ADD))
+    talk.relay.connected(talk.now)
+    assert [m["method"] for m in talk.heard_by_broker()] == [HELLO, "initialize"]
+    talk.broker(
+        {"jsonrpc": "2.0", "id": HELLO, "error": {"code": OTHER_PALACE, "message": "another palace"}}, result(0)
+    )
+    first, second = talk.heard_by_agent()
+    assert "result" in first
+    assert (second["error"]["code"], second["id"]) == (OTHER_PALACE, 1)
+    assert talk.relay.link.broken
+    talk.lose()
+    talk.agent(call(2))
+    assert talk.error["code"] == OTHER_PALACE
+    assert talk.relay.contact.notices == ["another palace"]
+
+
+def test_write_of_open_fate_is_unknown_where_no_broker_comes_back(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1, ADD))
+    talk.lose()
+    talk.relay.failed(NOT_EXECUTED, "cannot start", talk.now)
+    assert talk.heard_by_agent() == []
+    talk.later(ASK_GRACE_S)
+    error = talk.error
+    assert error["code"] == OUTCOME_UNKNOWN
+    assert "cannot start" in error["message"]
+
+
+# -- a silent broker
+
+
+def test_constant_answers_come_from_the_cache_after_two_seconds() -> None:
+    talk = Talk(CACHE)
+    talk.agent(initialize(), {"id": 2, "method": "tools/list"})
+    talk.relay.connected(talk.now)
+    talk.later(1.9)
+    assert talk.heard_by_agent() == []
+    assert talk.relay.next_deadline(talk.now) == pytest.approx(talk.now + 0.1)
+    talk.later(0.2)
+    assert [m["id"] for m in talk.heard_by_agent()] == [0, 2]
+    talk.broker(result(0), result(2))
+    assert talk.heard_by_agent() == []
+
+
+def test_without_cache_tools_list_waits_on_and_initialize_does_not(talk: Talk) -> None:
+    talk.agent(initialize(), {"id": 2, "method": "tools/list"})
+    talk.relay.connected(talk.now)
+    talk.later(2)
+    assert [m["id"] for m in talk.heard_by_agent()] == [0]
+    talk.broker(result(2, {"tools": []}))
+    assert talk.heard_by_agent() == [result(2, {"tools": []})]
+
+
+@pytest.mark.parametrize(
+    "cache", [b"", b"{", b"[]", b'{"schema":2,"tools":[]}', b'{"schema":1,"tools":7,"initialize":3}']
+)
+def test_damaged_cache_is_none(cache: bytes) -> None:
+    talk = Talk(cache)
+    talk.agent(initialize(), {"id": 2, "method": "tools/list"})
+    talk.later(2)
+    (only,) = talk.heard_by_agent()
+    assert only["result"]["capabilities"] == {"tools": {}}
+
+
+@pytest.mark.parametrize(
+    ("tool", "code"), [(SEARCH, NOT_EXECUTED), (ADD, OUTCOME_UNKNOWN), ("mempalace_new", OUTCOME_UNKNOWN)]
+)
+def test_call_without_answer_ends_by_its_deadline_and_its_late_answer_is_dropped(
+    talk: Talk, tool: str, code: int
+) -> None:
+    talk.connect()
+    talk.agent(call(1, tool))
+    talk.later(60 + 60 + 4)
+    assert talk.heard_by_agent() == []
+    talk.later(1)
+    assert talk.error["code"] == code
+    assert talk.heard_by_broker()[-1] == cancelled(1)
+    talk.agent(call(1, SEARCH))
+    (again,) = talk.heard_by_broker()
+    assert again["id"] != 1, "the late answer of the first must not be taken for the second's"
+    talk.broker(result(1, {"late": True}), result(again["id"], {"right": True}))
+    assert talk.heard_by_agent() == [result(1, {"right": True})]
+
+
+def test_limits_come_from_hello(talk: Talk) -> None:
+    talk.relay.connected(talk.now)
+    talk.welcome(limits={"wait_s": 1, "run_s": 2, "init_s": 100})
+    talk.agent(call(1), call(2))
+    talk.broker(result(1))
+    talk.later(7.9)
+    assert len(talk.heard_by_agent()) == 1
+    talk.later(0.1)
+    assert talk.error["code"] == NOT_EXECUTED
+
+
+@pytest.mark.parametrize(("tool", "arguments", "seconds"), [
+    ("mempalace_mine", {}, NEVER), ("mempalace_event_wait", {"timeout_ms": 250_000}, 60 + 255 + 5), (SEARCH, {}, 125),
+])  # fmt: skip
+def test_tools_with_limits_of_their_own(talk: Talk, tool: str, arguments: dict[str, Any], seconds: float) -> None:
+    talk.connect()
+    talk.agent(call(0))
+    talk.broker(result(0))
+    talk.heard_by_agent()
+    talk.agent(call(1, tool, **arguments))
+    if seconds == NEVER:
+        talk.later(1e6)
+        assert talk.heard_by_agent() == []
+        return
+    talk.later(seconds - 0.1)
+    assert talk.heard_by_agent() == []
+    talk.later(0.1)
+    assert len(talk.heard_by_agent()) == 1
+
+
+def test_zero_is_no_limit(talk: Talk) -> None:
+    talk.relay.connected(talk.now)
+    talk.welcome(limits={"wait_s": 0, "run_s": 60, "init_s": 120})
+    talk.agent(call(1))
+    talk.later(1e6)
+    assert talk.heard_by_agent() == []
+    assert talk.relay.next_deadline(talk.now) == NEVER
+
+
+# -- cancellation
+
+
+def test_cancel_is_passed_on_and_only_a_real_answer_follows(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1), cancelled(1))
+    assert talk.heard_by_broker() == [call(1), cancelled(1)]
+    talk.later(1e5)
+    assert talk.heard_by_agent() == []
+    talk.broker(result(1))
+    assert talk.heard_by_agent() == []
+
+
+def test_cancelled_call_that_was_running_may_still_be_answered(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1), cancelled(1))
+    talk.broker(result(1))
+    assert talk.heard_by_agent() == [result(1)]
+
+
+def test_call_withdrawn_before_it_was_sent_never_is(talk: Talk) -> None:
+    talk.agent(call(1, ADD), cancelled(1))
+    assert talk.connect() == []
+    talk.later(1e5)
+    assert talk.heard_by_agent() == []
+
+
+@pytest.mark.parametrize("id_", [1, "1", None, 77, [1]])
+def test_cancel_of_answered_or_unknown_ids_does_nothing(talk: Talk, id_: Any) -> None:
+    talk.connect()
+    talk.agent(call(1))
+    talk.broker(result(1))
+    talk.agent(cancelled(id_), call(1))
+    assert talk.heard_by_broker() == [call(1), call(1)]
+    talk.broker(result(1))
+    assert talk.heard_by_agent() == [result(1), result(1)]
+
+
+def test_cancelled_write_on_a_lost_connection_is_forgotten(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1, ADD), cancelled(1))
+    talk.lose()
+    talk.agent(call(2))
+    assert [m["id"] for m in talk.connect()] == [2]
+
+
+def test_cancelling_a_write_of_open_fate_lets_the_others_go_on(talk: Talk) -> None:
+    lost_write(talk)
+    talk.agent(call(6), cancelled(5))
+    talk.outcomes({})
+    assert talk.heard_by_agent() == []
+    assert [m["id"] for m in talk.heard_by_broker()] == [6]
+
+
+def test_cancel_finds_a_call_that_travels_under_another_id(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1, q="a"), call(1, q="b"))
+    first, second = talk.heard_by_broker()
+    talk.agent(cancelled(1), cancelled(1))
+    assert [m["params"]["requestId"] for m in talk.heard_by_broker()] == [first["id"], second["id"]]
+
+
+# -- the end, and too much
+
+
+def test_end_of_input_waits_for_what_is_under_way(talk: Talk) -> None:
+    talk.agent(call(1))
+    talk.relay.agent_eof(talk.now)
+    assert not talk.relay.finished(talk.now)
+    assert talk.relay.wants_connection(talk.now)
+    talk.connect()
+    talk.broker(result(1))
+    assert not talk.relay.finished(talk.now), "it has not been written yet"
+    assert talk.heard_by_agent() == [result(1)]
+    assert talk.relay.finished(talk.now)
+
+
+def test_end_of_input_with_nothing_owed_is_the_end(talk: Talk) -> None:
+    talk.agent(initialize(), cancelled(0))
+    talk.relay.agent_data(b'{"id":1,"method":"tools/list"}', talk.now)
+    talk.relay.agent_eof(talk.now)
+    assert talk.relay.finished(talk.now)
+
+
+def test_end_of_input_waits_so_long_and_no_longer(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1, ADD), call(2, "mempalace_mine"), call(3))
+    talk.relay.agent_eof(talk.now)
+    talk.later(0)
+    assert talk.relay.next_deadline(talk.now) == talk.now + relay_module.EOF_GRACE_S
+    talk.later(relay_module.EOF_GRACE_S)
+    assert not talk.relay.finished(talk.now), "the answers have not been read"
+    talk.later(relay_module.FLUSH_S)
+    assert talk.relay.finished(talk.now), "nobody reads them"
+    assert [m["error"]["code"] for m in talk.heard_by_agent()] == [OUTCOME_UNKNOWN, OUTCOME_UNKNOWN, NOT_EXECUTED]
+
+
+def test_reads_no_more_than_it_can_hold(talk: Talk) -> None:
+    wants = [talk.relay.wants_agent]
+    talk.agent(call(1, ADD, content="x" * relay_module.MAX_HELD))
+    wants.append(talk.relay.wants_agent)
+    talk.connect()
+    wants.append(talk.relay.wants_agent)
+    talk.broker(result(1))
+    talk.heard_by_agent()
+    assert [*wants, talk.relay.wants_agent] == [True, False, False, True]
+
+
+def test_reads_no_broker_whose_answers_nobody_takes(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1))
+    talk.broker(result(1, "x" * relay_module.MAX_QUEUED))
+    wants = [talk.relay.wants_broker, talk.relay.wants_agent]
+    talk.heard_by_agent()
+    assert [*wants, talk.relay.wants_broker, talk.relay.wants_agent] == [False, False, True, True]
+
+
+def test_many_calls_and_many_cancelled_ones_neither_pile_up_nor_block(talk: Talk) -> None:
+    talk.connect()
+    for n in range(relay_module.MAX_CALLS):
+        assert talk.relay.wants_agent
+        talk.agent(call(n), cancelled(n))
+        talk.heard_by_broker()
+    assert talk.relay.wants_agent
+    for n in range(relay_module.MAX_CALLS):
+        talk.agent(call(n + 50_000))
+        talk.heard_by_broker()
+    assert not talk.relay.wants_agent
+
+
+def test_notice_of_the_broker_goes_to_stderr(talk: Talk) -> None:
+    talk.relay.connected(talk.now)
+    talk.welcome(notice="another graph")
+    assert talk.relay.contact.notices == ["another graph"]
+
+
+@pytest.mark.parametrize("method", ["broker/stop", "broker/hello", "broker/status", "broker/outcomes"])
+def test_an_agent_does_not_reach_the_broker_s_own_methods(talk: Talk, method: str) -> None:
+    talk.connect()
+    talk.agent({"jsonrpc": "2.0", "id": 5, "method": method})
+    assert talk.error["code"] == METHOD_NOT_FOUND
+    assert talk.heard_by_broker() == []
+
+
+def test_a_long_read_that_lost_its_connection_waits_anew(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1, "mempalace_event_wait", timeout_ms=300_000))
+    talk.later(100)
+    talk.lose()
+    talk.later(5)
+    assert talk.heard_by_agent() == []
+    heard = talk.connect()
+    assert any(line.get("method") == "tools/call" for line in [*heard, *talk.heard_by_broker()])

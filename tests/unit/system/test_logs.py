@@ -1,0 +1,37 @@
+"""The last lines of a log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mempalace_broker.system.logs import tail
+
+
+def test_the_last_lines(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    assert tail(str(log), 5) == []
+    log.write_text("", encoding="utf-8")
+    assert tail(str(log), 5) == []
+    log.write_text("one\ntwo\nthree\nhalf", encoding="utf-8")
+    assert tail(str(log), 2) == ["three", "half"]
+    assert tail(str(log), 50) == ["one", "two", "three", "half"]
+    assert tail(str(log), 0) == []
+
+
+def test_a_long_log_is_read_from_its_end_in_whole_lines(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"".join(b"line %06d\n" % n for n in range(20_000)))
+    lines = tail(str(log), 10**6)
+    assert lines[-1] == "line 019999"
+    assert len(lines) < 7_000
+    assert all(len(line) == 11 for line in lines)
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"ok\n\xff\xfe\n")
+    assert tail(str(log), 9) == ["ok", "\ufffd\ufffd"]
+
+
+def test_a_directory_is_no_log(tmp_path: Path) -> None:
+    assert tail(str(tmp_path), 3) == []

@@ -1,0 +1,190 @@
+"""A daemon that is nobody's child, inherits nothing but its start pipe, and reports on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.errors import StartFailed, StateRootError
+from mempalace_broker.locality.process_ids import DEAD, ZOMBIE, procid_of, state
+from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.spawn import FAILED, LOST_RACE, READY, StartPipe, spawn_detached
+from tests.fakes.clock import FakeClock
+from tests.proctools import eventually
+
+REPORT_WORLD = """
+import json, os, sys
+start_fd = int(sys.argv[-1])
+fds = {}
+for name in os.listdir("/proc/self/fd"):
+    try:
+        fds[name] = os.readlink("/proc/self/fd/" + name)
+    except OSError:
+        pass  # the listing itself
+world = {"state": "ready", "pid": os.getpid(), "ppid": os.getppid(), "sid": os.getsid(0), "pgid": os.getpgid(0),
+         "cwd": os.getcwd(), "env": sorted(os.environ), "fds": fds, "argv": sys.argv[1:]}
+os.write(start_fd, json.dumps(world).encode() + b"\\n")
+"""
+LIVE_ON = """
+import os, sys, time
+os.write(int(sys.argv[-1]), b'{"state": "ready", "pid": %d}' % os.getpid() + b"\\n")
+time.sleep(60)
+"""
+STARTER = """
+import sys
+from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.spawn import spawn_detached
+pipe = spawn_detached([sys.executable, "-c", sys.argv[1]], env={}, cwd="/", log_path=sys.argv[2])
+print(pipe.wait(Deadline.after(Clock(), 20))["pid"], flush=True)
+sys.stdin.read()
+"""
+
+
+def soon() -> Deadline:
+    return Deadline.after(Clock(), 20)
+
+
+def spawn(tmp_path: Path, code: str, *args: str) -> StartPipe:
+    log = str(tmp_path / "d.log")
+    return spawn_detached([sys.executable, "-I", "-S", "-c", code, *args], env={"A": "1"}, cwd="/", log_path=log)
+
+
+def test_a_daemon_owes_nothing_to_its_starter(tmp_path: Path) -> None:
+    leak_read, leak_write = os.pipe()
+    os.set_inheritable(leak_write, True)  # as a careless harness leaves them
+    leak_file = os.open(tmp_path / "leak", os.O_CREAT | os.O_RDWR)
+    try:
+        report = spawn(tmp_path, REPORT_WORLD, "x").wait(soon())
+    finally:
+        for fd in (leak_read, leak_write, leak_file):
+            os.close(fd)
+    assert report["state"] == READY
+    assert report["ppid"] != os.getpid()
+    assert report["sid"] not in (os.getsid(0), report["pid"]), "a session of its own, and no terminal to catch"
+    assert report["pgid"] == report["sid"]
+    assert (report["cwd"], set(report["env"]) - {"LC_CTYPE"}) == ("/", {"A"})
+    assert report["argv"][:-1] == ["x", "--start-fd"]
+    start_fd = report["argv"][-1]
+    fds = report["fds"]
+    assert fds.pop("0") == "/dev/null"
+    assert fds.pop("1") == fds.pop("2") == str(tmp_path / "d.log")
+    assert fds.pop(start_fd).startswith("pipe:")
+    assert fds == {}, "nothing else"
+
+
+def test_no_child_and_no_descriptor_stays_with_us(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    pipe = spawn(tmp_path, REPORT_WORLD)
+    assert pipe.wait(soon())["state"] == READY
+    assert pipe.fd == -1
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_it_survives_the_death_of_its_starters_group(tmp_path: Path) -> None:
+    """What a harness does to a shim: the whole process group, at once."""
+    argv = [sys.executable, "-c", STARTER, LIVE_ON, str(tmp_path / "d.log")]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as starter:
+        assert starter.stdout is not None
+        daemon = procid_of(int(starter.stdout.readline()))
+        os.killpg(starter.pid, signal.SIGKILL)
+        starter.wait()
+    assert state(daemon) == "alive"
+    os.kill(daemon.pid, signal.SIGKILL)
+    eventually(lambda: state(daemon) in (DEAD, ZOMBIE) or None, what="end of the daemon")
+
+
+def test_a_daemon_that_dies_is_quoted(tmp_path: Path) -> None:
+    report = spawn(tmp_path, "import sys; print('hello', flush=True); sys.exit('palace on fire')").wait(soon())
+    assert report["state"] == FAILED
+    assert "ended before it could serve" in report["reason"]
+    assert "hello | palace on fire" in report["reason"]
+    assert report["mend"]
+
+
+def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match="No such file"):
+        spawn_detached(["/no/such/program"], env={}, cwd="/", log_path=str(tmp_path / "d.log"))
+    with pytest.raises(StartFailed):
+        spawn_detached([sys.executable], env={}, cwd="/no/such/folder", log_path=str(tmp_path / "d.log"))
+
+
+def test_a_log_that_can_not_be_written(tmp_path: Path) -> None:
+    with pytest.raises(StateRootError, match="cannot write the log"):
+        spawn_detached([sys.executable], env={}, cwd="/", log_path=str(tmp_path / "absent" / "d.log"))
+
+
+def piped(data: bytes, *, close: bool = True) -> tuple[StartPipe, int]:
+    read_fd, write_fd = os.pipe()
+    os.write(write_fd, data)
+    if close:
+        os.close(write_fd)
+    return StartPipe(read_fd), write_fd
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'{"state": "ready", "endpoint": "unix:/x", "pid": 7}\n', READY),
+        (b'{"state": "lost_race"}\nmore', LOST_RACE),
+        (b'{"state": "failed", "reason": "r", "mend": "m"}\n', FAILED),
+        (b'{"state": "dancing"}\n', FAILED),
+        (b"Traceback (most recent call last)\n", FAILED),
+        (b"\xff\xfe\n", FAILED),
+        (b"[" * 9000 + b"\n", FAILED),
+        (b"null\n", FAILED),
+        (b'{"state": "ready"}', FAILED),  # no newline: killed while it wrote
+        (b"", FAILED),
+    ],
+)
+def test_whatever_the_pipe_says(data: bytes, expected: str) -> None:
+    pipe, _ = piped(data)
+    report = pipe.wait(soon())
+    assert report["state"] == expected
+    if expected == FAILED:
+        assert report["reason"]
+    assert pipe.poll() == report, "asked again, the same"
+
+
+def test_a_flood_without_a_line_is_cut_off(tmp_path: Path) -> None:
+    report = spawn(tmp_path, "import os, sys\nwhile True: os.write(int(sys.argv[-1]), b'x' * 4096)").wait(soon())
+    assert report["state"] == FAILED
+    assert "flood" in report["reason"]
+
+
+def test_poll_never_blocks_and_joins_pieces() -> None:
+    pipe, write_fd = piped(b'{"state": ', close=False)
+    assert pipe.poll() is None
+    os.write(write_fd, b'"ready"}\n')
+    assert pipe.poll() == {"state": READY}
+    os.close(write_fd)
+
+
+def test_waiting_ends_with_the_deadline_and_can_go_on() -> None:
+    pipe, write_fd = piped(b"", close=False)
+    clock = FakeClock()
+    report = pipe.wait(Deadline.after(clock, 0))
+    assert report["state"] == FAILED
+    assert "did not report in time" in report["reason"]
+    os.write(write_fd, b'{"state": "ready"}\n')
+    os.close(write_fd)
+    assert pipe.wait(soon()) == {"state": READY}
+
+
+def test_closing_early() -> None:
+    pipe, write_fd = piped(b"", close=False)
+    pipe.close()
+    pipe.close()
+    os.close(write_fd)
+    report = pipe.poll()
+    assert pipe.fd == -1
+    assert report is not None
+    assert report["state"] == FAILED
