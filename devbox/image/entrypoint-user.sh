@@ -50,7 +50,7 @@ start_studio_expose() {
     1 | [Tt]rue | TRUE | [Yy]es | YES | [Oo]n | ON) ;;
     '' | 0 | [Ff]alse | FALSE | [Nn]o | NO | [Oo]ff | OFF) return 0 ;;
     *)
-      say "STUDIO_EXPOSE='$STUDIO_EXPOSE' is neither yes nor no: studio-expose is not started. Mend: set it to 1 or 0"
+      say "STUDIO_EXPOSE='$STUDIO_EXPOSE' is neither yes nor no: studio-expose is not started. Hint: set it to 1 or 0"
       return 0
       ;;
   esac
@@ -68,7 +68,7 @@ main() {
     start_studio_expose
     : > "$RUN_DIR/ready"
   else
-    say "HOME='${HOME:-}' can't be written by UID $(id -u): nothing is set up. Mend: start without --user, or mount a home"
+    say "HOME='${HOME:-}' can't be written by UID $(id -u): nothing is set up. Hint: start without --user, or mount a home"
   fi
   exec "$@"
 }

@@ -37,10 +37,10 @@ warn_of_root() {
   local inside length
   read -r inside _ length < /proc/self/uid_map
   if ((inside == 0 && length == 1)); then
-    say "rootless engine: you are root in here, so $WORKSPACE is read-only for $NAME. Mend: podman run" \
+    say "rootless engine: you are root in here, so $WORKSPACE is read-only for $NAME. Hint: podman run" \
       "--userns=keep-id --user root, or a Docker that is not rootless (docs/devbox.md)"
   else
-    say "$WORKSPACE belongs to root: it may be read-only for $NAME ($1). Mend: chown it, or set DEVBOX_UID and DEVBOX_GID"
+    say "$WORKSPACE belongs to root: it may be read-only for $NAME ($1). Hint: chown it, or set DEVBOX_UID and DEVBOX_GID"
   fi
 }
 

@@ -294,7 +294,7 @@ def test_without_a_way_to_the_host_the_container_opens_nothing(images: Images, h
         with pytest.raises(RpcError) as caught:
             shim.call_tool("add_drawer", COLD_S, wing="w", room="r", content="never")
         assert "direct" in caught.value.message
-        assert "Mend:" in caught.value.message
+        assert "Hint:" in caught.value.message
         assert not host.palace.exists()
         assert shim.finish() == 0
 

@@ -50,7 +50,7 @@ def test_a_workspace_of_root_makes_nobody_root(box: ImageBox) -> None:
     done = box.enter("sh", "-c", "id -u; id -g")
     assert done.stdout.split() == ["1000", "1000"]
     assert "/workspace belongs to root" in done.stderr
-    assert "Mend:" in done.stderr
+    assert "Hint:" in done.stderr
 
 
 def test_a_rootless_engine_is_called_that(box: ImageBox) -> None:

@@ -55,14 +55,14 @@ class BrokerError(Exception):
     code = INTERNAL_ERROR
     exit_code = EXIT_FAILURE
 
-    def __init__(self, message: str, *, mend: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
-        """The message with its mend."""
-        return f"{self.message} Mend: {self.mend}" if self.mend else self.message
+        """The message with its hint."""
+        return f"{self.message} Hint: {self.hint}" if self.hint else self.message
 
 
 class UsageError(BrokerError):
@@ -87,7 +87,7 @@ class EngineNotFound(BrokerError):
 
 
 class EngineFault(BrokerError):
-    """The engine failed in a way that a restart does not mend."""
+    """The engine failed in a way that a restart does not hint."""
 
     code = ENGINE_DOWN
     exit_code = EXIT_NO_ENGINE

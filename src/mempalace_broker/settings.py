@@ -141,7 +141,7 @@ def load_container(
     if not isinstance(paths, dict) or not all(_is_folder(word) for pair in paths.items() for word in pair):
         raise UsageError(
             f"{toml_path}: [container.{PATHS}] must map absolute folders to absolute folders.",
-            mend='write "/workspace" = "/Users/me/work"',
+            hint='write "/workspace" = "/Users/me/work"',
         )
     return settings, {here.rstrip("/") or "/": there.rstrip("/") or "/" for here, there in paths.items()}
 
@@ -160,7 +160,7 @@ def _load(
     for key, value in table.items():
         if key not in known:
             raise UsageError(
-                f"{toml_path}: no setting named {key!r} in [{name}].", mend=f"known are: {', '.join(known)}"
+                f"{toml_path}: no setting named {key!r} in [{name}].", hint=f"known are: {', '.join(known)}"
             )
         values[key] = _checked(known[key], value, f"{toml_path}: {key}")
         sources[key] = toml_path
@@ -178,9 +178,9 @@ def _table(toml_text: str | None, name: str, toml_path: str) -> dict[str, Any]:
     try:
         table = tomllib.loads(toml_text).get(name, {})
     except tomllib.TOMLDecodeError as exc:
-        raise UsageError(f"{toml_path} is not valid TOML: {exc}.", mend=f"correct {toml_path}") from exc
+        raise UsageError(f"{toml_path} is not valid TOML: {exc}.", hint=f"correct {toml_path}") from exc
     if not isinstance(table, dict):
-        raise UsageError(f"{toml_path}: [{name}] must be a table.", mend="see docs/settings.md")
+        raise UsageError(f"{toml_path}: [{name}] must be a table.", hint="see docs/settings.md")
     return table
 
 
@@ -201,14 +201,14 @@ def _checked(setting: Setting, value: Any, where: str) -> str | int | bool:
     wanted = type(setting.default)
     if type(value) is not wanted:
         names = {bool: "true or false", int: "a whole number", str: "text"}
-        raise UsageError(f"{where}: {value!r} is not {names[wanted]}.", mend="see docs/settings.md")
+        raise UsageError(f"{where}: {value!r} is not {names[wanted]}.", hint="see docs/settings.md")
     if isinstance(value, int) and value < setting.minimum:
-        raise UsageError(f"{where}: {value} is below {setting.minimum}.", mend="see docs/settings.md")
+        raise UsageError(f"{where}: {value} is below {setting.minimum}.", hint="see docs/settings.md")
     choices = _CHOICES.get(setting.name)
     if choices and value not in choices:
-        raise UsageError(f"{where}: {value!r} is none of {', '.join(choices)}.", mend="see docs/settings.md")
+        raise UsageError(f"{where}: {value!r} is none of {', '.join(choices)}.", hint="see docs/settings.md")
     if setting.name == "tcp_port" and isinstance(value, int) and value > MAX_PORT:
-        raise UsageError(f"{where}: {value} is above {MAX_PORT}.", mend="see docs/settings.md")
+        raise UsageError(f"{where}: {value} is above {MAX_PORT}.", hint="see docs/settings.md")
     if setting.name == "tcp":
         value = check_tcp(str(value), where)
     result: str | int | bool = value
@@ -230,11 +230,11 @@ def check_tcp(value: str, where: str) -> str:
     except ValueError:
         address = None
     if name == "*" or (address is not None and int(getattr(address, "ipv4_mapped", None) or address) == 0):
-        raise UsageError(f"{where}: {value!r} would listen on every address of this machine.", mend=known)
+        raise UsageError(f"{where}: {value!r} would listen on every address of this machine.", hint=known)
     if address is not None:
         if address.is_multicast or name == "255.255.255.255":
-            raise UsageError(f"{where}: {value!r} is no address that one can listen on.", mend=known)
+            raise UsageError(f"{where}: {value!r} is no address that one can listen on.", hint=known)
         return str(address)
     if len(name) > _MAX_INTERFACE or not _INTERFACE.fullmatch(name):
-        raise UsageError(f"{where}: {value!r} is neither an address nor an interface.", mend=known)
+        raise UsageError(f"{where}: {value!r} is neither an address nor an interface.", hint=known)
     return name

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.clients import script
-from tests.clients.script import Answer, Caller
+from tests.clients.script import Answer, PathRewriter
 from tests.harness import RpcProcess, World
 
 
@@ -23,7 +23,7 @@ def furnish(world: World) -> None:
     (docs / "boat.md").write_text(text, encoding="utf-8")
 
 
-def rpc_caller(process: RpcProcess) -> Caller:
+def rpc_caller(process: RpcProcess) -> PathRewriter:
     """Calls over the bare protocol, without any SDK."""
 
     def call(tool: str, arguments: script.Arguments) -> Answer:
@@ -33,7 +33,7 @@ def rpc_caller(process: RpcProcess) -> Caller:
     return call
 
 
-def play(world: World, call: Caller, *, every_property: bool) -> list[tuple[str, Answer]]:
+def play(world: World, call: PathRewriter, *, every_property: bool) -> list[tuple[str, Answer]]:
     """The script, normalised."""
     version = {"newest": "3.11.0"}.get(str(world.engine), str(world.engine))
     steps = script.steps(version, every_property=every_property)

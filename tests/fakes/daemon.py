@@ -32,7 +32,7 @@ _KEPT = 300  # connections; the oldest are cut
 LIFE_S = 60  # of one that its test forgot
 REPORTS = {
     "lost_race": b'{"state": "lost_race"}\n',
-    "fail": b'{"state": "failed", "reason": "the palace is on fire", "mend": "put it out"}\n',
+    "fail": b'{"state": "failed", "reason": "the palace is on fire", "hint": "put it out"}\n',
     "garbage": b"Segmentation fault\n",
     "flash": b'{"state": "ready", "endpoint": "unix:/gone", "pid": 1}\n',
 }

@@ -1,9 +1,9 @@
 """The claim protocol's world, small enough to be explored to the end: nodes, a shared folder seen late, faults.
 
-The machines are the real ones of lease/machine/lease.py. One step is one IO operation of one node, so anything may happen
-between any two operations of a node; a node that takes no step is paused, for as long as the explorer likes. `tick`
-lets time pass for all. A reader on a foreign node gets, each time and for each name and record anew, any value that was
-current within the last D ticks (it may even see an older one after a newer one). The host sees its own disk.
+The machines are the real ones of lease/machine/lease.py. One step is one IO operation of one node, so anything may
+happen between any two operations of a node; a node that takes no step is paused, for as long as the explorer likes.
+`tick` lets time pass for all. A reader on a foreign node gets, each time and for each name and record anew, any value
+that was current within the last D ticks (it may even see an older one after a newer one). The host sees its own disk.
 """
 
 from __future__ import annotations

@@ -320,7 +320,7 @@ def refusal(road: Road) -> str:
     assert time.monotonic() - began < 10
     assert answer["error"]["code"] == errors.NOT_EXECUTED
     text: str = answer["error"]["message"]
-    assert "Mend:" in text
+    assert "Hint:" in text
     return text
 
 

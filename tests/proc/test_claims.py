@@ -117,7 +117,7 @@ def test_a_live_owner_is_left_alone(kernels: Kernels) -> None:
     assert told["state"] == "failed"
     assert f"pid {first.broker().pid}" in told["reason"]
     assert "alive" in told["reason"]
-    assert "stop" in told["mend"]
+    assert "stop" in told["hint"]
     assert empty.cli("ensure").returncode == 0  # the host may ask, a container may not
     told = third.start()
     assert "the palace's own machine" in told["reason"]

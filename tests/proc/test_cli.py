@@ -180,7 +180,7 @@ def test_doctor_names_a_stray_mempalace(newest: World) -> None:
     (row,) = [row for row in found["findings"] if row["what"] == "foreign opener"]
     assert f"pid {stray.pid}" in row["detail"]
     assert "mempalace-mcp" in row["detail"]
-    assert "mp-shim" in row["mend"]
+    assert "mp-shim" in row["hint"]
 
 
 @pytest.mark.engine
@@ -258,7 +258,7 @@ def test_a_state_root_that_cannot_be_written(newest: World) -> None:
     done = newest.cli("ensure", "--palace", str(palace))
     assert done.returncode in (69, 73)
     assert done.stderr.startswith("mempalace-broker: ")
-    assert "Mend:" in done.stderr
+    assert "Hint:" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -141,7 +141,7 @@ def test_a_second_engine_is_told_who_holds_the_lease(running: EngineProcess, eng
         assert second.process.wait(20) == 75 == int(fail.tag)
         assert detail["reason"] == "lease_held"
         assert str(running.process.pid) in detail["message"]
-        assert detail["mend"]
+        assert detail["hint"]
 
 
 def test_a_stray_direct_writer_is_refused(running: EngineProcess, engine: str, home: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_stray_direct_writer_is_refused(running: EngineProcess, engine: str, h
     assert running.tool("search", {"query": "stray"})["total_before_filter"] == 1
 
 
-def test_an_interpreter_without_mempalace_fails_with_the_mend(palace: Path, home: Path) -> None:
+def test_an_interpreter_without_mempalace_fails_with_the_hint(palace: Path, home: Path) -> None:
     with EngineProcess("3.4.0", palace, home, interpreter=sys.executable) as process:
         fail = process.expect("fail")
         assert json.loads(fail.payload)["reason"] == "no_mempalace"
@@ -375,7 +375,7 @@ def test_without_the_model_calls_fail_fast_and_heal_when_it_arrives(engine: str,
     home = make_home(tmp_path, model=False)
     with EngineProcess(engine, palace, home) as process:
         _, ready = process.start()
-        assert ready["degraded"][0]["mend"] == "mempalace-broker model install"
+        assert ready["degraded"][0]["hint"] == "mempalace-broker model install"
         begun = time.monotonic()
         refused = process.tool("add_drawer", DRAWER)
         assert refused["success"] is False

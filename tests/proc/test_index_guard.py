@@ -109,4 +109,4 @@ def test_a_copy_that_does_not_fit_is_not_put_back(world: World) -> None:
     shim.call_tool("kg_stats", 60)
     (entry,) = [e for e in world.broker().status()["degraded"] if "index" in e["what"]]
     assert "does not fit" in entry["what"]
-    assert entry["mend"] == "mempalace repair"
+    assert entry["hint"] == "mempalace repair"

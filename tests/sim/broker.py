@@ -1,4 +1,4 @@
-"""The broker of the simulated world: a real Hub, its effects carried out on model connections and engines."""
+"""The broker of the simulated world: a real BrokerProtocol; its effects act on model connections and engines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mempalace_broker.broker.machine import effects as fx
 from mempalace_broker.broker.machine import supervisor as sv
 from mempalace_broker.broker.machine.answers import Answers
-from mempalace_broker.broker.machine.protocol import Hub
+from mempalace_broker.broker.machine.protocol import BrokerProtocol
 from mempalace_broker.protocol import journal
 from mempalace_broker.protocol.engine_frames import FrameDecoder, FrameError
 from mempalace_broker.protocol.framing import LineReader
@@ -41,7 +41,7 @@ class Broker(Actor):
         self.leaving = False
         answers = Answers("3.11.0")
         answers.load(world.disk.answers, "3.11.0")
-        self.hub = Hub(
+        self.protocol = BrokerProtocol(
             identity=world.identity,
             limits=world.limits,
             policy=world.policy,
@@ -61,7 +61,7 @@ class Broker(Actor):
         self._pipe_last = 0.0
         self._timer = 0
         self._timer_at = float("inf")
-        self.hub.desk.start(self.loop.now)
+        self.protocol.dispatcher.start(self.loop.now)
         self.turn()
 
     # -- clients
@@ -72,7 +72,7 @@ class Broker(Actor):
         conn = Conn(self._count)
         self._conns[wire] = conn
         self._wires[conn.number] = wire
-        self.deliver(lambda: self.hub.opened(conn.number, self.loop.now))
+        self.deliver(lambda: self.protocol.opened(conn.number, self.loop.now))
 
     def got(self, wire: Wire, data: bytes) -> None:
         self.deliver(lambda: self._lines(wire, data))
@@ -80,7 +80,7 @@ class Broker(Actor):
     def _lines(self, wire: Wire, data: bytes) -> None:
         conn = self._conns.get(wire)
         if conn is not None:
-            self.hub.lines(conn.number, conn.reader.feed(data), self.loop.now)
+            self.protocol.lines(conn.number, conn.reader.feed(data), self.loop.now)
             self.turn()
 
     def hung_up(self, wire: Wire) -> None:
@@ -89,8 +89,8 @@ class Broker(Actor):
     def _eof(self, wire: Wire) -> None:
         conn = self._conns.pop(wire, None)
         if conn is not None:
-            self.hub.half_closed(conn.number)
-            self.hub.closed(conn.number, self.loop.now)
+            self.protocol.half_closed(conn.number)
+            self.protocol.closed(conn.number, self.loop.now)
             wire.close(self)
             self.turn()
 
@@ -112,10 +112,10 @@ class Broker(Actor):
             frames = self._decoder.feed(data)
         except FrameError as exc:
             self._garbled = True
-            self.hub.desk.garbled(str(exc), self.loop.now)
+            self.protocol.dispatcher.garbled(str(exc), self.loop.now)
         else:
             for frame in frames:
-                self.hub.desk.frame(frame, self.loop.now)
+                self.protocol.dispatcher.frame(frame, self.loop.now)
         self.turn()
 
     def reaped(self, engine: Engine, how: str) -> None:
@@ -128,22 +128,22 @@ class Broker(Actor):
             if self.leaving:
                 self.world.broker_gone(self)
                 return
-            self.hub.desk.exited(self.loop.now, how, *journal.parse(self.world.disk.journal))
+            self.protocol.dispatcher.exited(self.loop.now, how, *journal.parse(self.world.disk.journal))
             self.turn()
 
     def _spawn(self) -> None:
-        desk, now = self.hub.desk, self.loop.now
+        dispatcher, now = self.protocol.dispatcher, self.loop.now
         if self.world.orphan() is not None:
-            desk.lock_busy(now, "pid of an orphan")
+            dispatcher.lock_busy(now, "pid of an orphan")
             return
-        if not desk.settled:
-            desk.journal(*journal.parse(self.world.disk.journal), now, float("-inf"))
+        if not dispatcher.settled:
+            dispatcher.journal(*journal.parse(self.world.disk.journal), now, float("-inf"))
         if self.world.rng.random() < self.world.faults.unstartable:
-            desk.unstartable(now, "no memory for a process", "", permanent=False)
+            dispatcher.unstartable(now, "no memory for a process", "", permanent=False)
             return
         self._decoder, self._garbled = FrameDecoder(), False
         self.engine = self.world.new_engine(self)
-        desk.spawned(now, self.engine.pid)
+        dispatcher.spawned(now, self.engine.pid)
 
     def _signal(self, what: str) -> None:
         if what == sv.SPAWN:
@@ -161,12 +161,12 @@ class Broker(Actor):
 
     def turn(self) -> None:
         """As broker/app.py does."""
-        hub = self.hub
-        hub.settle(self.loop.now)
-        while batch := hub.take():
+        protocol = self.protocol
+        protocol.settle(self.loop.now)
+        while batch := protocol.take():
             for effect in batch:
                 self._carry_out(effect)
-            hub.settle(self.loop.now)
+            protocol.settle(self.loop.now)
         self._book()
 
     def _carry_out(self, effect: fx.Effect) -> None:
@@ -194,7 +194,7 @@ class Broker(Actor):
         if wire is not None:
             wire.close(self)
             if self._conns.pop(wire, None) is not None:
-                self.hub.closed(number, self.loop.now)
+                self.protocol.closed(number, self.loop.now)
 
     def _leave(self) -> None:
         self.leaving = True
@@ -209,7 +209,7 @@ class Broker(Actor):
         self.after(LEAVES_S, lambda: engine.die("signal 9"))
 
     def _book(self) -> None:
-        at = self.hub.next_deadline()
+        at = self.protocol.next_deadline()
         if at is None or self._timer_at <= at or not self.alive:
             return
         self._timer_at = at
@@ -220,7 +220,7 @@ class Broker(Actor):
     def _tick(self, mine: int) -> None:
         if mine == self._timer and not self.leaving:
             self._timer_at = float("inf")
-            self.hub.tick(self.loop.now)
+            self.protocol.tick(self.loop.now)
             self.turn()
 
     # -- the end

@@ -1,4 +1,4 @@
-"""Who talks to the broker: agents behind a real Relay, and bare clients; each follows a script."""
+"""Who talks to the broker: agents behind a real ShimProtocol, and bare clients; each follows a script."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from mempalace_broker.errors import NOT_EXECUTED
 from mempalace_broker.protocol.framing import LineReader
-from mempalace_broker.shim.machine.path_rewriter import Caller
-from mempalace_broker.shim.machine.protocol import Relay
+from mempalace_broker.shim.machine.path_rewriter import PathRewriter
+from mempalace_broker.shim.machine.protocol import ShimProtocol
 
 from .clockwork import Actor
 from .wire import Wire
@@ -30,14 +30,14 @@ class Agent(Actor):
         super().__init__(world.loop)
         self.world = world
         self.name = name
-        self.relay = Relay(
+        self.protocol = ShimProtocol(
             session=session,
             client=name,
             pid=1,
-            caller=Caller("/w", "/h", lambda _files, path: path),
+            rewriter=PathRewriter("/w", "/h", lambda _files, path: path),
             read_cache=lambda: world.disk.answers,
         )
-        self.relay.link.identity = world.identity
+        self.protocol.connection.identity = world.identity
         self._wire: Wire | None = None
         self._dialling = False
         self._answers = LineReader()
@@ -53,7 +53,7 @@ class Agent(Actor):
             self.deliver(lambda: self._said(request_line(request)))
 
     def _said(self, line: bytes) -> None:
-        self.relay.agent_data(line, self.loop.now)
+        self.protocol.agent_data(line, self.loop.now)
         self._turn()
 
     def eof(self) -> None:
@@ -61,7 +61,7 @@ class Agent(Actor):
         self.deliver(self._eof)
 
     def _eof(self) -> None:
-        self.relay.agent_eof(self.loop.now)
+        self.protocol.agent_eof(self.loop.now)
         self._turn()
 
     def kill(self) -> None:
@@ -83,7 +83,7 @@ class Agent(Actor):
 
     def _got(self, wire: Wire, data: bytes) -> None:
         if wire is self._wire:
-            self.relay.broker_data(data, self.loop.now)
+            self.protocol.broker_data(data, self.loop.now)
             self._turn()
 
     def hung_up(self, wire: Wire) -> None:
@@ -93,7 +93,7 @@ class Agent(Actor):
         if wire is self._wire:
             self._wire = None
             wire.close(self)
-            self.relay.lost(reason, self.loop.now)
+            self.protocol.lost(reason, self.loop.now)
             self._turn()
 
     def _dial(self) -> None:
@@ -102,9 +102,9 @@ class Agent(Actor):
         if broker is not None and broker.listening:
             self._wire = Wire(self.loop, self.world.rng, self, broker)
             broker.accept(self._wire)
-            self.relay.connected(self.loop.now)
+            self.protocol.connected(self.loop.now)
         elif self.world.rng.random() < self.world.faults.no_broker:
-            self.relay.failed(NOT_EXECUTED, "no broker could be started.", self.loop.now)
+            self.protocol.failed(NOT_EXECUTED, "no broker could be started.", self.loop.now)
         else:
             self.world.start_broker()
             self._dialling = True
@@ -113,20 +113,20 @@ class Agent(Actor):
         self._turn()
 
     def _turn(self) -> None:
-        relay = self.relay
+        protocol = self.protocol
         self._write()
-        if relay.link.broken and self._wire is not None:
-            self._lost(self._wire, relay.link.broken)
+        if protocol.connection.broken and self._wire is not None:
+            self._lost(self._wire, protocol.connection.broken)
             return
-        if relay.finished(self.loop.now):
+        if protocol.finished(self.loop.now):
             self.alive = False
             if self._wire is not None:
                 self._wire.close(self)
             return
-        if not self._dialling and self._wire is None and relay.wants_connection(self.loop.now):
+        if not self._dialling and self._wire is None and protocol.wants_connection(self.loop.now):
             self._dialling = True
             self.after(0.002, self._dial)
-        at = relay.next_deadline(self.loop.now)
+        at = protocol.next_deadline(self.loop.now)
         if at < self._timer_at:
             self._timer_at = at
             self._timer += 1
@@ -134,7 +134,10 @@ class Agent(Actor):
             self.after(at - self.loop.now, lambda: self._tick(mine))
 
     def _write(self) -> None:
-        for box, sink in ((self.relay.link.to_broker, self._to_broker), (self.relay.to_agent, self._to_agent)):
+        for box, sink in (
+            (self.protocol.connection.to_broker, self._to_broker),
+            (self.protocol.to_agent, self._to_agent),
+        ):
             while data := bytes(box.head()):
                 box.advance(len(data))
                 sink(data)
@@ -151,7 +154,7 @@ class Agent(Actor):
     def _tick(self, mine: int) -> None:
         if mine == self._timer:
             self._timer_at = float("inf")
-            self.relay.tick(self.loop.now)
+            self.protocol.tick(self.loop.now)
             self._turn()
 
 

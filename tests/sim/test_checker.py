@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mempalace_broker.broker.machine import dispatcher as desk
-from mempalace_broker.broker.machine import protocol as hub
-from mempalace_broker.broker.machine import replay
+from mempalace_broker.broker.machine import dispatcher, protocol, replay
 from mempalace_broker.broker.machine.outcomes import Outcomes
 from mempalace_broker.broker.machine.scheduler import Call, FairQueue, Scheduler
 from mempalace_broker.protocol import journal
 from mempalace_broker.protocol.hello import NOT_STARTED, UNKNOWN
-from mempalace_broker.shim.machine.pending_request import Call as RelayCall
-from mempalace_broker.shim.machine.protocol import Relay
+from mempalace_broker.shim.machine.pending_request import PendingRequest
+from mempalace_broker.shim.machine.protocol import ShimProtocol
 from tests.sim.world import PROFILES, Faults, check
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ CRASHES, NETWORK, KILLS = PROFILES["crashes"], PROFILES["network"], PROFILES["ki
 
 
 def test_replays_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk, "after_death", lambda call, ended, begun: replay.AGAIN)
+    monkeypatch.setattr(dispatcher, "after_death", lambda call, ended, begun: replay.AGAIN)
     caught("executed 2 times", CRASHES)
 
 
@@ -46,7 +44,7 @@ def test_ignores_what_the_journal_says_of_the_end(monkeypatch: pytest.MonkeyPatc
     def after_death(call: Call, ended: dict[str, bytes | None], begun: set[str]) -> str:
         return replay.after_death(call, {}, begun - ended.keys())
 
-    monkeypatch.setattr(desk, "after_death", after_death)
+    monkeypatch.setattr(dispatcher, "after_death", after_death)
     caught("executed 2 times", CRASHES)
 
 
@@ -70,24 +68,24 @@ def test_broker_tells_unknown_writes_not_started(monkeypatch: pytest.MonkeyPatch
 
 
 def test_broker_tells_outcomes_while_the_call_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk.Desk, "is_open", lambda self, key: False)
+    monkeypatch.setattr(dispatcher.Dispatcher, "is_open", lambda self, key: False)
     caught("executed 2 times", Faults(cuts=6, slow=0.6, slow_s=1.5))
 
 
 def test_calls_of_a_lost_connection_stay_queued(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = hub.Hub.closed
+    real = protocol.BrokerProtocol.closed
 
-    def closed(self: hub.Hub, conn: int, now: float) -> None:
+    def closed(self: protocol.BrokerProtocol, conn: int, now: float) -> None:
         if conn in self.sessions:
             self.sessions[conn].by_id = {}
         real(self, conn, now)
 
-    monkeypatch.setattr(hub.Hub, "closed", closed)
+    monkeypatch.setattr(protocol.BrokerProtocol, "closed", closed)
     caught("executed 2 times", Faults(cuts=6, slow=0.6, slow_s=1.5))
 
 
 def test_says_of_a_begun_write_that_it_was_not_executed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk.Desk, "fail_waiting", desk.Desk._fail)
+    monkeypatch.setattr(dispatcher.Dispatcher, "fail_waiting", dispatcher.Dispatcher._fail)
     caught("said not executed, but it was", CRASHES)
 
 
@@ -107,15 +105,15 @@ def test_an_old_end_in_the_journal_outlives_a_new_start(monkeypatch: pytest.Monk
 
 
 def test_relay_says_not_executed_of_what_it_had_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RelayCall, "unknown", RelayCall.error)
+    monkeypatch.setattr(PendingRequest, "unknown", PendingRequest.error)
     caught("said not executed, but it was", KILLS)
 
 
 def test_relay_sends_writes_again_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    def recall(self: Any, call: RelayCall, reason: str, now: float) -> None:
+    def recall(self: Any, call: PendingRequest, reason: str, now: float) -> None:
         self._wait_again(call, reason, now)
 
-    monkeypatch.setattr(Relay, "_recall", recall)
+    monkeypatch.setattr(ShimProtocol, "_recall", recall)
     caught("executed 2 times", Faults(cuts=6, broker_kills=2, slow=0.6, slow_s=1.0))
 
 
@@ -124,13 +122,13 @@ def test_answers_get_lost() -> None:
 
 
 def test_answers_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Relay._finish
+    real = ShimProtocol._finish
 
-    def finish(self: Any, call: RelayCall, code: int, text: str) -> None:
+    def finish(self: Any, call: PendingRequest, code: int, text: str) -> None:
         self._error(call.id, code, text)
         real(self, call, code, text)
 
-    monkeypatch.setattr(Relay, "_finish", finish)
+    monkeypatch.setattr(ShimProtocol, "_finish", finish)
     caught("answered 2 times", KILLS)
 
 

@@ -239,7 +239,7 @@ class World:
             at_once = self.rng.random() < 0.3
 
             def leave() -> None:
-                broker.hub.drain(self.loop.now, "told to", at_once=at_once)
+                broker.protocol.drain(self.loop.now, "told to", at_once=at_once)
                 broker.turn()
 
             broker.deliver(leave)

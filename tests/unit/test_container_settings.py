@@ -61,4 +61,4 @@ def test_what_makes_no_sense_is_named_with_its_file(toml: str, word: str) -> Non
         load_container(toml, {}, toml_path="/r/broker.toml")
     assert word in error.value.message
     assert "/r/broker.toml" in error.value.message
-    assert error.value.mend
+    assert error.value.hint

@@ -22,7 +22,7 @@ def test_forms_of_one_address() -> None:
 def test_every_address_only_by_that_word(name: str) -> None:
     with pytest.raises(UsageError, match="would listen on every address") as caught:
         check_tcp(name, "tcp")
-    assert "any" in caught.value.mend
+    assert "any" in caught.value.hint
 
 
 @pytest.mark.parametrize(

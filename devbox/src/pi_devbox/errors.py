@@ -22,14 +22,14 @@ class DevboxError(Exception):
 
     exit_code = EXIT_FAILURE
 
-    def __init__(self, message: str, *, mend: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
-        """The message with its mend."""
-        return f"{self.message} Mend: {self.mend}" if self.mend else self.message
+        """The message with its hint."""
+        return f"{self.message} Hint: {self.hint}" if self.hint else self.message
 
 
 class ConfigError(DevboxError):

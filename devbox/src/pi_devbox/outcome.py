@@ -91,7 +91,7 @@ def _printable(text: str, stream: TextIO) -> str:
 def _unexpected(prog: str, exc: Exception) -> int:
     if os.environ.get(DEBUG_VARIABLE):
         raise exc
-    say_error(prog, f"unexpected {type(exc).__name__}: {exc}. Mend: repeat with {DEBUG_VARIABLE}=1 and report that")
+    say_error(prog, f"unexpected {type(exc).__name__}: {exc}. Hint: repeat with {DEBUG_VARIABLE}=1 and report that")
     return EXIT_FAILURE
 
 

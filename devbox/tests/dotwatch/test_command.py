@@ -179,18 +179,18 @@ def test_once(tmp_path: Path, direct: Direct) -> None:
     assert "no .dot or .gv file in none" in run(["dot-watch", "--once", "none"], tmp_path).stderr
 
 
-def test_what_can_not_be_watched_is_said_with_its_mend(tmp_path: Path) -> None:
+def test_what_can_not_be_watched_is_said_with_its_hint(tmp_path: Path) -> None:
     (tmp_path / "a.dot").touch()
     empty = {"PATH": str(tmp_path)}
     done = run(["dot-watch", "a.dot", "fdp"], tmp_path, **empty)
     assert (done.returncode, done.stderr) == (
         1,
-        "dot-watch: there is no layout engine fdp on the PATH. Mend: apt-get install -y graphviz\n",
+        "dot-watch: there is no layout engine fdp on the PATH. Hint: apt-get install -y graphviz\n",
     )
     (tmp_path / "dot").write_text("#!/bin/sh\n")
     (tmp_path / "dot").chmod(0o755)
     done = run(["dot-watch", "nope.dot"], tmp_path, **empty)
-    assert (done.returncode, done.stderr) == (1, "dot-watch: no such file: nope.dot. Mend: create it, or see `ls .`\n")
+    assert (done.returncode, done.stderr) == (1, "dot-watch: no such file: nope.dot. Hint: create it, or see `ls .`\n")
     done = run(["dot-watch", "a.dot"], tmp_path, DOT_WATCH_INTERVAL="soon")
     assert done.returncode == 78
     assert "DOT_WATCH_INTERVAL='soon'" in done.stderr
@@ -202,7 +202,7 @@ def test_a_mistyped_layout_and_a_link_to_nowhere(tmp_path: Path, direct: Direct)
     (tmp_path / "a.dot").touch()
     done = run(["dot-watch", "a.dot", "sfdp", "96"], tmp_path)
     assert done.returncode == 1
-    assert "no such file: sfdp, and no such layout. Mend: one of dot, neato, fdp, circo, twopi; or" in done.stderr
+    assert "no such file: sfdp, and no such layout. Hint: one of dot, neato, fdp, circo, twopi; or" in done.stderr
     (tmp_path / "l.dot").symlink_to("gone.dot")
     done = run(["dot-watch", "l.dot"], tmp_path)
     assert (done.returncode, "l.dot is a link to gone.dot, which is not there" in done.stderr) == (1, True)

@@ -49,7 +49,7 @@ def test_chosen(wish: str, outward: str, there: dict[str, list[str]], chosen: li
 def test_refused(wish: str, outward: str, there: dict[str, list[str]], message: str) -> None:
     with pytest.raises(DevboxError, match=message) as error:
         choose(wish, outward, there)
-    assert error.value.mend
+    assert error.value.hint
 
 
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)

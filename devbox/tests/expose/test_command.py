@@ -205,7 +205,7 @@ def test_nohup_keeps_it_running(expose: Exposed) -> None:
     assert program.process.poll() is None
 
 
-def test_a_taken_port_is_said_with_its_mend(expose: Exposed, tmp_path: Path) -> None:
+def test_a_taken_port_is_said_with_its_hint(expose: Exposed, tmp_path: Path) -> None:
     _, (host, taken) = expose(free_port())
     done = run(["studio-expose", "--bind", host, "--listen-port", str(taken)], tmp_path)
     assert done.returncode == 1
@@ -236,7 +236,7 @@ def test_what_makes_no_sense(tmp_path: Path, argv: list[str], status: int, said:
 def test_a_studio_port_that_makes_no_sense(tmp_path: Path) -> None:
     done = run(["studio-expose"], tmp_path, STUDIO_PORT="eighty")
     assert done.returncode == 78
-    assert done.stderr == "studio-expose: STUDIO_PORT='eighty' is no port number. Mend: export STUDIO_PORT=8765\n"
+    assert done.stderr == "studio-expose: STUDIO_PORT='eighty' is no port number. Hint: export STUDIO_PORT=8765\n"
 
 
 def test_help_explains_the_four_hops(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_a_build_that_keeps_failing(box: Box) -> None:
     env = _fake_docker(box, '[ "$2" != build ]')
     done = box.run("build", "all", "--attempts", "1", **env)
     assert done.returncode == 1
-    assert "ended with 1 (attempt 1 of 1). Mend:" in done.stderr
+    assert "ended with 1 (attempt 1 of 1). Hint:" in done.stderr
     calls = (box.root / "calls").read_text(encoding="utf-8").splitlines()
     assert calls[:2] == ["buildx version", "version"]
     assert calls[2].endswith("--push .")
@@ -298,7 +298,7 @@ def test_outside_of_a_checkout(tmp_path: Path) -> None:
     argv = [str(PROGRAM), "image", "plan"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 78
-    assert "Mend: run it in a checkout, or name it with --root" in done.stderr
+    assert "Hint: run it in a checkout, or name it with --root" in done.stderr
 
 
 def test_ctrl_c_ends_it_at_once(box: Box) -> None:

@@ -22,11 +22,11 @@ from ..protocol.record import Record, encode, is_own
 from ..system.atomic_files import read_bytes, remove_if, remove_litter, write_atomic
 from ..system.clock import Clock, Deadline
 from .engine_host import EngineHost
-from .lease_keeper import ClaimKeeper
-from .listeners import Doors
+from .lease_keeper import LeaseKeeper
+from .listeners import Listeners
 from .machine import effects as fx
 from .machine.answers import Answers
-from .machine.protocol import Hub
+from .machine.protocol import BrokerProtocol
 from .machine.scheduler import Limits
 from .machine.supervisor import Policy
 from .snapshot import snapshot
@@ -76,7 +76,7 @@ class App:
         self.troubles: list[dict[str, str]] = []
         self.record = self._new_record(held.owner.generation, started_by)
         answers = Answers()
-        self.hub = Hub(
+        self.protocol = BrokerProtocol(
             identity=identity,
             limits=Limits(
                 wait_s=settings.call_s,
@@ -100,7 +100,7 @@ class App:
             status=lambda now: snapshot(self, now),
         )
         self.engine = EngineHost(
-            desk=self.hub.desk,
+            dispatcher=self.protocol.dispatcher,
             identity=identity,
             files=files,
             settings=settings,
@@ -110,22 +110,22 @@ class App:
             turn=self.turn,
             covers=since < held.owner.generation,
         )
-        self.claim = ClaimKeeper(
+        self.claim = LeaseKeeper(
             held,
             kill=self.engine.kill_now,
             fenced=self._claim_lost,
             asked=self._claim_asked,
             log=log,
-            resting=lambda: self.hub.desk.resting,
+            resting=lambda: self.protocol.dispatcher.resting,
             flush=lambda: flush_store(identity.path, identity.graph),
         )
-        self.hub.desk.permit = self.claim.permit
-        self.hub.desk.outcomes.since = since
+        self.protocol.dispatcher.permit = self.claim.permit
+        self.protocol.dispatcher.outcomes.since = since
         self.engine.unlocked = self.claim.unlocked
-        self.hub.view = view_of(identity.path)
-        self.hub.mounts = folders_table
+        self.protocol.view = view_of(identity.path)
+        self.protocol.mounts = folders_table
         self._tasks = Tasks(self._task_failed)
-        self.doors = Doors(self, files=files, settings=settings, clock=self.clock, tasks=self._tasks)
+        self.listeners = Listeners(self, files=files, settings=settings, clock=self.clock, tasks=self._tasks)
         self._owner = owner
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -179,18 +179,18 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self.loop.add_signal_handler(number, self._signalled, number)
         self.loop.set_exception_handler(self._callback_failed)
-        await self.doors.open()
+        await self.listeners.open()
         try:
             remove_litter(self.files.record)
             self._publish()
         except OSError as exc:
-            mend = "free space there, or make it writable"
-            raise StateRootError(f"cannot write {self.files.record}: {exc.strerror or exc}.", mend=mend) from exc
+            hint = "free space there, or make it writable"
+            raise StateRootError(f"cannot write {self.files.record}: {exc.strerror or exc}.", hint=hint) from exc
         on_ready({"state": "ready", "pid": os.getpid(), "endpoint": self.record.endpoints[0]})
         self.log.info("serving %s on %s, record %s", self.identity.path, self.files.socket, self.record.record)
         self._tasks.start("self-check", self._check_self())
         self.claim.start(self.loop)
-        self.hub.desk.start(self.clock.monotonic())
+        self.protocol.dispatcher.start(self.clock.monotonic())
         self.turn()
         reason = await self._quit
         self._tasks.cancel_all()
@@ -198,8 +198,8 @@ class App:
         return EXIT_OK
 
     def _publish(self) -> None:
-        self.record.endpoints = self.doors.endpoints
-        self.record.token = self.doors.tcp.token or None
+        self.record.endpoints = self.listeners.endpoints
+        self.record.token = self.listeners.tcp.token or None
         write_atomic(self.files.record, encode(self.record))
 
     def _retire(self) -> None:
@@ -207,15 +207,15 @@ class App:
             remove_if(self.files.record, lambda data: is_own(data, self.record.record))
         except OSError as exc:
             self.log.warning("cannot remove the record: %s", exc)
-        self.doors.close()
+        self.listeners.close()
 
     async def _leave(self, reason: str) -> None:
         self._retire()
-        conns = list(self.doors.conns.values())
+        conns = list(self.listeners.conns.values())
         for conn in conns:
             conn.close()
-        await self._wait(FLUSH_S, lambda: not self.doors.conns)
-        for conn in list(self.doors.conns.values()):
+        await self._wait(FLUSH_S, lambda: not self.listeners.conns)
+        for conn in list(self.listeners.conns.values()):
             conn.drop("the broker leaves")
         await self._end_engine()
         self.let_go()
@@ -227,7 +227,7 @@ class App:
         if process is not None and self.claim.permit():
             process.close_input()
             await self._wait(ENGINE_LEAVES_S, lambda: self.engine.process is None)
-        self.hub.desk.supervisor.end(self.clock.monotonic(), "the broker leaves", replace=False)
+        self.protocol.dispatcher.supervisor.end(self.clock.monotonic(), "the broker leaves", replace=False)
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.engine.process is not None:
                 self.engine.process.signal(number)
@@ -258,11 +258,11 @@ class App:
         self._drain("the palace's own machine asks for it", False)
 
     def _drain(self, reason: str, at_once: bool) -> None:
-        self.hub.drain(self.clock.monotonic(), reason, at_once=at_once)
+        self.protocol.drain(self.clock.monotonic(), reason, at_once=at_once)
         self.turn()
 
     def _signalled(self, number: int) -> None:
-        self._drain(signal.Signals(number).name, self.hub.state != "serving")
+        self._drain(signal.Signals(number).name, self.protocol.state != "serving")
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
         exc = context.get("exception")
@@ -276,36 +276,36 @@ class App:
 
     def opened(self, conn: Connection, pid: int) -> None:
         """A client was accepted."""
-        self.doors.conns[conn.number] = conn
-        self.hub.opened(conn.number, self.clock.monotonic(), pid)
+        self.listeners.conns[conn.number] = conn
+        self.protocol.opened(conn.number, self.clock.monotonic(), pid)
 
     def lines(self, conn: Connection, lines: list[bytes | TooLong]) -> None:
         """Lines of a client."""
-        self.hub.lines(conn.number, lines, self.clock.monotonic())
+        self.protocol.lines(conn.number, lines, self.clock.monotonic())
         self.turn()
 
     def eof(self, conn: Connection) -> None:
         """A client sends no more."""
-        self.hub.half_closed(conn.number)
+        self.protocol.half_closed(conn.number)
         self.turn()
 
     def closed(self, conn: Connection) -> None:
         """A client is gone."""
-        if self.doors.conns.pop(conn.number, None) is not None:
-            self.hub.closed(conn.number, self.clock.monotonic())
+        if self.listeners.conns.pop(conn.number, None) is not None:
+            self.protocol.closed(conn.number, self.clock.monotonic())
             self.turn()
 
     def session_name(self, conn: int) -> str:
         """The session behind a connection, for status."""
-        session = self.hub.sessions.get(conn)
+        session = self.protocol.sessions.get(conn)
         return session.name if session is not None else "(gone)"
 
     # -- effects and time
 
     def turn(self) -> None:
         """Carry out all effects, then see when time has something to do."""
-        self.hub.settle(self.clock.monotonic())
-        while batch := self.hub.take():
+        self.protocol.settle(self.clock.monotonic())
+        while batch := self.protocol.take():
             out: dict[int, list[bytes]] = {}
             for effect in batch:
                 if isinstance(effect, fx.Send):
@@ -317,14 +317,14 @@ class App:
                     self._flush(out)
                     self._try(effect)
             self._flush(out)
-            self.hub.settle(self.clock.monotonic())
-        if self.hub.desk.resting:
+            self.protocol.settle(self.clock.monotonic())
+        if self.protocol.dispatcher.resting:
             self.claim.rest()
         self._book_timer()
 
     def _flush(self, out: dict[int, list[bytes]]) -> None:
         for number, lines in out.items():
-            conn = self.doors.conns.get(number)
+            conn = self.listeners.conns.get(number)
             if conn is not None:
                 conn.send(lines[0] if len(lines) == 1 else b"".join(lines))
         out.clear()
@@ -340,7 +340,7 @@ class App:
         if isinstance(effect, fx.Engine):
             self.engine.carry_out(effect.what)
         elif isinstance(effect, fx.Close):
-            conn = self.doors.conns.get(effect.conn)
+            conn = self.listeners.conns.get(effect.conn)
             if conn is not None:
                 self.log.debug("closing client %d: %s", effect.conn, effect.reason)
                 conn.close()
@@ -354,10 +354,10 @@ class App:
             self._quit.set_result(effect.reason)
 
     def _save_answers(self, data: bytes) -> None:
-        self.record.engine_version = self.hub.answers.version
+        self.record.engine_version = self.protocol.answers.version
         try:
             write_atomic(self.files.answers, data)
-            if self.hub.state == "serving":
+            if self.protocol.state == "serving":
                 self._publish()
         except OSError as exc:
             self.trouble(
@@ -365,15 +365,15 @@ class App:
                 "free space in, or allow writing to, the state root",
             )
 
-    def trouble(self, what: str, mend: str) -> None:
+    def trouble(self, what: str, hint: str) -> None:
         """Something is degraded: said once in the log, and in status as long as we live."""
-        entry = {"what": what, "mend": mend}
+        entry = {"what": what, "hint": hint}
         if entry not in self.troubles:
             self.troubles.append(entry)
             self.log.warning("%s", what)
 
     def _book_timer(self) -> None:
-        at = self.hub.next_deadline()
+        at = self.protocol.next_deadline()
         if at is None or (self._timer is not None and self._timer_at <= at):
             return
         if self._timer is not None:
@@ -384,12 +384,12 @@ class App:
 
     def _tick(self) -> None:
         self._timer = None
-        self.hub.tick(self.clock.monotonic())
+        self.protocol.tick(self.clock.monotonic())
         self.turn()
 
     async def _check_self(self) -> None:
         """Our name and record may vanish under us (cleaners, restores): while the lock is ours, put them back."""
-        while self.hub.state == "serving":
+        while self.protocol.state == "serving":
             await asyncio.sleep(SELF_CHECK_S)
             try:
                 await self._check_once()
@@ -397,13 +397,13 @@ class App:
                 self.trouble(f"the self-check failed: {exc}", "free space in, or allow writing to, the state root")
 
     async def _check_once(self) -> None:
-        if self.hub.state != "serving":
+        if self.protocol.state != "serving":
             return
         if not self._owner.still_named():
-            self.hub.drain(self.clock.monotonic(), f"{self.files.owner_lock} was removed: another broker may come")
+            self.protocol.drain(self.clock.monotonic(), f"{self.files.owner_lock} was removed: another broker may come")
             self.turn()
             return
-        changed = await self.doors.check()
+        changed = await self.listeners.check()
         mine = is_own(read_bytes(self.files.record, 1 << 20) or b"", self.record.record)
         if not mine:
             self.log.warning("the record is gone or another's: writing it again")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError, UsageError
-from ..lease.files import ClaimFolder
+from ..lease.files import LeaseFolder
 from ..lease.machine.lease import HOST
 from ..locality.mounts import is_local
 from ..locality.process_ids import own_procid
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options, report)
     except BrokerError as exc:
-        report.say({"state": "failed", "reason": exc.message, "mend": exc.mend})
+        report.say({"state": "failed", "reason": exc.message, "hint": exc.hint})
         print(f"mempalace-broker: {exc}", file=sys.stderr)
         return exc.exit_code
     except KeyboardInterrupt:
@@ -129,7 +129,7 @@ def _settings(files: StateFiles, env: Mapping[str, str]) -> Settings:
     try:
         data = read_bytes(files.toml, _TOML_LIMIT)
     except OSError as exc:
-        raise UsageError(f"cannot read {files.toml}: {exc}.", mend=f"make {files.toml} readable") from exc
+        raise UsageError(f"cannot read {files.toml}: {exc}.", hint=f"make {files.toml} readable") from exc
     return load_settings(data.decode("utf-8", "replace") if data is not None else None, env, toml_path=files.toml)
 
 
@@ -158,7 +158,7 @@ def _claim(
     writer = writer_of(owner, clock, direct=elsewhere)
     deadline = Deadline.after(clock, min(settings.number("drain_s") + HANDOVER_S, PATIENCE_S))
     try:
-        folder = ClaimFolder(files.claims, writer, local=local is True)
+        folder = LeaseFolder(files.claims, writer, local=local is True)
         held = Acquisition(folder, clock, deadline, floor=max(0, floor), told=log.info).run(files.palace)
     except BrokerError as exc:
         log.error("no claim: %s", exc)
@@ -201,7 +201,7 @@ def make_log(path: str, settings: Settings, *, foreground: bool) -> logging.Logg
             )
         ]
     except OSError as exc:
-        raise StateRootError(f"cannot write {path}: {exc}.", mend="make the state root writable") from exc
+        raise StateRootError(f"cannot write {path}: {exc}.", hint="make the state root writable") from exc
     finally:
         os.umask(old_mask)
     if foreground:

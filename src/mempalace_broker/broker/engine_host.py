@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..system.clock import Clock
     from ..system.engine_find import EngineCommand
     from ..system.paths import StateFiles
-    from .machine.dispatcher import Desk
+    from .machine.dispatcher import Dispatcher
 
 _NOTHING: dict[str, bytes | None] = {}
 REAP_S = 5.0  # a killed engine that is not gone by then hangs in the kernel
@@ -45,7 +45,7 @@ class EngineHost:
     def __init__(
         self,
         *,
-        desk: Desk,
+        dispatcher: Dispatcher,
         identity: Identity,
         files: StateFiles,
         settings: Settings,
@@ -56,7 +56,7 @@ class EngineHost:
         covers: bool,
     ) -> None:
         self.unlocked: Callable[[], None] = lambda: None  # called with engine.lock in hand, before each start
-        self.desk = desk
+        self.dispatcher = dispatcher
         self.process: EngineProcess | None = None
         self.command: EngineCommand | None = None
         self._identity = identity
@@ -88,7 +88,7 @@ class EngineHost:
         elif what == sv.KILL_ORPHAN:
             self._kill_orphan()
         elif self.process is not None:
-            self._log.warning("engine: %s (%s)", what, self.desk.supervisor.reason)
+            self._log.warning("engine: %s (%s)", what, self.dispatcher.supervisor.reason)
             self.process.signal(signal.SIGTERM if what == sv.TERM else signal.SIGKILL)
 
     def _spawn(self) -> None:
@@ -96,23 +96,23 @@ class EngineHost:
         lock = FileLock(self._files.engine_lock)
         try:
             if not lock.try_acquire():
-                self.desk.lock_busy(now, holder_text(self._files.engine_lock))
+                self.dispatcher.lock_busy(now, holder_text(self._files.engine_lock))
                 return
-            if not self.desk.permit():
-                self.desk.supervisor.end(now, "the palace is no longer ours", replace=False)
+            if not self.dispatcher.permit():
+                self.dispatcher.supervisor.end(now, "the palace is no longer ours", replace=False)
                 return
             self.unlocked()
-            if not self.desk.settled:
+            if not self.dispatcher.settled:
                 self._load_journal(now)
             self.command = self._find()
             self._start(lock)
         except BrokerError as exc:
             self._log.error("no engine: %s", exc)
             passing = isinstance(exc, StateRootError | EngineNotFound)  # room may be made, mempalace be installed
-            self.desk.unstartable(now, exc.message.rstrip("."), exc.mend, permanent=not passing)
+            self.dispatcher.unstartable(now, exc.message.rstrip("."), exc.hint, permanent=not passing)
         except OSError as exc:
             self._log.error("cannot start the engine: %s", exc)
-            self.desk.unstartable(now, f"cannot start the engine: {exc}", "", permanent=False)
+            self.dispatcher.unstartable(now, f"cannot start the engine: {exc}", "", permanent=False)
         finally:
             lock.close_copy()
 
@@ -132,11 +132,11 @@ class EngineHost:
             self.command, self._identity, lock, env=env, journal=self._files.journal, tune=self._settings.tune
         )
         self.process = process
-        self.desk.spawned(self._clock.monotonic(), process.pid)
+        self.dispatcher.spawned(self._clock.monotonic(), process.pid)
         self._sign(lock, process.pid)
         self._log.info(
             "engine %d started: pid %d, %s (%s)",
-            self.desk.supervisor.generation,
+            self.dispatcher.supervisor.generation,
             process.pid,
             self.command.interpreter,
             self.command.source,
@@ -160,21 +160,21 @@ class EngineHost:
     def _frames(self, frames: list[Frame]) -> None:
         now = self._clock.monotonic()
         for frame in frames:
-            self.desk.frame(frame, now)
+            self.dispatcher.frame(frame, now)
         self._turn()
 
     def _garbled(self, what: str) -> None:
         self._log.error("engine: garbled output: %s", what)
-        self.desk.garbled(what, self._clock.monotonic())
+        self.dispatcher.garbled(what, self._clock.monotonic())
         self._turn()
 
     def _exited(self, how: str) -> None:
-        self._log.info("engine %d ended: %s", self.desk.supervisor.generation, how)
+        self._log.info("engine %d ended: %s", self.dispatcher.supervisor.generation, how)
         self.process = None
-        running = self.desk.scheduler.running.values()
+        running = self.dispatcher.scheduler.running.values()
         ended, begun, covered = self._read_journal() or (_NOTHING, set[str](), float("inf"))
         begun |= {call.key for call in running if call.started < covered}  # nothing proves that these had not begun
-        self.desk.exited(self._clock.monotonic(), how, ended, begun)
+        self.dispatcher.exited(self._clock.monotonic(), how, ended, begun)
         self._turn()
 
     # -- the journal
@@ -183,7 +183,7 @@ class EngineHost:
         first = not read_body(self._files.engine_lock)  # no engine has been here: nothing can be missing
         nothing_proven = (_NOTHING, set[str](), float("-inf") if first else now)
         ended, begun, covered = self._read_journal() or nothing_proven
-        self.desk.journal(ended, begun, now, covered if self._covers else now)
+        self.dispatcher.journal(ended, begun, now, covered if self._covers else now)
 
     def _read_journal(self) -> tuple[dict[str, bytes | None], set[str], float] | None:
         """(ended, begun, covered from): the older file first. Monotonic seconds since when nothing is missing.

@@ -11,7 +11,7 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import PalaceHeld, StateRootError
-from ..lease.files import ClaimFolder, lock_id
+from ..lease.files import LeaseFolder, lock_id
 from ..lease.machine.describe import describe, refusal
 from ..lease.machine.lease import (
     ASK,
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
     from ..system.lock import FileLock
 
 LINGER_S = 0.25
-_MEND = "free space in, or allow writing to, the palace directory"
+_HINT = "free space in, or allow writing to, the palace directory"
 
 
 class Held(NamedTuple):
     """A palace that is ours: the machine, the folder, who had it before, and what can be tidied once engine.lock is."""
 
     owner: Owner
-    folder: ClaimFolder
+    folder: LeaseFolder
     previous: Claim | None = None
     litter: tuple[int, ...] = ()
 
@@ -85,7 +85,7 @@ class Acquisition:
 
     def __init__(
         self,
-        folder: ClaimFolder,
+        folder: LeaseFolder,
         clock: Clock,
         deadline: Deadline,
         *,
@@ -112,15 +112,15 @@ class Acquisition:
             while self._machine.step != DONE:
                 self._step()
         except OSError as exc:
-            raise StateRootError(f"cannot use {self._folder.path}: {exc.strerror or exc}.", mend=_MEND) from exc
+            raise StateRootError(f"cannot use {self._folder.path}: {exc.strerror or exc}.", hint=_HINT) from exc
         finally:
             self._folder.take_back_asks()
         machine = self._machine
         if machine.verdict != OWN:
             self._folder.close()
             claim = self._claims.get(machine.holder.generation) if machine.holder else None
-            what, mend = refusal(machine.verdict, claim, palace, self._rules.silence_s)
-            raise PalaceHeld(what, mend=mend)
+            what, hint = refusal(machine.verdict, claim, palace, self._rules.silence_s)
+            raise PalaceHeld(what, hint=hint)
         owner = Owner(machine.mine, machine.kind, machine.sequence)
         previous = self._claims[max(self._claims)] if self._claims else None
         return Held(owner, self._folder, previous, tuple(sorted(machine.litter)))
@@ -158,7 +158,7 @@ class Acquisition:
                 self._folder.write(CLAIMING, do.sequence, busy=False)
 
 
-class ClaimKeeper:
+class LeaseKeeper:
     """Keeps a palace that is ours. All methods are the loop's.
 
     Args:

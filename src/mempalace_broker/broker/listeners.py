@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _REVOKED = "the token was replaced"
 
 
-class Doors:
+class Listeners:
     """All doors of one broker; its caller holds the owner lock.
 
     Args:

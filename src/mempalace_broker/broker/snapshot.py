@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from ..system.paths import StateFiles
     from .engine_host import EngineHost
-    from .lease_keeper import ClaimKeeper
-    from .listeners import Doors
-    from .machine.protocol import Hub
+    from .lease_keeper import LeaseKeeper
+    from .listeners import Listeners
+    from .machine.protocol import BrokerProtocol
 
 
 class Serving(Protocol):
@@ -26,10 +26,10 @@ class Serving(Protocol):
     identity: Identity
     files: StateFiles
     settings: Settings
-    hub: Hub
+    protocol: BrokerProtocol
     engine: EngineHost
-    claim: ClaimKeeper
-    doors: Doors
+    claim: LeaseKeeper
+    listeners: Listeners
     record: Record
     started: float
     troubles: list[dict[str, str]]
@@ -40,14 +40,14 @@ class Serving(Protocol):
 
 def snapshot(app: Serving, now: float) -> dict[str, Any]:
     """The answer to broker/status; times in seconds, sizes in KiB. docs/status.md describes it."""
-    hub, desk = app.hub, app.hub.desk
+    protocol, dispatcher = app.protocol, app.protocol.dispatcher
     record = app.record
     return {
         "broker": {
             "version": __version__,
             "pid": os.getpid(),
             "python": sys.version.split()[0],
-            "state": hub.state,
+            "state": protocol.state,
             "started_at": record.started_at,
             "started_by": record.started_by,
             "uptime_s": round(now - app.started, 1),
@@ -64,27 +64,27 @@ def snapshot(app: Serving, now: float) -> dict[str, Any]:
                 "id": session.name,
                 "agent": session.agent or None,
                 "client": session.client,
-                "via": app.doors.via(session.conn),
+                "via": app.listeners.via(session.conn),
                 "pid": session.pid,
                 "since_s": round(now - session.opened, 1),
                 "in_flight": session.open_calls,
                 "answered": session.answered,
             }
-            for session in hub.sessions.values()
+            for session in protocol.sessions.values()
             if session.greeted or session.counted
         ],
-        "counters": {**hub.counters, **desk.counters},
+        "counters": {**protocol.counters, **dispatcher.counters},
         "settings": app.settings.as_json(),
         "degraded": degraded(app),
         "endpoints": record.endpoints,
-        "tcp": app.doors.tcp.as_json(),
+        "tcp": app.listeners.tcp.as_json(),
     }
 
 
 def _engine(app: Serving, now: float) -> dict[str, Any]:
-    supervisor = app.hub.desk.supervisor
+    supervisor = app.protocol.dispatcher.supervisor
     command, process = app.engine.command, app.engine.process
-    told = app.hub.desk.engine
+    told = app.protocol.dispatcher.engine
     return {
         "state": supervisor.state,
         "since_s": round(now - supervisor.since, 1),
@@ -99,14 +99,14 @@ def _engine(app: Serving, now: float) -> dict[str, Any]:
         "graph": told.get("graph"),
         "tuneups": told.get("tuneups") or [],
         "reason": supervisor.reason or None,
-        "mend": supervisor.mend or None,
+        "hint": supervisor.hint or None,
         "stderr_tail": list(process.tail)[-10:] if process else [],
         "rss_kb": rss_kb(supervisor.pid) if supervisor.pid else None,
     }
 
 
 def _lane(app: Serving, lane: str, now: float) -> dict[str, Any]:
-    scheduler = app.hub.desk.scheduler
+    scheduler = app.protocol.dispatcher.scheduler
     running = [call for call in scheduler.running.values() if call.rule.lane == lane]
     shown = [
         {"tool": c.tool, "session": app.session_name(c.conn), "for_s": round(now - c.started, 2)} for c in running[:8]
@@ -115,15 +115,15 @@ def _lane(app: Serving, lane: str, now: float) -> dict[str, Any]:
 
 
 def degraded(app: Serving) -> list[dict[str, str]]:
-    """Everything that is not as it should be, each with its mend (I9)."""
-    out = list(app.hub.desk.degraded)
-    supervisor = app.hub.desk.supervisor
+    """Everything that is not as it should be, each with its hint (I9)."""
+    out = list(app.protocol.dispatcher.degraded)
+    supervisor = app.protocol.dispatcher.supervisor
     if supervisor.hopeless:
-        out.append({"what": f"the engine is {supervisor.state}: {supervisor.reason}", "mend": supervisor.mend})
+        out.append({"what": f"the engine is {supervisor.state}: {supervisor.reason}", "hint": supervisor.hint})
     elif supervisor.state != "ready" and supervisor.reason:
-        out.append({"what": f"the engine is {supervisor.state}: {supervisor.reason}", "mend": "it is under way"})
+        out.append({"what": f"the engine is {supervisor.state}: {supervisor.reason}", "hint": "it is under way"})
     out.extend(app.troubles)
-    out.extend(app.doors.tcp.degraded())
+    out.extend(app.listeners.tcp.degraded())
     return out
 
 

@@ -49,7 +49,7 @@ def bind_unix(path: str) -> tuple[socket.socket, Name]:
         listener.close()
         raise StateRootError(
             f"cannot listen on {path}: {exc.strerror or exc}.",
-            mend="the state root must be a writable directory on a filesystem that allows sockets",
+            hint="the state root must be a writable directory on a filesystem that allows sockets",
         ) from exc
     finally:
         os.umask(old_mask)

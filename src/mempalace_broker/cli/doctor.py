@@ -1,4 +1,4 @@
-"""`doctor`: read-only diagnosis, each finding with its mend."""
+"""`doctor`: read-only diagnosis, each finding with its hint."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _show(rows: list[Row]) -> None:
                 (f"{mark} ", style), (f"{row.what}: ", "bold" if row.severity in ("warn", "error") else ""), row.detail
             )
         )
-        if row.mend:
-            out.print(line(("     mend: ", "dim"), row.mend))
+        if row.hint:
+            out.print(line(("     hint: ", "dim"), row.hint))
     bad = sum(row.severity in ("warn", "error") for row in rows)
     out.print(line((f"{bad} to act on, {len(rows)} looked at.", "bold" if bad else "green")))

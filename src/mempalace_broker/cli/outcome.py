@@ -29,7 +29,7 @@ def guarded(command: click.Command, argv: Sequence[str]) -> int:
         exc.show(file=sys.stderr)
         return exc.exit_code
     except BrokerError as exc:
-        say_error(exc.message, exc.mend)
+        say_error(exc.message, exc.hint)
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
         print(file=sys.stderr)  # the terminal has shown ^C on this line
@@ -51,9 +51,9 @@ def _invoke(command: click.Command, args: list[str]) -> object:
         return exc.exit_code
 
 
-def say_error(message: str, mend: str = "") -> None:
+def say_error(message: str, hint: str = "") -> None:
     """One line on stderr: what is wrong, and the step that helps."""
-    text = f"{PROG}: {message}" + (f" Mend: {mend}" if mend else "")
+    text = f"{PROG}: {message}" + (f" Hint: {hint}" if hint else "")
     print(" ".join(text.split("\n")), file=sys.stderr)
 
 

@@ -114,12 +114,12 @@ def _check_tcp(target: Target, tcp: str) -> dict[str, Any]:
         has = f"with tcp = {told['asked']}" if told.get("asked") else "without TCP"
         raise HandshakeRefused(
             f"the broker that runs was started {has}, not {tcp}.",
-            mend=f'put tcp = "{tcp}" under [broker] in {target.files.toml}, then `mempalace-broker restart`',
+            hint=f'put tcp = "{tcp}" under [broker] in {target.files.toml}, then `mempalace-broker restart`',
         )
     if not told.get("endpoint"):
         for entry in said.get("degraded") or []:
             if "TCP" in entry.get("what", ""):
-                say_error(f"{entry['what']}.", entry.get("mend", ""))
+                say_error(f"{entry['what']}.", entry.get("hint", ""))
     return told
 
 
@@ -166,7 +166,7 @@ def ensure(target: Target) -> dict[str, Any]:
     )
     said = ask(found.sock, found.endpoint, HELLO, hello["params"], Deadline.after(target.clock, HELLO_S))
     if said.answer is None:
-        raise BrokerUnavailable(f"{said.why}.", mend="`mempalace-broker stop --now`, then try again")
+        raise BrokerUnavailable(f"{said.why}.", hint="`mempalace-broker stop --now`, then try again")
     welcome = said.answer
     return {
         "endpoint": found.endpoint if is_remote(found) else f"unix:{found.endpoint}",

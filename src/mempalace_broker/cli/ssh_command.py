@@ -13,7 +13,7 @@ from .outcome import say_error
 VARIABLE = "SSH_ORIGINAL_COMMAND"
 ALLOWED = ("ensure", "dial-stdio")
 _OPTIONS = ("--state-root", "--palace")
-_MEND = "let this key run `mempalace-broker ensure` or `mempalace-broker dial-stdio` only, or use another key"
+_HINT = "let this key run `mempalace-broker ensure` or `mempalace-broker dial-stdio` only, or use another key"
 
 
 class Refused(Exception):
@@ -43,7 +43,7 @@ def command_ssh_command(state_root: str | None, palace: str | None) -> int:
     try:
         words = allowed(os.environ.get(VARIABLE, ""), pinned)
     except Refused as exc:
-        say_error(f"ssh-command: {exc}.", _MEND)
+        say_error(f"ssh-command: {exc}.", _HINT)
         return EXIT_USAGE
     result = root.main(args=words, prog_name="mempalace-broker", standalone_mode=False)
     return result if isinstance(result, int) else 0

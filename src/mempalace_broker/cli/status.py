@@ -116,13 +116,13 @@ def _parts(target: Target, found: dict[str, Any]) -> list[Any]:
         return [
             line(("◌ ", "bold yellow"), ("out of reach", "bold yellow"), f"  {target.identity.path}"),
             line(f"  {found['why']}."),
-            line("  Mend: mempalace-broker ensure; then `mempalace-broker doctor`."),
+            line("  Hint: mempalace-broker ensure; then `mempalace-broker doctor`."),
         ]
     who = found["owner"] or {}
     return [
         line(("◐ ", "bold yellow"), ("owned, but silent", "bold yellow"), f"  {target.identity.path}"),
         line(f"  {found['why']}; owner: pid {who.get('pid', 'unknown')}, {who.get('command') or 'unknown command'}"),
-        line("  It starts, leaves, or hangs. Mend: try again; then `mempalace-broker doctor`, `stop --now`."),
+        line("  It starts, leaves, or hangs. Hint: try again; then `mempalace-broker doctor`, `stop --now`."),
     ]
 
 

@@ -175,8 +175,8 @@ def _degraded(entries: list[Any]) -> Iterator[RenderableType]:
     for entry in entries:
         if isinstance(entry, dict):
             yield line(("! ", "bold yellow"), (str(entry.get("what")), "yellow"))
-            if entry.get("mend"):
-                yield _labelled("  mend", str(entry["mend"]))
+            if entry.get("hint"):
+                yield _labelled("  hint", str(entry["hint"]))
     if not entries:
         yield _labelled("health", ("nothing is degraded", "green"))
 

@@ -94,18 +94,18 @@ def stop(target: Target, *, now: bool, why: str, method: str = "broker/stop") ->
         if not _gone(target, [broker, engine], patience):
             if not now:
                 raise StopFailed(
-                    f"the broker {_named(pid)} said that it stops and did not.", mend="mempalace-broker stop --now"
+                    f"the broker {_named(pid)} said that it stops and did not.", hint="mempalace-broker stop --now"
                 )
             _kill(target, broker, engine)
         return {"was_running": True, "pid": pid}
     if said.unreachable:
-        raise BrokerUnavailable(f"nothing is known of the broker: {said.why}.", mend="run this where the broker runs")
+        raise BrokerUnavailable(f"nothing is known of the broker: {said.why}.", hint="run this where the broker runs")
     if not is_held(target.files.owner_lock) and not said.accepted:
         return {"was_running": False, "pid": None}
     if not now:
         raise StopFailed(
             f"a broker owns {target.identity.path} ({_named(broker.pid)}) and does not answer: {said.why}.",
-            mend="mempalace-broker stop --now, which kills it",
+            hint="mempalace-broker stop --now, which kills it",
         )
     _kill(target, broker, engine)
     return {"was_running": True, "pid": broker.pid or None}
@@ -189,7 +189,7 @@ def _kill(target: Target, broker: Holder, engine: Holder) -> None:
     if not broker.alive:
         raise StopFailed(
             f"somebody holds {broker.path}, but left no name that still means a process here.",
-            mend=f"see `mempalace-broker doctor`, or `lsof {broker.path}`",
+            hint=f"see `mempalace-broker doctor`, or `lsof {broker.path}`",
         )
     for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
         try:
@@ -197,17 +197,17 @@ def _kill(target: Target, broker: Holder, engine: Holder) -> None:
         except ProcessLookupError:
             pass
         except PermissionError as exc:
-            raise StopFailed(f"not allowed to end {_named(broker.pid)}.", mend=f"sudo kill -9 {broker.pid}") from exc
+            raise StopFailed(f"not allowed to end {_named(broker.pid)}.", hint=f"sudo kill -9 {broker.pid}") from exc
         if _gone(target, [broker, engine], seconds):
             return
     if broker.alive:
         raise StopFailed(
             f"{_named(broker.pid)} does not die of SIGKILL: it hangs in the kernel, on a disk or a mount.",
-            mend=f"see what it waits for (`cat /proc/{broker.pid}/stack`); a reboot ends it for certain",
+            hint=f"see what it waits for (`cat /proc/{broker.pid}/stack`); a reboot ends it for certain",
         )
     raise StopFailed(
         f"the broker is dead, but its engine ({_named(engine.pid)}) still has the palace and finishes its work.",
-        mend="wait, or see `mempalace-broker doctor`",
+        hint="wait, or see `mempalace-broker doctor`",
     )
 
 

@@ -42,8 +42,8 @@ def command_take_over(target: Target, yes: bool, as_json: bool) -> int:
     waiting = holders(target)
     if waiting and not yes:
         names = "; ".join(who(claim) for claim in waiting)
-        mend = "if it is gone for certain: mempalace-broker take-over --yes"
-        raise PalaceHeld(f"{target.identity.path} may be held by {names}.", mend=mend)
+        hint = "if it is gone for certain: mempalace-broker take-over --yes"
+        raise PalaceHeld(f"{target.identity.path} may be held by {names}.", hint=hint)
     if waiting:
         declare(target, waiting)
     if as_json:
@@ -73,7 +73,7 @@ def holders(target: Target) -> list[Claim]:
     if not before:
         return []
     if is_held(target.files.owner_lock):
-        raise PalaceHeld(f"a broker here has {target.identity.path}.", mend="mempalace-broker stop")
+        raise PalaceHeld(f"a broker here has {target.identity.path}.", hint="mempalace-broker stop")
     here = (boot_id(), lock_id(target.files.owner_lock))  # who had this very lock is dead, for it is free
     before = {n: claim for n, claim in before.items() if (claim.writer.boot, claim.writer.lock) != here}
     if not before:
@@ -85,8 +85,8 @@ def holders(target: Target) -> list[Claim]:
         for claim in claims:
             old = before.get(claim.generation)
             if old is None or (claim.sequence != old.sequence and not is_resolved(claim, listing)):
-                mend = "stop that broker, or the container that it runs in"
-                raise PalaceHeld(f"{target.identity.path} is held by {who(claim)}, which is alive.", mend=mend)
+                hint = "stop that broker, or the container that it runs in"
+                raise PalaceHeld(f"{target.identity.path} is held by {who(claim)}, which is alive.", hint=hint)
     return [claim for claim in claims if claim.generation in before and not is_resolved(claim, listing)]
 
 
@@ -97,13 +97,13 @@ def declare(target: Target, gone: list[Claim]) -> None:
         StateRootError: that can't be written.
     """
     from ..errors import StateRootError
-    from ..lease.files import ClaimFolder
+    from ..lease.files import LeaseFolder
     from ..lease.machine.record import Writer
 
-    folder = ClaimFolder(target.files.claims, Writer())
+    folder = LeaseFolder(target.files.claims, Writer())
     try:
         for claim in gone:
             folder.declare_gone(claim.generation, claim.sequence)
     except OSError as exc:
-        mend = "make it writable, on a disk with room"
-        raise StateRootError(f"cannot write into {folder.path}: {exc.strerror or exc}.", mend=mend) from exc
+        hint = "make it writable, on a disk with room"
+        raise StateRootError(f"cannot write into {folder.path}: {exc.strerror or exc}.", hint=hint) from exc

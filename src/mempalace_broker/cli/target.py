@@ -53,7 +53,7 @@ def find_target_at(root: str, palace: str | None, backend: str | None = None, co
     env = dict(os.environ)
     root = expand(root, home_of(env))
     if not os.path.isabs(root):
-        raise UsageError(f"--state-root {root}: not an absolute path.", mend="give it from / or ~ on.")
+        raise UsageError(f"--state-root {root}: not an absolute path.", hint="give it from / or ~ on.")
     env.pop(ROOT_VARIABLE, None)
     identity = resolve_palace(palace, env, home_of(env), backend, collection)
     if palace is None and state_root(identity.path, env) != os.path.realpath(root):

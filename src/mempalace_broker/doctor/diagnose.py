@@ -1,4 +1,4 @@
-"""`doctor`: from facts to findings, each with its mend. Judging is pure; facts.py does the looking.
+"""`doctor`: from facts to findings, each with its hint. Judging is pure; facts.py does the looking.
 
 rows = diagnose(identity, files, env, clock)
 """
@@ -11,9 +11,8 @@ from ..locality.process_ids import DEAD
 from ..protocol.record import Bad
 from ..route.machine.election import CONNECT_DENIED, CONNECT_OK, RECORD_ABSENT, RECORD_FOREIGN
 from ..system.paths import MAX_SOCKET_PATH
-from . import engine as engine
+from . import engine, others
 from . import locality as whereabouts
-from . import others as others
 from .facts import Facts, gather
 from .findings import ERROR, INFO, OK, WARN, Row
 from .lease import claims
@@ -160,8 +159,8 @@ def _silent_owner(facts: Facts, who: str) -> Iterator[Row]:
         )
     elif facts.site.foreign:
         bridged = facts.plan is not None and bool(facts.plan.ssh or facts.plan.tcp)
-        mend = "see the rows above, and docs/topologies.md"
-        yield Row(ERROR if bridged else INFO, "broker", f"not running here, or out of reach: {said.why}", mend)
+        hint = "see the rows above, and docs/topologies.md"
+        yield Row(ERROR if bridged else INFO, "broker", f"not running here, or out of reach: {said.why}", hint)
     elif owner.held:
         yield Row(
             ERROR,

@@ -19,7 +19,7 @@ def engine(facts: Facts) -> Iterator[Row]:
     """The mempalace found, against the one that runs."""
     engine = facts.engine
     if engine.problem:
-        yield Row(ERROR, "mempalace", engine.problem, engine.mend)
+        yield Row(ERROR, "mempalace", engine.problem, engine.hint)
     else:
         found = f"{engine.version or 'version unknown'} in {engine.interpreter}, found by {engine.source}"
         yield Row(OK, "mempalace", found)
@@ -54,7 +54,7 @@ def model(facts: Facts) -> Iterator[Row]:
 def settings(facts: Facts) -> Iterator[Row]:
     """broker.toml and the environment, against what the running broker was started with."""
     if facts.settings_problem:
-        yield Row(ERROR, "settings", facts.settings_problem, facts.settings_mend)
+        yield Row(ERROR, "settings", facts.settings_problem, facts.settings_hint)
         return
     chosen = [
         f"{name} = {entry['value']} ({entry['source']})"
@@ -112,7 +112,7 @@ def degraded(facts: Facts) -> Iterator[Row]:
     """What the broker itself says of itself."""
     for entry in facts.status.get("degraded") or []:
         if isinstance(entry, dict):
-            yield Row(WARN, "degraded", _text(entry, "what"), _text(entry, "mend"))
+            yield Row(WARN, "degraded", _text(entry, "what"), _text(entry, "hint"))
     if facts.start_lock.held:
         yield Row(INFO, "start lock", f"a client is starting the broker (pid {facts.start_lock.pid or 'unknown'})")
 

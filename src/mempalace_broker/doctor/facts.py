@@ -31,7 +31,7 @@ from ..system.clock import Deadline
 from ..system.engine_find import SETTING, find_engine
 from ..system.lock import is_held, read_body
 from ..system.paths import PALACE_VARIABLES, ROOT_VARIABLE, home_of
-from .open_files import Opener, openers
+from .open_files import OpenFile, openers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,7 +98,7 @@ class Engine:
     version: str = ""
     source: str = ""
     problem: str = ""
-    mend: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Facts:
     contact: Contact
     socket: Entry
     socket_bytes: int
-    openers: list[Opener]
+    openers: list[OpenFile]
     upstream: list[Upstream]
     lease: Lock
     engine: Engine
@@ -138,7 +138,7 @@ class Facts:
     has_palace: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_problem: str = ""
-    settings_mend: str = ""
+    settings_hint: str = ""
     leftovers: list[str] = field(default_factory=list)
     last_exit: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -158,7 +158,7 @@ class Facts:
 def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> Facts:
     """Look at everything. Raises UsageError where $MEMPALACE_BROKER names no socket."""
     record, entry, origin, process = _record(files)
-    settings, engine_named, problem, mend = _settings(files, env)
+    settings, engine_named, problem, hint = _settings(files, env)
     home = home_of(env)
     weights = model.status(home)
     site = place_of(files)
@@ -196,7 +196,7 @@ def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock:
         has_palace=os.path.exists(os.path.join(identity.path, "chroma.sqlite3")),
         settings=settings,
         settings_problem=problem,
-        settings_mend=mend,
+        settings_hint=hint,
         leftovers=_leftovers(identity.path),
         last_exit=_json(files.exit),
         variables={name: env[name] for name in _VARIABLES if env.get(name)},
@@ -220,7 +220,7 @@ def _bridge(ways: Plan | None, clock: Clock) -> dict[str, Any]:
     try:
         return bridge_status(ways.ssh, Deadline.after(clock, ANSWER_S)) or {}
     except BrokerError as exc:
-        return {"state": "unknown", "error": exc.message, "mend": exc.mend}
+        return {"state": "unknown", "error": exc.message, "hint": exc.hint}
 
 
 def _contact(files: StateFiles, env: Mapping[str, str], clock: Clock) -> Contact:
@@ -233,13 +233,13 @@ def _contact(files: StateFiles, env: Mapping[str, str], clock: Clock) -> Contact
 
 
 def _record(files: StateFiles) -> tuple[Record | Bad, Entry, str, str]:
-    from ..route.discover import Sighting
+    from ..route.discover import Candidates
 
     try:
         record = decode(read_bytes(files.record, MAX_BYTES))
     except OSError as exc:
         record = Bad(f"the record can't be read: {exc.strerror or exc}")
-    origin = record_state(Sighting(record, []), files)
+    origin = record_state(Candidates(record, []), files)
     process = UNKNOWN
     if isinstance(record, Record):
         process = state(ProcId(record.pid, record.start, record.boot, record.pidns))
@@ -312,7 +312,7 @@ def _exists(pid: int) -> bool:
 
 
 def _settings(files: StateFiles, env: Mapping[str, str]) -> tuple[dict[str, Any], str, str, str]:
-    """(settings as JSON, engine setting, what is wrong with them, its mend)."""
+    """(settings as JSON, engine setting, what is wrong with them, its hint)."""
     try:
         data = read_bytes(files.toml, _NOTE_LIMIT)
         text = data.decode("utf-8", "replace") if data is not None else None
@@ -320,7 +320,7 @@ def _settings(files: StateFiles, env: Mapping[str, str]) -> tuple[dict[str, Any]
     except OSError as exc:
         return {}, "", f"cannot read {files.toml}: {exc.strerror or exc}", f"make {files.toml} readable"
     except BrokerError as exc:
-        return {}, "", exc.message, exc.mend
+        return {}, "", exc.message, exc.hint
     return settings.as_json(), settings.text("engine"), "", ""
 
 
@@ -328,7 +328,7 @@ def _engine(env: Mapping[str, str], named: str) -> Engine:
     try:
         found = find_engine({**env, SETTING: named}, sys.executable, env.get("PATH", os.defpath))
     except BrokerError as exc:
-        return Engine(problem=exc.message, mend=exc.mend)
+        return Engine(problem=exc.message, hint=exc.hint)
     return Engine(found.interpreter, found.version or "", found.source)
 
 

@@ -19,7 +19,7 @@ class Row:
     severity: str
     what: str
     detail: str
-    mend: str = ""
+    hint: str = ""
 
     def as_json(self) -> dict[str, str]:
         """For --json."""

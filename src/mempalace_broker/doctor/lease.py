@@ -23,7 +23,7 @@ def claims(path: str, owner_lock: str) -> Iterator[Row]:
     try:
         listing, found = survey(path)
     except StateRootError as exc:
-        yield Row(ERROR, "claims", exc.message, exc.mend)
+        yield Row(ERROR, "claims", exc.message, exc.hint)
         return
     yield from rows(listing, found, boot_id(), lock_id(owner_lock))
 
@@ -41,8 +41,8 @@ def rows(listing: Listing, found: list[Claim], boot: str, lock: str) -> Iterator
         elif writer.kind != FOREIGN:
             yield Row(INFO, "claims", f"{who(claim)}: made before this machine was started anew, or on another one")
         else:
-            mend = "reach or stop that broker; if it is gone for certain: mempalace-broker take-over --yes"
+            hint = "reach or stop that broker; if it is gone for certain: mempalace-broker take-over --yes"
             busy = ", in the middle of a call" if claim.busy else ""
-            yield Row(WARN, "claims", f"{who(claim)}{busy}", mend)
+            yield Row(WARN, "claims", f"{who(claim)}{busy}", hint)
     if listing.asks:
         yield Row(INFO, "claims", "the palace's own machine asks for it: a handover is under way, or was given up")

@@ -54,7 +54,7 @@ def _bridge(facts: Facts) -> Iterator[Row]:
     if not said:
         return
     if said.get("error"):
-        yield Row(ERROR, "bridge", str(said["error"]), str(said.get("mend") or f"see {_PAGE}"))
+        yield Row(ERROR, "bridge", str(said["error"]), str(said.get("hint") or f"see {_PAGE}"))
         return
     how = f"{said.get('mode')} over {said.get('over')}" if said.get("mode") else str(said.get("state"))
     yield Row(OK, "bridge", f"pid {said.get('pid')}, {how}, {said.get('users')} users")

@@ -11,7 +11,7 @@ _INDEX = ".bin"
 
 
 @dataclass(frozen=True)
-class Opener:
+class OpenFile:
     """A process with palace files open. `command`: its name, never its arguments, they may hold secrets."""
 
     pid: int
@@ -19,7 +19,7 @@ class Opener:
     files: tuple[str, ...]
 
 
-def openers(palace: str, *more: str) -> list[Opener]:
+def openers(palace: str, *more: str) -> list[OpenFile]:
     """Processes of which we may see the open files, that have a store of the palace open.
 
     Args:
@@ -32,7 +32,7 @@ def openers(palace: str, *more: str) -> list[Opener]:
     for pid, paths in _open_files():
         mine = {path for path in paths if _is_store(path, prefix) or path in others}
         if mine:
-            found.append(Opener(pid, _command(pid), tuple(sorted(mine))))
+            found.append(OpenFile(pid, _command(pid), tuple(sorted(mine))))
     return sorted(found, key=lambda opener: opener.pid)
 
 

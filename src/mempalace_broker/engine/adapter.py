@@ -27,11 +27,11 @@ _WARM_UP_TEXT = "__mempalace_broker_warm_up__"
 class Fault(Exception):
     """Something no restart mends; travels to the broker as a `fail` frame."""
 
-    def __init__(self, reason: str, message: str, mend: str = "", exit_code: int = EXIT_NO_ENGINE) -> None:
+    def __init__(self, reason: str, message: str, hint: str = "", exit_code: int = EXIT_NO_ENGINE) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
-        self.mend = mend
+        self.hint = hint
         self.exit_code = exit_code
 
 
@@ -221,8 +221,8 @@ class Mempalace:
 
     @staticmethod
     def _lease_fault(why: str, held: bool) -> Fault:
-        mend = "stop the process named above, then `mempalace-broker restart`" if held else ""
-        return Fault("lease_held" if held else "lease_failed", why, mend, EXIT_HELD)
+        hint = "stop the process named above, then `mempalace-broker restart`" if held else ""
+        return Fault("lease_held" if held else "lease_failed", why, hint, EXIT_HELD)
 
     # -- calls -------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PROBES = ("note", "one writer for one palace, so that many coding agents share a memory without harm")
 _TOLERANCE = 1e-6  # of one component; distances are answered with four decimals
 _RETRY_S = 60.0
-MEND = "mempalace-broker model install"
+HINT = "mempalace-broker model install"
 
 
 def minilm(mempalace: Mempalace) -> Any:
@@ -157,7 +157,7 @@ class ModelGuard:
         self.fetch()
         raise RuntimeError(
             f"the embedding model all-MiniLM-L6-v2 is missing in {self._function.DOWNLOAD_PATH} "
-            f"(download: {self.state}). Mend: run `{MEND}`"
+            f"(download: {self.state}). Hint: run `{HINT}`"
         )
 
     def fetch(self) -> None:
@@ -211,7 +211,7 @@ def guard_model(mempalace: Mempalace) -> dict[str, str] | None:
     replace(guard.check, (cls, "_download_model_if_not_exists"))
     guard.fetch()
     what = f"the embedding model is missing in {model_missing(function)}: search and new drawers fail"
-    return {"what": what, "mend": MEND}
+    return {"what": what, "hint": HINT}
 
 
 __all__ = ["OWN_LENGTH", "DoesNotFit", "guard_model", "model_missing"]

@@ -110,7 +110,7 @@ class IndexGuard:
         """Put copies back where an index is torn, and copy what is sound.
 
         Returns:
-            what could not be mended, as {"what", "mend"}.
+            what could not be mended, as {"what", "hint"}.
         """
         troubles = []
         for name in segments(self._palace):
@@ -121,7 +121,7 @@ class IndexGuard:
             except Torn as exc:
                 trouble = self._restore(name, str(exc))
                 if trouble:
-                    troubles.append({"what": trouble, "mend": "mempalace repair"})
+                    troubles.append({"what": trouble, "hint": "mempalace repair"})
                     continue
             except (OSError, Unfamiliar) as exc:
                 self._say(f"index {name} can't be checked: {exc}")

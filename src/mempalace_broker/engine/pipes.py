@@ -16,7 +16,7 @@ _CHUNK = 1 << 20
 _LOOK_MS = 200
 
 
-class Link:
+class BrokerPipes:
     """Both directions of the connection to the broker.
 
     Args:

@@ -62,7 +62,7 @@ def _apply(mempalace: Mempalace, one: TuneUp, *, wanted: bool) -> dict[str, Any]
 def _refuse_deletes(version: str, why: str) -> Any:
     message = (
         f"Not executed: mempalace {version} renames its search index away after a delete (upstream #1710), and the "
-        f"fix is not in force ({why}). Mend: upgrade mempalace, or allow tune-ups (MEMPALACE_BROKER_TUNE=1), then "
+        f"fix is not in force ({why}). Hint: upgrade mempalace, or allow tune-ups (MEMPALACE_BROKER_TUNE=1), then "
         "`mempalace-broker restart`."
     )
 

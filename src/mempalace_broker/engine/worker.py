@@ -30,7 +30,7 @@ from .adapter import Fault, Mempalace, Options, start_thread
 from .embedding import guard_model
 from .journal_file import JournalFile
 from .lanes import Lane, WaitingPlace
-from .pipes import Link
+from .pipes import BrokerPipes
 from .prefetch import texts_of
 from .tuning import tune
 
@@ -48,7 +48,7 @@ class _BrokerGone(BaseException):
 class Worker:
     """One engine: a mempalace, its lanes, and the link to the broker."""
 
-    def __init__(self, link: Link, mempalace: Mempalace, journal: JournalFile) -> None:
+    def __init__(self, link: BrokerPipes, mempalace: Mempalace, journal: JournalFile) -> None:
         self._link = link
         self._mempalace = mempalace
         self._journal = journal
@@ -88,7 +88,7 @@ class Worker:
             self._hints.put(frame.payload)
         if frame.verb != "call":
             return
-        call = Call(self, frame)
+        call = RunningCall(self, frame)
         if frame.word == "free" and frame.tag == "-" and self._inline and self._free.idle:
             began = time.monotonic()
             call.run(False)  # a read of a store with locks of its own, and short: a change of threads costs more
@@ -140,7 +140,7 @@ class Worker:
         return self._palace.run_waiting()
 
 
-class Call:
+class RunningCall:
     """One call frame on its way through a lane."""
 
     def __init__(self, worker: Worker, frame: Frame) -> None:
@@ -180,7 +180,7 @@ class Call:
         worker._link.send(Frame("done", frame.n, tag=str(payload.response_code(response)), payload=body))
 
     def _not_journalled(self, why: str) -> Any:
-        text = f"{self.tool} was not executed: {why}. Mend: free space there, or allow writing; then send it again."
+        text = f"{self.tool} was not executed: {why}. Hint: free space there, or allow writing; then send it again."
         return payload.error_response(payload.request_id(self._request), NOT_EXECUTED, text)
 
 
@@ -213,17 +213,17 @@ def _open(mempalace: Mempalace) -> dict[str, Any]:
         missing = guard_model(mempalace)
         degraded += [missing] if missing else []
     except Exception as exc:  # noqa: BLE001 - a model that can't be set up is reported, calls say the rest
-        degraded.append({"what": f"the embedding model can't be set up: {exc}", "mend": "mempalace-broker doctor"})
+        degraded.append({"what": f"the embedding model can't be set up: {exc}", "hint": "mempalace-broker doctor"})
     tuneups = tune(mempalace, wanted=mempalace.options.tune)
     degraded += mempalace.troubles
     try:
         drawers = mempalace.warm_up()
     except Exception as exc:  # noqa: BLE001 - a palace that does not open is reported, calls say the rest
-        degraded.append({"what": f"the palace did not open: {exc}", "mend": "mempalace repair-status"})
+        degraded.append({"what": f"the palace did not open: {exc}", "hint": "mempalace repair-status"})
     return {"degraded": degraded, "drawers": drawers, "tuneups": tuneups}
 
 
-def _run(args: argparse.Namespace, link: Link) -> int:
+def _run(args: argparse.Namespace, link: BrokerPipes) -> int:
     options = Options(
         args.palace,
         by=args.by,
@@ -258,11 +258,11 @@ def main(argv: list[str]) -> None:
     """Run the engine; never returns: threads inside Chroma must not hold up the exit."""
     args = _parse(argv)
     _keep_to_ourselves()
-    link = Link(args.rfd, args.wfd)
+    link = BrokerPipes(args.rfd, args.wfd)
     try:
         code = _run(args, link)
     except Fault as fault:
-        detail = {"reason": fault.reason, "message": fault.message, "mend": fault.mend}
+        detail = {"reason": fault.reason, "message": fault.message, "hint": fault.hint}
         link.send(Frame("fail", tag=str(fault.exit_code), payload=json.dumps(detail).encode("utf-8")))
         print(fault.message, file=sys.stderr)
         code = fault.exit_code

@@ -26,7 +26,7 @@ _BETWEEN_S = 0.002
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
-class ClaimFolder:
+class LeaseFolder:
     """The claims of one palace as one broker sees and makes them.
 
     Args:
@@ -162,7 +162,7 @@ def survey(path: str) -> tuple[Listing, list[Claim]]:
     Raises:
         StateRootError: it is there and can't be read.
     """
-    folder = ClaimFolder(path, Writer())
+    folder = LeaseFolder(path, Writer())
     try:
         listing = folder.listing()
         return listing, [folder.read(generation) for generation in listing.generations]
@@ -240,5 +240,5 @@ def _unlink(path: str) -> None:
 def _refused(path: str, exc: OSError) -> StateRootError:
     return StateRootError(
         f"cannot use the folder of claims {path}: {exc.strerror or exc}.",
-        mend="make it a directory that you can read and write, on a disk with room.",
+        hint="make it a directory that you can read and write, on a disk with room.",
     )

@@ -89,7 +89,7 @@ def elsewhere(place: Place) -> PalaceElsewhere:
     """The error for whoever has no other route."""
     return PalaceElsewhere(
         f"no broker answers, and none can be elected from here: {place.why}.",
-        mend="set MEMPALACE_BROKER_SSH_HOST (or ssh_host in broker.toml), or the broker's tcp; see docs/topologies.md",
+        hint="set MEMPALACE_BROKER_SSH_HOST (or ssh_host in broker.toml), or the broker's tcp; see docs/topologies.md",
     )
 
 

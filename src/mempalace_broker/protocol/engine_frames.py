@@ -7,7 +7,7 @@
                        ready 0 - 0 <len>               warm-up is over; payload: {"degraded": [...], "drawers": n}
                        begun <n> - 0 0                 a call that waited inside the engine starts now
                        done <n> - <code> <len>         payload: the JSON-RPC response; code: its error code or 0
-                       fail 0 - <exit> <len>           a fault no restart mends; payload: {"reason", "message", "mend"}
+                       fail 0 - <exit> <len>           a fault no restart mends; payload: {"reason", "message", "hint"}
 
 `key` names a write for the journal ("-" = none). Both sides keep payloads as bytes: a response travels to the
 client without being parsed again. Runs in the engine's interpreter too (Python 3.9).

@@ -123,7 +123,7 @@ def judge_hello(params: Mapping[str, Any], own: Identity, own_view: View | None 
         return Verdict(
             OTHER_PALACE,
             f"this broker speaks wire version {WIRE_VERSION}, the client {wire!r}. "
-            "Mend: install the same mempalace-broker on both sides, then `mempalace-broker restart`.",
+            "Hint: install the same mempalace-broker on both sides, then `mempalace-broker restart`.",
         )
     palace = params.get("palace")
     if not isinstance(palace, dict):
@@ -155,7 +155,7 @@ def _judge_identity(own: Identity, theirs: Identity, *, elsewhere: bool, same: b
             return Verdict(
                 OTHER_PALACE,
                 f"this broker serves {what} {mine or 'default'}, the client asks for {other}. "
-                f"Mend: give every agent the same {what}, then `mempalace-broker restart`.",
+                f"Hint: give every agent the same {what}, then `mempalace-broker restart`.",
             )
     if elsewhere:
         return _judge_graph(own, theirs)
@@ -188,6 +188,6 @@ def _other_graph(own: Identity, theirs: Identity) -> Verdict:
     text = (
         f"this palace is served with the knowledge graph {own.graph} (palace chosen by {own.by}), but your "
         f"configuration (by {theirs.by}) leads to {theirs.graph}. Knowledge graph calls are refused in this "
-        "session. Mend: choose the palace the same way in every agent, with or without --palace."
+        "session. Hint: choose the palace the same way in every agent, with or without --palace."
     )
     return Verdict(notice=text, graph_refused=text)

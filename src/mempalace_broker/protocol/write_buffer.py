@@ -14,7 +14,7 @@ else:
 _SMALL = 64 * 1024  # pieces are joined up to this size: one system call for many short lines
 
 
-class Outbox:
+class WriteBuffer:
     """A queue of bytes. `size`: bytes not yet taken."""
 
     __slots__ = ("_pieces", "size")

@@ -144,7 +144,7 @@ def ask(sock: RawSocket, path: str, method: str, params: dict[str, Any], deadlin
             raise HandshakeRefused(str(error.get("message")))
         raise BrokerUnavailable(
             f"the broker at {path} refused {method}: {error.get('message')}.",
-            mend="install the same mempalace-broker version everywhere, then `mempalace-broker restart`",
+            hint="install the same mempalace-broker version everywhere, then `mempalace-broker restart`",
         )
     return Contact(CONNECT_OK, path, None, f"{path} closed the connection without an answer")
 

@@ -26,7 +26,7 @@ ENDPOINT_VARIABLE = "MEMPALACE_BROKER"
 NO_SPAWN_VARIABLE = "MEMPALACE_BROKER_NO_SPAWN"
 
 
-class Sighting:
+class Candidates:
     """What the files say: the `record` (or what is wrong with it) and the socket `paths` to dial, best first."""
 
     __slots__ = ("paths", "record")
@@ -52,7 +52,7 @@ def fixed_path(env: Mapping[str, str]) -> str | None:
     return endpoint.path if endpoint is not None and endpoint.kind == UNIX else None
 
 
-def look(files: StateFiles, env: Mapping[str, str]) -> Sighting:
+def look(files: StateFiles, env: Mapping[str, str]) -> Candidates:
     """Read the record; with or without a good one, also the name where the socket would be.
 
     Without a good record the owner lock's body is asked too: a broker of the same palace whose state root was
@@ -79,7 +79,7 @@ def look(files: StateFiles, env: Mapping[str, str]) -> Sighting:
     if files.socket not in paths:
         files.check_socket_folder()
         paths.append(files.socket)
-    return Sighting(record, paths)
+    return Candidates(record, paths)
 
 
 def owner_note(files: StateFiles) -> dict[str, Any]:
@@ -93,11 +93,11 @@ def owner_note(files: StateFiles) -> dict[str, Any]:
     return note if isinstance(note, dict) else {}
 
 
-def record_state(sighting: Sighting, files: StateFiles) -> str:
+def record_state(candidates: Candidates, files: StateFiles) -> str:
     """The sighting as the election table knows it. For the rare path: asks the system about kernel and
     mounts.
     """
-    record = sighting.record
+    record = candidates.record
     if isinstance(record, Bad):
         return RECORD_ABSENT if record.absent else RECORD_BAD
     from ..locality.mounts import is_local

@@ -126,5 +126,5 @@ def _slash(path: str) -> str:
     return path if not path or path.startswith("/") else f"/{path}"
 
 
-def _bad(text: str, what: str, mend: str) -> UsageError:
-    return UsageError(f"endpoint {text!r}: {what}.", mend=mend)
+def _bad(text: str, what: str, hint: str) -> UsageError:
+    return UsageError(f"endpoint {text!r}: {what}.", hint=hint)

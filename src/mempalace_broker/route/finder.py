@@ -5,7 +5,7 @@
     nobody does, and the place is ours         connector: elect and start a broker here
     nobody does, and the place is foreign      ssh, then tcp, then direct, as far as they are configured
 
-A machine that never blocks, like the `Connector` it drives. `mp-shim` imports this module: keep it lean.
+A machine that never blocks, like the `UnixRoute` it drives. `mp-shim` imports this module: keep it lean.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..system.clock import Deadline
 from ..system.paths import state_files
 from .discover import ENDPOINT_VARIABLE, fixed_endpoint
 from .endpoint import SSH, UNIX, Endpoint
-from .unix import ONCE, START_IF_NEEDED, Connected, Connector, Failed, Stepper, Waiting, complete
+from .unix import ONCE, START_IF_NEEDED, Attempt, Connected, Failed, UnixRoute, Waiting, complete
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ SSH_LIMIT_S = 25.0  # for a first connection over a slow line, and a broker that
 TCP_LIMIT_S = 6.0
 
 
-class Reach:
+class RouteFinder:
     """One attempt to reach the broker of one palace by any route, resumable.
 
-    Arguments as `Connector`'s. `files`: the palace's state files as they are named here.
+    Arguments as `UnixRoute`'s. `files`: the palace's state files as they are named here.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Reach:
         self._mode = mode
         self._started_by = started_by
         self._heed_failures = heed_failures
-        self._route: Stepper | None = None
+        self._route: Attempt | None = None
         self._name = ""
-        self._left: list[tuple[str, Callable[[], Stepper]]] = []
+        self._left: list[tuple[str, Callable[[], Attempt]]] = []
         self._place: Place | None = None
         self._failures: list[tuple[str, BrokerError]] = []
         self._error: BrokerError | None = None
@@ -102,7 +102,7 @@ class Reach:
             self._route.close()
             self._route = None
 
-    def _first(self) -> Stepper:
+    def _first(self) -> Attempt:
         endpoint = fixed_endpoint(self._env)
         if endpoint is None or endpoint.kind == UNIX:
             return self._connector(self.files)
@@ -114,8 +114,8 @@ class Reach:
             return routes.ssh_by_endpoint(endpoint, self._env, self._deadline, started_by=self._started_by, start=start)
         return routes.tcp_by_endpoint(endpoint, self._env, self.files, self._deadline)
 
-    def _connector(self, files: StateFiles, *, direct: bool = False) -> Connector:
-        return Connector(
+    def _connector(self, files: StateFiles, *, direct: bool = False) -> UnixRoute:
+        return UnixRoute(
             self._identity,
             self._env,
             self._deadline,
@@ -164,24 +164,24 @@ class Reach:
         if not self._left:
             raise self._summary(error)
 
-    def _ssh(self, target: SshTarget) -> Callable[[], Stepper]:
+    def _ssh(self, target: SshTarget) -> Callable[[], Attempt]:
         from . import plan as routes
 
         return lambda: routes.ssh(
             target, self._env, self._span(SSH_LIMIT_S), started_by=self._started_by, start=self._mode != ONCE
         )
 
-    def _tcp(self, endpoint: Endpoint, token: str) -> Callable[[], Stepper]:
+    def _tcp(self, endpoint: Endpoint, token: str) -> Callable[[], Attempt]:
         from . import plan as routes
 
         return lambda: routes.tcp(endpoint, token, self._span(TCP_LIMIT_S))
 
-    def _direct(self) -> Stepper:
+    def _direct(self) -> Attempt:
         from ..locality.locality import parted
 
         apart = parted(self._identity)
         if apart:
-            raise BrokerUnavailable(apart, mend="give --palace, which keeps the graph in the palace; or a bridge")
+            raise BrokerUnavailable(apart, hint="give --palace, which keeps the graph in the palace; or a bridge")
         return self._connector(self.files.direct(), direct=True)
 
     def _span(self, seconds: float) -> Deadline:
@@ -191,8 +191,8 @@ class Reach:
         """All that was tried, in one error; what mends the first of them comes first."""
         assert self._place is not None
         tried = "; ".join(f"{name}: {exc.message.rstrip('.')}" for name, exc in self._failures) or "nothing"
-        mend = next((exc.mend for _, exc in self._failures if exc.mend), last.mend)
-        error = BrokerUnavailable(f"no broker for {self._identity.path}: {self._place.why}. Tried {tried}.", mend=mend)
+        hint = next((exc.hint for _, exc in self._failures if exc.hint), last.hint)
+        error = BrokerUnavailable(f"no broker for {self._identity.path}: {self._place.why}. Tried {tried}.", hint=hint)
         codes = [exc.code for _, exc in self._failures]
         if codes and len(set(codes)) == 1:
             error.code = codes[0]
@@ -212,8 +212,8 @@ def reach(
     mode: str = START_IF_NEEDED,
     started_by: str = "",
 ) -> Connected:
-    """Run a `Reach` to its end, blocking, for a person who has just mended something. As `connector.complete`."""
-    machine = Reach(
+    """Run a `RouteFinder` to its end, blocking, for a person who has just mended something. As `connector.complete`."""
+    machine = RouteFinder(
         identity,
         os.environ if env is None else env,
         deadline,

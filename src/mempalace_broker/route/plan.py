@@ -81,7 +81,7 @@ def toml_text(files: StateFiles) -> str | None:
         data = read_bytes(files.toml, _TOML_LIMIT)
         return None if data is None else data.decode()
     except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{files.toml} can't be read: {exc}.", mend="make it a readable UTF-8 text") from exc
+        raise UsageError(f"{files.toml} can't be read: {exc}.", hint="make it a readable UTF-8 text") from exc
 
 
 def _target(host: str, config: str, command: str, env: Mapping[str, str]) -> SshTarget | None:
@@ -134,7 +134,7 @@ def ssh(
 def _no_bridge(target: SshTarget, *_rest: object, **_options: object) -> StartPipe:
     raise BrokerUnavailable(
         f"no bridge to {target} is up, so nothing is known of the broker there.",
-        mend="mempalace-broker ensure, which opens one",
+        hint="mempalace-broker ensure, which opens one",
     )
 
 
@@ -167,7 +167,7 @@ def tcp_by_endpoint(endpoint: Endpoint, env: Mapping[str, str], files: StateFile
     if not token:
         raise BrokerUnavailable(
             f"{endpoint} needs the broker's token, and there is none in {files.root}.",
-            mend="on the broker's machine run `mempalace-broker token`, save it here in a file that only you can "
+            hint="on the broker's machine run `mempalace-broker token`, save it here in a file that only you can "
             "read, and name that in MEMPALACE_BROKER_TOKEN_FILE",
         )
     return tcp(endpoint, token, deadline)

@@ -21,7 +21,7 @@ from ..protocol.jsonrpc import load
 from ..system.clock import Deadline, fraction
 from .dial import dial
 from .machine.election import CONNECT_DENIED, CONNECT_ENOENT, CONNECT_OK, CONNECT_REFUSED
-from .unix import MAX_STARTS, PAUSE_BASE_S, PAUSE_CAP_S, START_LIMIT_S, Connected, Stepper, Waiting
+from .unix import MAX_STARTS, PAUSE_BASE_S, PAUSE_CAP_S, START_LIMIT_S, Attempt, Connected, Waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class SshTarget:
         command: str = DEFAULT_COMMAND,
     ) -> None:
         if not host or host.startswith("-") or user.startswith("-"):
-            raise UsageError(f"{user}@{host} is no host for ssh.", mend="write ssh://[user@]host[:port][/state-root].")
+            raise UsageError(f"{user}@{host} is no host for ssh.", hint="write ssh://[user@]host[:port][/state-root].")
         if config and not config.startswith("/"):  # the bridge works in /, for agents of all folders
-            raise UsageError(f"ssh's configuration {config!r} is no absolute path.", mend="give it from / or ~ on.")
+            raise UsageError(f"ssh's configuration {config!r} is no absolute path.", hint="give it from / or ~ on.")
         self.host = host
         self.user = user
         self.port = port
@@ -121,7 +121,7 @@ class BridgeFiles:
             except FileNotFoundError:
                 return False
             if info.st_uid != os.getuid() or info.st_mode & 0o170077 != 0o040000:
-                raise StateRootError(f"{folder} is not a directory that only you can use.", mend=f"remove {folder}.")
+                raise StateRootError(f"{folder} is not a directory that only you can use.", hint=f"remove {folder}.")
         return True
 
     def prepare(self) -> None:
@@ -132,7 +132,7 @@ class BridgeFiles:
                     os.makedirs(folder, 0o700, exist_ok=True)
         except OSError as exc:
             raise StateRootError(
-                f"cannot create {self.folder}: {exc.strerror or exc}.", mend="make /tmp writable."
+                f"cannot create {self.folder}: {exc.strerror or exc}.", hint="make /tmp writable."
             ) from exc
         self.check()
 
@@ -151,8 +151,8 @@ def _digest(words: bytes) -> str:
 _held: dict[str, RawSocket] = {}
 
 
-class SshRoute(Stepper):
-    """One attempt to reach the broker behind a target; steps as `route/unix.Connector`.
+class SshRoute(Attempt):
+    """One attempt to reach the broker behind a target; steps as `route/unix.UnixRoute`.
 
     Args:
         target: where. env: environment variables, for the bridge if it must be started.
@@ -229,7 +229,7 @@ class SshRoute(Stepper):
         outcome, sock, words = dial(self.files.socket)
         if sock is None:
             if outcome == CONNECT_DENIED:
-                raise BrokerUnavailable(f"{self.files.socket}: {words}.", mend="run the agent as one user.")
+                raise BrokerUnavailable(f"{self.files.socket}: {words}.", hint="run the agent as one user.")
             return words if outcome in (CONNECT_REFUSED, CONNECT_ENOENT) else ""
         assert outcome == CONNECT_OK
         try:
@@ -270,7 +270,7 @@ class SshRoute(Stepper):
         if answer.get("state") != READY or len(self._fds) != 1:
             raise BrokerUnavailable(
                 str(answer.get("message") or f"the bridge to {self.target} said nothing sensible."),
-                mend=str(answer.get("mend") or _STATUS_COMMAND),
+                hint=str(answer.get("hint") or _STATUS_COMMAND),
             )
         self._bridge = None
         before = _held.pop(self.files.folder, None)
@@ -303,7 +303,7 @@ class SshRoute(Stepper):
             return self._pause(f"a bridge owns {self.files.folder} but does not listen yet, or no more")
         if self._starts == MAX_STARTS:
             raise BrokerUnavailable(
-                f"the bridge to {self.target} comes up and is gone at once.", mend=f"look at {self.files.log}."
+                f"the bridge to {self.target} comes up and is gone at once.", hint=f"look at {self.files.log}."
             )
         self._starts += 1
         self._pipe = self._start()
@@ -331,7 +331,7 @@ class SshRoute(Stepper):
         if report["state"] == FAILED:
             raise BrokerUnavailable(
                 f"the bridge to {self.target} could not start: {report.get('reason')}",
-                mend=str(report.get("mend") or f"look at {self.files.log}."),
+                hint=str(report.get("hint") or f"look at {self.files.log}."),
             )
         return None  # it serves, or another one does
 
@@ -347,7 +347,7 @@ class SshRoute(Stepper):
 
     def _late(self) -> BrokerUnavailable:
         return BrokerUnavailable(
-            f"no broker over {self.target} in time: {self.why}.", mend=f"{_STATUS_COMMAND}; the log: {self.files.log}."
+            f"no broker over {self.target} in time: {self.why}.", hint=f"{_STATUS_COMMAND}; the log: {self.files.log}."
         )
 
     def _unlock(self) -> None:

@@ -80,7 +80,7 @@ def start_broker(
         StartFailed, StateRootError: nothing was started.
     """
     if not sys.executable:
-        raise StartFailed("this program does not know its own interpreter.", mend="mempalace-broker run")
+        raise StartFailed("this program does not know its own interpreter.", hint="mempalace-broker run")
     argv = broker_argv(identity, files, started_by=started_by, direct=direct)
     return spawn_detached(argv, env=broker_env(env), cwd="/", log_path=files.log)
 
@@ -92,7 +92,7 @@ def note_starter(lock: FileLock, clock: Clock) -> None:
 
 def note_failure(lock: FileLock, clock: Clock, error: StartFailed) -> None:
     """Say in start.lock why the start failed, for those who waited for it."""
-    note = {"pid": os.getpid(), "at": clock.wall(), "failed": error.message[:2000], "mend": error.mend[:500]}
+    note = {"pid": os.getpid(), "at": clock.wall(), "failed": error.message[:2000], "hint": error.hint[:500]}
     lock.write_body(to_bytes(note))
 
 
@@ -102,12 +102,12 @@ def recent_failure(path: str, clock: Clock) -> StartFailed | None:
     Without it a hundred clients of a broker that can't start would start it a hundred times.
     """
     note = _note(path)
-    reason, mend, at = note.get("failed"), note.get("mend"), note.get("at")
+    reason, hint, at = note.get("failed"), note.get("hint"), note.get("at")
     if not isinstance(reason, str) or not isinstance(at, int | float):
         return None
     if not 0 <= clock.wall() - at < FAILURE_COUNTS_S:
         return None
-    return StartFailed(reason, mend=mend if isinstance(mend, str) else "")
+    return StartFailed(reason, hint=hint if isinstance(hint, str) else "")
 
 
 def starter_pid(path: str) -> int:
@@ -127,8 +127,8 @@ def _note(path: str) -> dict[str, Any]:
 def failure_of(report: Mapping[str, Any], log_path: str) -> StartFailed:
     """The daemon's own "failed" report as an error that names its log."""
     reason = str(report.get("reason") or "it did not say why")
-    mend = str(report.get("mend") or "")
+    hint = str(report.get("hint") or "")
     return StartFailed(
         f"the broker could not start: {reason}" + ("" if log_path in reason else f" (log: {log_path})"),
-        mend=mend,
+        hint=hint,
     )

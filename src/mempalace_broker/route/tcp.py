@@ -1,6 +1,6 @@
 """The way to a broker over TCP: find the address, connect, let both sides prove that they know the token.
 
-A machine that never blocks, as the `Connector` is. Names are looked up by a thread of their own, because the
+A machine that never blocks, as the `UnixRoute` is. Names are looked up by a thread of their own, because the
 system's resolver can only block: a thread costs nothing to start where a process would cost 20 ms, and one that
 hangs in a dead resolver is left behind without harm. Imported late, where TCP is used; inside the shim's import
 budget all the same.
@@ -33,7 +33,7 @@ from ..system.clock import Deadline
 from ..system.token_file import VARIABLE as TOKEN_VARIABLE
 from ..system.token_file import read_token, token_path
 from .endpoint import TCP, Endpoint
-from .unix import Connected, Stepper, Waiting
+from .unix import Attempt, Connected, Waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ _COPY = (
 )
 
 
-class TcpRoute(Stepper):
+class TcpRoute(Attempt):
     """One attempt to reach one endpoint.
 
     Args:
@@ -111,9 +111,9 @@ class TcpRoute(Stepper):
     def _find(self) -> Waiting | None:
         if self._lookup is None:
             if not is_token(self._token):
-                raise UsageError(f"{self.endpoint} needs the broker's token, and this is none.", mend=_COPY)
+                raise UsageError(f"{self.endpoint} needs the broker's token, and this is none.", hint=_COPY)
             if not self.endpoint.port:
-                raise UsageError(f"{self.endpoint} names no port.", mend=f"write tcp://host:port; {_LOOK_THERE}")
+                raise UsageError(f"{self.endpoint} names no port.", hint=f"write tcp://host:port; {_LOOK_THERE}")
             self._addresses = numeric(self.endpoint)
             if self._addresses is not None:
                 return None
@@ -128,7 +128,7 @@ class TcpRoute(Stepper):
         if isinstance(found, str):
             raise BrokerUnavailable(
                 f"{self.endpoint}: no address for {self.endpoint.host} ({found}).",
-                mend=f"start the container with --add-host={DOCKER_HOST}:host-gateway, or give an address",
+                hint=f"start the container with --add-host={DOCKER_HOST}:host-gateway, or give an address",
             )
         self._addresses = found
         return None
@@ -182,7 +182,7 @@ class TcpRoute(Stepper):
 
     def _nobody(self) -> BrokerUnavailable:
         return BrokerUnavailable(
-            f"nobody answers at {self.endpoint} ({'; '.join(self._words) or 'no address'}).", mend=_LOOK_THERE
+            f"nobody answers at {self.endpoint} ({'; '.join(self._words) or 'no address'}).", hint=_LOOK_THERE
         )
 
     # -- the proof
@@ -221,7 +221,7 @@ class TcpRoute(Stepper):
         except OSError:
             return  # what the matter is, the next recv says
         if sent != len(data):  # an empty send buffer takes 200 bytes; this is no connection to work with
-            raise BrokerUnavailable(f"{self.endpoint} takes no data.", mend=_LOOK_THERE)
+            raise BrokerUnavailable(f"{self.endpoint} takes no data.", hint=_LOOK_THERE)
 
     def _hung_up(self, side: ClientSide, words: str) -> Connected | Waiting:
         """Gone in the middle. Before its first word that may be mere bad luck; later it is an answer."""
@@ -231,7 +231,7 @@ class TcpRoute(Stepper):
             when = "after it had proved itself" if side.heard else "before it had proved itself"
             raise BrokerUnavailable(
                 f"{self.endpoint} hung up {when} ({words}).",
-                mend="`mempalace-broker logs` on the broker's machine; if there is no broker, " + _LOOK_THERE,
+                hint="`mempalace-broker logs` on the broker's machine; if there is no broker, " + _LOOK_THERE,
             )
         return self._step()
 
@@ -240,17 +240,17 @@ class TcpRoute(Stepper):
             return HandshakeRefused(
                 f"whoever listens at {self.endpoint} does not know our token ({side.text}): a broker with another "
                 "token, or no broker of yours. Nothing was sent to it.",
-                mend=_COPY,
+                hint=_COPY,
             )
         if side.why == REFUSED:
-            return HandshakeRefused(f"the broker at {self.endpoint} refuses: {side.text}.", mend=_LOOK_THERE)
+            return HandshakeRefused(f"the broker at {self.endpoint} refuses: {side.text}.", hint=_LOOK_THERE)
         assert side.why == GARBAGE
         return BrokerUnavailable(
-            f"what listens at {self.endpoint} is no mempalace-broker ({side.text}).", mend=_LOOK_THERE
+            f"what listens at {self.endpoint} is no mempalace-broker ({side.text}).", hint=_LOOK_THERE
         )
 
     def _late(self, what: str) -> DeadlineExceeded:
-        return DeadlineExceeded(f"{self.endpoint}: {what}.", mend=_LOOK_THERE)
+        return DeadlineExceeded(f"{self.endpoint}: {what}.", hint=_LOOK_THERE)
 
     def _wait(self, seconds: float, fd: int, why: str) -> Waiting:
         self.why = why
@@ -367,7 +367,7 @@ def find_token(files: StateFiles, env: Mapping[str, str]) -> str:
     if named:
         found = read_token(named, given=True)
         if found is None:
-            raise UsageError(f"${TOKEN_VARIABLE} names {named}, which is not there.", mend=_COPY)
+            raise UsageError(f"${TOKEN_VARIABLE} names {named}, which is not there.", hint=_COPY)
         return found
     try:
         record = decode(read_bytes(files.record, MAX_BYTES))

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ..system.lock import FileLock
     from ..system.paths import StateFiles
     from ..system.spawn import StartPipe
-    from .finder import Reach
+    from .finder import RouteFinder
 
 # How far to go
 START_IF_NEEDED = "start"  # dial, wait, start a broker where none is
@@ -93,7 +93,7 @@ class Failed:
         self.error = error
 
 
-class Stepper:
+class Attempt:
     """What goes on in steps until it is connected or has failed; `_step` and `close` are each one's own."""
 
     _error: BrokerError | None = None
@@ -115,7 +115,7 @@ class Stepper:
         raise NotImplementedError
 
 
-class Connector(Stepper):
+class UnixRoute(Attempt):
     """One attempt to reach the broker of one palace, resumable.
 
     Args:
@@ -201,12 +201,12 @@ class Connector(Stepper):
 
     def _look(self, lock: str) -> Connected | Waiting | None:
         """One observation and its action; None: the lock must be tried, then look again."""
-        sighting = look(self.files, self._env)
-        outcome, sock, path = self._dial_all(sighting.paths)
+        candidates = look(self.files, self._env)
+        outcome, sock, path = self._dial_all(candidates.paths)
         nobody = outcome in (CONNECT_REFUSED, CONNECT_ENOENT)
         if nobody:
             self._check_place()
-        record = record_state(sighting, self.files) if nobody else RECORD_ABSENT  # matters only then
+        record = record_state(candidates, self.files) if nobody else RECORD_ABSENT  # matters only then
         action = decide(lock=lock, record=record, connect=outcome)
         if action == GREET and sock is not None:
             return self._done(sock, path)
@@ -259,7 +259,7 @@ class Connector(Stepper):
 
         if self._starts == MAX_STARTS:
             raise self._blamed(
-                StartFailed(f"the broker comes up and is gone at once (log: {self.files.log}).", mend=_STATUS)
+                StartFailed(f"the broker comes up and is gone at once (log: {self.files.log}).", hint=_STATUS)
             )
         failure = recent_failure(self.files.start_lock, self._clock) if self._heed_failures else None
         if failure is not None:
@@ -292,7 +292,7 @@ class Connector(Stepper):
             return self._pause(_STARTING)  # our time is up, not the broker's: no failure of its
         if report is None:
             raise self._blamed(
-                StartFailed(f"the broker did not report that it serves (log: {self.files.log}).", mend=_STATUS)
+                StartFailed(f"the broker did not report that it serves (log: {self.files.log}).", hint=_STATUS)
             )
         if report["state"] == READY:
             self._started = True
@@ -311,13 +311,13 @@ class Connector(Stepper):
         """
         if self._pipe is None:
             return None
-        sighting = look(self.files, self._env)
-        if isinstance(sighting.record, Bad):
+        candidates = look(self.files, self._env)
+        if isinstance(candidates.record, Bad):
             return None  # whoever serves publishes its record at once; it says whether it is ours
-        outcome, sock, path = self._dial_all(sighting.paths)
+        outcome, sock, path = self._dial_all(candidates.paths)
         if outcome != CONNECT_OK or sock is None:
             return None
-        self._started = sighting.record.started_by == self._started_by
+        self._started = candidates.record.started_by == self._started_by
         self.close()
         return self._done(sock, path)
 
@@ -359,23 +359,23 @@ class Connector(Stepper):
         return f"nobody listens ({self._words})"
 
     def _unavailable(self, why: str) -> BrokerUnavailable:
-        mend = _STATUS
+        hint = _STATUS
         if self._mode == WAIT_ONLY and ENDPOINT_VARIABLE not in self._env:
-            mend = f"start one with `mempalace-broker ensure`, or unset {NO_SPAWN_VARIABLE}."
+            hint = f"start one with `mempalace-broker ensure`, or unset {NO_SPAWN_VARIABLE}."
         elif self._mode == ONCE:
-            mend = "mempalace-broker ensure"
+            hint = "mempalace-broker ensure"
         elif self._env.get(ENDPOINT_VARIABLE):
-            mend = f"start the broker that listens there, or unset {ENDPOINT_VARIABLE}."
-        return BrokerUnavailable(f"no broker for {self._identity.path}: {why}.", mend=mend)
+            hint = f"start the broker that listens there, or unset {ENDPOINT_VARIABLE}."
+        return BrokerUnavailable(f"no broker for {self._identity.path}: {why}.", hint=hint)
 
     def _refusal(self, action: str) -> BrokerUnavailable:
         if action == AVOID:
             return BrokerUnavailable(
                 f"{self.files.record} was written on another machine or virtual machine, whose broker "
                 f"may be alive and can't be reached from here ({self._words}).",
-                mend=f"stop that broker; if there is none any more, remove {self.files.record}.",
+                hint=f"stop that broker; if there is none any more, remove {self.files.record}.",
             )
-        return BrokerUnavailable(f"not allowed: {self._words}.", mend="run the agent as the owner of the palace.")
+        return BrokerUnavailable(f"not allowed: {self._words}.", hint="run the agent as the owner of the palace.")
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -383,7 +383,7 @@ class Connector(Stepper):
             self._lock = None
 
 
-def complete(machine: Connector | Reach, clock: Clock) -> Connected:
+def complete(machine: UnixRoute | RouteFinder, clock: Clock) -> Connected:
     """Step a machine to its end, blocking, and close it.
 
     Returns:

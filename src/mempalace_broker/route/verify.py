@@ -8,7 +8,7 @@ welcome names its claim, which is a file in its state root (lease/files): here, 
 from __future__ import annotations
 
 from ..errors import BrokerError
-from ..lease.files import ClaimFolder
+from ..lease.files import LeaseFolder
 from ..lease.machine.record import Writer
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ def doubt(files: StateFiles, welcome: Mapping[str, Any]) -> str:
     if not isinstance(generation, int) or not isinstance(nonce, str) or not nonce:
         return ""
     try:
-        seen = ClaimFolder(files.claims, Writer()).read(generation).writer.nonce
+        seen = LeaseFolder(files.claims, Writer()).read(generation).writer.nonce
     except (OSError, BrokerError) as exc:
         return f"its claim can't be looked up in {files.claims}: {exc}."
     if seen == nonce:
@@ -37,5 +37,5 @@ def doubt(files: StateFiles, welcome: Mapping[str, Any]) -> str:
     there = palace.get("path") if isinstance(palace, dict) else None
     return (
         f"the broker that was reached serves {there}, which is not the palace that is mounted here as {files.palace}. "
-        f"Mend: on its machine, name the mounted one in mempalace's config.json (palace_path), or mount {there} here."
+        f"Hint: on its machine, name the mounted one in mempalace's config.json (palace_path), or mount {there} here."
     )

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from ..route.finder import Reach
+    from ..route.finder import RouteFinder
     from ..system.paths import StateFiles
-    from .machine.protocol import Relay
+    from .machine.protocol import ShimProtocol
 
 ATTEMPT_S = 45.0  # one attempt to find or start a broker; the next request begins another
 TIMEOUT_VARIABLE = "MEMPALACE_MCP_TIMEOUT_MS"
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .pump import Pump
 
     dialler = _Dialler(options)
-    return Pump(dialler.relay, dialler.dial).run()
+    return Pump(dialler.protocol, dialler.dial).run()
 
 
 def entry() -> None:
@@ -114,39 +114,39 @@ def entry() -> None:
 
 
 class _Dialler:
-    """Makes the relay, and a `Reach` for each attempt to reach the broker of its palace."""
+    """Makes the relay, and a `RouteFinder` for each attempt to reach the broker of its palace."""
 
     def __init__(self, options: dict[str, str]) -> None:
         from .. import __version__
-        from .machine.path_rewriter import Caller
-        from .machine.protocol import Relay
+        from .machine.path_rewriter import PathRewriter
+        from .machine.protocol import ShimProtocol
 
         self._options = options
         self._client = f"mp-shim {__version__}"
         self._files: StateFiles | None = None
-        self.relay: Relay = Relay(
+        self.protocol: ShimProtocol = ShimProtocol(
             session=os.urandom(16).hex(),
             client=self._client,
             pid=os.getpid(),
-            caller=Caller(_cwd(), os.environ.get("HOME") or os.path.expanduser("~"), self._translate),
+            rewriter=PathRewriter(_cwd(), os.environ.get("HOME") or os.path.expanduser("~"), self._translate),
             read_cache=self._read_cache,
         )
         timeout_ms = os.environ.get(TIMEOUT_VARIABLE, "")
         if timeout_ms.isdecimal():  # until a broker has told its own
-            self.relay.limits.learn({"wait_s": int(timeout_ms) / 1000, "run_s": int(timeout_ms) / 1000})
+            self.protocol.limits.learn({"wait_s": int(timeout_ms) / 1000, "run_s": int(timeout_ms) / 1000})
 
-    def dial(self) -> Reach:
+    def dial(self) -> RouteFinder:
         """One attempt. Raises BrokerError where the palace can't be resolved; that may be mended meanwhile."""
-        from ..route.finder import Reach
+        from ..route.finder import RouteFinder
         from ..system.clock import Clock, Deadline
         from ..system.paths import home_of, resolve_palace
 
         env, given = os.environ, self._options.get
         identity = resolve_palace(given("palace"), env, home_of(env), given("backend"), given("collection"))
-        self.relay.link.identity = identity
+        self.protocol.connection.identity = identity
         deadline = Deadline.after(Clock(), ATTEMPT_S)
         started_by = f"{self._client} pid {os.getpid()}"
-        way = Reach(identity, env, deadline, started_by=started_by)
+        way = RouteFinder(identity, env, deadline, started_by=started_by)
         self._files = way.files
         return way
 
@@ -154,13 +154,13 @@ class _Dialler:
         """The broker's name for a path of this container."""
         from ..route.translate import translate
 
-        identity = self.relay.link.identity
+        identity = self.protocol.connection.identity
         assert identity is not None, "we were welcomed"
         assert self._files is not None
         try:
             return translate(path, told, identity.path, self._files, os.environ)
         except BrokerError as exc:
-            self.relay.contact.notices.append(str(exc))
+            self.protocol.reconnect.notices.append(str(exc))
             return None
 
     def _read_cache(self) -> bytes | None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..route.finder import Reach
-    from .machine.protocol import Relay
+    from ..route.finder import RouteFinder
+    from .machine.protocol import ShimProtocol
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 _READ = 64 * 1024
@@ -83,10 +83,10 @@ class Pump:
         dial: makes a new connector; raises BrokerError where there is nothing to dial.
     """
 
-    def __init__(self, relay: Relay, dial: Callable[[], Reach]) -> None:
-        self._relay = relay
+    def __init__(self, protocol: ShimProtocol, dial: Callable[[], RouteFinder]) -> None:
+        self._protocol = protocol
         self._dial = dial
-        self._connector: Reach | None = None
+        self._connector: RouteFinder | None = None
         self._step_at = 0.0
         self._wait_fd = -1
         self._socket: Any = None
@@ -106,12 +106,12 @@ class Pump:
             self._wait(0.0)  # what the agent has sent already goes out in one write with hello
             while True:
                 now = monotonic()
-                self._relay.tick(now)
+                self._protocol.tick(now)
                 self._connect(now)
                 self._flush_broker(now)
                 self._flush_agent()
                 self._tell()
-                if self._relay.finished(now):
+                if self._protocol.finished(now):
                     return EXIT_OK
                 self._wait(self._timeout(monotonic()))
         except AgentGone:
@@ -120,14 +120,14 @@ class Pump:
     # -- the broker
 
     def _connect(self, now: float) -> None:
-        relay = self._relay
-        if relay.link.broken and self._socket is not None:
-            self._hang_up(relay.link.broken, now)
-        if self._connector is None and self._socket is None and relay.wants_connection(now):
+        protocol = self._protocol
+        if protocol.connection.broken and self._socket is not None:
+            self._hang_up(protocol.connection.broken, now)
+        if self._connector is None and self._socket is None and protocol.wants_connection(now):
             try:
                 self._connector = self._dial()
             except BrokerError as exc:
-                relay.failed(exc.code, str(exc), now)
+                protocol.failed(exc.code, str(exc), now)
             self._step_at = now
         if self._connector is not None and now >= self._step_at:
             self._step(now)
@@ -143,23 +143,23 @@ class Pump:
             return
         way, self._connector = self._connector, None
         if not isinstance(step, Connected):
-            self._relay.failed(step.error.code, str(step.error), now)
+            self._protocol.failed(step.error.code, str(step.error), now)
             return
         self._socket = step.sock
         self._fd = step.sock.fileno()
         os.set_blocking(self._fd, False)
-        self._relay.link.view = way.view(step)
-        self._relay.doubt = lambda welcome: way.doubt(step, welcome)
-        self._relay.connected(now)
+        self._protocol.connection.view = way.view(step)
+        self._protocol.doubt = lambda welcome: way.doubt(step, welcome)
+        self._protocol.connected(now)
 
     def _hang_up(self, reason: str, now: float) -> None:
         self._watch(self._fd, 0)
         self._socket.close()
         self._socket, self._fd = None, -1
-        self._relay.lost(reason, now)
+        self._protocol.lost(reason, now)
 
     def _flush_broker(self, now: float) -> None:
-        box = self._relay.link.to_broker
+        box = self._protocol.connection.to_broker
         while self._fd >= 0 and box.size:
             try:
                 box.advance(os.write(self._fd, box.head()))
@@ -172,16 +172,16 @@ class Pump:
         """The broker takes nothing any more, but what it said before may still be in the socket."""
         try:
             while self._fd >= 0 and (data := self._read(self._fd)):
-                self._relay.broker_data(data, now)
+                self._protocol.broker_data(data, now)
         except OSError:
             pass  # whatever it is: the connection is given up in the next line
         if self._fd >= 0:
-            self._hang_up(self._relay.link.broken or reason, now)
+            self._hang_up(self._protocol.connection.broken or reason, now)
 
     # -- the agent
 
     def _flush_agent(self) -> None:
-        box = self._relay.to_agent
+        box = self._protocol.to_agent
         try:
             while box.size:
                 count = self._out.write(box.head())
@@ -193,7 +193,7 @@ class Pump:
 
     def _tell(self) -> None:
         """Say it on stderr, if somebody listens: a full pipe must not stop us."""
-        notices = self._relay.contact.notices
+        notices = self._protocol.reconnect.notices
         if not notices:
             return
         text = "".join(f"mp-shim: {notice}\n" for notice in notices).encode("utf-8", "replace")
@@ -208,7 +208,7 @@ class Pump:
     # -- waiting
 
     def _timeout(self, now: float) -> float:
-        due = self._relay.next_deadline(now)
+        due = self._protocol.next_deadline(now)
         if self._connector is not None:
             due = min(due, self._step_at)
         return max(0.0, min(due - now, _MAX_WAIT_S))
@@ -225,13 +225,13 @@ class Pump:
             del self._masks[fd]
 
     def _wait(self, seconds: float) -> None:
-        relay = self._relay
-        self._watch(STDIN, select.POLLIN if relay.wants_agent else 0)
-        out = select.POLLOUT if relay.to_agent.size else select.POLLERR  # POLLERR comes anyway: the agent is gone
+        protocol = self._protocol
+        self._watch(STDIN, select.POLLIN if protocol.wants_agent else 0)
+        out = select.POLLOUT if protocol.to_agent.size else select.POLLERR  # POLLERR comes anyway: the agent is gone
         self._watch(STDOUT, 0 if self._deaf else out)
         if self._fd >= 0:
-            wanted = select.POLLIN if relay.wants_broker else 0
-            self._watch(self._fd, wanted | (select.POLLOUT if relay.link.to_broker.size else 0))
+            wanted = select.POLLIN if protocol.wants_broker else 0
+            self._watch(self._fd, wanted | (select.POLLOUT if protocol.connection.to_broker.size else 0))
         waited = self._wait_fd  # until the next step: the agent's bytes must not make us forget it
         if waited >= 0:
             self._poll.register(waited, select.POLLIN)
@@ -261,10 +261,10 @@ class Pump:
         except OSError:  # a terminal that hung up
             data = b""
         if data:
-            self._relay.agent_data(data, now)
+            self._protocol.agent_data(data, now)
         else:
             self._eof = True
-            self._relay.agent_eof(now)
+            self._protocol.agent_eof(now)
 
     def _read_broker(self, now: float) -> None:
         try:
@@ -275,6 +275,6 @@ class Pump:
             self._hang_up(exc.strerror or str(exc), now)
             return
         if data:
-            self._relay.broker_data(data, now)
+            self._protocol.broker_data(data, now)
         else:
             self._hang_up("it closed the connection", now)

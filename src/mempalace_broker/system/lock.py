@@ -29,7 +29,7 @@ _MAX_BODY = 4096
 def _refused(path: str, exc: OSError, what: str) -> StateRootError:
     return StateRootError(
         f"{what} {path}: {exc.strerror or exc}.",
-        mend=f"make {os.path.dirname(path) or '.'} a writable directory of yours on a local filesystem.",
+        hint=f"make {os.path.dirname(path) or '.'} a writable directory of yours on a local filesystem.",
     )
 
 
@@ -80,7 +80,7 @@ class FileLock:
             os.close(fd)  # a lock on a file that is no longer the lock file excludes nobody
         raise StateRootError(
             f"{self.path} is replaced again and again while it is being locked.",
-            mend="stop whatever removes it; lock files of mempalace-broker stay where they are for ever.",
+            hint="stop whatever removes it; lock files of mempalace-broker stay where they are for ever.",
         )
 
     def acquire(self, deadline: Deadline) -> bool:

@@ -100,7 +100,7 @@ def resolve_palace(
         graph = os.path.realpath(os.path.join(folder, GRAPH))
     except (OSError, ValueError) as exc:
         raise PalaceError(
-            f"the palace path {path!r} (by {by}) is unusable: {exc}.", mend="correct it, or give --palace."
+            f"the palace path {path!r} (by {by}) is unusable: {exc}.", hint="correct it, or give --palace."
         ) from exc
     name = (backend or "").strip().lower() or None
     return Identity(real, graph, by, name, collection or None)
@@ -122,7 +122,7 @@ def _choose(flag: str | None, env: Mapping[str, str], home: str) -> tuple[str, s
     if not isinstance(chosen, str) or not chosen:
         raise PalaceError(
             f"palace_path in {os.path.join(folder, 'config.json')} is {chosen!r}, not a directory.",
-            mend="correct or remove it, or give --palace.",
+            hint="correct or remove it, or give --palace.",
         )
     return _seen_from_here(expand(chosen, home), folder), BY_CONFIG
 
@@ -219,14 +219,14 @@ class StateFiles:
             except OSError as exc:
                 raise StateRootError(
                     f"cannot create {folder}: {exc.strerror or exc}.",
-                    mend="give a palace that you may write to (--palace or MEMPALACE_PALACE_PATH).",
+                    hint="give a palace that you may write to (--palace or MEMPALACE_PALACE_PATH).",
                 ) from exc
         folder = os.path.dirname(self.socket)
         if folder != self.root:
             try:
                 os.makedirs(folder, 0o700, exist_ok=True)
             except OSError as exc:
-                raise StateRootError(f"cannot create {folder}: {exc.strerror or exc}.", mend=_SHORTER) from exc
+                raise StateRootError(f"cannot create {folder}: {exc.strerror or exc}.", hint=_SHORTER) from exc
             self.check_socket_folder()
 
     def check_socket_folder(self) -> None:
@@ -246,7 +246,7 @@ class StateFiles:
             return
         if info.st_uid != os.getuid() or info.st_mode & 0o170077 != 0o040000:
             raise StateRootError(
-                f"{folder} is not a directory that only you can use.", mend=f"remove it, or {_SHORTER}"
+                f"{folder} is not a directory that only you can use.", hint=f"remove it, or {_SHORTER}"
             )
 
 

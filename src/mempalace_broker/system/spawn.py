@@ -4,7 +4,7 @@ The daemon reports on its *start pipe*, one JSON line, then closes it:
 
     {"state": "ready", "endpoint": "unix:/...", "pid": n}     it serves
     {"state": "lost_race"}                                    another broker owns the palace: dial that one
-    {"state": "failed", "reason": "...", "mend": "..."}       it can't serve, and why
+    {"state": "failed", "reason": "...", "hint": "..."}       it can't serve, and why
 
 EOF without a line means that it ended: that is told as "failed", "died": true, with the tail of its log.
 `mp-shim` imports this module late, if at all.
@@ -108,8 +108,8 @@ class StartPipe:
         return {**_failed(f"the daemon ended before it could serve.{said}", "mempalace-broker doctor"), "died": True}
 
 
-def _failed(reason: str, mend: str = "") -> dict[str, Any]:
-    return {"state": FAILED, "reason": reason, "mend": mend}
+def _failed(reason: str, hint: str = "") -> dict[str, Any]:
+    return {"state": FAILED, "reason": reason, "hint": hint}
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log
         read_fd, write_fd = os.pipe()
     except OSError as exc:
         os.close(log_fd)
-        raise StartFailed(f"cannot start {argv[0]}: {exc.strerror or exc}.", mend="mempalace-broker doctor") from exc
+        raise StartFailed(f"cannot start {argv[0]}: {exc.strerror or exc}.", hint="mempalace-broker doctor") from exc
     try:
         child = subprocess.Popen(
             [*argv, START_FD_FLAG, str(write_fd)],
@@ -158,7 +158,7 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log
     except (OSError, subprocess.SubprocessError) as exc:  # the latter: no second process could be forked
         os.close(read_fd)
         words = getattr(exc, "strerror", None) or exc
-        raise StartFailed(f"cannot start {argv[0]}: {words}.", mend="mempalace-broker doctor") from exc
+        raise StartFailed(f"cannot start {argv[0]}: {words}.", hint="mempalace-broker doctor") from exc
     finally:
         os.close(write_fd)
         os.close(log_fd)
@@ -177,5 +177,5 @@ def _open_log(path: str) -> int:
     except OSError as exc:
         raise StateRootError(
             f"cannot write the log {path}: {exc.strerror or exc}.",
-            mend=f"make {os.path.dirname(path)} a writable directory of yours.",
+            hint=f"make {os.path.dirname(path)} a writable directory of yours.",
         ) from exc

@@ -37,18 +37,18 @@ def read_token(path: str, *, given: bool = False) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
-        raise UsageError(f"cannot read the token in {path}: {exc.strerror or exc}.", mend=f"ls -l {path}") from exc
+        raise UsageError(f"cannot read the token in {path}: {exc.strerror or exc}.", hint=f"ls -l {path}") from exc
     try:
         _check(path, os.fstat(fd), given)
         text = os.read(fd, _LIMIT).decode("ascii", "replace").strip()
     except OSError as exc:
-        raise UsageError(f"cannot read the token in {path}: {exc.strerror or exc}.", mend=f"ls -l {path}") from exc
+        raise UsageError(f"cannot read the token in {path}: {exc.strerror or exc}.", hint=f"ls -l {path}") from exc
     finally:
         os.close(fd)
     if not is_token(text):
         raise UsageError(
             f"{path} holds no token (64 hex digits).",
-            mend=f"put there what `mempalace-broker token` prints on the broker's machine, or remove {path}",
+            hint=f"put there what `mempalace-broker token` prints on the broker's machine, or remove {path}",
         )
     return text
 
@@ -59,11 +59,11 @@ def _check(path: str, info: os.stat_result, given: bool) -> None:
     if info.st_mode & 0o077 and not secret_of_root:
         raise UsageError(
             f"others can read or change the token in {path} (mode {info.st_mode & 0o777:o}).",
-            mend=f"chmod 600 {path}, and `mempalace-broker token --new` if others may have seen it",
+            hint=f"chmod 600 {path}, and `mempalace-broker token --new` if others may have seen it",
         )
     if info.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
         raise UsageError(
-            f"the token in {path} belongs to another user (uid {info.st_uid}).", mend=f"remove {path}, or chown it"
+            f"the token in {path} belongs to another user (uid {info.st_uid}).", hint=f"remove {path}, or chown it"
         )
 
 
@@ -92,7 +92,7 @@ def ensure_token(root: str) -> str:
         unlink_quietly(temp)
     made = read_token(path)
     if made is None:
-        raise UsageError(f"{path} was removed while it was being made.", mend="try again")
+        raise UsageError(f"{path} was removed while it was being made.", hint="try again")
     return made
 
 
@@ -123,5 +123,5 @@ def _fresh() -> bytes:
 
 def _unwritable(path: str, exc: OSError) -> StateRootError:
     return StateRootError(
-        f"cannot write {path}: {exc.strerror or exc}.", mend="make the state root writable, or free space there"
+        f"cannot write {path}: {exc.strerror or exc}.", hint="make the state root writable, or free space there"
     )

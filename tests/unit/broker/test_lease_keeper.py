@@ -10,9 +10,9 @@ from typing import cast
 
 import pytest
 
-from mempalace_broker.broker.lease_keeper import Acquisition, ClaimKeeper, Held
+from mempalace_broker.broker.lease_keeper import Acquisition, Held, LeaseKeeper
 from mempalace_broker.errors import PalaceHeld, StateRootError
-from mempalace_broker.lease.files import ClaimFolder
+from mempalace_broker.lease.files import LeaseFolder
 from mempalace_broker.lease.machine.lease import ACTIVE, FOREIGN, HOST, RELEASED, Rules
 from mempalace_broker.lease.machine.record import Writer
 from mempalace_broker.system.clock import Clock, Deadline
@@ -44,7 +44,7 @@ class Node:
     def __init__(self, held: Held) -> None:
         self.did: list[str] = []
         self.dies = True
-        self.keeper = ClaimKeeper(
+        self.keeper = LeaseKeeper(
             held, kill=self._kill, fenced=self._fenced, asked=self._asked, log=logging.getLogger("test")
         )
 
@@ -61,7 +61,7 @@ class Node:
 
 def acquire(path: Path, who: Writer, on_sleep: Callable[[], None] = lambda: None, seconds: float = 60) -> Held:
     clock = Jumping(on_sleep)
-    folder = ClaimFolder(str(path / "claims"), who, local=who.kind == HOST)
+    folder = LeaseFolder(str(path / "claims"), who, local=who.kind == HOST)
     return Acquisition(folder, clock, Deadline.after(clock, seconds)).run("/the/palace")
 
 
@@ -103,7 +103,7 @@ def test_a_live_owner_is_named(tmp_path: Path) -> None:
     node = Node(acquire(tmp_path, NEAR))
     with pytest.raises(PalaceHeld, match=r"near, boot boot-nea, pid 1, since .*generation 1, active.*alive") as caught:
         acquire(tmp_path, FAR, node.keeper.beat)
-    assert "ssh or tcp" in caught.value.mend
+    assert "ssh or tcp" in caught.value.hint
     node.keeper.release()
 
 
@@ -126,8 +126,8 @@ def test_a_container_that_does_not_let_go_is_named_in_time(tmp_path: Path) -> No
     far = Node(acquire(tmp_path, FAR))
     with pytest.raises(PalaceHeld, match="alive") as caught:
         acquire(tmp_path, NEAR, far.keeper.beat, seconds=20)
-    assert "stop it there" in caught.value.mend
-    assert not ClaimFolder(str(tmp_path / "claims"), NEAR).listing().asks
+    assert "stop it there" in caught.value.hint
+    assert not LeaseFolder(str(tmp_path / "claims"), NEAR).listing().asks
     far.keeper.release()
 
 
@@ -148,7 +148,7 @@ def test_a_sleeper_in_a_call_is_in_doubt(tmp_path: Path) -> None:
     far.keeper.permit()
     with pytest.raises(PalaceHeld, match="middle of a call") as caught:
         acquire(tmp_path, NEAR)
-    assert "take-over --yes" in caught.value.mend
+    assert "take-over --yes" in caught.value.hint
     far.keeper.rest()
     acquire(tmp_path, NEAR).folder.close()
     far.keeper.release()
@@ -157,11 +157,11 @@ def test_a_sleeper_in_a_call_is_in_doubt(tmp_path: Path) -> None:
 def test_an_engine_that_does_not_die_keeps_the_claim(tmp_path: Path) -> None:
     far = Node(acquire(tmp_path, FAR))
     far.keeper.permit()
-    ClaimFolder(str(tmp_path / "claims"), NEAR).create(2)
+    LeaseFolder(str(tmp_path / "claims"), NEAR).create(2)
     far.dies = False
     far.keeper.beat()
     assert far.keeper.over
-    assert ClaimFolder(str(tmp_path / "claims"), NEAR).read(1).busy
+    assert LeaseFolder(str(tmp_path / "claims"), NEAR).read(1).busy
     far.keeper.release()
 
 
@@ -212,7 +212,7 @@ def test_on_a_foreign_kernel_the_flag_falls_after_a_flush_and_only_if_nothing_be
         if len(flushed) == 1:
             raise OSError(5, "Input/output error")
 
-    keeper = ClaimKeeper(
+    keeper = LeaseKeeper(
         held,
         kill=lambda: True,
         fenced=lambda why: None,
@@ -249,7 +249,7 @@ def test_a_folder_that_can_t_be_used_is_said(tmp_path: Path) -> None:
 
 def test_a_container_beats_while_it_settles(tmp_path: Path) -> None:
     beats: list[int] = []
-    other = ClaimFolder(str(tmp_path / "claims"), NEAR)
+    other = LeaseFolder(str(tmp_path / "claims"), NEAR)
     held = acquire(tmp_path, FAR, lambda: beats.append(other.read(1).sequence))
     assert len(set(beats)) >= Rules().settle_s / Rules().poll_s - 1
     held.folder.close()

@@ -87,7 +87,7 @@ def test_stop_of_nobody_is_fine(palace: str, capsys: pytest.CaptureFixture[str])
 
 def test_logs_of_nobody_is_3(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logs", "--palace", palace]) == EXIT_NOT_RUNNING
-    assert "Mend:" in capsys.readouterr().err
+    assert "Hint:" in capsys.readouterr().err
 
 
 def test_output_for_pipes_has_no_escapes(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,10 +124,10 @@ def failing(exc: BaseException) -> click.Command:
     return click.Command("x", callback=body)
 
 
-def test_an_expected_error_is_one_line_with_its_mend(capsys: pytest.CaptureFixture[str]) -> None:
-    error = EngineNotFound("none\nfound.", mend="install it")
+def test_an_expected_error_is_one_line_with_its_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    error = EngineNotFound("none\nfound.", hint="install it")
     assert guarded(failing(error), []) == error.exit_code
-    assert capsys.readouterr().err == "mempalace-broker: none found. Mend: install it\n"
+    assert capsys.readouterr().err == "mempalace-broker: none found. Hint: install it\n"
 
 
 def test_an_unexpected_error_is_no_traceback(

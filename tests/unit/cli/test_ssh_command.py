@@ -88,7 +88,7 @@ def test_the_refusal_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert main(["ssh-command"]) == errors.EXIT_USAGE
     said = capsys.readouterr()
     assert "'cat /etc/passwd' is not for this key" in said.err
-    assert "Mend:" in said.err
+    assert "Hint:" in said.err
     assert not said.out
     monkeypatch.delenv(VARIABLE)
     assert main(["ssh-command"]) == errors.EXIT_USAGE

@@ -60,7 +60,7 @@ def status() -> dict[str, Any]:
             "idle_s": {"value": 0, "source": "/p/broker.toml"},
             "engine": {"value": "", "source": "default"},
         },
-        "degraded": [{"what": "the disk is full", "mend": "free some space"}],
+        "degraded": [{"what": "the disk is full", "hint": "free some space"}],
         "endpoints": ["unix:/p/broker.sock"],
     }
 
@@ -135,7 +135,7 @@ def test_it_shows_where_settings_come_from() -> None:
     assert "by default: engine (found by itself)" in text
 
 
-def test_degraded_comes_with_its_mend() -> None:
+def test_degraded_comes_with_its_hint() -> None:
     lines = drawn(picture(status())).splitlines()
     at = next(number for number, line in enumerate(lines) if "the disk is full" in line)
     assert "free some space" in lines[at + 1]

@@ -66,7 +66,7 @@ def holder(target: Target, request: pytest.FixtureRequest) -> Iterator[subproces
 def test_a_silent_owner_is_not_killed_unasked(target: Target, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(StopFailed, match=f"pid {holder.pid}") as caught:
         leave.stop(target, now=False, why="test")
-    assert "--now" in caught.value.mend
+    assert "--now" in caught.value.hint
     assert caught.value.exit_code == EXIT_HELD
     assert holder.poll() is None
 
@@ -119,7 +119,7 @@ def test_who_may_not_kill_says_so(
     monkeypatch.setattr("os.kill", refused)
     with pytest.raises(StopFailed, match="not allowed") as caught:
         leave.stop(target, now=True, why="test")
-    assert f"sudo kill -9 {holder.pid}" in caught.value.mend
+    assert f"sudo kill -9 {holder.pid}" in caught.value.hint
 
 
 def test_an_engine_that_outlives_its_broker_is_named(

@@ -10,7 +10,7 @@ import pytest
 from mempalace_broker.doctor.diagnose import judge
 from mempalace_broker.doctor.facts import Engine, Entry, Facts, Lock, Place, Upstream
 from mempalace_broker.doctor.findings import SEVERITIES, Row, alarming
-from mempalace_broker.doctor.open_files import Opener
+from mempalace_broker.doctor.open_files import OpenFile
 from mempalace_broker.locality.locality import judge as judge_place
 from mempalace_broker.protocol.hello import Identity
 from mempalace_broker.protocol.record import Bad, Record
@@ -52,7 +52,7 @@ def healthy() -> Facts:
         contact=Contact(CONNECT_OK, SOCKET, STATUS),
         socket=Entry(SOCKET, "socket", 0o600, 1000, True),
         socket_bytes=len(SOCKET),
-        openers=[Opener(ENGINE, "python", (f"{P}/chroma.sqlite3",))],
+        openers=[OpenFile(ENGINE, "python", (f"{P}/chroma.sqlite3",))],
         upstream=[],
         lease=Lock("/h/lease", True, ENGINE),
         engine=Engine("/e/python", "3.11.0", "the broker's own environment"),
@@ -118,9 +118,9 @@ def place(**changes: Any) -> Place:
     return dataclasses.replace(healthy().palace, **changes)
 
 
-FOREIGN = Opener(666, "mempalace-mcp", (f"{P}/chroma.sqlite3",))
+FOREIGN = OpenFile(666, "mempalace-mcp", (f"{P}/chroma.sqlite3",))
 CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
-    # name: (with a broker?, what is changed, the findings, a word of the mend or detail)
+    # name: (with a broker?, what is changed, the findings, a word of the hint or detail)
     "foreign opener": (
         True,
         {"openers": [*healthy().openers, FOREIGN]},
@@ -236,7 +236,7 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         "kill 999",
     ),
     "set-aside index": (True, {"leftovers": ["abc.corrupt-20260101"]}, [("warn", "set-aside index")], "repair"),
-    "no engine": (True, {"engine": Engine(problem="No mempalace", mend="install")}, [("error", "mempalace")], "inst"),
+    "no engine": (True, {"engine": Engine(problem="No mempalace", hint="install")}, [("error", "mempalace")], "inst"),
     "engine upgraded": (
         True,
         {"engine": Engine("/e/python", "3.12.0", "x")},
@@ -246,13 +246,13 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     "broker upgraded": (True, {"version": "0.2"}, [("warn", "mempalace-broker")], "restart"),
     "settings wrong": (
         True,
-        {"settings_problem": "no setting named x", "settings_mend": "see"},
+        {"settings_problem": "no setting named x", "settings_hint": "see"},
         [("error", "settings")],
         "see",
     ),
     "degraded": (
         True,
-        {"contact": snapshot(degraded=[{"what": "full", "mend": "free it"}])},
+        {"contact": snapshot(degraded=[{"what": "full", "hint": "free it"}])},
         [("warn", "degraded")],
         "free it",
     ),
@@ -261,19 +261,19 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_thing_wrong_is_one_finding_with_its_mend(name: str) -> None:
+def test_one_thing_wrong_is_one_finding_with_its_hint(name: str) -> None:
     running, changes, expected, word = CASES[name]
     rows = judge(dataclasses.replace(healthy() if running else stopped(), **changes))
     assert bad(rows) == expected
     assert alarming(rows)
     (row,) = [row for row in rows if row.severity in ("warn", "error")]
-    assert word in f"{row.detail} {row.mend}"
-    assert row.mend
+    assert word in f"{row.detail} {row.hint}"
+    assert row.hint
 
 
 def test_a_stale_upstream_record_is_only_worth_knowing() -> None:
     facts = dataclasses.replace(healthy(), upstream=[Upstream("/h/s.json", "hub", 999, False, P)])
-    assert any(row.severity == "info" and row.mend == "rm /h/s.json" for row in judge(facts))
+    assert any(row.severity == "info" and row.hint == "rm /h/s.json" for row in judge(facts))
     assert not alarming(judge(facts))
 
 
@@ -314,4 +314,4 @@ def test_a_mac_is_not_blamed_for_its_missing_mountinfo() -> None:
 def test_rows_are_plain_data() -> None:
     for row in judge(healthy()):
         assert row.severity in SEVERITIES
-        assert set(row.as_json()) == {"severity", "what", "detail", "mend"}
+        assert set(row.as_json()) == {"severity", "what", "detail", "hint"}

@@ -27,7 +27,7 @@ def test_what_stands_in_the_way_is_told() -> None:
     assert row.severity == WARN
     assert "box" in row.detail
     assert "middle of a call" in row.detail
-    assert "take-over --yes" in row.mend
+    assert "take-over --yes" in row.hint
     assert severities(listing=Listing(asks=frozenset({1}))) == [OK, INFO]
 
 

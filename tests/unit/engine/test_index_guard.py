@@ -151,7 +151,7 @@ def test_a_copy_that_does_not_fit_the_database_is_left(tmp_path: Path) -> None:
     cut_metadata(palace)
     (trouble,) = palace.guard().mend()
     assert "does not fit" in trouble["what"]
-    assert trouble["mend"] == "mempalace repair"
+    assert trouble["hint"] == "mempalace repair"
     assert (palace.index / META).read_bytes() == b""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.errors import StateRootError
-from mempalace_broker.lease.files import ClaimFolder, flush_store, parse_names, survey
+from mempalace_broker.lease.files import LeaseFolder, flush_store, parse_names, survey
 from mempalace_broker.lease.machine.lease import ACTIVE, CLAIMING, EMPTY, FOREIGN, HOST, MISSING, UNREADABLE, Listing
 from mempalace_broker.lease.machine.record import SIZE, Writer
 
@@ -17,13 +17,13 @@ ME = Writer(HOST, "here", "boot", "pid:[1]", 1, "1:2", 1.5, "aa")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> ClaimFolder:
-    made = ClaimFolder(str(tmp_path / "claims"), ME, local=True)
+def folder(tmp_path: Path) -> LeaseFolder:
+    made = LeaseFolder(str(tmp_path / "claims"), ME, local=True)
     made.prepare()
     return made
 
 
-def test_the_folder_is_ours_alone(folder: ClaimFolder) -> None:
+def test_the_folder_is_ours_alone(folder: LeaseFolder) -> None:
     assert stat.S_IMODE(os.stat(folder.path).st_mode) == 0o700
     folder.prepare()
 
@@ -31,10 +31,10 @@ def test_the_folder_is_ours_alone(folder: ClaimFolder) -> None:
 def test_a_folder_that_can_t_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateRootError, match="folder of claims"):
-        ClaimFolder(str(tmp_path / "file" / "claims"), ME).prepare()
+        LeaseFolder(str(tmp_path / "file" / "claims"), ME).prepare()
 
 
-def test_write_and_read(folder: ClaimFolder) -> None:
+def test_write_and_read(folder: LeaseFolder) -> None:
     assert folder.create(1)
     assert folder.read(1).state == EMPTY
     folder.write(CLAIMING, 1, busy=False)
@@ -48,17 +48,17 @@ def test_write_and_read(folder: ClaimFolder) -> None:
     folder.close()
 
 
-def test_the_next_broker_of_this_kernel_knows_that_it_is_dead(folder: ClaimFolder) -> None:
+def test_the_next_broker_of_this_kernel_knows_that_it_is_dead(folder: LeaseFolder) -> None:
     folder.create(1)
     folder.write(ACTIVE, 1, busy=True)
     folder.close()
-    after = ClaimFolder(folder.path, ME._replace(nonce="bb"), local=True)
+    after = LeaseFolder(folder.path, ME._replace(nonce="bb"), local=True)
     assert after.seen(after.read(1)).dead
-    beyond = ClaimFolder(folder.path, ME._replace(nonce="cc", boot="other", kind=FOREIGN))
+    beyond = LeaseFolder(folder.path, ME._replace(nonce="cc", boot="other", kind=FOREIGN))
     assert not beyond.seen(beyond.read(1)).dead
 
 
-def test_half_a_record_is_no_record(folder: ClaimFolder) -> None:
+def test_half_a_record_is_no_record(folder: LeaseFolder) -> None:
     folder.create(1)
     folder.write(ACTIVE, 1, busy=False)
     folder.close()
@@ -69,8 +69,8 @@ def test_half_a_record_is_no_record(folder: ClaimFolder) -> None:
 _RACER = """
 import sys
 from mempalace_broker.lease.machine.record import Writer
-from mempalace_broker.lease.files import ClaimFolder
-folder = ClaimFolder(sys.argv[1], Writer())
+from mempalace_broker.lease.files import LeaseFolder
+folder = LeaseFolder(sys.argv[1], Writer())
 print("up", flush=True)
 sys.stdin.readline()
 print(*(generation for generation in range(1, 201) if folder.create(generation)))
@@ -78,7 +78,7 @@ folder.close()
 """
 
 
-def test_a_generation_has_one_creator(folder: ClaimFolder) -> None:
+def test_a_generation_has_one_creator(folder: LeaseFolder) -> None:
     argv = [sys.executable, "-c", _RACER, folder.path]
     racers = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for racer in racers:
@@ -97,7 +97,7 @@ def test_names() -> None:
     assert parse_names(names) == Listing((7,), frozenset({(5, 41)}), frozenset({7}))
 
 
-def test_asks_are_taken_back_and_litter_is_removed(folder: ClaimFolder) -> None:
+def test_asks_are_taken_back_and_litter_is_removed(folder: LeaseFolder) -> None:
     for generation in (1, 2, 3):
         folder.create(generation)
     folder.ask(2)
@@ -115,7 +115,7 @@ def test_asks_are_taken_back_and_litter_is_removed(folder: ClaimFolder) -> None:
     folder.close()
 
 
-def test_survey(folder: ClaimFolder, tmp_path: Path) -> None:
+def test_survey(folder: LeaseFolder, tmp_path: Path) -> None:
     assert survey(str(tmp_path / "none")) == (Listing(), [])
     folder.create(1)
     folder.write(ACTIVE, 1, busy=False)

@@ -53,11 +53,11 @@ def test_another_wire_version_is_refused_with_both_versions(wire: object) -> Non
         (Identity("/p", "/g", "default", None, "mine"), "collection default"),
     ],
 )
-def test_another_palace_is_refused_with_the_mend(theirs: Identity, what: str) -> None:
+def test_another_palace_is_refused_with_the_hint(theirs: Identity, what: str) -> None:
     verdict = judge_hello(hello(theirs), OWN)
     assert verdict.code == OTHER_PALACE
     assert what in verdict.message
-    assert "Mend:" in verdict.message
+    assert "Hint:" in verdict.message
 
 
 def test_who_does_not_ask_for_a_backend_takes_ours() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mempalace_broker.protocol.write_buffer import Outbox
+from mempalace_broker.protocol.write_buffer import WriteBuffer
 
 KB = 1024
 
@@ -11,7 +11,7 @@ KB = 1024
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 100_000), max_size=8), st.lists(st.integers(1, 150_000), min_size=1))
 def test_bytes_come_out_as_they_went_in_however_little_is_taken(sizes: list[int], takes: list[int]) -> None:
-    box = Outbox()
+    box = WriteBuffer()
     lines = [bytes([97 + n % 26]) * size for n, size in enumerate(sizes)]
     for line in lines:
         box.put_line(line)
@@ -29,7 +29,7 @@ def test_bytes_come_out_as_they_went_in_however_little_is_taken(sizes: list[int]
 
 
 def test_short_lines_leave_together_and_long_ones_are_not_copied() -> None:
-    box = Outbox()
+    box = WriteBuffer()
     box.put_line(b"a")
     box.put_line(b"b")
     assert box.head() == b"a\nb\n"
@@ -42,7 +42,7 @@ def test_short_lines_leave_together_and_long_ones_are_not_copied() -> None:
 
 
 def test_cleared_is_empty() -> None:
-    box = Outbox()
+    box = WriteBuffer()
     box.put(b"a\n")
     box.clear()
     assert (box.size, box.head()) == (0, b"")

@@ -104,7 +104,7 @@ def test_an_error_is_raised_with_a_mend(root: Path) -> None:
         pytest.raises(BrokerUnavailable, match="Unknown method") as caught,
     ):
         asked(root)
-    assert "restart" in caught.value.mend
+    assert "restart" in caught.value.hint
 
 
 def test_nobody_there(root: Path) -> None:

@@ -64,7 +64,7 @@ def test_what_is_refused_names_the_text_and_the_right_form(text: str) -> None:
     with pytest.raises(UsageError) as error:
         parse(text, HOME)
     assert repr(text) in error.value.message
-    assert error.value.mend
+    assert error.value.hint
 
 
 @given(st.text(max_size=40))

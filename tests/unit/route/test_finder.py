@@ -15,7 +15,7 @@ from mempalace_broker.protocol.hello import Identity
 from mempalace_broker.protocol.record import Record, encode
 from mempalace_broker.route import plan as routes
 from mempalace_broker.route.endpoint import Endpoint, parse
-from mempalace_broker.route.finder import Reach
+from mempalace_broker.route.finder import RouteFinder
 from mempalace_broker.route.plan import plan
 from mempalace_broker.route.unix import ONCE, Connected, Failed, Waiting
 from mempalace_broker.system.clock import Deadline
@@ -40,7 +40,7 @@ class Dead:
             self.waited = True
             return Waiting(0.0, -1, f"trying {self.name}")
         self.taken.append(self.name)
-        return Failed(BrokerUnavailable(f"{self.name} is dead.", mend=f"mend {self.name}"))
+        return Failed(BrokerUnavailable(f"{self.name} is dead.", hint=f"mend {self.name}"))
 
     def close(self) -> None:
         """Nothing is open."""
@@ -72,7 +72,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 CLOCK = FakeClock()
 
 
-def end(reach: Reach) -> BrokerUnavailable:
+def end(reach: RouteFinder) -> BrokerUnavailable:
     """Step to the end, which must be a failure."""
     for _ in range(10_000):
         found = reach.step()
@@ -84,9 +84,9 @@ def end(reach: Reach) -> BrokerUnavailable:
     raise AssertionError("it never ends")
 
 
-def reach_of(site: tuple[Identity, StateFiles], **env: str) -> Reach:
+def reach_of(site: tuple[Identity, StateFiles], **env: str) -> RouteFinder:
     home = os.path.dirname(site[1].root)
-    return Reach(site[0], {"HOME": home, **env}, Deadline.after(CLOCK, 60), started_by="test")
+    return RouteFinder(site[0], {"HOME": home, **env}, Deadline.after(CLOCK, 60), started_by="test")
 
 
 def record(site: tuple[Identity, StateFiles], *endpoints: str) -> None:
@@ -101,7 +101,7 @@ def test_ssh_comes_before_tcp_and_a_bridge_forbids_direct(site: tuple[Identity, 
     assert "tcp://192.168.5.2:7001" in taken[1:]
     for word in ("virtiofs", "ssh to mac is dead", "192.168.5.2:7001 is dead", "a bridge is configured"):
         assert word in error.message
-    assert error.mend == "mend ssh to mac"
+    assert error.hint == "mend ssh to mac"
     assert error.code == NOT_EXECUTED
 
 
@@ -109,7 +109,7 @@ def test_nothing_configured_and_direct_forbidden(site: tuple[Identity, StateFile
     error = end(reach_of(site, **{DIRECT: "never"}))
     assert taken == []
     assert f"environment ({DIRECT})" in error.message
-    assert "MEMPALACE_BROKER_SSH_HOST" in error.mend
+    assert "MEMPALACE_BROKER_SSH_HOST" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_the_devboxs_bridge_is_found_by_itself(site: tuple[Identity, StateFiles]
 
 def test_settings_that_make_no_sense_are_named(site: tuple[Identity, StateFiles]) -> None:
     Path(site[1].toml).write_text('[container]\ndirect = "perhaps"\n', encoding="utf-8")
-    found = Reach(site[0], {"HOME": "/nowhere"}, Deadline.after(FakeClock(), 60)).step()
+    found = RouteFinder(site[0], {"HOME": "/nowhere"}, Deadline.after(FakeClock(), 60)).step()
     assert isinstance(found, Failed)
     assert isinstance(found.error, UsageError)
     assert "'perhaps' is none of auto, always, never" in found.error.message
@@ -167,7 +167,7 @@ def test_a_named_endpoint_is_the_only_one_tried(
 def test_a_tcp_endpoint_without_a_token_says_where_to_get_one(site: tuple[Identity, StateFiles]) -> None:
     error = end(reach_of(site, MEMPALACE_BROKER="tcp://127.0.0.1:7001"))
     assert "needs the broker's token" in error.message
-    assert "mempalace-broker token" in error.mend
+    assert "mempalace-broker token" in error.hint
 
 
 def test_at_home_a_failure_is_the_connectors_own(
@@ -196,16 +196,16 @@ def test_a_graph_on_another_kernels_disk_makes_the_place_foreign(
     graph = "/home/dev/.mempalace/knowledge_graph.sqlite3"
     monkeypatch.setattr(place_module, "filesystem_of", lambda path: "virtiofs" if path in graph else "ext4")
     identity = Identity(site[0].path, graph, "env")
-    made = Reach(identity, {"HOME": "/nowhere", DIRECT: "always"}, Deadline.after(CLOCK, 60))
+    made = RouteFinder(identity, {"HOME": "/nowhere", DIRECT: "always"}, Deadline.after(CLOCK, 60))
     monkeypatch.setattr(place_module, "parted", lambda _identity: "they lie apart")
     error = end(made)
     assert "/home/dev/.mempalace lies on virtiofs" in error.message
     assert "they lie apart" in error.message
-    assert "--palace" in error.mend
+    assert "--palace" in error.hint
 
 
 def test_a_look_starts_no_bridge(site: tuple[Identity, StateFiles], tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), SSH_HOST: f"nobody-{os.getpid()}"}
-    error = end(Reach(site[0], env, Deadline.after(CLOCK, 60), mode=ONCE))
+    error = end(RouteFinder(site[0], env, Deadline.after(CLOCK, 60), mode=ONCE))
     assert "no bridge to" in error.message
-    assert "mempalace-broker ensure" in error.mend
+    assert "mempalace-broker ensure" in error.hint

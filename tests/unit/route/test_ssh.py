@@ -146,9 +146,9 @@ def test_a_bridge_that_is_not_there_is_started_once(stage: Stage) -> None:
 
 
 def test_a_failure_is_told_in_the_bridges_words(stage: Stage) -> None:
-    stage.answer, stage.gives = b'{"state":"failed","message":"no way.","mend":"go by foot"}\n', False
+    stage.answer, stage.gives = b'{"state":"failed","message":"no way.","hint":"go by foot"}\n', False
     stage.listen()
-    with pytest.raises(BrokerUnavailable, match=r"no way\. Mend: go by foot"):
+    with pytest.raises(BrokerUnavailable, match=r"no way\. Hint: go by foot"):
         stage.reach()
     assert not module._held
 
@@ -199,7 +199,7 @@ def test_the_deadline_ends_it_with_the_reason(stage: Stage) -> None:
         clock.sleep(max(step.seconds, 0.01))
     assert isinstance(step, Failed)
     assert "another client starts the bridge" in step.error.message
-    assert stage.files.log in step.error.mend
+    assert stage.files.log in step.error.hint
     other.release()
 
 

@@ -86,11 +86,11 @@ def test_notes(tmp_path: Path) -> None:
     note_starter(lock, clock)
     assert starter_pid(path) > 0
     assert recent_failure(path, clock) is None
-    note_failure(lock, clock, StartFailed("on fire " * 10_000, mend="put it out"))
+    note_failure(lock, clock, StartFailed("on fire " * 10_000, hint="put it out"))
     found = recent_failure(path, clock)
     assert found is not None
     assert found.message.startswith("on fire")
-    assert found.mend == "put it out"
+    assert found.hint == "put it out"
     clock.move(start.FAILURE_COUNTS_S)
     assert recent_failure(path, clock) is None, "old"
     clock.move(-100)
@@ -109,7 +109,7 @@ def test_bodies_that_say_nothing(tmp_path: Path, body: bytes) -> None:
 
 
 def test_a_report_becomes_an_error() -> None:
-    error = failure_of({"state": "failed", "reason": "no engine", "mend": "install it"}, "/r/broker.log")
-    assert str(error) == "the broker could not start: no engine (log: /r/broker.log) Mend: install it"
+    error = failure_of({"state": "failed", "reason": "no engine", "hint": "install it"}, "/r/broker.log")
+    assert str(error) == "the broker could not start: no engine (log: /r/broker.log) Hint: install it"
     assert "did not say why" in str(failure_of({"state": "failed"}, "/l"))
     assert str(failure_of({"reason": "see /l"}, "/l")).count("/l") == 1

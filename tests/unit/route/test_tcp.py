@@ -59,7 +59,7 @@ def test_a_rogue_listener_gets_a_number_and_nothing_else() -> None:
         pytest.raises(HandshakeRefused, match="another token, or no broker of yours") as e,
     ):
         connect(endpoint, TOKEN)
-    assert "mempalace-broker token" in e.value.mend
+    assert "mempalace-broker token" in e.value.hint
     assert heard.count(b"\n") == 1
     assert set(json.loads(heard)["params"]) == {"wire", "nonce"}
     assert TOKEN.encode() not in heard
@@ -89,7 +89,7 @@ def test_nobody_listens() -> None:
         port = free.getsockname()[1]
         with pytest.raises(BrokerUnavailable, match=rf"at tcp://127.0.0.1:{port} \(Connection refused") as e:
             connect(f"tcp://127.0.0.1:{port}", TOKEN)
-    assert "listens on" in e.value.mend
+    assert "listens on" in e.value.hint
 
 
 def test_it_takes_the_connection_and_says_nothing() -> None:
@@ -196,7 +196,7 @@ def _soon(seconds: float) -> Deadline:
 def test_a_name_that_nobody_knows() -> None:
     with pytest.raises(BrokerUnavailable, match=r"no address for no-such-host.invalid") as e:
         connect("tcp://no-such-host.invalid:1", TOKEN)
-    assert "host-gateway" in e.value.mend
+    assert "host-gateway" in e.value.hint
 
 
 def test_without_a_token_or_a_port_nothing_is_tried() -> None:

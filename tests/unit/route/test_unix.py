@@ -21,7 +21,7 @@ from mempalace_broker.protocol.hello import Identity
 from mempalace_broker.protocol.record import Record, encode
 from mempalace_broker.route import unix as connector_module
 from mempalace_broker.route.machine.election import CONNECT_DENIED
-from mempalace_broker.route.unix import ONCE, WAIT_ONLY, Connected, Connector, Failed, Waiting, complete
+from mempalace_broker.route.unix import ONCE, WAIT_ONLY, Connected, Failed, UnixRoute, Waiting, complete
 from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.lock import FileLock, is_held
 from mempalace_broker.system.paths import StateFiles, state_files
@@ -67,7 +67,7 @@ KILLS = 8
 
 def connect(identity: Identity, deadline: Deadline, env: Mapping[str, str] | None = None, **options: Any) -> Connected:
     """Run a connector to its end."""
-    made = Connector(identity, os.environ if env is None else env, deadline, heed_failures=False, **options)
+    made = UnixRoute(identity, os.environ if env is None else env, deadline, heed_failures=False, **options)
     return complete(made, deadline.clock)
 
 
@@ -91,7 +91,7 @@ class Site:
         self.spawned = 0
 
     def spawn(self, behaviour: str) -> Any:
-        """For Connector(spawn=...)."""
+        """For UnixRoute(spawn=...)."""
 
         def start(identity: Identity, files: StateFiles, _: Mapping[str, str], *, started_by: str) -> StartPipe:
             self.spawned += 1
@@ -103,10 +103,10 @@ class Site:
 
         return start
 
-    def connector(self, behaviour: str = "serve", *, seconds: float = 30, **options: Any) -> Connector:
+    def connector(self, behaviour: str = "serve", *, seconds: float = 30, **options: Any) -> UnixRoute:
         options.setdefault("env", {})
         clock = options.pop("clock", None) or Clock()
-        return Connector(self.identity, deadline=Deadline.after(clock, seconds), spawn=self.spawn(behaviour), **options)
+        return UnixRoute(self.identity, deadline=Deadline.after(clock, seconds), spawn=self.spawn(behaviour), **options)
 
     def reach(self, behaviour: str = "serve", **options: Any) -> Connected:
         """Connect for real, blocking."""
@@ -137,7 +137,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         await_end(who)
 
 
-def run(connector: Connector, clock: FakeClock) -> Connected | Failed:
+def run(connector: UnixRoute, clock: FakeClock) -> Connected | Failed:
     """Step through simulated time to the end; pipes are waited for in real time."""
     while True:
         found = connector.step()
@@ -264,7 +264,7 @@ class TestStarting:
     @pytest.mark.parametrize(
         ("behaviour", "words"),
         [
-            ("fail", r"could not start: the palace is on fire.*Mend: put it out"),
+            ("fail", r"could not start: the palace is on fire.*Hint: put it out"),
             ("die", r"ended before it could serve.*out of memory"),
             ("garbage", r"makes no sense.*Segmentation fault"),
             ("flash", r"comes up and is gone at once"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.lease.files import ClaimFolder
+from mempalace_broker.lease.files import LeaseFolder
 from mempalace_broker.lease.machine.lease import ACTIVE
 from mempalace_broker.lease.machine.record import Writer
 from mempalace_broker.route.verify import doubt
@@ -20,7 +20,7 @@ NONCE = "ab" * 8
 def files(tmp_path: Path) -> StateFiles:
     """A state root in which generation 3 is claimed."""
     made = StateFiles(str(tmp_path), str(tmp_path / "palace"))
-    folder = ClaimFolder(made.claims, Writer(nonce=NONCE))
+    folder = LeaseFolder(made.claims, Writer(nonce=NONCE))
     folder.prepare()
     assert folder.create(3)
     folder.write(ACTIVE, 1, busy=False)

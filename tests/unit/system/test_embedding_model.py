@@ -185,7 +185,7 @@ def test_the_users_own_home_only_on_request(home: Path, python: str, monkeypatch
     monkeypatch.setenv("HOME", str(home))
     with pytest.raises(UsageError, match="your own home") as error:
         install_int8(home, python)
-    assert "--real-home" in error.value.mend
+    assert "--real-home" in error.value.hint
     link = home.parent / "link"
     link.symlink_to(home)
     with pytest.raises(UsageError, match="your own home"):
@@ -197,7 +197,7 @@ def test_a_palace_with_drawers_is_not_fed_another_model_silently(home: Path, pyt
     palace_with(home / ".mempalace" / "palace", rows=1)
     with pytest.raises(UsageError, match="two measures") as error:
         install_int8(home, python)
-    assert "--mix" in error.value.mend
+    assert "--mix" in error.value.hint
     assert install_int8(home, python, mix=True).state == CACHED
 
 

@@ -53,7 +53,7 @@ def refusal(env: dict[str, str], own: str, path: str) -> EngineNotFound:
     with pytest.raises(EngineNotFound) as error:
         find_engine(env, own, path)
     assert error.value.exit_code == EXIT_NO_ENGINE
-    assert SETTING in error.value.mend
+    assert SETTING in error.value.hint
     return error.value
 
 

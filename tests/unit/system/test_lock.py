@@ -169,7 +169,7 @@ def test_no_symlink_no_directory_no_missing_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     (tmp_path / "folder").mkdir()
     for name in ("link", "folder", "absent/x.lock"):
-        with pytest.raises(StateRootError, match=r"cannot open .*Mend: make"):
+        with pytest.raises(StateRootError, match=r"cannot open .*Hint: make"):
             FileLock(str(tmp_path / name)).try_acquire()
 
 

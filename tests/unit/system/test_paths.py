@@ -105,7 +105,7 @@ class TestPalace:
     @pytest.mark.parametrize("value", [None, "", 7, ["/p"], "a\0b", "\ud800"])
     def test_a_config_that_names_no_directory_is_said(self, home: Path, value: object) -> None:
         configured(home / ".mempalace", {"palace_path": value})
-        with pytest.raises(PalaceError, match="Mend: correct"):
+        with pytest.raises(PalaceError, match="Hint: correct"):
             found(home)
 
     def test_backend_and_collection_pass_through(self, home: Path) -> None:

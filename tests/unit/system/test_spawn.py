@@ -107,7 +107,7 @@ def test_a_daemon_that_dies_is_quoted(tmp_path: Path) -> None:
     assert report["state"] == FAILED
     assert "ended before it could serve" in report["reason"]
     assert "hello | palace on fire" in report["reason"]
-    assert report["mend"]
+    assert report["hint"]
 
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def piped(data: bytes, *, close: bool = True) -> tuple[StartPipe, int]:
     [
         (b'{"state": "ready", "endpoint": "unix:/x", "pid": 7}\n', READY),
         (b'{"state": "lost_race"}\nmore', LOST_RACE),
-        (b'{"state": "failed", "reason": "r", "mend": "m"}\n', FAILED),
+        (b'{"state": "failed", "reason": "r", "hint": "m"}\n', FAILED),
         (b'{"state": "dancing"}\n', FAILED),
         (b"Traceback (most recent call last)\n", FAILED),
         (b"\xff\xfe\n", FAILED),

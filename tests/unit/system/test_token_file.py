@@ -73,7 +73,7 @@ def test_none_is_none(tmp_path: Path) -> None:
 def test_open_to_others(tmp_path: Path, mode: int) -> None:
     with pytest.raises(UsageError, match="others can read or change the token") as caught:
         read_token(put(tmp_path / "t", mode))
-    assert "chmod 600" in caught.value.mend
+    assert "chmod 600" in caught.value.hint
     assert TOKEN not in str(caught.value)
 
 

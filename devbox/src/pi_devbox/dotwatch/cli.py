@@ -39,7 +39,7 @@ def interval() -> float:
     if not 0.01 <= seconds <= 3600:
         raise ConfigError(
             f"{INTERVAL_VARIABLE}={text!r} is no number of seconds from 0.01 to 3600.",
-            mend=f"export {INTERVAL_VARIABLE}=1",
+            hint=f"export {INTERVAL_VARIABLE}=1",
         )
     return seconds
 
@@ -107,18 +107,18 @@ def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float) -> in
 
 def _no_such(target: str, *, first: bool) -> DevboxError:
     if os.path.islink(target):
-        return DevboxError(f"{target} is a link to {os.readlink(target)}, which is not there.", mend="create that")
-    mend = f"create it, or see `ls {os.path.dirname(target) or '.'}`"
+        return DevboxError(f"{target} is a link to {os.readlink(target)}, which is not there.", hint="create that")
+    hint = f"create it, or see `ls {os.path.dirname(target) or '.'}`"
     if first or os.path.splitext(target)[1] or os.path.dirname(target):
-        return DevboxError(f"no such file: {target}.", mend=mend)
-    return DevboxError(f"no such file: {target}, and no such layout.", mend=f"one of {', '.join(LAYOUTS)}; or {mend}")
+        return DevboxError(f"no such file: {target}.", hint=hint)
+    return DevboxError(f"no such file: {target}, and no such layout.", hint=f"one of {', '.join(LAYOUTS)}; or {hint}")
 
 
 def _once(watcher: Watcher, targets: list[str]) -> int:
     try:
         there = watcher.sources()
     except OSError as exc:
-        raise DevboxError(f"can't read {exc.filename}: {exc.strerror}.", mend=f"see `ls -ld {exc.filename}`") from exc
+        raise DevboxError(f"can't read {exc.filename}: {exc.strerror}.", hint=f"see `ls -ld {exc.filename}`") from exc
     if not there:
-        raise DevboxError(f"no .dot or .gv file in {' '.join(targets)}.", mend="name the files themselves")
+        raise DevboxError(f"no .dot or .gv file in {' '.join(targets)}.", hint="name the files themselves")
     return 0 if watcher.once() else 1

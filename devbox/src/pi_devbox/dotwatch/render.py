@@ -50,7 +50,7 @@ class Drawing:
 def check_engine(layout: str) -> None:
     """DevboxError where the engine is not installed."""
     if shutil.which(layout) is None:
-        raise DevboxError(f"there is no layout engine {layout} on the PATH.", mend="apt-get install -y graphviz")
+        raise DevboxError(f"there is no layout engine {layout} on the PATH.", hint="apt-get install -y graphviz")
 
 
 def render(drawing: Drawing, name: str, text: bytes) -> tuple[bytes, str]:

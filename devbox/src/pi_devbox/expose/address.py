@@ -49,13 +49,13 @@ def _only(everything: list[str]) -> str:
     if not everything:
         _none_at_all()
     if len(everything) > 1:
-        raise DevboxError(f"there is no default route, and several addresses: {', '.join(everything)}.", mend=_BIND)
+        raise DevboxError(f"there is no default route, and several addresses: {', '.join(everything)}.", hint=_BIND)
     return everything[0]
 
 
 def _of_interface(name: str, addresses: list[str]) -> list[str]:
     if not addresses:
-        raise DevboxError(f"interface {name} has no address that others could reach.", mend=_BIND)
+        raise DevboxError(f"interface {name} has no address that others could reach.", hint=_BIND)
     return sorted(addresses, key=lambda address: ipaddress.ip_address(address).version)[:1]
 
 
@@ -65,14 +65,14 @@ def _checked(text: str, known: Iterable[str] = ()) -> str:
     except ValueError:
         raise DevboxError(
             f"{text} is neither an address nor an interface that is up here; addresses: {', '.join(known) or 'none'}.",
-            mend=_BIND,
+            hint=_BIND,
         ) from None
     if parsed.is_unspecified:
-        raise DevboxError(f"{text} means every address there is or will be.", mend="--bind any, if you want all of now")
+        raise DevboxError(f"{text} means every address there is or will be.", hint="--bind any, if you want all of now")
     if parsed.is_loopback:
         raise DevboxError(
             f"{text} is loopback, where Studio is already: nobody outside would gain anything.",
-            mend=f"give the container a network, or {_BIND}",
+            hint=f"give the container a network, or {_BIND}",
         )
     return text
 
@@ -80,7 +80,7 @@ def _checked(text: str, known: Iterable[str] = ()) -> str:
 def _none_at_all() -> list[str]:
     raise DevboxError(
         "this container has no address but loopback: nobody outside can reach it.",
-        mend="start it with a network (not --network none); with network_mode host you need no studio-expose",
+        hint="start it with a network (not --network none); with network_mode host you need no studio-expose",
     )
 
 

@@ -27,7 +27,7 @@ def _port(least: int) -> Callable[[click.Context, click.Parameter, str | None], 
         if text.isascii() and text.isdigit() and least <= int(text) <= 65535:
             return int(text)
         if ctx.get_parameter_source(param.name or "") == ParameterSource.ENVIRONMENT:
-            raise ConfigError(f"STUDIO_PORT={text!r} is no port number.", mend=f"export STUDIO_PORT={DEFAULT_PORT}")
+            raise ConfigError(f"STUDIO_PORT={text!r} is no port number.", hint=f"export STUDIO_PORT={DEFAULT_PORT}")
         raise click.BadParameter(f"{text!r} is not a number from {least} to 65535.")
 
     return check

@@ -47,13 +47,13 @@ def _no_listener(where: str, port: int, exc: OSError) -> DevboxError:
     if exc.errno == errno.EADDRINUSE:
         return DevboxError(
             f"{where} is taken: by another studio-expose, or by Studio itself (then you need none).",
-            mend=f"see who it is with `ss -ltnp 'sport = :{port}'`, or take another with --listen-port",
+            hint=f"see who it is with `ss -ltnp 'sport = :{port}'`, or take another with --listen-port",
         )
     if exc.errno == errno.EACCES:
-        return DevboxError(f"not allowed to listen on {where}.", mend="take a --listen-port above 1023")
+        return DevboxError(f"not allowed to listen on {where}.", hint="take a --listen-port above 1023")
     if exc.errno == errno.EADDRNOTAVAIL:
-        return DevboxError(f"{where} is not an address of this container.", mend="see `ip addr` for those it has")
-    return DevboxError(f"can't listen on {where}: {exc.strerror or exc}.", mend="try another --bind or --listen-port")
+        return DevboxError(f"{where} is not an address of this container.", hint="see `ip addr` for those it has")
+    return DevboxError(f"can't listen on {where}: {exc.strerror or exc}.", hint="try another --bind or --listen-port")
 
 
 class Relay:
@@ -111,7 +111,7 @@ class Relay:
         except RuntimeError:
             reset(near)
             self._slots.release()
-            self._tell_once("no more threads here: a connection was refused. Mend: raise the container's pids limit.")
+            self._tell_once("no more threads here: a connection was refused. Hint: raise the container's pids limit.")
 
     def _relay(self, near: socket.socket) -> None:
         """Body of a connection's thread."""

@@ -163,7 +163,7 @@ def _open(root: Path | None, timeout: float, platforms: Sequence[str] = ()) -> S
     except ModuleNotFoundError as exc:
         raise DevboxError(
             f"`pi-devbox image` needs {exc.name}, which is not installed.",
-            mend="pip install './devbox[image]' in a checkout",
+            hint="pip install './devbox[image]' in a checkout",
         ) from exc
     return open_session(root, timeout, platforms)
 

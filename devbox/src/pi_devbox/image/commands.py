@@ -30,7 +30,7 @@ def choose(wish: str, *, buildx: bool, buildah: bool) -> Builder:
         return "buildah"
     raise ConfigError(
         "neither docker with buildx and a running engine nor buildah is here.",
-        mend="install buildah (Debian: apt install buildah), or start docker; --dry-run needs neither with --builder",
+        hint="install buildah (Debian: apt install buildah), or start docker; --dry-run needs neither with --builder",
     )
 
 
@@ -38,7 +38,7 @@ def build_units(builder: Builder, plan: Plan, target: Target, *, push: bool) -> 
     """What builds one target, and with `push` sends it under its content's tag."""
     if not push and len(plan.platforms) > 1:
         raise ConfigError(
-            f"an image for {', '.join(plan.platforms)} can only be pushed.", mend="plan with one --platform, or --push"
+            f"an image for {', '.join(plan.platforms)} can only be pushed.", hint="plan with one --platform, or --push"
         )
     return (_buildx if builder == "buildx" else _buildah)(plan, target, push)
 

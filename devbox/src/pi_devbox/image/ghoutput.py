@@ -25,7 +25,7 @@ def append(env: Mapping[str, str], outputs: Mapping[str, str | bool]) -> None:
     """Add the outputs to $GITHUB_OUTPUT; ConfigError where there is none."""
     path = env.get("GITHUB_OUTPUT", "")
     if not path:
-        raise ConfigError("--github-output needs $GITHUB_OUTPUT, which a workflow's runner sets.", mend="use --json")
+        raise ConfigError("--github-output needs $GITHUB_OUTPUT, which a workflow's runner sets.", hint="use --json")
     text = render(outputs)
     try:
         with open(path, "a", encoding="utf-8") as file:

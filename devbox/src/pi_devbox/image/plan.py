@@ -59,11 +59,11 @@ def read_plan(text: bytes | str, where: str) -> Plan:
     try:
         plan = msgspec.json.decode(text, type=Plan)
     except ValueError as exc:
-        raise ConfigError(f"{where} is no plan: {exc}.", mend="write it with `pi-devbox image plan --json`") from exc
+        raise ConfigError(f"{where} is no plan: {exc}.", hint="write it with `pi-devbox image plan --json`") from exc
     if plan.schema != SCHEMA:
         raise ConfigError(
             f"{where} is a plan of schema {plan.schema}, this is {SCHEMA}.",
-            mend="use one version of pi-devbox in all jobs of a workflow",
+            hint="use one version of pi-devbox in all jobs of a workflow",
         )
     return plan
 
@@ -74,12 +74,12 @@ def check_unchanged(plan: Plan, sources: Sources) -> None:
     sources = replace(sources, project=msgspec.structs.replace(sources.project, image=image))
     again = draft(sources, plan.companions, Wish(image=plan.image, nonce=_nonce_of(plan)))
     if [one.name for one in plan.targets] != [one.name for one in again.targets]:
-        raise ConfigError("the plan is of other variants than devbox/image/companions.toml has.", mend="plan again")
+        raise ConfigError("the plan is of other variants than devbox/image/companions.toml has.", hint="plan again")
     for planned, found in zip(plan.targets, again.targets, strict=True):
         if planned.fingerprint != found.fingerprint or planned.tag != found.tag:
             raise ConfigError(
                 f"{planned.name}: planned as {planned.tag}, but the files here make it {found.tag}.",
-                mend="check out the commit that was planned, or plan again",
+                hint="check out the commit that was planned, or plan again",
             )
 
 
@@ -88,7 +88,7 @@ def check_findable(plan: Plan) -> None:
     if loose := [one.tag for one in plan.variants if UNRESOLVED in one.tag]:
         raise ConfigError(
             f"nobody built {', '.join(loose)}: without all companions resolved each plan has tags of its own.",
-            mend="`pi-devbox image plan --json > plan.json`, then build and publish with `--plan plan.json`",
+            hint="`pi-devbox image plan --json > plan.json`, then build and publish with `--plan plan.json`",
         )
 
 
@@ -157,7 +157,7 @@ def _resolved_of(companion: Companion, resolved: Sequence[Resolved]) -> Resolved
     if len(found) != 1 or found[0].ref != companion.ref:
         raise ConfigError(
             f"companion {companion.name} at {companion.ref} is not among the resolved ones.",
-            mend="resolve again: `pi-devbox image resolve --json`",
+            hint="resolve again: `pi-devbox image resolve --json`",
         )
     return found[0]
 
@@ -201,12 +201,12 @@ def _check(recipe: Recipe, entries: Sequence[Entry], wanted: set[str]) -> None:
     if loose := dockerfile.uncovered(dockerfile.copied(text), recipe.paths):
         raise ConfigError(
             f"{recipe.dockerfile} copies what no tag depends on: {', '.join(loose)}.",
-            mend="add it to `inputs` in devbox/image/companions.toml",
+            hint="add it to `inputs` in devbox/image/companions.toml",
         )
     if unknown := wanted - dockerfile.arguments(text):
         raise ConfigError(
             f"{recipe.dockerfile} has no ARG {', '.join(sorted(unknown))}, which companions.toml gives it.",
-            mend="declare it there, or correct devbox/image/companions.toml",
+            hint="declare it there, or correct devbox/image/companions.toml",
         )
 
 

@@ -91,7 +91,7 @@ def parse(text: str, where: str) -> Project:
         _check(project)
     except (tomllib.TOMLDecodeError, ValueError) as exc:  # msgspec's ValidationError is a ValueError
         raise ConfigError(
-            f"{where}: {exc}.", mend=f"correct {where}; its format is in pi_devbox/image/recipe.py"
+            f"{where}: {exc}.", hint=f"correct {where}; its format is in pi_devbox/image/recipe.py"
         ) from exc
     return project
 

@@ -48,10 +48,10 @@ def facts_from(text: bytes, tags: Sequence[str], where: str) -> dict[str, TagFac
     try:
         found = msgspec.json.decode(text, type=_Tags)
     except ValueError as exc:
-        raise ConfigError(f"{where} is no list of tags: {exc}.", mend="write it with `skopeo list-tags`") from exc
+        raise ConfigError(f"{where} is no list of tags: {exc}.", hint="write it with `skopeo list-tags`") from exc
     listed = found.Tags if found.Tags is not None else found.tags
     if listed is None:
-        raise ConfigError(f'{where} has no "Tags".', mend="write it with `skopeo list-tags`")
+        raise ConfigError(f'{where} has no "Tags".', hint="write it with `skopeo list-tags`")
     return {tag: TagFact("present" if tag in listed else "absent") for tag in tags}
 
 

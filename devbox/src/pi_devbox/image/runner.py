@@ -32,7 +32,7 @@ def run_units(
             if attempt == attempts:
                 raise BuildFailed(
                     f"`{shlex.join(command.argv)}` ended with {status} ({again}).",
-                    mend="read its output above; the same command goes on with the layers that are done",
+                    hint="read its output above; the same command goes on with the layers that are done",
                 )
             pause = PAUSES_S[min(attempt, len(PAUSES_S)) - 1]
             say(f"ended with {status} ({again}), again in {pause:.0f} s")
@@ -58,7 +58,7 @@ def _run(unit: Unit, root: Path, say: Callable[[str], None]) -> tuple[Command, i
             status = subprocess.run(command.argv, cwd=root, stdout=quiet, stderr=quiet, check=False).returncode
         except OSError as exc:
             raise BuildFailed(
-                f"{command.argv[0]} can't be run: {exc.strerror}.", mend="install it, or choose another --builder"
+                f"{command.argv[0]} can't be run: {exc.strerror}.", hint="install it, or choose another --builder"
             ) from exc
         if status and not command.may_fail:
             return command, status

@@ -98,7 +98,7 @@ def open_session(root: Path | None, timeout: float, platforms: Sequence[str] = (
             image = msgspec.structs.replace(project.image, platforms=msgspec.convert(list(platforms), list[Platform]))
             project = msgspec.structs.replace(project, image=image)
     except ValueError as exc:
-        raise ConfigError(f"{path} or --platform: {exc}.", mend="correct it, as linux/amd64") from exc
+        raise ConfigError(f"{path} or --platform: {exc}.", hint="correct it, as linux/amd64") from exc
     return Session(where, project, timeout)
 
 
@@ -107,7 +107,7 @@ def read_resolved(path: Path) -> list[Resolved]:
     try:
         return msgspec.json.decode(_read(path), type=Companions).companions
     except ValueError as exc:
-        raise ConfigError(f"{path}: {exc}.", mend="write it with `pi-devbox image resolve --json`") from exc
+        raise ConfigError(f"{path}: {exc}.", hint="write it with `pi-devbox image resolve --json`") from exc
 
 
 def read_plan(path: Path | None, env: Mapping[str, str]) -> Plan | None:
@@ -118,7 +118,7 @@ def read_plan(path: Path | None, env: Mapping[str, str]) -> Plan | None:
     if text == "":  # another plan, made here, would be none that the other jobs know
         raise ConfigError(
             "$PI_DEVBOX_PLAN is empty: the job that plans handed nothing on.",
-            mend="look for a dropped output in that job's log (it must hold no secret's text), or unset the variable",
+            hint="look for a dropped output in that job's log (it must hold no secret's text), or unset the variable",
         )
     return None if text is None else planning.read_plan(text, "$PI_DEVBOX_PLAN")
 
@@ -128,18 +128,18 @@ def _find_root() -> Path:
     for folder in (here, *here.parents):
         if (folder / COMPANIONS).is_file():
             return folder
-    raise ConfigError(f"no {COMPANIONS} in {here} nor above it.", mend="run it in a checkout, or name it with --root")
+    raise ConfigError(f"no {COMPANIONS} in {here} nor above it.", hint="run it in a checkout, or name it with --root")
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        raise ConfigError(f"{path} can't be read: {exc.strerror}.", mend="name an existing file") from exc
+        raise ConfigError(f"{path} can't be read: {exc.strerror}.", hint="name an existing file") from exc
 
 
 def _image_name(name: str) -> str:
     try:
         return msgspec.convert(name, ImageName)
     except ValueError as exc:
-        raise ConfigError(f"{name!r} is no image name.", mend="write it as registry.example.org/owner/name") from exc
+        raise ConfigError(f"{name!r} is no image name.", hint="write it as registry.example.org/owner/name") from exc

@@ -34,7 +34,7 @@ def _walk(root: bytes, path: bytes) -> Iterator[Entry]:
     except OSError as exc:
         raise ConfigError(
             f"{os.fsdecode(full)} is an input of the image and can't be read: {exc.strerror}.",
-            mend="run it in a complete checkout (--root), or correct `inputs` in devbox/image/companions.toml",
+            hint="run it in a complete checkout (--root), or correct `inputs` in devbox/image/companions.toml",
         ) from exc
 
 
@@ -42,6 +42,6 @@ def _entry(full: bytes, path: bytes, mode: int) -> Entry:
     if stat.S_ISLNK(mode):
         return Entry(path, "link", os.readlink(full))
     if not stat.S_ISREG(mode):
-        raise ConfigError(f"{os.fsdecode(full)} is neither file, folder nor link.", mend="remove it from the inputs")
+        raise ConfigError(f"{os.fsdecode(full)} is neither file, folder nor link.", hint="remove it from the inputs")
     with open(full, "rb") as file:
         return Entry(path, "executable" if mode & stat.S_IXUSR else "file", file.read())

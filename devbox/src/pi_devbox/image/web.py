@@ -84,7 +84,7 @@ def secret(env: Mapping[str, str], variable: str) -> str:
     """The secret in an environment variable, or ""; ConfigError, without its text, if it can't be sent in a header."""
     value = env.get(variable, "").strip()
     if value and not _SECRET.fullmatch(value):
-        raise ConfigError(f"${variable} holds characters that no token has.", mend=f"set {variable} anew, on one line")
+        raise ConfigError(f"${variable} holds characters that no token has.", hint=f"set {variable} anew, on one line")
     return value
 
 

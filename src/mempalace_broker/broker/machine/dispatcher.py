@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 STALE_LIBRARY = -32005  # mempalace: the package was upgraded underneath the running process
 _UPGRADE_FAULTS = frozenset({"no_mempalace", "import_failed"})  # what is seen while the package is being replaced
 _PASSING_FAULTS = frozenset({"lease_held", "busy"})
-_DOWN_MEND = "Mend: `mempalace-broker doctor` says what is wrong; `mempalace-broker logs` shows the engine's own words."
+_DOWN_HINT = "Hint: `mempalace-broker doctor` says what is wrong; `mempalace-broker logs` shows the engine's own words."
 
 
-class Desk:
+class Dispatcher:
     """See the module. `reply(call, line)` takes a whole line and is called once per call that is to be answered."""
 
     def __init__(
@@ -70,10 +70,10 @@ class Desk:
         self.pump(now)
 
     def why_down(self) -> str:
-        """Why calls can't run at present, with the mend."""
-        state, reason, mend = self.supervisor.state, self.supervisor.reason, self.supervisor.mend
+        """Why calls can't run at present, with the hint."""
+        state, reason, hint = self.supervisor.state, self.supervisor.reason, self.supervisor.hint
         text = f"the mempalace engine is {state}: {reason or 'no reason known'}."
-        return f"{text} Mend: {mend}." if mend else f"{text} {_DOWN_MEND}"
+        return f"{text} Hint: {hint}." if hint else f"{text} {_DOWN_HINT}"
 
     def pump(self, now: float) -> None:
         """Send to the engine whatever may go in now."""
@@ -155,9 +155,9 @@ class Desk:
         """The child process exists."""
         self._do(self.supervisor.spawned(now, pid))
 
-    def unstartable(self, now: float, reason: str, mend: str, *, permanent: bool) -> None:
+    def unstartable(self, now: float, reason: str, hint: str, *, permanent: bool) -> None:
         """No child could be made."""
-        self._do(self.supervisor.failed(now, reason, mend, permanent=permanent))
+        self._do(self.supervisor.failed(now, reason, hint, permanent=permanent))
         self._flush_if_hopeless()
 
     def frame(self, frame: Frame, now: float) -> None:
@@ -192,7 +192,7 @@ class Desk:
         self.engine["tuneups"] = told.get("tuneups", [])
         self.engine["drawers"] = told.get("drawers")
         self.degraded = [
-            {"what": str(d.get("what", "")), "mend": str(d.get("mend", ""))}
+            {"what": str(d.get("what", "")), "hint": str(d.get("hint", ""))}
             for d in told.get("degraded", ())
             if isinstance(d, dict)
         ]
@@ -203,9 +203,9 @@ class Desk:
     def _failed(self, told: Mapping[str, Any], now: float) -> None:
         kind = str(told.get("reason", "unknown"))
         text = f"{told.get('message') or kind}"
-        mend = str(told.get("mend", ""))
+        hint = str(told.get("hint", ""))
         passing = kind in _PASSING_FAULTS or (self._was_ready and kind in _UPGRADE_FAULTS)
-        self._do(self.supervisor.failed(now, text, mend, permanent=not passing))
+        self._do(self.supervisor.failed(now, text, hint, permanent=not passing))
 
     def _done(self, frame: Frame, now: float) -> None:
         call = self.scheduler.running.get(frame.n)
@@ -281,7 +281,7 @@ class Desk:
                 self._answer(call, settle_replayed(call, last) + b"\n")
         elif verdict == POISON:
             text = (
-                f"{call.tool} was running each time when the engine died ({how}); not tried a third time. {_DOWN_MEND}"
+                f"{call.tool} was running each time when the engine died ({how}); not tried a third time. {_DOWN_HINT}"
             )
             self._fail(call, errors.ENGINE_DOWN, text)
         else:
@@ -331,7 +331,7 @@ class Desk:
         behind = f"behind {busy[0]}" if busy else f"for the engine ({state}: {self.supervisor.reason or 'starting'})"
         return (
             f"{call.tool} waited {self.limits.wait_s:g} s (MEMPALACE_MCP_TIMEOUT_MS) {behind} and was not executed. "
-            "It is safe to send it again. Mend: `mempalace-broker status` shows what holds the lane."
+            "It is safe to send it again. Hint: `mempalace-broker status` shows what holds the lane."
         )
 
     def next_deadline(self) -> float | None:

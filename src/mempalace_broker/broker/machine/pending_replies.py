@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ...protocol.jsonrpc import Message
     from .answers import Answers
-    from .dispatcher import Desk
+    from .dispatcher import Dispatcher
     from .session import Session
 
 _OLD_AGE_S = 600.0  # of a write whose sender does not say when it was sent
@@ -35,11 +35,11 @@ class _Fates:
     keys: Mapping[str, tuple[str, float]]  # ordinal -> (journal key, sent at)
 
 
-class Inquiries:
+class PendingReplies:
     """See the module. Answers come as (connection, line)."""
 
-    def __init__(self, desk: Desk, answers: Answers, init_s: float) -> None:
-        self._desk = desk
+    def __init__(self, dispatcher: Dispatcher, answers: Answers, init_s: float) -> None:
+        self._desk = dispatcher
         self._answers = answers
         self._init_s = init_s
         self._tools: list[_Tools] = []

@@ -18,9 +18,9 @@ from ...protocol.framing import TooLong
 from ...protocol.hello import HELLO, OUTCOMES, WIRE_VERSION, Identity, judge_hello
 from ...protocol.mcp import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
 from ...protocol.tools import DEFAULT, FREE, NONE, READ, ToolRule, own_limit_s, replay_if, rule_for, write_if
-from .dispatcher import Desk
+from .dispatcher import Dispatcher
 from .effects import Close, Effect, Log, Quit, Retire, Send
-from .pending_replies import Inquiries
+from .pending_replies import PendingReplies
 from .scheduler import QUEUED, Call, Limits
 from .session import Session, is_name
 
@@ -37,7 +37,7 @@ SERVING, DRAINING, OVER = "serving", "draining", "over"
 _NO_SUCH_TOOL = ToolRule("", store="", lane=FREE, writes=False, replay=READ, known=False)
 
 
-class Hub:
+class BrokerProtocol:
     """See the module. Times are monotonic seconds.
 
     Args:
@@ -73,7 +73,7 @@ class Hub:
         self.sessions: dict[int, Session] = {}
         self.counters = dict.fromkeys(("calls", "reads", "writes", "cancelled", "sessions"), 0)
         self.effects: list[Effect] = []
-        self.desk = Desk(
+        self.dispatcher = Dispatcher(
             limits=limits, policy=policy, rng=rng, answers=answers, effects=self.effects, reply=self._reply
         )
         self._hello = hello
@@ -85,7 +85,7 @@ class Hub:
         self._drain_until = 0.0
         self._reason = ""
         self._n = 0
-        self._inquiries = Inquiries(self.desk, answers, limits.init_s)
+        self._pending_replies = PendingReplies(self.dispatcher, answers, limits.init_s)
 
     def take(self) -> list[Effect]:
         """The effects since the last call."""
@@ -106,9 +106,9 @@ class Hub:
             return
         for calls in session.by_id.values():
             for call in calls:
-                self.desk.scheduler.withdraw(call)
+                self.dispatcher.scheduler.withdraw(call)
                 call.answered = True
-        self._inquiries.drop(conn)
+        self._pending_replies.drop(conn)
         self._mark_idle(now)
         self._drained(now)
 
@@ -122,7 +122,7 @@ class Hub:
             self.effects.append(Close(conn, "end of input"))
 
     def _owes(self, session: Session) -> bool:
-        return bool(session.by_id) or self._inquiries.owed(session.conn)
+        return bool(session.by_id) or self._pending_replies.owed(session.conn)
 
     def too_long(self, conn: int, limit: int) -> None:
         """A line beyond the limit came and was skipped."""
@@ -185,8 +185,8 @@ class Hub:
             session.introduce(message.params.get("clientInfo"))
             self._send(session, rpc.result_line(message.id, self.answers.initialize(message.body.get("params"))))
         elif method == TOOLS_LIST:
-            self._inquiries.ask_tools(session.conn, message.id, now)
-            self._settle_inquiries(now)
+            self._pending_replies.ask_tools(session.conn, message.id, now)
+            self._settle_pending_replies(now)
         else:
             self._send(session, rpc.error_line(message.id, errors.METHOD_NOT_FOUND, f"Unknown method: {method}"))
 
@@ -211,7 +211,7 @@ class Hub:
         call = self._call(session, message, raw, part, now, rule, arguments)
         self.counters["writes" if call.writes else "reads"] += 1
         session.add(message.key, call)
-        self.desk.submit(call, now)
+        self.dispatcher.submit(call, now)
 
     def _call(
         self,
@@ -253,7 +253,7 @@ class Hub:
             return
         key = rpc.key_of(id_)
         for call in session.by_id.get(key, ()):
-            if call.state == QUEUED and self.desk.scheduler.withdraw(call):
+            if call.state == QUEUED and self.dispatcher.scheduler.withdraw(call):
                 call.answered = True
                 session.remove(key, call)
                 self.counters["cancelled"] += 1
@@ -280,10 +280,10 @@ class Hub:
         if message.method == HELLO:
             self._greet(session, message, now)
         elif message.method == OUTCOMES:
-            wrong = self._inquiries.ask_outcomes(session, message, now)
+            wrong = self._pending_replies.ask_outcomes(session, message, now)
             if wrong:
                 self._send(session, rpc.error_line(message.id, errors.INVALID_PARAMS, wrong))
-            self._settle_inquiries(now)
+            self._settle_pending_replies(now)
         elif message.method == "broker/status":
             self._send(session, rpc.result_line(message.id, self._status(now)))
         elif message.method in ("broker/stop", "broker/restart"):
@@ -334,15 +334,15 @@ class Hub:
             welcome["files"] = {"same_kernel": verdict.same_kernel, "palace": self.identity.path, "mounts": mounts}
         self._send(session, rpc.result_line(message.id, welcome))
 
-    def _settle_inquiries(self, now: float) -> None:
-        for conn, line in self._inquiries.settle(now):
+    def _settle_pending_replies(self, now: float) -> None:
+        for conn, line in self._pending_replies.settle(now):
             self._send(self.sessions[conn], line)
 
     # -- time and the end
 
     def tick(self, now: float) -> None:
         """Do what is due, and what the last events made possible."""
-        self.desk.tick(now)
+        self.dispatcher.tick(now)
         self.settle(now)
         if self.state == SERVING and self._idle_s and self._idle_since is not None:
             if now - self._idle_since >= self._idle_s:
@@ -352,18 +352,18 @@ class Hub:
 
     def settle(self, now: float) -> None:
         """Answer what waited for the engine's word: tools/list and outcomes. Call after every engine event."""
-        self._settle_inquiries(now)
+        self._settle_pending_replies(now)
         self._drained(now)
 
     def _mark_idle(self, now: float) -> None:
-        if self._idle_since is not None or not self.desk.scheduler.idle:
+        if self._idle_since is not None or not self.dispatcher.scheduler.idle:
             return  # before the sessions are looked at: this runs after every event
         if not any(session.greeted or session.counted for session in self.sessions.values()):
             self._idle_since = now
 
     def next_deadline(self) -> float | None:
         """When `tick` is due next, or None."""
-        times = [self.desk.next_deadline(), self._inquiries.next_deadline()]
+        times = [self.dispatcher.next_deadline(), self._pending_replies.next_deadline()]
         if self.state == SERVING and self._idle_s and self._idle_since is not None:
             times.append(self._idle_since + self._idle_s)
         if self.state == DRAINING:
@@ -379,21 +379,21 @@ class Hub:
         self.state = DRAINING
         self._reason = reason
         self._drain_until = now + self._drain_s
-        self.desk.holding = True
+        self.dispatcher.holding = True
         self.effects.append(Log("info", f"leaving: {reason}"))
         self.effects.append(Retire())
-        for call in self.desk.scheduler.waiting():
+        for call in self.dispatcher.scheduler.waiting():
             session = self.sessions.get(call.conn)
-            self.desk.scheduler.withdraw(call)
+            self.dispatcher.scheduler.withdraw(call)
             if session is not None and not session.greeted:
-                self.desk.fail_waiting(call, errors.NOT_EXECUTED, self._leaving_text())
+                self.dispatcher.fail_waiting(call, errors.NOT_EXECUTED, self._leaving_text())
         if at_once:
             self._leave()
         else:
             self._drained(now)
 
     def _drained(self, now: float) -> None:
-        if self.state == DRAINING and not self.desk.scheduler.running:
+        if self.state == DRAINING and not self.dispatcher.scheduler.running:
             self._leave()
         elif self.state == SERVING:
             self._mark_idle(now)
@@ -411,6 +411,6 @@ class Hub:
 
     def _turn_away(self, session: Session) -> None:
         for call in [call for calls in session.by_id.values() for call in calls]:
-            self.desk.abandon(call, self._leaving_text())
-        for id_ in self._inquiries.give_up_tools(session.conn):
+            self.dispatcher.abandon(call, self._leaving_text())
+        for id_ in self._pending_replies.give_up_tools(session.conn):
             self._send(session, rpc.error_line(id_, errors.NOT_EXECUTED, self._leaving_text()))

@@ -54,7 +54,7 @@ class Supervisor:
         self.restarts = 0
         self.pid = 0
         self.reason = ""
-        self.mend = ""
+        self.hint = ""
         self._rng = rng
         self._deadline: float | None = None
         self._starts: deque[float] = deque()
@@ -118,13 +118,13 @@ class Supervisor:
     def ready(self, now: float) -> list[str]:
         """Warm-up is over: calls may go in. Closes an open circuit."""
         if self.state in (STARTING, WARMING):
-            self.reason = self.mend = ""
+            self.reason = self.hint = ""
             self._enter(READY, now, now + self.policy.stable_s)
         return []
 
-    def failed(self, now: float, reason: str, mend: str, *, permanent: bool) -> list[str]:
+    def failed(self, now: float, reason: str, hint: str, *, permanent: bool) -> list[str]:
         """The engine (or the attempt to start one) said why it can't serve."""
-        self._verdict = (reason, mend, permanent)
+        self._verdict = (reason, hint, permanent)
         if self.alive:
             return []
         return self._after_exit(now)
@@ -155,7 +155,7 @@ class Supervisor:
             self._enter(DOWN, now)
             return []
         if verdict is not None:
-            self.reason, self.mend, permanent = verdict
+            self.reason, self.hint, permanent = verdict
             if permanent:
                 self._enter(FATAL, now)
             else:
@@ -165,7 +165,7 @@ class Supervisor:
             self._starts.popleft()
         self._failures += 1
         if len(self._starts) >= self.policy.budget:
-            self.mend = "see `mempalace-broker logs` and `mempalace-broker doctor`"
+            self.hint = "see `mempalace-broker logs` and `mempalace-broker doctor`"
             self._enter(OPEN, now, now + self.policy.probe_s)
             return []
         span = min(self.policy.backoff_cap_s, self.policy.backoff_base_s * 2 ** (self._failures - 1))

@@ -24,9 +24,9 @@ _FIRST_PORT, _PORTS = 21_000, 1_000  # below the ports that the systems hand out
 class NotThere(Exception):
     """It can't be listened on now; that may change by itself. The text says why, `mend` what helps."""
 
-    def __init__(self, text: str, mend: str) -> None:
+    def __init__(self, text: str, hint: str) -> None:
         super().__init__(text)
-        self.mend = mend
+        self.hint = hint
 
 
 def find_address(name: str) -> str:
@@ -96,7 +96,7 @@ def bind_tcp(address: str, ports: list[int]) -> socket.socket:
     Raises:
         NotThere: the address is not (yet) one of this machine, or none of the ports can be had.
     """
-    mend = "name another tcp_port, or an address of this machine in tcp"
+    hint = "name another tcp_port, or an address of this machine in tcp"
     failure: OSError | None = None
     for port in ports:
         try:
@@ -106,7 +106,7 @@ def bind_tcp(address: str, ports: list[int]) -> socket.socket:
             if exc.errno not in (errno.EADDRINUSE, errno.EACCES):
                 break
     where = f"{address} port {port}" if port else address
-    raise NotThere(f"cannot listen on {where}: {failure.strerror if failure else 'no port'}", mend) from failure
+    raise NotThere(f"cannot listen on {where}: {failure.strerror if failure else 'no port'}", hint) from failure
 
 
 def _listen(address: str, port: int) -> socket.socket:

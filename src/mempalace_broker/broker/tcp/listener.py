@@ -105,9 +105,9 @@ class TcpListener:
             self._open(loop, address)
         except NotThere as exc:
             self.close()
-            self._degrade(str(exc), exc.mend)
+            self._degrade(str(exc), exc.hint)
         except BrokerError as exc:
-            self._degrade(exc.message.rstrip("."), exc.mend)
+            self._degrade(exc.message.rstrip("."), exc.hint)
 
     def _open(self, loop: asyncio.AbstractEventLoop, address: str) -> None:
         sock = bind_tcp(address, self._ports)
@@ -125,10 +125,10 @@ class TcpListener:
         self._trouble = None
         self._log.info("listening on %s (%s)", self.endpoint, self.name)
 
-    def _degrade(self, why: str, mend: str) -> None:
+    def _degrade(self, why: str, hint: str) -> None:
         trouble = {
             "what": f"not listening on TCP ({self.name}): {why}; tried again every {RETRY_S:g} s",
-            "mend": mend,
+            "hint": hint,
         }
         if trouble != self._trouble:
             self._trouble = trouble
@@ -167,7 +167,7 @@ class TcpListener:
         except BrokerError as exc:
             self.token, self._mark = "", None  # what we had may be known to others: shut the door until it is mended
             self.close()
-            self._degrade(exc.message.rstrip("."), exc.mend)
+            self._degrade(exc.message.rstrip("."), exc.hint)
         if self.token != old:
             self._log.info("the token for TCP was replaced: its sessions have to show the new one")
             if self._gate is not None:
@@ -183,7 +183,7 @@ class TcpListener:
             out.append(
                 {
                     "what": f"{self.endpoint} is exposed: every address of this machine, unencrypted, behind the token",
-                    "mend": "name one address or interface in tcp, then `mempalace-broker restart`",
+                    "hint": "name one address or interface in tcp, then `mempalace-broker restart`",
                 }
             )
         return out

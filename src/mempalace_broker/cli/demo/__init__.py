@@ -92,7 +92,7 @@ def _place(folder: Path | None, *, keep: bool) -> Iterator[Path]:
     else:
         root = folder.absolute()
         if root.exists() and any(root.iterdir()):
-            raise UsageError(f"{root} is not empty.", mend="give a --dir that is empty or does not exist")
+            raise UsageError(f"{root} is not empty.", hint="give a --dir that is empty or does not exist")
         root.mkdir(parents=True, exist_ok=True)
     try:
         yield Path(os.path.realpath(root))

@@ -51,7 +51,7 @@ def make(root: Path, env: Mapping[str, str], say: Callable[[str], None]) -> Demo
     home = root / "home"
     state = home / ".mempalace"
     if state.exists():
-        raise UsageError(f"{state} is there already.", mend="give a --dir that is empty or does not exist")
+        raise UsageError(f"{state} is there already.", hint="give a --dir that is empty or does not exist")
     state.mkdir(parents=True, mode=0o700)
     palace = state / "palace"
     (state / "config.json").write_text(json.dumps({"palace_path": str(palace)}), encoding="utf-8")

@@ -45,7 +45,7 @@ def load(folder: Path | None = None) -> list[Piece]:
     if not pieces:
         raise UsageError(
             f"no text in {folder}: no paragraph of {SHORTEST} characters in any {', '.join(SUFFIXES)} file.",
-            mend="give another --input, or none for the texts that come with the demo",
+            hint="give another --input, or none for the texts that come with the demo",
         )
     return pieces[:MOST_PIECES]
 

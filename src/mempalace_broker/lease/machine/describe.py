@@ -67,7 +67,7 @@ def who(claim: Claim) -> str:
 
 
 def refusal(verdict: str, claim: Claim | None, palace: str, silence_s: float) -> tuple[str, str]:
-    """(what, mend) for a claimant that was refused."""
+    """(what, hint) for a claimant that was refused."""
     if verdict == ASKED:
         return f"the host wants {palace} and asked us to let it go.", "use the host's broker: ssh or tcp"
     if verdict == CROWDED or claim is None:

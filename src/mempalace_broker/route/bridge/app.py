@@ -18,7 +18,7 @@ from ...errors import BrokerError, BrokerUnavailable
 from ...protocol.jsonrpc import to_bytes
 from .. import ssh as client
 from ..machine import bridge as keeping
-from ..machine.bridge import Keeper
+from ..machine.bridge import BridgeState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ class Bridge:
         self._path = path
         self._clock = clock
         self._in_place = in_place
-        self._keeper = Keeper(clock.monotonic(), linger)
+        self._keeper = BridgeState(clock.monotonic(), linger)
         self._listener: socket.socket | None = None
         self._inode = (0, 0)
         self._users: dict[int, User] = {}
@@ -221,7 +221,7 @@ class Bridge:
         except BrokerError as exc:
             self._fail(exc)
         except OSError as exc:
-            self._fail(BrokerUnavailable(f"the bridge can't work: {exc}.", mend="make room, or end programs."))
+            self._fail(BrokerUnavailable(f"the bridge can't work: {exc}.", hint="make room, or end programs."))
 
     def _set_up(self, now: float) -> None:
         self._tunnel.set_up()
@@ -265,7 +265,7 @@ class Bridge:
         error = self._error or BrokerError("no reason is known.")
         for user in self._waiting():
             user.asked, user.said = False, b""
-            self._tell(user, {"state": client.FAILED, "message": error.message, "mend": error.mend})
+            self._tell(user, {"state": client.FAILED, "message": error.message, "hint": error.hint})
         self._keeper.answered()
 
     def _tell(self, user: User, what: dict[str, Any], fd: int = -1) -> None:
@@ -285,7 +285,7 @@ class Bridge:
             "users": self._keeper.users - 1,
             "pid": os.getpid(),
             "error": error.message if error else "",
-            "mend": error.mend if error else "",
+            "hint": error.hint if error else "",
         }
 
 

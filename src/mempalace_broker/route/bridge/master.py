@@ -50,7 +50,7 @@ class Master(Protocol):
         """Let go of it."""
 
 
-class UsersMaster:
+class UserMaster:
     """The user's, see the module."""
 
     ours = False
@@ -142,7 +142,7 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def find_users(ssh: Ssh) -> UsersMaster | None:
+def find_users(ssh: Ssh) -> UserMaster | None:
     """The user's ControlMaster to the host, if his configuration names one and it lives."""
     settings = ssh.run(ssh.settings(), LOCAL_S)
     if settings.status != 0:
@@ -161,7 +161,7 @@ def find_users(ssh: Ssh) -> UsersMaster | None:
     except OSError:
         sock.close()
         return None
-    return UsersMaster(control, sock)
+    return UserMaster(control, sock)
 
 
 def open_own(ssh: Ssh, control: str, deadline: Deadline) -> OwnMaster:

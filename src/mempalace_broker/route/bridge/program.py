@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return _own(options, target, files, lock, clock)
     except BrokerError as exc:
-        _report(options.start_fd, {"state": FAILED, "reason": exc.message, "mend": exc.mend})
+        _report(options.start_fd, {"state": FAILED, "reason": exc.message, "hint": exc.hint})
         return exc.exit_code
 
 

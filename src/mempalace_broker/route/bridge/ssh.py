@@ -53,7 +53,7 @@ class TunnelError(BrokerUnavailable):
     """The way can't be opened; `trouble` says why."""
 
     def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.message, mend=trouble.mend)
+        super().__init__(trouble.message, hint=trouble.hint)
         self.trouble = trouble
 
 

@@ -40,7 +40,7 @@ def bridge_status(target: SshTarget, deadline: Deadline) -> dict[str, Any] | Non
     """What the bridge to this target says of itself, None where there is none. For `status` and `doctor`.
 
     Returns:
-        "state" ("up" or "down"), "mode", "over", "users", "pid", "path" on the host, "error" with "mend".
+        "state" ("up" or "down"), "mode", "over", "users", "pid", "path" on the host, "error" with "hint".
     """
     files = BridgeFiles(target)
     if not files.check():

@@ -33,7 +33,7 @@ ANSWERED = ""
 SILENT = "no answer"
 
 
-class Way(Protocol):
+class Transport(Protocol):
     """One of the means.
 
     Attributes:
@@ -50,7 +50,7 @@ class Way(Protocol):
         """Take it down; connections that were handed out go on if they can."""
 
 
-class Forward:
+class ForwardTransport:
     """A listening socket of this machine that ssh forwards. Its name is new each time: ssh never removes one, can't
     bind over one that is left, and a second master told to unlink would steal it.
     """
@@ -93,7 +93,7 @@ class Forward:
         remove(self._local)
 
 
-class Children:
+class ChannelTransport:
     """An ssh of its own for each connection, joined to it by nothing but a pair of sockets."""
 
     def __init__(self, ssh: Ssh, mode: str, argv: Sequence[str], path: str) -> None:
@@ -129,10 +129,10 @@ class Children:
         self._running = []
 
 
-def make(mode: str, ssh: Ssh, master: Master, path: str, *, local: str, program: str) -> Way:
+def make(mode: str, ssh: Ssh, master: Master, path: str, *, local: str, program: str) -> Transport:
     """The way of that mode. Args: local: a new name for a socket; program: ours on the host."""
     if mode == FORWARD:
-        way = Forward(ssh, master, local, path)
+        way = ForwardTransport(ssh, master, local, path)
         try:
             way.open()
         except BaseException:
@@ -142,10 +142,10 @@ def make(mode: str, ssh: Ssh, master: Master, path: str, *, local: str, program:
     assert mode in (CHANNEL, STDIO)
     control = master.control
     argv = ssh.channel(control, path) if mode == CHANNEL else ssh.command(control, program, "dial-stdio")
-    return Children(ssh, mode, argv, path)
+    return ChannelTransport(ssh, mode, argv, path)
 
 
-def answers(way: Way, deadline: Deadline) -> str:
+def answers(way: Transport, deadline: Deadline) -> str:
     """Ask the broker something over a new connection: ANSWERED, SILENT, or what happened instead."""
     try:
         sock = way.connect()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ...system.clock import Clock
     from .master import Master
     from .ssh import Ssh
-    from .transports import Way
+    from .transports import Transport
 
 SET_UP_S = 40.0  # all of it; a shim waits 45
 ENSURE_S = 12.0  # over a master of the user's, which may be frozen; over our own as long as there is time
@@ -73,7 +73,7 @@ class Tunnel:
         self._note = note
         self._say = say
         self._master: Master | None = None
-        self._way: Way | None = None
+        self._way: Transport | None = None
         self._mode = ""
         self._frozen: set[str] = set()  # control sockets of the user's whose host no longer answers
         self._program = ssh.target.command
@@ -243,7 +243,7 @@ class Tunnel:
         trouble = explain("reach the broker's socket", self._ssh.place, 255, f"{FORWARD_REFUSED}: open failed: {words}")
         raise TunnelError(trouble)
 
-    def _try(self, mode: str, master: Master, path: str, reasons: list[str]) -> Way | None:
+    def _try(self, mode: str, master: Master, path: str, reasons: list[str]) -> Transport | None:
         """That means, if it works; else None and one more of `reasons`."""
         local = self._name(ways.LOCAL_PREFIX)
         self._note([[master.control, f"{local}:{path}"]])  # before it is done: we may be killed in between
@@ -263,7 +263,7 @@ class Tunnel:
         reasons.append(f"{mode}: {said}")
         return None
 
-    def _ask(self, way: Way) -> str:
+    def _ask(self, way: Transport) -> str:
         return ways.answers(way, Deadline.after(self._clock, ASK_S))
 
     def _name(self, prefix: str) -> str:

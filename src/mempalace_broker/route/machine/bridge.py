@@ -60,7 +60,7 @@ def modes(version: tuple[int, int], path: str, last: str = "") -> list[str]:
     return found
 
 
-class Keeper:
+class BridgeState:
     """See the module.
 
     Args:

@@ -30,7 +30,7 @@ SSH_FAILED = 255  # ssh's own exit status; all others are the remote command's
 COMMAND_NOT_FOUND = 127
 _MAX_WORDS = 500
 _COMMAND = "mempalace-broker:"  # how the command's own errors begin
-_MEND = " Mend: "
+_HINT = " Hint: "
 
 # In this order: what stands in one message of ssh may be quoted in another.
 _SIGNS = (
@@ -72,7 +72,7 @@ class Trouble(NamedTuple):
 
     kind: str
     message: str
-    mend: str
+    hint: str
 
     @property
     def transient(self) -> bool:
@@ -105,13 +105,13 @@ def explain(step: str, place: Place, status: int | None, words: str) -> Trouble:
         step: what was tried, as "start the broker there". status, words: as `kind_of` takes them.
     """
     kind = kind_of(status, words)
-    command, mend = _own_words(words)
+    command, hint = _own_words(words)
     if kind == REMOTE and command:
-        mend = f"on {place.host}: {mend}" if mend else f"look at `mempalace-broker status` on {place.host}."
-        return Trouble(kind, f"ssh reached {place.host}, but could not {step}: {command}", mend)
+        hint = f"on {place.host}: {hint}" if hint else f"look at `mempalace-broker status` on {place.host}."
+        return Trouble(kind, f"ssh reached {place.host}, but could not {step}: {command}", hint)
     said = last_words(words, kind) or (f"exit status {status}" if status is not None else "no answer in time")
     message = f"could not {step} over ssh ({place.ssh}): {said.rstrip('.')}."
-    return Trouble(kind, message, _mend(kind, place))
+    return Trouble(kind, message, _hint(kind, place))
 
 
 def no_ssh(place: Place, words: str) -> Trouble:
@@ -120,11 +120,11 @@ def no_ssh(place: Place, words: str) -> Trouble:
 
 
 def _own_words(words: str) -> tuple[str, str]:
-    """The command's own error as (message, mend); ("", "") where it is somebody else's."""
+    """The command's own error as (message, hint); ("", "") where it is somebody else's."""
     for line in reversed(words.splitlines()):
         if line.startswith(_COMMAND):
-            message, _, mend = line.removeprefix(_COMMAND).strip().partition(_MEND)
-            return message, mend
+            message, _, hint = line.removeprefix(_COMMAND).strip().partition(_HINT)
+            return message, hint
     return "", ""
 
 
@@ -138,7 +138,7 @@ def last_words(words: str, kind: str = OTHER) -> str:
     return "; ".join(lines[-4:])[-_MAX_WORDS:]
 
 
-def _mend(kind: str, place: Place) -> str:
+def _hint(kind: str, place: Place) -> str:
     test = f"`{place.ssh} true` in a terminal"
     config = place.config or "your ssh configuration"
     return {

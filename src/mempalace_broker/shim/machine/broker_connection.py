@@ -10,7 +10,7 @@ from ...protocol import jsonrpc as rpc
 from ...protocol.framing import LineReader, TooLong
 from ...protocol.hello import HELLO, OUTCOMES, hello_request
 from ...protocol.mcp import CANCELLED, INITIALIZE
-from ...protocol.write_buffer import Outbox
+from ...protocol.write_buffer import WriteBuffer
 from .pending_requests import OWN, OWN_KEYS
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ...protocol.hello import Identity
     from ...protocol.view import View
-    from .pending_request import Call
+    from .pending_request import PendingRequest
 
     Event = tuple[str, Any, Any]
 
@@ -38,7 +38,7 @@ REFUSED = "refused"  # hello's error: code, text
 FATES = "fates"  # connection asked for, {ordinal as text: {"state", "response"}}
 
 
-class Link:
+class BrokerConnection:
     """See the module.
 
     Attributes:
@@ -71,7 +71,7 @@ class Link:
         self.identity: Identity | None = None
         self.view: View | None = None
         self.files: dict[str, Any] = {}
-        self.to_broker = Outbox()
+        self.to_broker = WriteBuffer()
         self.number = self._ordinal = self.asked = 0
         self.up = self.established = False
         self.broken = ""
@@ -111,12 +111,12 @@ class Link:
         """Send the agent's `initialize` again under an id of ours: its answer is for nobody."""
         self.send(rpc.to_bytes({**rpc.load(initialize), "id": REPLAY}))
 
-    def cancel(self, call: Call) -> None:
+    def cancel(self, call: PendingRequest) -> None:
         """Tell the broker that nobody waits for the answer to this call any more."""
         id_ = call.id if call.wire == call.key else call.wire[1:]
         self.send(rpc.to_bytes({"jsonrpc": "2.0", "method": CANCELLED, "params": {"requestId": id_}}))
 
-    def ask(self, calls: Iterable[Call], now: float) -> None:
+    def ask(self, calls: Iterable[PendingRequest], now: float) -> None:
         """Ask what became of the writes that went out on the connection of the first of them."""
         lost = list(calls)
         self.asked = lost[0].connection

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...protocol.jsonrpc import Message
-    from .pending_request import Call
+    from .pending_request import PendingRequest
 
 
-class Caller:
+class PathRewriter:
     """The agent's side of paths.
 
     Args:
@@ -44,7 +44,7 @@ class Caller:
             changed = changed or arguments[name] != path
         return changed
 
-    def outgoing(self, call: Call, files: Mapping[str, Any]) -> tuple[bytes, str]:
+    def outgoing(self, call: PendingRequest, files: Mapping[str, Any]) -> tuple[bytes, str]:
         """The line to be sent to a broker with another view of the files; b"" and the reason where none can be.
 
         `call.line` stays as it is: the next broker may be elsewhere.
@@ -55,7 +55,7 @@ class Caller:
             if there is None:
                 return b"", (
                     f"{name} {path!r} is a path of this container, and what lies there can't be found by the broker, "
-                    "which runs outside. Mend: use a folder that is mounted from the broker's machine, or name the "
+                    "which runs outside. Hint: use a folder that is mounted from the broker's machine, or name the "
                     "pair under [container.paths] in broker.toml."
                 )
             arguments[name] = there

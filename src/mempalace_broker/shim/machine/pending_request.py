@@ -27,7 +27,7 @@ ASKING = "asking"  # a write that went out on a connection that was lost: its fa
 GONE = "gone"  # answered by us; kept so that a late answer can't be taken for another call's
 
 
-class Limits:
+class BrokerLimits:
     """The broker's limits in seconds, 0 for none; from hello's answer."""
 
     __slots__ = ("init_s", "run_s", "wait_s")
@@ -59,7 +59,7 @@ class Limits:
         return NEVER if run in (0, NEVER) else self.wait_s + run + MARGIN_S
 
 
-class Call:
+class PendingRequest:
     """One request of the agent.
 
     Attributes:
@@ -130,7 +130,7 @@ class Call:
         """Whether the agent still waits for an answer."""
         return self.state != GONE and not self.cancelled
 
-    def due(self, limits: Limits, *, hopeless_since: float) -> float:
+    def due(self, limits: BrokerLimits, *, hopeless_since: float) -> float:
         """When something must be done about it, NEVER if nothing must."""
         if self.state == GONE:
             return NEVER

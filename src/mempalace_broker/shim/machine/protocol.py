@@ -1,7 +1,7 @@
 """The shim as a pure machine: every request of the agent is answered exactly once, whatever becomes of brokers.
 
-    agent --lines--> Relay --lines--> broker        hello first on every connection, then initialize and tools/list,
-    agent <--lines-- Relay <--lines-- broker        after hello's answer all the rest
+    agent --lines--> shim  --lines--> broker        hello first on every connection, then initialize and tools/list,
+    agent <--lines-- shim  <--lines-- broker        after hello's answer all the rest
 
 A call is WAITING until it is SENT. When the connection is lost, a read becomes WAITING again; a write becomes ASKING:
 on the next connection its fate is asked (broker/outcomes), and only "not_started" makes it WAITING again. Calls that
@@ -18,8 +18,8 @@ from ...protocol import jsonrpc as rpc
 from ...protocol.framing import LineReader, TooLong
 from ...protocol.hello import DONE, NOT_STARTED
 from ...protocol.mcp import CANCELLED, INITIALIZE, INITIALIZED, TOOLS_CALL, TOOLS_LIST
-from ...protocol.write_buffer import Outbox
-from .broker_connection import ANSWER, FATES, INITIALIZED_LINE, NOTE, REFUSED, WELCOME, Link
+from ...protocol.write_buffer import WriteBuffer
+from .broker_connection import ANSWER, FATES, INITIALIZED_LINE, NOTE, REFUSED, WELCOME, BrokerConnection
 from .pending_request import (
     ASKING,
     CACHE_AFTER_S,
@@ -27,11 +27,11 @@ from .pending_request import (
     NEVER,
     SENT,
     WAITING,
-    Call,
-    Limits,
+    BrokerLimits,
+    PendingRequest,
 )
-from .pending_requests import Ledger
-from .reconnect import Contact
+from .pending_requests import PendingRequests
+from .reconnect import ReconnectPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...protocol.jsonrpc import Message
-    from .path_rewriter import Caller
+    from .path_rewriter import PathRewriter
 
 MAX_CALLS = 10_000  # unanswered, of one agent
 MAX_BATCH = 10_000  # elements
@@ -52,7 +52,7 @@ FLUSH_S = 5.0  # and how long it may take to read it
 _EARLY = (INITIALIZE, TOOLS_LIST)  # harmless before hello's answer, and with answers in a cache
 
 
-class Relay:
+class ShimProtocol:
     """See the module. Times are monotonic seconds, handed in.
 
     Args:
@@ -73,18 +73,18 @@ class Relay:
         session: str,
         client: str,
         pid: int,
-        caller: Caller,
+        rewriter: PathRewriter,
         read_cache: Callable[[], bytes | None],
     ) -> None:
-        self._caller = caller
+        self._rewriter = rewriter
         self._read_cache = read_cache
         self.doubt: Callable[[Mapping[str, Any]], str] = lambda _welcome: ""
         self._from_agent = LineReader()
-        self.to_agent = Outbox()
-        self.link = Link(session, client, pid)
-        self.contact = Contact()
-        self.limits = Limits()
-        self._calls = Ledger()
+        self.to_agent = WriteBuffer()
+        self.connection = BrokerConnection(session, client, pid)
+        self.reconnect = ReconnectPolicy()
+        self.limits = BrokerLimits()
+        self._calls = PendingRequests()
         self._initialize = b""
         self._initialized = False
         self._eof_at = NEVER
@@ -100,7 +100,7 @@ class Relay:
             and self._calls.held < MAX_HELD
             and self._calls.live < MAX_CALLS
             and self.to_agent.size < MAX_QUEUED
-            and self.link.to_broker.size < MAX_QUEUED
+            and self.connection.to_broker.size < MAX_QUEUED
         )
 
     @property
@@ -110,9 +110,9 @@ class Relay:
 
     def wants_connection(self, now: float) -> bool:
         """Whether a broker is needed now: at the start, and whenever something waits for one."""
-        if self.link.up or now < self.contact.retry_at:
+        if self.connection.up or now < self.reconnect.retry_at:
             return False
-        return self._calls.live > 0 or not self.contact.tried
+        return self._calls.live > 0 or not self.reconnect.tried
 
     def finished(self, now: float) -> bool:
         """Whether the agent closed its end and has all its answers, or takes too long to read them."""
@@ -123,8 +123,8 @@ class Relay:
     def next_deadline(self, now: float) -> float:
         """When something is to be done without any other event, NEVER if nothing is; early at worst."""
         due = self._due
-        if not self.link.up and self._calls.live and self.contact.retry_at > now:
-            due = min(due, self.contact.retry_at)
+        if not self.connection.up and self._calls.live and self.reconnect.retry_at > now:
+            due = min(due, self.reconnect.retry_at)
         return due if self._eof_at == NEVER else min(due, self._eof_at + EOF_GRACE_S + FLUSH_S)
 
     # -- the agent's side
@@ -177,19 +177,19 @@ class Relay:
             self.to_agent.put(rpc.result_line(message.id, {}))
             return
         ours = method.startswith("broker/")  # between shim and broker only: an agent must not stop what others use
-        if ours or (method != TOOLS_CALL and method not in _EARLY and not self.link.established):
+        if ours or (method != TOOLS_CALL and method not in _EARLY and not self.connection.established):
             self._error(message.id, METHOD_NOT_FOUND, f"Unknown method: {method}")
             return
-        if method == TOOLS_CALL and self._caller.absolute(message):
+        if method == TOOLS_CALL and self._rewriter.absolute(message):
             line = rpc.to_bytes(message.body)
-        call = Call(message, line, now)
+        call = PendingRequest(message, line, now)
         self._calls.add(call, message)
         if method == INITIALIZE:
             self._initialize = line
         self._due = min(self._due, self._due_of(call))
         if self._may_send(call):
             self._send_call(call, now)
-        elif not self.link.up and self.contact.hopeless(now):
+        elif not self.connection.up and self.reconnect.hopeless(now):
             self._fail_waiting()
 
     def _notification(self, message: Message, line: bytes) -> None:
@@ -198,8 +198,8 @@ class Relay:
             return
         if message.method == INITIALIZED:
             self._initialized = True
-        if self.link.established:
-            self.link.send(line)
+        if self.connection.established:
+            self.connection.send(line)
 
     def _cancel(self, message: Message) -> None:
         target = message.params.get("requestId")
@@ -210,23 +210,23 @@ class Relay:
             self._calls.forget(call)
             return
         self._calls.excuse(call)
-        self.link.cancel(call)
+        self.connection.cancel(call)
 
     # -- the broker's side
 
     def connected(self, now: float) -> None:
         """A connection is open."""
-        self.link.opened()
-        self.contact.opened(now)
+        self.connection.opened()
+        self.reconnect.opened(now)
         early = [call for call in self._calls if self._may_send(call)]
         if self._initialize and not any(call.method == INITIALIZE for call in early):
-            self.link.replay(self._initialize)
+            self.connection.replay(self._initialize)
         for call in early:
             self._send_call(call, now)
 
     def broker_data(self, data: bytes, now: float) -> None:
         """Bytes of the broker, in any cut."""
-        for what, which, said in self.link.read(data):
+        for what, which, said in self.connection.read(data):
             if what == ANSWER:
                 self._answered(which, said)
             elif what == WELCOME:
@@ -240,8 +240,8 @@ class Relay:
 
     def lost(self, reason: str, now: float) -> None:
         """The connection is closed: what it carried is sent again, asked for, or waits."""
-        self.contact.lost(reason, now, welcomed=self.link.established)
-        self.link.closed()
+        self.reconnect.lost(reason, now, welcomed=self.connection.established)
+        self.connection.closed()
         for call in self._calls:
             if not call.owed:
                 self._calls.forget(call)
@@ -249,13 +249,13 @@ class Relay:
                 self._recall(call, reason, now)
         self._due = min(self._due, now)
 
-    def _recall(self, call: Call, reason: str, now: float) -> None:
+    def _recall(self, call: PendingRequest, reason: str, now: float) -> None:
         if call.writes:
             self._calls.ask(call)
         else:
             self._wait_again(call, reason, now)
 
-    def _wait_again(self, call: Call, reason: str, now: float) -> None:
+    def _wait_again(self, call: PendingRequest, reason: str, now: float) -> None:
         """It was sent and was not executed, or does no harm twice."""
         call.state = WAITING
         call.since = now
@@ -266,14 +266,14 @@ class Relay:
 
     def failed(self, code: int, text: str, now: float) -> None:
         """No broker can be had at present; `text` says why, and what mends it."""
-        self.contact.failed(code, text, now)
+        self.reconnect.failed(code, text, now)
         self._fail_waiting()
         self._due = min(self._due, now)
 
     def _fail_waiting(self) -> None:
         for call in self._calls:
             if call.state == WAITING and not self._answer_from_cache(call):
-                self._finish(call, *call.error(self.contact.why, code=self.contact.code))
+                self._finish(call, *call.error(self.reconnect.why, code=self.reconnect.code))
 
     def _answered(self, key: str, line: bytes) -> None:
         call = self._calls.get(key)
@@ -285,18 +285,18 @@ class Relay:
 
     def _welcome(self, result: Mapping[str, Any], now: float) -> None:
         if doubt := self.doubt(result):
-            self.link.broken, self.link.established = "it is not the broker of this palace", False
+            self.connection.broken, self.connection.established = "it is not the broker of this palace", False
             self._refused(OTHER_PALACE, doubt, now)
             return
-        self.contact.welcomed()
+        self.reconnect.welcomed()
         if isinstance(result.get("notice"), str):
-            self.contact.notices.append(result["notice"])
+            self.reconnect.notices.append(result["notice"])
         limits = result.get("limits")
         if isinstance(limits, dict):
             self.limits.learn(limits)
             self._due = min(self._due, now)
         if self._initialized:
-            self.link.send(INITIALIZED_LINE)
+            self.connection.send(INITIALIZED_LINE)
         self._go_on(now)
 
     def _refused(self, code: int, text: str, now: float) -> None:
@@ -308,10 +308,10 @@ class Relay:
 
     def _go_on(self, now: float) -> None:
         """Ask for the fate of the oldest lost writes, or send what waits."""
-        if not self.link.established or self.link.asked:
+        if not self.connection.established or self.connection.asked:
             return
         if self._calls.asking:
-            self.link.ask(self._calls.asking.values(), now)
+            self.connection.ask(self._calls.asking.values(), now)
             return
         for call in self._calls:
             if call.state == WAITING:
@@ -323,7 +323,7 @@ class Relay:
             self._settle_one(call, fate if isinstance(fate, dict) else {}, now)
         self._go_on(now)
 
-    def _settle_one(self, call: Call, fate: Mapping[str, Any], now: float) -> None:
+    def _settle_one(self, call: PendingRequest, fate: Mapping[str, Any], now: float) -> None:
         state, response = fate.get("state"), fate.get("response")
         if state == NOT_STARTED:
             self._wait_again(call, "it had not been started", now)
@@ -338,20 +338,20 @@ class Relay:
 
     # -- sending
 
-    def _may_send(self, call: Call) -> bool:
-        if call.state != WAITING or not self.link.up:
+    def _may_send(self, call: PendingRequest) -> bool:
+        if call.state != WAITING or not self.connection.up:
             return False
-        return call.method in _EARLY or (self.link.established and not self._calls.asking)
+        return call.method in _EARLY or (self.connection.established and not self._calls.asking)
 
-    def _send_call(self, call: Call, now: float) -> None:
+    def _send_call(self, call: PendingRequest, now: float) -> None:
         line, refused = call.line, ""
-        if self.link.files and call.rule.paths:
-            line, refused = self._caller.outgoing(call, self.link.files)
+        if self.connection.files and call.rule.paths:
+            line, refused = self._rewriter.outgoing(call, self.connection.files)
         if refused:
             self._finish(call, INVALID_PARAMS, f"{call.tool} was not executed: {refused}")
             return
-        call.ordinal = self.link.send(line)
-        call.connection, call.sent_at, call.state = self.link.number, now, SENT
+        call.ordinal = self.connection.send(line)
+        call.connection, call.sent_at, call.state = self.connection.number, now, SENT
         call.tries += 1
 
     # -- answering by ourselves
@@ -359,13 +359,13 @@ class Relay:
     def _error(self, id_: object, code: int, text: str) -> None:
         self.to_agent.put(rpc.error_line(id_, code, text))
 
-    def _finish(self, call: Call, code: int, text: str) -> None:
+    def _finish(self, call: PendingRequest, code: int, text: str) -> None:
         self._error(call.id, code, text)
         if call.state == SENT:
-            self.link.cancel(call)
+            self.connection.cancel(call)
         self._calls.done(call)
 
-    def _answer_from_cache(self, call: Call) -> bool:
+    def _answer_from_cache(self, call: PendingRequest) -> bool:
         if call.method not in _EARLY:
             return False
         from ...protocol.constant_answers import constant_result
@@ -379,8 +379,8 @@ class Relay:
 
     # -- time
 
-    def _due_of(self, call: Call) -> float:
-        return call.due(self.limits, hopeless_since=self.contact.hopeless_since)
+    def _due_of(self, call: PendingRequest) -> float:
+        return call.due(self.limits, hopeless_since=self.reconnect.hopeless_since)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
@@ -398,11 +398,11 @@ class Relay:
             self._due = min(self._due, self._eof_at + EOF_GRACE_S)
         self._go_on(now)
 
-    def _expire(self, call: Call, now: float) -> None:
+    def _expire(self, call: PendingRequest, now: float) -> None:
         waited = f"There was no answer within {now - call.arrived:.0f} s."
         if call.cancelled:
             self._calls.done(call)
         elif call.state == ASKING or (call.state == SENT and call.writes):
-            self._finish(call, *call.unknown(f"{waited} {self.contact.why}".rstrip()))
+            self._finish(call, *call.unknown(f"{waited} {self.reconnect.why}".rstrip()))
         else:
-            self._finish(call, *call.error(self.contact.why or f"{waited} See `mempalace-broker status`."))
+            self._finish(call, *call.error(self.reconnect.why or f"{waited} See `mempalace-broker status`."))

@@ -14,7 +14,7 @@ FIRST_FAILURE_PAUSE_S = 0.5
 MAX_PAUSE_S = 10.0
 
 
-class Contact:
+class ReconnectPolicy:
     """How the attempts to reach a broker went. Times are monotonic seconds.
 
     Attributes:

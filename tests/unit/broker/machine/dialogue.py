@@ -8,7 +8,7 @@ from typing import Any
 from mempalace_broker.broker.machine import effects as fx
 from mempalace_broker.broker.machine import supervisor as sv
 from mempalace_broker.broker.machine.answers import Answers
-from mempalace_broker.broker.machine.protocol import Hub
+from mempalace_broker.broker.machine.protocol import BrokerProtocol
 from mempalace_broker.broker.machine.scheduler import Limits
 from mempalace_broker.broker.machine.supervisor import Policy
 from mempalace_broker.protocol.engine_frames import Frame, FrameDecoder
@@ -51,7 +51,7 @@ class Talk:
         settled: bool = True,
     ) -> None:
         self.now = 100.0
-        self.hub = Hub(
+        self.protocol = BrokerProtocol(
             identity=PALACE,
             limits=limits or Limits(),
             policy=policy or Policy(),
@@ -63,39 +63,39 @@ class Talk:
             drain_s=5.0,
             now=self.now,
         )
-        self.desk = self.hub.desk
+        self.dispatcher = self.protocol.dispatcher
         self.seen: list[fx.Effect] = []
         self.inside: list[Frame] = []  # calls that are in the engine
         self.hints: list[Frame] = []
         self._decoder = FrameDecoder()
-        self.desk.start(self.now)
+        self.dispatcher.start(self.now)
         if settled:
-            self.desk.journal({}, set(), self.now, float("-inf"))
+            self.dispatcher.journal({}, set(), self.now, float("-inf"))
         if up:
             self.engine_up()
 
     # -- what happens
 
     def turn(self) -> None:
-        self.hub.settle(self.now)
-        while batch := self.hub.take():
+        self.protocol.settle(self.now)
+        while batch := self.protocol.take():
             for effect in batch:
                 self.seen.append(effect)
                 if isinstance(effect, fx.ToEngine):
                     for frame in self._decoder.feed(effect.data):
                         (self.inside if frame.verb == "call" else self.hints).append(frame)
                 if isinstance(effect, fx.Close):
-                    self.hub.closed(effect.conn, self.now)
-            self.hub.settle(self.now)
+                    self.protocol.closed(effect.conn, self.now)
+            self.protocol.settle(self.now)
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
-        self.hub.tick(self.now)
+        self.protocol.tick(self.now)
         self.turn()
 
     def opens(self, *conns: int) -> None:
         for conn in conns:
-            self.hub.opened(conn, self.now)
+            self.protocol.opened(conn, self.now)
 
     def greets(self, conn: int, session: str = "abc", connection: int = 1, **changes: Any) -> None:
         self.opens(conn)
@@ -106,11 +106,11 @@ class Talk:
     def says(self, conn: int, *messages: object) -> None:
         for message in messages:
             line = message if isinstance(message, bytes) else json.dumps(message).encode()
-            self.hub.line(conn, line, self.now)
+            self.protocol.line(conn, line, self.now)
         self.turn()
 
     def gone(self, conn: int) -> None:
-        self.hub.closed(conn, self.now)
+        self.protocol.closed(conn, self.now)
         self.turn()
 
     def asks(self, conn: int, connection: int, *lines: int, **more: Any) -> None:
@@ -119,27 +119,27 @@ class Talk:
     # -- what the engine does
 
     def engine_up(self, **told: Any) -> None:
-        self.desk.spawned(self.now, 1000)
+        self.dispatcher.spawned(self.now, 1000)
         hello = {"version": "3.11.0", "tools": TOOLS, **told}
-        self.desk.frame(Frame("hello", payload=json.dumps(hello).encode()), self.now)
-        self.desk.frame(Frame("ready", payload=b"{}"), self.now)
+        self.dispatcher.frame(Frame("hello", payload=json.dumps(hello).encode()), self.now)
+        self.dispatcher.frame(Frame("ready", payload=b"{}"), self.now)
         self.turn()
 
     def done(self, frame: Frame, payload: bytes = b"", code: int = 0) -> None:
         body = payload or result(json.loads(frame.payload)["id"])
         self.inside.remove(frame)
-        self.desk.frame(Frame("done", frame.n, tag=str(code), payload=body), self.now)
+        self.dispatcher.frame(Frame("done", frame.n, tag=str(code), payload=body), self.now)
         self.turn()
 
     def dies(self, ended: dict[str, bytes | None] | None = None, begun: tuple[str, ...] = ()) -> None:
         self.inside.clear()
-        self.desk.exited(self.now, "signal 9", ended or {}, set(begun))
+        self.dispatcher.exited(self.now, "signal 9", ended or {}, set(begun))
         self.turn()
 
     def recovers(self) -> None:
         """The pause before the next engine passes, and it comes up."""
         while sv.SPAWN not in self.engine():
-            deadline = self.hub.next_deadline()
+            deadline = self.protocol.next_deadline()
             assert deadline is not None
             self.wait(max(0.0, deadline - self.now))
         self.engine_up()

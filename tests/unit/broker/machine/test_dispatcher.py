@@ -58,7 +58,7 @@ def test_a_write_that_must_not_run_twice_is_of_unknown_outcome() -> None:
     assert "mempalace_diary_read" in error["message"], "it names the tool to look with"
     talk.recovers()
     assert talk.ids() == []
-    assert talk.desk.counters["unknown_outcomes"] == 1
+    assert talk.dispatcher.counters["unknown_outcomes"] == 1
 
 
 def test_an_idempotent_write_runs_again_once() -> None:
@@ -212,7 +212,7 @@ def test_nobody_says_of_a_begun_write_that_it_was_not_executed() -> None:
     talk = talk_of(ADD, ADD, limits=Limits(wait_s=10.0))
     talk.dies(begun=(KEY,))
     talk.wait(0.05)
-    talk.desk.lock_busy(talk.now, "somebody")
+    talk.dispatcher.lock_busy(talk.now, "somebody")
     talk.wait(11.0)
     codes = {answer["id"]: answer["error"]["code"] for answer in talk.heard(1)}
     assert codes == {1: errors.OUTCOME_UNKNOWN, 2: errors.WAIT_TIMEOUT}
@@ -221,7 +221,7 @@ def test_nobody_says_of_a_begun_write_that_it_was_not_executed() -> None:
 def test_hopeless_states_tell_begun_writes_from_the_others() -> None:
     talk = talk_of(ADD, ADD, SEARCH)
     talk.dies(begun=(KEY,))
-    talk.desk.unstartable(talk.now, "gone", "look", permanent=True)
+    talk.dispatcher.unstartable(talk.now, "gone", "look", permanent=True)
     talk.turn()
     codes = {answer["id"]: answer["error"]["code"] for answer in talk.heard(1)}
     assert codes == {1: errors.OUTCOME_UNKNOWN, 2: errors.ENGINE_DOWN, 3: errors.ENGINE_DOWN}
@@ -242,7 +242,7 @@ def yielding(*tools: str, limits: Limits | None = None) -> Talk:
 def test_one_call_waits_in_the_engine_beside_a_mine() -> None:
     talk = yielding(MINE, SEARCH, SEARCH)
     assert talk.ids() == [1, 2]
-    talk.desk.frame(Frame("begun", 2), talk.now)
+    talk.dispatcher.frame(Frame("begun", 2), talk.now)
     talk.done(talk.frame(2))
     assert talk.ids() == [1, 3]
 
@@ -264,7 +264,7 @@ def test_a_call_that_waits_too_long_beside_a_mine_is_answered_and_the_mine_goes_
 def test_the_running_limit_begins_when_the_engine_says_so() -> None:
     talk = yielding(MINE, SEARCH, limits=Limits(wait_s=10.0, run_s=10.0))
     talk.wait(9.0)
-    talk.desk.frame(Frame("begun", 2), talk.now)
+    talk.dispatcher.frame(Frame("begun", 2), talk.now)
     talk.wait(9.0)
     assert talk.heard(1) == []
     talk.wait(1.0)
@@ -329,43 +329,43 @@ def test_a_refusal_that_is_read_from_the_journal_is_one_too() -> None:
 
 def test_garbled_output_ends_the_engine() -> None:
     talk = talk_of(SEARCH)
-    talk.desk.garbled("Segmentation fault", talk.now)
+    talk.dispatcher.garbled("Segmentation fault", talk.now)
     talk.turn()
     assert talk.engine() == [sv.TERM]
-    assert "garbled" in talk.desk.supervisor.reason
+    assert "garbled" in talk.dispatcher.supervisor.reason
 
 
 def test_a_frame_that_nobody_knows_is_logged() -> None:
     talk = Talk()
-    talk.desk.frame(Frame("dance"), talk.now)
-    talk.desk.frame(Frame("done", 99, tag="0", payload=b"{}"), talk.now)
+    talk.dispatcher.frame(Frame("dance"), talk.now)
+    talk.dispatcher.frame(Frame("done", 99, tag="0", payload=b"{}"), talk.now)
     talk.turn()
     assert [effect.level for effect in talk.seen if isinstance(effect, fx.Log)].count("warning") == 1
 
 
-@pytest.mark.parametrize("payload", [b"", b"7", b"{", b'{"degraded":["x",{"what":"w","mend":"m"}]}'])
+@pytest.mark.parametrize("payload", [b"", b"7", b"{", b'{"degraded":["x",{"what":"w","hint":"m"}]}'])
 def test_words_without_sense_do_no_harm(payload: bytes) -> None:
     talk = Talk(up=False)
-    talk.desk.spawned(talk.now, 1)
-    talk.desk.frame(Frame("hello", payload=payload), talk.now)
-    talk.desk.frame(Frame("ready", payload=payload), talk.now)
-    assert talk.desk.supervisor.state == sv.READY
-    assert talk.desk.degraded == ([{"what": "w", "mend": "m"}] if b"what" in payload else [])
+    talk.dispatcher.spawned(talk.now, 1)
+    talk.dispatcher.frame(Frame("hello", payload=payload), talk.now)
+    talk.dispatcher.frame(Frame("ready", payload=payload), talk.now)
+    assert talk.dispatcher.supervisor.state == sv.READY
+    assert talk.dispatcher.degraded == ([{"what": "w", "hint": "m"}] if b"what" in payload else [])
 
 
 @pytest.mark.parametrize(("reason", "state"), [("lease_held", sv.OPEN), ("no_mempalace", sv.FATAL)])
 def test_a_fault_that_passes_is_tried_again_another_is_not(reason: str, state: str) -> None:
     talk = Talk(up=False)
-    talk.desk.spawned(talk.now, 1)
-    fault = {"reason": reason, "message": "held by pid 7", "mend": "end it"}
-    talk.desk.frame(Frame("fail", tag="75", payload=json.dumps(fault).encode()), talk.now)
+    talk.dispatcher.spawned(talk.now, 1)
+    fault = {"reason": reason, "message": "held by pid 7", "hint": "end it"}
+    talk.dispatcher.frame(Frame("fail", tag="75", payload=json.dumps(fault).encode()), talk.now)
     talk.dies()
-    assert talk.desk.supervisor.state == state
+    assert talk.dispatcher.supervisor.state == state
     talk.opens(1)
     talk.says(1, call(1, ADD))
     message = talk.answer(1)["error"]["message"]
     assert "held by pid 7" in message
-    assert "Mend: end it" in message
+    assert "Hint: end it" in message
 
 
 def test_a_probe_closes_the_circuit_again() -> None:
@@ -385,13 +385,13 @@ def test_what_is_seen_in_the_middle_of_an_upgrade_passes(reason: str) -> None:
     """pip removes the old package before it installs the new one; an engine that has been ready will be again."""
     talk = Talk()
     talk.dies()
-    talk.desk.start(talk.now)
-    talk.desk.spawned(talk.now, 2)
-    fault = {"reason": reason, "message": "half of it is there", "mend": ""}
-    talk.desk.frame(Frame("fail", tag="70", payload=json.dumps(fault).encode()), talk.now)
+    talk.dispatcher.start(talk.now)
+    talk.dispatcher.spawned(talk.now, 2)
+    fault = {"reason": reason, "message": "half of it is there", "hint": ""}
+    talk.dispatcher.frame(Frame("fail", tag="70", payload=json.dumps(fault).encode()), talk.now)
     talk.dies()
-    assert talk.desk.supervisor.state == sv.OPEN
-    assert talk.desk.supervisor.next_deadline() is not None
+    assert talk.dispatcher.supervisor.state == sv.OPEN
+    assert talk.dispatcher.supervisor.next_deadline() is not None
 
 
 def test_calls_wait_while_a_probe_is_under_way_and_fail_with_it() -> None:
@@ -402,7 +402,7 @@ def test_calls_wait_while_a_probe_is_under_way_and_fail_with_it() -> None:
     talk.wait(10.0)
     talk.says(1, call(1, ADD))
     assert talk.heard(1) == []
-    talk.desk.spawned(talk.now, 2)
+    talk.dispatcher.spawned(talk.now, 2)
     talk.dies()
     assert talk.code(1) == errors.ENGINE_DOWN
 
@@ -434,16 +434,16 @@ def test_errors_are_counted() -> None:
     talk = talk_of(SEARCH)
     talk.done(talk.inside[0], b'{"id":1,"error":{"code":-32000,"message":"no"}}', code=-32000)
     assert talk.code(1) == -32000
-    assert talk.desk.counters["errors"] == 1
+    assert talk.dispatcher.counters["errors"] == 1
 
 
 def test_nothing_goes_in_while_the_engine_warms_up() -> None:
     talk = Talk(up=False)
     talk.opens(1)
     talk.says(1, call(1, SEARCH))
-    talk.desk.spawned(talk.now, 1)
-    talk.desk.frame(Frame("hello", payload=b"{}"), talk.now)
+    talk.dispatcher.spawned(talk.now, 1)
+    talk.dispatcher.frame(Frame("hello", payload=b"{}"), talk.now)
     assert talk.ids() == []
-    talk.desk.frame(Frame("ready", payload=b"{}"), talk.now)
+    talk.dispatcher.frame(Frame("ready", payload=b"{}"), talk.now)
     talk.turn()
     assert talk.ids() == [1]

@@ -99,12 +99,12 @@ def test_a_tool_call_without_id_is_not_executed() -> None:
 def test_a_line_too_long_is_refused_and_counted() -> None:
     talk = Talk()
     talk.opens(1)
-    talk.hub.lines(1, [TooLong(10), json.dumps(call(1, ADD)).encode()], talk.now)
+    talk.protocol.lines(1, [TooLong(10), json.dumps(call(1, ADD)).encode()], talk.now)
     talk.turn()
     assert talk.code(1) == errors.INVALID_REQUEST
     assert talk.inside[0].tag.endswith(".2")
     talk.gone(1)
-    talk.hub.lines(1, [TooLong(10)], talk.now)  # nobody there any more
+    talk.protocol.lines(1, [TooLong(10)], talk.now)  # nobody there any more
 
 
 def test_ids_keep_value_and_type() -> None:
@@ -127,7 +127,7 @@ def test_of_two_calls_with_one_id_each_is_answered() -> None:
     talk.done(talk.inside[0])
     talk.done(talk.inside[0])
     assert [answer["id"] for answer in talk.heard(1)] == [1, 1]
-    assert talk.hub.sessions[1].open_calls == 0
+    assert talk.protocol.sessions[1].open_calls == 0
 
 
 def test_a_batch_is_answered_element_by_element() -> None:
@@ -168,7 +168,7 @@ def test_cancel_withdraws_what_waits_and_is_not_answered() -> None:
     talk.done(talk.frame(1))
     assert talk.ids() == ["2"]
     assert [answer["id"] for answer in talk.heard(1)] == [1]
-    assert talk.hub.counters["cancelled"] == 1
+    assert talk.protocol.counters["cancelled"] == 1
 
 
 def test_cancel_of_what_runs_or_is_unknown_does_nothing() -> None:
@@ -217,12 +217,12 @@ def test_tools_list_fails_with_the_reason_when_no_engine_can_come() -> None:
     talk = Talk(up=False)
     talk.opens(1)
     talk.says(1, request(1, "tools/list"))
-    talk.desk.unstartable(talk.now, "no mempalace here", "pip install mempalace", permanent=True)
+    talk.dispatcher.unstartable(talk.now, "no mempalace here", "pip install mempalace", permanent=True)
     talk.turn()
     error = talk.answer(1)["error"]
     assert error["code"] == errors.ENGINE_DOWN
     assert "no mempalace here" in error["message"]
-    assert "Mend: pip install mempalace" in error["message"]
+    assert "Hint: pip install mempalace" in error["message"]
     talk.says(1, request(2, "tools/list"), call(3, SEARCH))
     assert [answer["error"]["code"] for answer in talk.heard(1)] == [errors.ENGINE_DOWN] * 2
 
@@ -231,7 +231,7 @@ def test_tools_of_the_cache_are_told_before_the_engine_is_up() -> None:
     talk = Talk()
     (saved,) = [effect for effect in talk.seen if isinstance(effect, fx.SaveAnswers)]
     other = Talk(up=False)
-    other.hub.answers.load(saved.data, "3.11.0")
+    other.protocol.answers.load(saved.data, "3.11.0")
     other.opens(1)
     other.says(1, request(1, "tools/list"))
     assert len(other.answer(1)["result"]["tools"]) == 4
@@ -258,7 +258,7 @@ def test_hello_tells_limits_and_palace() -> None:
     assert welcome["result"]["palace"]["path"] == PALACE.path
     assert welcome["result"]["record"] == "r"
     assert welcome["result"]["notice"] is None
-    assert talk.hub.sessions[1].pid == 7
+    assert talk.protocol.sessions[1].pid == 7
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_outcomes_wait_until_the_journal_was_read() -> None:
     talk.greets(1, "s", 2)
     talk.asks(1, 1, 2, 3, 4, 5)
     assert len(talk.heard(1)) == 1
-    talk.desk.journal({"s.1.2": b'{"id":1,"result":{}}', "s.1.3": None}, {"s.1.4"}, talk.now, float("-inf"))
+    talk.dispatcher.journal({"s.1.2": b'{"id":1,"result":{}}', "s.1.3": None}, {"s.1.4"}, talk.now, float("-inf"))
     talk.turn()
     assert talk.answer(1)["result"]["outcomes"] == {
         "2": {"state": "done", "response": {"id": 1, "result": {}}},
@@ -349,7 +349,7 @@ def test_a_refusal_of_a_stale_engine_proves_nothing() -> None:
     talk = Talk(up=False, settled=False)
     stale = b'{"id":1,"error":{"code":-32005,"message":"upgraded"}}'
     stored = b'{"id":1,"result":{"text":"-32005"}}'
-    talk.desk.journal({"s.1.2": stale, "s.1.3": stored}, set(), talk.now, float("-inf"))
+    talk.dispatcher.journal({"s.1.2": stale, "s.1.3": stored}, set(), talk.now, float("-inf"))
     talk.greets(1, "s", 2)
     talk.heard(1)
     talk.asks(1, 1, 2, 3)
@@ -359,7 +359,7 @@ def test_a_refusal_of_a_stale_engine_proves_nothing() -> None:
 
 def test_outcomes_older_than_the_journal_are_unknown() -> None:
     talk = Talk(up=False, settled=False)
-    talk.desk.journal({}, set(), talk.now, talk.now - 10.0)
+    talk.dispatcher.journal({}, set(), talk.now, talk.now - 10.0)
     talk.greets(1, "s", 2)
     talk.heard(1)
     for age, state in ((8.0, "not_started"), (10.0, "unknown"), (-1, "unknown"), ("x", "unknown")):
@@ -370,8 +370,8 @@ def test_outcomes_older_than_the_journal_are_unknown() -> None:
 
 def test_outcomes_of_brokers_whose_journal_is_not_ours_are_unknown_however_young() -> None:
     talk = Talk(up=False, settled=False)
-    talk.desk.outcomes.since = 5
-    talk.desk.journal({"s.1.3": None}, set(), talk.now, talk.now - 1000.0)
+    talk.dispatcher.outcomes.since = 5
+    talk.dispatcher.journal({"s.1.3": None}, set(), talk.now, talk.now - 1000.0)
     talk.greets(1, "s", 2)
     talk.heard(1)
     for epoch, state in ((4, "unknown"), (5, "not_started"), ("x", "not_started")):
@@ -411,20 +411,20 @@ def test_a_bare_client_that_closed_its_end_still_gets_its_answers() -> None:
     talk = Talk()
     talk.opens(1)
     talk.says(1, call(1, SEARCH), call(2, KG_QUERY))
-    talk.hub.half_closed(1)
+    talk.protocol.half_closed(1)
     talk.done(talk.frame(1))
     assert talk.closes() == []
     talk.done(talk.frame(2))
     assert [answer["id"] for answer in talk.heard(1)] == [1, 2]
     assert talk.closes() == [1]
-    talk.hub.half_closed(1)
+    talk.protocol.half_closed(1)
 
 
 def test_a_bare_client_that_closed_its_end_gets_its_tools() -> None:
     talk = Talk(up=False)
     talk.opens(1)
     talk.says(1, request(1, "tools/list"))
-    talk.hub.half_closed(1)
+    talk.protocol.half_closed(1)
     talk.engine_up()
     assert talk.code(1) == 0
     assert talk.closes() == [1]
@@ -434,11 +434,11 @@ def test_a_shim_that_closed_its_end_is_gone() -> None:
     talk = Talk()
     talk.greets(1)
     talk.says(1, call(1, SEARCH))
-    talk.hub.half_closed(1)
+    talk.protocol.half_closed(1)
     talk.turn()
     assert talk.closes() == [1]
     talk.opens(2)
-    talk.hub.half_closed(2)
+    talk.protocol.half_closed(2)
     talk.turn()
     assert talk.closes() == [2]
 
@@ -490,7 +490,7 @@ def test_a_bare_client_keeps_the_broker_up_once_it_asked_for_something() -> None
     talk.wait(50.0)
     assert talk.quits() == []
     talk.gone(1)
-    assert talk.hub.next_deadline() == talk.now + 10.0
+    assert talk.protocol.next_deadline() == talk.now + 10.0
 
 
 def test_no_idle_time_means_for_ever() -> None:
@@ -526,7 +526,7 @@ def test_draining_ends_in_time() -> None:
     talk.opens(1)
     talk.says(1, call(1, ADD), request(2, "tools/list"))
     talk.heard(1)
-    talk.hub.drain(talk.now, "told to")
+    talk.protocol.drain(talk.now, "told to")
     talk.wait(4.9)
     assert talk.quits() == []
     talk.wait(0.2)
@@ -547,11 +547,11 @@ def test_stop_now_while_draining() -> None:
     talk = Talk()
     talk.opens(1)
     talk.says(1, call(1, SEARCH))
-    talk.hub.drain(talk.now, "first")
-    talk.hub.drain(talk.now, "second")
+    talk.protocol.drain(talk.now, "first")
+    talk.protocol.drain(talk.now, "second")
     talk.turn()
     assert talk.quits() == []
-    talk.hub.drain(talk.now, "third", at_once=True)
+    talk.protocol.drain(talk.now, "third", at_once=True)
     talk.turn()
     assert talk.quits() == ["first"]
     assert talk.code(1) == errors.NOT_EXECUTED, "a read changed nothing"
@@ -561,7 +561,7 @@ def test_an_engine_that_dies_while_draining_leaves_no_bare_client_waiting() -> N
     talk = Talk()
     talk.opens(1)
     talk.says(1, call(1, ADD))
-    talk.hub.drain(talk.now, "told to")
+    talk.protocol.drain(talk.now, "told to")
     talk.dies(begun=("raw0x1.0.1",))
     assert talk.quits() == ["told to"]
     assert talk.code(1) == errors.OUTCOME_UNKNOWN
@@ -573,7 +573,7 @@ def test_stats() -> None:
     talk.greets(2)
     talk.says(1, call(1, SEARCH), call(2, ADD))
     talk.says(2, call(1, "mempalace_sync"), request(2, "ping"))
-    counters = talk.hub.counters
+    counters = talk.protocol.counters
     assert (counters["calls"], counters["reads"], counters["writes"], counters["sessions"]) == (3, 2, 1, 2)
 
 
@@ -588,8 +588,8 @@ def test_next_deadline_is_the_earliest() -> None:
     talk = Talk(idle_s=10.0, up=False)
     talk.opens(1)
     talk.says(1, request(1, "tools/list"))
-    assert talk.hub.next_deadline() == pytest.approx(100.05), "the lock is tried again"
-    talk.desk.spawned(talk.now, 1)
-    assert talk.hub.next_deadline() == 220.0
+    assert talk.protocol.next_deadline() == pytest.approx(100.05), "the lock is tried again"
+    talk.dispatcher.spawned(talk.now, 1)
+    assert talk.protocol.next_deadline() == 220.0
     talk.says(1, call(2, SEARCH))
-    assert talk.hub.next_deadline() == 160.0
+    assert talk.protocol.next_deadline() == 160.0

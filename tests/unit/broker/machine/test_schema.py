@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mempalace_broker.broker.machine.schema import normalise_schema, normalise_tools
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[3] / "data"
 FORBIDDEN = {"anyOf", "oneOf", "allOf", "not", "enum"}
 
 

@@ -145,7 +145,7 @@ def test_the_budget_opens_the_circuit_and_a_probe_closes_it() -> None:
     assert supervisor.state == OPEN
     assert supervisor.hopeless
     assert "status 1" in supervisor.reason
-    assert supervisor.mend
+    assert supervisor.hint
     assert supervisor.tick(10.9) == []
     assert supervisor.tick(11.0) == [SPAWN]
     assert supervisor.state == LOCKING
@@ -155,7 +155,7 @@ def test_the_budget_opens_the_circuit_and_a_probe_closes_it() -> None:
     assert due(supervisor) == [SPAWN]
     supervisor.spawned(21.0, 9)
     supervisor.ready(21.0)
-    assert (supervisor.state, supervisor.reason, supervisor.mend) == (READY, "", "")
+    assert (supervisor.state, supervisor.reason, supervisor.hint) == (READY, "", "")
 
 
 def test_an_engine_that_stayed_up_pays_its_starts_back() -> None:
@@ -184,7 +184,7 @@ def test_a_fault_that_the_engine_names_ends_in_its_words(permanent: bool, state:
     supervisor.failed(0.1, "lease held by pid 9", "end pid 9", permanent=permanent)
     assert supervisor.state == STARTING, "it is not reaped yet"
     supervisor.exited(0.2, "status 75")
-    assert (supervisor.state, supervisor.reason, supervisor.mend) == (state, "lease held by pid 9", "end pid 9")
+    assert (supervisor.state, supervisor.reason, supervisor.hint) == (state, "lease held by pid 9", "end pid 9")
     assert (supervisor.next_deadline() is None) == permanent
     assert supervisor.start(5.0) == [SPAWN]
 
@@ -294,7 +294,7 @@ class Engines(RuleBasedStateMachine):
     @precondition(lambda self: self.process)
     @rule(permanent=st.sampled_from([False, False, True]))
     def says_what_is_wrong(self, permanent: bool) -> None:
-        self.carry_out(self.supervisor.failed(self.now, "wrong", "mend", permanent=permanent))
+        self.carry_out(self.supervisor.failed(self.now, "wrong", "hint", permanent=permanent))
 
     @precondition(lambda self: self.process)
     @rule()

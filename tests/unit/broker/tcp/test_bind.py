@@ -38,7 +38,7 @@ def test_docker_is_the_first_bridge_that_has_an_address(monkeypatch: pytest.Monk
     known.clear()
     with pytest.raises(NotThere, match="docker0, cni-podman0, podman0 has an address") as caught:
         find_address("docker")
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_the_first_free_port_is_taken() -> None:

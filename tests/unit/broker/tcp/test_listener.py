@@ -105,7 +105,7 @@ def test_an_address_that_comes_later(bench: Bench, addresses: dict[str, str]) ->
     bench.start()
     assert bench.listener.endpoint == ""
     assert "not listening on TCP (docker): no docker" in bench.troubles
-    assert bench.listener.degraded()[0]["mend"] == "start it"
+    assert bench.listener.degraded()[0]["hint"] == "start it"
     addresses["docker"] = "127.0.0.1"
     assert not bench.check(RETRY_S - 3)
     assert bench.check(4)

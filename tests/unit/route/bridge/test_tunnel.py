@@ -123,7 +123,7 @@ def test_no_way_at_all_says_what_was_tried(stage: Stage) -> None:
         stage.tunnel.set_up()
     for word in ("forward:", "channel:", "stdio:"):
         assert word in caught.value.message
-    assert "dial-stdio" in caught.value.mend
+    assert "dial-stdio" in caught.value.hint
 
 
 def test_a_machine_without_ssh(stage: Stage) -> None:

@@ -21,7 +21,7 @@ from mempalace_broker.route.machine.bridge import (
     SERVE,
     SET_UP,
     STDIO,
-    Keeper,
+    BridgeState,
     modes,
     ssh_version,
 )
@@ -63,7 +63,7 @@ def test_means_worth_trying(version: tuple[int, int], path: str, last: str, foun
 
 
 def test_one_set_up_serves_all_who_asked() -> None:
-    keeper = Keeper(0.0)
+    keeper = BridgeState(0.0)
     for _ in range(20):
         keeper.joined()
         keeper.asked(again=False)
@@ -76,7 +76,7 @@ def test_one_set_up_serves_all_who_asked() -> None:
 
 
 def test_a_way_that_was_checked_a_moment_ago_is_taken_for_good_but_not_by_who_lost_his_connection() -> None:
-    keeper = Keeper(0.0)
+    keeper = BridgeState(0.0)
     keeper.opened(0.0, probes=False)
     keeper.joined()
     keeper.asked(again=False)
@@ -90,7 +90,7 @@ def test_a_way_that_was_checked_a_moment_ago_is_taken_for_good_but_not_by_who_lo
 
 
 def test_a_failure_is_told_to_all_for_a_while_that_grows_to_a_bound() -> None:
-    keeper = Keeper(0.0)
+    keeper = BridgeState(0.0)
     keeper.joined()
     now, holds = 0.0, []
     for _ in range(12):
@@ -112,12 +112,12 @@ def test_a_failure_is_told_to_all_for_a_while_that_grows_to_a_bound() -> None:
 
 def test_it_probes_only_while_somebody_would_suffer_and_nothing_else_would_tell() -> None:
     for probes, users, task in [(True, 1, PROBE), (False, 1, REST), (True, 0, LEAVE)]:
-        keeper = Keeper(0.0)
+        keeper = BridgeState(0.0)
         keeper.opened(0.0, probes=probes)
         for _ in range(users):
             keeper.joined()
         assert keeper.task(PROBE_S) == task
-    keeper = Keeper(0.0)
+    keeper = BridgeState(0.0)
     keeper.joined()
     keeper.opened(0.0, probes=True)
     assert keeper.pause(1.0) == PROBE_S - 1
@@ -126,7 +126,7 @@ def test_it_probes_only_while_somebody_would_suffer_and_nothing_else_would_tell(
 
 
 def test_it_leaves_a_while_after_the_last_user() -> None:
-    keeper = Keeper(0.0)
+    keeper = BridgeState(0.0)
     assert keeper.task(LINGER_S - 0.1) == REST
     keeper.joined()
     assert keeper.task(1000.0) == REST
@@ -137,7 +137,7 @@ def test_it_leaves_a_while_after_the_last_user() -> None:
     assert keeper.task(1000.0 + LINGER_S) == LEAVE
 
 
-def do(keeper: Keeper, task: str, now: float, *, works: bool) -> None:
+def do(keeper: BridgeState, task: str, now: float, *, works: bool) -> None:
     """What the bridge does."""
     if task in (CHECK, PROBE):
         keeper.checked(now)
@@ -157,7 +157,7 @@ EVENTS = st.lists(st.tuples(st.sampled_from(["join", "ask", "again", "leave", "d
 def test_whoever_asks_is_answered_at_once_and_the_bridge_never_leaves_a_user(
     events: list[tuple[str, float]], works: list[bool]
 ) -> None:
-    keeper, now, tries = Keeper(0.0), 0.0, 0
+    keeper, now, tries = BridgeState(0.0), 0.0, 0
     asking: list[bool] = []  # per user: does he wait
     for event, pause in events:
         now += pause

@@ -26,7 +26,7 @@ ENSURED = (
 
 
 @pytest.mark.parametrize(
-    ("status", "words", "kind", "mend"),
+    ("status", "words", "kind", "hint"),
     [
         (255, CHANGED, sshwords.HOST_KEY_CHANGED, "known_hosts"),
         (255, "Host key verification failed.", sshwords.HOST_KEY_UNKNOWN, "`ssh -F /cfg mac true`"),
@@ -50,7 +50,7 @@ ENSURED = (
     ],
 )
 def test_every_end_is_told_with_what_was_tried_and_what_mends_it(
-    status: int | None, words: str, kind: str, mend: str
+    status: int | None, words: str, kind: str, hint: str
 ) -> None:
     assert kind_of(status, words) == kind
     trouble = explain("start the broker there", PLACE, status, words)
@@ -58,8 +58,8 @@ def test_every_end_is_told_with_what_was_tried_and_what_mends_it(
     assert "start the broker there" in trouble.message
     assert "ssh -F /cfg mac" in trouble.message
     assert words.strip().splitlines()[-1:] == [] or words.strip().splitlines()[-1].rstrip(".") in trouble.message
-    assert mend in trouble.mend
-    assert "\n" not in trouble.message + trouble.mend
+    assert hint in trouble.hint
+    assert "\n" not in trouble.message + trouble.hint
 
 
 def test_a_changed_host_key_names_the_line() -> None:
@@ -76,18 +76,18 @@ def test_only_what_may_pass_by_itself_is_tried_again() -> None:
     assert not explain("connect", PLACE, 1, "anything").transient
 
 
-def test_the_commands_own_error_comes_through_with_its_mend() -> None:
-    words = "Welcome!\nmempalace-broker: no such palace. Mend: give --palace.\n"
+def test_the_commands_own_error_comes_through_with_its_hint() -> None:
+    words = "Welcome!\nmempalace-broker: no such palace. Hint: give --palace.\n"
     trouble = explain("start the broker there", PLACE, 78, words)
     assert trouble.kind == sshwords.REMOTE
     assert trouble.message.endswith("no such palace.")
-    assert trouble.mend == "on mac: give --palace."
-    assert "status" in explain("start the broker there", PLACE, 1, "mempalace-broker: oh\n").mend
+    assert trouble.hint == "on mac: give --palace."
+    assert "status" in explain("start the broker there", PLACE, 1, "mempalace-broker: oh\n").hint
     assert "traceback line" in explain("start the broker there", PLACE, 1, "traceback line").message
 
 
 def test_a_machine_without_ssh() -> None:
-    assert "openssh-client" in no_ssh(PLACE, "No such file or directory").mend
+    assert "openssh-client" in no_ssh(PLACE, "No such file or directory").hint
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from mempalace_broker.protocol.hello import HELLO, OUTCOMES, Identity
-from mempalace_broker.protocol.write_buffer import Outbox
-from mempalace_broker.shim.machine.path_rewriter import Caller
-from mempalace_broker.shim.machine.protocol import Relay
+from mempalace_broker.protocol.write_buffer import WriteBuffer
+from mempalace_broker.shim.machine.path_rewriter import PathRewriter
+from mempalace_broker.shim.machine.protocol import ShimProtocol
 
 Message = dict[str, Any]
 PALACE = Identity("/home/u/.mempalace/palace", "/home/u/.mempalace/knowledge_graph.sqlite3", "default")
@@ -17,7 +17,7 @@ ADD = "mempalace_add_drawer"
 SEARCH = "mempalace_search"
 
 
-def drain(box: Outbox) -> bytes:
+def drain(box: WriteBuffer) -> bytes:
     out = b""
     while box.size:
         piece = bytes(box.head())
@@ -54,30 +54,30 @@ class Talk:
     def __init__(self, cache: bytes | None = None) -> None:
         self.now = 1000.0
         self.cache = cache
-        self.relay = Relay(
+        self.protocol = ShimProtocol(
             session="ab" * 16,
             client="test",
             pid=7,
-            caller=Caller("/work/dir", "/home/u", lambda files, path: files["map"].get(path)),
+            rewriter=PathRewriter("/work/dir", "/home/u", lambda files, path: files["map"].get(path)),
             read_cache=lambda: self.cache,
         )
-        self.relay.link.identity = PALACE
+        self.protocol.connection.identity = PALACE
 
     def agent(self, *messages: Any) -> None:
         for message in messages:
             line = message if isinstance(message, bytes) else json.dumps(message).encode()
-            self.relay.agent_data(line + b"\n", self.now)
+            self.protocol.agent_data(line + b"\n", self.now)
 
     def broker(self, *messages: Any) -> None:
         for message in messages:
             line = message if isinstance(message, bytes) else json.dumps(message).encode()
-            self.relay.broker_data(line + b"\n", self.now)
+            self.protocol.broker_data(line + b"\n", self.now)
 
     def heard_by_agent(self) -> list[Any]:
-        return parsed(drain(self.relay.to_agent))
+        return parsed(drain(self.protocol.to_agent))
 
     def heard_by_broker(self) -> list[Any]:
-        return parsed(drain(self.relay.link.to_broker))
+        return parsed(drain(self.protocol.connection.to_broker))
 
     def welcome(self, **more: Any) -> None:
         self.broker(result(HELLO, {"wire": 1, "limits": LIMITS, **more}))
@@ -87,21 +87,21 @@ class Talk:
 
         `told`: what the welcome says besides.
         """
-        self.relay.connected(self.now)
+        self.protocol.connected(self.now)
         early = self.heard_by_broker()
         assert early.pop(0)["method"] == HELLO
         self.welcome(**told)
         return early + self.heard_by_broker()
 
     def lose(self) -> None:
-        self.relay.lost("killed", self.now)
+        self.protocol.lost("killed", self.now)
 
     def outcomes(self, fates: dict[str, Any]) -> None:
         self.broker(result(OUTCOMES, {"outcomes": fates}))
 
     def later(self, seconds: float) -> None:
         self.now += seconds
-        self.relay.tick(self.now)
+        self.protocol.tick(self.now)
 
     @property
     def error(self) -> Message:

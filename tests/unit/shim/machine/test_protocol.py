@@ -38,7 +38,7 @@ def talk() -> Talk:
 
 def test_hello_is_first_and_early_questions_go_with_it(talk: Talk) -> None:
     talk.agent(initialize(), {"method": "notifications/initialized"}, call(1))
-    talk.relay.connected(talk.now)
+    talk.protocol.connected(talk.now)
     first, second = talk.heard_by_broker()
     assert first["method"] == HELLO
     assert first["params"] | {"palace": None} == {
@@ -53,10 +53,10 @@ def test_lines_pass_verbatim_in_both_directions(talk: Talk) -> None:
     talk.connect()
     odd = b' { "id" : 1.50, "method":"tools/call" ,"params":{"name":"mempalace_search","arguments":{"q":"\xff"}}} \r'
     talk.agent(odd)
-    assert drain(talk.relay.link.to_broker) == odd + b"\n"
+    assert drain(talk.protocol.connection.to_broker) == odd + b"\n"
     answer = b'{"jsonrpc": "2.0", "id": 1.5, "result": {"big":   [1 ,2]}}'
     talk.broker(answer)
-    assert drain(talk.relay.to_agent) == answer + b"\n"
+    assert drain(talk.protocol.to_agent) == answer + b"\n"
 
 
 @pytest.mark.parametrize("id_", [0, "", "7", 7, 10**30, 1.5, "broker/hello", "broker/1"])
@@ -134,7 +134,7 @@ def test_bad_lines_are_answered_here_and_the_next_works(talk: Talk, line: bytes,
 
 def test_line_beyond_the_limit_is_one_error(talk: Talk) -> None:
     for _ in range(MAX_LINE // (1 << 20) + 2):
-        talk.relay.agent_data(b"x" * (1 << 20), talk.now)
+        talk.protocol.agent_data(b"x" * (1 << 20), talk.now)
     talk.agent(b"", {"id": 1, "method": "ping"})
     too_long, pong = talk.heard_by_agent()
     assert too_long["error"]["code"] == INVALID_REQUEST
@@ -162,7 +162,7 @@ def test_element_too_deep_to_be_written_again_is_refused(talk: Talk) -> None:
         talk.agent(line)
         outcomes.add(len(talk.heard_by_agent()))
         talk.broker(result(1))
-        drain(talk.relay.to_agent), drain(talk.relay.link.to_broker)
+        drain(talk.protocol.to_agent), drain(talk.protocol.connection.to_broker)
     talk.agent({"id": 2, "method": "ping"})
     assert talk.heard_by_agent() == [result(2)]
     assert outcomes <= {0, 1}
@@ -184,7 +184,7 @@ def test_arguments_that_name_files_are_the_callers(talk: Talk, given: Any, sent:
 
 
 def test_a_broker_that_is_not_this_palaces_gets_no_call(talk: Talk) -> None:
-    talk.relay.doubt = lambda welcome: f"it serves {welcome['palace']}." if "palace" in welcome else ""
+    talk.protocol.doubt = lambda welcome: f"it serves {welcome['palace']}." if "palace" in welcome else ""
     talk.agent(call(1, ADD))
     assert talk.connect(palace="/other") == []
     first = talk.error
@@ -192,7 +192,7 @@ def test_a_broker_that_is_not_this_palaces_gets_no_call(talk: Talk) -> None:
     assert "it serves /other" in first["message"]
     talk.agent(call(2, ADD))
     assert talk.heard_by_broker() == []
-    assert talk.relay.link.broken
+    assert talk.protocol.connection.broken
     talk.lose()
     talk.later(1)
     talk.agent(call(3, SEARCH))
@@ -263,7 +263,7 @@ def test_reads_and_what_was_never_sent_go_out_again(talk: Talk) -> None:
 
 def test_unanswered_initialize_is_sent_again_as_it_was(talk: Talk) -> None:
     talk.agent(initialize("i"))
-    talk.relay.connected(talk.now)
+    talk.protocol.connected(talk.now)
     talk.lose()
     assert talk.connect() == [initialize("i")]
     talk.broker(result("i"))
@@ -362,62 +362,62 @@ def test_a_call_that_kills_every_broker_is_given_up(talk: Talk) -> None:
     talk.lose()
     assert talk.error["code"] == NOT_EXECUTED
     talk.now += 60
-    assert not talk.relay.wants_connection(talk.now)
+    assert not talk.protocol.wants_connection(talk.now)
 
 
 def test_garbage_from_the_broker_breaks_the_connection(talk: Talk) -> None:
     talk.connect()
     talk.broker(b"\x00garbage", result(1))
-    assert talk.relay.link.broken
+    assert talk.protocol.connection.broken
 
 
 @pytest.mark.parametrize("noise", [b"", b"Welcome to \xff host!", b"42", b'{"motd": "hi"}', b"[1, 2]", b"null", b"{"])
 def test_what_a_shell_prints_before_hello_is_answered_is_passed_over(talk: Talk, noise: bytes) -> None:
-    talk.relay.connected(talk.now)
+    talk.protocol.connected(talk.now)
     talk.broker(noise)
     talk.welcome()
-    assert talk.relay.link.established
+    assert talk.protocol.connection.established
     talk.agent(call(1))
     talk.broker(result(1))
     assert [m["id"] for m in talk.heard_by_agent()] == [1]
 
 
 def test_a_flood_before_hello_is_answered_is_no_broker(talk: Talk) -> None:
-    talk.relay.connected(talk.now)
+    talk.protocol.connected(talk.now)
     for _ in range(MAX_NOISE // 64):
         talk.broker(b"x" * 63)
-        assert not talk.relay.link.broken
+        assert not talk.protocol.connection.broken
     talk.broker(b"x")
-    assert talk.relay.link.broken
+    assert talk.protocol.connection.broken
     talk.lose()
-    talk.relay.connected(talk.now)
+    talk.protocol.connected(talk.now)
     talk.broker(b"x")
     talk.welcome()
-    assert talk.relay.link.established, "each connection may have its noise"
+    assert talk.protocol.connection.established, "each connection may have its noise"
 
 
 # -- when to connect
 
 
 def test_connects_at_the_start_and_then_only_for_work(talk: Talk) -> None:
-    assert talk.relay.wants_connection(talk.now)
+    assert talk.protocol.wants_connection(talk.now)
     talk.connect()
-    assert not talk.relay.wants_connection(talk.now)
+    assert not talk.protocol.wants_connection(talk.now)
     talk.lose()
-    assert not talk.relay.wants_connection(talk.now)
+    assert not talk.protocol.wants_connection(talk.now)
     talk.agent(call(1))
-    assert talk.relay.wants_connection(talk.now)
+    assert talk.protocol.wants_connection(talk.now)
 
 
 def test_broker_that_dies_again_and_again_is_dialled_less_and_less_often(talk: Talk) -> None:
     talk.agent(call(1))
     pauses = []
     for _ in range(4):
-        talk.relay.connected(talk.now)
+        talk.protocol.connected(talk.now)
         talk.lose()
-        pauses.append(max(0.0, talk.relay.contact.retry_at - talk.now))
-        assert talk.relay.wants_connection(talk.now) == (pauses[-1] == 0)
-        assert talk.relay.next_deadline(talk.now) <= talk.now + pauses[-1] or not pauses[-1]
+        pauses.append(max(0.0, talk.protocol.reconnect.retry_at - talk.now))
+        assert talk.protocol.wants_connection(talk.now) == (pauses[-1] == 0)
+        assert talk.protocol.next_deadline(talk.now) <= talk.now + pauses[-1] or not pauses[-1]
         talk.now += pauses[-1]
     assert pauses[0] == 0
     assert pauses[1:] == sorted(pauses[1:])
@@ -429,22 +429,22 @@ def test_broker_that_dies_again_and_again_is_dialled_less_and_less_often(talk: T
 
 def test_without_broker_calls_fail_at_once_and_initialize_does_not(talk: Talk) -> None:
     talk.agent(initialize(), call(1), {"id": 2, "method": "tools/list"})
-    talk.relay.failed(NOT_EXECUTED, "no broker: /x. Mend: do y.", talk.now)
+    talk.protocol.failed(NOT_EXECUTED, "no broker: /x. Hint: do y.", talk.now)
     first, second, third = talk.heard_by_agent()
     assert first["result"]["serverInfo"]["name"] == "mempalace"
     assert first["result"]["protocolVersion"] == "2025-06-18"
     assert second["error"]["code"] == NOT_EXECUTED
-    assert "no broker: /x. Mend: do y." in second["error"]["message"]
+    assert "no broker: /x. Hint: do y." in second["error"]["message"]
     assert third["error"]["code"] == NOT_EXECUTED
     talk.agent(call(3))
     assert talk.error["code"] == NOT_EXECUTED
-    assert len(talk.relay.contact.notices) == 1
+    assert len(talk.protocol.reconnect.notices) == 1
 
 
 def test_without_broker_the_cache_answers_what_it_can() -> None:
     talk = Talk(CACHE)
     talk.agent(initialize(), {"id": 2, "method": "tools/list"})
-    talk.relay.failed(NOT_EXECUTED, "no broker", talk.now)
+    talk.protocol.failed(NOT_EXECUTED, "no broker", talk.now)
     first, second = talk.heard_by_agent()
     assert first["result"]["serverInfo"]["version"] == "3.11.0"
     assert second["result"] == {"tools": [{"name": "mempalace_status"}]}
@@ -452,19 +452,19 @@ def test_without_broker_the_cache_answers_what_it_can() -> None:
 
 
 def test_tries_again_for_the_next_call_after_a_pause(talk: Talk) -> None:
-    talk.relay.failed(NOT_EXECUTED, "no broker", talk.now)
-    assert not talk.relay.wants_connection(talk.now)
+    talk.protocol.failed(NOT_EXECUTED, "no broker", talk.now)
+    assert not talk.protocol.wants_connection(talk.now)
     talk.now += 1
-    assert not talk.relay.wants_connection(talk.now)
+    assert not talk.protocol.wants_connection(talk.now)
     talk.agent(call(1))
-    assert talk.relay.wants_connection(talk.now)
+    assert talk.protocol.wants_connection(talk.now)
     assert talk.heard_by_agent() == []
     assert [m["id"] for m in talk.connect()] == [1]
 
 
 def test_refused_hello_answers_with_its_reason_and_executes_nothing(talk: Talk) -> None:
     talk.agent(initialize(), call(1, ADD))
-    talk.relay.connected(talk.now)
+    talk.protocol.connected(talk.now)
     assert [m["method"] for m in talk.heard_by_broker()] == [HELLO, "initialize"]
     talk.broker(
         {"jsonrpc": "2.0", "id": HELLO, "error": {"code": OTHER_PALACE, "message": "another palace"}}, result(0)
@@ -472,18 +472,18 @@ def test_refused_hello_answers_with_its_reason_and_executes_nothing(talk: Talk) 
     first, second = talk.heard_by_agent()
     assert "result" in first
     assert (second["error"]["code"], second["id"]) == (OTHER_PALACE, 1)
-    assert talk.relay.link.broken
+    assert talk.protocol.connection.broken
     talk.lose()
     talk.agent(call(2))
     assert talk.error["code"] == OTHER_PALACE
-    assert talk.relay.contact.notices == ["another palace"]
+    assert talk.protocol.reconnect.notices == ["another palace"]
 
 
 def test_write_of_open_fate_is_unknown_where_no_broker_comes_back(talk: Talk) -> None:
     talk.connect()
     talk.agent(call(1, ADD))
     talk.lose()
-    talk.relay.failed(NOT_EXECUTED, "cannot start", talk.now)
+    talk.protocol.failed(NOT_EXECUTED, "cannot start", talk.now)
     assert talk.heard_by_agent() == []
     talk.later(ASK_GRACE_S)
     error = talk.error
@@ -497,10 +497,10 @@ def test_write_of_open_fate_is_unknown_where_no_broker_comes_back(talk: Talk) ->
 def test_constant_answers_come_from_the_cache_after_two_seconds() -> None:
     talk = Talk(CACHE)
     talk.agent(initialize(), {"id": 2, "method": "tools/list"})
-    talk.relay.connected(talk.now)
+    talk.protocol.connected(talk.now)
     talk.later(1.9)
     assert talk.heard_by_agent() == []
-    assert talk.relay.next_deadline(talk.now) == pytest.approx(talk.now + 0.1)
+    assert talk.protocol.next_deadline(talk.now) == pytest.approx(talk.now + 0.1)
     talk.later(0.2)
     assert [m["id"] for m in talk.heard_by_agent()] == [0, 2]
     talk.broker(result(0), result(2))
@@ -509,7 +509,7 @@ def test_constant_answers_come_from_the_cache_after_two_seconds() -> None:
 
 def test_without_cache_tools_list_waits_on_and_initialize_does_not(talk: Talk) -> None:
     talk.agent(initialize(), {"id": 2, "method": "tools/list"})
-    talk.relay.connected(talk.now)
+    talk.protocol.connected(talk.now)
     talk.later(2)
     assert [m["id"] for m in talk.heard_by_agent()] == [0]
     talk.broker(result(2, {"tools": []}))
@@ -548,7 +548,7 @@ def test_call_without_answer_ends_by_its_deadline_and_its_late_answer_is_dropped
 
 
 def test_limits_come_from_hello(talk: Talk) -> None:
-    talk.relay.connected(talk.now)
+    talk.protocol.connected(talk.now)
     talk.welcome(limits={"wait_s": 1, "run_s": 2, "init_s": 100})
     talk.agent(call(1), call(2))
     talk.broker(result(1))
@@ -578,12 +578,12 @@ def test_tools_with_limits_of_their_own(talk: Talk, tool: str, arguments: dict[s
 
 
 def test_zero_is_no_limit(talk: Talk) -> None:
-    talk.relay.connected(talk.now)
+    talk.protocol.connected(talk.now)
     talk.welcome(limits={"wait_s": 0, "run_s": 60, "init_s": 120})
     talk.agent(call(1))
     talk.later(1e6)
     assert talk.heard_by_agent() == []
-    assert talk.relay.next_deadline(talk.now) == NEVER
+    assert talk.protocol.next_deadline(talk.now) == NEVER
 
 
 # -- cancellation
@@ -653,73 +653,73 @@ def test_cancel_finds_a_call_that_travels_under_another_id(talk: Talk) -> None:
 
 def test_end_of_input_waits_for_what_is_under_way(talk: Talk) -> None:
     talk.agent(call(1))
-    talk.relay.agent_eof(talk.now)
-    assert not talk.relay.finished(talk.now)
-    assert talk.relay.wants_connection(talk.now)
+    talk.protocol.agent_eof(talk.now)
+    assert not talk.protocol.finished(talk.now)
+    assert talk.protocol.wants_connection(talk.now)
     talk.connect()
     talk.broker(result(1))
-    assert not talk.relay.finished(talk.now), "it has not been written yet"
+    assert not talk.protocol.finished(talk.now), "it has not been written yet"
     assert talk.heard_by_agent() == [result(1)]
-    assert talk.relay.finished(talk.now)
+    assert talk.protocol.finished(talk.now)
 
 
 def test_end_of_input_with_nothing_owed_is_the_end(talk: Talk) -> None:
     talk.agent(initialize(), cancelled(0))
-    talk.relay.agent_data(b'{"id":1,"method":"tools/list"}', talk.now)
-    talk.relay.agent_eof(talk.now)
-    assert talk.relay.finished(talk.now)
+    talk.protocol.agent_data(b'{"id":1,"method":"tools/list"}', talk.now)
+    talk.protocol.agent_eof(talk.now)
+    assert talk.protocol.finished(talk.now)
 
 
 def test_end_of_input_waits_so_long_and_no_longer(talk: Talk) -> None:
     talk.connect()
     talk.agent(call(1, ADD), call(2, "mempalace_mine"), call(3))
-    talk.relay.agent_eof(talk.now)
+    talk.protocol.agent_eof(talk.now)
     talk.later(0)
-    assert talk.relay.next_deadline(talk.now) == talk.now + relay_module.EOF_GRACE_S
+    assert talk.protocol.next_deadline(talk.now) == talk.now + relay_module.EOF_GRACE_S
     talk.later(relay_module.EOF_GRACE_S)
-    assert not talk.relay.finished(talk.now), "the answers have not been read"
+    assert not talk.protocol.finished(talk.now), "the answers have not been read"
     talk.later(relay_module.FLUSH_S)
-    assert talk.relay.finished(talk.now), "nobody reads them"
+    assert talk.protocol.finished(talk.now), "nobody reads them"
     assert [m["error"]["code"] for m in talk.heard_by_agent()] == [OUTCOME_UNKNOWN, OUTCOME_UNKNOWN, NOT_EXECUTED]
 
 
 def test_reads_no_more_than_it_can_hold(talk: Talk) -> None:
-    wants = [talk.relay.wants_agent]
+    wants = [talk.protocol.wants_agent]
     talk.agent(call(1, ADD, content="x" * relay_module.MAX_HELD))
-    wants.append(talk.relay.wants_agent)
+    wants.append(talk.protocol.wants_agent)
     talk.connect()
-    wants.append(talk.relay.wants_agent)
+    wants.append(talk.protocol.wants_agent)
     talk.broker(result(1))
     talk.heard_by_agent()
-    assert [*wants, talk.relay.wants_agent] == [True, False, False, True]
+    assert [*wants, talk.protocol.wants_agent] == [True, False, False, True]
 
 
 def test_reads_no_broker_whose_answers_nobody_takes(talk: Talk) -> None:
     talk.connect()
     talk.agent(call(1))
     talk.broker(result(1, "x" * relay_module.MAX_QUEUED))
-    wants = [talk.relay.wants_broker, talk.relay.wants_agent]
+    wants = [talk.protocol.wants_broker, talk.protocol.wants_agent]
     talk.heard_by_agent()
-    assert [*wants, talk.relay.wants_broker, talk.relay.wants_agent] == [False, False, True, True]
+    assert [*wants, talk.protocol.wants_broker, talk.protocol.wants_agent] == [False, False, True, True]
 
 
 def test_many_calls_and_many_cancelled_ones_neither_pile_up_nor_block(talk: Talk) -> None:
     talk.connect()
     for n in range(relay_module.MAX_CALLS):
-        assert talk.relay.wants_agent
+        assert talk.protocol.wants_agent
         talk.agent(call(n), cancelled(n))
         talk.heard_by_broker()
-    assert talk.relay.wants_agent
+    assert talk.protocol.wants_agent
     for n in range(relay_module.MAX_CALLS):
         talk.agent(call(n + 50_000))
         talk.heard_by_broker()
-    assert not talk.relay.wants_agent
+    assert not talk.protocol.wants_agent
 
 
 def test_notice_of_the_broker_goes_to_stderr(talk: Talk) -> None:
-    talk.relay.connected(talk.now)
+    talk.protocol.connected(talk.now)
     talk.welcome(notice="another graph")
-    assert talk.relay.contact.notices == ["another graph"]
+    assert talk.protocol.reconnect.notices == ["another graph"]
 
 
 @pytest.mark.parametrize("method", ["broker/stop", "broker/hello", "broker/status", "broker/outcomes"])

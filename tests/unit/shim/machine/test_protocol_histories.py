@@ -50,7 +50,7 @@ class Histories(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(["read", "write", "write"]))
     def ask_and_have_it_read(self, kind: str) -> None:
         self.ask(kind, None)
-        if not self.talk.relay.link.up:
+        if not self.talk.protocol.connection.up:
             self.connect(True)
         self.broker_reads(100)
 
@@ -66,24 +66,24 @@ class Histories(RuleBasedStateMachine):
     # -- the broker
 
     @rule(greets=st.sampled_from([True, True, True, False]))
-    @precondition(lambda self: not self.talk.relay.link.up and self.asked)
+    @precondition(lambda self: not self.talk.protocol.connection.up and self.asked)
     def connect(self, greets: bool) -> None:
-        self.talk.later(max(0.0, self.talk.relay.contact.retry_at - self.talk.now))
-        if not self.talk.relay.wants_connection(self.talk.now):
+        self.talk.later(max(0.0, self.talk.protocol.reconnect.retry_at - self.talk.now))
+        if not self.talk.protocol.wants_connection(self.talk.now):
             return
         self.connection += 1
         self.ordinal = 0
         self.read, self.unread = [], []
-        self.talk.relay.connected(self.talk.now)
+        self.talk.protocol.connected(self.talk.now)
         if greets:
             self.broker_reads(1)
             self.read.clear()
             self.talk.welcome()
 
     @rule(lines=st.sampled_from([1, 2, 3, 100]))
-    @precondition(lambda self: self.talk.relay.link.up)
+    @precondition(lambda self: self.talk.protocol.connection.up)
     def broker_reads(self, lines: int) -> None:
-        if not self.talk.relay.link.up:
+        if not self.talk.protocol.connection.up:
             return
         self.unread += self.talk.heard_by_broker()
         for message in self.unread[:lines]:
@@ -92,7 +92,7 @@ class Histories(RuleBasedStateMachine):
         del self.unread[:lines]
 
     @rule(data=st.data(), refuse=st.integers(0, 9))
-    @precondition(lambda self: self.talk.relay.link.up and self.read)
+    @precondition(lambda self: self.talk.protocol.connection.up and self.read)
     def broker_answers(self, data: st.DataObject, refuse: int) -> None:
         asked = [n for n, entry in enumerate(self.read) if entry[1]["method"] == OUTCOMES]
         index = asked[0] if asked and refuse > 4 else data.draw(st.integers(0, len(self.read) - 1))
@@ -112,7 +112,7 @@ class Histories(RuleBasedStateMachine):
             self.talk.broker(result(id_))
 
     @rule(data=st.data(), done=st.booleans(), back=st.booleans())
-    @precondition(lambda self: self.talk.relay.link.up and self.read)
+    @precondition(lambda self: self.talk.protocol.connection.up and self.read)
     def broker_runs_and_dies(self, data: st.DataObject, done: bool, back: bool) -> None:
         """The worst moment: the write ran, or had begun, and nobody was told."""
         calls = [entry for entry in self.read if entry[1]["method"] == "tools/call"]
@@ -126,16 +126,16 @@ class Histories(RuleBasedStateMachine):
             self.broker_reads(100)
 
     @rule()
-    @precondition(lambda self: self.talk.relay.link.up)
+    @precondition(lambda self: self.talk.protocol.connection.up)
     def lose(self) -> None:
         self.talk.heard_by_broker()
         self.talk.lose()
 
     @rule(really=st.sampled_from([True, False, False]))
-    @precondition(lambda self: not self.talk.relay.link.up)
+    @precondition(lambda self: not self.talk.protocol.connection.up)
     def none_to_be_had(self, really: bool) -> None:
         if really:
-            self.talk.relay.failed(NOT_EXECUTED, "none", self.talk.now)
+            self.talk.protocol.failed(NOT_EXECUTED, "none", self.talk.now)
 
     @rule(seconds=st.sampled_from(PAUSES))
     def wait(self, seconds: float) -> None:
