@@ -4,7 +4,7 @@
     +-- ConfigError    an option, a variable or a file makes no sense
     +-- BuildFailed    a command of a build failed (image.runner)
 
-A message says what is wrong and where; `mend` is the step that helps.
+A message says what is wrong and where; `hint` is the step that helps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EXIT_PIPE = 141  # as a shell reports a command that SIGPIPE ended
 
 
 class DevboxError(Exception):
-    """Stops a command; `mend` is the step that helps, or empty."""
+    """Stops a command; `hint` is the step that helps, or empty."""
 
     exit_code = EXIT_FAILURE
 
