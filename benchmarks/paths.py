@@ -26,9 +26,9 @@ from benchmarks.common import REPO, fmt, median, own_bin, percentile
 from benchmarks.palaces import prepared
 from benchmarks.suite import Options, Report, main, say
 from benchmarks.world import BROKER, MARK, World
-from mempalace_broker.route.unix import complete
 from mempalace_broker.route.endpoint import parse
 from mempalace_broker.route.tcp import TcpRoute
+from mempalace_broker.route.unix import complete
 from mempalace_broker.system.clock import Clock, Deadline
 from tests import netbox
 from tests.net.sshd import HOST, Sshd
