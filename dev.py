@@ -8,6 +8,7 @@
     python3 dev.py setup    only make everything
     python3 dev.py vm       the proofs that need a second kernel: a virtual machine (Linux, root; installs qemu)
     python3 dev.py clients  install real MCP clients for tests/clients (npm, about 1 GB); with MPB_CLIENTS=1 `test` does
+    python3 dev.py mutants  plant small faults in the pure machines and see whether the tests notice
     python3 dev.py clean    remove everything that was made
 
 Everything lies in .dev/: venv (the broker and the devbox), engine-3.4.0 and engine-newest (mempalace, oldest and newest
@@ -440,6 +441,12 @@ def command_slow(_options: argparse.Namespace, rest: list[str]) -> int:
     return pytest(["--timeout=3600", *rest], ["tests", "devbox/tests"], "slow")
 
 
+def command_mutants(_options: argparse.Namespace, rest: list[str]) -> int:
+    """Mutation tests of the pure machines."""
+    ensure([venv_step("dev")])
+    return run([tool("python"), "-m", "tests.mutants", *rest])
+
+
 def command_clean(_options: argparse.Namespace, _rest: list[str]) -> int:
     """Remove .dev and all caches."""
     for path in [DEV, *(ROOT / name for name in CACHES)]:
@@ -467,6 +474,9 @@ def parser() -> argparse.ArgumentParser:
     add("image", help="build the devbox image and prove it [pytest arguments]").set_defaults(run=command_image)
     add("setup", help="make .dev").set_defaults(run=command_setup)
     add("clients", help="install real MCP clients for tests/clients").set_defaults(run=command_clients)
+    add("mutants", help="plant faults in the pure machines [--count N] [--seed N] [PATTERN ...]").set_defaults(
+        run=command_mutants
+    )
     add("clean", help="remove .dev and caches").set_defaults(run=command_clean)
     return main_parser
 
