@@ -80,6 +80,12 @@ def require_engine(version: str) -> None:
         pytest.skip(message)
 
 
+def repeated(name: str, times: int, slow: int) -> pytest.MarkDecorator:
+    """Parametrize a test by how often it does the same: a few times, and as a slow test many times."""
+    many = pytest.param(slow, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
+    return pytest.mark.parametrize(name, [times, many])
+
+
 class Broker:
     """The broker that a world's record names.
 

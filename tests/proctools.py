@@ -135,6 +135,16 @@ def open_files(pid: int) -> list[str]:
     return list(_descriptors(pid).values())
 
 
+def own_descriptors() -> set[str]:
+    """This process's descriptors, each with what it leads to: to compare before and after."""
+    return {f"{fd} {target}" for fd, target in _descriptors(os.getpid()).items()}
+
+
+def own_children() -> set[int]:
+    """Pids of this process's children, those included that have ended and were not waited for."""
+    return {pid for pid in pids() if parent_of(pid) == os.getpid()}
+
+
 def owners(root: str | Path) -> set[int]:
     """Pids that have a store (SQLite file or vector index) below `root` open right now.
 

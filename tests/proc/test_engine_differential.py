@@ -1,14 +1,13 @@
 """The engine answers what a bare mempalace-mcp of the same version answers, call by call, from the same start.
 
 Both run one after the other in the same place, from equal copies of HOME and palace. Ids that mempalace makes of
-the time, and times, are left out of the comparison. MPB_LONG=1 runs ten times as many random calls.
+the time, and times, are left out of the comparison.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import re
 import shutil
@@ -21,11 +20,10 @@ import pytest
 
 from mempalace_broker.protocol.tools import rule_for
 from tests.engine_driver import EngineProcess, clean_env, make_home
-from tests.harness import engine_python
+from tests.harness import engine_python, repeated
 
 pytestmark = pytest.mark.timeout(900)
 
-RANDOM_CALLS = 600 if os.environ.get("MPB_LONG") == "1" else 60
 Args = dict[str, Any]
 Step = tuple[str, Args]
 Ask = Callable[[str, Args], Any]
@@ -323,7 +321,8 @@ def tools_of(which: str, world: Path) -> list[dict[str, Any]]:
     return tools
 
 
-def test_same_answers_on_a_stocked_palace(sides: Sides) -> None:
+@repeated("random_calls", 60, slow=600)
+def test_same_answers_on_a_stocked_palace(sides: Sides, random_calls: int) -> None:
     tools = tools_of(sides.which, sides.reset())
     run_bare(sides.which, sides.reset(), stock, "--palace", str(sides.world / "root/palace"))
     shutil.rmtree(sides.start)
@@ -335,7 +334,7 @@ def test_same_answers_on_a_stocked_palace(sides: Sides) -> None:
         tunnels = text_of(ask("list_tunnels", {}))
         tunnel = (tunnels["tunnels"] if isinstance(tunnels, dict) else tunnels)[0]["id"]
         yield from changes(sides.world / "project", drawer, tunnel)
-        yield from mistakes(tools, random.Random(11), RANDOM_CALLS)
+        yield from mistakes(tools, random.Random(11), random_calls)
         yield from reads(sides.world / "project")
         # last: a bare 3.4.0 loses its index after a delete (upstream #1710), the engine does not
         for _ in range(2):
@@ -345,7 +344,7 @@ def test_same_answers_on_a_stocked_palace(sides: Sides) -> None:
         if sides.which != "3.4.0":
             yield from reads(sides.world / "project")
 
-    assert sides.compare(steps) > 100 + RANDOM_CALLS
+    assert sides.compare(steps) > 100 + random_calls
 
 
 @pytest.mark.parametrize("mkdir", [False, True], ids=["absent", "empty"])

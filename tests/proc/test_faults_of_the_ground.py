@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker import errors
-from tests.harness import RpcError, World, eventually
+from tests.harness import RpcError, World, eventually, repeated
 from tests.proctools import is_running
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], indirect=True)]
-LONG = os.environ.get("MPB_LONG") == "1"
 
 
 def _mount(*args: str) -> None:
@@ -107,12 +106,13 @@ def test_a_read_only_state_root_is_said_and_the_shim_lives_on(world: World) -> N
         eventually(stored, what="the mended ground to be noticed")
 
 
-def test_stop_and_start_in_a_tight_loop(world: World) -> None:
+@repeated("rounds", 12, slow=200)
+def test_stop_and_start_in_a_tight_loop(world: World, rounds: int) -> None:
     shim = world.shim()
     shim.initialize()
     seen = set()
     with world.watch_owners(0.01) as watch:
-        for _ in range(200 if LONG else 12):
+        for _ in range(rounds):
             done = world.cli("ensure")
             assert done.returncode == 0, done.stderr
             broker = world.broker()
@@ -120,18 +120,19 @@ def test_stop_and_start_in_a_tight_loop(world: World) -> None:
             broker.admin("broker/stop", {"mode": "now", "reason": "loop"})
             eventually(lambda pid=broker.pid: not is_running(pid), what="the end of the broker")  # type: ignore[misc]
     assert watch.most <= 1
-    assert len(seen) == (200 if LONG else 12)
+    assert len(seen) == rounds
     assert shim.call_tool("add_drawer", 60, wing="w", room="r", content="after the loop")["success"] is True
 
 
-def test_idle_exit_racing_the_first_byte(world: World) -> None:
+@repeated("rounds", 8, slow=40)
+def test_idle_exit_racing_the_first_byte(world: World, rounds: int) -> None:
     """Sessions come just when the broker leaves because nobody is there: each is served."""
     world.env["MEMPALACE_BROKER_IDLE_S"] = "1"
     seed = int(os.environ.get("MPB_SEED", time.time_ns() % 10**6))
     rng = random.Random(seed)
     print(f"MPB_SEED={seed}")
     brokers = set()
-    for _ in range(40 if LONG else 8):
+    for _ in range(rounds):
         shim = world.shim()
         assert shim.initialize(20)["serverInfo"]["name"] == "mempalace"
         assert shim.request("tools/list", timeout=60)["result"]["tools"]

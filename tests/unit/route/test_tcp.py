@@ -22,7 +22,7 @@ from mempalace_broker.route.unix import Connected, Failed, Waiting
 from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.paths import StateFiles
 from mempalace_broker.system.token_file import VARIABLE, ensure_token
-from tests.proctools import eventually
+from tests.proctools import eventually, own_descriptors
 from tests.tcptools import TOKEN, broker_like, connect, listener
 
 OTHER = "d0" * 32
@@ -167,7 +167,7 @@ def test_no_step_ever_blocks() -> None:
             first = route.step()
             assert isinstance(first, Waiting)
             assert first.fd >= 0
-            assert time.monotonic() - started < 0.5
+            assert time.monotonic() - started < 10, "it waited for the resolver"
             gate.set()
             poller = select.poll()
             poller.register(first.fd, select.POLLIN)
@@ -212,13 +212,7 @@ def test_without_a_token_or_a_port_nothing_is_tried() -> None:
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="only Linux lists descriptors there")
 def test_nothing_is_left_open() -> None:
-    def descriptors() -> set[str]:
-        return {f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}" for fd in os.listdir("/proc/self/fd") if fd_is(fd)}
-
-    def fd_is(fd: str) -> bool:
-        return os.path.lexists(f"/proc/self/fd/{fd}")  # listing them took one itself
-
-    before = descriptors()
+    before = own_descriptors()
     for endpoint in ("tcp://127.0.0.1:1", "tcp://localhost:1"):
         for steps in range(3):
             route = TcpRoute(parse(endpoint, ""), TOKEN, _soon(5))
@@ -226,7 +220,7 @@ def test_nothing_is_left_open() -> None:
                 route.step()
             route.close()
             route.close()
-    eventually(lambda: descriptors() <= before, what="the end of all look-ups")
+    eventually(lambda: own_descriptors() <= before, what="the end of all look-ups")
 
 
 HOSTS = "127.0.0.1 localhost\n172.17.0.1\thost.docker.internal gw # the host\n# 1.2.3.4 host.containers.internal\n"

@@ -16,6 +16,7 @@ from mempalace_broker.broker.tcp import gate as tcpgate
 from mempalace_broker.broker.tcp.gate import MOST, Gate
 from mempalace_broker.broker.tcp.tally import Tally
 from mempalace_broker.protocol.tcp_auth import DONE, ClientSide
+from tests.proctools import PATIENCE_S
 
 TOKEN = "77" * 32
 
@@ -67,7 +68,7 @@ class House:
 
 async def until(done: Callable[[], bool]) -> None:
     """Let the loop go on until `done()`."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not done():  # noqa: ASYNC110 - no event says that another socket's bytes were read
             await asyncio.sleep(0.001)
 
