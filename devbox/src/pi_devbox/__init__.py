@@ -1,9 +1,9 @@
 """Programs of the devbox image: dot-watch, studio-expose, pi-devbox image.
 
-    dotwatch/   dot-watch: a picture from a Graphviz file at every save
-    expose/     studio-expose: a relay from the container's outward address to pi-studio on its loopback
-    image/      pi-devbox image: which images to build, from what, under which tags
-    outcome     what they print, and how they end
+    dotwatch/   dot-watch: draw a Graphviz file at every save
+    expose/     studio-expose: relay the container's outward address to pi-studio on its loopback
+    image/      pi-devbox image: decide which images to build, from what, under which tags
+    outcome     how they print and end
     errors      what stops them, and their exit codes
 
 The three don't import each other. In each of them the decisions are pure, and input and output are thin layers.

@@ -18,5 +18,5 @@ root.add_command(command_image, "image")
 
 
 def main() -> int:
-    """Run one command; the exit code (docs/exit-codes.md)."""
+    """Run one command and return its exit code (docs/devbox.md)."""
     return guarded(root, "pi-devbox")

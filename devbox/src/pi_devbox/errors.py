@@ -28,7 +28,7 @@ class DevboxError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """The message with its hint."""
+        """The message, then the hint."""
         return f"{self.message} Hint: {self.hint}" if self.hint else self.message
 
 

@@ -1,4 +1,4 @@
-"""From whatever a command of the devbox does to lines with a time, an exit code, and one line on stderr."""
+"""How the commands of the devbox print and end: timestamped lines, one line for an error, an exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEBUG_VARIABLE = "PI_DEVBOX_TRACEBACK"
 
 
 def guarded(command: click.Command, prog: str, argv: Sequence[str] | None = None) -> int:
-    """Run `command`, which returns its exit code or None; every way to fail ends here. No `argv` is sys.argv."""
+    """Run `command` on `argv` (default: sys.argv) and return its exit code. No exception but SystemExit leaves."""
     try:
         args = list(sys.argv[1:] if argv is None else argv)
         result = _invoke(command, prog, args)
@@ -45,7 +45,7 @@ def guarded(command: click.Command, prog: str, argv: Sequence[str] | None = None
 
 
 def _invoke(command: click.Command, prog: str, args: list[str]) -> object:
-    """What `command` returns. Not by its `main`, which takes a BrokenPipeError for itself and exits with 1."""
+    """Invoke `command`. Its own `main` would catch a BrokenPipeError and exit with 1."""
     try:
         with command.make_context(prog, args) as context:
             return command.invoke(context)
@@ -54,24 +54,24 @@ def _invoke(command: click.Command, prog: str, args: list[str]) -> object:
 
 
 def say(text: str) -> None:
-    """News on stdout, with the time; seen at once, wherever stdout goes. Lines after the first stay lines."""
+    """Print `text` on stdout after the time, and flush. Line breaks in it are kept."""
     print(_printable(f"[{time.strftime('%H:%M:%S')}] {text}", sys.stdout), flush=True)
 
 
 def clean(text: str) -> str:
-    """Fit for a terminal: a name of a file can hold escape sequences, and bytes that are no text."""
+    """Replace unprintable characters: the name of a file can hold escape sequences, or bytes that are not text."""
     return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
 
 
 def say_error(prog: str, text: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     print(_printable(f"{prog}: {' '.join(text.split())}", sys.stderr), file=sys.stderr, flush=True)
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end the program as an exception does: what it holds is tidied up. Exit status 128 + n.
+    """Let SIGTERM and SIGHUP raise SystemExit(128 + n), so that `finally` blocks run.
 
-    What is ignored (nohup) stays ignored.
+    A signal that is ignored stays ignored (nohup).
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -83,7 +83,7 @@ def _leave(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _printable(text: str, stream: TextIO) -> str:
-    """Clean, and without what the stream's encoding lacks."""
+    """Clean `text`, and replace what the encoding of `stream` lacks."""
     encoding = stream.encoding or "utf-8"
     return clean(text).encode(encoding, "replace").decode(encoding)
 
@@ -96,7 +96,7 @@ def _unexpected(prog: str, exc: Exception) -> int:
 
 
 def _quiet_stdout() -> None:
-    """The reader of our output left: what is still buffered must not raise at exit."""
+    """Send stdout to /dev/null: its reader has left, and buffered output must not raise at exit."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, sys.stdout.fileno())
     os.close(sink)

@@ -179,7 +179,7 @@ def test_once(tmp_path: Path, direct: Direct) -> None:
     assert "no .dot or .gv file in none" in run(["dot-watch", "--once", "none"], tmp_path).stderr
 
 
-def test_what_can_not_be_watched_is_said_with_its_hint(tmp_path: Path) -> None:
+def test_what_can_not_be_watched_is_said_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "a.dot").touch()
     empty = {"PATH": str(tmp_path)}
     done = run(["dot-watch", "a.dot", "fdp"], tmp_path, **empty)
@@ -205,7 +205,7 @@ def test_a_mistyped_layout_and_a_link_to_nowhere(tmp_path: Path, direct: Direct)
     assert "no such file: sfdp, and no such layout. Hint: one of dot, neato, fdp, circo, twopi; or" in done.stderr
     (tmp_path / "l.dot").symlink_to("gone.dot")
     done = run(["dot-watch", "l.dot"], tmp_path)
-    assert (done.returncode, "l.dot is a link to gone.dot, which is not there" in done.stderr) == (1, True)
+    assert (done.returncode, "l.dot is a link to gone.dot, which does not exist" in done.stderr) == (1, True)
 
 
 def test_a_fifo_stops_nothing(tmp_path: Path, direct: Direct) -> None:

@@ -115,7 +115,7 @@ def test_more_than_the_most_wait_for_their_turn(expose: Exposed) -> None:
             first, _second = [stack.enter_context(socket.create_connection(where, timeout=20)) for _ in range(2)]
             third = stack.enter_context(socket.create_connection(where, timeout=20))
             third.sendall(b"me too")
-            program.says("2 connections: the next ones wait")
+            program.says("2 connections: further ones wait")
             first.close()
             assert third.recv(100) == b"me too"
 
@@ -205,7 +205,7 @@ def test_nohup_keeps_it_running(expose: Exposed) -> None:
     assert program.process.poll() is None
 
 
-def test_a_taken_port_is_said_with_its_hint(expose: Exposed, tmp_path: Path) -> None:
+def test_a_taken_port_is_said_with_a_hint(expose: Exposed, tmp_path: Path) -> None:
     _, (host, taken) = expose(free_port())
     done = run(["studio-expose", "--bind", host, "--listen-port", str(taken)], tmp_path)
     assert done.returncode == 1
@@ -236,7 +236,7 @@ def test_what_makes_no_sense(tmp_path: Path, argv: list[str], status: int, said:
 def test_a_studio_port_that_makes_no_sense(tmp_path: Path) -> None:
     done = run(["studio-expose"], tmp_path, STUDIO_PORT="eighty")
     assert done.returncode == 78
-    assert done.stderr == "studio-expose: STUDIO_PORT='eighty' is no port number. Hint: export STUDIO_PORT=8765\n"
+    assert done.stderr == "studio-expose: STUDIO_PORT='eighty' is not a port number. Hint: export STUDIO_PORT=8765\n"
 
 
 def test_help_explains_the_four_hops(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -105,7 +106,7 @@ def test_a_git_server_that_is_down_costs_a_build_each_time_and_misses_none(box: 
     assert needs(plan) == [True, True, True]
     assert plan["base"]["args"] == {"TOOLKIT_REF": "main"}
     assert "toolkit: main could not be resolved" in first.stderr
-    assert "its name stands for it and forces a build" in first.stderr
+    assert "its name is used, and forces a build" in first.stderr
     assert [one["how"] for one in plan["companions"]] == ["name"] * 3
     box.publish(*tags(plan))
     second = box.json("plan", "--timeout", "1")
@@ -119,7 +120,7 @@ def test_a_registry_that_is_down_costs_a_build(box: Box) -> None:
     box.registry.script |= {f"/v2/me/box/manifests/{tag}": [Say(503)] for tag in tags(box.json("plan"))}
     done = box.run("plan", "--timeout", "1")
     assert done.returncode == 0
-    assert "the registry did not say" in done.stderr
+    assert "the registry gave no answer" in done.stderr
     assert done.stdout.count("build: ") == 3
 
 
@@ -156,7 +157,7 @@ def test_a_plan_that_did_not_arrive_is_no_wish_for_another_one(box: Box) -> None
     for command in (["build", "all"], ["publish"]):
         done = box.run(*command, "--builder", "buildx", "--dry-run", PI_DEVBOX_PLAN="")
         assert (done.returncode, done.stdout) == (78, "")
-        assert "the job that plans handed nothing on" in done.stderr
+        assert "the job that plans passed nothing on" in done.stderr
     assert not box.server.asked
 
 
@@ -168,7 +169,7 @@ def test_only_what_can_have_been_built_is_published(box: Box) -> None:
     (box.root / "plan.json").write_text(plan, encoding="utf-8")
     done = box.run(*publish, "--resolved", str(box.root / "plan.json"))
     assert (done.returncode, done.stdout) == (78, "")
-    assert "nobody built pi-" in done.stderr
+    assert re.search(r" pi-\w+-unresolved-\w+, .* can't have been built", done.stderr)
     assert "--plan plan.json" in done.stderr
     assert box.run(*publish, PI_DEVBOX_PLAN=plan).returncode == 0
 
@@ -209,7 +210,7 @@ def test_a_unit_that_fails_is_tried_again(tmp_path: Path) -> None:
     slept: list[float] = []
     run_units([(tidy, flaky), (after,)], tmp_path, attempts=3, say=said.append, sleep=slept.append)
     assert slept == [5.0]
-    assert [line for line in said if line.startswith("ended")] == ["ended with 7 (attempt 1 of 3), again in 5 s"]
+    assert [line for line in said if line.startswith("ended")] == ["ended with 7 (attempt 1 of 3), retrying in 5 s"]
     assert said.count("$ false") == 2
     assert not mark.exists()
 
@@ -279,11 +280,11 @@ def test_no_secret_is_shown(box: Box) -> None:
     ("args", "status", "complaint"),
     [
         (["plan", "--root", "/"], 78, "companions.toml can't be read"),
-        (["plan", "--image", "Not An Image"], 78, "is no image name"),
-        (["plan", "--release", "a b"], 2, "is no version"),
+        (["plan", "--image", "Not An Image"], 78, "is not an image name"),
+        (["plan", "--release", "a b"], 2, "is not a version"),
         (["plan", "--resolved", "/etc/hostname"], 78, "resolve --json"),
-        (["build", "nothing", "--dry-run", "--builder", "buildx"], 2, "is none of all, variants, base, pi, studio"),
-        (["build", "base", "--plan", "/etc/hostname"], 78, "is no plan"),
+        (["build", "nothing", "--dry-run", "--builder", "buildx"], 2, "is not one of all, variants, base, pi, studio"),
+        (["build", "base", "--plan", "/etc/hostname"], 78, "is not a plan"),
         (["frobnicate"], 2, "No such command"),
     ],
 )

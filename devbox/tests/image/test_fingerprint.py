@@ -151,5 +151,5 @@ def test_an_input_that_is_missing_or_special_is_an_error(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"devbox/image/gone is an input .* can't be read"):
         read_inputs(root, ["devbox/image/gone"])
     os.mkfifo(root / "src/pipe")
-    with pytest.raises(ConfigError, match="neither file"):
+    with pytest.raises(ConfigError, match="not a file, folder or link"):
         read_inputs(root, ["src"])

@@ -173,7 +173,7 @@ def test_a_plan_survives_its_way_through_a_workflow() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": 1}', '"x"'])
 def test_a_plan_that_is_none(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no plan"):
+    with pytest.raises(ConfigError, match="is not a plan"):
         plan.read_plan(text, "x")
 
 
@@ -184,7 +184,7 @@ def test_a_plan_that_is_none(text: str) -> None:
 def test_a_plan_that_smuggles_an_option(old: str, new: str) -> None:
     text = json.dumps(msgspec.to_builtins(draft()))
     assert old in text
-    with pytest.raises(ConfigError, match="is no plan"):
+    with pytest.raises(ConfigError, match="is not a plan"):
         plan.read_plan(text.replace(old, new), "x")
 
 
@@ -217,7 +217,7 @@ def test_a_plan_for_other_platforms_is_of_these_files_still() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (b"FROM scratch\nCOPY devbox/image/rootfs other /\n", "copies what no tag depends on: other"),
+        (b"FROM scratch\nCOPY devbox/image/rootfs other /\n", "copies something that no tag depends on: other"),
         (b"FROM scratch\n", "has no ARG TOOLKIT_REF"),
     ],
 )

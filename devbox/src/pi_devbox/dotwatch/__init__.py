@@ -1,10 +1,10 @@
-"""dot-watch: a picture from a Graphviz file at every save."""
+"""dot-watch: draw a Graphviz file at every save."""
 
 from __future__ import annotations
 
 
 def main() -> int:
-    """The command `dot-watch`; its exit code."""
+    """Run `dot-watch` and return its exit code."""
     from ..outcome import guarded
     from .cli import dot_watch
 

@@ -18,7 +18,7 @@ INTERVAL_VARIABLE = "DOT_WATCH_INTERVAL"
 
 
 def split(words: tuple[str, ...]) -> tuple[list[str], str, int]:
-    """FILE... [LAYOUT] [DPI] -> files, layout ("" if none), dpi (0 if none). The first word is always a file."""
+    """Split FILE... [LAYOUT] [DPI] into files, layout (or "") and dpi (or 0). The first word is always a file."""
     rest, layout, dpi = list(words), "", 0
     if len(rest) > 1 and rest[-1].isascii() and rest[-1].isdigit():
         dpi = int(rest.pop())
@@ -30,7 +30,7 @@ def split(words: tuple[str, ...]) -> tuple[list[str], str, int]:
 
 
 def interval() -> float:
-    """Seconds between two looks, from the environment; 1 where it says nothing. ConfigError where it is nonsense."""
+    """Seconds between two looks, from the environment; 1 by default. Raise ConfigError for a nonsensical value."""
     text = os.environ.get(INTERVAL_VARIABLE, "").strip() or "1"
     try:
         seconds = float(text)
@@ -38,30 +38,34 @@ def interval() -> float:
         seconds = math.nan
     if not 0.01 <= seconds <= 3600:
         raise ConfigError(
-            f"{INTERVAL_VARIABLE}={text!r} is no number of seconds from 0.01 to 3600.",
+            f"{INTERVAL_VARIABLE}={text!r} is not a number of seconds from 0.01 to 3600.",
             hint=f"export {INTERVAL_VARIABLE}=1",
         )
     return seconds
 
 
 def tell(text: str) -> None:
-    """News with the time; what comes after its first line is indented."""
+    """Print a message with the time; lines after the first are indented."""
     say(text.replace("\n", "\n    "))
 
 
 @click.command("dot-watch", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("words", nargs=-1, required=True, metavar="FILE.dot... [LAYOUT] [DPI]")
-@click.option("--once", is_flag=True, help="Draw everything now and leave; exit code 1 if anything failed.")
+@click.option("--once", is_flag=True, help="Draw everything now and exit, with 1 if anything failed.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
     default="png",
     show_default=True,
-    help="What to draw; Studio shows png.",
+    help="Format of the pictures; Studio shows png.",
 )
 @click.option(
-    "--limit", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, help="Seconds for one picture."
+    "--limit",
+    type=click.FloatRange(0.1, 3600),
+    default=30.0,
+    show_default=True,
+    help="Seconds for one picture.",
 )
 @click.version_option(package_name=DISTRIBUTION, prog_name="dot-watch")
 def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float) -> int:
@@ -69,12 +73,12 @@ def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float) -> in
 
     a.dot becomes a.png beside it, replaced as a whole: a viewer never reads half of it. A folder stands
     for the .dot and .gv files in it, new ones too (a.gv becomes a.gv.png). LAYOUT is one of dot (the default),
-    neato, fdp, circo, twopi; DPI is 150 unless given. Images that a graph names are looked for in the
+    neato, fdp, circo, twopi; DPI defaults to 150. Images that a graph names are looked for in the
     current folder, as `dot` does.
 
-    Files are looked at every second, or every $DOT_WATCH_INTERVAL seconds, because a share of another
-    system (virtiofs) tells nobody of a save. Errors in a file are shown and it is watched on; so it is when
-    it is deleted, until it is back.
+    Files are checked every second, or every $DOT_WATCH_INTERVAL seconds, because a share of another
+    kernel (virtiofs) reports no changes. A file with an error, or one that was deleted, is reported and
+    stays watched.
 
     \b
     Example:
@@ -85,8 +89,8 @@ def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float) -> in
 
     \b
     Exit codes: 1 no such file, no such engine, or with --once a picture failed; 2 wrong usage;
-    78 DOT_WATCH_INTERVAL makes no sense; 130 after Ctrl-C and 143 after SIGTERM, which is how
-    it normally ends.
+    78 DOT_WATCH_INTERVAL makes no sense; 130 after Ctrl-C and 143 after SIGTERM, the normal
+    ways to end it.
     """
     end_on_signals()
     targets, layout, dpi = split(words)
@@ -102,12 +106,12 @@ def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float) -> in
     tell(f"watching {' '.join(targets)} ({drawing.layout}, {drawing.dpi} dpi, every {pause:g} s) [Ctrl-C to stop]")
     while True:
         watcher.look()
-        time.sleep(pause)  # polling is the point: see watch.py
+        time.sleep(pause)  # polls on purpose: see watch.py
 
 
 def _no_such(target: str, *, first: bool) -> DevboxError:
     if os.path.islink(target):
-        return DevboxError(f"{target} is a link to {os.readlink(target)}, which is not there.", hint="create that")
+        return DevboxError(f"{target} is a link to {os.readlink(target)}, which does not exist.", hint="create that")
     hint = f"create it, or see `ls {os.path.dirname(target) or '.'}`"
     if first or os.path.splitext(target)[1] or os.path.dirname(target):
         return DevboxError(f"no such file: {target}.", hint=hint)

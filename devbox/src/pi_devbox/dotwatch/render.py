@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
 LAYOUTS = ("dot", "neato", "fdp", "circo", "twopi")
-MOST_LINES = 20  # of what an engine says
+MOST_LINES = 20  # of an engine's messages
 
 
 class Failed(Exception):
-    """There is no new picture; the text says why, in one or more lines."""
+    """No new picture was made; the text says why, in one or more lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +39,22 @@ class Drawing:
 
     @property
     def command(self) -> list[str]:
-        """Reads DOT on stdin, writes the picture to stdout."""
+        """The command line that reads DOT on stdin and writes the picture to stdout."""
         return [self.layout, f"-T{self.form}", f"-Gdpi={self.dpi}"]
 
     def picture_of(self, source: str) -> str:
-        """Where the picture of a file goes: beside it; a.dot -> a.png, a.gv -> a.gv.png."""
+        """Path of the picture, beside its source: a.dot -> a.png, a.gv -> a.gv.png."""
         return f"{source.removesuffix('.dot')}.{self.form}"
 
 
 def check_engine(layout: str) -> None:
-    """DevboxError where the engine is not installed."""
+    """Raise DevboxError if the engine is not installed."""
     if shutil.which(layout) is None:
         raise DevboxError(f"there is no layout engine {layout} on the PATH.", hint="apt-get install -y graphviz")
 
 
 def render(drawing: Drawing, name: str, text: bytes) -> tuple[bytes, str]:
-    """The picture of `text`, and what the engine had to warn of. The file itself is not read: it may change meanwhile.
+    """Return the picture of `text` and the engine's warnings. Doesn't read the file itself, which may change meanwhile.
 
     Raises:
         Failed: the engine refused, took too long, or drew nothing.
@@ -76,7 +76,7 @@ def render(drawing: Drawing, name: str, text: bytes) -> tuple[bytes, str]:
 
 
 def readable(stderr: bytes, name: str) -> str:
-    """What an engine said, with the file's name for its "<stdin>", fit for a terminal."""
+    """The messages of an engine for a terminal, with the file's name in place of "<stdin>"."""
     text = stderr.decode(errors="replace").replace("<stdin>", os.path.basename(name))
     lines = [clean(line) for line in text.splitlines() if line.strip()]
     more = [f"... {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
@@ -84,7 +84,7 @@ def readable(stderr: bytes, name: str) -> str:
 
 
 def publish(path: str, content: bytes) -> None:
-    """Put a picture in its place at once: whoever opens it sees the old one or the new one, whole.
+    """Replace a picture atomically: a reader sees the whole old one or the whole new one.
 
     Raises:
         Failed: it can't be written there.
@@ -103,12 +103,12 @@ def publish(path: str, content: bytes) -> None:
     except OSError as exc:
         raise Failed(f"can't write {path}: {exc.strerror}") from exc
     finally:
-        with contextlib.suppress(FileNotFoundError):  # it was renamed: as it should be
+        with contextlib.suppress(FileNotFoundError):  # renamed, as it should be
             os.unlink(temporary)
 
 
 def _mode(target: str) -> int:
-    """Permissions as a plain write would leave them: those it has, or those of a new file."""
+    """The permissions that a plain write would leave: the present ones, or those of a new file."""
     try:
         return os.stat(target).st_mode & 0o777
     except FileNotFoundError:
@@ -118,9 +118,9 @@ def _mode(target: str) -> int:
 
 
 def sources(targets: Sequence[str], folders: Container[str]) -> list[str]:
-    """The files to watch now: for a target in `folders` those in it that end in .dot or .gv, sorted; else itself.
+    """List the files to watch now: the sorted .dot and .gv files of a target in `folders`, any other target itself.
 
-    No file twice, however it is spelled.
+    No file is listed twice, however it is spelled.
 
     Raises:
         OSError: a folder can't be read.
@@ -139,7 +139,7 @@ def sources(targets: Sequence[str], folders: Container[str]) -> list[str]:
 
 
 def entry_of(path: str) -> str:
-    """One text for all spellings of a directory's entry. A link is an entry of its own: it has its own picture."""
+    """The canonical path of a directory entry. A link is an entry of its own: it has its own picture."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder), name)
 

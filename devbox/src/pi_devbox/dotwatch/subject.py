@@ -1,10 +1,11 @@
-"""What to do about one watched file, from what was seen of it. Pure: the caller looks, reads, draws, and has the clock.
+"""The state of one watched file: decide what to do from what was seen. Pure: the caller stats, reads, draws, and tells
+the time.
 
-Time stamps alone do not tell: two saves may fall into one tick of a file system's clock. So the content is read
-whatever the stamp says, until it was read once when that tick was over - with looks far apart that is the next one.
+Time stamps alone are not enough: two saves may fall into one tick of a file system's clock. So the content is read
+whatever the stamp says, until one read happened after that tick. With rare looks that is the very next one.
 
-A save need not be atomic. Whatever is there is drawn at once, and where that fails nothing is said until a second look
-finds the same content: a half-written file does not outlast that.
+A save need not be atomic. New content is drawn at once; if that fails, the error is only reported once a second look
+finds the same content. A half-written file does not last that long.
 """
 
 from __future__ import annotations
@@ -24,32 +25,32 @@ class Stamp(NamedTuple):
 
 
 class Step(Enum):
-    """What the caller is to do."""
+    """What the caller does next."""
 
     NOTHING = "nothing"
-    DRAW = "draw"  # then tell `drawn` how it went
-    TELL = "tell"  # the trouble is no half-written save: say it
-    GONE = "gone"  # say that it is
+    DRAW = "draw"  # then call `drawn` with the result
+    TELL = "tell"  # the error is not from a half-written save: report it
+    GONE = "gone"  # report that the file is gone
 
 
 class Subject:
     """One file.
 
     Attributes:
-        trouble: what the last drawing said, where it failed and that is not told yet; else empty.
+        trouble: the error of the last drawing, until it is reported; empty otherwise.
     """
 
     def __init__(self) -> None:
         self.trouble = ""
         self._stamp: Stamp | None = None
         self._changed_at = 0.0
-        self._settled = False  # read after the tick of its stamp
-        self._digest: bytes | None = None  # of what was last drawn, well or not
+        self._settled = False  # its content was read after the tick of its stamp
+        self._digest: bytes | None = None  # of the content last drawn, successfully or not
         self._good = False
         self._missed = 0  # looks in a row that found no file
 
     def to_read(self, stamp: Stamp, now: float) -> bool:
-        """Whether its content must be read; `stamp` is what it has now, `now` in seconds of any steady clock."""
+        """Whether the content must be read, given its present `stamp`; `now` is in seconds of any monotonic clock."""
         if stamp != self._stamp:
             self._stamp, self._changed_at, self._settled = stamp, now, False
         if self._settled:
@@ -58,7 +59,7 @@ class Subject:
         return True
 
     def seen(self, digest: bytes, *, picture: bool) -> Step:
-        """Its content was read. `picture`: there is one, from this content or an earlier one."""
+        """Take the digest of the content just read. `picture`: one exists, of this content or an earlier one."""
         self._missed = 0
         if digest != self._digest:
             self._digest = digest
@@ -66,14 +67,14 @@ class Subject:
         return self.unchanged(picture=picture)
 
     def unchanged(self, *, picture: bool) -> Step:
-        """Its content need not be read."""
+        """Take note that the content need not be read."""
         self._missed = 0
         if self.trouble:
             return Step.TELL
         return Step.DRAW if self._good and not picture else Step.NOTHING
 
     def missing(self) -> Step:
-        """There is no file. An editor that saves by renaming takes it away for a moment: only a second look counts."""
+        """Take note that the file is missing. Only a second look counts: an editor may replace it by renaming."""
         self._missed += 1
         if self._missed != 2:
             return Step.NOTHING
@@ -81,10 +82,10 @@ class Subject:
         return Step.GONE
 
     def drawn(self, trouble: str) -> None:
-        """How the drawing went; empty is well."""
+        """Take the result of a drawing: its error, or empty."""
         self.trouble = trouble
         self._good = not trouble
 
     def told(self) -> None:
-        """The trouble was said."""
+        """Take note that the error was reported."""
         self.trouble = ""

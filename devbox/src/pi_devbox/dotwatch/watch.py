@@ -1,8 +1,8 @@
-"""The loop: look at every file, do what its Subject says, wait, again.
+"""One round over all watched files: look at each, and do what its Subject says.
 
-Why no library looks: watchfiles' polling has stamps of whole seconds and so misses the second of two quick saves
-(its issue 319), watchdog's compares stamp and size only, and neither knows a half-written save. What they would take
-off our hands is one call of `stat`. inotify does not fire on shares of another kernel (virtiofs), so polling it is.
+Files are polled because inotify does not fire on shares of another kernel (virtiofs). No library does the polling:
+that of watchfiles has time stamps of whole seconds and misses the second of two quick saves, that of watchdog compares
+time stamp and size only, and neither recognises a half-written save. Either would replace a single call of `stat`.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """Some files and folders, and their pictures."""
+    """Watches files and folders, and keeps their pictures up to date."""
 
     def __init__(
         self, targets: Sequence[str], drawing: render.Drawing, clock: Callable[[], float], say: Callable[[str], None]
     ) -> None:
-        """`targets`: files, and folders; what it is now it stays. `clock`: seconds, steady. `say` takes whole news."""
+        """Watch `targets`: what is a folder now counts as one for ever. `clock` is monotonic, `say` prints."""
         self._targets = targets
         self._folders = {target for target in targets if os.path.isdir(target)}
         self._drawing = drawing
         self._clock = clock
         self._say = say
         self._subjects: dict[str, Subject] = {}
-        self._spelled: dict[str, str] = {}  # entry -> as it was called first
+        self._spelled: dict[str, str] = {}  # entry -> its first spelling
         self._folder_trouble = ""
 
     def sources(self) -> list[str]:
-        """The files there are now. OSError where a folder can't be read."""
+        """List the present files. Raise OSError if a folder can't be read."""
         return render.sources(self._targets, self._folders)
 
     def once(self) -> bool:
-        """Draw everything now. Whether all went well."""
+        """Draw everything now; return whether all succeeded."""
         went_well = [self._draw_now(path) for path in self.sources()]
         return all(went_well)
 
@@ -51,7 +51,7 @@ class Watcher:
             self._look_at(path, self._subjects.setdefault(path, Subject()))
 
     def _paths(self) -> list[str]:
-        """What there is to look at: what is there, and what was."""
+        """The files to look at: the present ones, and those seen before."""
         try:
             found = self.sources()
             self._folder_trouble = ""
@@ -77,7 +77,7 @@ class Watcher:
                 step = subject.unchanged(picture=picture)
         except (FileNotFoundError, NotADirectoryError):
             step = subject.missing()
-        except OSError as exc:  # unreadable for now: said once, like any trouble
+        except OSError as exc:  # unreadable for now: reported once, like any error
             step = self._unreadable(subject, f"can't read {path}: {exc.strerror}")
         self._do(step, path, subject, text)
 
@@ -112,7 +112,7 @@ class Watcher:
         return not trouble
 
     def _draw(self, path: str, text: bytes) -> str:
-        """Draw it, and say so; the trouble where that failed."""
+        """Draw a file and report that; return the error, or empty."""
         target = self._drawing.picture_of(path)
         try:
             picture, warnings = render.render(self._drawing, path, text)
@@ -124,8 +124,8 @@ class Watcher:
 
 
 def _read(path: str) -> bytes:
-    """The content of a regular file, or of what a link names; OSError for anything else, which could wait for ever."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait for its writer
+    """Read a regular file, or the target of a link. Raise OSError for anything else: a FIFO could block for ever."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a FIFO would wait for its writer
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -136,7 +136,7 @@ def _read(path: str) -> bytes:
 
 
 def _read_if_there(path: str) -> bytes:
-    """The content; empty where it has just gone, which the next look will see."""
+    """Read a file; return nothing if it has just vanished, which the next look will notice."""
     try:
         return _read(path)
     except OSError:

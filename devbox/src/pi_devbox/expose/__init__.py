@@ -1,10 +1,10 @@
-"""studio-expose: a relay from the container's outward address to pi-studio on its loopback."""
+"""studio-expose: relay the container's outward address to pi-studio on its loopback."""
 
 from __future__ import annotations
 
 
 def main() -> int:
-    """The command `studio-expose`; its exit code."""
+    """Run `studio-expose` and return its exit code."""
     from ..outcome import guarded
     from .cli import studio_expose
 

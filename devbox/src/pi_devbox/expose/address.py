@@ -1,4 +1,4 @@
-"""Where to listen: the address by which others reach this container, and never more than was asked for."""
+"""Choose where to listen: the address by which others reach this container, and never more than was asked for."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 ANY = "any"
-# Addresses that documentation owns (RFC 5737, RFC 3849): in no network, so the way to them is the default route.
+# Addresses reserved for documentation (RFC 5737, RFC 3849): in no network, so the route to them is the default route.
 _FAR = ((socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1"))
 _BIND = "studio-expose --bind ADDRESS"
 
 
 def choose(wish: str, outward: str, interfaces: Mapping[str, Sequence[str]]) -> list[str]:
-    """The addresses to listen on; at least one, none of them a wildcard or loopback.
+    """Return the addresses to listen on: at least one, none of them a wildcard or loopback.
 
     Args:
-        wish: "" for the outward one, "any", an address, or the name of an interface.
-        outward: the address of the default route; empty where there is none.
+        wish: "" for the outward address, "any", an address, or the name of an interface.
+        outward: the address of the default route; empty if there is none.
         interfaces: name -> addresses, of those that are up.
 
     Raises:
-        DevboxError: there is none, too many, or only one that would expose nothing or everything.
+        DevboxError: no address fits, several do, or the one given would expose nothing or everything.
     """
     usable = {name: [a for a in addresses if _reachable(a)] for name, addresses in interfaces.items()}
     everything = [address for addresses in usable.values() for address in addresses]
@@ -40,7 +40,7 @@ def choose(wish: str, outward: str, interfaces: Mapping[str, Sequence[str]]) -> 
 
 
 def _reachable(address: str) -> bool:
-    """Whether others can reach it without knowing through which interface."""
+    """Whether others can reach it without naming an interface."""
     parsed = ipaddress.ip_address(address)
     return not (parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified)
 
@@ -68,10 +68,10 @@ def _checked(text: str, known: Iterable[str] = ()) -> str:
             hint=_BIND,
         ) from None
     if parsed.is_unspecified:
-        raise DevboxError(f"{text} means every address there is or will be.", hint="--bind any, if you want all of now")
+        raise DevboxError(f"{text} means every address that exists now or later.", hint="--bind any, for those of now")
     if parsed.is_loopback:
         raise DevboxError(
-            f"{text} is loopback, where Studio is already: nobody outside would gain anything.",
+            f"{text} is loopback, where Studio listens already: nothing outside could reach it.",
             hint=f"give the container a network, or {_BIND}",
         )
     return text
@@ -79,20 +79,20 @@ def _checked(text: str, known: Iterable[str] = ()) -> str:
 
 def _none_at_all() -> list[str]:
     raise DevboxError(
-        "this container has no address but loopback: nobody outside can reach it.",
-        hint="start it with a network (not --network none); with network_mode host you need no studio-expose",
+        "this container has no address but loopback: nothing outside can reach it.",
+        hint="start it with a network (not --network none); with network_mode host you don't need studio-expose",
     )
 
 
-# --- what this machine says
+# --- the addresses of this machine
 
 
 def outward_address() -> str:
-    """The address that packets on the default route would carry, or "". Nothing is sent."""
+    """The source address of packets on the default route, or "". Nothing is sent."""
     for family, far in _FAR:
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as asking:
-                asking.connect((far, 9))  # of a datagram socket: only looks up the route
+                asking.connect((far, 9))  # on a datagram socket, this only looks up the route
                 return str(asking.getsockname()[0])
         except OSError:  # no route in this family, or no such family here
             continue
@@ -100,7 +100,7 @@ def outward_address() -> str:
 
 
 def interfaces() -> dict[str, list[str]]:
-    """Name -> IPv4 and IPv6 addresses of every interface that is up."""
+    """Map each interface that is up to its IPv4 and IPv6 addresses."""
     import psutil
 
     up = {name for name, facts in psutil.net_if_stats().items() if facts.isup}

@@ -1,13 +1,13 @@
-"""What is known of the server behind the relay, and when there is news to tell. Pure."""
+"""Keep track of whether the server behind the relay listens, and report changes. Pure."""
 
 from __future__ import annotations
 
 
 class Behind:
-    """Turns single observations into news: told once each time it changes.
+    """Turns observations into messages, one for each change.
 
     Attributes:
-        port: of the server on loopback. listens: as last seen; None before the first look.
+        port: of the server, on loopback. listens: as last seen; None before the first look.
     """
 
     def __init__(self, port: int) -> None:
@@ -15,7 +15,7 @@ class Behind:
         self.listens: bool | None = None
 
     def saw(self, listens: bool) -> str:
-        """Take in whether it listens; the line to print, empty when that is no news."""
+        """Take an observation; return the line to print, empty if nothing changed."""
         before, self.listens = self.listens, listens
         if before == listens:
             return ""
@@ -24,6 +24,6 @@ class Behind:
         if before is None:
             return (
                 f"nothing listens on 127.0.0.1:{self.port} yet: type `/studio --no-browser --port {self.port}` in pi. "
-                "This goes on by itself as soon as it does."
+                "The relay works as soon as Studio listens."
             )
         return f"nothing listens on 127.0.0.1:{self.port} any more; waiting for it."

@@ -18,7 +18,7 @@ MOST = 512
 
 
 def _port(least: int) -> Callable[[click.Context, click.Parameter, str | None], int | None]:
-    """A check of a port number; one out of $STUDIO_PORT that makes no sense is the setting's fault."""
+    """Make a check for port numbers; a bad one from $STUDIO_PORT is a ConfigError, any other a usage error."""
 
     def check(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
         if value is None:
@@ -27,7 +27,7 @@ def _port(least: int) -> Callable[[click.Context, click.Parameter, str | None], 
         if text.isascii() and text.isdigit() and least <= int(text) <= 65535:
             return int(text)
         if ctx.get_parameter_source(param.name or "") == ParameterSource.ENVIRONMENT:
-            raise ConfigError(f"STUDIO_PORT={text!r} is no port number.", hint=f"export STUDIO_PORT={DEFAULT_PORT}")
+            raise ConfigError(f"STUDIO_PORT={text!r} is not a port number.", hint=f"export STUDIO_PORT={DEFAULT_PORT}")
         raise click.BadParameter(f"{text!r} is not a number from {least} to 65535.")
 
     return check
@@ -42,16 +42,19 @@ def _port(least: int) -> Callable[[click.Context, click.Parameter, str | None], 
     default=str(DEFAULT_PORT),
     show_default=True,
     show_envvar=True,
-    help="Where Studio listens, on 127.0.0.1.",
+    help="Port of Studio, on 127.0.0.1.",
 )
 @click.option(
-    "--listen-port", metavar="PORT", callback=_port(0), help="Where to listen; 0 is any free one.  [default: the same]"
+    "--listen-port",
+    metavar="PORT",
+    callback=_port(0),
+    help="Port to listen on; 0 is any free one.  [default: the same]",
 )
 @click.option(
     "--bind",
     metavar="ADDRESS|INTERFACE|any",
     default="",
-    help="Where to listen: an address, an interface, or all that the container has now (any); never loopback.  "
+    help="Where to listen: an address, an interface, or all present addresses (any); never loopback.  "
     "[default: the address of the default route]",
 )
 @click.option(
@@ -59,15 +62,15 @@ def _port(least: int) -> Callable[[click.Context, click.Parameter, str | None], 
     type=click.IntRange(1, 10000),
     default=MOST,
     show_default=True,
-    help="More than these wait until one ends.",
+    help="Further ones wait until one ends.",
 )
 @click.version_option(package_name=DISTRIBUTION, prog_name="studio-expose")
 def studio_expose(port: int, listen_port: int | None, bind: str, max_connections: int) -> int:
     """Make pi-studio reachable from outside its container, in the foreground, until Ctrl-C.
 
     Studio listens on the container's loopback only, where `docker -p` can't reach it. This relays the
-    container's outward address to it. Bytes pass unread: no token and no address of a page is ever
-    printed or stored here. Start it before or after Studio, which may come and go.
+    container's outward address to it. Bytes pass unread: no token and no URL is ever printed or
+    stored here. Start it before or after Studio, which may come and go.
 
     \b
     From your browser to Studio there are four hops:
@@ -76,21 +79,21 @@ def studio_expose(port: int, listen_port: int | None, bind: str, max_connections
       3. container -> its loopback   studio-expose                             (in the container)
       4. loopback -> Studio          /studio --no-browser --port 8765          (in pi)
     Then open the http://127.0.0.1:8765/?token=... that /studio printed. On the docker host
-    itself hop 1 falls away.
+    itself, skip hop 1.
 
     \b
-    Security: whoever reaches the relay reaches Studio, and its token is the only lock.
+    Security: anyone who reaches the relay reaches Studio, and its token is the only protection.
     Publish the port on 127.0.0.1 of the docker host only, as above.
 
     \b
     Example:
-      studio-expose                  in a pane of its own, or with & after it
+      studio-expose                  in a pane of its own, or in the background (&)
       STUDIO_PORT=9000 studio-expose
       studio-expose --bind eth1
 
     \b
     Exit codes: 1 can't listen; 2 wrong usage; 78 STUDIO_PORT makes no sense; 130 after Ctrl-C
-    and 143 after SIGTERM, which is how it normally ends.
+    and 143 after SIGTERM, the normal ways to end it.
     """
     from . import address
     from .relay import Relay, listen, room_for, shown

@@ -1,4 +1,4 @@
-"""The relay: accepts on some addresses, and links each connection with the server on loopback."""
+"""Accept connections on some addresses, and link each of them with the server on loopback."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .link import Link, dial, reset
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-TICK_S = 1.0  # how often a server that does not listen is looked for
-LEAVE_S = 2.0  # at the end, for all connections together
+TICK_S = 1.0  # how often to look for a server that does not listen
+LEAVE_S = 2.0  # for all connections together, at the end
 BACKLOG = 512
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Return a listening socket.
 
     Raises:
-        DevboxError: the port is taken, not allowed, or the address is not of this machine.
+        DevboxError: the port is taken or not allowed, or the address is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -39,39 +39,39 @@ def listen(address: str, port: int) -> socket.socket:
 
 
 def shown(address: str) -> str:
-    """An address as it stands before a port."""
+    """Format an address to stand before a port."""
     return f"[{address}]" if ":" in address else address
 
 
 def _no_listener(where: str, port: int, exc: OSError) -> DevboxError:
     if exc.errno == errno.EADDRINUSE:
         return DevboxError(
-            f"{where} is taken: by another studio-expose, or by Studio itself (then you need none).",
-            hint=f"see who it is with `ss -ltnp 'sport = :{port}'`, or take another with --listen-port",
+            f"{where} is taken: by another studio-expose, or by Studio itself (then you don't need this).",
+            hint=f"see which with `ss -ltnp 'sport = :{port}'`, or choose another with --listen-port",
         )
     if exc.errno == errno.EACCES:
-        return DevboxError(f"not allowed to listen on {where}.", hint="take a --listen-port above 1023")
+        return DevboxError(f"not allowed to listen on {where}.", hint="choose a --listen-port above 1023")
     if exc.errno == errno.EADDRNOTAVAIL:
         return DevboxError(f"{where} is not an address of this container.", hint="see `ip addr` for those it has")
     return DevboxError(f"can't listen on {where}: {exc.strerror or exc}.", hint="try another --bind or --listen-port")
 
 
 class Relay:
-    """Serves until an exception (Ctrl-C, a signal) ends it; then everything it opened is closed."""
+    """Serves until an exception (Ctrl-C, a signal) ends it, and then closes all it has opened."""
 
     def __init__(self, listeners: Sequence[socket.socket], port: int, most: int, say: Callable[[str], None]) -> None:
-        """Relay `listeners` (not blocking) to 127.0.0.1:port, at most `most` connections at once."""
+        """Relay non-blocking `listeners` to 127.0.0.1:port, at most `most` connections at once."""
         self._listeners = listeners
         self._behind = Behind(port)
         self._most = most
         self._say = say
         self._slots = threading.Semaphore(most)
         self._links: set[Link] = set()
-        self._lock = threading.Lock()  # of _links, _behind and _told
+        self._lock = threading.Lock()  # guards _links, _behind and _told
         self._told: set[str] = set()
 
     def serve(self) -> None:
-        """Accept and relay; never returns."""
+        """Accept and relay; never return."""
         with selectors.DefaultSelector() as selector:
             for listener in self._listeners:
                 selector.register(listener, selectors.EVENT_READ)
@@ -79,12 +79,12 @@ class Relay:
                 while True:
                     self._look()
                     for key, _ in selector.select(TICK_S):
-                        self._take(key.fileobj)  # type: ignore[arg-type]  # a socket: we registered nothing else
+                        self._take(key.fileobj)  # type: ignore[arg-type]  # a socket: nothing else is registered
             finally:
                 self._end()
 
     def _look(self) -> None:
-        """See whether the server listens by now. One that does is left in peace."""
+        """Check whether the server listens, unless it is known to."""
         if self._behind.listens:
             return
         sock = dial(self._behind.port)
@@ -93,9 +93,9 @@ class Relay:
             sock.close()
 
     def _take(self, listener: socket.socket) -> None:
-        """Accept one connection, if there is room: else it waits in the backlog."""
+        """Accept one connection if there is room; otherwise it waits in the backlog."""
         if not self._slots.acquire(timeout=TICK_S):
-            self._tell_once(f"{self._most} connections: the next ones wait until one of these ends.")
+            self._tell_once(f"{self._most} connections: further ones wait until one of these ends.")
             return
         try:
             near, _ = listener.accept()
@@ -103,22 +103,22 @@ class Relay:
             self._slots.release()
             if exc.errno in _EXHAUSTED:
                 self._tell_once(f"can't take more connections: {exc.strerror}.")
-                time.sleep(TICK_S)  # nothing says when a descriptor is free again; others may have taken them
-            return  # else it left while it waited
+                time.sleep(TICK_S)  # nothing reports when a descriptor is free again
+            return  # any other error: the client left while it waited
         near.setblocking(True)
         try:
             threading.Thread(target=self._relay, args=(near,), name="studio-expose", daemon=True).start()
         except RuntimeError:
             reset(near)
             self._slots.release()
-            self._tell_once("no more threads here: a connection was refused. Hint: raise the container's pids limit.")
+            self._tell_once("no more threads: a connection was refused. Hint: raise the container's pids limit.")
 
     def _relay(self, near: socket.socket) -> None:
-        """Body of a connection's thread."""
+        """Serve one connection, in its thread."""
         far = dial(self._behind.port)
         self._saw(far is not None)
         if far is None:
-            reset(near)  # as a port without a listener would
+            reset(near)  # as a port without a listener does
             self._slots.release()
             return
         link = Link(near, far)
@@ -150,20 +150,20 @@ class Relay:
         for link in links:
             link.cut()
         end = time.monotonic() + LEAVE_S
-        for _ in range(self._most):  # every slot that comes back is a connection that has ended
+        for _ in range(self._most):  # a slot that comes back is a connection that has ended
             if not self._slots.acquire(timeout=max(0.0, end - time.monotonic())):
                 break
 
 
 def room_for(wanted: int) -> int:
-    """How many connections this process has descriptors for, at most `wanted`; raises its soft limit if need be."""
+    """Return how many connections this process has descriptors for, at most `wanted`. May raise its soft limit."""
     import resource
 
-    need = 2 * wanted + 64  # two sockets each, and what Python and the listeners have open
+    need = 2 * wanted + 64  # two sockets each, and those of Python and the listeners
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < need:
         best = need if hard == resource.RLIM_INFINITY else min(need, hard)
-        with contextlib.suppress(OSError, ValueError):  # not allowed: it stays as it is
+        with contextlib.suppress(OSError, ValueError):  # not allowed: the limit stays
             resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
             soft = best
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, (soft - 64) // 2))

@@ -1,7 +1,8 @@
-"""What the devbox image is built from, under which tags, and whether it must be: the CI's decisions as a program.
+"""Decide whether the images of the devbox must be built, from what, and under which tags; build and publish them.
 
-`recipe`, `fingerprint`, `answers`, `retry`, `dockerfile`, `plan` and `commands` are pure; `tree`, `web`, `process`,
-`resolve`, `registry` and `runner` touch the world and decide nothing.
+`address`, `answers`, `commands`, `dockerfile`, `fingerprint`, `model`, `plan`, `recipe` and `retry` are pure. `asking`,
+`ghoutput`, `process`, `registry`, `resolve`, `runner`, `tree` and `web` do IO and decide nothing. `session` brings both
+together for the commands in `cli`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What names of images and hosts say about where to connect, and how."""
+"""From the names of images and hosts to where and how to connect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 
 
 def split_name(image: str) -> tuple[str, str]:
-    """(address of its registry, repository). As docker has it, a first part without "." or ":" is no host."""
+    """Split an image's name into registry URL and repository. As in docker, a host has a "." or ":" in it."""
     host, slash, rest = image.partition("/")
     if not slash or not ("." in host or ":" in host or host == "localhost"):
         host, rest = "docker.io", image
@@ -17,7 +17,7 @@ def split_name(image: str) -> tuple[str, str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Is it this machine, by name or address?"""
+    """Whether `host` is this machine, by name or address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

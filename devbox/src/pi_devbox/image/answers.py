@@ -1,4 +1,4 @@
-"""What APIs, git, npm and registries answer, read with suspicion: what is not expected is LookupFailed, no value."""
+"""Parse the answers of APIs, git, npm and registries. Anything unexpected is LookupFailed, never a value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Token(msgspec.Struct):
 
 
 class Challenge(NamedTuple):
-    """Where a registry wants a token fetched from."""
+    """Where a registry sends clients for a token."""
 
     realm: str
     service: str
@@ -35,33 +35,33 @@ class Challenge(NamedTuple):
 
 
 def given_sha(ref: str) -> str | None:
-    """The commit id that `ref` itself is, in lower case, or None."""
+    """Return `ref` in lower case if it is a commit id, else None."""
     return ref.lower() if _SHA.fullmatch(ref.lower()) else None
 
 
 def given_version(ref: str) -> str | None:
-    """The exact version that `ref` itself is, or None."""
+    """Return `ref` if it is an exact version, else None."""
     return ref if _VERSION.fullmatch(ref) else None
 
 
 def github_commit(body: bytes) -> str:
-    """The commit id out of GitHub's media type "sha": nothing but 40 digits."""
+    """Read the commit id from GitHub's media type "sha", which is nothing but 40 digits."""
     return _sha(body.decode("ascii", "replace").strip())
 
 
 def gitea_commit(body: bytes) -> str:
-    """The first commit id out of Gitea's list of commits."""
+    """Read the first commit id from Gitea's list of commits."""
     try:
         commits = msgspec.json.decode(body, type=list[_Commit])
     except ValueError as exc:  # msgspec's errors, and text that is not UTF-8
-        raise LookupFailed(f"an answer that is no list of commits: {_shown(body)}") from exc
+        raise LookupFailed(f"an answer that is not a list of commits: {_shown(body)}") from exc
     if not commits:
         raise LookupFailed("no commits at this ref")
     return _sha(commits[0].sha)
 
 
 def ls_remote(output: bytes, ref: str) -> str:
-    """The commit id of `ref` out of `git ls-remote`, looked up as `git fetch` does; an annotated tag is peeled."""
+    """Find the commit id of `ref` in the output of `git ls-remote`, as `git fetch` does; peel an annotated tag."""
     found: dict[str, str] = {}
     for line in output.decode("utf-8", "replace").splitlines():
         sha, tab, name = line.partition("\t")
@@ -75,14 +75,14 @@ def ls_remote(output: bytes, ref: str) -> str:
 
 
 def candidates(ref: str) -> list[str]:
-    """Full names that `ref` may stand for, in git's own order of preference (gitrevisions)."""
+    """List the full names that `ref` may stand for, in git's order of preference (gitrevisions)."""
     if ref == "HEAD" or ref.startswith("refs/"):
         return [ref]
     return [f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}"]
 
 
 def npm_version(output: bytes) -> str:
-    """The version out of `npm view PACKAGE version --json`."""
+    """Read the version from the output of `npm view PACKAGE version --json`."""
     try:
         version = msgspec.json.decode(output, type=str)
     except ValueError as exc:
@@ -93,11 +93,11 @@ def npm_version(output: bytes) -> str:
 
 
 def registry_token(body: bytes) -> str:
-    """The bearer token out of a token server's answer; the error never shows the body."""
+    """Read the bearer token from a token server's answer; an error never shows the body."""
     try:
         answer = msgspec.json.decode(body, type=_Token)
     except ValueError as exc:
-        raise LookupFailed("the token server's answer is no JSON with a token") from exc
+        raise LookupFailed("the token server's answer is not JSON with a token") from exc
     token = answer.token or answer.access_token or ""
     if not _TOKEN.fullmatch(token):
         raise LookupFailed("the token server's answer has no usable token")
@@ -105,12 +105,12 @@ def registry_token(body: bytes) -> str:
 
 
 def challenge(header: str) -> Challenge | None:
-    """The Bearer challenge of WWW-Authenticate, or None: another scheme, or nonsense."""
+    """Parse a Bearer challenge of WWW-Authenticate; return None for another scheme, or nonsense."""
     scheme, _, rest = header.strip().partition(" ")
     try:
         fields = {key.lower(): value for key, value in parse_keqv_list(parse_http_list(rest)).items()}
         realm = urlsplit(fields.get("realm", ""))
-        realm.port  # noqa: B018 - raises where it is no number
+        realm.port  # noqa: B018 - raises if it is not a number
     except (ValueError, IndexError):
         return None
     if scheme.lower() != "bearer" or realm.scheme not in {"https", "http"} or not realm.hostname:
@@ -119,17 +119,17 @@ def challenge(header: str) -> Challenge | None:
 
 
 def manifest_digest(header: str) -> str:
-    """A registry's Docker-Content-Digest, or "" if it sent none that is one."""
+    """Return a registry's Docker-Content-Digest, or "" if it is not valid."""
     return header if _DIGEST.fullmatch(header) else ""
 
 
 def _sha(text: str) -> str:
     if not _SHA.fullmatch(text):
-        raise LookupFailed(f"an answer that is no commit id: {_shown(text.encode())}")
+        raise LookupFailed(f"an answer that is not a commit id: {_shown(text.encode())}")
     return text
 
 
 def _shown(body: bytes) -> str:
-    """The beginning of an answer, fit for one line of a log."""
+    """The beginning of an answer, for one line of a log."""
     text = body[:60].decode("utf-8", "replace")
     return repr(text) + ("..." if len(body) > 60 else "")

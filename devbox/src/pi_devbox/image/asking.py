@@ -1,4 +1,4 @@
-"""Ask until there is an answer, within bounds; the bounds are `retry.Policy`, the decision is `retry.wait_before`."""
+"""Ask until there is an answer, within the bounds of `retry.Policy`; `retry.wait_before` decides."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pace:
-    """Patience together with the clock and the dice it needs.
+    """A retry policy with the sleep and the randomness that it needs.
 
     Attributes:
-        policy: the bounds. sleep: waits that many seconds. chance: a number in [0, 1).
+        policy: the bounds. sleep: waits that many seconds. chance: returns a number in [0, 1).
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -27,7 +27,7 @@ class Pace:
 
 
 async def persist(question: Callable[[], Awaitable[T]], pace: Pace, limit: float) -> T:
-    """The answer to `question`; LookupFailed of the last try if there is none within attempts and `limit` seconds."""
+    """Return the answer to `question`; raise the last LookupFailed after all attempts, or after `limit` seconds."""
     last = LookupFailed(f"no answer within {limit:.0f} s", transient=True)
     attempt = 0
     try:
@@ -43,7 +43,7 @@ async def persist(question: Callable[[], Awaitable[T]], pace: Pace, limit: float
                     break
                 await pace.sleep(pause)
     except TimeoutError:
-        pass  # `last` says what the tries so far met
+        pass  # `last` holds the failure of the last complete attempt
     tries = f" (asked {attempt} times)" if attempt > 1 else ""
     raise LookupFailed(last.reason + tries, transient=last.transient, retry_after=last.retry_after)
 

@@ -1,4 +1,4 @@
-"""`pi-devbox image`: the commands. What they share is imported when one of them runs."""
+"""The commands of `pi-devbox image`. Most imports are late, so that `--help` works without the extra `image`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RELEASE = re.compile(r"v?[0-9][A-Za-z0-9_.-]{0,80}")
 _EPILOG = """
 \b
 In a checkout:
-  pi-devbox image resolve                      where the companions are now
+  pi-devbox image resolve                      which commits the companions are at
   pi-devbox image plan                         what would be built, and why
   pi-devbox image build all --dry-run          with which commands
 
@@ -44,10 +44,10 @@ Exit codes: 0 fine, 1 a build failed, 2 wrong usage, 78 a file or setting makes 
 def command_image() -> None:
     """Plan and build the devbox image: the decisions of its workflow.
 
-    Everything is made from a checkout and its devbox/image/companions.toml. A tag is a fingerprint of all that
-    goes into an image, companions included: the same inputs give the same tag on every machine, and
-    what is in the registry under its tag need not be built again. A companion that could not be
-    resolved forces a build, under a tag of its own: an extra one, never a missed one.
+    The inputs are a checkout and its devbox/image/companions.toml. A tag is a fingerprint of all that goes
+    into an image, companions included: the same inputs give the same tag on every machine, and an
+    image whose tag is in the registry need not be built again. A companion that can't be resolved
+    forces a build under a tag of its own: an extra build, never a missed one.
     """
 
 
@@ -57,8 +57,8 @@ def command_image() -> None:
 def command_resolve(root: Path | None, timeout: float, as_json: bool, github_output: bool) -> None:
     """Find the commit of each companion's ref.
 
-    Asks the API of the companion's host, then git itself. What nobody answers keeps the ref's name, with
-    a warning. A commit id given as ref is passed through.
+    Asks the API of the companion's host, then git itself. If both fail, the companion keeps the name of
+    its ref, with a warning. A ref that is a commit id is passed through.
     """
     session = _open(root, timeout)
     found = session.resolve()
@@ -79,7 +79,7 @@ def command_resolve(root: Path | None, timeout: float, as_json: bool, github_out
 def command_base_tag(
     resolved: Path | None, root: Path | None, timeout: float, as_json: bool, github_output: bool
 ) -> None:
-    """Print the tag of the base: a fingerprint of all that goes into it."""
+    """Print the tag of the base, a fingerprint of all that goes into it."""
     session = _open(root, timeout)
     from .plan import base_tag  # not before `_open`, which says what is missing
 
@@ -100,8 +100,8 @@ def command_base_tag(
 def command_plan(root: Path | None, timeout: float, as_json: bool, github_output: bool, **wishes: Any) -> None:
     """Decide which images must be built, under which tags, and why.
 
-    The registry is asked for the tags (HEAD of their manifests). Only a tag that is certainly there saves
-    a build.
+    Asks the registry for the tags (HEAD of their manifests). Only a tag that certainly exists saves a
+    build.
     """
     session = _open(root, timeout, wishes.pop("platforms"))
     plan = _make_plan(session, **wishes)
@@ -116,14 +116,14 @@ def command_plan(root: Path | None, timeout: float, as_json: bool, github_output
 @command_image.command("build")
 @click.argument("target", metavar="base|variants|all|NAME")
 @options.building
-@click.option("--push/--no-push", default=True, show_default=True, help="Send it to the registry, or keep it here.")
-@click.option("--anyway", is_flag=True, help="Build also what the plan says the registry has.")
+@click.option("--push/--no-push", default=True, show_default=True, help="Send it to the registry, or keep it local.")
+@click.option("--anyway", is_flag=True, help="Also build the images that the registry has.")
 @options.common
 @options.planned
 def command_build(target: str, push: bool, anyway: bool, root: Path | None, timeout: float, **rest: Any) -> None:
     """Build the base, the variants or one of them, and push each under its fingerprint's tag.
 
-    What the registry has already is left alone. A step that fails is tried again.
+    Images that the registry has are left alone. A step that fails is retried.
     """
     session, plan, work = _prepare(root, timeout, rest, target)
     from .commands import build_units
@@ -145,7 +145,7 @@ def command_build(target: str, push: bool, anyway: bool, root: Path | None, time
 def command_publish(root: Path | None, timeout: float, **rest: Any) -> None:
     """Give the built variants the tags that users pull: the release and latest, or edge.
 
-    All of them after all are built, so that latest and latest-studio move together.
+    Run it once all are built, so that latest and latest-studio move together.
     """
     session, plan, work = _prepare(root, timeout, rest)
     from .commands import publish_units
@@ -191,16 +191,16 @@ def _make_plan(
 ) -> Plan:
     found = _resolved(session, resolved)
     plan = session.plan(found, session.wish(image, _release(release), force=force), facts)
-    for text in plan.warnings[sum(not one.fixed for one in found) :]:  # the first are those of _warn
+    for text in plan.warnings[sum(not one.fixed for one in found) :]:  # _warn has printed those
         _say(f"warning: {text}")
     return plan
 
 
 def _release(given: str | None) -> str:
-    """The release asked for, or the git tag a workflow runs for if it looks like one."""
+    """The release asked for, or the git tag that a workflow runs for if it looks like one."""
     if given:
         if not _RELEASE.fullmatch(given):
-            raise click.BadParameter(f"{given!r} is no version.", param_hint="--release")
+            raise click.BadParameter(f"{given!r} is not a version.", param_hint="--release")
         return given
     name = os.environ.get("GITHUB_REF_NAME", "") if os.environ.get("GITHUB_REF_TYPE") == "tag" else ""
     return name if given is None and _RELEASE.fullmatch(name) else ""
@@ -209,9 +209,10 @@ def _release(given: str | None) -> str:
 def _prepare(
     root: Path | None, timeout: float, rest: dict[str, Any], target: str = "all"
 ) -> tuple[Session, Plan, dict[str, Any]]:
-    """A plan that is true for this checkout, and the options of options.building; "given": it was not made here.
+    """Return the session, a plan for this checkout, and the options of options.building.
 
-    What can be wrong without a plan is said before anybody is asked for one.
+    "given" among them says that the plan was read, not made here. Mistakes that don't depend on the plan are reported
+    before it is made.
     """
     work = {name: rest.pop(name) for name in ("plan_file", "builder", "attempts", "dry_run")}
     platforms = rest.pop("platforms")
@@ -225,7 +226,7 @@ def _prepare(
     if plan is None:
         return session, _make_plan(session, **rest), work
     if platforms or any(rest.values()):
-        raise click.UsageError("a plan is given (--plan or $PI_DEVBOX_PLAN): what it decided can't be chosen again.")
+        raise click.UsageError("a plan is given (--plan or $PI_DEVBOX_PLAN): its options can't be given again.")
     check_unchanged(plan, session.sources())
     return session, plan, work
 
@@ -233,11 +234,11 @@ def _prepare(
 def _check_target(wanted: str, variants: Sequence[str]) -> None:
     known = ["all", "variants", "base", *variants]
     if wanted not in known:
-        raise click.BadParameter(f"{wanted!r} is none of {', '.join(known)}.", param_hint="target")
+        raise click.BadParameter(f"{wanted!r} is not one of {', '.join(known)}.", param_hint="target")
 
 
 def _targets(plan: Plan, wanted: str) -> list[Target]:
-    """The targets of a checked word."""
+    """The targets that a valid word names."""
     groups = {"all": plan.targets, "variants": plan.variants}
     return groups.get(wanted) or [one for one in plan.targets if one.name == wanted]
 
@@ -303,7 +304,7 @@ def _print_json(value: object) -> None:
 
 
 def _compact(value: object) -> str:
-    """JSON on one line, ASCII only."""
+    """Encode as JSON, on one line, in ASCII."""
     import msgspec
 
     return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))

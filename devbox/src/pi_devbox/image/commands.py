@@ -1,4 +1,4 @@
-"""The command lines that build and publish, for docker's buildx and for buildah, which needs no engine. Pure."""
+"""The command lines that build and publish, for docker's buildx and for buildah, which needs no daemon. Pure."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ _CONTEXT = "."  # the repository's root
 
 
 class Command(NamedTuple):
-    """One command line; where `may_fail`, its failure means nothing."""
+    """One command line; with `may_fail` its failure is ignored."""
 
     argv: tuple[str, ...]
     may_fail: bool = False
 
 
-Unit = tuple[Command, ...]  # commands that are tried again together
+Unit = tuple[Command, ...]  # commands that are retried together
 
 
 def choose(wish: str, *, buildx: bool, buildah: bool) -> Builder:
-    """Which builder to use. `buildx`, `buildah`: whether they work here; `wish`: "auto" or one of them."""
+    """Choose the builder. `wish` is "auto" or one of them; `buildx` and `buildah`: whether they work here."""
     if wish == "buildx" or (wish == "auto" and buildx):
         return "buildx"
     if wish == "buildah" or (wish == "auto" and buildah):
         return "buildah"
     raise ConfigError(
-        "neither docker with buildx and a running engine nor buildah is here.",
+        "found neither docker with buildx and a running engine, nor buildah.",
         hint="install buildah (Debian: apt install buildah), or start docker; --dry-run needs neither with --builder",
     )
 
 
 def build_units(builder: Builder, plan: Plan, target: Target, *, push: bool) -> list[Unit]:
-    """What builds one target, and with `push` sends it under its content's tag."""
+    """The commands that build one target, and with `push` send it under its fingerprint's tag."""
     if not push and len(plan.platforms) > 1:
         raise ConfigError(
             f"an image for {', '.join(plan.platforms)} can only be pushed.", hint="plan with one --platform, or --push"
@@ -44,7 +44,7 @@ def build_units(builder: Builder, plan: Plan, target: Target, *, push: bool) -> 
 
 
 def publish_units(builder: Builder, plan: Plan, target: Target) -> list[Unit]:
-    """What gives an image in the registry the tags that users pull; all platforms stay together."""
+    """The commands that give an image in the registry the tags that users pull, for all platforms at once."""
     plain = _plain(plan)
     source, tags = f"{plan.image}:{target.tag}", [f"{plan.image}:{tag}" for tag in target.publish]
     if builder == "buildx":
@@ -77,7 +77,7 @@ def _buildah(plan: Plan, target: Target, push: bool) -> list[Unit]:
     build = ("buildah", "build", *plain, *_what(plan, target), *fresh)
     if not push:
         return [(Command((*build, *([] if fresh else ["--layers"]), "--tag", image, _CONTEXT)),)]
-    forget = Command(("buildah", "manifest", "rm", index), may_fail=True)  # of a try before, which may hold half of it
+    forget = Command(("buildah", "manifest", "rm", index), may_fail=True)  # an earlier attempt may have left it
     # No --layers: on a base without platforms (FROM scratch) buildah 1.28 takes one platform's layers for the other's.
     return [
         (forget, Command((*build, "--manifest", index, _CONTEXT))),
@@ -87,7 +87,7 @@ def _buildah(plan: Plan, target: Target, push: bool) -> list[Unit]:
 
 
 def _plain(plan: Plan) -> list[str]:
-    """As docker does unasked: no TLS with a registry on this machine."""
+    """No TLS for a registry on this machine, which is docker's default."""
     return ["--tls-verify=false"] if split_name(plan.image)[0].startswith("http:") else []
 
 
@@ -97,5 +97,5 @@ def _what(plan: Plan, target: Target) -> list[str]:
 
 
 def _index(target: Target) -> str:
-    """buildah's local name for the list of one image per platform."""
+    """buildah's local name for the index of all platforms."""
     return f"localhost/pi-devbox-index:{target.tag}"

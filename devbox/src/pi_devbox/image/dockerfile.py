@@ -1,7 +1,7 @@
-"""What a Dockerfile takes from its context and which arguments it knows: enough of its grammar to catch a lapse.
+"""Which paths a Dockerfile takes from its context, and which arguments it declares. Parses just enough of the grammar.
 
-Something copied that the tag does not depend on is a change that never reaches the image; an argument that the
-Dockerfile does not declare is ignored by builders. Both are silent there and errors here.
+If the tag does not depend on something that is copied, changes to that never reach the image; builders ignore an
+argument that the Dockerfile does not declare. Builders are silent about both; here they are errors.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _ELSEWHERE = ("http://", "https://", "git@", "git://", "ssh://")
 
 
 def arguments(text: str) -> set[str]:
-    """Names of all ARGs."""
+    """The names of all ARGs."""
     words = [word for name, rest in _instructions(text) if name == "ARG" for word in rest.split()]
     return {word.partition("=")[0] for word in words}
 
 
 def copied(text: str) -> list[str]:
-    """Paths that COPY, ADD and bind mounts take from the build context, as written."""
+    """The paths that COPY, ADD and bind mounts take from the build context, as written."""
     return [path for name, rest in _instructions(text) for path in _taken(name, rest)]
 
 
 def uncovered(paths: Iterable[str], inputs: Iterable[str]) -> list[str]:
-    """Those of `paths` that are not an input, nor in one. Of a pattern, the folder before its first wildcard counts."""
+    """Those of `paths` that are neither an input nor in one. A pattern counts as the folder before it."""
     known = [_plain(one) for one in inputs]
     return [path for path in paths if ".." in path.split("/") or not any(_within(_plain(path), one) for one in known)]
 
@@ -45,7 +45,7 @@ def _plain(path: str) -> str:
 
 
 def _instructions(text: str) -> Iterator[tuple[str, str]]:
-    """(instruction in capitals, the rest of its logical line), without comments and bodies of here-documents."""
+    """Yield (instruction in capitals, rest of its logical line), without comments and bodies of here-documents."""
     end = ""
     for line in _CONTINUED.sub(" ", text.replace("\r\n", "\n")).split("\n"):
         stripped = line.strip()
@@ -72,7 +72,7 @@ def _taken(name: str, rest: str) -> list[str]:
 
 
 def _bound(mount: str) -> list[str]:
-    """The context's path that a `RUN --mount` shows, if it is one."""
+    """The path in the context that a `RUN --mount` binds, if it does."""
     fields = dict(field.partition("=")[::2] for field in mount.split(","))
     if fields.get("type", "bind") != "bind" or "from" in fields:
         return []

@@ -1,8 +1,8 @@
 """From content to a tag: the same content gives the same tag on every machine, any other content another one.
 
-Hashed is a sequence of records, each a fixed number of fields, each field preceded by its length: no two different
-inputs give the same bytes. Paths are compared as bytes, so no locale has a say. Neither times nor owners nor the other
-permission bits are part of it (git keeps none of them), nor is anything rewritten (a CRLF is content).
+The hash covers a sequence of records. Each has a fixed number of fields, and each field follows its length: different
+inputs never give the same bytes. Paths are compared as bytes, independently of the locale. Times, owners and the other
+permission bits are left out (git keeps none of them), and nothing is rewritten (a CRLF is content).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FORMAT = b"pi-devbox image 1"
 _DIGITS = 12
 UNRESOLVED = "unresolved"
 
-# AppleDouble shadows, Finder's notes, caches, what editors leave: .gitignore and .dockerignore have the same.
+# AppleDouble files, Finder's notes, caches, leftovers of editors. .gitignore and .dockerignore have the same patterns.
 NEVER = (b"._*", b".DS_Store", b"__pycache__", b".mypy_cache", b".ruff_cache", b"*.pyc", b"*.swp", b"*~")
 
 
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """Something that is no file and still changes the image, as a build argument."""
+    """Anything that changes the image without being a file, such as a build argument."""
 
     kind: str
     name: str
@@ -37,12 +37,12 @@ class Fact(NamedTuple):
 
 
 def ignored(name: bytes) -> bool:
-    """Is a file or folder of this name no input, wherever it lies?"""
+    """Whether a file or folder of this name is never an input, wherever it lies."""
     return any(fnmatchcase(name, pattern) for pattern in NEVER)
 
 
 def fingerprint(entries: Iterable[Entry], facts: Iterable[Fact]) -> str:
-    """64 hex digits over all entries and facts, whatever order they come in."""
+    """Hash all entries and facts, in any order, to 64 hex digits."""
     digest = hashlib.sha256()
     records: list[tuple[bytes, ...]] = [(b"format", _FORMAT)]
     records += [(b"entry", path, kind.encode(), content) for path, kind, content in sorted(set(entries))]
@@ -55,10 +55,10 @@ def fingerprint(entries: Iterable[Entry], facts: Iterable[Fact]) -> str:
 
 
 def tag(prefix: str, digest: str, nonce: str = "") -> str:
-    """The image tag for a fingerprint.
+    """Return the image tag for a fingerprint.
 
-    A tag with a nonce is of something that stands for a moving name: published once, it says nothing about the next
-    build. The nonce keeps it from ever being found in a registry.
+    A nonce marks an image that contains an unresolved companion: its content is not determined by the fingerprint, so
+    no later build may find this tag in a registry.
     """
     plain = f"{prefix}-{digest[:_DIGITS]}"
     return f"{plain}-{UNRESOLVED}-{nonce}" if nonce else plain

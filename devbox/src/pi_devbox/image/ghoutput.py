@@ -1,4 +1,4 @@
-"""Outputs of a workflow step: `key=value` lines in the file that $GITHUB_OUTPUT names (Gitea's runner has it, too)."""
+"""Outputs of a workflow step: `key=value` lines in the file that $GITHUB_OUTPUT names, on Gitea's runner too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KEY = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def render(outputs: Mapping[str, str | bool]) -> str:
-    """The lines. A value that is more than one printable line would be further outputs: ConfigError."""
+    """Format the lines. Raise ConfigError for a value that is not one printable line: it could add further outputs."""
     lines = []
     for key, value in outputs.items():
         text = str(value).lower() if isinstance(value, bool) else value
@@ -22,7 +22,7 @@ def render(outputs: Mapping[str, str | bool]) -> str:
 
 
 def append(env: Mapping[str, str], outputs: Mapping[str, str | bool]) -> None:
-    """Add the outputs to $GITHUB_OUTPUT; ConfigError where there is none."""
+    """Append the outputs to $GITHUB_OUTPUT. Raise ConfigError if it is not set."""
     path = env.get("GITHUB_OUTPUT", "")
     if not path:
         raise ConfigError("--github-output needs $GITHUB_OUTPUT, which a workflow's runner sets.", hint="use --json")

@@ -1,4 +1,4 @@
-"""The facts that pass between the steps: what was resolved, what a registry knows, what is planned."""
+"""The data that the steps exchange: resolved companions, facts of a registry, plans."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ How = Literal["given", "api", "git", "npm", "name"]
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A companion at a fixed place, or, with `how` "name", at its moving ref because nobody could say where that is."""
+    """A companion at a fixed commit or version; with `how` "name" at its moving ref, as all lookups failed."""
 
     name: str
     ref: Ref
-    value: Ref  # what the build argument gets: commit id, version, or the ref's name
+    value: Ref  # the build argument: commit id, version, or the ref's name
     how: How
     note: str = ""
 
     @property
     def fixed(self) -> bool:
-        """Does `value` name the same content forever?"""
+        """Whether `value` always names the same content."""
         return self.how != "name"
 
 
 class TagFact(msgspec.Struct, frozen=True):
-    """What is known about one tag; `note` says why nothing is."""
+    """What is known about one tag; `note` says why it is unknown, or gives the digest."""
 
     state: Literal["present", "absent", "unknown"]
     note: str = ""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One image. `fresh`: no layer of an earlier build may be used. `publish`: tags that users pull."""
+    """One image. `fresh`: use no layer of an earlier build. `publish`: the tags that users pull."""
 
     name: Name
     tag: Tag
@@ -54,7 +54,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that building and publishing need to know; one job writes it, others read it."""
+    """All that building and publishing need to know; one job writes it, others read it."""
 
     schema: int
     image: ImageName
@@ -66,13 +66,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def targets(self) -> list[Target]:
-        """The base first."""
+        """All images, the base first."""
         return [self.base, *self.variants]
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What lies in the checkout: the project's description, and the entries of its two recipes."""
+    """The inputs from the checkout: the project's description, and the entries of both recipes."""
 
     project: Project
     base: Sequence[Entry]
@@ -81,11 +81,11 @@ class Sources:
 
 @dataclass(frozen=True)
 class Wish:
-    """What the caller decides.
+    """The caller's choices.
 
     Attributes:
-        image: its full name. nonce: marks tags of what is not at a fixed place; must be new for every plan.
-        force: build everything anew. release: "v1.2.3", or "" where nothing is released.
+        image: its full name. nonce: marks the tags of images with an unresolved companion; new for every plan.
+        force: build everything anew. release: "v1.2.3", or "" if this is not a release.
     """
 
     image: str

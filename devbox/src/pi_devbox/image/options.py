@@ -14,7 +14,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """One decorator out of several, listed in help in this order."""
+    """Combine several decorators into one; help lists the options in this order."""
 
     def decorate(function: F) -> F:
         for option in reversed(options):
@@ -32,7 +32,7 @@ common = together(
         default=60.0,
         show_default=True,
         metavar="SECONDS",
-        help="How long to try for one companion or tag.",
+        help="Time limit for one companion or tag.",
     ),
 )
 
@@ -50,7 +50,7 @@ planned = together(
     click.option(
         "--release",
         metavar="VERSION",
-        help="Publish as VERSION, and as latest if it is N.N.N (default: a workflow's git tag; else as edge).",
+        help="Publish as VERSION, and as latest if it is N.N.N (default: the git tag of a workflow, else edge).",
     ),
     click.option(
         "--force",
@@ -63,14 +63,14 @@ planned = together(
         "platforms",
         multiple=True,
         metavar="OS/ARCH",
-        help="Instead of the file's platforms; several times.",
+        help="Instead of the file's platforms; may be repeated.",
     ),
     click.option(
         "--registry-facts",
         "facts",
         type=FILE,
         metavar="FILE",
-        help="Tags of the registry as `skopeo list-tags` prints them, instead of asking it.",
+        help="The registry's tags, as `skopeo list-tags` prints them, instead of asking it.",
     ),
     resolved,
 )
@@ -90,6 +90,6 @@ building = together(
         show_default=True,
         help="auto: docker's buildx where an engine answers, else buildah.",
     ),
-    click.option("--attempts", type=click.IntRange(1, 10), default=3, show_default=True, help="Tries of a step."),
-    click.option("--dry-run", is_flag=True, help="Print the commands, run none."),
+    click.option("--attempts", type=click.IntRange(1, 10), default=3, show_default=True, help="Attempts at each step."),
+    click.option("--dry-run", is_flag=True, help="Print the commands without running them."),
 )

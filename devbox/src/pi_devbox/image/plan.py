@@ -1,4 +1,4 @@
-"""Which images must be built, under which tags, and why. Pure."""
+"""Decide which images must be built, under which tags, and why. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FINAL = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+")
 
 
 def draft(sources: Sources, resolved: Sequence[Resolved], wish: Wish) -> Plan:
-    """The plan before anybody asked the registry: every target is to be built."""
+    """Make the plan before the registry is asked: every target is to be built."""
     check_dockerfiles(sources)
     base = _base(sources, resolved, wish)
     variants = [_variant(sources, number, base, resolved, wish) for number in range(len(sources.project.variants))]
@@ -34,47 +34,47 @@ def draft(sources: Sources, resolved: Sequence[Resolved], wish: Wish) -> Plan:
 
 
 def decide(plan: Plan, facts: Mapping[str, TagFact], *, force: bool) -> Plan:
-    """The plan with what the registry knows. Only a tag that is certainly there saves a build."""
+    """Apply the registry's facts to the plan. Only a tag that certainly exists saves a build."""
     base = _decided(plan.base, facts, "forced" if force else "")
     variants = [_decided(one, facts, "its base is built anew" if base.build else "") for one in plan.variants]
     unknown = [
-        f"{name}: the registry did not say: {fact.note}" for name, fact in facts.items() if fact.state == "unknown"
+        f"{name}: the registry gave no answer: {fact.note}" for name, fact in facts.items() if fact.state == "unknown"
     ]
     return msgspec.structs.replace(plan, base=base, variants=variants, warnings=[*plan.warnings, *unknown])
 
 
 def warning(one: Resolved) -> str:
-    """What to tell people about a companion that is not at a fixed place."""
-    return f"{one.name}: {one.ref} could not be resolved ({one.note}): its name stands for it and forces a build"
+    """The warning about a companion that could not be resolved."""
+    return f"{one.name}: {one.ref} could not be resolved ({one.note}): its name is used, and forces a build"
 
 
 def base_tag(sources: Sources, resolved: Sequence[Resolved], wish: Wish) -> str:
-    """The base's tag alone."""
+    """Return the tag of the base alone."""
     check_dockerfiles(sources)
     return _base(sources, resolved, wish).tag
 
 
 def read_plan(text: bytes | str, where: str) -> Plan:
-    """A plan that `plan --json` wrote; ConfigError if it is none."""
+    """Read a plan that `plan --json` wrote. Raise ConfigError if it is not one."""
     try:
         plan = msgspec.json.decode(text, type=Plan)
     except ValueError as exc:
-        raise ConfigError(f"{where} is no plan: {exc}.", hint="write it with `pi-devbox image plan --json`") from exc
+        raise ConfigError(f"{where} is not a plan: {exc}.", hint="write it with `pi-devbox image plan --json`") from exc
     if plan.schema != SCHEMA:
         raise ConfigError(
-            f"{where} is a plan of schema {plan.schema}, this is {SCHEMA}.",
+            f"{where} is a plan of schema {plan.schema}, this program needs {SCHEMA}.",
             hint="use one version of pi-devbox in all jobs of a workflow",
         )
     return plan
 
 
 def check_unchanged(plan: Plan, sources: Sources) -> None:
-    """The plan must be of these very files: what is built is tagged with their fingerprint."""
+    """Raise ConfigError unless the plan was made from these very files: images are tagged with their fingerprint."""
     image = msgspec.structs.replace(sources.project.image, platforms=plan.platforms)
     sources = replace(sources, project=msgspec.structs.replace(sources.project, image=image))
     again = draft(sources, plan.companions, Wish(image=plan.image, nonce=_nonce_of(plan)))
     if [one.name for one in plan.targets] != [one.name for one in again.targets]:
-        raise ConfigError("the plan is of other variants than devbox/image/companions.toml has.", hint="plan again")
+        raise ConfigError("the plan has other variants than devbox/image/companions.toml.", hint="plan again")
     for planned, found in zip(plan.targets, again.targets, strict=True):
         if planned.fingerprint != found.fingerprint or planned.tag != found.tag:
             raise ConfigError(
@@ -84,16 +84,16 @@ def check_unchanged(plan: Plan, sources: Sources) -> None:
 
 
 def check_findable(plan: Plan) -> None:
-    """A plan that was made for publishing can only name what an earlier run built: ConfigError for tags of this run."""
+    """Raise ConfigError for tags that no earlier run can have built, in a plan that was made just for publishing."""
     if loose := [one.tag for one in plan.variants if UNRESOLVED in one.tag]:
         raise ConfigError(
-            f"nobody built {', '.join(loose)}: without all companions resolved each plan has tags of its own.",
+            f"{', '.join(loose)} can't have been built: with an unresolved companion each plan has tags of its own.",
             hint="`pi-devbox image plan --json > plan.json`, then build and publish with `--plan plan.json`",
         )
 
 
 def check_dockerfiles(sources: Sources) -> None:
-    """Everything copied is an input, every argument declared; ConfigError otherwise."""
+    """Raise ConfigError unless everything copied is an input, and every argument is declared."""
     project = sources.project
     _check(project.base, sources.base, _wanted_arguments(project, "base"))
     wanted = {name for one in project.variants for name in _wanted_arguments(project, one.name)}
@@ -101,7 +101,7 @@ def check_dockerfiles(sources: Sources) -> None:
 
 
 def release_tags(release: str, suffix: str) -> list[str]:
-    """Tags that users pull: the release itself, and "latest" only if it is N.N.N: v1.0.0rc1 is none. Else "edge"."""
+    """The tags that users pull: the release, and "latest" if that is N.N.N (v1.0.0rc1 is not); "edge" without one."""
     if not release:
         return [f"edge{suffix}"]
     return [f"{release}{suffix}", *([f"latest{suffix}"] if _FINAL.fullmatch(release) else [])]
@@ -134,7 +134,7 @@ def _target(name: str, recipe: Recipe, digest: str, args: dict[str, str], loose:
         fingerprint=digest,
         build=True,
         reason=f"not resolved: {', '.join(loose)}" if loose else "",
-        fresh=wish.force or bool(loose),  # a cached layer that cloned "main" holds what main was then
+        fresh=wish.force or bool(loose),  # a cached layer holds what "main" was then
         dockerfile=recipe.dockerfile,
         args=args,
     )
@@ -147,7 +147,7 @@ def _decided(target: Target, facts: Mapping[str, TagFact], cause: str) -> Target
     reasons = {
         "present": "the registry has it",
         "absent": "the registry does not have it",
-        "unknown": "nobody knows whether the registry has it",
+        "unknown": "it is unknown whether the registry has it",
     }
     return msgspec.structs.replace(target, build=fact.state != "present", reason=reasons[fact.state])
 
@@ -200,17 +200,17 @@ def _check(recipe: Recipe, entries: Sequence[Entry], wanted: set[str]) -> None:
     )
     if loose := dockerfile.uncovered(dockerfile.copied(text), recipe.paths):
         raise ConfigError(
-            f"{recipe.dockerfile} copies what no tag depends on: {', '.join(loose)}.",
+            f"{recipe.dockerfile} copies something that no tag depends on: {', '.join(loose)}.",
             hint="add it to `inputs` in devbox/image/companions.toml",
         )
     if unknown := wanted - dockerfile.arguments(text):
         raise ConfigError(
-            f"{recipe.dockerfile} has no ARG {', '.join(sorted(unknown))}, which companions.toml gives it.",
+            f"{recipe.dockerfile} has no ARG {', '.join(sorted(unknown))}, which companions.toml sets.",
             hint="declare it there, or correct devbox/image/companions.toml",
         )
 
 
 def _nonce_of(plan: Plan) -> str:
-    """The nonce in a plan's tags, or one that is in none."""
+    """The nonce in a plan's tags, or "none"."""
     marked = [one.tag.rpartition("-")[2] for one in plan.targets if UNRESOLVED in one.tag]
     return marked[0] if marked else "none"

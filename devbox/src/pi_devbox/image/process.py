@@ -1,4 +1,4 @@
-"""Run a program for its output: bounded in time and size, never asking anybody, nothing of it left behind."""
+"""Run a program for its output: without questions, bounded in size, and with no process left behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST = 1 << 20
 
 
 class Output(NamedTuple):
-    """What a program left."""
+    """The result of a program."""
 
     status: int
     stdout: bytes
@@ -23,13 +23,13 @@ class Output(NamedTuple):
 
     @property
     def complaint(self) -> str:
-        """The last line of stderr, fit for one line of a log."""
+        """The last line of stderr, for one line of a log."""
         lines = [line.strip() for line in self.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
         return "".join(char if char.isprintable() else "?" for char in lines[-1])[:200] if lines else ""
 
 
 async def output_of(argv: Sequence[str], env: Mapping[str, str]) -> Output:
-    """Run it in a process group of its own, which dies with this coroutine; LookupFailed if it can't run or rambles."""
+    """Run it in a process group of its own, killed with this coroutine. LookupFailed: it can't run, or prints a lot."""
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -52,7 +52,7 @@ async def output_of(argv: Sequence[str], env: Mapping[str, str]) -> Output:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             os.killpg(process.pid, signal.SIGKILL)  # git's helper processes are in its group
         await process.communicate()  # reaps it and closes the pipes
 

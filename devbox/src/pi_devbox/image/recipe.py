@@ -1,4 +1,4 @@
-"""The format of `devbox/image/companions.toml`: what the image is made of."""
+"""The format of `devbox/image/companions.toml`, the list of all that the image is made of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from ..errors import ConfigError
 
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9-]{0,40}\Z")]
-# A subset of what git allows: no option can be made of it, no glob, no revision syntax.
+# A subset of what git allows: never an option, a glob or revision syntax.
 Ref = Annotated[str, msgspec.Meta(pattern=r"\A(?!.*\.\.)(?!.*//)[A-Za-z0-9_][A-Za-z0-9._/+-]{0,200}\Z")]
 BuildArg = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z_][A-Z0-9_]*\Z")]
 Variable = BuildArg
@@ -25,7 +25,7 @@ SCHEMES = ("https", "http", "ssh", "git", "file")
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base: a typing error in the file is an error, not a setting without effect."""
+    """Base class: an unknown key in the file is an error, not a setting without effect."""
 
 
 class Image(_Table, frozen=True):
@@ -45,7 +45,7 @@ class Recipe(_Table, frozen=True):
 
     @property
     def paths(self) -> list[str]:
-        """All that the tag must depend on."""
+        """All paths that the tag must depend on."""
         return [self.dockerfile, *self.inputs]
 
 
@@ -58,7 +58,7 @@ class Variant(_Table, frozen=True):
 
 
 class Companion(_Table, frozen=True):
-    """Something foreign that the image contains at a ref that moves."""
+    """A foreign repository or package in the image, at a ref that may move."""
 
     name: Name
     kind: Literal["github", "gitea", "git", "npm"]
@@ -69,7 +69,7 @@ class Companion(_Table, frozen=True):
     variants: list[Name] = []
 
     def is_in(self, variant: str) -> bool:
-        """Does this variant's Dockerfile fetch it?"""
+        """Whether this variant contains it."""
         return self.where == "variant" and (not self.variants or variant in self.variants)
 
 
@@ -85,7 +85,7 @@ class Project(_Table, frozen=True):
 
 
 def parse(text: str, where: str) -> Project:
-    """The file's content as a Project; ConfigError names `where` and what is wrong."""
+    """Parse the file's content. ConfigError names `where` and the mistake."""
     try:
         project = msgspec.convert(tomllib.loads(text), Project)
         _check(project)
@@ -97,7 +97,7 @@ def parse(text: str, where: str) -> Project:
 
 
 def _check(project: Project) -> None:
-    """What can't be said by types."""
+    """Check what types can't express."""
     _unique("companion", [one.name for one in project.companion])
     _unique("variant", [one.name for one in project.variants])
     _unique("suffix", [one.suffix for one in project.variants])
@@ -116,7 +116,7 @@ def _check(project: Project) -> None:
 
 
 def arguments_of(project: Project, where: str) -> list[str]:
-    """Names of all build arguments that the base, or the variant of that name, is given."""
+    """The names of all build arguments of the base, or of the variant of that name."""
     if where == "base":
         return [*project.base.args, *(one.build_arg for one in project.companion if one.where == "base")]
     variant = next(one for one in project.variants if one.name == where)

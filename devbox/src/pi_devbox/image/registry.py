@@ -1,4 +1,4 @@
-"""Which tags a registry has: HEAD of a manifest, as the OCI distribution specification 1.1 (section 3.1) has it."""
+"""Ask a registry which tags it has: HEAD of a manifest (OCI distribution specification 1.1, section 3.1)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Tags(msgspec.Struct):
 
 
 async def look_up(image: str, tags: Sequence[str], access: Access) -> dict[str, TagFact]:
-    """A fact for each tag. Never fails for want of an answer: then it is "unknown". ConfigError: a bad token."""
+    """Look up each tag. One without an answer is "unknown". Raise ConfigError for a malformed token only."""
     basic(access)
     async with asyncio.TaskGroup() as group:
         tasks = {tag: group.create_task(_look_up_one(image, tag, access)) for tag in tags}
@@ -44,11 +44,11 @@ async def look_up(image: str, tags: Sequence[str], access: Access) -> dict[str, 
 
 
 def facts_from(text: bytes, tags: Sequence[str], where: str) -> dict[str, TagFact]:
-    """The same from a list of all tags: the output of `skopeo list-tags` or a registry's `tags/list`."""
+    """The same from a list of all tags, the output of `skopeo list-tags` or a registry's `tags/list`."""
     try:
         found = msgspec.json.decode(text, type=_Tags)
     except ValueError as exc:
-        raise ConfigError(f"{where} is no list of tags: {exc}.", hint="write it with `skopeo list-tags`") from exc
+        raise ConfigError(f"{where} is not a list of tags: {exc}.", hint="write it with `skopeo list-tags`") from exc
     listed = found.Tags if found.Tags is not None else found.tags
     if listed is None:
         raise ConfigError(f'{where} has no "Tags".', hint="write it with `skopeo list-tags`")
@@ -73,14 +73,14 @@ async def _ask(image: str, tag: str, access: Access) -> TagFact:
         return TagFact("absent")
     kind = reply.headers.get("content-type", "")
     if reply.status == 200 and "manifest" not in kind and "index" not in kind:
-        raise LookupFailed(f"{base} answers as something that is no registry ({kind or 'no content type'})")
+        raise LookupFailed(f"{base} does not answer like a registry ({kind or 'no content type'})")
     if reply.status != 200:
         raise refused(reply.status, reply.headers, access.now())
     return TagFact("present", answers.manifest_digest(reply.headers.get("docker-content-digest", "")))
 
 
 async def _authorization(base: str, repository: str, refusal: Reply, access: Access) -> str:
-    """What to send after a 401: Basic to the registry itself, or a token from where it says."""
+    """The Authorization header after a 401: Basic for the registry itself, or a token from the server it names."""
     header = refusal.headers.get("www-authenticate", "")
     mine = basic(access)
     if header.lower().startswith("basic") and mine:
@@ -99,10 +99,10 @@ async def _authorization(base: str, repository: str, refusal: Reply, access: Acc
 
 
 def may_know(host: str, realm: str) -> bool:
-    """May the token server at `realm` get the registry's credentials? If it is of the same host or its domain.
+    """Whether the token server at `realm` may get the registry's credentials: only on the same host, or in its domain.
 
-    This keeps a registry's mistakes in its domain, no more: a hostile one could ask for the credentials itself. That
-    they belong to the registry in the image's name is up to whoever sets both (docs/devbox.md).
+    This only contains a registry's mistakes: a hostile one could ask for the credentials itself. Whoever sets them must
+    make sure that they belong to the registry in the image's name (docs/devbox.md).
     """
     other = urlsplit(realm).hostname or ""
     _, _, domain = host.partition(".")
@@ -112,6 +112,6 @@ def may_know(host: str, realm: str) -> bool:
 
 
 def basic(access: Access) -> str:
-    """Basic credentials from the environment, or ""."""
+    """Return Basic credentials from the environment, or ""."""
     user, token = access.env.get(USER, ""), secret(access.env, TOKEN)
     return "Basic " + base64.b64encode(f"{user}:{token}".encode()).decode() if user and token else ""

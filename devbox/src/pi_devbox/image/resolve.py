@@ -1,4 +1,4 @@
-"""Find the commit that each companion's ref is at now: the host's API, then git itself, then the bare name."""
+"""Find the commit that each companion's ref is at: ask the host's API, then git itself, else keep the name."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .web import Web, secret
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach the world.
+    """The means to ask: HTTP, environment, retries, time.
 
     Attributes:
-        web: HTTP. env: the environment, tokens included. tokens: host -> variable. pace: patience. now: UNIX time.
+        web: HTTP. env: the environment, tokens included. tokens: host -> variable. pace: retries. now: UNIX time.
     """
 
     web: Web
@@ -36,7 +36,7 @@ _Question = Callable[[], Awaitable[str]]
 
 
 async def resolve(project: Project, access: Access) -> list[Resolved]:
-    """All companions at once, in the order of the file. Never fails for want of an answer; ConfigError: a bad token."""
+    """Resolve all companions at once, in the file's order. Raise ConfigError for a malformed token only."""
     for variable in (*access.tokens.values(), RUNNER):
         secret(access.env, variable)
     async with asyncio.TaskGroup() as group:
@@ -81,14 +81,14 @@ async def _from_api(companion: Companion, access: Access) -> str:
 
 
 def github_url(companion: Companion) -> str:
-    """Of the commit at the ref; another host than github.com is an Enterprise server."""
+    """URL of the commit at the ref; any host but github.com is an Enterprise server."""
     base, owner, repository = _parts(companion.url)
     api = "https://api.github.com" if base == "https://github.com" else f"{base}/api/v3"
     return f"{api}/repos/{owner}/{repository}/commits/{quote(companion.ref)}"
 
 
 def gitea_url(companion: Companion) -> str:
-    """Of the newest commit at the ref, without what takes the server long to compute."""
+    """URL of the newest commit at the ref, without the parts that are slow to compute."""
     base, owner, repository = _parts(companion.url)
     question = f"limit=1&stat=false&verification=false&files=false&sha={quote(companion.ref, safe='')}"
     return f"{base}/api/v1/repos/{owner}/{repository}/commits?{question}"
@@ -103,10 +103,10 @@ def _parts(url: str) -> tuple[str, str, str]:
 
 
 def token_for(url: str, access: Access) -> str:
-    """The token for the host of `url`, or "".
+    """Return the token for the host of `url`, or "".
 
-    $GITHUB_TOKEN is what the server that runs the workflow issued ($GITHUB_SERVER_URL); Gitea's runner calls its own
-    token so, too. It is sent to that server only, whatever the table of tokens says.
+    The server that runs the workflow ($GITHUB_SERVER_URL) issues $GITHUB_TOKEN; Gitea uses the same name. It is sent to
+    that server only, whatever the table of tokens says.
     """
     host = urlsplit(url).netloc.lower()
     server = urlsplit(access.env.get("GITHUB_SERVER_URL", "")).netloc.lower()
@@ -134,7 +134,7 @@ async def _from_npm(companion: Companion, access: Access) -> str:
 
 
 def git_environment(access: Access) -> dict[str, str]:
-    """For a git that asks nobody (no terminal, window or host key question) and speaks the transports we allow."""
+    """The environment of a git that asks no questions (terminal, window, host key) and uses allowed transports only."""
     env = _without_secrets(access)
     env.setdefault("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=10")
     env |= {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": "", "LC_ALL": "C"}

@@ -1,4 +1,4 @@
-"""Whether and when to ask again: one policy for APIs, registries and git."""
+"""Decide whether and when to retry: one policy for APIs, registries and git. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 
 class LookupFailed(Exception):
-    """A question got no usable answer.
+    """No usable answer.
 
     Attributes:
-        reason: for people; never holds a token. transient: may the next try go better?
+        reason: for people; never contains a token. transient: a retry may succeed.
         retry_after: seconds that the server asked for, or None.
     """
 
@@ -27,12 +27,12 @@ class LookupFailed(Exception):
 
 @dataclass(frozen=True)
 class Policy:
-    """Bounds of patience, in seconds.
+    """The bounds of retrying; times in seconds.
 
     Attributes:
-        attempts: tries of one question. first: wait after the first failure, doubled each time.
-        longest: no wait is longer; a server that asks for more is not asked again.
-        each: limit of one try. total: limit of everything about one companion.
+        attempts: at one question. first: wait after the first failure; it doubles each time.
+        longest: maximal wait; a server that demands a longer one is not asked again.
+        each: limit of one attempt. total: limit of all attempts for one companion or tag.
     """
 
     attempts: int = 4
@@ -43,10 +43,10 @@ class Policy:
 
 
 def wait_before(attempt: int, failure: LookupFailed, policy: Policy, chance: float) -> float | None:
-    """Seconds to wait before try number `attempt` + 1 (the first is 1); None is: give up.
+    """Return the seconds to wait after failed attempt number `attempt` (from 1), or None to give up.
 
     `chance` in [0, 1) spreads the waits of several clients over the upper half of the backoff. A wait that the server
-    asked for is never cut short.
+    demands is never cut short.
     """
     if not failure.transient or attempt >= policy.attempts:
         return None
@@ -59,7 +59,7 @@ def wait_before(attempt: int, failure: LookupFailed, policy: Policy, chance: flo
 
 
 def refused(status: int, headers: Mapping[str, str], now: float) -> LookupFailed:
-    """What an answer that is no success means. `headers` in lower case; `now` in seconds since 1970."""
+    """Turn an unsuccessful answer into a LookupFailed. Names in `headers` are in lower case; `now` is UNIX time."""
     limited = status == 429 or (status == 403 and ("retry-after" in headers or _spent(headers)))
     asked = _retry_after(headers, now)
     reason = f"HTTP {status}"
@@ -73,7 +73,7 @@ def _spent(headers: Mapping[str, str]) -> bool:
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds until the server wants to be asked again: RFC 9110 section 10.2.3, and the header GitHub sends."""
+    """Seconds until the server allows a retry: RFC 9110 section 10.2.3, and GitHub's own header."""
     text = headers.get("retry-after", "").strip()
     if text:
         until = now + int(text) if _is_number(text) else _http_date(text)
@@ -91,6 +91,6 @@ def _is_number(text: str) -> bool:
 def _http_date(text: str) -> float | None:
     try:
         found = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):  # whatever its parser does with garbage
+    except (ValueError, TypeError, IndexError, OverflowError):  # its parser raises any of these on garbage
         return None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -1,4 +1,4 @@
-"""Run the planned commands in the foreground, a failed unit again. IO only."""
+"""Run the planned commands in the foreground, and retry a unit that fails. IO only."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from ..errors import DevboxError
 from .commands import Command, Unit
 
-PAUSES_S = (5.0, 15.0)  # registries that stumble need some seconds
+PAUSES_S = (5.0, 15.0)  # a registry in trouble needs some seconds
 
 
 class BuildFailed(DevboxError):
-    """A command failed as often as it may."""
+    """A command failed in every attempt."""
 
 
 def run_units(
@@ -32,25 +32,25 @@ def run_units(
             if attempt == attempts:
                 raise BuildFailed(
                     f"`{shlex.join(command.argv)}` ended with {status} ({again}).",
-                    hint="read its output above; the same command goes on with the layers that are done",
+                    hint="read its output above; the same command continues with the finished layers",
                 )
             pause = PAUSES_S[min(attempt, len(PAUSES_S)) - 1]
-            say(f"ended with {status} ({again}), again in {pause:.0f} s")
+            say(f"ended with {status} ({again}), retrying in {pause:.0f} s")
             sleep(pause)
 
 
 def buildx_works() -> bool:
-    """Is there docker with buildx and an engine that answers?"""
+    """Whether docker has buildx, and an engine that answers."""
     return _succeeds("docker", "buildx", "version") and _succeeds("docker", "version")
 
 
 def buildah_works() -> bool:
-    """Is there a buildah?"""
+    """Whether buildah runs."""
     return _succeeds("buildah", "--version")
 
 
 def _run(unit: Unit, root: Path, say: Callable[[str], None]) -> tuple[Command, int] | None:
-    """The first command of the unit that fails, and its status."""
+    """Run a unit; return the command that fails, and its status."""
     for command in unit:
         say(f"$ {shlex.join(command.argv)}")
         quiet = subprocess.DEVNULL if command.may_fail else None

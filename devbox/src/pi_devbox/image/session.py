@@ -1,4 +1,4 @@
-"""What the commands have in common: read the checkout, resolve, ask the registry, plan."""
+"""The steps that the commands share: read the checkout, resolve, ask the registry, plan."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMPANIONS = Path("devbox", "image", "companions.toml")
 
 
 class Companions(msgspec.Struct):
-    """What `resolve --json` prints; the rest of a plan may stand beside it."""
+    """The output of `resolve --json`; other keys, as of a plan, are ignored."""
 
     companions: list[Resolved]
 
@@ -37,7 +37,8 @@ class Session:
     """One run of a command.
 
     Attributes:
-        root: of the checkout. project: its companions.toml. env: the environment. timeout: seconds for one companion.
+        root: of the checkout. project: its companions.toml. timeout: seconds for one companion or tag.
+        env: the environment.
     """
 
     root: Path
@@ -46,7 +47,7 @@ class Session:
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def resolve(self) -> list[Resolved]:
-        """All companions, from the network."""
+        """Resolve all companions over the network."""
 
         async def work() -> list[Resolved]:
             async with Web() as web:
@@ -55,19 +56,19 @@ class Session:
         return asyncio.run(work())
 
     def sources(self) -> Sources:
-        """The inputs of both recipes."""
+        """Read the inputs of both recipes."""
         project = self.project
         return Sources(
             project, read_inputs(self.root, project.base.paths), read_inputs(self.root, project.variant.paths)
         )
 
     def wish(self, image: str = "", release: str = "", *, force: bool = False) -> Wish:
-        """What the caller decides; the default of `image` is $IMAGE, else companions.toml's."""
+        """The caller's choices; `image` defaults to $IMAGE, then to companions.toml's name."""
         name = image or self.env.get("IMAGE", "") or self.project.image.name
         return Wish(image=_image_name(name), nonce=secrets.token_hex(6), force=force, release=release)
 
     def plan(self, resolved: Sequence[Resolved], wish: Wish, facts_file: Path | None) -> Plan:
-        """Draft, ask the registry about what is not to be built anyway, decide."""
+        """Make a draft, ask the registry about images that need not be built anyway, and decide."""
         draft = planning.draft(self.sources(), resolved, wish)
         tags = [] if wish.force else [one.tag for one in draft.targets if not one.reason]
         if facts_file is not None:
@@ -98,12 +99,14 @@ def open_session(root: Path | None, timeout: float, platforms: Sequence[str] = (
             image = msgspec.structs.replace(project.image, platforms=msgspec.convert(list(platforms), list[Platform]))
             project = msgspec.structs.replace(project, image=image)
     except ValueError as exc:
-        raise ConfigError(f"{path} or --platform: {exc}.", hint="correct it, as linux/amd64") from exc
+        raise ConfigError(
+            f"{path} or --platform: {exc}.", hint="correct it; a platform looks like linux/amd64"
+        ) from exc
     return Session(where, project, timeout)
 
 
 def read_resolved(path: Path) -> list[Resolved]:
-    """What an earlier `resolve --json` printed."""
+    """Read the output of an earlier `resolve --json`."""
     try:
         return msgspec.json.decode(_read(path), type=Companions).companions
     except ValueError as exc:
@@ -111,13 +114,13 @@ def read_resolved(path: Path) -> list[Resolved]:
 
 
 def read_plan(path: Path | None, env: Mapping[str, str]) -> Plan | None:
-    """The plan in a file, else in $PI_DEVBOX_PLAN, else None. A variable that is set and empty is a ConfigError."""
+    """Read the plan in a file or in $PI_DEVBOX_PLAN; None without either. An empty variable is a ConfigError."""
     if path is not None:
         return planning.read_plan(_read(path), str(path))
     text = env.get("PI_DEVBOX_PLAN")
-    if text == "":  # another plan, made here, would be none that the other jobs know
+    if text == "":  # a plan made here would differ from that of the other jobs
         raise ConfigError(
-            "$PI_DEVBOX_PLAN is empty: the job that plans handed nothing on.",
+            "$PI_DEVBOX_PLAN is empty: the job that plans passed nothing on.",
             hint="look for a dropped output in that job's log (it must hold no secret's text), or unset the variable",
         )
     return None if text is None else planning.read_plan(text, "$PI_DEVBOX_PLAN")
@@ -128,7 +131,7 @@ def _find_root() -> Path:
     for folder in (here, *here.parents):
         if (folder / COMPANIONS).is_file():
             return folder
-    raise ConfigError(f"no {COMPANIONS} in {here} nor above it.", hint="run it in a checkout, or name it with --root")
+    raise ConfigError(f"no {COMPANIONS} in {here} or above it.", hint="run it in a checkout, or name it with --root")
 
 
 def _read(path: Path) -> bytes:
@@ -142,4 +145,4 @@ def _image_name(name: str) -> str:
     try:
         return msgspec.convert(name, ImageName)
     except ValueError as exc:
-        raise ConfigError(f"{name!r} is no image name.", hint="write it as registry.example.org/owner/name") from exc
+        raise ConfigError(f"{name!r} is not an image name.", hint="write registry.example.org/owner/name") from exc

@@ -1,4 +1,4 @@
-"""Read what an image is built from. IO only; what counts is decided in `fingerprint`."""
+"""Read the inputs of an image. IO only; `fingerprint` decides which names count."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .fingerprint import Entry, ignored
 
 
 def read_inputs(root: Path, paths: Iterable[str]) -> list[Entry]:
-    """Every file and link in and under `paths` (relative to `root`).
+    """Read every file and link in and under `paths` (relative to `root`).
 
-    A path that is missing, or is something that can't be copied into an image, is a ConfigError: left out silently it
-    would be a change that nobody sees.
+    A path that is missing, or can't be copied into an image, is a ConfigError: if it were left out silently, changes to
+    it would go unnoticed.
     """
     entries = [entry for path in paths for entry in _walk(os.fsencode(root), os.fsencode(path.rstrip("/")))]
     return sorted(set(entries))
@@ -42,6 +42,6 @@ def _entry(full: bytes, path: bytes, mode: int) -> Entry:
     if stat.S_ISLNK(mode):
         return Entry(path, "link", os.readlink(full))
     if not stat.S_ISREG(mode):
-        raise ConfigError(f"{os.fsdecode(full)} is neither file, folder nor link.", hint="remove it from the inputs")
+        raise ConfigError(f"{os.fsdecode(full)} is not a file, folder or link.", hint="remove it from the inputs")
     with open(full, "rb") as file:
         return Entry(path, "executable" if mode & stat.S_IXUSR else "file", file.read())

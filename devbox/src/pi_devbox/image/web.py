@@ -1,6 +1,6 @@
-"""HTTP for questions: bounded answers, and tokens that go to the host they are for and nowhere else.
+"""An HTTP client with bounded answers, and with tokens that reach only the host they are for.
 
-httpx rather than urllib, which follows redirects with the Authorization header still on, and can't be cancelled.
+It uses httpx because urllib keeps the Authorization header on redirects, and can't be cancelled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from .address import is_loopback
 from .retry import LookupFailed
 
-LARGEST = 1 << 20  # bytes; the answers we want have a few thousand
+LARGEST = 1 << 20  # bytes; expected answers have a few thousand
 _REDIRECTS = 3
 _SECRET = re.compile(r"[\x21-\x7e]+")
 
@@ -29,7 +29,7 @@ class Reply(NamedTuple):
 
 
 class Web:
-    """One HTTP client. Use it as an asynchronous context manager."""
+    """An HTTP client, and an asynchronous context manager."""
 
     def __init__(self) -> None:
         self._client = httpx.AsyncClient(
@@ -47,13 +47,13 @@ class Web:
         await self._client.aclose()
 
     async def ask(self, method: str, url: str, *, accept: str = "*/*", authorization: str = "") -> Reply:
-        """One question, redirects followed; LookupFailed where there is no answer or too much of it."""
+        """Send one request and follow redirects. Raise LookupFailed if there is no answer, or too much of it."""
         for _ in range(_REDIRECTS + 1):
             reply = await self._send(method, url, accept, authorization)
             if reply.status not in {301, 302, 303, 307, 308}:
                 return reply
             url = next_hop(url, reply.headers.get("location", ""))
-            authorization = ""  # whoever the redirect names, the token is not for them
+            authorization = ""  # the token is not for the redirect's target
         raise LookupFailed(f"more than {_REDIRECTS} redirects")
 
     async def _send(self, method: str, url: str, accept: str, authorization: str) -> Reply:
@@ -75,26 +75,26 @@ class Web:
 
 
 def may_carry_secret(url: str) -> bool:
-    """https, or a connection that does not leave the machine."""
+    """Whether `url` is https, or does not leave the machine."""
     parsed = httpx.URL(url)
     return parsed.scheme == "https" or is_loopback(parsed.host)
 
 
 def secret(env: Mapping[str, str], variable: str) -> str:
-    """The secret in an environment variable, or ""; ConfigError, without its text, if it can't be sent in a header."""
+    """Return the secret in an environment variable, or "". A ConfigError for a malformed one does not show it."""
     value = env.get(variable, "").strip()
     if value and not _SECRET.fullmatch(value):
-        raise ConfigError(f"${variable} holds characters that no token has.", hint=f"set {variable} anew, on one line")
+        raise ConfigError(f"${variable} contains characters that no token has.", hint="set it again, on one line")
     return value
 
 
 def next_hop(url: str, location: str) -> str:
-    """The address that a redirect of `url` names; LookupFailed where we don't follow it."""
+    """Return the target of a redirect of `url`. Raise LookupFailed for one that is not followed."""
     try:
         target = httpx.URL(url).join(location)
     except httpx.InvalidURL as exc:
         raise LookupFailed("a redirect to nowhere") from exc
     downgraded = httpx.URL(url).scheme == "https" and target.scheme != "https"
     if not location or target.scheme not in {"https", "http"} or downgraded:
-        raise LookupFailed("a redirect to something that is no https address")
+        raise LookupFailed("a redirect to something that is not an https address")
     return str(target.copy_with(userinfo=b""))
