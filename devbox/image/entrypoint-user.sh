@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The part as developer: fill the home directory, set up the way to the host, start the Studio relay if asked, become
-# the command. Nothing of the user's is overwritten; doing it again changes nothing.
+# The part that runs as developer: fill the home directory, set up the way to the host, start the Studio relay if asked,
+# and become the command. It overwrites no file of the user, and a second start changes nothing.
 #
 #   STUDIO_EXPOSE=1   (or true, yes, on) start studio-expose; its output: ~/.local/state/devbox/studio-expose.log
 #   HOST_SSH_*        see /usr/local/lib/pi-devbox/ssh-bridge.sh
@@ -12,18 +12,18 @@ readonly RUN_DIR
 
 say() { printf 'devbox: %s\n' "$*" >&2; }
 
-# Copy what is missing. A link, even a dangling one, is not missing: somebody put it there.
+# Copy missing files. A link counts as present even if it dangles: the user put it there.
 copy_skeleton() {
   local source target copy
   while IFS= read -r -d '' source; do
     target=$HOME/${source#"$SKELETON"/}
     [[ ! -e $target && ! -L $target ]] || continue
     if [[ ! -w $(dirname "$target") ]]; then
-      say "$target is missing and can't be written: left out (read-only mount?)"
+      say "$target is missing and can't be written: skipped (read-only mount?)"
     elif [[ -d $source ]]; then
       mkdir -m 700 "$target" 2> /dev/null || [[ -d $target ]]
     else
-      # whole or not at all, and not over a file that another container of this home has just made
+      # atomically, and not over a file that another container with this home has just made
       copy=$(mktemp "$target.devbox.XXXXXX")
       cp "$source" "$copy"
       chmod --reference="$source" "$copy"
@@ -33,7 +33,7 @@ copy_skeleton() {
   done < <(find "$SKELETON" -mindepth 1 -print0 | sort -z)
 }
 
-# A directory of ours in /tmp, which is this container's own: sockets need a local filesystem and short paths.
+# A private directory in this container's own /tmp: sockets need a local filesystem and short paths.
 make_run_dir() {
   mkdir -m 700 "$RUN_DIR" 2> /dev/null || true
   if [[ -L $RUN_DIR || ! -d $RUN_DIR || ! -O $RUN_DIR ]]; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The part as root: give `developer` the UID and GID of whoever owns the workspace, hand over the home directory, go on
-# as developer. Doing it again changes nothing. Started with `--user`, it leaves all that alone.
+# The part that runs as root: give `developer` the UID and GID of the workspace's owner, hand over the home directory, and
+# go on as developer. A second start changes nothing. When started with `--user`, it skips all that.
 #
 #   DEVBOX_UID, DEVBOX_GID   instead of the workspace's owner (both or none)
 set -euo pipefail
@@ -14,7 +14,7 @@ die() {
   exit 1
 }
 
-# Print "UID GID" that developer should have. Never 0: an agent as root would leave files that the owner can't remove.
+# Print the "UID GID" for developer. Never 0: an agent as root would leave files that the owner can't remove.
 wanted_ids() {
   local uid gid
   if [[ -n ${DEVBOX_UID:-}${DEVBOX_GID:-} ]]; then
@@ -32,19 +32,19 @@ wanted_ids() {
   echo "$uid $gid"
 }
 
-# Rootless engines map the user who starts them, alone, to root.
+# Rootless engines map only the user who starts them, and to root.
 warn_of_root() {
   local inside length
   read -r inside _ length < /proc/self/uid_map
   if ((inside == 0 && length == 1)); then
     say "rootless engine: you are root in here, so $WORKSPACE is read-only for $NAME. Hint: podman run" \
-      "--userns=keep-id --user root, or a Docker that is not rootless (docs/devbox.md)"
+      "--userns=keep-id --user root, or a Docker that is not rootless (devbox/docs/devbox.md)"
   else
     say "$WORKSPACE belongs to root: it may be read-only for $NAME ($1). Hint: chown it, or set DEVBOX_UID and DEVBOX_GID"
   fi
 }
 
-# Edited by hand: `usermod --uid` would walk the home directory across mounts and change the owner of the host's files.
+# Edits the files itself: `usermod --uid` would walk the home directory across mounts and change the owner of host files.
 adjust_user() {
   local uid=$1 gid=$2
   [[ $(id -u "$NAME") == "$uid" && $(id -g "$NAME") == "$gid" ]] && return 0
@@ -52,7 +52,7 @@ adjust_user() {
   put_first /etc/group "s/^([^:]*:[^:]*):[0-9]+:/\1:$gid:/"
 }
 
-# The first line with a number gives it its name: somebody of the image may have this one, and must not get the processes.
+# The first line with a UID names it. A user of the image may have the same UID, and processes must not show that name.
 put_first() {
   local file=$1 mine others
   mine=$(grep "^$NAME:" "$file" | sed -E "$2")
@@ -60,9 +60,9 @@ put_first() {
   printf '%s\n' "$mine" "$others" > "$file"
 }
 
-# Whatever lies in the home directory becomes developer's. What is mounted into it belongs to the host and stays as it is
-# - except an empty mount point of root's: that is how a new volume or a missing directory arrives. Mounts are looked up,
-# not guessed by device: a volume and a mount in it can lie on the same one, and files of an overlay on another.
+# Everything in the home directory becomes developer's. Mounts in it belong to the host and keep their owners, except an
+# empty mount point of root: that is how docker creates a new volume or a missing directory. The mounts come from
+# mountinfo, not from device numbers: a volume and a mount in it can share one, and files of an overlay can have another.
 own_home() {
   local uid=$1 gid=$2 path prune=()
   install -d -o "$uid" -g "$gid" -m 755 "$HOME_DIR"
@@ -72,12 +72,12 @@ own_home() {
     # shellcheck disable=SC2001  # ${path//...} can quote with "&" only in the newest bash
     prune+=(-path "$(sed 's/[][*?\\]/\\&/g' <<< "$path")" -prune -o)
   done < <(mount_points)
-  # Without the other containers' half-copied files: they are gone before chown comes. Others may vanish as well.
+  # Skip the half-copied files of other containers: they vanish before chown reaches them. Other files may vanish too.
   find "$HOME_DIR" -ignore_readdir_race "${prune[@]}" ! -uid "$uid" ! -name '*.devbox.??????' -print0 |
-    xargs -0 -r chown -h "$uid:$gid" || say "not all of $HOME_DIR could be handed to $NAME, see above: going on"
+    xargs -0 -r chown -h "$uid:$gid" || say "can't give all of $HOME_DIR to $NAME, see above: going on"
 }
 
-# The fifth field of mountinfo; it has spaces and the like as octal escapes, which %b reads.
+# The fifth field of mountinfo; spaces and the like are octal escapes, which %b decodes.
 mount_points() {
   local fields
   while read -r -a fields; do
@@ -89,7 +89,7 @@ fresh_mount() {
   [[ -d $1 && $(stat -c %u "$1") == 0 && -w $1 && -z $(ls -A "$1") ]]
 }
 
-# Groups given to the container (`--group-add`) stay, root's do not.
+# Groups given to the container (`--group-add`) stay; those of root don't.
 supplementary_groups() {
   local gid=$1 group groups=$1
   for group in $(id -G); do

@@ -18,6 +18,8 @@ HOME = "/home/developer"
 ENTRY = "/usr/local/bin/entrypoint.sh"
 LIB = "/usr/local/lib/pi-devbox"
 OWNER = (4242, 4343)  # of the workspace
+BRIDGE = {"HOST_SSH_USER": "me", "HOST_SSH_PORT": "2222"}
+SSH_CONFIG = f"{HOME}/.ssh-local/config"  # what the entry point writes for BRIDGE
 STUDIO = "#!/bin/sh\necho relaying as $(id -u)\nexec sleep 1000\n"
 
 # What Dockerfile.base does after all is installed. The relay is a stand-in: here is no network to relay.

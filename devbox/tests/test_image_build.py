@@ -20,15 +20,13 @@ from pathlib import Path
 import pytest
 
 from devbox.tests.fakemodel import FakeModel
-from devbox.tests.imagebuild import AT_BRANCH, TAG, Images, companions, default_store, lacking
+from devbox.tests.imagebuild import AT_BRANCH, Images, companions, default_store, lacking
+from devbox.tests.imagerun import COLD_S, OWNER, PI, STUDIO, Devbox
 from tests.harness import World, eventually
 from tests.net.sshd import Sshd, require_sshd
-from tests.rpcproc import RpcError, RpcProcess
+from tests.rpcproc import RpcError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("image")]  # one store for all
-BASE, PI, STUDIO = f"{TAG}:base", f"{TAG}:pi", f"{TAG}:studio"
-OWNER = "4242"
-PALACE = "/home/developer/.mempalace"
 # This Python may lie in a home that only its user may enter: show it to OWNER, in a mount namespace of his own.
 _OPEN_UP = f"""
 set -eu
@@ -42,7 +40,6 @@ fi
 exec setpriv --reuid {OWNER} --regid {OWNER} --clear-groups "$@"
 """
 AS_OWNER = ["unshare", "--mount", "sh", "-c", _OPEN_UP, "sh"]
-COLD_S = 120.0
 PARTS = """
 dot -V && magick --version && yq --version && jq --version && git --version && ssh -V && rg --version
 fd --version && tmux -V && node --version && npm --version && uv --version && python3 --version
@@ -66,49 +63,6 @@ def images() -> Images:
     store.build_variant("pi")
     store.build_variant("studio")
     return store
-
-
-class Devbox:
-    """One container of an image on a world's palace, which another path may show (`palace`)."""
-
-    def __init__(self, images: Images, world: World, tag: str = BASE, palace: Path | None = None) -> None:
-        self.images = images
-        self.world = world
-        self.tag = tag
-        self.name = f"devbox-{uuid.uuid4().hex[:12]}"
-        self.options = ["--name", self.name, "--interactive"]
-        self.options += ["--volume", f"{palace or world.state_root}:{PALACE}", "--volume", f"{world.cwd}:/workspace"]
-
-    def argv(self, *command: str, options: tuple[str, ...] = ("--network", "none")) -> list[str]:
-        return self.images.run_argv(self.tag, *command, options=[*self.options, *options])
-
-    # by number: the passwd of a container is in the mount namespace of the podman that runs it, and this is another
-    exec_as = ("--user", f"{OWNER}:{OWNER}", "--env", "HOME=/home/developer", "--workdir", "/workspace")
-
-    def shim(self, *options: str) -> RpcProcess:
-        """mp-shim as the container's command; its agent is this test."""
-        process = self.world.spawn(self.argv("mp-shim", options=options or ("--network", "none")), env=self.images.env)
-        process.initialize(COLD_S)
-        return process
-
-    def second_shim(self) -> RpcProcess:
-        """One more, by `exec` into the running container."""
-        argv = self.images.argv("podman", "exec", "--interactive", *self.exec_as, self.name, "mp-shim")
-        process = self.world.spawn(argv, env=self.images.env)
-        process.initialize(COLD_S)
-        return process
-
-    def exec(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the running container, as developer."""
-        argv = self.images.argv("podman", "exec", *self.exec_as, self.name, *command)
-        return subprocess.run(argv, env=self.images.env, text=True, capture_output=True, timeout=60, check=False)
-
-    def run(self, *command: str, options: tuple[str, ...] = ("--network", "none")) -> str:
-        """Run a command in it; it has to succeed."""
-        argv = self.argv(*command, options=options)
-        done = subprocess.run(argv, env=self.images.env, text=True, capture_output=True, timeout=COLD_S, check=False)
-        assert done.returncode == 0, f"{command}: {done.returncode} {done.stdout[-3000:]} {done.stderr[-3000:]}"
-        return done.stdout + done.stderr
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import pytest
 from devbox.tests.imagebox import IMAGE, LIB, REPO, ImageBox
 from devbox.tests.imagebuild import companions
 from pi_devbox.image.fingerprint import NEVER
-from tests import netbox
 
 BASE, VARIANT = ((IMAGE / name).read_text() for name in ("Dockerfile.base", "Dockerfile.variant"))
 COMPOSE = IMAGE / "compose.yaml"
@@ -158,13 +157,6 @@ def test_the_agents_configurations_are_json(path: Path) -> None:
 # --- the build scripts
 
 
-@pytest.fixture
-def box() -> Iterator[ImageBox]:
-    netbox.require_boxes()
-    with ImageBox() as made:
-        yield made
-
-
 IDENTITY = "export GIT_AUTHOR_NAME=x GIT_AUTHOR_EMAIL=x GIT_COMMITTER_NAME=x GIT_COMMITTER_EMAIL=x"
 REMOTE = f"""
 {IDENTITY}
@@ -234,7 +226,7 @@ def test_a_companion_s_own_lock_file_counts(box: ImageBox, remote: str) -> None:
 def test_a_ref_that_is_none_is_refused_at_once(box: ImageBox, ref: str) -> None:
     done = box.run([CLONE, "file:///srv/r.git", ref, "/opt/r"])
     assert done.returncode == 1
-    assert "is no branch, tag or commit" in done.stderr
+    assert "is not a branch, tag or commit" in done.stderr
 
 
 def test_pi_gets_each_package_once_and_nothing_else(box: ImageBox) -> None:
@@ -250,7 +242,7 @@ def test_pi_gets_each_package_once_and_nothing_else(box: ImageBox) -> None:
     for paths in (["/srv/a", "/srv/b"], ["/srv/b", "/srv/none", "/srv/c"]):
         done = box.run([f"{LIB}/pi-packages.sh", *paths], env=env)
         assert done.returncode == 0, done.stderr
-    assert done.stderr == "pi-packages: /srv/none holds no package of pi: left out\n"
+    assert done.stderr == "pi-packages: /srv/none holds no package for pi: skipped\n"
     assert json.loads(box.text("/tmp/settings.json")) == {"packages": ["/srv/a", "/srv/b", "/srv/c"]}
     assert box.run([f"{LIB}/pi-packages.sh", "/srv/none"], env=env).returncode == 0
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # clone-companion.sh URL REF DIR [--npm]
 #
-# A shallow checkout of REF - branch, tag or commit - in DIR; --npm also installs what its package.json needs to run.
-# `git clone --branch` knows no commits, so this fetches the one ref and checks out what came. Five attempts: a build
-# of an hour should not die of a dropped connection. DIR is made anew, so a second call is as good as the first.
+# Make a shallow checkout of REF (branch, tag or commit) in DIR; --npm also installs the dependencies in package.json.
+# `git clone --branch` does not take commits, so this fetches the one ref and checks out FETCH_HEAD. It tries five times:
+# an hour-long build should not fail because of a dropped connection. DIR is always made anew.
 set -euo pipefail
 
 readonly ATTEMPTS=${CLONE_ATTEMPTS:-5} PAUSE_S=${CLONE_PAUSE_S:-5}
@@ -15,11 +15,11 @@ die() {
 
 [[ $# -eq 3 || ($# -eq 4 && $4 == --npm) ]] || die "usage: clone-companion.sh URL REF DIR [--npm]"
 readonly url=$1 ref=$2 dir=$3 npm=${4:-}
-[[ -n $ref && $ref != -* ]] || die "$url: '$ref' is no branch, tag or commit: give one by its build argument"
+[[ -n $ref && $ref != -* ]] || die "$url: '$ref' is not a branch, tag or commit: set it by its build argument"
 [[ $dir == /*/* ]] || die "DIR must be an absolute path below a directory, not '$dir'"
 export GIT_TERMINAL_PROMPT=0 # a missing repository must fail, not wait for a password
 
-# Run the rest of the arguments until they succeed, at most ATTEMPTS times.
+# Run the arguments as a command until it succeeds, at most ATTEMPTS times.
 persist() {
   local attempt
   for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
@@ -40,7 +40,7 @@ git -C "$dir" -c advice.detachedHead=false checkout -q FETCH_HEAD
 printf '%s %s %s\n' "$url" "$ref" "$(git -C "$dir" rev-parse HEAD)" >> /usr/local/lib/pi-devbox/companions
 
 if [[ -n $npm && -f $dir/package.json ]]; then
-  # Its own lock file where it has one. pi itself is global: an agent inside each of its extensions would be another one.
+  # Use its lock file if it has one. Peers are left out: pi is global, and each extension would install another one.
   how=(install --no-package-lock)
   if [[ -f $dir/package-lock.json || -f $dir/npm-shrinkwrap.json ]]; then how=(ci); fi
   persist npm "${how[@]}" --omit=dev --omit=peer --prefix "$dir" || die "$url: npm ${how[0]} failed"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Healthy: the entry point is through, and the Studio relay runs where it was asked for. A broker is nobody's health
-# here: it starts when an agent needs it, and asking it would keep it awake.
+# Healthy: the entry point is done, and the Studio relay runs if it was asked for. A broker is not part of that: it starts
+# when an agent needs it, and asking it would keep it awake.
 set -euo pipefail
 
 run_dir=/tmp/devbox-$(id -u developer)

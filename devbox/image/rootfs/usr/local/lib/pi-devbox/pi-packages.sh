@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# pi-packages.sh DIR... - add local packages to the settings that a new home gets for pi. No DIR twice. A DIR with nothing
-# for pi in it is named and left out: pi would take it for an extension that is broken, and not start at all.
+# pi-packages.sh DIR... - add local packages to the settings of pi that a new home gets, each DIR once. A DIR that holds
+# nothing for pi is reported and skipped: pi would take it for a broken extension, and not start at all.
 set -euo pipefail
 
 readonly settings=${PI_SETTINGS:-/etc/skel-devbox/.pi/agent/settings.json}
 
-# A manifest, one of the folders that pi looks for by itself, or an extension.
+# It has a manifest, one of the folders that pi looks for, or an extension.
 is_package() {
   local name
   if [[ -f $1/package.json ]] && jq -e 'has("pi")' "$1/package.json" > /dev/null; then return 0; fi
@@ -20,7 +20,7 @@ for dir in "$@"; do
   if is_package "$dir"; then
     packages+=("$dir")
   else
-    printf 'pi-packages: %s holds no package of pi: left out\n' "$dir" >&2
+    printf 'pi-packages: %s holds no package for pi: skipped\n' "$dir" >&2
   fi
 done
 [[ -f $settings ]] || printf '{}\n' > "$settings"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Write ~/.ssh-local/config: the alias `host` for the machine that runs this container, by one shared connection.
-# mp-shim finds it there by itself. Put your own settings into ~/.ssh-local/config.local, they win.
+# Write ~/.ssh-local/config: the alias `host` for the machine that runs this container, over one shared connection.
+# mp-shim looks for it there. Put your own settings into ~/.ssh-local/config.local: they take precedence.
 #
-#   HOST_SSH_USER   who to be there; empty: no bridge
-#   HOST_SSH_HOST   where (default host.docker.internal)
+#   HOST_SSH_USER   the user there; empty: no bridge
+#   HOST_SSH_HOST   default host.docker.internal
 #   HOST_SSH_PORT   default 22
 #   HOST_SSH_KEY    path of a private key; default: those in ~/.ssh-local and ~/.ssh, an agent, else a new one
 set -euo pipefail
@@ -19,16 +19,16 @@ die() {
 
 ours() { [[ -f $CONFIG ]] && [[ $(head -n 1 "$CONFIG") == "$MARK" ]]; }
 
-# A line break or a space in one of these would become another line of the configuration.
+# A line break or a space in a value would add a line to the configuration.
 check_settings() {
   [[ $user =~ ^[A-Za-z0-9_.][A-Za-z0-9_.@-]*$ ]] || die "HOST_SSH_USER='$user' is not a user's name"
   [[ $host =~ ^[A-Za-z0-9_.:][A-Za-z0-9_.:-]*$ ]] || die "HOST_SSH_HOST='$host' is not a host's name or address"
   if [[ ! $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then die "HOST_SSH_PORT='$port' is not a port"; fi
   [[ -z $key || -r $key ]] || die "HOST_SSH_KEY='$key' can't be read"
-  [[ $key != *[$'\n"%']* ]] || die "HOST_SSH_KEY: a path without quotes, percent signs and line breaks, please"
+  [[ $key != *[$'\n"%']* ]] || die "HOST_SSH_KEY: the path must not contain quotes, percent signs or line breaks"
 }
 
-# Print the private keys to offer, one a line; make one where there is nothing else to show.
+# Print the private keys to offer, one per line; make one if there are none and no agent.
 identities() {
   local path found=()
   if [[ -n $key ]]; then
@@ -41,15 +41,15 @@ identities() {
   if ((${#found[@]} == 0)) && [[ -z ${SSH_AUTH_SOCK:-} ]]; then
     path=$DIR/id_ed25519
     ssh-keygen -q -t ed25519 -N '' -C "devbox@$(hostname)" -f "$path" >&2
-    say "a new key: let it in on the host by adding this line to ~/.ssh/authorized_keys of $user:"
+    say "a new key: to let it in, add this line to ~/.ssh/authorized_keys of $user on the host:"
     cat "$path.pub" >&2
     found+=("$path")
   fi
   ((${#found[@]} == 0)) || printf '%s\n' "${found[@]}"
 }
 
-# ControlPersist yes: a time would end the connection under a forward that is idle. ControlPath: %C is 40 characters
-# and a master adds 17 while it starts; 107 are allowed.
+# ControlPersist yes: a timeout would end the connection under an idle forward. ControlPath: %C has 40 characters, and a
+# starting master adds 17; the limit is 107.
 settings() {
   printf '%s\nInclude ~/.ssh-local/config.local\n\n' "$MARK"
   printf 'Host host\n'
@@ -67,7 +67,7 @@ main() {
   local user=${HOST_SSH_USER:-} host=${HOST_SSH_HOST:-host.docker.internal} port=${HOST_SSH_PORT:-22}
   local key=${HOST_SSH_KEY:-} keys new
   if [[ -z $user ]]; then
-    # a bridge that is no longer wanted: mp-shim would still try it
+    # remove a bridge that is no longer wanted: mp-shim would still try it
     if ours; then rm -f "$CONFIG"; fi
     return 0
   fi
