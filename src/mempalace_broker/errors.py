@@ -1,19 +1,18 @@
 """Every error of the project, in one tree, with its JSON-RPC code and its exit code.
 
     BrokerError
-    +-- UsageError             a flag, setting or file that makes no sense
+    +-- UsageError             a flag, setting or settings file that makes no sense
     +-- PalaceError            the palace can't be resolved or used
     +-- EngineNotFound         no interpreter with mempalace
-    +-- EngineFault            the engine failed in a way that a restart does not mend
     +-- StateRootError         locks, record or socket can't be placed
     +-- BrokerUnavailable      no broker answers, or none could be started
     |   +-- StartFailed        we started one; it said why it could not serve
     +-- PalaceHeld             a broker on another kernel has the palace, or may have it
-    +-- StopFailed             a broker or engine does not leave
+    +-- StopFailed             a broker or its engine keeps holding the palace
     +-- HandshakeRefused       a broker answers, but not for us (wire version, other palace)
     +-- DeadlineExceeded       an inner deadline ran out
 
-Each message says what, where, and which command mends it. `mp-shim` imports this module: keep it lean.
+Each message says what failed and where; its hint, which command helps. `mp-shim` imports this module: keep it lean.
 JSON-RPC codes -32000..-32005 are mempalace's own; ours start at -32010.
 """
 
@@ -45,12 +44,12 @@ EXIT_FINDINGS = 4
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE: no broker could be reached or started
 EXIT_NO_ENGINE = 70
 EXIT_STATE_ROOT = 73  # EX_CANTCREAT
-EXIT_HELD = 75  # EX_TEMPFAIL: somebody else owns the palace
+EXIT_HELD = 75  # EX_TEMPFAIL: another broker owns the palace
 EXIT_CONFIG = 78  # EX_CONFIG
 
 
 class BrokerError(Exception):
-    """Base of all; `mend` is the command or step that helps, or empty."""
+    """Base of all; `hint` is the command or step that helps, or empty."""
 
     code = INTERNAL_ERROR
     exit_code = EXIT_FAILURE
@@ -81,13 +80,6 @@ class PalaceError(BrokerError):
 
 class EngineNotFound(BrokerError):
     """No interpreter with mempalace was found."""
-
-    code = ENGINE_DOWN
-    exit_code = EXIT_NO_ENGINE
-
-
-class EngineFault(BrokerError):
-    """The engine failed in a way that a restart does not hint."""
 
     code = ENGINE_DOWN
     exit_code = EXIT_NO_ENGINE

@@ -10,11 +10,12 @@ import pytest
 
 from mempalace_broker import errors
 from mempalace_broker.cli.root import root
-from mempalace_broker.settings import CONTAINER_SETTINGS, PATHS, SETTINGS, Setting
+from mempalace_broker.settings import BrokerSettings, ContainerSettings, Setting, settings_of
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXIT_CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
 EMPTY = {"engine": "found by itself", "tcp": "off"}
+SETTINGS = (*settings_of(BrokerSettings), *settings_of(ContainerSettings))
 COMMON = {"--palace", "--backend", "--collection", "--help", "-h"}
 
 
@@ -51,7 +52,7 @@ def test_exit_codes_are_documented_with_their_numbers() -> None:
     }
 
 
-@pytest.mark.parametrize("setting", [*SETTINGS, *CONTAINER_SETTINGS], ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_every_setting_is_documented(setting: Setting) -> None:
     table = {row[0].strip("`"): row for row in rows((DOCS / "settings.md").read_text(encoding="utf-8"))}
     assert setting.name in table, f"docs/settings.md has no row for {setting.name}"
@@ -65,7 +66,7 @@ def test_every_setting_is_documented(setting: Setting) -> None:
 def test_no_setting_is_documented_that_does_not_exist() -> None:
     text = (DOCS / "settings.md").read_text(encoding="utf-8").split("## Variables")[0]
     names = {row[0].strip("`") for row in rows(text)} - {"name"}
-    assert names == {setting.name for setting in (*SETTINGS, *CONTAINER_SETTINGS)} | {PATHS}
+    assert names == {setting.name for setting in SETTINGS} | {"paths"}
 
 
 @pytest.mark.parametrize("name", commands())

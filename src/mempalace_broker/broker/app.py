@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from ..protocol.framing import TooLong
     from ..protocol.hello import Identity
-    from ..settings import Settings
+    from ..settings import BrokerSettings
     from ..system.lock import FileLock
     from ..system.paths import StateFiles
     from .connection import Connection
@@ -58,7 +58,7 @@ class App:
         *,
         identity: Identity,
         files: StateFiles,
-        settings: Settings,
+        settings: BrokerSettings,
         env: Mapping[str, str],
         owner: FileLock,
         held: Held,
@@ -72,7 +72,7 @@ class App:
         self.log = log
         self.clock = Clock()
         self.started = self.clock.monotonic()
-        self.stall_s = float(settings.number("client_stall_s"))
+        self.stall_s = float(settings.client_stall_s)
         self.troubles: list[dict[str, str]] = []
         self.record = self._new_record(held.owner.generation, started_by)
         answers = Answers()
@@ -82,7 +82,7 @@ class App:
                 wait_s=settings.call_s,
                 run_s=settings.call_s,
                 init_s=settings.init_s,
-                session_calls=settings.number("session_calls"),
+                session_calls=settings.session_calls,
             ),
             policy=Policy(init_s=settings.init_s),
             rng=random.random,
@@ -94,8 +94,8 @@ class App:
                 "pid": os.getpid(),
                 "claim": {"generation": held.owner.generation, "nonce": held.folder.me.nonce},
             },
-            idle_s=float(settings.number("idle_s")),
-            drain_s=float(settings.number("drain_s")),
+            idle_s=float(settings.idle_s),
+            drain_s=float(settings.drain_s),
             now=self.started,
             status=lambda now: snapshot(self, now),
         )

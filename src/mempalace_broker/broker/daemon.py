@@ -12,14 +12,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError, UsageError
+from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError
 from ..lease.files import LeaseFolder
 from ..lease.machine.lease import HOST
 from ..locality.mounts import is_local
 from ..locality.process_ids import own_procid
 from ..protocol.hello import Identity
-from ..settings import load_settings
-from ..system.atomic_files import read_bytes
+from ..settings import SettingsFile
 from ..system.clock import Clock, Deadline
 from ..system.lock import FileLock, read_body
 from ..system.paths import StateFiles
@@ -27,10 +26,10 @@ from .app import App
 from .lease_keeper import Acquisition, writer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ..lease.machine.record import Writer
-    from ..settings import Settings
+    from ..settings import BrokerSettings
     from .lease_keeper import Held
 
 HANDOVER_S = 15.0  # beyond drain_s: the other side sees our request, ends its engine, and we see that it did
@@ -94,7 +93,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
     if options.direct:
         files = files.direct()
     files.prepare()
-    settings = _settings(files, os.environ)
+    settings = SettingsFile.read(files.toml).broker(os.environ)
     owner = FileLock(files.owner_lock)
     if not owner.acquire(Deadline.after(Clock(), OWNER_WAIT_S)):
         report.say({"state": "lost_race"})
@@ -125,16 +124,8 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
         owner.release()
 
 
-def _settings(files: StateFiles, env: Mapping[str, str]) -> Settings:
-    try:
-        data = read_bytes(files.toml, _TOML_LIMIT)
-    except OSError as exc:
-        raise UsageError(f"cannot read {files.toml}: {exc}.", hint=f"make {files.toml} readable") from exc
-    return load_settings(data.decode("utf-8", "replace") if data is not None else None, env, toml_path=files.toml)
-
-
 def _claim(
-    owner: FileLock, files: StateFiles, settings: Settings, log: logging.Logger, *, direct: bool
+    owner: FileLock, files: StateFiles, settings: BrokerSettings, log: logging.Logger, *, direct: bool
 ) -> tuple[Held, int]:
     """Claim the palace for this kernel, then write our name and address into the owner lock.
 
@@ -156,7 +147,7 @@ def _claim(
     local = is_local(files.palace)
     elsewhere = direct or (local is not True and sys.platform != "darwin")  # a network disk is nobody's own
     writer = writer_of(owner, clock, direct=elsewhere)
-    deadline = Deadline.after(clock, min(settings.number("drain_s") + HANDOVER_S, PATIENCE_S))
+    deadline = Deadline.after(clock, min(settings.drain_s + HANDOVER_S, PATIENCE_S))
     try:
         folder = LeaseFolder(files.claims, writer, local=local is True)
         held = Acquisition(folder, clock, deadline, floor=max(0, floor), told=log.info).run(files.palace)
@@ -183,22 +174,20 @@ def _follows(held: Held, writer: Writer, last: int) -> bool:
     return kin and held.previous.generation == last
 
 
-def make_log(path: str, settings: Settings, *, foreground: bool) -> logging.Logger:
+def make_log(path: str, settings: BrokerSettings, *, foreground: bool) -> logging.Logger:
     """broker.log with one predecessor, 0600; and stderr in the foreground.
 
     Raises:
         StateRootError: the file can't be written.
     """
     log = logging.getLogger("mempalace_broker")
-    log.setLevel(settings.text("log_level").upper())
+    log.setLevel(settings.log_level.upper())
     log.propagate = False
     form = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     old_mask = os.umask(0o177)
     try:
         handlers: list[logging.Handler] = [
-            logging.handlers.RotatingFileHandler(
-                path, maxBytes=settings.number("log_bytes"), backupCount=1, encoding="utf-8"
-            )
+            logging.handlers.RotatingFileHandler(path, maxBytes=settings.log_bytes, backupCount=1, encoding="utf-8")
         ]
     except OSError as exc:
         raise StateRootError(f"cannot write {path}: {exc}.", hint="make the state root writable") from exc

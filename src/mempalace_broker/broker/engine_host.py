@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..protocol.engine_frames import Frame
     from ..protocol.hello import Identity
-    from ..settings import Settings
+    from ..settings import BrokerSettings
     from ..system.clock import Clock
     from ..system.engine_find import EngineCommand
     from ..system.paths import StateFiles
@@ -48,7 +48,7 @@ class EngineHost:
         dispatcher: Dispatcher,
         identity: Identity,
         files: StateFiles,
-        settings: Settings,
+        settings: BrokerSettings,
         env: Mapping[str, str],
         clock: Clock,
         log: logging.Logger,
@@ -78,7 +78,7 @@ class EngineHost:
 
     def _find(self) -> EngineCommand:
         env = dict(self._env)
-        env[SETTING] = self._settings.text("engine")
+        env[SETTING] = self._settings.engine
         return find_engine(env, sys.executable, self._env.get("PATH", os.defpath))
 
     def carry_out(self, what: str) -> None:

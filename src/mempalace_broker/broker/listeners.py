@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
     import socket
 
-    from ..settings import Settings
+    from ..settings import BrokerSettings
     from ..system.clock import Clock
     from ..system.paths import StateFiles
     from .connection import Listener
@@ -31,7 +31,9 @@ class Listeners:
         conns: the connections that are open, by number. tcp: the listener on TCP.
     """
 
-    def __init__(self, app: Listener, *, files: StateFiles, settings: Settings, clock: Clock, tasks: Tasks) -> None:
+    def __init__(
+        self, app: Listener, *, files: StateFiles, settings: BrokerSettings, clock: Clock, tasks: Tasks
+    ) -> None:
         self.conns: dict[int, Connection] = {}
         self.tcp = TcpListener(
             settings=settings,

@@ -12,7 +12,7 @@ from .machine.scheduler import LANES
 if TYPE_CHECKING:
     from ..protocol.hello import Identity
     from ..protocol.record import Record
-    from ..settings import Settings
+    from ..settings import BrokerSettings
     from ..system.paths import StateFiles
     from .engine_host import EngineHost
     from .lease_keeper import LeaseKeeper
@@ -25,7 +25,7 @@ class Serving(Protocol):
 
     identity: Identity
     files: StateFiles
-    settings: Settings
+    settings: BrokerSettings
     protocol: BrokerProtocol
     engine: EngineHost
     claim: LeaseKeeper

@@ -24,7 +24,7 @@ from ..protocol.record import MAX_BYTES, Bad, Record, decode
 from ..route.control import Contact, contact, pid_command
 from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
 from ..route.plan import Plan, plan
-from ..settings import load_settings
+from ..settings import SettingsFile
 from ..system import embedding_model as model
 from ..system.atomic_files import read_bytes
 from ..system.clock import Deadline
@@ -314,14 +314,10 @@ def _exists(pid: int) -> bool:
 def _settings(files: StateFiles, env: Mapping[str, str]) -> tuple[dict[str, Any], str, str, str]:
     """(settings as JSON, engine setting, what is wrong with them, its hint)."""
     try:
-        data = read_bytes(files.toml, _NOTE_LIMIT)
-        text = data.decode("utf-8", "replace") if data is not None else None
-        settings = load_settings(text, env, toml_path=files.toml)
-    except OSError as exc:
-        return {}, "", f"cannot read {files.toml}: {exc.strerror or exc}", f"make {files.toml} readable"
+        settings = SettingsFile.read(files.toml).broker(env)
     except BrokerError as exc:
         return {}, "", exc.message, exc.hint
-    return settings.as_json(), settings.text("engine"), "", ""
+    return settings.as_json(), settings.engine, "", ""
 
 
 def _engine(env: Mapping[str, str], named: str) -> Engine:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
-from ..errors import BrokerUnavailable, UsageError
+from ..errors import BrokerUnavailable
 from ..protocol.record import MAX_BYTES, Record, decode
-from ..settings import load_container, load_settings
+from ..settings import ContainerSettings, DirectMode, SettingsFile
 from ..system.atomic_files import read_bytes
 from ..system.paths import expand, home_of
 from .endpoint import TCP, Endpoint, parse
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 BRIDGE_CONFIG = "~/.ssh-local/config"  # what pi-devbox's set-up of LAN access leaves
 BRIDGE_HOST = "host"
-ALWAYS, NEVER = "always", "never"
-_TOML_LIMIT = 1 << 20
 
 
 class Plan:
@@ -58,33 +56,23 @@ def plan(files: StateFiles, env: Mapping[str, str]) -> Plan:
     Raises:
         UsageError: a setting makes no sense.
     """
-    text = toml_text(files)
-    settings, _ = load_container(text, env, toml_path=files.toml)
-    target = _target(settings.text("ssh_host"), settings.text("ssh_config"), settings.text("ssh_command"), env)
+    file = SettingsFile.read(files.toml)
+    settings = file.container(env)
+    target = _target(settings.ssh_host, settings, env)
     tcp, token = _tcp(files, env)
-    word = settings.text("direct")
-    listens = bool(tcp) or _listener_wanted(files, text)
+    listens = bool(tcp) or _listener_wanted(files, file)
     bridged = target is not None or listens
     why = ""
-    if word == NEVER:
+    if settings.direct is DirectMode.NEVER:
         why = f"direct mode is switched off ({settings.sources['direct']})"
-    elif bridged and word != ALWAYS:
+    elif bridged and settings.direct is not DirectMode.ALWAYS:
         why = "a bridge is configured, so this side must not open the palace by itself (direct = auto)"
         if listens and not tcp:
             why += "; the broker has a TCP listener, but does not run: start it on its machine (idle_s = 0 keeps it)"
     return Plan(target, tcp, token, direct=not why, why_not_direct=why)
 
 
-def toml_text(files: StateFiles) -> str | None:
-    """broker.toml, None where there is none. Raises UsageError where it can't be read."""
-    try:
-        data = read_bytes(files.toml, _TOML_LIMIT)
-        return None if data is None else data.decode()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{files.toml} can't be read: {exc}.", hint="make it a readable UTF-8 text") from exc
-
-
-def _target(host: str, config: str, command: str, env: Mapping[str, str]) -> SshTarget | None:
+def _target(host: str, settings: ContainerSettings, env: Mapping[str, str]) -> SshTarget | None:
     """The ssh destination for the palace's machine, None where nothing names one."""
     from .ssh import SshTarget
 
@@ -94,8 +82,10 @@ def _target(host: str, config: str, command: str, env: Mapping[str, str]) -> Ssh
     if not host and not bridge:
         return None
     end = parse(host if host.startswith("ssh://") else f"ssh://{host or BRIDGE_HOST}", home)
-    config = expand(config, home) if config else bridge
-    return SshTarget(end.host, user=end.user, port=end.port, config=config, state_root=end.path, command=command)
+    config = expand(settings.ssh_config, home) if settings.ssh_config else bridge
+    return SshTarget(
+        end.host, user=end.user, port=end.port, config=config, state_root=end.path, command=settings.ssh_command
+    )
 
 
 def _tcp(files: StateFiles, env: Mapping[str, str]) -> tuple[list[Endpoint], str]:
@@ -115,11 +105,11 @@ def _tcp(files: StateFiles, env: Mapping[str, str]) -> tuple[list[Endpoint], str
     return found, record.token
 
 
-def _listener_wanted(files: StateFiles, text: str | None) -> bool:
-    """Whether the palace's broker listens on TCP when it runs: it has made a token, or broker.toml (`text`) says so."""
+def _listener_wanted(files: StateFiles, file: SettingsFile) -> bool:
+    """Whether the palace's broker listens on TCP when it runs: it has made a token, or broker.toml says so."""
     from ..system.token_file import token_path
 
-    return os.path.exists(token_path(files.root)) or load_settings(text, {}, toml_path=files.toml).text("tcp") != ""
+    return os.path.exists(token_path(files.root)) or file.broker({}).tcp != ""
 
 
 def ssh(
@@ -149,8 +139,7 @@ def ssh_by_endpoint(
     endpoint: Endpoint, env: Mapping[str, str], deadline: Deadline, *, started_by: str, start: bool = True
 ) -> SshRoute:
     """$MEMPALACE_BROKER=ssh://...: that host, with the ssh settings of this environment."""
-    settings, _ = load_container(None, env)
-    target = _target(str(endpoint), settings.text("ssh_config"), settings.text("ssh_command"), env)
+    target = _target(str(endpoint), SettingsFile().container(env), env)
     assert target is not None, "a host was given"
     return ssh(target, env, deadline, started_by=started_by, start=start)
 

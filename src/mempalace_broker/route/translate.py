@@ -6,8 +6,7 @@ import os
 
 from ..locality.machine.path_map import PathMap, read_mounts
 from ..locality.mounts import mount_table
-from ..settings import load_container
-from .plan import toml_text
+from ..settings import SettingsFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ def translate(path: str, told: Mapping[str, Any], palace: str, files: StateFiles
     Raises:
         UsageError: broker.toml makes no sense.
     """
-    _, fixed = load_container(toml_text(files), env, toml_path=files.toml)
     there = told.get("palace")
     pathmap = PathMap(
         mine=mount_table(),
@@ -36,6 +34,6 @@ def translate(path: str, told: Mapping[str, Any], palace: str, files: StateFiles
         palace_mine=palace,
         palace_theirs=there if isinstance(there, str) else palace,
         same_kernel=told.get("same_kernel") is True,
-        fixed=fixed,
+        fixed=SettingsFile.read(files.toml).container(env).paths,
     )
     return pathmap.translate(os.path.realpath(path))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from ...settings import Settings
+    from ...settings import BrokerSettings
     from ...system.clock import Clock
     from .gate import Admit
 
@@ -40,7 +40,7 @@ class TcpListener:
     def __init__(
         self,
         *,
-        settings: Settings,
+        settings: BrokerSettings,
         root: str,
         last_port: int,
         clock: Clock,
@@ -48,10 +48,10 @@ class TcpListener:
         admit: Admit,
         revoked: Callable[[], None],
     ) -> None:
-        self.name = settings.text("tcp")
+        self.name = settings.tcp
         self.endpoint = ""
         self.token = ""
-        self._port = settings.number("tcp_port")
+        self._port = settings.tcp_port
         self._ports = [self._port] if self._port else [*filter(None, [last_port]), usual_port(root), 0]
         self._root = root
         self._clock = clock
