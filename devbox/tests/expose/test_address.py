@@ -16,7 +16,7 @@ TWO = {**DOCKER, "eth1": ["fd00::3", "10.9.0.3"]}
 
 
 @pytest.mark.parametrize(
-    ("wish", "outward", "there", "chosen"),
+    ("wanted", "outward", "there", "chosen"),
     [
         ("", "172.17.0.2", {}, ["172.17.0.2"]),
         ("", "", DOCKER, ["172.17.0.2"]),
@@ -26,12 +26,12 @@ TWO = {**DOCKER, "eth1": ["fd00::3", "10.9.0.3"]}
         ("fd00::3", "", TWO, ["fd00::3"]),
     ],
 )
-def test_chosen(wish: str, outward: str, there: dict[str, list[str]], chosen: list[str]) -> None:
-    assert choose(wish, outward, there) == chosen
+def test_chosen(wanted: str, outward: str, there: dict[str, list[str]], chosen: list[str]) -> None:
+    assert choose(wanted, outward, there) == chosen
 
 
 @pytest.mark.parametrize(
-    ("wish", "outward", "there", "message"),
+    ("wanted", "outward", "there", "message"),
     [
         ("", "127.0.0.1", {}, "127.0.0.1 is loopback"),
         ("127.0.0.2", "", DOCKER, "127.0.0.2 is loopback"),
@@ -46,9 +46,9 @@ def test_chosen(wish: str, outward: str, there: dict[str, list[str]], chosen: li
         ("172.17.0", "", DOCKER, "172.17.0 is neither"),
     ],
 )
-def test_refused(wish: str, outward: str, there: dict[str, list[str]], message: str) -> None:
+def test_refused(wanted: str, outward: str, there: dict[str, list[str]], message: str) -> None:
     with pytest.raises(DevboxError, match=message) as error:
-        choose(wish, outward, there)
+        choose(wanted, outward, there)
     assert error.value.hint
 
 
@@ -58,13 +58,13 @@ names = st.sampled_from(["lo", "eth0", "eth1", "any"])
 
 
 @given(
-    wish=st.one_of(st.just(""), names, addresses, special, st.text(max_size=9)),
+    wanted=st.one_of(st.just(""), names, addresses, special, st.text(max_size=9)),
     outward=st.one_of(st.just(""), addresses, special),
     there=st.dictionaries(names, st.lists(st.one_of(addresses, special), max_size=3)),
 )
-def test_never_a_wildcard_nor_loopback(wish: str, outward: str, there: dict[str, list[str]]) -> None:
+def test_never_a_wildcard_nor_loopback(wanted: str, outward: str, there: dict[str, list[str]]) -> None:
     try:
-        chosen = choose(wish, outward, there)
+        chosen = choose(wanted, outward, there)
     except DevboxError:
         return
     assert chosen

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pi_devbox.image.model import Resolved, Sources, Wish
+from pi_devbox.image.model import Choices, Resolved, Sources
 from pi_devbox.image.recipe import Project, parse
 from pi_devbox.image.tree import read_inputs
 
 SHA = "1234567890abcdef1234567890abcdef12345678"
 OTHER = "fedcba0987654321fedcba0987654321fedcba09"
-WISH = Wish(image="registry.example.org/me/box", nonce="abcdef012345")
+CHOICES = Choices(image="registry.example.org/me/box", nonce="abcdef012345")
 
 HEAD = """
 [image]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devbox.tests.image.checkout import FILES, OTHER, SHA, WISH, companions_toml, resolved
+from devbox.tests.image.checkout import CHOICES, FILES, OTHER, SHA, companions_toml, resolved
 from pi_devbox.errors import ConfigError
 from pi_devbox.image import ghoutput, plan
 from pi_devbox.image.commands import Unit, build_units, choose, publish_units
@@ -28,7 +28,7 @@ SOURCES = Sources(
 
 
 def draft(**values: str | None) -> Plan:
-    return plan.draft(SOURCES, resolved(**values), WISH)
+    return plan.draft(SOURCES, resolved(**values), CHOICES)
 
 
 def tags(one: Plan) -> list[str]:
@@ -40,7 +40,7 @@ def facts_of(one: Plan, states: tuple[Any, ...]) -> dict[str, TagFact]:
 
 
 def test_the_same_inputs_make_the_same_plan() -> None:
-    again = plan.draft(SOURCES, resolved()[::-1], replace(WISH, nonce="another"))
+    again = plan.draft(SOURCES, resolved()[::-1], replace(CHOICES, nonce="another"))
     assert tags(draft()) == tags(again)
     assert [one.args for one in draft().targets] == [one.args for one in again.targets]
 
@@ -76,7 +76,7 @@ def test_whatever_changes_the_base_changes_its_tag(change: Callable[[Sources], S
     dockerfile, *rest = sorted(SOURCES.base)
     assert dockerfile.path == b"devbox/image/Dockerfile.base"
     more = replace(SOURCES, base=[dockerfile._replace(content=dockerfile.content + b"ARG DECLARED\n"), *rest])
-    before, after = (plan.draft(one, resolved(), WISH).base.tag for one in (more, change(more)))
+    before, after = (plan.draft(one, resolved(), CHOICES).base.tag for one in (more, change(more)))
     assert before != after
 
 
@@ -93,7 +93,7 @@ def test_any_change_of_any_input_changes_all_tags(data: st.DataObject) -> None:
         entry._replace(kind="link"),
     ]
     changed = [*SOURCES.base[:number], data.draw(st.sampled_from(ways)), *SOURCES.base[number + 1 :]]
-    before, after = (plan.draft(replace(SOURCES, base=base), resolved(), WISH) for base in (SOURCES.base, changed))
+    before, after = (plan.draft(replace(SOURCES, base=base), resolved(), CHOICES) for base in (SOURCES.base, changed))
     assert all(one != other for one, other in zip(tags(before), tags(after), strict=True))
 
 
@@ -106,14 +106,14 @@ def test_an_unresolved_companion_forces_a_build_under_a_tag_that_is_nowhere(
     lost: list[str], states: tuple[str, ...]
 ) -> None:
     one = draft(**dict.fromkeys(lost))
-    again = plan.draft(SOURCES, one.companions, replace(WISH, nonce="ffffffffffff"))  # the next run, as unlucky
+    again = plan.draft(SOURCES, one.companions, replace(CHOICES, nonce="ffffffffffff"))  # the next run, as unlucky
     by_name = draft(**dict.fromkeys(lost, "main"))
     decided = plan.decide(one, facts_of(one, states), force=False)
     for target in decided.targets:
         if CONTAINS[target.name] & set(lost):
             assert target.build
             assert target.fresh
-            assert target.tag.endswith(f"-unresolved-{WISH.nonce}")
+            assert target.tag.endswith(f"-unresolved-{CHOICES.nonce}")
             assert target.tag not in [*tags(draft()), *tags(by_name), *tags(again)]
     assert len(decided.warnings) >= len(lost)
 
@@ -135,7 +135,7 @@ def test_only_what_is_certainly_there_is_not_built(states: tuple[str, ...], expe
 
 
 def test_force_builds_everything_without_old_layers() -> None:
-    one = plan.draft(SOURCES, resolved(), replace(WISH, force=True))
+    one = plan.draft(SOURCES, resolved(), replace(CHOICES, force=True))
     decided = plan.decide(one, facts_of(one, ("present",) * 3), force=True)
     assert all(target.build and target.fresh for target in decided.targets)
     assert tags(decided) == tags(draft())
@@ -160,7 +160,7 @@ def test_arguments() -> None:
     ],
 )
 def test_published_tags(release: str, expected: list[list[str]]) -> None:
-    one = plan.draft(SOURCES, resolved(), replace(WISH, release=release))
+    one = plan.draft(SOURCES, resolved(), replace(CHOICES, release=release))
     assert [target.publish for target in one.variants] == expected
 
 
@@ -210,7 +210,7 @@ def test_a_plan_of_other_variants_is_refused() -> None:
 
 def test_a_plan_for_other_platforms_is_of_these_files_still() -> None:
     image = msgspec.structs.replace(SOURCES.project.image, platforms=["linux/arm64"])
-    one = plan.draft(_project(image=image)(SOURCES), resolved(), WISH)
+    one = plan.draft(_project(image=image)(SOURCES), resolved(), CHOICES)
     plan.check_unchanged(one, SOURCES)
 
 
@@ -223,12 +223,12 @@ def test_a_plan_for_other_platforms_is_of_these_files_still() -> None:
 )
 def test_what_the_dockerfile_and_the_file_disagree_about_is_an_error(text: bytes, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        plan.draft(replace(SOURCES, base=[Entry(b"devbox/image/Dockerfile.base", "file", text)]), resolved(), WISH)
+        plan.draft(replace(SOURCES, base=[Entry(b"devbox/image/Dockerfile.base", "file", text)]), resolved(), CHOICES)
 
 
 def test_resolved_companions_must_be_those_of_the_file() -> None:
     with pytest.raises(ConfigError, match="studio at v1 is not among"):
-        plan.draft(SOURCES, resolved()[:2], WISH)
+        plan.draft(SOURCES, resolved()[:2], CHOICES)
 
 
 # --- commands
@@ -287,7 +287,7 @@ def test_an_image_that_stays_here_has_one_platform() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "buildx", "buildah", "expected"),
+    ("wanted", "buildx", "buildah", "expected"),
     [
         ("auto", True, True, "buildx"),
         ("auto", False, True, "buildah"),
@@ -295,8 +295,8 @@ def test_an_image_that_stays_here_has_one_platform() -> None:
         ("buildx", False, False, "buildx"),
     ],
 )
-def test_which_builder(wish: str, buildx: bool, buildah: bool, expected: str) -> None:
-    assert choose(wish, buildx=buildx, buildah=buildah) == expected
+def test_which_builder(wanted: str, buildx: bool, buildah: bool, expected: str) -> None:
+    assert choose(wanted, buildx=buildx, buildah=buildah) == expected
 
 
 def test_no_builder() -> None:

@@ -1,4 +1,4 @@
-"""One round over all watched files: look at each, and do what its Subject says.
+"""One round over all watched files: look at each, and do what its WatchedFile says.
 
 Files are polled because inotify does not fire on shares of another kernel (virtiofs). No library does the polling:
 that of watchfiles has time stamps of whole seconds and misses the second of two quick saves, that of watchdog compares
@@ -14,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from . import render
-from .subject import Stamp, Step, Subject
+from .watched import Action, Stamp, WatchedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,9 +32,9 @@ class Watcher:
         self._drawing = drawing
         self._clock = clock
         self._say = say
-        self._subjects: dict[str, Subject] = {}
+        self._files: dict[str, WatchedFile] = {}
         self._spelled: dict[str, str] = {}  # entry -> its first spelling
-        self._folder_trouble = ""
+        self._folder_error = ""
 
     def sources(self) -> list[str]:
         """List the present files. Raise OSError if a folder can't be read."""
@@ -48,68 +48,68 @@ class Watcher:
     def look(self) -> None:
         """Look at everything once, and draw what has changed."""
         for path in self._paths():
-            self._look_at(path, self._subjects.setdefault(path, Subject()))
+            self._look_at(path, self._files.setdefault(path, WatchedFile()))
 
     def _paths(self) -> list[str]:
         """The files to look at: the present ones, and those seen before."""
         try:
             found = self.sources()
-            self._folder_trouble = ""
+            self._folder_error = ""
         except OSError as exc:
             found = []
-            trouble = f"can't read {exc.filename}: {exc.strerror}"
-            if trouble != self._folder_trouble:
-                self._folder_trouble = trouble
-                self._say(trouble)
+            error = f"can't read {exc.filename}: {exc.strerror}"
+            if error != self._folder_error:
+                self._folder_error = error
+                self._say(error)
         called = [self._spelled.setdefault(render.entry_of(path), path) for path in found]
-        return list(dict.fromkeys([*called, *self._subjects]))
+        return list(dict.fromkeys([*called, *self._files]))
 
-    def _look_at(self, path: str, subject: Subject) -> None:
+    def _look_at(self, path: str, file: WatchedFile) -> None:
         text = b""
         try:
             info = os.stat(path)
             stamp = Stamp(info.st_mtime_ns, info.st_size, info.st_ino)
             picture = os.path.exists(self._drawing.picture_of(path))
-            if subject.to_read(stamp, self._clock()):
+            if file.to_read(stamp, self._clock()):
                 text = _read(path)
-                step = subject.seen(hashlib.sha256(text).digest(), picture=picture)
+                action = file.seen(hashlib.sha256(text).digest(), picture=picture)
             else:
-                step = subject.unchanged(picture=picture)
+                action = file.unchanged(picture=picture)
         except (FileNotFoundError, NotADirectoryError):
-            step = subject.missing()
+            action = file.missing()
         except OSError as exc:  # unreadable for now: reported once, like any error
-            step = self._unreadable(subject, f"can't read {path}: {exc.strerror}")
-        self._do(step, path, subject, text)
+            action = self._unreadable(file, f"can't read {path}: {exc.strerror}")
+        self._do(action, path, file, text)
 
-    def _unreadable(self, subject: Subject, trouble: str) -> Step:
-        step = subject.seen(trouble.encode(), picture=True)
-        if step is Step.DRAW:
-            subject.drawn(trouble)
-            return Step.NOTHING
-        return step
+    def _unreadable(self, file: WatchedFile, error: str) -> Action:
+        action = file.seen(error.encode(), picture=True)
+        if action is Action.DRAW:
+            file.drawn(error)
+            return Action.NOTHING
+        return action
 
-    def _do(self, step: Step, path: str, subject: Subject, text: bytes) -> None:
-        if step is Step.GONE:
+    def _do(self, action: Action, path: str, file: WatchedFile, text: bytes) -> None:
+        if action is Action.GONE:
             self._say(f"{path} is gone; waiting for it")
             if not self._named(path):
-                del self._subjects[path]
-        elif step is Step.TELL:
-            self._say(f"{path}:\n{subject.trouble}")
-            subject.told()
-        elif step is Step.DRAW:
-            subject.drawn(self._draw(path, text or _read_if_there(path)))
+                del self._files[path]
+        elif action is Action.REPORT:
+            self._say(f"{path}:\n{file.error}")
+            file.reported()
+        elif action is Action.DRAW:
+            file.drawn(self._draw(path, text or _read_if_there(path)))
 
     def _named(self, path: str) -> bool:
         return render.entry_of(path) in map(render.entry_of, self._targets)
 
     def _draw_now(self, path: str) -> bool:
         try:
-            trouble = self._draw(path, _read(path))
+            error = self._draw(path, _read(path))
         except OSError as exc:
-            trouble = exc.strerror or str(exc)
-        if trouble:
-            self._say(f"{path}:\n{trouble}")
-        return not trouble
+            error = exc.strerror or str(exc)
+        if error:
+            self._say(f"{path}:\n{error}")
+        return not error
 
     def _draw(self, path: str, text: bytes) -> str:
         """Draw a file and report that; return the error, or empty."""

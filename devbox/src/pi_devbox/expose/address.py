@@ -17,11 +17,11 @@ _FAR = ((socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1"))
 _BIND = "studio-expose --bind ADDRESS"
 
 
-def choose(wish: str, outward: str, interfaces: Mapping[str, Sequence[str]]) -> list[str]:
+def choose(wanted: str, outward: str, interfaces: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the addresses to listen on: at least one, none of them a wildcard or loopback.
 
     Args:
-        wish: "" for the outward address, "any", an address, or the name of an interface.
+        wanted: "" for the outward address, "any", an address, or the name of an interface.
         outward: the address of the default route; empty if there is none.
         interfaces: name -> addresses, of those that are up.
 
@@ -30,13 +30,13 @@ def choose(wish: str, outward: str, interfaces: Mapping[str, Sequence[str]]) -> 
     """
     usable = {name: [a for a in addresses if _reachable(a)] for name, addresses in interfaces.items()}
     everything = [address for addresses in usable.values() for address in addresses]
-    if wish == ANY:
+    if wanted == ANY:
         return everything or _none_at_all()
-    if not wish:
+    if not wanted:
         return [_checked(outward) if outward else _only(everything)]
-    if wish in interfaces:
-        return _of_interface(wish, usable[wish])
-    return [_checked(wish, everything)]
+    if wanted in interfaces:
+        return _of_interface(wanted, usable[wanted])
+    return [_checked(wanted, everything)]
 
 
 def _reachable(address: str) -> bool:

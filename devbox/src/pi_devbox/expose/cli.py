@@ -95,18 +95,21 @@ def studio_expose(port: int, listen_port: int | None, bind: str, max_connections
     Exit codes: 1 can't listen; 2 wrong usage; 78 STUDIO_PORT makes no sense; 130 after Ctrl-C
     and 143 after SIGTERM, the normal ways to end it.
     """
+    end_on_signals()
+    _relay(port, port if listen_port is None else listen_port, bind.strip(), max_connections)
+    return 0
+
+
+def _relay(port: int, listen_port: int, wanted: str, max_connections: int) -> None:
     from . import address
     from .relay import Relay, listen, room_for, shown
 
-    end_on_signals()
-    wish = bind.strip()
-    outward = "" if wish else address.outward_address()
-    addresses = address.choose(wish, outward, {} if outward else address.interfaces())
+    outward = "" if wanted else address.outward_address()
+    addresses = address.choose(wanted, outward, {} if outward else address.interfaces())
     most = room_for(max_connections)
-    listeners = [listen(where, port if listen_port is None else listen_port) for where in addresses]
+    listeners = [listen(where, listen_port) for where in addresses]
     for where, listener in zip(addresses, listeners, strict=True):
         say(f"relaying {shown(where)}:{listener.getsockname()[1]} -> 127.0.0.1:{port} [Ctrl-C to stop]")
     if most < max_connections:
         say(f"at most {most} connections at once: the limit of open files allows no more (ulimit -n).")
     Relay(listeners, port, most, say).serve()
-    return 0

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import DevboxError
-from .behind import Behind
+from .backend import Backend
 from .link import Link, dial, reset
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ class Relay:
     def __init__(self, listeners: Sequence[socket.socket], port: int, most: int, say: Callable[[str], None]) -> None:
         """Relay non-blocking `listeners` to 127.0.0.1:port, at most `most` connections at once."""
         self._listeners = listeners
-        self._behind = Behind(port)
+        self._backend = Backend(port)
         self._most = most
         self._say = say
         self._slots = threading.Semaphore(most)
         self._links: set[Link] = set()
-        self._lock = threading.Lock()  # guards _links, _behind and _told
+        self._lock = threading.Lock()  # guards _links, _backend and _told
         self._told: set[str] = set()
 
     def serve(self) -> None:
@@ -85,10 +85,10 @@ class Relay:
 
     def _look(self) -> None:
         """Check whether the server listens, unless it is known to."""
-        if self._behind.listens:
+        if self._backend.listens:
             return
-        sock = dial(self._behind.port)
-        self._saw(sock is not None)
+        sock = dial(self._backend.port)
+        self._observe(sock is not None)
         if sock is not None:
             sock.close()
 
@@ -115,8 +115,8 @@ class Relay:
 
     def _relay(self, near: socket.socket) -> None:
         """Serve one connection, in its thread."""
-        far = dial(self._behind.port)
-        self._saw(far is not None)
+        far = dial(self._backend.port)
+        self._observe(far is not None)
         if far is None:
             reset(near)  # as a port without a listener does
             self._slots.release()
@@ -131,9 +131,9 @@ class Relay:
                 self._links.discard(link)
             self._slots.release()
 
-    def _saw(self, listens: bool) -> None:
+    def _observe(self, listens: bool) -> None:
         with self._lock:
-            if news := self._behind.saw(listens):
+            if news := self._backend.observe(listens):
                 self._say(news)
 
     def _tell_once(self, text: str) -> None:

@@ -84,7 +84,7 @@ def command_base_tag(
     from .plan import base_tag  # not before `_open`, which says what is missing
 
     found = _resolved(session, resolved)
-    tag = base_tag(session.sources(), found, session.wish())
+    tag = base_tag(session.sources(), found, session.choices())
     if github_output:
         _append(session, {"base_tag": tag})
     if as_json:
@@ -97,14 +97,14 @@ def command_base_tag(
 @options.common
 @options.planned
 @options.outputs
-def command_plan(root: Path | None, timeout: float, as_json: bool, github_output: bool, **wishes: Any) -> None:
+def command_plan(root: Path | None, timeout: float, as_json: bool, github_output: bool, **choices: Any) -> None:
     """Decide which images must be built, under which tags, and why.
 
     Asks the registry for the tags (HEAD of their manifests). Only a tag that certainly exists saves a
     build.
     """
-    session = _open(root, timeout, wishes.pop("platforms"))
-    plan = _make_plan(session, **wishes)
+    session = _open(root, timeout, choices.pop("platforms"))
+    plan = _make_plan(session, **choices)
     if github_output:
         _append(session, _plan_outputs(plan))
     if as_json:
@@ -190,7 +190,7 @@ def _make_plan(
     session: Session, image: str, release: str | None, force: bool, facts: Path | None, resolved: Path | None
 ) -> Plan:
     found = _resolved(session, resolved)
-    plan = session.plan(found, session.wish(image, _release(release), force=force), facts)
+    plan = session.plan(found, session.choices(image, _release(release), force=force), facts)
     for text in plan.warnings[sum(not one.fixed for one in found) :]:  # _warn has printed those
         _say(f"warning: {text}")
     return plan
@@ -243,12 +243,12 @@ def _targets(plan: Plan, wanted: str) -> list[Target]:
     return groups.get(wanted) or [one for one in plan.targets if one.name == wanted]
 
 
-def _builder(wish: str) -> Builder:
+def _builder(wanted: str) -> Builder:
     from .commands import choose
     from .runner import buildah_works, buildx_works
 
-    buildx = wish == "auto" and buildx_works()
-    return choose(wish, buildx=buildx, buildah=wish == "auto" and not buildx and buildah_works())
+    buildx = wanted == "auto" and buildx_works()
+    return choose(wanted, buildx=buildx, buildah=wanted == "auto" and not buildx and buildah_works())
 
 
 def _run(session: Session, units: Sequence[Unit], work: dict[str, Any]) -> None:

@@ -22,11 +22,11 @@ class Command(NamedTuple):
 Unit = tuple[Command, ...]  # commands that are retried together
 
 
-def choose(wish: str, *, buildx: bool, buildah: bool) -> Builder:
-    """Choose the builder. `wish` is "auto" or one of them; `buildx` and `buildah`: whether they work here."""
-    if wish == "buildx" or (wish == "auto" and buildx):
+def choose(wanted: str, *, buildx: bool, buildah: bool) -> Builder:
+    """Choose the builder. `wanted` is "auto" or one of them; `buildx` and `buildah`: whether they work here."""
+    if wanted == "buildx" or (wanted == "auto" and buildx):
         return "buildx"
-    if wish == "buildah" or (wish == "auto" and buildah):
+    if wanted == "buildah" or (wanted == "auto" and buildah):
         return "buildah"
     raise ConfigError(
         "found neither docker with buildx and a running engine, nor buildah.",

@@ -80,7 +80,7 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Choices:
     """The caller's choices.
 
     Attributes:

@@ -11,20 +11,20 @@ import msgspec
 from ..errors import ConfigError
 from . import dockerfile
 from .fingerprint import UNRESOLVED, Entry, Fact, fingerprint, tag
-from .model import SCHEMA, Plan, Resolved, Sources, TagFact, Target, Wish
+from .model import SCHEMA, Choices, Plan, Resolved, Sources, TagFact, Target
 from .recipe import Companion, Project, Recipe, arguments_of
 
 _FINAL = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+")
 
 
-def draft(sources: Sources, resolved: Sequence[Resolved], wish: Wish) -> Plan:
+def draft(sources: Sources, resolved: Sequence[Resolved], choices: Choices) -> Plan:
     """Make the plan before the registry is asked: every target is to be built."""
     check_dockerfiles(sources)
-    base = _base(sources, resolved, wish)
-    variants = [_variant(sources, number, base, resolved, wish) for number in range(len(sources.project.variants))]
+    base = _base(sources, resolved, choices)
+    variants = [_variant(sources, number, base, resolved, choices) for number in range(len(sources.project.variants))]
     return Plan(
         schema=SCHEMA,
-        image=wish.image,
+        image=choices.image,
         platforms=list(sources.project.image.platforms),
         base=base,
         variants=variants,
@@ -48,10 +48,10 @@ def warning(one: Resolved) -> str:
     return f"{one.name}: {one.ref} could not be resolved ({one.note}): its name is used, and forces a build"
 
 
-def base_tag(sources: Sources, resolved: Sequence[Resolved], wish: Wish) -> str:
+def base_tag(sources: Sources, resolved: Sequence[Resolved], choices: Choices) -> str:
     """Return the tag of the base alone."""
     check_dockerfiles(sources)
-    return _base(sources, resolved, wish).tag
+    return _base(sources, resolved, choices).tag
 
 
 def read_plan(text: bytes | str, where: str) -> Plan:
@@ -72,7 +72,7 @@ def check_unchanged(plan: Plan, sources: Sources) -> None:
     """Raise ConfigError unless the plan was made from these very files: images are tagged with their fingerprint."""
     image = msgspec.structs.replace(sources.project.image, platforms=plan.platforms)
     sources = replace(sources, project=msgspec.structs.replace(sources.project, image=image))
-    again = draft(sources, plan.companions, Wish(image=plan.image, nonce=_nonce_of(plan)))
+    again = draft(sources, plan.companions, Choices(image=plan.image, nonce=_nonce_of(plan)))
     if [one.name for one in plan.targets] != [one.name for one in again.targets]:
         raise ConfigError("the plan has other variants than devbox/image/companions.toml.", hint="plan again")
     for planned, found in zip(plan.targets, again.targets, strict=True):
@@ -107,34 +107,34 @@ def release_tags(release: str, suffix: str) -> list[str]:
     return [f"{release}{suffix}", *([f"latest{suffix}"] if _FINAL.fullmatch(release) else [])]
 
 
-def _base(sources: Sources, resolved: Sequence[Resolved], wish: Wish) -> Target:
+def _base(sources: Sources, resolved: Sequence[Resolved], choices: Choices) -> Target:
     project = sources.project
     companions = [one for one in project.companion if one.where == "base"]
     args = {**project.base.args, **_arguments(companions, resolved)}
     facts = [*_facts(project.base.args), *_companion_facts(companions, resolved), *_platforms(project)]
-    return _target("base", project.base, fingerprint(sources.base, facts), args, _loose(companions, resolved), wish)
+    return _target("base", project.base, fingerprint(sources.base, facts), args, _loose(companions, resolved), choices)
 
 
-def _variant(sources: Sources, number: int, base: Target, resolved: Sequence[Resolved], wish: Wish) -> Target:
+def _variant(sources: Sources, number: int, base: Target, resolved: Sequence[Resolved], choices: Choices) -> Target:
     project, recipe = sources.project, sources.project.variant
     variant = project.variants[number]
     companions = [one for one in project.companion if one.is_in(variant.name)]
     fixed = {**recipe.args, **variant.args}
     facts = [*_facts(fixed), *_companion_facts(companions, resolved), *_platforms(project), Fact("base", "", base.tag)]
-    args = {**fixed, **_arguments(companions, resolved), str(recipe.base_arg): f"{wish.image}:{base.tag}"}
+    args = {**fixed, **_arguments(companions, resolved), str(recipe.base_arg): f"{choices.image}:{base.tag}"}
     digest = fingerprint(sources.variant, facts)
-    made = _target(variant.name, recipe, digest, args, _loose(companions, resolved), wish)
-    return msgspec.structs.replace(made, publish=release_tags(wish.release, variant.suffix))
+    made = _target(variant.name, recipe, digest, args, _loose(companions, resolved), choices)
+    return msgspec.structs.replace(made, publish=release_tags(choices.release, variant.suffix))
 
 
-def _target(name: str, recipe: Recipe, digest: str, args: dict[str, str], loose: list[str], wish: Wish) -> Target:
+def _target(name: str, recipe: Recipe, digest: str, args: dict[str, str], loose: list[str], choices: Choices) -> Target:
     return Target(
         name=name,
-        tag=tag(name, digest, wish.nonce if loose else ""),
+        tag=tag(name, digest, choices.nonce if loose else ""),
         fingerprint=digest,
         build=True,
         reason=f"not resolved: {', '.join(loose)}" if loose else "",
-        fresh=wish.force or bool(loose),  # a cached layer holds what "main" was then
+        fresh=choices.force or bool(loose),  # a cached layer holds what "main" was then
         dockerfile=recipe.dockerfile,
         args=args,
     )

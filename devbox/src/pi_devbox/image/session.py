@@ -15,7 +15,7 @@ import msgspec
 from ..errors import ConfigError
 from . import plan as planning
 from .asking import Pace
-from .model import Plan, Resolved, Sources, TagFact, Wish
+from .model import Choices, Plan, Resolved, Sources, TagFact
 from .recipe import ImageName, Platform, Project, parse
 from .registry import facts_from, look_up
 from .resolve import Access, resolve
@@ -62,20 +62,20 @@ class Session:
             project, read_inputs(self.root, project.base.paths), read_inputs(self.root, project.variant.paths)
         )
 
-    def wish(self, image: str = "", release: str = "", *, force: bool = False) -> Wish:
+    def choices(self, image: str = "", release: str = "", *, force: bool = False) -> Choices:
         """The caller's choices; `image` defaults to $IMAGE, then to companions.toml's name."""
         name = image or self.env.get("IMAGE", "") or self.project.image.name
-        return Wish(image=_image_name(name), nonce=secrets.token_hex(6), force=force, release=release)
+        return Choices(image=_image_name(name), nonce=secrets.token_hex(6), force=force, release=release)
 
-    def plan(self, resolved: Sequence[Resolved], wish: Wish, facts_file: Path | None) -> Plan:
+    def plan(self, resolved: Sequence[Resolved], choices: Choices, facts_file: Path | None) -> Plan:
         """Make a draft, ask the registry about images that need not be built anyway, and decide."""
-        draft = planning.draft(self.sources(), resolved, wish)
-        tags = [] if wish.force else [one.tag for one in draft.targets if not one.reason]
+        draft = planning.draft(self.sources(), resolved, choices)
+        tags = [] if choices.force else [one.tag for one in draft.targets if not one.reason]
         if facts_file is not None:
             facts = facts_from(_read(facts_file), tags, str(facts_file))
         else:
             facts = self._ask_registry(draft.image, tags)
-        return planning.decide(draft, facts, force=wish.force)
+        return planning.decide(draft, facts, force=choices.force)
 
     def _ask_registry(self, image: str, tags: Sequence[str]) -> dict[str, TagFact]:
         async def work() -> dict[str, TagFact]:

@@ -24,24 +24,24 @@ class Stamp(NamedTuple):
     inode: int
 
 
-class Step(Enum):
+class Action(Enum):
     """What the caller does next."""
 
     NOTHING = "nothing"
     DRAW = "draw"  # then call `drawn` with the result
-    TELL = "tell"  # the error is not from a half-written save: report it
+    REPORT = "report"  # the error is not from a half-written save: report it
     GONE = "gone"  # report that the file is gone
 
 
-class Subject:
+class WatchedFile:
     """One file.
 
     Attributes:
-        trouble: the error of the last drawing, until it is reported; empty otherwise.
+        error: the error of the last drawing, until it is reported; empty otherwise.
     """
 
     def __init__(self) -> None:
-        self.trouble = ""
+        self.error = ""
         self._stamp: Stamp | None = None
         self._changed_at = 0.0
         self._settled = False  # its content was read after the tick of its stamp
@@ -58,34 +58,34 @@ class Subject:
         self._settled = now - self._changed_at >= TICK_S
         return True
 
-    def seen(self, digest: bytes, *, picture: bool) -> Step:
+    def seen(self, digest: bytes, *, picture: bool) -> Action:
         """Take the digest of the content just read. `picture`: one exists, of this content or an earlier one."""
         self._missed = 0
         if digest != self._digest:
             self._digest = digest
-            return Step.DRAW
+            return Action.DRAW
         return self.unchanged(picture=picture)
 
-    def unchanged(self, *, picture: bool) -> Step:
+    def unchanged(self, *, picture: bool) -> Action:
         """Take note that the content need not be read."""
         self._missed = 0
-        if self.trouble:
-            return Step.TELL
-        return Step.DRAW if self._good and not picture else Step.NOTHING
+        if self.error:
+            return Action.REPORT
+        return Action.DRAW if self._good and not picture else Action.NOTHING
 
-    def missing(self) -> Step:
+    def missing(self) -> Action:
         """Take note that the file is missing. Only a second look counts: an editor may replace it by renaming."""
         self._missed += 1
         if self._missed != 2:
-            return Step.NOTHING
-        self._stamp, self._digest, self._good, self.trouble = None, None, False, ""
-        return Step.GONE
+            return Action.NOTHING
+        self._stamp, self._digest, self._good, self.error = None, None, False, ""
+        return Action.GONE
 
-    def drawn(self, trouble: str) -> None:
+    def drawn(self, error: str) -> None:
         """Take the result of a drawing: its error, or empty."""
-        self.trouble = trouble
-        self._good = not trouble
+        self.error = error
+        self._good = not error
 
-    def told(self) -> None:
+    def reported(self) -> None:
         """Take note that the error was reported."""
-        self.trouble = ""
+        self.error = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Behind:
+class Backend:
     """Turns observations into messages, one for each change.
 
     Attributes:
@@ -14,7 +14,7 @@ class Behind:
         self.port = port
         self.listens: bool | None = None
 
-    def saw(self, listens: bool) -> str:
+    def observe(self, listens: bool) -> str:
         """Take an observation; return the line to print, empty if nothing changed."""
         before, self.listens = self.listens, listens
         if before == listens:
