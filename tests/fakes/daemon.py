@@ -16,12 +16,12 @@ import socket
 import sys
 import time
 
-from mempalace_broker.locality.process_ids import own_procid
 from mempalace_broker.protocol.record import Record, encode
 from mempalace_broker.system.atomic_files import write_atomic
 from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.lock import FileLock
 from mempalace_broker.system.paths import StateFiles
+from mempalace_broker.system.process_ids import this_process
 
 PIDS = "daemons"
 SERVES = "serves"
@@ -57,7 +57,7 @@ def serve(files: StateFiles, start_fd: int) -> None:
         os.unlink(files.socket)
     listener.bind(files.socket)
     listener.listen(512)
-    me = own_procid()
+    me = this_process()
     record = Record(
         record=os.urandom(16).hex(),
         pid=me.pid,

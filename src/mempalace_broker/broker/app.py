@@ -15,12 +15,13 @@ from .. import __version__
 from ..errors import EXIT_OK, BrokerError, StateRootError
 from ..lease.files import flush_store
 from ..locality.mounts import folders_table
-from ..locality.process_ids import own_procid
 from ..locality.view import view_of
 from ..protocol.hello import WIRE_VERSION
-from ..protocol.record import Record, encode, is_own
-from ..system.atomic_files import read_bytes, remove_if, remove_litter, write_atomic
+from ..protocol.record import Record
+from ..system.atomic_files import read_bytes, write_atomic
 from ..system.clock import Clock, Deadline
+from ..system.process_ids import this_process
+from ..system.record_file import RecordFile
 from .engine_host import EngineHost
 from .lease_keeper import LeaseKeeper
 from .listeners import Listeners
@@ -74,6 +75,7 @@ class App:
         self.started = self.clock.monotonic()
         self.stall_s = float(settings.client_stall_s)
         self.troubles: list[dict[str, str]] = []
+        self.record_file = RecordFile(files.record)
         self.record = self._new_record(held.owner.generation, started_by)
         answers = Answers()
         self.protocol = BrokerProtocol(
@@ -133,7 +135,7 @@ class App:
         self._load_answers(answers)
 
     def _new_record(self, epoch: int, started_by: str) -> Record:
-        me = own_procid()
+        me = this_process()
         return Record(
             record=os.urandom(16).hex(),
             epoch=epoch,
@@ -181,7 +183,7 @@ class App:
         self.loop.set_exception_handler(self._callback_failed)
         await self.listeners.open()
         try:
-            remove_litter(self.files.record)
+            self.record_file.remove_litter()
             self._publish()
         except OSError as exc:
             hint = "free space there, or make it writable"
@@ -200,11 +202,11 @@ class App:
     def _publish(self) -> None:
         self.record.endpoints = self.listeners.endpoints
         self.record.token = self.listeners.tcp.token or None
-        write_atomic(self.files.record, encode(self.record))
+        self.record_file.publish(self.record)
 
     def _retire(self) -> None:
         try:
-            remove_if(self.files.record, lambda data: is_own(data, self.record.record))
+            self.record_file.remove(self.record)
         except OSError as exc:
             self.log.warning("cannot remove the record: %s", exc)
         self.listeners.close()
@@ -404,7 +406,7 @@ class App:
             self.turn()
             return
         changed = await self.listeners.check()
-        mine = is_own(read_bytes(self.files.record, 1 << 20) or b"", self.record.record)
+        mine = self.record_file.holds(self.record)
         if not mine:
             self.log.warning("the record is gone or another's: writing it again")
         if changed or not mine:

@@ -16,12 +16,13 @@ from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError
 from ..lease.files import LeaseFolder
 from ..lease.machine.lease import HOST
 from ..locality.mounts import is_local
-from ..locality.process_ids import own_procid
 from ..protocol.hello import Identity
 from ..settings import SettingsFile
 from ..system.clock import Clock, Deadline
-from ..system.lock import FileLock, read_body
+from ..system.lock import FileLock
+from ..system.lock_notes import OwnerNote, read_holder
 from ..system.paths import StateFiles
+from ..system.process_ids import this_process
 from .app import App
 from .lease_keeper import Acquisition, writer_of
 
@@ -98,7 +99,8 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
     if not owner.acquire(Deadline.after(Clock(), OWNER_WAIT_S)):
         report.say({"state": "lost_race"})
         if options.foreground:
-            who = read_body(files.owner_lock).decode("utf-8", "replace")
+            owner_id = read_holder(files.owner_lock)
+            who = f"pid {owner_id.pid}" if owner_id is not None else "an unknown process"
             print(f"mempalace-broker: another broker owns {options.palace}: {who}", file=sys.stderr)
         return EXIT_HELD
     try:
@@ -138,11 +140,7 @@ def _claim(
         PalaceHeld: a broker on another kernel has the palace, or may have it.
         StateRootError: the claims can't be read or written.
     """
-    try:
-        before = json.loads(read_body(files.owner_lock) or b"{}")
-        floor, root, since = int(before.get("epoch", 0)), before.get("root", files.root), int(before.get("since", 0))
-    except (ValueError, AttributeError, TypeError):
-        floor, root, since = 0, "", 0
+    before = OwnerNote.read(files.owner_lock) or OwnerNote(None, root=files.root)
     clock = Clock()
     local = is_local(files.palace)
     elsewhere = direct or (local is not True and sys.platform != "darwin")  # a network disk is nobody's own
@@ -150,16 +148,14 @@ def _claim(
     deadline = Deadline.after(clock, min(settings.drain_s + HANDOVER_S, PATIENCE_S))
     try:
         folder = LeaseFolder(files.claims, writer, local=local is True)
-        held = Acquisition(folder, clock, deadline, floor=max(0, floor), told=log.info).run(files.palace)
+        held = Acquisition(folder, clock, deadline, floor=before.epoch, told=log.info).run(files.palace)
     except BrokerError as exc:
         log.error("no claim: %s", exc)
         raise
-    if not _follows(held, writer, floor) or root != files.root:
-        since = held.owner.generation
-    me = own_procid()
-    body = {"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns, "epoch": held.owner.generation}
-    body |= {"endpoint": f"unix:{files.socket}", "root": files.root, "since": since}
-    owner.write_body(json.dumps(body).encode())
+    epoch = held.owner.generation
+    since = before.since if _follows(held, writer, before.epoch) and before.root == files.root else epoch
+    endpoint = f"unix:{files.socket}"
+    OwnerNote(this_process(), epoch=epoch, endpoint=endpoint, root=files.root, since=since).write(owner)
     return held, since
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
 from ..errors import BrokerError, EngineNotFound, StateRootError
-from ..locality.process_ids import ALIVE, ProcId, procid_of, state
 from ..protocol import journal
 from ..system.atomic_files import read_bytes
 from ..system.engine_find import SETTING, find_engine
 from ..system.lock import FileLock, read_body
+from ..system.lock_notes import read_holder, write_holder
+from ..system.process_ids import ALIVE, process_of, process_state
 from .engine_process import EngineProcess
 from .machine import supervisor as sv
 
@@ -144,10 +144,8 @@ class EngineHost:
 
     def _sign(self, lock: FileLock, pid: int) -> None:
         """Say in engine.lock who holds it. For those who wait for an orphan: the lock itself does not need it."""
-        who = procid_of(pid)
-        body = {"pid": who.pid, "start": who.start, "boot": who.boot, "pidns": who.pidns}
         try:
-            lock.write_body(json.dumps(body).encode())
+            write_holder(lock, process_of(pid))
         except StateRootError as exc:
             self._log.warning("%s", exc)
 
@@ -209,8 +207,8 @@ class EngineHost:
     # -- the engine of an earlier broker
 
     def _kill_orphan(self) -> None:
-        who = holder(self._files.engine_lock)
-        if who is None or state(who) != ALIVE:
+        who = read_holder(self._files.engine_lock)
+        if who is None or process_state(who) != ALIVE:
             self._log.warning("engine.lock is held by somebody who left no name; waiting on")
             return
         self._log.warning("ending the engine of an earlier broker, pid %d: it did not finish in time", who.pid)
@@ -220,16 +218,7 @@ class EngineHost:
             self._log.error("cannot end pid %d: %s", who.pid, exc)
 
 
-def holder(path: str) -> ProcId | None:
-    """Who wrote his name into a lock file, or None."""
-    try:
-        body = json.loads(read_body(path) or b"{}")
-        return ProcId(int(body["pid"]), str(body["start"]), str(body["boot"]), str(body["pidns"]))
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def holder_text(path: str) -> str:
-    """The same in words."""
-    who = holder(path)
+    """The holder of a lock file in words."""
+    who = read_holder(path)
     return f"pid {who.pid}" if who is not None else "an unknown process"

@@ -33,7 +33,7 @@ from ..lease.machine.lease import (
     Rules,
 )
 from ..lease.machine.record import Writer
-from ..locality.process_ids import own_procid
+from ..system.process_ids import this_process
 
 if TYPE_CHECKING:
     import asyncio
@@ -60,7 +60,7 @@ class Held(NamedTuple):
 
 def writer_of(lock: FileLock, clock: Clock, *, direct: bool) -> Writer:
     """Who we are. `lock`: broker.lock, held."""
-    me = own_procid()
+    me = this_process()
     return Writer(
         kind=FOREIGN if direct else HOST,
         host=socket.gethostname(),

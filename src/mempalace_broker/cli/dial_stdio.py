@@ -12,7 +12,7 @@ from .. import __version__
 from .target import root_option
 
 if TYPE_CHECKING:
-    from .target import Target
+    from ..system.context import Context
 
 START_S = 40.0
 _READ = 64 * 1024
@@ -21,7 +21,7 @@ _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 @click.command("dial-stdio", short_help="Join stdin and stdout to the broker.")
 @root_option
-def command_dial_stdio(target: Target) -> int:
+def command_dial_stdio(target: Context) -> int:
     """Join stdin and stdout to the broker, and start one if none runs.
 
     Containers use it where ssh may not forward sockets (`ssh host mempalace-broker dial-stdio`). It speaks what the

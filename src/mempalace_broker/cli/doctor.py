@@ -12,7 +12,7 @@ from .target import palace_options
 
 if TYPE_CHECKING:
     from ..doctor.findings import Row
-    from .target import Target
+    from ..system.context import Context
 
 _MARKS = {
     "ok": ("ok", "green"),
@@ -25,7 +25,7 @@ _MARKS = {
 @click.command("doctor", short_help="What is right and wrong here, with mends.")
 @click.option("--json", "as_json", is_flag=True, help='One JSON document: {"ok", "palace", "findings": [...]}.')
 @palace_options
-def command_doctor(target: Target, as_json: bool) -> int:
+def command_doctor(target: Context, as_json: bool) -> int:
     """Look at everything that can be wrong, change nothing, and name the mend of each finding.
 
     Locks against record against socket against answer; permissions, disk and mount of the palace; other

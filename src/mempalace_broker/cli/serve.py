@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +17,7 @@ from .target import palace_options, root_option
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .target import Target
+    from ..system.context import Context
 
 TCP_VARIABLE = "MEMPALACE_BROKER_TCP"
 START_S = 60.0
@@ -35,7 +34,7 @@ TCP_OPTION = click.option(
 @click.command("run", short_help="Run the broker in this terminal.")
 @TCP_OPTION
 @palace_options
-def command_run(target: Target, tcp: str | None) -> int:
+def command_run(target: Context, tcp: str | None) -> int:
     """Run the broker in this terminal, its log on stderr as well.
 
     For service managers and for watching it work; agents need it not, their mp-shim starts one in the
@@ -70,7 +69,7 @@ def command_run(target: Target, tcp: str | None) -> int:
 @TCP_OPTION
 @click.option("--json", "_json", is_flag=True, expose_value=False, help="Accepted; the output is always JSON.")
 @root_option
-def command_ensure(target: Target, tcp: str | None) -> int:
+def command_ensure(target: Context, tcp: str | None) -> int:
     """See to it that a broker runs, and print where it listens as one line of JSON.
 
     Starts one if there is none, in the background, and waits until it listens. It can be called any number
@@ -87,7 +86,7 @@ def command_ensure(target: Target, tcp: str | None) -> int:
     75 a broker of another palace or version answers, or one that was started with another --tcp,
     78 --tcp makes no sense.
     """
-    found = ensure(replace(target, env=_with_tcp(target.env, tcp)))
+    found = ensure(target.replace(env=_with_tcp(target.env, tcp)))
     told = _check_tcp(target, tcp) if tcp else None
     click.echo(json.dumps({**found, "tcp": (told or {}).get("endpoint") or _tcp_endpoint(target)}))
     return 0
@@ -98,7 +97,7 @@ def _with_tcp(env: Mapping[str, str], tcp: str | None) -> dict[str, str]:
     return dict(env) if tcp is None else {**env, TCP_VARIABLE: check_tcp(tcp, "--tcp")}
 
 
-def _check_tcp(target: Target, tcp: str) -> dict[str, Any]:
+def _check_tcp(target: Context, tcp: str) -> dict[str, Any]:
     """Whether the broker that serves was asked for that listener, and has it.
 
     Raises:
@@ -123,20 +122,17 @@ def _check_tcp(target: Target, tcp: str) -> dict[str, Any]:
     return told
 
 
-def _tcp_endpoint(target: Target) -> str | None:
+def _tcp_endpoint(target: Context) -> str | None:
     """Where the broker of the record listens on TCP."""
-    from ..protocol.record import MAX_BYTES, Record, decode
-    from ..system.atomic_files import read_bytes
+    from ..protocol.record import Record
+    from ..system.record_file import RecordFile
 
-    try:
-        record = decode(read_bytes(target.files.record, MAX_BYTES))
-    except OSError:
-        return None
+    record = RecordFile(target.files.record).read()
     found = record.endpoints if isinstance(record, Record) else []
     return next((endpoint for endpoint in found if endpoint.startswith("tcp://")), None)
 
 
-def ensure(target: Target) -> dict[str, Any]:
+def ensure(target: Context) -> dict[str, Any]:
     """Find or start the broker, say hello, and tell what it said.
 
     Raises:

@@ -12,7 +12,7 @@ from ..errors import EXIT_NOT_RUNNING, EXIT_OK, EXIT_UNAVAILABLE
 from .target import palace_options
 
 if TYPE_CHECKING:
-    from .target import Target
+    from ..system.context import Context
 
 ANSWER_S = 5.0
 WATCH_S = 1.0
@@ -23,7 +23,7 @@ _EXIT_LIMIT = 1 << 16
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for scripts.")
 @click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @palace_options
-def command_status(target: Target, as_json: bool, watch: bool) -> int:
+def command_status(target: Context, as_json: bool, watch: bool) -> int:
     """Show who owns the palace, which sessions it serves, what runs and waits, and what is degraded.
 
     The broker answers by itself: this works while the engine starts, hangs or is being replaced.
@@ -47,7 +47,7 @@ def command_status(target: Target, as_json: bool, watch: bool) -> int:
     return int(found["exit_code"])
 
 
-def ask_status(target: Target) -> dict[str, Any]:
+def ask_status(target: Context) -> dict[str, Any]:
     """The broker's own snapshot with "running": True, or why there is none; and the exit code of `status`."""
     from ..locality.locality import place_of
     from ..route.control import contact
@@ -75,7 +75,7 @@ def ask_status(target: Target) -> dict[str, Any]:
     return {**found, "exit_code": EXIT_NOT_RUNNING}
 
 
-def read_last_exit(target: Target) -> dict[str, Any] | None:
+def read_last_exit(target: Context) -> dict[str, Any] | None:
     """broker-exit.json, or None where it is missing or makes no sense."""
     from ..system.atomic_files import read_bytes
 
@@ -86,7 +86,7 @@ def read_last_exit(target: Target) -> dict[str, Any] | None:
     return note if isinstance(note, dict) else None
 
 
-def _owner(target: Target) -> dict[str, Any] | None:
+def _owner(target: Context) -> dict[str, Any] | None:
     from ..route.control import pid_command
     from .stop import Holder
 
@@ -94,7 +94,7 @@ def _owner(target: Target) -> dict[str, Any] | None:
     return {"pid": pid, "command": pid_command(pid)} if pid else None
 
 
-def show(target: Target, found: dict[str, Any]) -> None:
+def show(target: Context, found: dict[str, Any]) -> None:
     """Print the picture."""
     from .console import console
 
@@ -103,7 +103,7 @@ def show(target: Target, found: dict[str, Any]) -> None:
         out.print(part)
 
 
-def _parts(target: Target, found: dict[str, Any]) -> list[Any]:
+def _parts(target: Context, found: dict[str, Any]) -> list[Any]:
     from ..locality.locality import FOREIGN
     from .console import line
     from .status_view import not_running, picture
@@ -126,7 +126,7 @@ def _parts(target: Target, found: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _watch(target: Target) -> int:
+def _watch(target: Context) -> int:
     from rich.console import Group
     from rich.live import Live
 

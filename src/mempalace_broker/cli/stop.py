@@ -13,8 +13,7 @@ from ..errors import EXIT_OK, BrokerUnavailable, StopFailed
 from .target import palace_options
 
 if TYPE_CHECKING:
-    from ..locality.process_ids import ProcId
-    from .target import Target
+    from ..system.context import Context
 
 ANSWER_S = 5.0
 LEAVE_S = 25.0  # beyond drain_s: the engine gets 5 s for each of EOF, SIGTERM and SIGKILL
@@ -27,7 +26,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 @click.option("--now", is_flag=True, help="Do not let running calls finish; a broker that hangs is killed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words.")
 @palace_options
-def command_stop(target: Target, now: bool, as_json: bool) -> int:
+def command_stop(target: Context, now: bool, as_json: bool) -> int:
     """Stop the broker and its engine, and wait until both are gone.
 
     Running calls finish first (at most drain_s seconds, see docs/settings.md). The agents' sessions stay:
@@ -55,7 +54,7 @@ def command_stop(target: Target, now: bool, as_json: bool) -> int:
 @click.command("restart", short_help="Stop and start it; sessions live through it.")
 @click.option("--now", is_flag=True, help="Do not let running calls finish; a broker that hangs is killed.")
 @palace_options
-def command_restart(target: Target, now: bool) -> int:
+def command_restart(target: Context, now: bool) -> int:
     """Stop the broker if one runs, and start one; sessions of agents live through it.
 
     For a new version of mempalace-broker or mempalace, and for changed settings. Calls that wait are sent
@@ -75,7 +74,7 @@ def command_restart(target: Target, now: bool) -> int:
     return EXIT_OK
 
 
-def stop(target: Target, *, now: bool, why: str, method: str = "broker/stop") -> dict[str, Any]:
+def stop(target: Context, *, now: bool, why: str, method: str = "broker/stop") -> dict[str, Any]:
     """Tell the broker to leave and see it gone: {"was_running", "pid"}.
 
     Raises:
@@ -120,7 +119,9 @@ class Holder:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.who = _who(path)
+        from ..system.lock_notes import read_holder
+
+        self.who = read_holder(path)
 
     @property
     def pid(self) -> int:
@@ -130,36 +131,25 @@ class Holder:
     @property
     def alive(self) -> bool:
         """Whether that very process lives, in our pid namespace."""
-        from ..locality.process_ids import ALIVE, state
+        from ..system.process_ids import ALIVE, process_state
 
-        return self.who is not None and state(self.who) == ALIVE
+        return self.who is not None and process_state(self.who) == ALIVE
 
     @property
     def there(self) -> bool:
         """Whether it lives, or, where its pid means nothing to us, still holds its lock."""
-        from ..locality.process_ids import DEAD, ZOMBIE, state
         from ..system.lock import is_held
+        from ..system.lock_notes import read_holder
+        from ..system.process_ids import DEAD, ZOMBIE, process_state
 
         if self.alive:
             return True
-        if self.who is not None and (state(self.who) in (DEAD, ZOMBIE) or _who(self.path) != self.who):
+        if self.who is not None and (process_state(self.who) in (DEAD, ZOMBIE) or read_holder(self.path) != self.who):
             return False
         return bool(is_held(self.path))
 
 
-def _who(path: str) -> ProcId | None:
-    """Who wrote his name into a lock file."""
-    from ..locality.process_ids import ProcId
-    from ..system.lock import read_body
-
-    try:
-        note = json.loads(read_body(path) or b"{}")
-        return ProcId(int(note["pid"]), str(note["start"]), str(note["boot"]), str(note["pidns"]))
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _drain_s(target: Target) -> float:
+def _drain_s(target: Context) -> float:
     """How long the running broker lets calls finish: it knows, whatever broker.toml says by now."""
     from ..route.control import contact
     from ..system.clock import Deadline
@@ -170,7 +160,7 @@ def _drain_s(target: Target) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _gone(target: Target, holders: list[Holder], seconds: float) -> bool:
+def _gone(target: Context, holders: list[Holder], seconds: float) -> bool:
     """Wait until all of them are gone; neither death nor lock sends an event, so this looks again and again."""
     from ..system.clock import Deadline
 
@@ -184,7 +174,7 @@ def _gone(target: Target, holders: list[Holder], seconds: float) -> bool:
     return True
 
 
-def _kill(target: Target, broker: Holder, engine: Holder) -> None:
+def _kill(target: Context, broker: Holder, engine: Holder) -> None:
     """SIGTERM, then SIGKILL, to the very process that holds the lock and to no other; its engine ends by itself."""
     if not broker.alive:
         raise StopFailed(

@@ -12,7 +12,7 @@ from .target import palace_options
 
 if TYPE_CHECKING:
     from ..lease.machine.record import Claim
-    from .target import Target
+    from ..system.context import Context
 
 _LOOK_S = 0.25
 
@@ -21,7 +21,7 @@ _LOOK_S = 0.25
 @click.option("--yes", is_flag=True, help="It is gone for certain, and will not come back.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words.")
 @palace_options
-def command_take_over(target: Target, yes: bool, as_json: bool) -> int:
+def command_take_over(target: Context, yes: bool, as_json: bool) -> int:
     """Say that the broker which holds this palace from another kernel is gone, so that it can be opened again.
 
     Needed only when a container or virtual machine vanished in the middle of a call: then nobody but you can know
@@ -55,7 +55,7 @@ def command_take_over(target: Target, yes: bool, as_json: bool) -> int:
     return EXIT_OK
 
 
-def holders(target: Target) -> list[Claim]:
+def holders(target: Context) -> list[Claim]:
     """The claims that stand in the way, watched long enough to know that they are silent.
 
     Raises:
@@ -90,7 +90,7 @@ def holders(target: Target) -> list[Claim]:
     return [claim for claim in claims if claim.generation in before and not is_resolved(claim, listing)]
 
 
-def declare(target: Target, gone: list[Claim]) -> None:
+def declare(target: Context, gone: list[Claim]) -> None:
     """Write down that these are gone.
 
     Raises:

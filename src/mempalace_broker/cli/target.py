@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ..errors import UsageError
 from ..protocol.hello import Identity
-from ..protocol.record import MAX_BYTES, Bad, decode
-from ..system.atomic_files import read_bytes
-from ..system.clock import Clock
-from ..system.paths import ROOT_VARIABLE, StateFiles, expand, home_of, resolve_palace, state_files, state_root
+from ..protocol.record import Bad
+from ..system.context import Context
+from ..system.paths import ROOT_VARIABLE, expand, home_of, resolve_palace, state_root
+from ..system.record_file import RecordFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-@dataclass(frozen=True)
-class Target:
-    """A palace, the files of its broker, and the world the command runs in."""
-
-    identity: Identity
-    files: StateFiles
-    env: Mapping[str, str]
-    clock: Clock
-
-
-def find_target(palace: str | None, backend: str | None = None, collection: str | None = None) -> Target:
+def find_target(palace: str | None, backend: str | None = None, collection: str | None = None) -> Context:
     """The palace that these flags and this process's environment lead to.
 
     Raises:
@@ -40,10 +29,10 @@ def find_target(palace: str | None, backend: str | None = None, collection: str 
     """
     env = dict(os.environ)
     identity = resolve_palace(palace, env, home_of(env), backend, collection)
-    return Target(identity, state_files(identity, env), env, Clock())
+    return Context(identity, env)
 
 
-def find_target_at(root: str, palace: str | None, backend: str | None = None, collection: str | None = None) -> Target:
+def find_target_at(root: str, palace: str | None, backend: str | None = None, collection: str | None = None) -> Context:
     """The palace whose state root is `root` (`~` is this user's home): the one that its broker serves or served last,
     else the one that is ours by default if it belongs there, else the one in `root`/palace.
 
@@ -59,15 +48,15 @@ def find_target_at(root: str, palace: str | None, backend: str | None = None, co
     if palace is None and state_root(identity.path, env) != os.path.realpath(root):
         identity = _recorded(root) or resolve_palace(os.path.join(root, "palace"), env, home_of(env))
     env[ROOT_VARIABLE] = root
-    return Target(identity, state_files(identity, env), env, Clock())
+    return Context(identity, env)
 
 
 def _recorded(root: str) -> Identity | None:
     """The palace that the record in this state root names."""
+    record = RecordFile(os.path.join(root, "broker.json")).read()
     try:
-        record = decode(read_bytes(os.path.join(root, "broker.json"), MAX_BYTES))
         return None if isinstance(record, Bad) else Identity.from_json(record.palace)
-    except (OSError, ValueError):
+    except ValueError:
         return None
 
 

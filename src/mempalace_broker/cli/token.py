@@ -10,14 +10,14 @@ import click
 from .target import palace_options
 
 if TYPE_CHECKING:
-    from .target import Target
+    from ..system.context import Context
 
 
 @click.command("token", short_help="Print or replace what clients over TCP have to know.")
 @click.option("--new", is_flag=True, help="Make a new one; sessions over TCP end until they know it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for scripts.")
 @palace_options
-def command_token(target: Target, new: bool, as_json: bool) -> int:
+def command_token(target: Context, new: bool, as_json: bool) -> int:
     """Print the token that a client needs to reach this broker over TCP; make it if there is none yet.
 
     Whoever has it can read and write the palace. It is kept in a file of the state root that only you can

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..locality.process_ids import DEAD
 from ..protocol.record import Bad
 from ..route.machine.election import CONNECT_DENIED, CONNECT_OK, RECORD_ABSENT, RECORD_FOREIGN
 from ..system.paths import MAX_SOCKET_PATH
+from ..system.process_ids import DEAD
 from . import engine, others
 from . import locality as whereabouts
 from .facts import Facts, gather

@@ -19,8 +19,7 @@ from ..errors import BrokerError, UsageError
 from ..locality import mounts
 from ..locality.locality import Place as Site
 from ..locality.locality import in_container, place_of
-from ..locality.process_ids import UNKNOWN, ProcId, state
-from ..protocol.record import MAX_BYTES, Bad, Record, decode
+from ..protocol.record import Bad, Record
 from ..route.control import Contact, contact, pid_command
 from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
 from ..route.plan import Plan, plan
@@ -30,7 +29,10 @@ from ..system.atomic_files import read_bytes
 from ..system.clock import Deadline
 from ..system.engine_find import SETTING, find_engine
 from ..system.lock import is_held, read_body
+from ..system.lock_notes import read_holder
 from ..system.paths import PALACE_VARIABLES, ROOT_VARIABLE, home_of
+from ..system.process_ids import UNKNOWN, ProcessId, process_state
+from ..system.record_file import RecordFile
 from .open_files import OpenFile, openers
 
 if TYPE_CHECKING:
@@ -235,14 +237,11 @@ def _contact(files: StateFiles, env: Mapping[str, str], clock: Clock) -> Contact
 def _record(files: StateFiles) -> tuple[Record | Bad, Entry, str, str]:
     from ..route.discover import Candidates
 
-    try:
-        record = decode(read_bytes(files.record, MAX_BYTES))
-    except OSError as exc:
-        record = Bad(f"the record can't be read: {exc.strerror or exc}")
+    record = RecordFile(files.record).read()
     origin = record_state(Candidates(record, []), files)
     process = UNKNOWN
     if isinstance(record, Record):
-        process = state(ProcId(record.pid, record.start, record.boot, record.pidns))
+        process = process_state(ProcessId(record.pid, record.start, record.boot, record.pidns))
     return record, _entry(files.record), origin, process
 
 
@@ -270,13 +269,10 @@ def _place(path: str) -> Place:
 
 
 def _lock(path: str) -> Lock:
-    held = is_held(path)
-    try:
-        note = json.loads(read_body(path) or b"{}")
-        who = ProcId(int(note["pid"]), str(note["start"]), str(note["boot"]), str(note["pidns"]))
-    except (ValueError, KeyError, TypeError):
+    held, who = is_held(path), read_holder(path)
+    if who is None:
         return Lock(path, held)
-    return Lock(path, held, who.pid, state(who), pid_command(who.pid))
+    return Lock(path, held, who.pid, process_state(who), pid_command(who.pid))
 
 
 def _lease(home: str, palace: str) -> Lock:

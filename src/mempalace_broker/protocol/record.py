@@ -29,7 +29,7 @@ class Record:
     Attributes:
         record: id of this record, 32 hex digits; a broker removes the file only while it holds this id.
         epoch: grows with every owner of the palace.
-        pid, start, boot, pidns: the process as in locality/process_ids. host: for people, and to tell a reboot.
+        pid, start, boot, pidns: the process as in system/process_ids. host: for people, and to tell a reboot.
         endpoints: where to dial, best first, as "unix:/path". token: for a TCP endpoint, else None.
         wire: version of the conversation. capabilities: names of what the broker can do.
         palace: `handshake.Identity.as_json`.

@@ -8,17 +8,15 @@ from __future__ import annotations
 import os
 
 from ..errors import UsageError
-from ..protocol.jsonrpc import load
-from ..protocol.record import MAX_BYTES, Bad, Record, decode, kinship
-from ..system.atomic_files import read_bytes
+from ..protocol.record import Bad, Record, kinship
 from ..system.paths import home_of
+from ..system.record_file import RecordFile
 from .endpoint import UNIX, Endpoint, parse
 from .machine.election import RECORD_ABSENT, RECORD_BAD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from ..system.paths import StateFiles
 
@@ -61,11 +59,8 @@ def look(files: StateFiles, env: Mapping[str, str]) -> Candidates:
     Raises:
         StateRootError: the folder of the socket is open to others; whoever answers there need not be ours.
     """
-    try:
-        record = decode(read_bytes(files.record, MAX_BYTES))
-    except OSError as exc:
-        record = Bad(f"the record can't be read: {exc.strerror or exc}")
-    named = [str(owner_note(files).get("endpoint", ""))] if isinstance(record, Bad) else record.endpoints
+    record = RecordFile(files.record).read()
+    named = _noted(files) if isinstance(record, Bad) else record.endpoints
     paths: list[str] = []
     for endpoint in named:
         if not endpoint.startswith(f"{UNIX}:"):
@@ -82,15 +77,12 @@ def look(files: StateFiles, env: Mapping[str, str]) -> Candidates:
     return Candidates(record, paths)
 
 
-def owner_note(files: StateFiles) -> dict[str, Any]:
-    """What the palace's last owner wrote into its lock: {"pid", "endpoint", "root"}, or less, or nothing."""
-    from ..system.lock import read_body
+def _noted(files: StateFiles) -> list[str]:
+    """The endpoint in the owner lock, as a list of one or none."""
+    from ..system.lock_notes import OwnerNote
 
-    try:
-        note = load(read_body(files.owner_lock) or b"{}")
-    except ValueError:
-        return {}
-    return note if isinstance(note, dict) else {}
+    note = OwnerNote.read(files.owner_lock)
+    return [note.endpoint] if note is not None else []
 
 
 def record_state(candidates: Candidates, files: StateFiles) -> str:
@@ -101,7 +93,7 @@ def record_state(candidates: Candidates, files: StateFiles) -> str:
     if isinstance(record, Bad):
         return RECORD_ABSENT if record.absent else RECORD_BAD
     from ..locality.mounts import is_local
-    from ..locality.process_ids import pid_namespace
     from ..system.kernel import boot_id
+    from ..system.process_ids import pid_namespace
 
     return kinship(record, boot=boot_id(), host=os.uname().nodename, pidns=pid_namespace(), local=is_local(files.root))

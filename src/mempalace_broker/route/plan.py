@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 
 from ..errors import BrokerUnavailable
-from ..protocol.record import MAX_BYTES, Record, decode
+from ..protocol.record import Record
 from ..settings import ContainerSettings, DirectMode, SettingsFile
-from ..system.atomic_files import read_bytes
 from ..system.paths import expand, home_of
+from ..system.record_file import RecordFile
 from .endpoint import TCP, Endpoint, parse
 
 TYPE_CHECKING = False
@@ -90,10 +90,7 @@ def _target(host: str, settings: ContainerSettings, env: Mapping[str, str]) -> S
 
 def _tcp(files: StateFiles, env: Mapping[str, str]) -> tuple[list[Endpoint], str]:
     """The broker's TCP addresses and its token, as the shared record tells them."""
-    try:
-        record = decode(read_bytes(files.record, MAX_BYTES))
-    except OSError:
-        return [], ""
+    record = RecordFile(files.record).read()
     if not isinstance(record, Record) or not record.token:
         return [], ""
     named = [parse(text, home_of(env)) for text in record.endpoints if text.startswith(f"{TCP}://")]

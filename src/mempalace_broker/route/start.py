@@ -6,8 +6,7 @@ import os
 import sys
 
 from ..errors import StartFailed
-from ..protocol.jsonrpc import load, to_bytes
-from ..system.lock import read_body
+from ..system.lock_notes import StartNote
 from ..system.spawn import spawn_detached
 
 TYPE_CHECKING = False
@@ -87,13 +86,12 @@ def start_broker(
 
 def note_starter(lock: FileLock, clock: Clock) -> None:
     """Say in start.lock who is starting."""
-    lock.write_body(to_bytes({"pid": os.getpid(), "at": clock.wall()}))
+    StartNote(os.getpid(), clock.wall()).write(lock)
 
 
 def note_failure(lock: FileLock, clock: Clock, error: StartFailed) -> None:
     """Say in start.lock why the start failed, for those who waited for it."""
-    note = {"pid": os.getpid(), "at": clock.wall(), "failed": error.message[:2000], "hint": error.hint[:500]}
-    lock.write_body(to_bytes(note))
+    StartNote(os.getpid(), clock.wall(), error.message, error.hint).write(lock)
 
 
 def recent_failure(path: str, clock: Clock) -> StartFailed | None:
@@ -101,27 +99,10 @@ def recent_failure(path: str, clock: Clock) -> StartFailed | None:
 
     Without it a hundred clients of a broker that can't start would start it a hundred times.
     """
-    note = _note(path)
-    reason, hint, at = note.get("failed"), note.get("hint"), note.get("at")
-    if not isinstance(reason, str) or not isinstance(at, int | float):
+    note = StartNote.read(path)
+    if not note.failed or not 0 <= clock.wall() - note.at < FAILURE_COUNTS_S:
         return None
-    if not 0 <= clock.wall() - at < FAILURE_COUNTS_S:
-        return None
-    return StartFailed(reason, hint=hint if isinstance(hint, str) else "")
-
-
-def starter_pid(path: str) -> int:
-    """The pid in a lock's body, 0 if there is none. For messages."""
-    pid = _note(path).get("pid")
-    return pid if isinstance(pid, int) else 0
-
-
-def _note(path: str) -> dict[str, Any]:
-    try:
-        note = load(read_body(path) or b"{}")
-    except ValueError:
-        return {}
-    return note if isinstance(note, dict) else {}
+    return StartFailed(note.failed, hint=note.hint)
 
 
 def failure_of(report: Mapping[str, Any], log_path: str) -> StartFailed:

@@ -26,10 +26,11 @@ from _socket import (
 from _socket import socket as RawSocket
 
 from ..errors import BrokerError, BrokerUnavailable, DeadlineExceeded, HandshakeRefused, UsageError
-from ..protocol.record import MAX_BYTES, Record, decode
+from ..protocol.record import Record
 from ..protocol.tcp_auth import DONE, FAILED, GARBAGE, NONCE_BYTES, REFUSED, WRONG_PROOF, ClientSide, is_token
 from ..system.atomic_files import read_bytes
 from ..system.clock import Deadline
+from ..system.record_file import RecordFile
 from ..system.token_file import VARIABLE as TOKEN_VARIABLE
 from ..system.token_file import read_token, token_path
 from .endpoint import TCP, Endpoint
@@ -369,10 +370,7 @@ def find_token(files: StateFiles, env: Mapping[str, str]) -> str:
         if found is None:
             raise UsageError(f"${TOKEN_VARIABLE} names {named}, which is not there.", hint=_COPY)
         return found
-    try:
-        record = decode(read_bytes(files.record, MAX_BYTES))
-    except OSError:
-        record = None
+    record = RecordFile(files.record).read()
     if isinstance(record, Record) and record.token and is_token(record.token):
         return record.token
     return read_token(token_path(files.root)) or ""

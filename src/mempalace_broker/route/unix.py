@@ -255,7 +255,8 @@ class UnixRoute(Attempt):
     def _start(self) -> Connected | Waiting:
         """We hold start.lock and nobody listens: spawn a broker, unless that is known to be in vain."""
         from ..system.lock import is_held
-        from .start import note_starter, recent_failure, start_broker, starter_pid
+        from ..system.lock_notes import read_note
+        from .start import note_starter, recent_failure, start_broker
 
         if self._starts == MAX_STARTS:
             raise self._blamed(
@@ -265,7 +266,7 @@ class UnixRoute(Attempt):
         if failure is not None:
             raise failure
         if is_held(self.files.owner_lock):
-            pid = starter_pid(self.files.owner_lock) or "unknown"
+            pid = read_note(self.files.owner_lock).get("pid", "unknown")
             return self._pause(f"a broker (pid {pid}) owns the palace but does not listen yet, or no more")
         if self._lock is not None:
             note_starter(self._lock, self._clock)
@@ -352,9 +353,9 @@ class UnixRoute(Attempt):
         if not nobody:
             return f"a broker owns this socket but does not accept ({self._words})"
         if self._mode == START_IF_NEEDED:
-            from .start import starter_pid
+            from ..system.lock_notes import StartNote
 
-            pid = starter_pid(self.files.start_lock) or "unknown"
+            pid = StartNote.read(self.files.start_lock).pid or "unknown"
             return f"another client (pid {pid}) is starting the broker"
         return f"nobody listens ({self._words})"
 

@@ -14,23 +14,22 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.cli import stop as leave
-from mempalace_broker.cli.target import Target
 from mempalace_broker.errors import EXIT_HELD, StopFailed
-from mempalace_broker.locality.process_ids import procid_of
-from mempalace_broker.system.clock import Clock
+from mempalace_broker.system.context import Context
 from mempalace_broker.system.lock import FileLock
 from mempalace_broker.system.paths import resolve_palace, state_files
+from mempalace_broker.system.process_ids import process_of
 
 HOLDER = """
 import sys
 from mempalace_broker.system.lock import FileLock
 import json, signal
-from mempalace_broker.locality.process_ids import own_procid
+from mempalace_broker.system.process_ids import this_process
 if sys.argv[2] == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 lock = FileLock(sys.argv[1])
 assert lock.try_acquire()
-me = own_procid()
+me = this_process()
 lock.write_body(json.dumps({"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns}).encode())
 print("held", flush=True)
 sys.stdin.read()
@@ -38,17 +37,17 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def target() -> Iterator[Target]:
+def target() -> Iterator[Context]:
     with tempfile.TemporaryDirectory(prefix="mpb-", dir="/tmp") as folder:
         env = {"HOME": folder}
         identity = resolve_palace(str(Path(folder) / "palace"), env, folder)
         files = state_files(identity, env)
         files.prepare()
-        yield Target(identity, files, env, Clock())
+        yield Context(identity, env, files=files)
 
 
 @pytest.fixture
-def holder(target: Target, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+def holder(target: Context, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
     """A process that owns the palace and listens nowhere."""
     child = subprocess.Popen(
         [sys.executable, "-c", HOLDER, target.files.owner_lock, getattr(request, "param", "")],
@@ -63,7 +62,7 @@ def holder(target: Target, request: pytest.FixtureRequest) -> Iterator[subproces
     child.communicate()
 
 
-def test_a_silent_owner_is_not_killed_unasked(target: Target, holder: subprocess.Popen[str]) -> None:
+def test_a_silent_owner_is_not_killed_unasked(target: Context, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(StopFailed, match=f"pid {holder.pid}") as caught:
         leave.stop(target, now=False, why="test")
     assert "--now" in caught.value.hint
@@ -73,14 +72,14 @@ def test_a_silent_owner_is_not_killed_unasked(target: Target, holder: subprocess
 
 @pytest.mark.parametrize("holder", ["", "stubborn"], indirect=True)
 def test_a_silent_owner_is_killed_when_asked(
-    target: Target, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+    target: Context, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leave, "TERM_S", 0.3)
     assert leave.stop(target, now=True, why="test") == {"was_running": True, "pid": holder.pid}
     assert holder.wait(30) in (-signal.SIGTERM, -signal.SIGKILL)
 
 
-def test_an_owner_without_a_name_is_left_alone(target: Target) -> None:
+def test_an_owner_without_a_name_is_left_alone(target: Context) -> None:
     lock = FileLock(target.files.owner_lock)
     assert lock.try_acquire()
     with pytest.raises(StopFailed, match="left no name"):
@@ -88,11 +87,11 @@ def test_an_owner_without_a_name_is_left_alone(target: Target) -> None:
     lock.release()
 
 
-def test_a_reused_pid_is_left_alone(target: Target) -> None:
+def test_a_reused_pid_is_left_alone(target: Context) -> None:
     """The body names a process with our pid and another start: that one is dead, and we are not it."""
     lock = FileLock(target.files.owner_lock)
     assert lock.try_acquire()
-    me = procid_of(os.getpid())
+    me = process_of(os.getpid())
     note = {"pid": me.pid, "start": "1", "boot": me.boot, "pidns": me.pidns}
     lock.write_body(json.dumps(note).encode())
     with pytest.raises(StopFailed, match="left no name"):
@@ -101,7 +100,7 @@ def test_a_reused_pid_is_left_alone(target: Target) -> None:
 
 
 def test_what_does_not_die_is_named(
-    target: Target, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+    target: Context, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leave, "TERM_S", 0.05)
     monkeypatch.setattr(leave, "KILL_S", 0.05)
@@ -111,7 +110,7 @@ def test_what_does_not_die_is_named(
 
 
 def test_who_may_not_kill_says_so(
-    target: Target, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+    target: Context, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(pid: int, number: int) -> None:
         raise PermissionError
@@ -123,13 +122,13 @@ def test_who_may_not_kill_says_so(
 
 
 def test_an_engine_that_outlives_its_broker_is_named(
-    target: Target, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+    target: Context, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leave, "TERM_S", 0.05)
     monkeypatch.setattr(leave, "KILL_S", 0.5)
     engine = FileLock(target.files.engine_lock)
     assert engine.try_acquire()
-    me = procid_of(os.getpid())
+    me = process_of(os.getpid())
     engine.write_body(json.dumps({"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns}).encode())
     with pytest.raises(StopFailed, match=rf"its engine \(pid {os.getpid()}, .*still has the palace"):
         leave.stop(target, now=True, why="test")
@@ -137,7 +136,7 @@ def test_an_engine_that_outlives_its_broker_is_named(
     engine.release()
 
 
-def test_the_next_broker_is_not_the_one_that_was_stopped(target: Target) -> None:
+def test_the_next_broker_is_not_the_one_that_was_stopped(target: Context) -> None:
     """A dead owner is gone although somebody else holds the lock by now."""
     child = subprocess.run([sys.executable, "-c", HOLDER, target.files.owner_lock, ""], input="", text=True, check=True)
     assert child.returncode == 0
@@ -145,14 +144,14 @@ def test_the_next_broker_is_not_the_one_that_was_stopped(target: Target) -> None
     lock = FileLock(target.files.owner_lock)
     assert lock.try_acquire()
     assert not before.there
-    me = procid_of(os.getpid())
+    me = process_of(os.getpid())
     lock.write_body(json.dumps({"pid": me.pid, "start": me.start, "boot": me.boot, "pidns": me.pidns}).encode())
     after = leave.Holder(target.files.owner_lock)
     assert after.there
     lock.release()
 
 
-def test_where_pids_mean_nothing_the_lock_decides(target: Target) -> None:
+def test_where_pids_mean_nothing_the_lock_decides(target: Context) -> None:
     lock = FileLock(target.files.owner_lock)
     assert lock.try_acquire()
     lock.write_body(json.dumps({"pid": 7, "start": "1", "boot": "another", "pidns": "x"}).encode())
@@ -163,6 +162,6 @@ def test_where_pids_mean_nothing_the_lock_decides(target: Target) -> None:
     assert not holder.there
 
 
-def test_nobody_is_nobody(target: Target) -> None:
+def test_nobody_is_nobody(target: Context) -> None:
     assert leave.Holder(target.files.owner_lock).who is None
     assert leave.stop(target, now=True, why="test") == {"was_running": False, "pid": None}

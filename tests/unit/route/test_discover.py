@@ -10,12 +10,12 @@ import pytest
 
 from mempalace_broker.errors import StateRootError
 from mempalace_broker.locality import mounts
-from mempalace_broker.locality.process_ids import pid_namespace
 from mempalace_broker.protocol.hello import Identity
 from mempalace_broker.protocol.record import FOREIGN, MINE, Bad, Record, encode
-from mempalace_broker.route.discover import fixed_endpoint, fixed_path, look, owner_note, record_state
+from mempalace_broker.route.discover import fixed_endpoint, fixed_path, look, record_state
 from mempalace_broker.system.kernel import boot_id
 from mempalace_broker.system.paths import StateFiles, state_files
+from mempalace_broker.system.process_ids import pid_namespace
 
 ENV = {"HOME": "/h"}
 
@@ -80,7 +80,6 @@ def test_a_bad_record_sends_us_to_the_owners_note(files: StateFiles) -> None:
 def test_notes_that_are_none(files: StateFiles, note: bytes) -> None:
     Path(files.owner_lock).write_bytes(note)
     assert look(files, ENV).paths == [files.socket]
-    assert isinstance(owner_note(files), dict)
 
 
 def test_a_record_that_is_a_directory(files: StateFiles) -> None:

@@ -18,9 +18,9 @@ from mempalace_broker.route.start import (
     note_starter,
     recent_failure,
     start_broker,
-    starter_pid,
 )
 from mempalace_broker.system.lock import FileLock
+from mempalace_broker.system.lock_notes import StartNote
 from mempalace_broker.system.paths import state_files
 from tests.fakes.clock import FakeClock
 
@@ -80,11 +80,11 @@ def test_notes(tmp_path: Path) -> None:
     clock = FakeClock()
     path = str(tmp_path / "start.lock")
     assert recent_failure(path, clock) is None
-    assert starter_pid(path) == 0
+    assert StartNote.read(path).pid == 0
     lock = FileLock(path)
     assert lock.try_acquire()
     note_starter(lock, clock)
-    assert starter_pid(path) > 0
+    assert StartNote.read(path).pid > 0
     assert recent_failure(path, clock) is None
     note_failure(lock, clock, StartFailed("on fire " * 10_000, hint="put it out"))
     found = recent_failure(path, clock)
@@ -104,7 +104,7 @@ def test_notes(tmp_path: Path) -> None:
 def test_bodies_that_say_nothing(tmp_path: Path, body: bytes) -> None:
     path = tmp_path / "start.lock"
     path.write_bytes(body)
-    assert starter_pid(str(path)) == 0
+    assert StartNote.read(str(path)).pid == 0
     assert recent_failure(str(path), FakeClock()) is None
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from mempalace_broker.errors import BrokerUnavailable, StartFailed, StateRootError, UsageError
-from mempalace_broker.locality.process_ids import DEAD, ZOMBIE, ProcId, procid_of, state
 from mempalace_broker.protocol.hello import Identity
 from mempalace_broker.protocol.record import Record, encode
 from mempalace_broker.route import unix as connector_module
@@ -25,6 +24,7 @@ from mempalace_broker.route.unix import ONCE, WAIT_ONLY, Connected, Failed, Unix
 from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.lock import FileLock, is_held
 from mempalace_broker.system.paths import StateFiles, state_files
+from mempalace_broker.system.process_ids import DEAD, ZOMBIE, ProcessId, process_of, process_state
 from mempalace_broker.system.spawn import StartPipe, spawn_detached
 from tests.fakes import daemon
 from tests.fakes.clock import FakeClock
@@ -121,9 +121,9 @@ class Site:
             return []
 
 
-def await_end(who: ProcId) -> None:
+def await_end(who: ProcessId) -> None:
     """A zombie holds nothing any more; when init reaps it is not our affair."""
-    eventually(lambda: state(who) in (DEAD, ZOMBIE) or None, what=f"end of {who}")
+    eventually(lambda: process_state(who) in (DEAD, ZOMBIE) or None, what=f"end of {who}")
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(os.path.realpath(tmp_path))
     yield made
     eventually(lambda: len(made.pids()) >= made.spawned or None, what="the note of every daemon")
-    for who in [procid_of(pid) for pid in made.pids()]:
+    for who in [process_of(pid) for pid in made.pids()]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(who.pid, signal.SIGKILL)
         await_end(who)
@@ -223,7 +223,7 @@ class TestStarting:
     def test_after_kill_9_of_the_broker(self, site: Site) -> None:
         site.reach().sock.close()
         [pid] = site.pids()
-        who = procid_of(pid)
+        who = process_of(pid)
         os.kill(pid, signal.SIGKILL)
         await_end(who)
         found = site.reach()
@@ -351,7 +351,7 @@ class TestStarting:
         [mute] = eventually(site.pids, what="the daemon's note")
         connector.close()  # what the kernel does for a killed one
         assert is_held(site.files.start_lock) is False
-        assert state(procid_of(mute)) == "alive"
+        assert process_state(process_of(mute)) == "alive"
         found = site.reach()
         found.sock.close()
         assert found.started

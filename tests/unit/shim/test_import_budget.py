@@ -55,4 +55,4 @@ def test_the_way_to_a_running_broker(tmp_path: Path) -> None:
     assert "mempalace_broker.route.unix" in modules
     assert not modules & FORBIDDEN
     ours = {name for name in modules if name.startswith("mempalace_broker.")}
-    assert not {name for name in ours if name.endswith((".start", ".spawn", ".mounts", ".procid", ".lock"))}
+    assert not {name for name in ours if name.endswith((".start", ".spawn", ".mounts", ".process_ids", ".lock"))}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.errors import StartFailed, StateRootError
-from mempalace_broker.locality.process_ids import DEAD, ZOMBIE, procid_of, state
 from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.process_ids import DEAD, ZOMBIE, process_of, process_state
 from mempalace_broker.system.spawn import FAILED, LOST_RACE, READY, StartPipe, spawn_detached
 from tests.fakes.clock import FakeClock
 from tests.proctools import eventually, own_children, own_descriptors
@@ -93,12 +93,12 @@ def test_it_survives_the_death_of_its_starters_group(tmp_path: Path) -> None:
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as starter:
         assert starter.stdout is not None
-        daemon = procid_of(int(starter.stdout.readline()))
+        daemon = process_of(int(starter.stdout.readline()))
         os.killpg(starter.pid, signal.SIGKILL)
         starter.wait()
-    assert state(daemon) == "alive"
+    assert process_state(daemon) == "alive"
     os.kill(daemon.pid, signal.SIGKILL)
-    eventually(lambda: state(daemon) in (DEAD, ZOMBIE) or None, what="end of the daemon")
+    eventually(lambda: process_state(daemon) in (DEAD, ZOMBIE) or None, what="end of the daemon")
 
 
 def test_a_daemon_that_dies_is_quoted(tmp_path: Path) -> None:

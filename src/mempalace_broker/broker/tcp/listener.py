@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError
-from ...protocol.record import MAX_BYTES, Record, decode
+from ...protocol.record import Record
 from ...route.tcp import tune
 from ...settings import MAX_PORT, TCP_ANY
-from ...system.atomic_files import read_bytes
+from ...system.record_file import RecordFile
 from ...system.token_file import ensure_token, restore_token, token_path
 from .bind import NotThere, bind_tcp, endpoint_of, find_address, usual_port
 from .gate import Gate
@@ -202,10 +202,7 @@ class TcpListener:
 
 def last_port(record_path: str) -> int:
     """The port of the last broker, if its record is still there; else 0."""
-    try:
-        last = decode(read_bytes(record_path, MAX_BYTES))
-    except OSError:
-        return 0
+    last = RecordFile(record_path).read()
     return next(filter(None, map(_port_of, last.endpoints)), 0) if isinstance(last, Record) else 0
 
 

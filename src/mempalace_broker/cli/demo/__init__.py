@@ -20,7 +20,7 @@ from ...system.engine_find import SETTING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..target import Target
+    from ...system.context import Context
     from .home import DemoHome
     from .show import Show
     from .story import Story
@@ -124,7 +124,7 @@ def _perform(root: Path, texts: Path | None, show: Show) -> dict[str, Any]:
         _end(story, target)
 
 
-def _end(story: Story, target: Target) -> None:
+def _end(story: Story, target: Context) -> None:
     """Nothing of ours stays behind, whatever happened."""
     from ..stop import stop
 
@@ -155,16 +155,15 @@ def _end_stragglers(home: DemoHome) -> None:
         psutil.wait_procs(found, timeout=STRAGGLER_S)
 
 
-def _target(home: DemoHome) -> Target:
-    from ...system.clock import Clock
-    from ...system.paths import resolve_palace, state_files
-    from ..target import Target
+def _target(home: DemoHome) -> Context:
+    from ...system.context import Context
+    from ...system.paths import resolve_palace
 
     identity = resolve_palace(None, home.env, str(home.home))
-    return Target(identity, state_files(identity, home.env), home.env, Clock())
+    return Context(identity, home.env)
 
 
-def _report(home: DemoHome, target: Target, story: Story, show: Show, seconds: float) -> dict[str, Any]:
+def _report(home: DemoHome, target: Context, story: Story, show: Show, seconds: float) -> dict[str, Any]:
     from ..status import ask_status
     from .configs import agent_configs
     from .show import timing_rows

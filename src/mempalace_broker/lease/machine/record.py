@@ -29,7 +29,7 @@ class Writer(NamedTuple):
     """Who claims, for proofs and for people.
 
     Attributes:
-        kind: "host" or "foreign". host: its name. boot, pid, pidns: as in locality/process_ids.
+        kind: "host" or "foreign". host: its name. boot, pid, pidns: as in system/process_ids.
         lock: "dev:ino" of broker.lock as its kernel sees it: equal boot and lock mean one lock for both.
         since: seconds since 1970 by its own clock; only for people.
         nonce: random, so that two writers are never taken for one.

@@ -10,9 +10,9 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError
-from ...protocol.jsonrpc import load, to_bytes
 from ...system.clock import Clock, Deadline
-from ...system.lock import FileLock, read_body
+from ...system.lock import FileLock
+from ...system.lock_notes import read_note, write_note
 from ...system.spawn import FAILED, LOST_RACE, READY
 from .. import ssh as client
 from ..machine.bridge import LINGER_S
@@ -62,7 +62,7 @@ def _own(
     ssh = Ssh(target)
 
     def note(undo: list[list[str]]) -> None:
-        lock.write_body(to_bytes({"pid": os.getpid(), "undo": undo}))
+        write_note(lock, {"pid": os.getpid(), "undo": undo})
 
     forget(ssh, files.folder, _undo(files.lock))
     note([])
@@ -90,11 +90,7 @@ def _own(
 
 def _undo(path: str) -> list[list[str]]:
     """What the last holder of the lock noted."""
-    try:
-        note = load(read_body(path) or b"{}")
-    except ValueError:
-        return []
-    undo = note.get("undo") if isinstance(note, dict) else None
+    undo = read_note(path).get("undo")
     return [item for item in undo if isinstance(item, list) and len(item) == 2] if isinstance(undo, list) else []
 
 

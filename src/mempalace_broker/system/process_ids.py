@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..system.kernel import ask, boot_id, read_small
+from .kernel import ask, boot_id, read_small
 
 ALIVE = "alive"
 DEAD = "dead"
@@ -20,10 +20,12 @@ UNKNOWN = "unknown"
 _MAX_PID = 2**31 - 1
 
 
-class ProcId:
+class ProcessId:
     """One process: `start` is its start token ("" = not known); `boot`, `pidns`: where the pid counts."""
 
     __slots__ = ("boot", "pid", "pidns", "start")
+
+    FIELDS = ("pid", "start", "boot", "pidns")  # their names in lock files and records
 
     def __init__(self, pid: int, start: str, boot: str, pidns: str) -> None:
         self.pid = pid
@@ -33,11 +35,11 @@ class ProcId:
 
     def __repr__(self) -> str:
         """For logs."""
-        return f"ProcId({self.pid}, {self.start!r}, {self.boot!r}, {self.pidns!r})"
+        return f"ProcessId({self.pid}, {self.start!r}, {self.boot!r}, {self.pidns!r})"
 
     def __eq__(self, other: object) -> bool:
         """Equal in all four parts."""
-        if not isinstance(other, ProcId):
+        if not isinstance(other, ProcessId):
             return NotImplemented
         return (self.pid, self.start, self.boot, self.pidns) == (
             other.pid,
@@ -51,17 +53,17 @@ class ProcId:
         return hash((self.pid, self.start, self.boot, self.pidns))
 
 
-def own_procid() -> ProcId:
+def this_process() -> ProcessId:
     """This process."""
-    return procid_of(os.getpid())
+    return process_of(os.getpid())
 
 
-def procid_of(pid: int) -> ProcId:
+def process_of(pid: int) -> ProcessId:
     """The process that has `pid` here and now; its `start` is empty if it can't be told."""
-    return ProcId(pid, _look(pid)[1], boot_id(), pid_namespace())
+    return ProcessId(pid, _look(pid)[1], boot_id(), pid_namespace())
 
 
-def state(who: ProcId) -> str:
+def process_state(who: ProcessId) -> str:
     """ALIVE, DEAD, ZOMBIE or UNKNOWN."""
     if not 0 < who.pid <= _MAX_PID:
         return DEAD

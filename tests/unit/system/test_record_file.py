@@ -1,0 +1,48 @@
+"""broker.json is published whole, read whatever it holds, and removed only while it is ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mempalace_broker.protocol.record import Bad, Record
+from mempalace_broker.system.record_file import RecordFile
+
+
+def record(name: str) -> Record:
+    return Record(record=name, pid=7, endpoints=["unix:/s"], palace={"path": "/p"})
+
+
+def test_what_is_published_comes_back(tmp_path: Path) -> None:
+    file = RecordFile(str(tmp_path / "broker.json"))
+    found = file.read()
+    assert isinstance(found, Bad)
+    assert found.absent
+    file.publish(record("ab"))
+    assert file.read() == record("ab")
+    assert file.holds(record("ab"))
+    assert not file.holds(record("cd"))
+    assert (tmp_path / "broker.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_only_its_owner_removes_it(tmp_path: Path) -> None:
+    file = RecordFile(str(tmp_path / "broker.json"))
+    file.publish(record("ab"))
+    assert not file.remove(record("cd"))
+    assert file.read() == record("ab")
+    assert file.remove(record("ab"))
+    assert not (tmp_path / "broker.json").exists()
+
+
+def test_one_that_can_not_be_read_is_a_bad_one(tmp_path: Path) -> None:
+    (tmp_path / "broker.json").mkdir()
+    found = RecordFile(str(tmp_path / "broker.json")).read()
+    assert isinstance(found, Bad)
+    assert not found.absent
+    assert "can't be read" in found.reason
+
+
+def test_the_owner_tidies_up(tmp_path: Path) -> None:
+    file = RecordFile(str(tmp_path / "broker.json"))
+    (tmp_path / ".broker.json.77-ab.tmp").touch()
+    assert file.remove_litter() == 1
+    assert list(tmp_path.iterdir()) == []
