@@ -132,14 +132,14 @@ def test_ready_counts_the_drawers_and_opening_writes_nothing_of_ours(engine: str
         assert process.tool("search", {"query": "bird"})["results"][0]["text"] == DRAWER["content"]
 
 
-def test_a_second_engine_is_told_who_holds_the_lease(running: EngineProcess, engine: str, home: Path) -> None:
+def test_a_second_engine_is_told_who_holds_the_write_lock(running: EngineProcess, engine: str, home: Path) -> None:
     running.tool("add_drawer", DRAWER)
     with EngineProcess(engine, Path(running.hello["palace"]), home) as second:
         second.expect("hello")
         fail = second.expect("fail")
         detail = json.loads(fail.payload)
         assert second.process.wait(20) == 75 == int(fail.tag)
-        assert detail["reason"] == "lease_held"
+        assert detail["reason"] == "write_lock_held"
         assert str(running.process.pid) in detail["message"]
         assert detail["hint"]
 
@@ -179,7 +179,7 @@ def test_it_starts_in_any_python_that_mempalace_runs_in(palace: Path, home: Path
         pytest.skip(f"no Python {version} here")
     with EngineProcess("3.4.0", palace, home, interpreter=python) as process:
         assert json.loads(process.expect("fail").payload)["reason"] == "no_mempalace", process.stderr()
-    code = "import {0}; [__import__('{0}.' + m) for m in 'worker tuning embedding ahead lanes'.split()]"
+    code = "import {0}; [__import__('{0}.' + m) for m in 'worker tuneups.apply lanes'.split()]"
     imported = subprocess.run(
         [python, "-c", code.format("mempalace_broker.engine")],
         env={"PYTHONPATH": str(Path(mempalace_broker.__file__).parent.parent)},
@@ -313,14 +313,14 @@ def test_a_blocking_call_holds_up_nobody(running: EngineProcess) -> None:
     assert running.leave() == 0  # and nobody waits for them at the end
 
 
-def test_hints_change_no_answer(shared: EngineProcess) -> None:
+def test_prefetching_changes_no_answer(shared: EngineProcess) -> None:
     for n in range(8):
         shared.tool("add_drawer", {**DRAWER, "content": f"{DRAWER['content']} number {n}"})
     plain = [shared.tool("search", {"query": f"bird {n}"}) for n in range(5)]
     for n in range(5):
-        shared.send(Frame("hint", 0, "palace", "-", call("search", query=f"bird {n}")))
-    shared.send(Frame("hint", 0, "palace", "-", b"{ nonsense"))
-    shared.send(Frame("hint", 0, "palace", "-", call("search", query="\ud800")))
+        shared.send(Frame("prefetch", 0, "palace", "-", call("search", query=f"bird {n}")))
+    shared.send(Frame("prefetch", 0, "palace", "-", b"{ nonsense"))
+    shared.send(Frame("prefetch", 0, "palace", "-", call("search", query="\ud800")))
     assert [shared.tool("search", {"query": f"bird {n}"}) for n in range(5)] == plain
 
 
@@ -341,11 +341,6 @@ def test_end_of_file_finishes_the_call_that_runs(running: EngineProcess, tmp_pat
     done, begun = journal.parse((tmp_path / "journal").read_bytes())
     assert set(done) == {"k.1.1"}
     assert not begun
-
-
-def test_exit_is_an_end_too(running: EngineProcess) -> None:
-    running.send(Frame("exit"))
-    assert running.process.wait(20) == 0
 
 
 def test_a_garbled_stream_ends_it(running: EngineProcess) -> None:

@@ -26,7 +26,7 @@ class Job:
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
-        self.lane = frame.word
+        self.lane = frame.lane
         request: dict[str, Any] = json.loads(frame.payload)
         self.id = request["id"]
         self.tool: str = request["params"]["name"]
@@ -61,7 +61,7 @@ class Engine(Actor):
             self.after(rng.random() * 0.3, lambda: self.die("exit status 1"))
             return
         if rng.random() < faults.start_fail:
-            fault = {"reason": "lease_held", "message": "somebody writes directly", "hint": "end it"}
+            fault = {"reason": "write_lock_held", "message": "somebody writes directly", "hint": "end it"}
             self.after(0.1, lambda: self._tell(Frame("fail", tag="75", payload=json.dumps(fault).encode())))
             self.after(0.15, lambda: self.die("exit status 75"))
             return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import BrokerError, EngineNotFound, StateRootError
 from ..protocol import journal
 from ..system.atomic_files import read_bytes
-from ..system.engine_find import SETTING, find_engine
+from ..system.find_engine import SETTING, find_engine
 from ..system.lock import FileLock, read_body
 from ..system.lock_notes import read_holder, write_holder
 from ..system.process_ids import ALIVE, process_of, process_state
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..protocol.hello import Identity
     from ..settings import BrokerSettings
     from ..system.clock import Clock
-    from ..system.engine_find import EngineCommand
+    from ..system.find_engine import EngineCommand
     from ..system.paths import StateFiles
     from .machine.dispatcher import Dispatcher
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..protocol.hello import Identity
-    from ..system.engine_find import EngineCommand
+    from ..system.find_engine import EngineCommand
     from ..system.lock import FileLock
 
 _CHUNK = 1 << 18

@@ -27,7 +27,7 @@ from ..settings import SettingsFile
 from ..system import embedding_model as model
 from ..system.atomic_files import read_bytes
 from ..system.clock import Deadline
-from ..system.engine_find import SETTING, find_engine
+from ..system.find_engine import SETTING, find_engine
 from ..system.lock import is_held, read_body
 from ..system.lock_notes import read_holder
 from ..system.paths import PALACE_VARIABLES, ROOT_VARIABLE, home_of

@@ -1,31 +1,39 @@
-"""The one place that imports mempalace: what the worker needs of it, for 3.4.0 up to the newest.
+"""The only module that imports mempalace: what the worker needs from it, for 3.4.0 up to the newest.
 
-Facts about its versions that this module builds on (checked by tests against both ends of the range):
+It builds on these facts, which tests check at both ends of the range:
 
-* importing `mempalace.mcp_server` moves fd 1 to stderr; 3.4.0 parses sys.argv at import, 3.11 wants
+* Importing `mempalace.mcp_server` points fd 1 to stderr; 3.4.0 parses sys.argv at import, 3.11 expects a call of
   `_apply_server_flags` afterwards. Only `--palace` puts the knowledge graph into the palace.
-* `handle_request` is stateless between clients.
-* 3.11 has a writer lease of its own for the life of a process; 3.4.0 locks per call and
-  per thread, re-entrantly.
+* `handle_request` keeps no state between clients.
+* 3.11 has a write lock of its own, held for the life of the process; 3.4.0 locks per call and per thread,
+  re-entrantly. Both are called the upstream write lock here.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
-import threading
 from typing import Any, Callable
 
 from ..errors import EXIT_HELD, EXIT_NO_ENGINE, INTERNAL_ERROR, NOT_EXECUTED
+from ..protocol.engine_frames import (
+    BAD_PALACE,
+    IMPORT_FAILED,
+    NO_MEMPALACE,
+    OLD_VERSION,
+    WRITE_LOCK_FAILED,
+    WRITE_LOCK_HELD,
+)
 from . import payload
 
 OLDEST = (3, 4, 0)
 _WARM_UP_TEXT = "__mempalace_broker_warm_up__"
 
 
-class Fault(Exception):
-    """Something no restart mends; travels to the broker as a `fail` frame."""
+class EngineFailure(Exception):
+    """The engine can't serve this palace; the broker gets it as a `fail` frame, then this process ends."""
 
     def __init__(self, reason: str, message: str, hint: str = "", exit_code: int = EXIT_NO_ENGINE) -> None:
         super().__init__(message)
@@ -36,12 +44,14 @@ class Fault(Exception):
 
 
 class Options:
-    """What the broker asks of its engine.
+    """The broker's options for its engine.
 
     Args:
-        palace: the palace directory. by: how it was chosen ("flag", "env", "config", "default").
-        backend, collection: as in the client's configuration, None for mempalace's own choice.
-        journal: path of the journal of writes, or None. tune: apply tune-ups.
+        palace: the palace directory.
+        by: how it was chosen ("flag", "env", "config", "default").
+        backend: as in the client's configuration, None for mempalace's own choice.
+        journal: path of the journal of writes, or None.
+        tune: apply tune-ups.
     """
 
     def __init__(
@@ -50,32 +60,24 @@ class Options:
         *,
         by: str = "default",
         backend: str | None = None,
-        collection: str | None = None,
         journal: str | None = None,
         tune: bool = True,
     ) -> None:
         self.palace = palace
         self.by = by
         self.backend = backend
-        self.collection = collection
         self.journal = journal
         self.tune = tune
 
 
 def _version_tuple(text: str) -> tuple[int, ...]:
-    parts = []
-    for word in text.split(".")[:3]:
-        digits = ""
-        for char in word:
-            if not char.isdigit():
-                break
-            digits += char
-        parts.append(int(digits or "0"))
-    return tuple(parts)
+    """Leading numbers of a version: "3.11.0rc1" -> (3, 11, 0)."""
+    match = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
 def _prepare_process(options: Options) -> None:
-    """Look to mempalace as the user's own `mempalace-mcp` would have."""
+    """Make this process look to mempalace like the user's own `mempalace-mcp`."""
     argv = ["mempalace-mcp"]
     if options.by == "flag":
         argv += ["--palace", options.palace]
@@ -84,54 +86,52 @@ def _prepare_process(options: Options) -> None:
     if options.backend:
         argv += ["--backend", options.backend]
     sys.argv = argv
-    os.environ["MEMPALACE_HUB_FORWARD"] = "0"  # we are the hub
-    os.environ["MEMPALACE_MCP_IDLE_HOURS"] = "0"  # the broker decides when to leave
-    os.environ.pop("MEMPALACE_MCP_ALLOW_PEER_WRITER", None)  # it would skip the writer lease
+    os.environ["MEMPALACE_HUB_FORWARD"] = "0"  # the broker takes its place
+    os.environ["MEMPALACE_MCP_IDLE_HOURS"] = "0"  # the broker decides when the engine ends
+    os.environ.pop("MEMPALACE_MCP_ALLOW_PEER_WRITER", None)  # it would skip the upstream write lock
 
 
 def _import_server() -> Any:
     try:
         return importlib.import_module("mempalace.mcp_server")
     except ImportError as exc:
-        raise Fault(
-            "no_mempalace",
+        raise EngineFailure(
+            NO_MEMPALACE,
             f"{sys.executable} can't import mempalace ({exc}).",
             "install mempalace there (`uv tool install mempalace` or `pip install mempalace`), or set "
             "MEMPALACE_BROKER_ENGINE to an interpreter that has it",
         ) from exc
     except (Exception, SystemExit) as exc:
-        raise Fault("import_failed", f"mempalace can't be imported: {type(exc).__name__}: {exc}.") from exc
+        raise EngineFailure(IMPORT_FAILED, f"mempalace can't be imported: {type(exc).__name__}: {exc}.") from exc
 
 
 class Mempalace:
     """The installed mempalace, imported and bound to one palace.
 
     Raises:
-        Fault: it can't be imported, is too old, or the palace can't be one.
+        EngineFailure: it can't be imported, is too old, or the palace can't be one.
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.leased = False
-        self._lease: Any = None
+        self._write_lock: Any = None
         _prepare_process(options)
         if os.path.exists(options.palace) and not os.path.isdir(options.palace):
-            raise Fault("bad_palace", f"{options.palace} is not a directory.", "choose another --palace")
+            raise EngineFailure(BAD_PALACE, f"{options.palace} is not a directory.", "choose another --palace")
         self.server: Any = _import_server()
         self.version = str(getattr(self.server, "__version__", "0"))
         if _version_tuple(self.version) < OLDEST:
-            raise Fault(
-                "old_version",
+            raise EngineFailure(
+                OLD_VERSION,
                 f"mempalace {self.version} in {sys.executable} is older than 3.4.0.",
                 "upgrade it: `uv tool upgrade mempalace` or `pip install -U mempalace`",
             )
         self._apply_flags()
         os.environ.pop("PYTHONPATH", None)  # as mempalace's own main() does, for what it starts
-        self.refusals: list[Callable[[str, dict[str, Any]], str | None]] = []
+        self.refusals: list[Callable[[str, dict[str, Any]], str | None]] = []  # why a call must not run, or None
         self.after_call: list[Callable[[], None]] = []
-        self.troubles: list[dict[str, str]] = []
-        self.undo: dict[str, Callable[[], None]] = {}
-        self.embed_ahead: Callable[[str], Any] | None = None
+        self.warnings: list[dict[str, str]] = []  # {"what", "hint"} of what works less well
+        self.prefetch_embedding: Callable[[str], None] | None = None
 
     def _apply_flags(self) -> None:
         apply = getattr(self.server, "_apply_server_flags", None)
@@ -140,19 +140,19 @@ class Mempalace:
             apply(palace=palace, backend=self.options.backend)
 
     def module(self, name: str) -> Any:
-        """A module of mempalace, or None where this version has none of that name."""
+        """The module mempalace.`name`, or None where this version lacks it."""
         try:
             return importlib.import_module(f"mempalace.{name}")
         except ImportError:
             return None
 
-    # -- what the broker wants to know -------------------------------------------------------------
+    # -- what the broker learns --------------------------------------------------------------------
 
     def hello(self) -> dict[str, Any]:
         """The payload of the hello frame.
 
-        `initialize`: `result` as answered to the newest protocol version; `versions`: all that it
-        speaks, each echoed as `protocolVersion`; `unknown`, `missing`: its answer to any other, and to none.
+        `initialize` has `result`, the answer to the newest protocol version; `versions`, all supported ones, each
+        echoed as `protocolVersion`; `unknown` and `missing`, the version in the answer to any other, and to none.
         """
         versions = [str(v) for v in getattr(self.server, "SUPPORTED_PROTOCOL_VERSIONS", ())]
         asked = {"protocolVersion": versions[0]} if versions else {}
@@ -178,56 +178,50 @@ class Mempalace:
         return result if isinstance(result, dict) else {}
 
     def palace_path(self) -> str:
-        """The palace as mempalace resolved it."""
+        """The palace directory as mempalace resolved it."""
         return str(self.server._config.palace_path)
 
     def graph_path(self) -> str | None:
-        """The knowledge graph that goes with it."""
+        """The database of its knowledge graph; None where this version can't tell."""
         resolve = getattr(self.server, "_resolve_kg_path", None)
         return str(resolve()) if resolve is not None else None
 
-    # -- the writer lease --------------------------------------------------------------------------
+    # -- the upstream write lock -------------------------------------------------------------------
 
-    def take_lease(self) -> None:
-        """Take mempalace's own writer lock for the life of this process, so that stray writers are refused.
+    def take_write_lock(self) -> None:
+        """Take the upstream write lock for the life of this process, so that every other writer is refused.
 
-        To be called on the thread that will run the palace lane: 3.4.0 counts its lock per thread.
+        Call it on the thread that will run the palace lane: 3.4.0 counts its lock per thread.
 
         Raises:
-            Fault: another process holds it, or it can't be taken.
+            EngineFailure: another process holds it, or it can't be taken.
         """
         acquire = getattr(self.server, "_acquire_mcp_writer_lock", None)
-        if acquire is not None:
-            ok, why = acquire()
-            if not ok:
-                raise self._lease_fault(str(why), bool(getattr(self.server, "_MCP_WRITER_READ_ONLY", True)))
-        else:
+        if acquire is None:
             self._take_per_call_lock()
-        self.leased = True
+            return
+        acquired, why = acquire()
+        if not acquired:
+            raise _not_locked(str(why), held=bool(getattr(self.server, "_MCP_WRITER_READ_ONLY", True)))
 
     def _take_per_call_lock(self) -> None:
         palace = self.module("palace")
         lock = getattr(palace, "mine_palace_lock", None)
         if lock is None:
-            raise Fault("old_version", f"mempalace {self.version} has no palace lock.", "upgrade mempalace")
+            raise EngineFailure(OLD_VERSION, f"mempalace {self.version} has no palace lock.", "upgrade mempalace")
         manager = lock(self.palace_path())
         try:
             manager.__enter__()
         except palace.MineAlreadyRunning as exc:
-            raise self._lease_fault(str(exc), True) from exc
+            raise _not_locked(str(exc), held=True) from exc
         except OSError as exc:
-            raise self._lease_fault(f"mempalace's palace lock can't be taken: {exc}", False) from exc
-        self._lease = manager  # a closed generator would release the lock
-
-    @staticmethod
-    def _lease_fault(why: str, held: bool) -> Fault:
-        hint = "stop the process named above, then `mempalace-broker restart`" if held else ""
-        return Fault("lease_held" if held else "lease_failed", why, hint, EXIT_HELD)
+            raise _not_locked(f"mempalace's palace lock can't be taken: {exc}", held=False) from exc
+        self._write_lock = manager  # kept: collecting the generator would release the lock
 
     # -- calls -------------------------------------------------------------------------------------
 
     def handle(self, request: Any) -> Any:
-        """Answer one JSON-RPC request as mempalace would; never raises for what a request holds."""
+        """Answer one JSON-RPC request as mempalace would; no request makes it raise."""
         request_id = payload.request_id(request)
         tool, arguments = payload.tool_call(request)
         if tool is not None:
@@ -243,19 +237,16 @@ class Mempalace:
                 return None
             return payload.error_response(request_id, INTERNAL_ERROR, "Internal error")
 
-    def settle(self) -> None:
-        """To be called after each palace-lane call; a step that fails is not tried again."""
+    def finish_call(self) -> None:
+        """Run the steps in `after_call`, after each call of the palace lane; one that fails is dropped."""
         for step in list(self.after_call):
-            self._settle_one(step)
+            try:
+                step()
+            except Exception as exc:  # noqa: BLE001, PERF203 - a tune-up must never end the engine
+                print(f"a tune-up was dropped: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
+                self.after_call.remove(step)
 
-    def _settle_one(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except Exception as exc:  # noqa: BLE001 - a tune-up must never end the engine
-            print(f"a tune-up was dropped: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
-            self.after_call.remove(step)
-
-    def yielding(self, hook: Callable[[], bool]) -> Any:
+    def mine_yield_hook(self, hook: Callable[[], bool]) -> Any:
         """A context manager that calls `hook` between two files of a mine; None where this version can't."""
         manager = getattr(self.module("palace"), "mine_yield_hook", None)
         return manager(hook) if manager is not None else None
@@ -263,20 +254,20 @@ class Mempalace:
     # -- warm-up -----------------------------------------------------------------------------------
 
     def palace_exists(self) -> bool:
-        """Is there a palace to open? Opening a missing one could create it."""
+        """Whether there is a palace to open: opening a missing one could create it."""
         exists = getattr(self.server, "_backend_db_exists", None)
         return bool(exists()) if exists is not None else False
 
     def is_chroma(self) -> bool:
-        """Is the palace stored in Chroma (and not in a database server)?"""
+        """Whether the palace is stored in Chroma (and not in a database server)."""
         check = getattr(self.server, "_is_chroma_backend", None)
         return bool(check()) if check is not None else True
 
     def warm_up(self) -> int | None:
-        """Open collection, index and model once, on one thread; return the number of drawers, if known.
+        """Open collection, index and model on this thread; return the number of drawers, if known.
 
         Raises:
-            Exception: whatever opening raised; the palace is then degraded, not unusable.
+            Exception: whatever opening raised; the palace is degraded then, not unusable.
         """
         if not (self.is_chroma() and self.palace_exists()):
             return None
@@ -287,10 +278,10 @@ class Mempalace:
         arguments = {"query": _WARM_UP_TEXT, "limit": 1}
         call = {"name": "mempalace_search", "arguments": arguments}
         self.server.handle_request({"jsonrpc": "2.0", "id": 0, "method": "tools/call", "params": call})
-        self.settle()
+        self.finish_call()
         return drawers
 
 
-def start_thread(target: Callable[[], None], name: str) -> None:
-    """Start a daemon thread."""
-    threading.Thread(target=target, name=name, daemon=True).start()
+def _not_locked(why: str, *, held: bool) -> EngineFailure:
+    hint = "stop the process named above, then `mempalace-broker restart`" if held else ""
+    return EngineFailure(WRITE_LOCK_HELD if held else WRITE_LOCK_FAILED, why, hint, EXIT_HELD)

@@ -1,15 +1,15 @@
-"""Keeps the vector index through a kill in the middle of its write.
+"""Preserves the vector index through a kill while it is being written.
 
-Chroma writes an index in place: header.bin, data_level0.bin, length.bin, link_lists.bin, last index_metadata.pickle,
-truncated first (seen with strace, chromadb 1.5.9). A process killed in between leaves an index that does not open, or
-one without its elements, and mempalace 3.4.0 then answers every write with "Error in compaction". What was written
-since the last complete index is still in the database's queue, so the last complete index, put back, is whole again
-once Chroma has replayed the queue.
+Chroma writes an index in place: header.bin, data_level0.bin, length.bin, link_lists.bin, and last
+index_metadata.pickle, truncated first (seen with strace, chromadb 1.5.9). A process killed in between leaves an index
+that does not open, or one without its elements, and mempalace 3.4.0 then answers every write with "Error in
+compaction". The database's queue still holds every write since the last complete index. So a copy of that index, put
+back, is whole again once Chroma has replayed the queue.
 
     after each write that made Chroma store the index    copy the index aside
-    before the palace is opened                          check it; put the copy back where it is torn
+    before the palace is opened                          check the index; put the copy back if it is torn
 
-The copy is put back only where it proves to be the right one: its ids and the queue must give the database's ids.
+The copy is put back only if its ids and the queue give exactly the ids of the database.
 """
 
 from __future__ import annotations
@@ -24,29 +24,34 @@ import struct
 from typing import Any, Callable
 
 META = "index_metadata.pickle"
-FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", META)  # in the order of their writing
+FILES = (
+    "header.bin",
+    "data_level0.bin",
+    "length.bin",
+    "link_lists.bin",
+    META,
+)  # in the order in which Chroma writes them
 _COMPLETE = "complete.json"
-_UUID = 36
-_HEADER = struct.Struct("<iQQQ")  # hnswlib: version, offset of level 0, capacity, number of elements
+_UUID_CHARS = 36
+_HEADER = struct.Struct("<iQQQ")  # of hnswlib: version, offset of level 0, capacity, number of elements
 _UPDATE, _DELETE = 1, 3  # operations in embeddings_queue; 0 add, 2 upsert
 
-
-Stamps = list[tuple[int, int]]  # see _stamps
+Stamps = list[tuple[int, int]]  # (modification time in ns, size) of each of FILES
 
 
 class Torn(Exception):
-    """The index is not one that was stored completely; the text says in what."""
+    """The index was not stored completely; the text says why."""
 
 
-class Unfamiliar(Exception):
-    """The index is of a kind that we can't judge: left alone."""
+class UnknownFormat(Exception):
+    """The index has a format that we don't know: it is left alone."""
 
 
-class _Plain(pickle.Unpickler):
-    """Reads the metadata, which is made of plain values; anything else is refused, not run."""
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads the metadata, which consists of plain values; refuses anything else instead of running it."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise Unfamiliar(f"{module}.{name} in {META}")
+        raise UnknownFormat(f"{module}.{name} in {META}")
 
 
 def read_ids(folder: str) -> set[str]:
@@ -54,17 +59,17 @@ def read_ids(folder: str) -> set[str]:
 
     Raises:
         Torn: it was not stored completely.
-        Unfamiliar: it is of another make.
+        UnknownFormat: it has another format.
         OSError: it can't be read.
     """
     try:
         with open(os.path.join(folder, META), "rb") as file:
-            meta = _Plain(file).load()
+            meta = _PlainUnpickler(file).load()
         labels, total = meta["id_to_label"], meta["total_elements_added"]
         ids = set(labels)
-    except (OSError, Unfamiliar):
+    except (OSError, UnknownFormat):
         raise
-    except Exception as exc:  # half a pickle raises whatever the missing half leads to
+    except Exception as exc:  # half a pickle can raise anything
         raise Torn(f"{META}: {type(exc).__name__}: {exc}") from exc
     with open(os.path.join(folder, "header.bin"), "rb") as file:
         head = file.read(_HEADER.size)
@@ -82,7 +87,9 @@ def segments(palace: str) -> list[str]:
         names = os.listdir(palace)
     except OSError:
         return []
-    return sorted(n for n in names if len(n) == _UUID and n.count("-") == 4 and _is_stored(os.path.join(palace, n)))
+    return sorted(
+        n for n in names if len(n) == _UUID_CHARS and n.count("-") == 4 and _is_stored(os.path.join(palace, n))
+    )
 
 
 def _is_stored(folder: str) -> bool:
@@ -94,44 +101,44 @@ class IndexGuard:
 
     Args:
         palace: the palace directory.
-        store: directory for the copies; made when needed.
-        say: takes a line for the log.
+        copies: directory for the copies; created when needed.
+        log: takes a line for the log.
     """
 
-    def __init__(self, palace: str, store: str, say: Callable[[str], None]) -> None:
+    def __init__(self, palace: str, copies: str, log: Callable[[str], None]) -> None:
         self._palace = palace
-        self._store = store
-        self._say = say
-        self._seen: dict[str, tuple[int, int]] = {}
+        self._copies = copies
+        self._log = log
+        self._handled: dict[str, tuple[int, int]] = {}  # index -> stamp of the metadata last copied or tried
 
     # -- before the palace is opened ---------------------------------------------------------------
 
-    def mend(self) -> list[dict[str, str]]:
-        """Put copies back where an index is torn, and copy what is sound.
+    def repair(self) -> list[dict[str, str]]:
+        """Put copies back where an index is torn, and copy each sound index.
 
         Returns:
-            what could not be mended, as {"what", "hint"}.
+            {"what", "hint"} of each index that could not be repaired.
         """
-        troubles = []
+        warnings = []
         for name in segments(self._palace):
             folder = os.path.join(self._palace, name)
             try:
                 read_ids(folder)
-                self._compare(name)
+                self._compare_with_copy(name)
             except Torn as exc:
-                trouble = self._restore(name, str(exc))
-                if trouble:
-                    troubles.append({"what": trouble, "hint": "mempalace repair"})
+                warning = self._restore(name, str(exc))
+                if warning:
+                    warnings.append({"what": warning, "hint": "mempalace repair"})
                     continue
-            except (OSError, Unfamiliar) as exc:
-                self._say(f"index {name} can't be checked: {exc}")
+            except (OSError, UnknownFormat) as exc:
+                self._log(f"index {name} can't be checked: {exc}")
                 continue
             self._copy_if_new(name)
-        self._forget_others()
-        return troubles
+        self._drop_copies_of_missing()
+        return warnings
 
-    def _compare(self, name: str) -> None:
-        """Metadata as it was when it was copied, beside other files: a store of updates was cut short."""
+    def _compare_with_copy(self, name: str) -> None:
+        """Raise Torn if other files changed since the copy was made, but the metadata did not: a write was cut short."""
         copy = self._newest_copy(name)
         then = _read_stamps(copy) if copy is not None else None
         now = _stamps(os.path.join(self._palace, name))
@@ -139,32 +146,32 @@ class IndexGuard:
             raise Torn("its files are newer than its metadata")
 
     def _restore(self, name: str, why: str) -> str:
-        """Put the copy back; what hinders it, or "" when done."""
+        """Put the copy back; return why that failed, or ""."""
         torn = f"the search index {name} was torn by a kill ({why})"
         copy = self._newest_copy(name)
         if copy is None:
             return f"{torn} and there is no copy of it"
         try:
             ids = read_ids(copy)
-            if not self._belongs(name, ids):
+            if not self._matches_database(name, ids):
                 return f"{torn} and its copy does not fit the database any more"
             folder = os.path.join(self._palace, name)
             with open(os.path.join(folder, META), "wb"):
-                pass  # emptied first and put back last: half of this is torn as well, whatever tore it before
+                pass  # emptied first, put back last: killed in between, the index still counts as torn
             for file in FILES:
                 part = os.path.join(folder, file + ".part")
                 shutil.copyfile(os.path.join(copy, file), part)
                 os.replace(part, os.path.join(folder, file))
-        except (Torn, Unfamiliar, OSError, sqlite3.Error) as exc:
+        except (Torn, UnknownFormat, OSError, sqlite3.Error) as exc:
             return f"{torn} and its copy can't be put back: {exc}"
-        self._say(f"{torn}; put back its last complete state of {len(ids)} entries, the database holds the rest")
+        self._log(f"{torn}; put back its last complete state of {len(ids)} entries, the database holds the rest")
         return ""
 
-    def _belongs(self, name: str, ids: set[str]) -> bool:
+    def _matches_database(self, name: str, ids: set[str]) -> bool:
         """Whether the copy's ids and the queue since then give exactly the ids of the database.
 
-        Opens the database: only allowed while this process has it open nowhere else (closing a second descriptor
-        would drop SQLite's locks).
+        Call it only while this process has the database open nowhere else: closing a second descriptor would drop
+        SQLite's locks.
         """
         path = os.path.join(self._palace, "chroma.sqlite3")
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
@@ -195,7 +202,7 @@ class IndexGuard:
     # -- while it is open --------------------------------------------------------------------------
 
     def after_write(self) -> None:
-        """Copy every index that was stored since the last look. Cheap where none was: a stat for each."""
+        """Copy every index that was stored since the last call; costs one stat for each that was not."""
         for name in segments(self._palace):
             self._copy_if_new(name)
 
@@ -203,19 +210,19 @@ class IndexGuard:
         folder = os.path.join(self._palace, name)
         try:
             meta = _stamp(folder, META)
-            if self._seen.get(name) == meta:
+            if self._handled.get(name) == meta:
                 return
-            self._seen[name] = meta  # also where it fails: the next try is at the next store
+            self._handled[name] = meta  # even if copying fails: try again when it is stored again
             stamps = _stamps(folder)
             newest = self._newest_copy(name)
             if newest is None or _read_stamps(newest) != stamps:
                 self._copy(name, stamps)
         except OSError as exc:
-            self._drop_copies(name, keep=None)  # an old copy would be worse than none
-            self._say(f"index {name} could not be copied aside: {exc}")
+            self._drop_copies(name, keep=None)  # an outdated copy would be worse than none
+            self._log(f"index {name} could not be copied aside: {exc}")
 
     def _copy(self, name: str, stamps: Stamps) -> None:
-        target = os.path.join(self._store, f"{name}.{stamps[-1][0]}")
+        target = os.path.join(self._copies, f"{name}.{stamps[-1][0]}")
         shutil.rmtree(target, ignore_errors=True)
         os.makedirs(target, 0o700)
         for file in FILES:
@@ -228,26 +235,26 @@ class IndexGuard:
 
     # -- copies ------------------------------------------------------------------------------------
 
-    def _copies(self, name: str) -> list[str]:
+    def _copies_of(self, name: str) -> list[str]:
         try:
-            found = [n for n in os.listdir(self._store) if n.startswith(name + ".")]
+            found = [n for n in os.listdir(self._copies) if n.startswith(name + ".")]
         except OSError:
             return []
-        return [os.path.join(self._store, n) for n in found]
+        return [os.path.join(self._copies, n) for n in found]
 
     def _newest_copy(self, name: str) -> str | None:
-        complete = [(stamps[-1], path) for path in self._copies(name) if (stamps := _read_stamps(path)) is not None]
+        complete = [(stamps[-1], path) for path in self._copies_of(name) if (stamps := _read_stamps(path)) is not None]
         return max(complete)[1] if complete else None
 
     def _drop_copies(self, name: str, keep: str | None) -> None:
-        for path in self._copies(name):
+        for path in self._copies_of(name):
             if path != keep:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _forget_others(self) -> None:
-        """Remove copies of indexes that the palace has no more."""
+    def _drop_copies_of_missing(self) -> None:
+        """Remove copies of indexes that the palace no longer has."""
         try:
-            copied = {entry[:_UUID] for entry in os.listdir(self._store)}
+            copied = {entry[:_UUID_CHARS] for entry in os.listdir(self._copies)}
         except OSError:
             return
         for name in copied:
@@ -256,23 +263,23 @@ class IndexGuard:
 
 
 def _number(seq_id: Any) -> int:
-    """A sequence number; Chroma 0.6 stored them as big-endian bytes."""
+    """A sequence number; Chroma 0.6 stored it as big-endian bytes."""
     return int.from_bytes(seq_id, "big") if isinstance(seq_id, bytes) else int(seq_id)
 
 
 def _stamp(folder: str, file: str) -> tuple[int, int]:
-    """(modification time in ns, size)."""
+    """Modification time in ns and size of a file."""
     found = os.stat(os.path.join(folder, file))
     return found.st_mtime_ns, found.st_size
 
 
 def _stamps(folder: str) -> Stamps:
-    """Of all files of an index, the metadata, which is written last, at the end."""
+    """Stamps of all files of an index; the last is that of the metadata, which is written last."""
     return [_stamp(folder, file) for file in FILES]
 
 
 def _read_stamps(copy: str) -> Stamps | None:
-    """Those of the index when it was copied; None where the copy is not complete."""
+    """Stamps of the index when it was copied; None if the copy is not complete."""
     try:
         with open(os.path.join(copy, _COMPLETE), encoding="ascii") as file:
             found = [(int(time_ns), int(size)) for time_ns, size in json.load(file)]

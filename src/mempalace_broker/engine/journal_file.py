@@ -1,4 +1,4 @@
-"""Appending to the journal of writes; what stands in it: protocol/journal.py."""
+"""The journal of writes on disk; protocol/journal.py has the format of its entries."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from ..protocol import journal
 
 
 def sound_length(data: bytes) -> int:
-    """How much of a journal is whole entries: what a kill left half written after it must not stay.
+    """Length of the whole entries at the start of a journal; a kill may have left half an entry after them.
 
-    An entry appended behind half an entry could not be read, and its write would pass for one that never
-    began.
+    The half entry must go: an entry appended to it could not be read, and its write would count as never begun.
     """
     pos = 0
     while True:
@@ -37,11 +36,11 @@ def sound_length(data: bytes) -> int:
 class JournalFile:
     """An append-only file and its one predecessor.
 
-    Each entry is one write(2): what was written survives the death of the process, not of the machine. A write whose
-    start can't be noted must not run: the next broker would take it for one that never began, and it would run twice.
+    Each entry is one write(2): it survives the death of the process, not of the machine. A write whose start can't be
+    noted must not run: the next broker would conclude that it never began, and run it a second time.
 
     Args:
-        path: where it stands; the predecessor is `path` + ".1". None: no journal.
+        path: its file; the predecessor is `path` + ".1". None: no journal.
     """
 
     def __init__(self, path: str | None, *, rotate_bytes: int = journal.ROTATE_BYTES) -> None:
@@ -58,13 +57,12 @@ class JournalFile:
                 self._give_up(exc)
 
     def started(self, key: str) -> bool:
-        """Note that the write `key` is about to run; False if that can't be noted, `error` says why."""
+        """Note that the write `key` is about to run; return False if that fails, `error` says why."""
         if self.path is None:
             return True
         with self._lock:
-            if self._fd >= 0 and not os.fstat(self._fd).st_nlink:  # removed under us: nobody would find the entry
-                os.close(self._fd)
-                self._fd = -1
+            if self._fd >= 0 and not os.fstat(self._fd).st_nlink:  # removed meanwhile: nobody would find the entry
+                self._close()
             if self._fd < 0:
                 try:
                     self._open(self.path)
@@ -73,15 +71,18 @@ class JournalFile:
         return self._append(journal.started(key))
 
     def ended(self, key: str, response: bytes) -> None:
-        """Note that the write `key` ran, with its response. Where that fails its outcome counts as unknown."""
+        """Note that the write `key` ran, with its response. If noting fails, its outcome counts as unknown."""
         self._append(journal.ended(key, response))
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _open(self, path: str) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -112,15 +113,12 @@ class JournalFile:
 
     def _rotate(self) -> None:
         assert self.path is not None
-        os.close(self._fd)
-        self._fd = -1
+        self._close()
         os.replace(self.path, self.path + ".1")
         self._open(self.path)
 
     def _give_up(self, exc: OSError) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        said, self.error = self.error, f"the journal of writes {self.path} can't be written ({exc})"
-        if said != self.error:
+        self._close()
+        reported, self.error = self.error, f"the journal of writes {self.path} can't be written ({exc})"
+        if reported != self.error:
             print(self.error, file=sys.stderr, flush=True)

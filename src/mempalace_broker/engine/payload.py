@@ -1,4 +1,4 @@
-"""JSON in and out of the engine, exactly as `mempalace-mcp` would read and print it, but never invalid."""
+"""JSON in and out of the engine: exactly as `mempalace-mcp` would read and print it, but always valid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import INTERNAL_ERROR, PARSE_ERROR
 
 
 class BadRequest(Exception):
-    """The payload is no JSON; `response` is what to answer."""
+    """The payload is not JSON; `response` is the answer."""
 
     def __init__(self, response: dict[str, Any]) -> None:
         super().__init__(response["error"]["message"])
@@ -23,10 +23,10 @@ def error_response(request_id: Any, code: int, message: str) -> dict[str, Any]:
 
 
 def decode_request(payload: bytes) -> Any:
-    """Parse a client's line; bytes that are no UTF-8 become U+FFFD as on the stdin of `mempalace-mcp`.
+    """Parse a client's line; invalid UTF-8 becomes U+FFFD, as on the stdin of `mempalace-mcp`.
 
     Raises:
-        BadRequest: not JSON, a number beyond Python's digit limit, or nested too deep.
+        BadRequest: not JSON, a number beyond Python's digit limit, or nested too deeply.
     """
     try:
         return json.loads(payload.decode("utf-8", "replace"))
@@ -35,7 +35,7 @@ def decode_request(payload: bytes) -> Any:
 
 
 def request_id(request: Any) -> Any:
-    """The id of a request, None where it has none."""
+    """The id of a request, None if it has none."""
     return request.get("id") if isinstance(request, dict) else None
 
 
@@ -58,7 +58,7 @@ def response_code(response: Any) -> int:
 
 
 def encode_response(response: Any) -> bytes:
-    """A response as one line of UTF-8 without its newline; no response (a notification) is no bytes."""
+    """A response as one line of UTF-8 without its newline; empty for no response (a notification)."""
     if response is None:
         return b""
     try:
@@ -68,7 +68,7 @@ def encode_response(response: Any) -> bytes:
 
 
 def _encode_odd(response: Any) -> bytes:
-    """Lone surrogates: '?' in the body as `mempalace-mcp` prints them, but the id goes back as it came."""
+    """Print a lone surrogate as '?', as `mempalace-mcp` does, but return the id unchanged."""
     body = json.loads(json.dumps(response, ensure_ascii=False).encode("utf-8", "replace"))
     if isinstance(body, dict):
         body["id"] = response.get("id")
@@ -76,7 +76,7 @@ def _encode_odd(response: Any) -> bytes:
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinities are no JSON: null stands for them."""
+    """Replace NaN and infinities, which JSON lacks, by null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

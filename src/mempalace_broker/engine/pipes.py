@@ -1,4 +1,4 @@
-"""The engine's two pipes: frames in, frames out; descriptors of its own, as mempalace moves fd 1."""
+"""The engine's two pipes: frames in, frames out; on descriptors of their own, because mempalace moves fd 1."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CHUNK = 1 << 20
-_LOOK_MS = 200
+_POLL_MS = 200
 
 
 class BrokerPipes:
     """Both directions of the connection to the broker.
 
     Args:
-        rfd: descriptor to read frames from; its end of file means that the broker is gone.
+        rfd: descriptor to read frames from; end of file means that the broker is gone.
         wfd: descriptor to write frames to.
     """
 
@@ -30,15 +30,15 @@ class BrokerPipes:
         self._lock = threading.Lock()
         self._reading = False
 
-    def leave_if_abandoned(self) -> None:
-        """Body of a thread: end this process if the broker goes away before anybody reads frames.
+    def exit_if_abandoned(self) -> None:
+        """Body of a thread: end this process if the broker goes away before `frames` reads from it.
 
-        Importing mempalace can take seconds on a busy machine, and the next broker waits for us.
+        Importing mempalace can take seconds on a busy machine, and the next broker waits for this process.
         """
         poller = select.poll()
-        poller.register(self._rfd, 0)  # a hang-up is always told
+        poller.register(self._rfd, 0)  # poll always reports a hang-up
         while not self._reading:
-            if poller.poll(_LOOK_MS) and not self._reading:
+            if poller.poll(_POLL_MS) and not self._reading:
                 os._exit(0)
 
     def frames(self) -> Iterator[Frame]:
@@ -56,7 +56,7 @@ class BrokerPipes:
             yield from decoder.feed(data)
 
     def send(self, frame: Frame) -> bool:
-        """Write a frame whole; False where the broker no longer reads."""
+        """Write a whole frame; return False if the broker no longer reads."""
         view = memoryview(frame.encode())
         with self._lock:
             try:

@@ -1,12 +1,13 @@
-"""Main of the engine child: frames in, mempalace's answers out.
+"""Main program of the engine child: frames in, mempalace's answers out.
 
-    main thread     start, then the palace lane (one call at a time, first in first out)
-    reader thread   takes frames from the broker and puts the calls into their lanes; runs reads of an idle free lane
-    free thread     the free lane: knowledge graph, log stream, constants
-    wait threads    calls that block for long
-    embed thread    embeds the text of calls that will come (hints)
+    main thread       start, then the palace lane (one call at a time, first in, first out)
+    reader thread     reads frames from the broker and puts the calls into their lanes; runs short reads of an idle
+                      free lane itself
+    free thread       the free lane: knowledge graph, log stream, constants
+    wait threads      one for each call that blocks for long; the broker limits their number
+    prefetch thread   embeds the text of calls that will come
 
-End of file on the pipe means that the broker is gone: what runs is finished, what waits is not begun, exit 0.
+End of file on the pipe means that the broker is gone: finish the running calls, begin no waiting one, exit 0.
 Standard output is never used: importing mempalace points it elsewhere.
 """
 
@@ -16,172 +17,167 @@ import argparse
 import contextlib
 import json
 import os
-import queue
 import signal
 import sys
 import threading
 import time
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable
 
-from ..errors import EXIT_FAILURE, EXIT_OK, NOT_EXECUTED
-from ..protocol.engine_frames import Frame, FrameError
+from ..errors import EXIT_FAILURE, EXIT_OK, INTERNAL_ERROR, NOT_EXECUTED
+from ..protocol.engine_frames import BEGUN, CALL, DONE, FAIL, HELLO, PREFETCH, READY, Frame, FrameError
+from ..protocol.tools import FREE, WAIT
 from . import payload
-from .adapter import Fault, Mempalace, Options, start_thread
-from .embedding import guard_model
+from .adapter import EngineFailure, Mempalace, Options
+from .embedding_prefetch import texts_to_embed
+from .empty_palace import treat_empty_palace_as_missing
 from .journal_file import JournalFile
-from .lanes import Lane, WaitingPlace
+from .lanes import Lane
+from .model_guard import guard_model
 from .pipes import BrokerPipes
-from .prefetch import texts_of
-from .tuning import tune
+from .tuneups.apply import apply_tuneups
 
-# while a mine lets others in: mine and sync would work on the same files, reconnect closes its handles
+# never between two files of a mine: mine and sync would work on the same files, reconnect closes the mine's handles
 _NOT_BETWEEN_FILES = frozenset({"mempalace_mine", "mempalace_sync", "mempalace_reconnect"})
 
-
-_SHORT_S = 0.05  # what a read may keep the reader thread from its frames
+_SHORT_S = 0.05  # how long a read may keep the reader thread from its frames
 
 
 class _BrokerGone(BaseException):
-    """Ends a mine between two files: nobody waits for it any more, and the next broker waits for us."""
+    """Ends a mine between two files: nobody waits for its answer, and the next broker waits for this process."""
+
+
+class Call:
+    """One `call` frame, decoded. `error`: the answer to a payload that is not JSON, else None."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.request: Any = None
+        self.error: dict[str, Any] | None = None
+        try:
+            self.request = payload.decode_request(frame.payload)
+        except payload.BadRequest as exc:
+            self.error = exc.response
+        self.tool, _ = payload.tool_call(self.request)
 
 
 class Worker:
-    """One engine: a mempalace, its lanes, and the link to the broker."""
+    """One engine: a mempalace, its lanes, and the pipes to the broker."""
 
-    def __init__(self, link: BrokerPipes, mempalace: Mempalace, journal: JournalFile) -> None:
-        self._link = link
+    def __init__(self, pipes: BrokerPipes, mempalace: Mempalace, journal: JournalFile) -> None:
+        self._pipes = pipes
         self._mempalace = mempalace
         self._journal = journal
-        self._palace = Lane()
-        self._free = Lane()
-        self._wait = WaitingPlace()
-        self._gone = False
-        self._inline = True
+        self._palace_lane = Lane()
+        self._free_lane = Lane()
+        self._prefetches = ThreadPoolExecutor(1, "engine-prefetch")
+        self._broker_gone = False
+        self._runs_reads_inline = True
         self._ready = threading.Event()
-        self._free_done = threading.Event()
-        self._hints: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._free_lane_done = threading.Event()
 
     # -- frames ------------------------------------------------------------------------------------
 
     def read_frames(self) -> None:
         """Body of the reader thread."""
         try:
-            for frame in self._link.frames():
-                if frame.verb == "exit":
-                    self._begin_nothing_more()
-                else:
-                    self._take(frame)
+            for frame in self._pipes.frames():
+                if frame.verb == CALL:
+                    self._dispatch(Call(frame))
+                elif frame.verb == PREFETCH:
+                    self._prefetches.submit(self._prefetch, frame.payload)
         except (OSError, FrameError) as exc:
             print(f"the broker's pipe failed: {exc}", file=sys.stderr, flush=True)
         finally:
-            self._gone = True
-            self._begin_nothing_more()
+            self._broker_gone = True
+            if not self._ready.is_set():
+                os._exit(EXIT_OK)  # nothing has run yet, and opening a palace may take long
+            self._palace_lane.close()
+            self._free_lane.close()
 
-    def _begin_nothing_more(self) -> None:
-        if not self._ready.is_set():
-            os._exit(EXIT_OK)  # nothing has run yet, and opening a palace may take long
-        self._palace.close()
-        self._free.close()
-
-    def _take(self, frame: Frame) -> None:
-        if frame.verb == "hint":
-            self._hints.put(frame.payload)
-        if frame.verb != "call":
-            return
-        call = RunningCall(self, frame)
-        if frame.word == "free" and frame.tag == "-" and self._inline and self._free.idle:
+    def _dispatch(self, call: Call) -> None:
+        lane, journalled = call.frame.lane, call.frame.tag != "-"
+        if lane == FREE and not journalled and self._runs_reads_inline and self._free_lane.idle:
             began = time.monotonic()
-            call.run(False)  # a read of a store with locks of its own, and short: a change of threads costs more
-            self._inline = time.monotonic() - began < _SHORT_S  # a large or locked store: never again here
-        elif frame.word == "free":
-            self._free.put(call.run)
-        elif frame.word == "wait":
-            self._wait.put(call.run)
+            self._run(call, waited=False)  # a short read of a store with locks of its own: cheaper than a thread switch
+            self._runs_reads_inline = time.monotonic() - began < _SHORT_S  # a large or locked store: never inline again
+        elif lane == FREE:
+            self._free_lane.put(lambda waited: self._run(call, waited))
+        elif lane == WAIT:
+            start_thread(lambda: self._run(call, waited=False), "engine-wait")
         else:
-            self._palace.put(call.run_palace, between=call.tool not in _NOT_BETWEEN_FILES)
+            between_files = call.tool not in _NOT_BETWEEN_FILES
+            self._palace_lane.put(lambda waited: self._run_palace(call, waited), between_files=between_files)
 
     # -- lanes -------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Run the palace lane on this thread until the broker says `exit` or is gone."""
-        start_thread(self._serve_free, "engine-free")
-        start_thread(self._embed_ahead, "engine-embed")
-        self._palace.run()
-        self._free_done.wait()
+        """Run the palace lane on this thread until the broker is gone."""
+        start_thread(self._serve_free_lane, "engine-free")
+        self._palace_lane.run()
+        self._free_lane_done.wait()
 
-    def _serve_free(self) -> None:
+    def _serve_free_lane(self) -> None:
         try:
-            self._free.run()
+            self._free_lane.run()
         finally:
-            self._free_done.set()
-
-    def _embed_ahead(self) -> None:
-        while True:
-            line = self._hints.get()
-            embed = self._mempalace.embed_ahead
-            if embed is None:
-                continue
-            try:
-                tool, arguments = payload.tool_call(payload.decode_request(line))
-                for text in texts_of(self._mempalace.server, tool, arguments):
-                    embed(text)
-            except Exception as exc:  # noqa: BLE001 - a hint is a wish; the call itself reports what is wrong
-                print(f"not embedded ahead: {exc}", file=sys.stderr)
+            self._free_lane_done.set()
 
     def announce_ready(self, report: dict[str, Any]) -> None:
         """Tell the broker that the palace is open."""
         self._ready.set()
-        self._link.send(Frame("ready", payload=payload.encode_response(report)))
+        self._pipes.send(Frame(READY, payload=payload.encode_response(report)))
 
-    def between_files(self) -> bool:
-        """Called by a mine between two files: let waiting calls in."""
-        if self._gone:
-            raise _BrokerGone
-        return self._palace.run_waiting()
-
-
-class RunningCall:
-    """One call frame on its way through a lane."""
-
-    def __init__(self, worker: Worker, frame: Frame) -> None:
-        self._worker = worker
-        self._frame = frame
-        self._bad: payload.BadRequest | None = None
-        self._request: Any = None
+    def _prefetch(self, line: bytes) -> None:
+        embed = self._mempalace.prefetch_embedding
+        if embed is None:
+            return
         try:
-            self._request = payload.decode_request(frame.payload)
-        except payload.BadRequest as exc:
-            self._bad = exc
-        self.tool, self._arguments = payload.tool_call(self._request)
+            tool, arguments = payload.tool_call(payload.decode_request(line))
+            for text in texts_to_embed(self._mempalace.server, tool, arguments):
+                embed(text)
+        except Exception as exc:  # noqa: BLE001 - a prefetch is optional; the call itself reports the error
+            print(f"not embedded ahead: {exc}", file=sys.stderr)
 
-    def run_palace(self, waited: bool) -> None:
-        """Run it on the palace lane; a mine lets others in between two files."""
-        manager = None
-        if self.tool == "mempalace_mine":
-            manager = self._worker._mempalace.yielding(self._worker.between_files)
-        with contextlib.suppress(_BrokerGone), manager or contextlib.nullcontext():
-            self.run(waited)
-        self._worker._mempalace.settle()
+    # -- calls -------------------------------------------------------------------------------------
 
-    def run(self, waited: bool) -> None:
-        """Run it and answer; journalled on both sides where the broker gave it a key."""
-        worker, frame = self._worker, self._frame
+    def _run_palace(self, call: Call, waited: bool) -> None:
+        """Run a call of the palace lane; a mine lets others in between two files."""
+        hook = self._mempalace.mine_yield_hook(self._between_files) if call.tool == "mempalace_mine" else None
+        with contextlib.suppress(_BrokerGone), hook or contextlib.nullcontext():
+            self._run(call, waited)
+        self._mempalace.finish_call()
+
+    def _between_files(self) -> bool:
+        if self._broker_gone:
+            raise _BrokerGone
+        return self._palace_lane.run_between_files()
+
+    def _run(self, call: Call, waited: bool) -> None:
+        """Run a call and answer it; the journal notes its start and its end where the broker gave it a key."""
+        frame = call.frame
         if waited:
-            worker._link.send(Frame("begun", frame.n))
+            self._pipes.send(Frame(BEGUN, frame.n))
         key = frame.tag
-        if key != "-" and not worker._journal.started(key):
+        if key != "-" and not self._journal.started(key):
             key = "-"
-            response = self._not_journalled(worker._journal.error)
+            response = _not_journalled(call, self._journal.error)
         else:
-            response = self._bad.response if self._bad else worker._mempalace.handle(self._request)
-        body = _encode(self._request, response)
+            response = call.error or self._mempalace.handle(call.request)
+        body = _encode(call.request, response)
         if key != "-":
-            worker._journal.ended(key, body)
-        worker._link.send(Frame("done", frame.n, tag=str(payload.response_code(response)), payload=body))
+            self._journal.ended(key, body)
+        self._pipes.send(Frame(DONE, frame.n, tag=str(payload.response_code(response)), payload=body))
 
-    def _not_journalled(self, why: str) -> Any:
-        text = f"{self.tool} was not executed: {why}. Hint: free space there, or allow writing; then send it again."
-        return payload.error_response(payload.request_id(self._request), NOT_EXECUTED, text)
+
+def start_thread(target: Callable[[], None], name: str) -> None:
+    """Start a daemon thread."""
+    threading.Thread(target=target, name=name, daemon=True).start()
+
+
+def _not_journalled(call: Call, why: str) -> dict[str, Any]:
+    text = f"{call.tool} was not executed: {why}. Hint: free space there, or allow writing; then send it again."
+    return payload.error_response(payload.request_id(call.request), NOT_EXECUTED, text)
 
 
 def _encode(request: Any, response: Any) -> bytes:
@@ -189,7 +185,11 @@ def _encode(request: Any, response: Any) -> bytes:
         return payload.encode_response(response)
     except (TypeError, ValueError, RecursionError) as exc:
         print(f"an answer can't be encoded: {exc}", file=sys.stderr, flush=True)
-        return payload.encode_response(payload.error_response(payload.request_id(request), -32603, "Internal error"))
+        error = payload.error_response(payload.request_id(request), INTERNAL_ERROR, "Internal error")
+        return payload.encode_response(error)
+
+
+# -- start and end -------------------------------------------------------------------------------------
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -199,7 +199,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--palace", required=True)
     parser.add_argument("--by", default="default")
     parser.add_argument("--backend")
-    parser.add_argument("--collection")
     parser.add_argument("--journal")
     parser.add_argument("--tune", type=int, default=1)
     return parser.parse_args(argv)
@@ -210,43 +209,37 @@ def _open(mempalace: Mempalace) -> dict[str, Any]:
     degraded: list[dict[str, str]] = []
     drawers = None
     try:
-        missing = guard_model(mempalace)
-        degraded += [missing] if missing else []
-    except Exception as exc:  # noqa: BLE001 - a model that can't be set up is reported, calls say the rest
+        warning = guard_model(mempalace)
+        degraded += [warning] if warning else []
+    except Exception as exc:  # noqa: BLE001 - a model that can't be set up is reported; calls report the rest
         degraded.append({"what": f"the embedding model can't be set up: {exc}", "hint": "mempalace-broker doctor"})
-    tuneups = tune(mempalace, wanted=mempalace.options.tune)
-    degraded += mempalace.troubles
+    tuneups = apply_tuneups(mempalace, wanted=mempalace.options.tune)
+    degraded += mempalace.warnings
+    if mempalace.is_chroma():
+        treat_empty_palace_as_missing(mempalace)
     try:
         drawers = mempalace.warm_up()
-    except Exception as exc:  # noqa: BLE001 - a palace that does not open is reported, calls say the rest
+    except Exception as exc:  # noqa: BLE001 - a palace that does not open is reported; calls report the rest
         degraded.append({"what": f"the palace did not open: {exc}", "hint": "mempalace repair-status"})
     return {"degraded": degraded, "drawers": drawers, "tuneups": tuneups}
 
 
-def _run(args: argparse.Namespace, link: BrokerPipes) -> int:
-    options = Options(
-        args.palace,
-        by=args.by,
-        backend=args.backend,
-        collection=args.collection,
-        journal=args.journal,
-        tune=bool(args.tune),
-    )
-    start_thread(link.leave_if_abandoned, "engine-watch")
+def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
+    options = Options(args.palace, by=args.by, backend=args.backend, journal=args.journal, tune=bool(args.tune))
+    start_thread(pipes.exit_if_abandoned, "engine-watch")
     mempalace = Mempalace(options)
-    link.send(Frame("hello", payload=payload.encode_response(mempalace.hello())))
-    mempalace.take_lease()
-    journal = JournalFile(options.journal)  # with the lease: no other engine is in the middle of an entry
-    worker = Worker(link, mempalace, journal)
+    pipes.send(Frame(HELLO, payload=payload.encode_response(mempalace.hello())))
+    mempalace.take_write_lock()
+    journal = JournalFile(options.journal)  # after the lock: no other engine is in the middle of an entry
+    worker = Worker(pipes, mempalace, journal)
     start_thread(worker.read_frames, "engine-reader")
     worker.announce_ready(_open(mempalace))
     worker.serve()
     journal.close()
-    return EXIT_OK
 
 
-def _keep_to_ourselves() -> None:
-    """What mempalace starts must inherit neither the pipes nor the engine lock; ^C is for the broker to judge."""
+def _isolate_process() -> None:
+    """Keep the pipes and the engine lock from what mempalace starts, and leave ^C to the broker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in os.listdir("/dev/fd"):
         if int(name) > 2:
@@ -255,17 +248,18 @@ def _keep_to_ourselves() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Run the engine; never returns: threads inside Chroma must not hold up the exit."""
+    """Run the engine; never returns: threads inside Chroma must not delay the exit."""
     args = _parse(argv)
-    _keep_to_ourselves()
-    link = BrokerPipes(args.rfd, args.wfd)
+    _isolate_process()
+    pipes = BrokerPipes(args.rfd, args.wfd)
+    code = EXIT_OK
     try:
-        code = _run(args, link)
-    except Fault as fault:
-        detail = {"reason": fault.reason, "message": fault.message, "hint": fault.hint}
-        link.send(Frame("fail", tag=str(fault.exit_code), payload=json.dumps(detail).encode("utf-8")))
-        print(fault.message, file=sys.stderr)
-        code = fault.exit_code
+        _serve(args, pipes)
+    except EngineFailure as failure:
+        detail = {"reason": failure.reason, "message": failure.message, "hint": failure.hint}
+        pipes.send(Frame(FAIL, tag=str(failure.exit_code), payload=json.dumps(detail).encode("utf-8")))
+        print(failure.message, file=sys.stderr)
+        code = failure.exit_code
     except Exception as exc:  # noqa: BLE001 - the reason must reach the log, then this process ends
         print(f"the engine failed: {type(exc).__name__}: {exc}", file=sys.stderr)
         code = EXIT_FAILURE

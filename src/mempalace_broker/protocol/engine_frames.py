@@ -1,16 +1,16 @@
-"""Frames between broker and engine: one header line of ASCII words, then a payload of known length.
+"""Frames between broker and engine: one header line of five ASCII words, then a payload of known length.
 
-    broker -> engine   call <n> <lane> <key> <len>     run this JSON-RPC request (payload: the client's bytes)
-                       hint <n> <lane> - <len>         this call comes soon: embed its text now (best effort)
-                       exit 0 - - 0                    finish what runs, then leave (EOF means the same)
-    engine -> broker   hello 0 - 0 <len>               mempalace is imported; payload: see `Hello`
-                       ready 0 - 0 <len>               warm-up is over; payload: {"degraded": [...], "drawers": n}
-                       begun <n> - 0 0                 a call that waited inside the engine starts now
-                       done <n> - <code> <len>         payload: the JSON-RPC response; code: its error code or 0
-                       fail 0 - <exit> <len>           a fault no restart mends; payload: {"reason", "message", "hint"}
+    broker -> engine   call <n> <lane> <key> <len>       run this JSON-RPC request (payload: the client's bytes)
+                       prefetch <n> <lane> - <len>       this call comes soon: embed its text now (best effort)
+                       (end of file)                     finish the running calls, then leave
+    engine -> broker   hello 0 - - <len>                 mempalace is imported; payload: Mempalace.hello()
+                       ready 0 - - <len>                 warm-up is over; payload: {"degraded", "drawers", "tuneups"}
+                       begun <n> - - 0                   a call that waited inside the engine starts now
+                       done <n> - <code> <len>           payload: the JSON-RPC response; code: its error code or 0
+                       fail 0 - <exit> <len>             the engine can't serve; payload: {"reason", "message", "hint"}
 
-`key` names a write for the journal ("-" = none). Both sides keep payloads as bytes: a response travels to the
-client without being parsed again. Runs in the engine's interpreter too (Python 3.9).
+`key` names a write for the journal ("-": not journalled). Both sides keep payloads as bytes: a response travels to the
+client without being parsed again. The engine's interpreter runs this module too (Python 3.9).
 """
 
 from __future__ import annotations
@@ -19,40 +19,57 @@ MAX_HEADER = 512
 MAX_PAYLOAD = 256 * 1024 * 1024
 _WORDS = 5
 
+# verbs
+CALL = "call"
+PREFETCH = "prefetch"
+HELLO = "hello"
+READY = "ready"
+BEGUN = "begun"
+DONE = "done"
+FAIL = "fail"
+
+# reasons in the payload of a `fail` frame
+NO_MEMPALACE = "no_mempalace"
+IMPORT_FAILED = "import_failed"
+OLD_VERSION = "old_version"
+BAD_PALACE = "bad_palace"
+WRITE_LOCK_HELD = "write_lock_held"  # by another process, which may end
+WRITE_LOCK_FAILED = "write_lock_failed"
+
 
 class FrameError(Exception):
-    """The other side sent something that is no frame: it is not one of ours, or its output is garbled."""
+    """The other side sent something that is not a frame: it is not ours, or its output is garbled."""
 
 
 class Frame:
-    """One frame: `verb`, call number `n`, `word` (lane or "-"), `tag` (journal key or number), `payload` bytes."""
+    """One frame: `verb`, call number `n`, `lane` or "-", `tag` (journal key, error code or exit code), `payload`."""
 
-    __slots__ = ("n", "payload", "tag", "verb", "word")
+    __slots__ = ("lane", "n", "payload", "tag", "verb")
 
-    def __init__(self, verb: str, n: int = 0, word: str = "-", tag: str = "-", payload: bytes = b"") -> None:
+    def __init__(self, verb: str, n: int = 0, lane: str = "-", tag: str = "-", payload: bytes = b"") -> None:
         self.verb = verb
         self.n = n
-        self.word = word
+        self.lane = lane
         self.tag = tag
         self.payload = payload
 
     def encode(self) -> bytes:
-        """The frame as it travels."""
-        head = f"{self.verb} {self.n} {self.word} {self.tag} {len(self.payload)}\n"
+        """Header and payload, as sent."""
+        head = f"{self.verb} {self.n} {self.lane} {self.tag} {len(self.payload)}\n"
         return head.encode("ascii") + self.payload
 
     def __repr__(self) -> str:
-        """For logs: never the payload."""
-        return f"Frame({self.verb} {self.n} {self.word} {self.tag} +{len(self.payload)} bytes)"
+        """For logs; never shows the payload."""
+        return f"Frame({self.verb} {self.n} {self.lane} {self.tag} +{len(self.payload)} bytes)"
 
     def __eq__(self, other: object) -> bool:
-        """Equal in all five parts."""
+        """Compare all five parts."""
         if not isinstance(other, Frame):
             return NotImplemented
         return self.encode() == other.encode()
 
     def __hash__(self) -> int:
-        """Hash of the encoded frame."""
+        """Hash the encoded frame."""
         return hash(self.encode())
 
 
@@ -62,16 +79,16 @@ def parse_header(line: bytes) -> tuple[Frame, int]:
         words = line.decode("ascii").split(" ")
         if len(words) != _WORDS:
             raise ValueError("five words expected")
-        verb, n, word, tag, length = words[0], int(words[1]), words[2], words[3], int(words[4])
+        verb, n, lane, tag, length = words[0], int(words[1]), words[2], words[3], int(words[4])
     except ValueError as exc:
         raise FrameError(f"not a frame header: {line[:80]!r} ({exc})") from exc
     if not verb.isalpha() or not 0 <= length <= MAX_PAYLOAD:
         raise FrameError(f"not a frame header: {line[:80]!r}")
-    return Frame(verb, n, word, tag), length
+    return Frame(verb, n, lane, tag), length
 
 
 class FrameDecoder:
-    """Bytes in, frames out, in any cut. Memory: at most one frame beyond what was fed."""
+    """Bytes in, frames out, wherever the stream is cut. Holds at most one incomplete frame."""
 
     def __init__(self) -> None:
         self._buf = bytearray()
@@ -82,7 +99,7 @@ class FrameDecoder:
         """Add bytes; return the frames they complete.
 
         Raises:
-            FrameError: the stream is not ours; nothing after it can be trusted.
+            FrameError: the stream is garbled; nothing after this point can be trusted.
         """
         self._buf += data
         out: list[Frame] = []

@@ -18,7 +18,7 @@ from mempalace_broker.cli.demo.show import timing_rows
 from mempalace_broker.cli.demo.story import QUESTIONS, _texts, in_parallel
 from mempalace_broker.cli.demo.texts import LONGEST, SHORTEST, load, split
 from mempalace_broker.errors import BrokerError, UsageError
-from mempalace_broker.system.engine_find import EngineCommand
+from mempalace_broker.system.find_engine import EngineCommand
 
 
 def test_the_shipped_texts_are_enough() -> None:

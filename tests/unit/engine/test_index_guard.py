@@ -1,4 +1,4 @@
-"""The index guard on indexes made by hand: every way to be torn, every moment to be killed while it mends."""
+"""The index guard on hand-made indexes: torn in every way, and killed at every step of a repair."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mempalace_broker.engine.index_guard import FILES, META, IndexGuard, Torn, Unfamiliar, read_ids
+from mempalace_broker.engine.index_guard import FILES, META, IndexGuard, Torn, UnknownFormat, read_ids
 
 NAME = "11111111-2222-3333-4444-555555555555"
 COLLECTION = "99999999-2222-3333-4444-555555555555"
@@ -84,27 +84,27 @@ tears = pytest.mark.parametrize("tear", TEARS)
 @tears
 def test_a_torn_index_is_put_back(tmp_path: Path, tear: Callable[[Palace], None]) -> None:
     palace = Palace(tmp_path)
-    assert palace.guard().mend() == []
+    assert palace.guard().repair() == []
     whole = palace.content()
     tear(palace)
-    assert palace.guard().mend() == []
+    assert palace.guard().repair() == []
     assert palace.content() == whole
     assert any("put back" in line for line in palace.said)
-    assert palace.guard().mend() == []
+    assert palace.guard().repair() == []
     assert sum("put back" in line for line in palace.said) == 1, "sound now"
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing handles it."""
+    """Stands in for SIGKILL: nothing catches it."""
 
 
 @tears
 @pytest.mark.parametrize("step", range(8))
-def test_a_kill_while_it_mends_is_mended_the_next_time(
+def test_a_repair_that_was_killed_is_completed_the_next_time(
     tmp_path: Path, tear: Callable[[Palace], None], step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     palace = Palace(tmp_path)
-    palace.guard().mend()
+    palace.guard().repair()
     whole = palace.content()
     tear(palace)
     left = step
@@ -119,19 +119,19 @@ def test_a_kill_while_it_mends_is_mended_the_next_time(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", replace)
         try:
-            palace.guard().mend()
+            palace.guard().repair()
         except Killed:
             pass
         else:
             assert step >= len(FILES)
-    assert palace.guard().mend() == []
+    assert palace.guard().repair() == []
     assert palace.content() == whole
 
 
 def test_a_new_store_is_copied_and_an_old_copy_dropped(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
     guard = palace.guard()
-    guard.mend()
+    guard.repair()
     (first,) = palace.store.iterdir()
     guard.after_write()
     assert list(palace.store.iterdir()) == [first]
@@ -145,31 +145,31 @@ def test_a_new_store_is_copied_and_an_old_copy_dropped(tmp_path: Path) -> None:
 
 def test_a_copy_that_does_not_fit_the_database_is_left(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
-    palace.guard().mend()
+    palace.guard().repair()
     with closing(sqlite3.connect(palace.path / "chroma.sqlite3")) as db, db:
         db.execute("DELETE FROM embeddings_queue")
     cut_metadata(palace)
-    (trouble,) = palace.guard().mend()
-    assert "does not fit" in trouble["what"]
-    assert trouble["hint"] == "mempalace repair"
+    (warning,) = palace.guard().repair()
+    assert "does not fit" in warning["what"]
+    assert warning["hint"] == "mempalace repair"
     assert (palace.index / META).read_bytes() == b""
 
 
 def test_without_a_copy_it_is_said(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
     cut_metadata(palace)
-    (trouble,) = palace.guard().mend()
-    assert "there is no copy" in trouble["what"]
+    (warning,) = palace.guard().repair()
+    assert "there is no copy" in warning["what"]
 
 
 def test_a_half_made_copy_is_none(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
-    palace.guard().mend()
+    palace.guard().repair()
     (copy,) = palace.store.iterdir()
     (copy / "complete.json").unlink()
     cut_metadata(palace)
-    (trouble,) = palace.guard().mend()
-    assert "there is no copy" in trouble["what"]
+    (warning,) = palace.guard().repair()
+    assert "there is no copy" in warning["what"]
 
 
 def test_a_copy_that_fails_is_said_once_and_leaves_no_older_one(
@@ -177,7 +177,7 @@ def test_a_copy_that_fails_is_said_once_and_leaves_no_older_one(
 ) -> None:
     palace = Palace(tmp_path)
     guard = palace.guard()
-    guard.mend()
+    guard.repair()
     palace.write_index(4)
     os.utime(palace.index / META, ns=(1, 2 * 10**18))
 
@@ -193,18 +193,18 @@ def test_a_copy_that_fails_is_said_once_and_leaves_no_older_one(
 
 def test_copies_of_indexes_that_are_gone_are_removed(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
-    palace.guard().mend()
+    palace.guard().repair()
     shutil.rmtree(palace.index)
-    assert palace.guard().mend() == []
+    assert palace.guard().repair() == []
     assert list(palace.store.iterdir()) == []
 
 
 def test_what_is_not_ours_to_judge(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
     (palace.index / META).write_bytes(pickle.dumps(Path("/")))
-    with pytest.raises(Unfamiliar):
+    with pytest.raises(UnknownFormat):
         read_ids(str(palace.index))
-    assert palace.guard().mend() == []
+    assert palace.guard().repair() == []
     assert any("can't be checked" in line for line in palace.said)
     (palace.index / "header.bin").write_bytes(b"short")
     palace.write_index(2)

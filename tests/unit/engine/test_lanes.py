@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from mempalace_broker.engine.lanes import Lane, WaitingPlace
+from mempalace_broker.engine.lanes import Lane
 
 PATIENCE_S = 10
 
@@ -34,18 +34,18 @@ def test_between_two_files_waiting_calls_run_except_those_that_may_not() -> None
     lane, seen = Lane(), []
 
     def mine(_: bool) -> None:
-        assert not lane.run_waiting()
-        lane.put(lambda _: seen.append("reconnect"), between=False)
+        assert not lane.run_between_files()
+        lane.put(lambda _: seen.append("reconnect"), between_files=False)
         lane.put(lambda _: seen.append("search"))
-        assert lane.run_waiting()
-        assert not lane.run_waiting()
+        assert lane.run_between_files()
+        assert not lane.run_between_files()
         seen.append("mined")
 
     lane.put(mine)
     thread = threading.Thread(target=lane.run)
     thread.start()
     done = threading.Event()
-    lane.put(lambda _: done.set(), between=False)
+    lane.put(lambda _: done.set(), between_files=False)
     assert done.wait(PATIENCE_S)
     lane.close()
     thread.join(PATIENCE_S)
@@ -64,7 +64,6 @@ def test_close_finishes_what_runs_and_begins_nothing_more() -> None:
     lane.run()
     lane.put(lambda _: seen.append("never"))
     assert seen == ["finished"]
-    assert lane.closed
 
 
 def test_a_job_that_raises_does_not_block_the_lane_for_ever() -> None:
@@ -82,26 +81,3 @@ def test_a_job_that_raises_does_not_block_the_lane_for_ever() -> None:
     lane.put(lambda _: lane.close())
     lane.run()
     assert seen == ["raised", False]
-
-
-def test_the_waiting_place_is_bounded_and_runs_all() -> None:
-    place, gate, all_in = WaitingPlace(limit=2), threading.Event(), threading.Semaphore(0)
-    lock, running, most, waited_flags = threading.Lock(), [0], [0], []
-
-    def job(waited: bool) -> None:
-        with lock:
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-        assert gate.wait(PATIENCE_S)
-        with lock:
-            running[0] -= 1
-            waited_flags.append(waited)
-        all_in.release()
-
-    for _ in range(5):
-        place.put(job)
-    gate.set()
-    for _ in range(5):
-        assert all_in.acquire(timeout=PATIENCE_S)
-    assert most[0] <= 2
-    assert sorted(waited_flags) == [False, False, True, True, True]

@@ -10,9 +10,12 @@ import pytest
 import mempalace_broker
 
 ROOT = Path(mempalace_broker.__file__).parent
-FILES = sorted((ROOT / "engine").glob("*.py")) + [
+FILES = sorted((ROOT / "engine").rglob("*.py")) + [
     ROOT / name
-    for name in ("__init__.py", "errors.py", "protocol/__init__.py", "protocol/engine_frames.py", "protocol/journal.py")
+    for name in (
+        *("__init__.py", "errors.py", "protocol/__init__.py"),
+        *("protocol/engine_frames.py", "protocol/journal.py", "protocol/tools.py"),
+    )
 ]
 
 

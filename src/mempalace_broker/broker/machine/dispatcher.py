@@ -9,7 +9,19 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ... import errors
-from ...protocol.engine_frames import Frame
+from ...protocol.engine_frames import (
+    BEGUN,
+    CALL,
+    DONE,
+    FAIL,
+    HELLO,
+    IMPORT_FAILED,
+    NO_MEMPALACE,
+    PREFETCH,
+    READY,
+    WRITE_LOCK_HELD,
+    Frame,
+)
 from ...protocol.journal import KEEP_BYTES
 from ...protocol.jsonrpc import error_line
 from ...protocol.tools import audit
@@ -26,8 +38,8 @@ if TYPE_CHECKING:
     from .answers import Answers
 
 STALE_LIBRARY = -32005  # mempalace: the package was upgraded underneath the running process
-_UPGRADE_FAULTS = frozenset({"no_mempalace", "import_failed"})  # what is seen while the package is being replaced
-_PASSING_FAULTS = frozenset({"lease_held", "busy"})
+_UPGRADE_FAULTS = frozenset({NO_MEMPALACE, IMPORT_FAILED})  # what is seen while the package is being replaced
+_PASSING_FAULTS = frozenset({WRITE_LOCK_HELD})
 _DOWN_HINT = "Hint: `mempalace-broker doctor` says what is wrong; `mempalace-broker logs` shows the engine's own words."
 
 
@@ -85,9 +97,9 @@ class Dispatcher:
             return
         for call in calls:
             key = call.key if call.writes else "-"
-            self._effects.append(ToEngine(Frame("call", call.n, call.rule.lane, key, call.raw).encode()))
+            self._effects.append(ToEngine(Frame(CALL, call.n, call.rule.lane, key, call.raw).encode()))
         for call in self.scheduler.hints():
-            self._effects.append(ToEngine(Frame("hint", call.n, call.rule.lane, "-", call.raw).encode()))
+            self._effects.append(ToEngine(Frame(PREFETCH, call.n, call.rule.lane, "-", call.raw).encode()))
 
     def _take_back(self, calls: list[Call], now: float) -> None:
         """The palace is no longer ours: these wait on, untouched, and nothing more goes in."""
@@ -162,15 +174,15 @@ class Dispatcher:
 
     def frame(self, frame: Frame, now: float) -> None:
         """One frame of the engine."""
-        if frame.verb == "done":
+        if frame.verb == DONE:
             self._done(frame, now)
-        elif frame.verb == "hello":
+        elif frame.verb == HELLO:
             self._hello(_object(frame.payload), now)
-        elif frame.verb == "ready":
+        elif frame.verb == READY:
             self._ready(_object(frame.payload), now)
-        elif frame.verb == "begun":
+        elif frame.verb == BEGUN:
             self.scheduler.begun(frame.n, now)
-        elif frame.verb == "fail":
+        elif frame.verb == FAIL:
             self._failed(_object(frame.payload), now)
         else:
             self._effects.append(Log("warning", f"engine sent an unknown frame: {frame!r}"))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import EXIT_FAILURE, EXIT_OK, BrokerError, UsageError
-from ...system.engine_find import SETTING
+from ...system.find_engine import SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import UsageError
 from ...system import embedding_model as model
-from ...system.engine_find import SETTING, EngineCommand, find_engine
+from ...system.find_engine import SETTING, EngineCommand, find_engine
 from ...system.paths import home_of
 
 if TYPE_CHECKING:

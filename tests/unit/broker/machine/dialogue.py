@@ -66,7 +66,7 @@ class Talk:
         self.dispatcher = self.protocol.dispatcher
         self.seen: list[fx.Effect] = []
         self.inside: list[Frame] = []  # calls that are in the engine
-        self.hints: list[Frame] = []
+        self.prefetches: list[Frame] = []
         self._decoder = FrameDecoder()
         self.dispatcher.start(self.now)
         if settled:
@@ -83,7 +83,7 @@ class Talk:
                 self.seen.append(effect)
                 if isinstance(effect, fx.ToEngine):
                     for frame in self._decoder.feed(effect.data):
-                        (self.inside if frame.verb == "call" else self.hints).append(frame)
+                        (self.inside if frame.verb == "call" else self.prefetches).append(frame)
                 if isinstance(effect, fx.Close):
                     self.protocol.closed(effect.conn, self.now)
             self.protocol.settle(self.now)

@@ -353,7 +353,7 @@ def test_words_without_sense_do_no_harm(payload: bytes) -> None:
     assert talk.dispatcher.degraded == ([{"what": "w", "hint": "m"}] if b"what" in payload else [])
 
 
-@pytest.mark.parametrize(("reason", "state"), [("lease_held", sv.OPEN), ("no_mempalace", sv.FATAL)])
+@pytest.mark.parametrize(("reason", "state"), [("write_lock_held", sv.OPEN), ("no_mempalace", sv.FATAL)])
 def test_a_fault_that_passes_is_tried_again_another_is_not(reason: str, state: str) -> None:
     talk = Talk(up=False)
     talk.dispatcher.spawned(talk.now, 1)
@@ -422,12 +422,12 @@ def test_large_responses_are_not_kept_for_outcomes() -> None:
 
 def test_the_text_of_calls_that_wait_is_told_ahead_once() -> None:
     talk = talk_of(SEARCH, SEARCH, SEARCH)
-    assert [frame.n for frame in talk.hints] == [2]
+    assert [frame.n for frame in talk.prefetches] == [2]
     talk.opens(2)
     talk.says(2, call(9, ADD, content="x"))
-    assert [frame.n for frame in talk.hints] == [2, 4]
+    assert [frame.n for frame in talk.prefetches] == [2, 4]
     talk.done(talk.frame(1))
-    assert [frame.n for frame in talk.hints] == [2, 4, 3]
+    assert [frame.n for frame in talk.prefetches] == [2, 4, 3]
 
 
 def test_errors_are_counted() -> None:

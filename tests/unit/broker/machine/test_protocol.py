@@ -22,7 +22,7 @@ def test_a_call_goes_to_the_engine_verbatim_and_its_answer_back_verbatim() -> No
     talk.says(1, raw)
     (frame,) = talk.inside
     assert frame.payload == raw
-    assert (frame.word, frame.tag) == ("palace", "-")
+    assert (frame.lane, frame.tag) == ("palace", "-")
     talk.done(frame, b'{"jsonrpc": "2.0",  "id": 1, "result": {"x":  1}}')
     assert talk.seen[-1] == fx.Send(1, b'{"jsonrpc": "2.0",  "id": 1, "result": {"x":  1}}\n')
 
@@ -581,7 +581,7 @@ def test_a_tool_that_the_engine_has_not_harms_nobody() -> None:
     talk = Talk()
     talk.opens(1)
     talk.says(1, call(1, "no_such_tool"), call(2, SEARCH))
-    assert [(frame.word, frame.tag) for frame in talk.inside] == [("free", "-"), ("palace", "-")]
+    assert [(frame.lane, frame.tag) for frame in talk.inside] == [("free", "-"), ("palace", "-")]
 
 
 def test_next_deadline_is_the_earliest() -> None:

@@ -1,4 +1,4 @@
-"""Tune-ups against mempalaces of cardboard: each applies only to what it was made for, and can be undone."""
+"""Tune-ups that read less: each applies only to the mempalace that it was made for, and misses no change."""
 
 from __future__ import annotations
 
@@ -10,128 +10,13 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.engine import tune_ups as tuneups
-from mempalace_broker.engine.tune_ups import DoesNotFit, TuneUp, deletes_destroy_index
-from mempalace_broker.engine.tuning import tune
-from mempalace_broker.errors import NOT_EXECUTED
-
-BY_NAME = {one.name: one for one in tuneups.BEFORE_OPENING}
+from mempalace_broker.engine.tuneups.read_caches import CAPACITY_CACHE, OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
+from mempalace_broker.engine.tuneups.tuneup import DoesNotFit, TuneUp
+from tests.fakes.mempalace import FakeMempalace
 
 
-class Cardboard:
-    """As much of adapter.Mempalace as tune-ups use, over modules made of namespaces."""
-
-    def __init__(self, path: Path, server: Any = None, **modules: Any) -> None:
-        self.server = server or SimpleNamespace()
-        self.modules = {name.replace("__", "."): module for name, module in modules.items()}
-        self.path = path
-        self.version = "3.4.0"
-        self.after_call: list[Any] = []
-        self.refusals: list[Any] = []
-        self.undo: dict[str, Any] = {}
-        self.troubles: list[Any] = []
-        self.embed_ahead = None
-        self.options = SimpleNamespace(journal=None)
-
-    def module(self, name: str) -> Any:
-        return self.modules.get(name)
-
-    def palace_path(self) -> str:
-        return str(self.path)
-
-    def is_chroma(self) -> bool:
-        return True
-
-
-def apply(name: str, mempalace: Cardboard) -> Any:
-    one: TuneUp = BY_NAME[name]
-    return one.apply(mempalace)  # type: ignore[arg-type]
-
-
-# -- delete-fix ------------------------------------------------------------------------------------------
-
-
-def value(persisted: Any, name: str) -> Any:
-    return persisted.get(name) if isinstance(persisted, dict) else getattr(persisted, name, None)
-
-
-def judge(persisted: Any, id_to_label: Any, seg_dir: str, *, equal: bool = True) -> bool:
-    total, labels = value(persisted, "total_elements_added"), value(persisted, "label_to_id")
-    if not isinstance(total, int) or not os.path.isfile(os.path.join(seg_dir, "data_level0.bin")):
-        return False
-    count = len(id_to_label)
-    return len(labels) == count and (total == count if equal else total >= count)
-
-
-def buggy(persisted: Any, id_to_label: Any, seg_dir: str) -> bool:
-    return judge(persisted, id_to_label, seg_dir)
-
-
-def fixed(persisted: Any, id_to_label: Any, seg_dir: str) -> bool:
-    return judge(persisted, id_to_label, seg_dir, equal=False)
-
-
-def chroma_with(check: Any) -> SimpleNamespace:
-    return SimpleNamespace(_missing_dimensionality_appears_recoverable=check, _persisted_metadata_value=value)
-
-
-def test_the_bug_is_found_by_what_the_check_does(tmp_path: Path) -> None:
-    assert deletes_destroy_index(Cardboard(tmp_path, backends__chroma=chroma_with(buggy)))  # type: ignore[arg-type]
-    assert not deletes_destroy_index(Cardboard(tmp_path, backends__chroma=chroma_with(fixed)))  # type: ignore[arg-type]
-    assert not deletes_destroy_index(Cardboard(tmp_path))  # type: ignore[arg-type]
-
-
-def test_the_fix_accepts_deletes_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "data_level0.bin").write_bytes(b"x")
-    chroma = chroma_with(buggy)
-    undo = apply("delete-fix", Cardboard(tmp_path, backends__chroma=chroma))
-    check = chroma._missing_dimensionality_appears_recoverable
-    two = {1: "a", 2: "b"}
-    assert check({"total_elements_added": 5, "label_to_id": two}, {"a": 1, "b": 2}, str(tmp_path))
-    assert check(SimpleNamespace(total_elements_added=5, label_to_id=two), {"a": 1, "b": 2}, str(tmp_path))
-    assert not check({"total_elements_added": 1, "label_to_id": two}, {"a": 1, "b": 2}, str(tmp_path))
-    assert not check({"total_elements_added": 5, "label_to_id": {1: "a"}}, {"a": 1, "b": 2}, str(tmp_path))
-    assert not check({"total_elements_added": True, "label_to_id": {}}, {}, str(tmp_path))
-    assert not check({"total_elements_added": 5, "label_to_id": two}, {"a": 1, "b": 2}, "/nowhere")
-    undo()
-    assert chroma._missing_dimensionality_appears_recoverable is buggy
-
-
-def test_the_fix_is_not_applied_where_it_is_not_needed(tmp_path: Path) -> None:
-    with pytest.raises(DoesNotFit, match="upstream fix"):
-        apply("delete-fix", Cardboard(tmp_path, backends__chroma=chroma_with(fixed)))
-
-
-@pytest.mark.parametrize(
-    ("tool", "arguments", "refused"),
-    [
-        ("delete_drawer", {}, True),
-        ("delete_by_source", {}, True),
-        ("sync", {"apply": True}, True),
-        ("sync", {}, False),
-        ("mine", {}, True),
-        ("add_drawer", {}, False),
-        ("search", {}, False),
-    ],
-)
-def test_without_the_fix_deletes_are_refused(
-    tmp_path: Path, tool: str, arguments: dict[str, Any], refused: bool
-) -> None:
-    mempalace = Cardboard(tmp_path, backends__chroma=chroma_with(buggy))
-    report = tune(mempalace, wanted=False)  # type: ignore[arg-type]
-    assert not [one for one in report if one["applied"]]
-    why = mempalace.refusals[0](f"mempalace_{tool}", arguments)
-    assert (why is not None) == refused
-    assert not refused or ("#1710" in why and "MEMPALACE_BROKER_TUNE" in why)
-    assert NOT_EXECUTED == -32010
-
-
-def test_with_the_fix_nothing_is_refused(tmp_path: Path) -> None:
-    mempalace = Cardboard(tmp_path, backends__chroma=chroma_with(buggy))
-    report = tune(mempalace, wanted=True)  # type: ignore[arg-type]
-    assert [one["name"] for one in report if one["applied"]] == ["delete-fix"]
-    assert all(one["why"] for one in report)
-    assert mempalace.refusals == []
+def apply(tuneup: TuneUp, mempalace: FakeMempalace) -> None:
+    tuneup.apply(mempalace)  # type: ignore[arg-type]
 
 
 # -- pin-once --------------------------------------------------------------------------------------------
@@ -148,7 +33,7 @@ def test_a_collection_is_pinned_once_per_open_client(tmp_path: Path) -> None:
         pinned.append(collection.id)
 
     chroma, server = SimpleNamespace(_pin_hnsw_threads=pin), SimpleNamespace(_pin_hnsw_threads=pin)
-    undo = apply("pin-once", Cardboard(tmp_path, server, backends__chroma=chroma))
+    apply(PIN_ONCE, FakeMempalace(tmp_path, server, backends__chroma=chroma))
     client, reopened = Client(), Client()
     for owner in (client, client, reopened, reopened):
         server._pin_hnsw_threads(SimpleNamespace(id="drawers", _client=owner))
@@ -157,22 +42,20 @@ def test_a_collection_is_pinned_once_per_open_client(tmp_path: Path) -> None:
     for _ in range(2):
         server._pin_hnsw_threads(SimpleNamespace(id="odd"))  # no client that we could know again
     assert pinned[4:] == ["odd", "odd"]
-    undo()
-    assert server._pin_hnsw_threads is chroma._pin_hnsw_threads is pin
 
 
 @pytest.mark.parametrize("pin", [None, lambda: None, lambda collection, more: None])
 def test_another_pin_is_left_alone(tmp_path: Path, pin: Any) -> None:
     chroma, server = SimpleNamespace(_pin_hnsw_threads=pin), SimpleNamespace(_pin_hnsw_threads=pin)
     with pytest.raises(DoesNotFit):
-        apply("pin-once", Cardboard(tmp_path, server, backends__chroma=chroma))
+        apply(PIN_ONCE, FakeMempalace(tmp_path, server, backends__chroma=chroma))
     assert server._pin_hnsw_threads is pin
 
 
 # -- own-writes ------------------------------------------------------------------------------------------
 
 
-def own_writes(tmp_path: Path) -> tuple[Cardboard, SimpleNamespace, dict[str, Any]]:
+def own_writes(tmp_path: Path) -> tuple[FakeMempalace, SimpleNamespace, dict[str, Any]]:
     (tmp_path / "chroma.sqlite3").write_bytes(b"db")
     server = SimpleNamespace(
         _client_cache=object(),
@@ -184,24 +67,22 @@ def own_writes(tmp_path: Path) -> tuple[Cardboard, SimpleNamespace, dict[str, An
     freshness: dict[str, Any] = {str(tmp_path): (0, 0.0)}
     palace = SimpleNamespace(get_backend_for_palace=lambda palace_path: SimpleNamespace(_freshness=freshness))
     chroma = SimpleNamespace(ChromaBackend=SimpleNamespace(_db_stat=None))
-    return Cardboard(tmp_path, server, palace=palace, backends__chroma=chroma), server, freshness
+    return FakeMempalace(tmp_path, server, palace=palace, backends__chroma=chroma), server, freshness
 
 
 def test_our_last_write_is_not_taken_for_a_change(tmp_path: Path) -> None:
     mempalace, server, freshness = own_writes(tmp_path)
-    undo = apply("own-writes", mempalace)
+    apply(OWN_WRITES, mempalace)
     mempalace.after_call[0]()
     stat = (tmp_path / "chroma.sqlite3").stat()
     assert (server._palace_db_inode, server._palace_db_mtime) == (stat.st_ino, stat.st_mtime)
     assert freshness[str(tmp_path)] == (stat.st_ino, stat.st_mtime)
     assert server._metadata_cache is None
-    undo()
-    assert mempalace.after_call == []
 
 
 def test_a_cache_that_nothing_made_stale_is_kept(tmp_path: Path) -> None:
     mempalace, server, _ = own_writes(tmp_path)
-    apply("own-writes", mempalace)
+    apply(OWN_WRITES, mempalace)
     server._palace_db_mtime = (tmp_path / "chroma.sqlite3").stat().st_mtime
     mempalace.after_call[0]()
     assert server._metadata_cache == ["cached"]
@@ -209,7 +90,7 @@ def test_a_cache_that_nothing_made_stale_is_kept(tmp_path: Path) -> None:
 
 def test_a_missing_database_is_no_error(tmp_path: Path) -> None:
     mempalace, _, _ = own_writes(tmp_path)
-    apply("own-writes", mempalace)
+    apply(OWN_WRITES, mempalace)
     (tmp_path / "chroma.sqlite3").unlink()
     mempalace.after_call[0]()
 
@@ -229,7 +110,7 @@ class Probe:
 
         server = SimpleNamespace(hnsw_capacity_status=hnsw_capacity_status)
         chroma = SimpleNamespace(hnsw_capacity_status=hnsw_capacity_status)
-        apply("capacity-cache", Cardboard(palace, server, backends__chroma=chroma))
+        apply(CAPACITY_CACHE, FakeMempalace(palace, server, backends__chroma=chroma))
         return server
 
 
@@ -285,7 +166,7 @@ def test_the_caller_may_change_the_answer_it_got(tmp_path: Path) -> None:
 def test_a_version_with_its_own_cache_keeps_it(tmp_path: Path) -> None:
     chroma = SimpleNamespace(_capacity_cache={}, hnsw_capacity_status=None)
     with pytest.raises(DoesNotFit, match="itself"):
-        apply("capacity-cache", Cardboard(tmp_path, backends__chroma=chroma))
+        apply(CAPACITY_CACHE, FakeMempalace(tmp_path, backends__chroma=chroma))
 
 
 # -- overview-cache --------------------------------------------------------------------------------------
@@ -300,7 +181,7 @@ def overview(palace: Path, rows: list[Any]) -> tuple[SimpleNamespace, list[int]]
 
     config = SimpleNamespace(palace_path=str(palace), collection_name="drawers")
     server = SimpleNamespace(_get_cached_metadata=get, _metadata_cache=["old"], _config=config)
-    apply("overview-cache", Cardboard(palace, server))
+    apply(OVERVIEW_CACHE, FakeMempalace(palace, server))
     return server, calls
 
 
@@ -329,4 +210,4 @@ def test_an_overview_of_a_database_in_flux_is_not_kept(tmp_path: Path) -> None:
 
 def test_a_version_with_its_own_overview_keeps_it(tmp_path: Path) -> None:
     with pytest.raises(DoesNotFit, match="itself"):
-        apply("overview-cache", Cardboard(tmp_path, SimpleNamespace(_invalidate_overview_caches=None)))
+        apply(OVERVIEW_CACHE, FakeMempalace(tmp_path, SimpleNamespace(_invalidate_overview_caches=None)))

@@ -1,4 +1,4 @@
-"""A palace with nothing but the broker's files in it is none."""
+"""A palace that holds nothing but the broker's files counts as missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.engine.absent import keep_absent, only_ours
+from mempalace_broker.engine.empty_palace import has_only_broker_files, treat_empty_palace_as_missing
 
 
 class NotFoundError(Exception):
@@ -36,7 +36,7 @@ def backend() -> Any:
         ),
     )
     mempalace: Any = SimpleNamespace(module=lambda name: chroma if name == "backends.chroma" else None)
-    keep_absent(mempalace)
+    treat_empty_palace_as_missing(mempalace)
     return Fresh()
 
 
@@ -58,9 +58,9 @@ def test_reads_find_what_is_there(backend: Any, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
-    assert only_ours(str(tmp_path / "none"))
+    assert has_only_broker_files(str(tmp_path / "none"))
 
 
 def test_a_mempalace_made_otherwise_is_left_alone() -> None:
     mempalace: Any = SimpleNamespace(module=lambda name: None)
-    keep_absent(mempalace)
+    treat_empty_palace_as_missing(mempalace)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-_MOST = 64  # chunks of one call; the rest is embedded in its turn
+_MAX_CHUNKS = 64  # of one call; the rest is embedded in the call's own turn
 
 
-def texts_of(server: Any, tool: str | None, arguments: dict[str, Any]) -> list[str]:
-    """The texts, exactly as the tool will hand them to the embedding function; empty where unknown.
+def texts_to_embed(server: Any, tool: str | None, arguments: dict[str, Any]) -> list[str]:
+    """The texts, exactly as the tool will pass them to the embedding function; empty where unknown.
 
-    Only the wish to be early is lost by a wrong guess. Raises what mempalace's own cleaning raises.
+    A wrong guess only wastes the prefetch. Raises whatever mempalace's own text cleaning raises.
     """
     if tool == "mempalace_search":
         query = arguments.get("query")
@@ -30,4 +30,4 @@ def _chunks(server: Any, content: Any) -> list[str]:
     if not isinstance(content, str):
         return []
     content, size = server.sanitize_content(content), int(server._config.chunk_size)
-    return [content[i : i + size] for i in range(0, min(len(content), size * _MOST), size)]
+    return [content[i : i + size] for i in range(0, min(len(content), size * _MAX_CHUNKS), size)]

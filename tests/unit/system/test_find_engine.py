@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.errors import EXIT_NO_ENGINE, EngineNotFound
-from mempalace_broker.system.engine_find import SETTING, EngineCommand, find_engine, installed_version
+from mempalace_broker.system.find_engine import SETTING, EngineCommand, find_engine, installed_version
 
 NOWHERE = "/nonexistent/bin"
 

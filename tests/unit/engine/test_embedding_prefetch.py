@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.engine.prefetch import texts_of
+from mempalace_broker.engine.embedding_prefetch import texts_to_embed
 
 SERVER = SimpleNamespace(
     sanitize_query=lambda q: {"clean_query": q.strip()},
@@ -33,12 +33,12 @@ SERVER = SimpleNamespace(
     ],
 )
 def test_texts(tool: str, arguments: dict[str, Any], texts: list[str]) -> None:
-    assert texts_of(SERVER, f"mempalace_{tool}", arguments) == texts
+    assert texts_to_embed(SERVER, f"mempalace_{tool}", arguments) == texts
 
 
 def test_a_book_is_not_embedded_ahead_whole() -> None:
-    assert len(texts_of(SERVER, "mempalace_add_drawer", {"content": "x" * 10_000})) == 64
+    assert len(texts_to_embed(SERVER, "mempalace_add_drawer", {"content": "x" * 10_000})) == 64
 
 
 def test_no_tool_no_texts() -> None:
-    assert texts_of(SERVER, None, {}) == []
+    assert texts_to_embed(SERVER, None, {}) == []

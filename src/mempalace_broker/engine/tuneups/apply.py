@@ -1,0 +1,46 @@
+"""Applies the tune-ups that fit, and refuses the calls that an untuned mempalace would do damage with."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .delete_fix import DELETE_FIX, deletes_destroy_index, refuse_deletes
+from .index_storage import INDEX_GUARD, STORE_SELDOM
+from .own_length import OWN_LENGTH
+from .read_caches import CAPACITY_CACHE, OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
+from .tuneup import DoesNotFit, TuneUp
+
+if TYPE_CHECKING:
+    from ..adapter import Mempalace
+
+# in this order: pin-once wraps what store-seldom puts in place
+ALL = (STORE_SELDOM, DELETE_FIX, PIN_ONCE, OWN_WRITES, CAPACITY_CACHE, OVERVIEW_CACHE, INDEX_GUARD, OWN_LENGTH)
+
+
+def apply_tuneups(mempalace: Mempalace, *, wanted: bool) -> list[dict[str, Any]]:
+    """Apply every tune-up that fits, before the palace is opened; with `wanted` false, none.
+
+    Returns:
+        `name`, `applied` and `why` (what it does, or why it was left out) of each, for `status` and `doctor`.
+    """
+    report = [_apply(mempalace, tuneup, wanted=wanted) for tuneup in ALL]
+    if mempalace.is_chroma() and deletes_destroy_index(mempalace):
+        why = next(str(entry["why"]) for entry in report if entry["name"] == DELETE_FIX.name)
+        mempalace.refusals.append(refuse_deletes(mempalace.version, why))
+    return report
+
+
+def _apply(mempalace: Mempalace, tuneup: TuneUp, *, wanted: bool) -> dict[str, Any]:
+    try:
+        if not wanted:
+            raise DoesNotFit("switched off by MEMPALACE_BROKER_TUNE=0")
+        if not mempalace.is_chroma():
+            raise DoesNotFit("this palace is not stored in Chroma")
+        tuneup.apply(mempalace)
+    except DoesNotFit as exc:
+        return {"name": tuneup.name, "applied": False, "why": str(exc)}
+    except Exception as exc:  # noqa: BLE001 - an unknown mempalace may raise anything; it then runs as it is
+        print(f"tune-up {tuneup.name} left out: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
+        return {"name": tuneup.name, "applied": False, "why": f"{type(exc).__name__}: {exc}"}
+    return {"name": tuneup.name, "applied": True, "why": f"{tuneup.effect}; {tuneup.reason}"}

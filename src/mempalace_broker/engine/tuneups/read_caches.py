@@ -1,0 +1,179 @@
+"""Tune-ups that keep a call from reading or writing again what has not changed."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from .tuneup import TuneUp, parameters, replace, require
+
+if TYPE_CHECKING:
+    from ..adapter import Mempalace
+
+
+# -- a read must not write: pin the thread count of a collection once ---------------------------------
+
+
+def _apply_pin_once(mempalace: Mempalace) -> None:
+    chroma, server = mempalace.module("backends.chroma"), mempalace.server
+    stock: Any = getattr(chroma, "_pin_hnsw_threads", None)
+    require(parameters(stock) == ["collection"], "_pin_hnsw_threads is not what it was")
+    require(getattr(server, "_pin_hnsw_threads", stock) is stock, "the server has another _pin_hnsw_threads")
+    pinned: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+
+    def pin_once(collection: Any) -> None:
+        """Pin once per open client: the setting lives in memory, so a reopened client needs it again."""
+        try:
+            done = pinned.setdefault(collection._client, set())
+            key = str(collection.id)
+        except (AttributeError, TypeError):  # another kind of collection: do as upstream
+            stock(collection)
+            return
+        if key not in done:
+            stock(collection)
+            done.add(key)
+
+    replace(pin_once, "_pin_hnsw_threads", chroma, server)
+
+
+# -- 3.4.0: the owner's own writes must not make it reopen the client ----------------------------------
+
+
+def _apply_own_writes(mempalace: Mempalace) -> None:
+    server, chroma = mempalace.server, mempalace.module("backends.chroma")
+    require(not hasattr(server, "_restamp_palace_db"), "not needed: this version does it itself")
+    for name in ("_client_cache", "_palace_db_inode", "_palace_db_mtime", "_metadata_cache"):
+        require(hasattr(server, name), f"the server has no {name}")
+    require(hasattr(chroma.ChromaBackend, "_db_stat"), "the backend keeps its freshness otherwise")
+    get_backend: Any = getattr(mempalace.module("palace"), "get_backend_for_palace", None)
+    require(parameters(get_backend)[:1] == ["palace_path"], "get_backend_for_palace is not what it was")
+    path = mempalace.palace_path()
+
+    def restamp() -> None:
+        """Mark the file as unchanged as our last call left it; any later change is still seen."""
+        try:
+            found = os.stat(os.path.join(path, "chroma.sqlite3"))
+        except OSError:
+            return
+        if server._client_cache is not None and server._palace_db_mtime != found.st_mtime:
+            server._palace_db_inode, server._palace_db_mtime = found.st_ino, found.st_mtime
+            server._metadata_cache = None  # as reopening would have done
+        if server._is_chroma_backend():
+            freshness = getattr(get_backend(path), "_freshness", {})
+            if path in freshness:
+                freshness[path] = (found.st_ino, found.st_mtime)
+
+    mempalace.after_call.append(restamp)
+
+
+# -- 3.4.0: the capacity probe reads the whole index file on every search ------------------------------
+
+_RACY_NS = 50_000_000  # a file changed this recently may change again without its time stamp showing it
+
+
+def _stamp(paths: list[str]) -> list[tuple[int, int, int] | None]:
+    return [_stamp_one(path) for path in paths]
+
+
+def _stamp_one(path: str) -> tuple[int, int, int] | None:
+    try:
+        st = os.stat(path)
+    except OSError:
+        return None
+    return st.st_ino, st.st_mtime_ns, st.st_size
+
+
+def _is_settled(stamp: list[tuple[int, int, int] | None], now_ns: int) -> bool:
+    return all(one is None or one[1] < now_ns - _RACY_NS for one in stamp)
+
+
+def _apply_capacity_cache(mempalace: Mempalace) -> None:
+    chroma, server = mempalace.module("backends.chroma"), mempalace.server
+    require(not hasattr(chroma, "_capacity_cache"), "not needed: this version caches it itself")
+    stock: Any = getattr(chroma, "hnsw_capacity_status", None)
+    require(parameters(stock) == ["palace_path", "collection_name"], "hnsw_capacity_status is not what it was")
+    require(getattr(server, "hnsw_capacity_status", None) is stock, "the server has another capacity probe")
+    known: dict[tuple[str, str], tuple[Any, list[str], dict[str, Any]]] = {}
+
+    def probe(palace_path: str, collection_name: str = "mempalace_drawers") -> dict[str, Any]:
+        """Answer from memory while every file that the probe reads is unchanged."""
+        key = (palace_path, collection_name)
+        if key in known:
+            stamp, paths, status = known[key]
+            if _stamp(paths) == stamp:
+                return dict(status)
+        database = os.path.join(palace_path, "chroma.sqlite3")
+        before = _stamp([database, database + "-wal"])
+        status = stock(palace_path, collection_name)
+        segment = status.get("segment_id")
+        known.pop(key, None)
+        if segment and status.get("sqlite_count") is not None:
+            paths = [database, database + "-wal", os.path.join(palace_path, segment, "index_metadata.pickle")]
+            stamp = _stamp(paths)
+            if stamp[:2] == before and _is_settled(stamp, time.time_ns()):
+                known[key] = (stamp, paths, dict(status))
+        return dict(status)
+
+    replace(probe, "hnsw_capacity_status", chroma, server)
+
+
+# -- 3.4.0: status, which agents are told to call first, reads the metadata of every drawer ------------
+
+_MOST_ROWS = 50_000
+
+
+def _apply_overview_cache(mempalace: Mempalace) -> None:
+    server = mempalace.server
+    require(not hasattr(server, "_invalidate_overview_caches"), "not needed: this version keeps an overview itself")
+    stock: Any = getattr(server, "_get_cached_metadata", None)
+    require(parameters(stock) == ["col", "where"], "_get_cached_metadata is not what it was")
+    require(hasattr(server, "_metadata_cache"), "the server has no _metadata_cache")
+    known: dict[tuple[str, str], tuple[Any, list[Any]]] = {}
+
+    def metadata(col: Any, where: Any = None) -> Any:
+        """Answer from memory while the database is unchanged."""
+        if where is not None:
+            return stock(col, where)
+        palace = str(server._config.palace_path)
+        key = (palace, str(server._config.collection_name))
+        paths = [os.path.join(palace, "chroma.sqlite3"), os.path.join(palace, "chroma.sqlite3-wal")]
+        before = _stamp(paths)
+        if key in known and known[key][0] == before:
+            return known[key][1]
+        server._metadata_cache = None  # upstream's is good for five seconds, changed or not
+        rows = stock(col)
+        known.clear()
+        settled = before[0] is not None and _stamp(paths) == before and _is_settled(before, time.time_ns())
+        if settled and len(rows) <= _MOST_ROWS:
+            known[key] = (before, rows)
+        return rows
+
+    replace(metadata, "_get_cached_metadata", server)
+
+
+PIN_ONCE = TuneUp(
+    "pin-once",
+    "a collection's thread count is pinned once per open client",
+    "upstream writes it to the database on every search",
+    _apply_pin_once,
+)
+OWN_WRITES = TuneUp(
+    "own-writes",
+    "the database as our own last call left it is not taken for changed",
+    "upstream reopens client and index on almost every call",
+    _apply_own_writes,
+)
+CAPACITY_CACHE = TuneUp(
+    "capacity-cache",
+    "the index capacity is read again only after its files changed",
+    "upstream reads the whole index file on every search",
+    _apply_capacity_cache,
+)
+OVERVIEW_CACHE = TuneUp(
+    "overview-cache",
+    "the drawers' wings and rooms are read again only after the database changed",
+    "upstream reads the metadata of every drawer on every status",
+    _apply_overview_cache,
+)

@@ -1,0 +1,31 @@
+"""A mempalace without mempalace, for tests of tune-ups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+
+class FakeMempalace:
+    """As much of adapter.Mempalace as tune-ups use, over modules made of namespaces."""
+
+    def __init__(self, path: Path, server: Any = None, **modules: Any) -> None:
+        self.server = server or SimpleNamespace()
+        self.modules = {name.replace("__", "."): module for name, module in modules.items()}
+        self.path = path
+        self.version = "3.4.0"
+        self.after_call: list[Any] = []
+        self.refusals: list[Any] = []
+        self.warnings: list[Any] = []
+        self.prefetch_embedding = None
+        self.options = SimpleNamespace(journal=None)
+
+    def module(self, name: str) -> Any:
+        return self.modules.get(name)
+
+    def palace_path(self) -> str:
+        return str(self.path)
+
+    def is_chroma(self) -> bool:
+        return True
