@@ -30,7 +30,7 @@ FILES = (
     "length.bin",
     "link_lists.bin",
     META,
-)  # in the order in which Chroma writes them
+)  # in the order of writing
 _COMPLETE = "complete.json"
 _UUID_CHARS = 36
 _HEADER = struct.Struct("<iQQQ")  # of hnswlib: version, offset of level 0, capacity, number of elements
@@ -87,13 +87,8 @@ def segments(palace: str) -> list[str]:
         names = os.listdir(palace)
     except OSError:
         return []
-    return sorted(
-        n for n in names if len(n) == _UUID_CHARS and n.count("-") == 4 and _is_stored(os.path.join(palace, n))
-    )
-
-
-def _is_stored(folder: str) -> bool:
-    return os.path.isfile(os.path.join(folder, META))
+    uuids = (name for name in names if len(name) == _UUID_CHARS and name.count("-") == 4)
+    return sorted(name for name in uuids if os.path.isfile(os.path.join(palace, name, META)))
 
 
 class IndexGuard:
@@ -138,7 +133,7 @@ class IndexGuard:
         return warnings
 
     def _compare_with_copy(self, name: str) -> None:
-        """Raise Torn if other files changed since the copy was made, but the metadata did not: a write was cut short."""
+        """Raise Torn if files changed since the copy was made but the metadata did not: a write was cut short."""
         copy = self._newest_copy(name)
         then = _read_stamps(copy) if copy is not None else None
         now = _stamps(os.path.join(self._palace, name))
