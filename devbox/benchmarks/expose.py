@@ -133,7 +133,7 @@ def _connect(address: tuple[str, int]) -> float:
 
 @contextlib.contextmanager
 def rivals() -> Iterator[list[Rival]]:
-    """The three of them, running."""
+    """Run all three."""
     if shutil.which("socat") is None:
         raise Lacking("no socat here; Debian: apt install socat")
     outward = outward_address()
@@ -187,7 +187,7 @@ def _wait_for(address: tuple[str, int]) -> None:
 
 
 def measure(options: Options) -> Report:
-    """Rounds of everything for each rival in turn."""
+    """Measure each rival in turn, for several rounds."""
     report = Report("studio-expose, socat, and no relay")
     rounds, size = options.rounds(9, 3), options.rounds(1 << 30, 1 << 28)
     with rivals() as found:
@@ -208,7 +208,7 @@ def _bulk(rival: Rival, size: int) -> None:
 
 
 def _cpu(rival: Rival) -> float:
-    """Seconds of processor time that the relay and its children have used."""
+    """The processor seconds of the relay and its children."""
     if rival.process is None:
         return 0.0
     main = psutil.Process(rival.process.pid)
@@ -259,7 +259,7 @@ def _tell(report: Report, found: list[Rival]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """0 when all targets are met, 1 when not, 2 when something is lacking."""
+    """Return 0 if all targets are met, 1 if not, 2 if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, for orientation")
     parser.add_argument("--json", action="store_true")

@@ -1,4 +1,4 @@
-"""A model behind the OpenAI chat API that calls one tool and then says what came back. For agents in a container."""
+"""A fake model with the OpenAI chat API: calls one tool, then repeats its result. For agents in a container."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FakeModel:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     def delta(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-        """What the model says to this request, and why it ends."""
+        """The model's message for this request, and its finish reason."""
         results = [message for message in request["messages"] if message["role"] == "tool"]
         if not results:
             self.offered = [tool["function"]["name"] for tool in request.get("tools", [])]
@@ -52,7 +52,7 @@ class FakeModel:
                 self.wfile.write(b"data: [DONE]\n\n")
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         return Handler
 

@@ -1,4 +1,4 @@
-"""The image's entry points without the image: this machine's own root in a namespace, with a user and the files added.
+"""The image's entry points without the image: this machine's root in a namespace, plus a user and the image's files.
 
 with ImageBox() as box:
     box.enter("id", "-u").stdout
@@ -22,7 +22,7 @@ BRIDGE = {"HOST_SSH_USER": "me", "HOST_SSH_PORT": "2222"}
 SSH_CONFIG = f"{HOME}/.ssh-local/config"  # what the entry point writes for BRIDGE
 STUDIO = "#!/bin/sh\necho relaying as $(id -u)\nexec sleep 1000\n"
 
-# What Dockerfile.base does after all is installed. The relay is a stand-in: here is no network to relay.
+# The last steps of Dockerfile.base. The relay is a stand-in: there is no network to relay.
 _INSTALL = r"""
 set -eu
 cp -R {image}/rootfs/. /
@@ -39,13 +39,13 @@ chown {uid}:{gid} /workspace
 
 
 class ImageBox(Box):
-    """A fresh container each; nothing that happens in it reaches the machine."""
+    """A fresh container; it leaves the machine unchanged."""
 
     def __init__(self, name: str = "devbox") -> None:
         super().__init__(name, home=HOME)
 
     def start(self) -> ImageBox:
-        """Make it and put the image's files into it."""
+        """Make the container and copy the image's files into it."""
         super().start()
         uid, gid = OWNER
         script = _INSTALL.format(image=IMAGE, lib=LIB, home=HOME, uid=uid, gid=gid)
@@ -58,21 +58,21 @@ class ImageBox(Box):
     def enter(
         self, *command: str, env: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
-        """Start the container's command through the entry point, to its end. `prefix`: as whom (setpriv ...)."""
+        """Run a command through the entry point. `prefix` changes the user (setpriv ...)."""
         return self.run([*prefix, ENTRY, *command], env={"HOME": "/root", **(env or {})})
 
     def must(self, *command: str, env: Mapping[str, str] | None = None) -> str:
-        """What a command prints, run as root beside the entry point; it has to succeed."""
+        """Run a command as root, without the entry point, and return its output; it must succeed."""
         done = self.run(command, env=env)
         assert done.returncode == 0, f"{command}: {done.returncode} {done.stderr}"
         return done.stdout
 
     def text(self, path: str) -> str:
-        """A file's content."""
+        """The content of a file."""
         return self.must("cat", path)
 
     def owner(self, path: str) -> tuple[int, int]:
-        """UID and GID of a file, of a link itself."""
+        """UID and GID of a file; of a link, not of its target."""
         uid, gid = self.must("stat", "-c", "%u %g", path).split()
         return int(uid), int(gid)
 

@@ -3,14 +3,14 @@
     python3 -m devbox.tests.imagebuild all      base, pi, studio
     python3 -m devbox.tests.imagebuild run pi-devbox:pi -- pi --version
 
-Needs root and the Debian packages buildah, podman, crun and mmdebstrap. The Dockerfiles are built as they are. What
-they need from outside of Debian, PyPI and npm is replaced here and nowhere else:
+Needs root and the Debian packages buildah, podman, crun and mmdebstrap. The Dockerfiles are built unchanged. All
+that they need from outside of Debian, PyPI and npm has a stand-in here:
 
-* the base image: made by mmdebstrap and stored under the name that FROM says;
-* companions: git repositories with next to nothing in them, which a git configuration mounted into the build puts in
-  place of their addresses (`url.insteadOf`). MPB_COMPANIONS=DIR takes DIR/<name>.git instead, where it exists.
+* the base image: made by mmdebstrap and stored under the name in FROM;
+* companions: nearly empty git repositories. A git configuration mounted into the build puts them in place of the real
+  addresses (`url.insteadOf`). MPB_COMPANIONS=DIR uses DIR/<name>.git instead if it exists.
 
-A private CA (SSL_CERT_FILE) is mounted into the build, too; nothing of it stays in the image.
+A private CA (SSL_CERT_FILE) is mounted into the build too; none of it stays in the image.
 Everything lies in MPB_IMAGE_STORE (default .dev/image).
 """
 
@@ -41,7 +41,7 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "crun"
 """
-# Storage leaves mounts behind: keep them in a namespace of their own. crun refuses hybrid cgroups: give it plain ones.
+# Storage leaves mounts behind: keep them in their own namespace. crun refuses hybrid cgroups: mount plain ones.
 ALONE = """umount -R /sys/fs/cgroup 2>/dev/null
 mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || mount -t tmpfs tmpfs /sys/fs/cgroup
 exec "$@" """
@@ -60,7 +60,7 @@ STUBS = {  # by companion; "toolkit" holds nothing for pi
 
 
 def lacking() -> str:
-    """What this machine lacks to build images; empty when it has all."""
+    """Say what this machine lacks to build images; empty if nothing."""
     if os.geteuid() != 0:
         return "building images needs root"
     missing = [name for name in TOOLS if shutil.which(name) is None]
@@ -68,7 +68,7 @@ def lacking() -> str:
 
 
 def companions() -> list[dict[str, str]]:
-    """The git companions of devbox/image/companions.toml: tables with name, url, build_arg, where."""
+    """The git companions of companions.toml: tables with name, url, build_arg, where."""
     listed = tomllib.loads((IMAGE / "companions.toml").read_text(encoding="utf-8"))["companion"]
     return [one for one in listed if one["kind"] != "npm"]
 
@@ -91,24 +91,24 @@ class Images:
         (root / "etc" / "containers.conf").write_text(ENGINE_CONF, encoding="utf-8")
 
     def argv(self, tool: str, *args: str | Path) -> list[str]:
-        """Command line of `buildah` or `podman` on this store, in a mount namespace of its own."""
+        """The command line of `buildah` or `podman` on this store, in its own mount namespace."""
         store = ["--root", self.root / "store", "--runroot", self.root / "run"]
         if tool == "podman":
             store += ["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "crun"]
         return ["unshare", "--mount", "sh", "-c", ALONE, "sh", tool, *map(str, store), *map(str, args)]
 
     def call(self, tool: str, *args: str | Path) -> str:
-        """Run it and return its output. CalledProcessError with the output where it fails."""
+        """Run it and return its output. Raise CalledProcessError if it fails."""
         done = subprocess.run(self.argv(tool, *args), env=self.env, text=True, stdout=subprocess.PIPE, check=True)
         return done.stdout.strip()
 
     def has(self, tag: str) -> bool:
-        """Is there an image of that name?"""
+        """Whether there is an image of that name."""
         return subprocess.run(self.argv("buildah", "inspect", "--type", "image", tag), env=self.env, check=False,
                               capture_output=True).returncode == 0  # fmt: skip
 
     def import_base(self) -> None:
-        """Store a minimal Debian under the name of the Dockerfiles' base, unless it is there."""
+        """Store a minimal Debian under the name in FROM, unless it is there."""
         if self.has(BASE):
             return
         tar = self.root / "trixie.tar"
@@ -126,7 +126,7 @@ class Images:
         self.call("buildah", "rm", container)
 
     def build(self, dockerfile: str, tag: str, args: Mapping[str, str], target: str = "") -> None:
-        """Build `devbox/image/<dockerfile>` of this repository as `tag`; output goes to this process's own."""
+        """Build `devbox/image/<dockerfile>` of this repository as `tag`; output goes to this process's streams."""
         options: list[str | Path] = ["bud", "--isolation", "chroot", "--network", "host", "--pull=never", "--layers"]
         options += ["--ignorefile", REPO / ".dockerignore", "--file", IMAGE / dockerfile, "--tag", tag]
         options += [part for pair in args.items() for part in ("--build-arg", "=".join(pair))]
@@ -134,7 +134,7 @@ class Images:
         subprocess.run(self.argv("buildah", *options, *self.outside(), REPO), env=self.env, check=True)
 
     def outside(self) -> list[str | Path]:
-        """Mounts that stand in for what lies outside the registries, and for this machine's certificates."""
+        """The mounts of the stand-ins for everything outside the registries, and of this machine's certificates."""
         mounts = {self.root / "companions": "/run/companions", self.root / "etc" / "gitconfig": "/etc/gitconfig"}
         (self.root / "etc" / "gitconfig").write_text(self.stub_companions(), encoding="utf-8")
         bundle = os.environ.get("SSL_CERT_FILE")
@@ -151,7 +151,7 @@ class Images:
         return [part for volume in volumes for part in ("--volume", volume)]
 
     def stub_companions(self) -> str:
-        """Make the stand-ins; returns the git configuration that puts them in place of the real ones."""
+        """Make the stand-ins; return the git configuration that puts them in place of the real repositories."""
         given = os.environ.get("MPB_COMPANIONS")
         lines = ["[safe]", "\tdirectory = *"]
         for one in companions():
@@ -166,12 +166,12 @@ class Images:
         return "\n".join([*lines, ""])
 
     def head(self, name: str) -> str:
-        """Commit that a stand-in's main branch points to."""
+        """The commit of a stand-in's main branch."""
         argv = ["git", "--git-dir", str(self.root / "companions" / f"{name}.git"), "rev-parse", "main"]
         return subprocess.run(argv, check=True, text=True, capture_output=True).stdout.strip()
 
     def run_argv(self, tag: str, *command: str, options: Sequence[str] = ()) -> list[str]:
-        """Command line that runs a container as docker would: pid 1, entry point, namespaces; no network of its own."""
+        """The command line that runs a container as docker would: pid 1, entry point, namespaces."""
         return self.argv("podman", "run", "--rm", "--pull=never", *options, tag, *command)
 
     def config(self, tag: str) -> dict[str, object]:
@@ -181,19 +181,21 @@ class Images:
         return config
 
     def build_base(self) -> None:
-        """`pi-devbox:base`."""
+        """Build `pi-devbox:base`."""
         self.import_base()
         self.outside()
         self.build("Dockerfile.base", f"{TAG}:base", self.refs("base"))
 
     def refs(self, where: str) -> dict[str, str]:
-        """Build arguments for the companions of an image: commits, as CI has them, so that no layer is taken for
-        another. One is left at its branch."""
+        """The build arguments for the companions of an image: commits, as in CI, so that cached layers are right.
+
+        One stays at its branch.
+        """
         asked = [one for one in companions() if one["where"] == where and one["name"] != AT_BRANCH]
         return {one["build_arg"]: self.head(one["name"]) for one in asked}
 
     def build_variant(self, target: str) -> None:
-        """`pi-devbox:pi` or `pi-devbox:studio`."""
+        """Build `pi-devbox:pi` or `pi-devbox:studio`."""
         self.outside()
         self.build(
             "Dockerfile.variant", f"{TAG}:{target}", {"BASE_IMAGE": f"{TAG}:base", **self.refs("variant")}, target
@@ -201,9 +203,9 @@ class Images:
 
 
 def stub_repository(bare: Path, name: str) -> None:
-    """A bare repository with one commit on main, from which any commit can be fetched, as from the real hosts.
+    """Make a bare repository with one commit on main; any commit can be fetched from it, as from the real hosts.
 
-    Made anew with the same commit as long as its files are the same.
+    The same files always give the same commit.
     """
     work = bare.with_suffix(".work")
     for old in (bare, work):
@@ -221,12 +223,12 @@ def stub_repository(bare: Path, name: str) -> None:
 
 
 def default_store() -> Images:
-    """The store that the environment says."""
+    """The store that the environment names."""
     return Images(Path(os.environ.get("MPB_IMAGE_STORE") or REPO / ".dev" / "image"))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Build, or run a command in what was built."""
+    """Build images, or run a command in one."""
     if lack := lacking():
         print(lack, file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""What the tests of the devbox's programs run that is not Python, and the programs themselves."""
+"""Runs the devbox's programs, and skips tests whose Debian packages are missing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def require_outward() -> str:
 
 
 class Program:
-    """A running program of the devbox, and what it has printed so far.
+    """A running program of the devbox, and its output so far.
 
     Attributes: process; output: the file with both of its streams.
     """
@@ -59,7 +59,7 @@ class Program:
         return self.output.read_text(encoding="utf-8", errors="replace")
 
     def says(self, text: str, timeout: float = 20.0, times: int = 1) -> None:
-        """Wait until it has said that."""
+        """Wait until its output contains `text`."""
 
         def found() -> bool:
             assert self.process.poll() is None or text in self.said, f"it ended: {self.said}"
@@ -68,7 +68,7 @@ class Program:
         eventually(found, timeout, f"{text!r} in {self.output}")
 
     def end(self, number: int = signal.SIGINT) -> int:
-        """Its exit code after that signal."""
+        """Send a signal; return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(20)
@@ -76,7 +76,7 @@ class Program:
 
 @contextlib.contextmanager
 def running(argv: list[str], folder: Path, **env: str) -> Iterator[Program]:
-    """The program, in `folder`; ended and waited for afterwards."""
+    """Start a program in `folder`; end it afterwards."""
     clean = {name: value for name, value in os.environ.items() if name not in {"STUDIO_PORT", "DOT_WATCH_INTERVAL"}}
     program = Program(argv, folder / f"{argv[0]}.out", {**clean, **env}, folder)
     try:
@@ -91,7 +91,7 @@ def running(argv: list[str], folder: Path, **env: str) -> Iterator[Program]:
 
 
 def run(argv: list[str], cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """The program, run to its end."""
+    """Run a program to its end."""
     command = [str(BIN / argv[0]), *argv[1:]]
     return subprocess.run(
         command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=30, check=False

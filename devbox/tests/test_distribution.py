@@ -1,4 +1,4 @@
-"""Two distributions: what each of them declares is what it imports and installs."""
+"""Two distributions: each declares the packages that it imports, and installs only its own programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def imported(folder: Path) -> set[str]:
-    """Top-level packages that the modules in a folder import, but for the standard library's."""
+    """The top-level packages that the modules in a folder import, without the standard library's."""
     found: set[str] = set()
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,7 +1,7 @@
-"""The devbox image, built from its Dockerfiles and run: `python3 dev.py image`. See devbox/tests/imagebuild.py for how
-that goes without an engine daemon, and for the little that is stood in for.
+"""The devbox image, built from its Dockerfiles and run: `python3 dev.py image`.
 
-The host is this machine; its user is OWNER, who is not root. The container is a real one: own pid 1, own namespaces.
+imagebuild.py builds without an engine daemon, and has the few stand-ins. The host is this machine, and its user is
+OWNER, not root. The container is a real one, with its own pid 1 and namespaces.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.net.sshd import Sshd, require_sshd
 from tests.rpcproc import RpcError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("image")]  # one store for all
-# This Python may lie in a home that only its user may enter: show it to OWNER, in a mount namespace of his own.
+# This Python may lie in a home that only its user may enter: show it to OWNER, in a mount namespace of its own.
 _OPEN_UP = f"""
 set -eu
 python={shlex.quote(sys.base_prefix)} home=/$(echo {shlex.quote(sys.base_prefix)} | cut -d/ -f2)
@@ -50,7 +50,7 @@ mp-shim --version && mempalace-broker --version && dot-watch --help && studio-ex
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    """The store with base, pi and studio, built by now. MPB_IMAGE_BUILT=1 takes what was built before."""
+    """The store with base, pi and studio, newly built. MPB_IMAGE_BUILT=1 reuses the last build."""
     if lack := lacking():
         if os.environ.get("CI", "").lower() in {"1", "true"}:
             pytest.fail(lack)
@@ -76,7 +76,7 @@ def engine() -> str:
 
 @pytest.fixture
 def host(world: World) -> World:
-    """A world whose home belongs to OWNER, with a palace that is found by default from any path."""
+    """A world whose home belongs to OWNER, with a palace that any path finds by default."""
     (world.state_root / "config.json").write_text("{}")
     for path in (world.root, *world.root.rglob("*")):
         os.chown(path, int(OWNER), int(OWNER), follow_symlinks=False)
@@ -84,7 +84,7 @@ def host(world: World) -> World:
 
 
 def start_broker(host: World) -> int:
-    """Let OWNER start the host's broker; its pid."""
+    """Start the host's broker as OWNER; return its pid."""
     done = host.run(*AS_OWNER, str(host.root / "bin" / "mempalace-broker"), "ensure", timeout=COLD_S)
     assert done.returncode == 0, done.stderr
     return host.broker().pid
@@ -163,7 +163,7 @@ def test_a_stop_reaches_the_command_and_its_status_comes_out(images: Images, hos
 
 
 def test_a_shim_in_the_container_shares_the_host_s_broker_over_the_bind_mount(images: Images, host: World) -> None:
-    """Same kernel, no network: what plain Linux docker is. The container's user is the palace's by the workspace."""
+    """One kernel, no network: as with docker on plain Linux. The workspace gives the container the palace's user."""
     pid = start_broker(host)
     shim = Devbox(images, host).shim()
     added = shim.call_tool("add_drawer", COLD_S, wing="w", room="r", content="written in a container")
@@ -180,20 +180,20 @@ def test_a_shim_in_the_container_shares_the_host_s_broker_over_the_bind_mount(im
 
 @contextlib.contextmanager
 def share(folder: Path, mount: Path) -> Iterator[None]:
-    """`folder` as another kernel's share shows it: files yes, locks and sockets no."""
+    """Show `folder` as another kernel's share does: with files, without locks and sockets."""
     with subprocess.Popen(["bindfs", "-f", f"--force-user={OWNER}", folder, mount]) as process:
         try:
             eventually(lambda: os.path.ismount(mount), what="bindfs to mount")
             yield
         finally:
-            process.kill()  # not by umount: a container that a failed test left would keep it
+            process.kill()  # not by umount: a container left by a failed test would keep it
             process.wait(10)
             subprocess.run(["umount", "--lazy", mount], check=True)
 
 
 @pytest.fixture
 def sshd(world: World) -> Iterator[Sshd]:
-    """A way into this machine, whose sessions find the world's commands and palace."""
+    """An sshd on this machine, whose sessions find the world's commands and palace."""
     require_sshd()
     made = Sshd(world.root / "sshd", env=world.env)
     yield made
@@ -203,8 +203,10 @@ def sshd(world: World) -> Iterator[Sshd]:
 def test_a_shim_in_the_container_reaches_the_host_s_broker_over_ssh(
     images: Images, world: World, sshd: Sshd, tmp_path: Path
 ) -> None:
-    """Another kernel's share, the bridge of the entry point: what Docker Desktop and OrbStack are. Nothing is set but
-    the HOST_SSH_ variables; the broker is started on the host by the container."""
+    """Another kernel's share, and the entry point's bridge: as with Docker Desktop and OrbStack.
+
+    Only the HOST_SSH_ variables are set; the container starts the broker on the host.
+    """
     (world.state_root / "config.json").write_text("{}")
     os.chown(world.cwd, int(OWNER), int(OWNER))
     key = tmp_path / "key"
@@ -257,7 +259,7 @@ def test_without_a_way_to_the_host_the_container_opens_nothing(images: Images, h
 
 
 def test_pi_in_the_container_writes_to_the_host_s_palace(images: Images, host: World) -> None:
-    """The agent itself, as the image has set it up; only the model is played."""
+    """The real agent, as the image sets it up; only the model is a fake."""
     start_broker(host)
     drawer = {"wing": "w", "room": "r", "content": "pi was here"}
     with FakeModel("mcp", {"tool": "mempalace_mempalace_add_drawer", "args": json.dumps(drawer)}) as model:
@@ -275,7 +277,7 @@ def test_pi_in_the_container_writes_to_the_host_s_palace(images: Images, host: W
 
 @contextlib.contextmanager
 def network() -> Iterator[tuple[str, str]]:
-    """A network of a container's own, as docker's bridge gives one: its name, and the address inside."""
+    """A network for one container, as docker's bridge makes it: its name, and the address inside."""
     name, here, inside = f"mpb{uuid.uuid4().hex[:8]}", "10.213.87.1", "10.213.87.2"
     commands = f"""
         ip netns add {name}
@@ -296,7 +298,7 @@ def network() -> Iterator[tuple[str, str]]:
 
 
 def fetch(address: str) -> str:
-    """The page, or nothing."""
+    """The page, or an empty text."""
     with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5) as answer:
         return str(answer.read().decode())
     return ""

@@ -1,5 +1,4 @@
-"""The entry points of the devbox, run for real in a namespace: who the command runs as, what is in its home, what is
-left alone."""
+"""The entry points of the devbox, run in a namespace: the user of the command, its home, and the files left alone."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ import pytest
 from devbox.tests.imagebox import BRIDGE, ENTRY, HOME, IMAGE, LIB, OWNER, SSH_CONFIG, ImageBox
 from tests.harness import eventually
 
-# --- who
+# --- the user
 
 
 def test_the_command_runs_as_the_owner_of_the_workspace(box: ImageBox) -> None:
@@ -41,7 +40,7 @@ def test_a_workspace_of_root_makes_nobody_root(box: ImageBox) -> None:
 
 
 def test_a_rootless_engine_is_called_that(box: ImageBox) -> None:
-    """Its user is root inside. (Here nobody else is mapped at all, so that the start fails after that.)"""
+    """Its user is root inside. (Here no other user is mapped, so the start fails later.)"""
     box.must("chown", "0:0", "/workspace")
     done = box.enter("id", "-u", prefix=("unshare", "--user", "--map-root-user"))
     assert "rootless engine: you are root in here" in done.stderr
@@ -127,7 +126,7 @@ def test_a_signal_reaches_the_command(box: ImageBox) -> None:
 
 
 def test_the_stop_signal_ends_the_shell_of_a_terminal(box: ImageBox) -> None:
-    """The image's default command on a terminal, as compose starts it: SIGTERM would not."""
+    """The image's default command on a terminal, as compose starts it: SIGTERM would not end it."""
     name = re.findall(r"^STOPSIGNAL SIG(\w+)$", (IMAGE / "Dockerfile.base").read_text(), re.MULTILINE)
     ours, theirs = pty.openpty()
     try:

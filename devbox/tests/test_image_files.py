@@ -26,13 +26,13 @@ CLONE = f"{LIB}/clone-companion.sh"
 
 
 def tool(name: str, *args: str | Path, cwd: Path = REPO) -> None:
-    """Run a linter of the environment; it has to find nothing."""
+    """Run a linter of the environment; it must find nothing."""
     done = subprocess.run([Path(sys.executable).parent / name, *args], cwd=cwd, text=True, capture_output=True, check=False)  # fmt: skip # noqa: E501
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def settings() -> dict[str, Any]:
-    """The compose file with the values of .env.example, by a real compose where there is one."""
+    """The compose file with the values of .env.example, as a real compose reads it."""
     compose = next((argv for argv in (["docker-compose"], ["docker", "compose"]) if works(argv)), None)
     if compose is None:
         if os.environ.get("CI", "").lower() in {"1", "true"}:
@@ -50,7 +50,7 @@ def settings() -> dict[str, Any]:
 
 
 def works(argv: list[str]) -> bool:
-    """Whether that compose is there."""
+    """Whether that compose is installed."""
     if shutil.which(argv[0]) is None:
         return False
     return subprocess.run([*argv, "version"], capture_output=True, check=False).returncode == 0
@@ -106,7 +106,7 @@ def test_the_palace_lies_where_the_container_s_shim_looks() -> None:
 
 
 def argument(text: str, name: str) -> str:
-    """Default of a build argument."""
+    """The default of a build argument."""
     found = re.search(rf"^ARG {name}=(\S+)$", text, re.MULTILINE)
     assert found, f"no ARG {name}"
     return found[1]
@@ -169,7 +169,7 @@ git clone -q --bare /srv/w /srv/r.git; git rev-parse main~1
 
 @pytest.fixture
 def remote(box: ImageBox) -> str:
-    """file:///srv/r.git with the tag v1, the branch main, and a commit between them, whose id this is."""
+    """Make file:///srv/r.git with the tag v1, the branch main, and a commit between them; return the id of that."""
     return box.must("sh", "-euc", REMOTE).strip()
 
 

@@ -8,7 +8,7 @@ from devbox.tests.imagebox import BRIDGE, HOME, SSH_CONFIG, ImageBox
 
 
 def ssh_settings(box: ImageBox) -> dict[str, str]:
-    """What ssh makes of the alias `host`, as developer."""
+    """The settings that ssh has for the alias `host`, as developer."""
     said = box.enter("ssh", "-G", "-F", SSH_CONFIG, "host", env=BRIDGE).stdout
     return {line.split(" ", 1)[0]: line.split(" ", 1)[1] for line in said.splitlines() if " " in line}
 

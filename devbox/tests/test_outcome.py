@@ -1,4 +1,4 @@
-"""How the commands of the devbox end, and what they let through to a terminal."""
+"""How the commands of the devbox end."""
 
 from __future__ import annotations
 

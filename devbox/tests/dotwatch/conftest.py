@@ -12,7 +12,7 @@ from devbox.tests import needs
 
 @pytest.fixture
 def direct() -> Callable[..., bytes]:
-    """What `dot` itself makes of a text; the test is skipped where there is no Graphviz."""
+    """Draws a text with `dot` itself; skips the test if there is no Graphviz."""
     needs.require_program("dot", "graphviz")
 
     def draw(text: str, layout: str = "dot", dpi: int = 150, form: str = "png") -> bytes:

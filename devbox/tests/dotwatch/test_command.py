@@ -1,4 +1,4 @@
-"""The command dot-watch against real Graphviz, as people use it."""
+"""The command dot-watch with real Graphviz, as users run it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Direct = Callable[..., bytes]
 
 @pytest.fixture
 def watched(tmp_path: Path, direct: Direct) -> Iterator[Program]:
-    """dot-watch on a.dot, which is drawn."""
+    """dot-watch on a.dot, after the first picture."""
     (tmp_path / "a.dot").write_text("digraph { a -> b }")
     with running(["dot-watch", "a.dot", "96"], tmp_path, DOT_WATCH_INTERVAL="0.05") as program:
         program.says("a.dot -> a.png")
@@ -30,7 +30,7 @@ def watched(tmp_path: Path, direct: Direct) -> Iterator[Program]:
 
 
 def is_whole(png: bytes) -> bool:
-    """Whether every chunk of it is there, with its checksum, down to the last."""
+    """Whether it has all chunks of a PNG, with valid checksums."""
     at = 8
     while at < len(png):
         size = int.from_bytes(png[at : at + 4])
@@ -44,7 +44,7 @@ def is_whole(png: bytes) -> bool:
 
 
 def save(path: Path, text: str, chance: random.Random) -> None:
-    """As one of the editors of this world does it."""
+    """Save a file the way some editor does."""
     how = chance.randrange(4)
     if how == 0:  # in place
         path.write_text(text)

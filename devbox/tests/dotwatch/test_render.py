@@ -1,4 +1,4 @@
-"""From DOT to a picture on disk: exact, whole, and in words where it fails."""
+"""From DOT to a picture on disk: exact, complete, or a readable error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done about a watched file: every save is drawn, and no half-written one complained of."""
+"""Decisions about a watched file: every save is drawn, and a half-written one is not reported."""
 
 from __future__ import annotations
 

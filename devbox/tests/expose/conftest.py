@@ -17,7 +17,7 @@ Exposed = Callable[..., tuple[Program, tuple[str, int]]]
 
 @pytest.fixture
 def expose(tmp_path: Path) -> Iterator[Exposed]:
-    """Start the real studio-expose before a port, on any free one: the program, and where it listens."""
+    """Start the real studio-expose for a port; return the program, and the address it listens on."""
     outward = needs.require_outward()
     with contextlib.ExitStack() as stack:
 

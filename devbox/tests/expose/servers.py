@@ -1,4 +1,4 @@
-"""What stands behind studio-expose in tests: servers on loopback, one thread a connection."""
+"""Servers on loopback for studio-expose to relay to, with one thread per connection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Handler = Callable[[socket.socket], None]
 
 @contextlib.contextmanager
 def serving(handler: Handler, port: int = 0) -> Iterator[int]:
-    """A TCP server; its port. `handler` may leave its socket open or closed."""
+    """Run a TCP server and return its port. `handler` may leave its socket open or closed."""
     listener = socket.create_server(("127.0.0.1", port), backlog=512)
     conns: list[socket.socket] = []
     threads: list[threading.Thread] = []
@@ -50,7 +50,7 @@ def serving(handler: Handler, port: int = 0) -> Iterator[int]:
 
 
 def echo(conn: socket.socket) -> None:
-    """Says what it hears."""
+    """Echo all bytes."""
     while data := conn.recv(65536):
         conn.sendall(data)
 

@@ -1,4 +1,4 @@
-"""Where studio-expose listens: what was asked for, and never more."""
+"""The addresses that studio-expose listens on: those asked for, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of the server behind the relay."""
+"""The messages about the server behind the relay."""
 
 from __future__ import annotations
 

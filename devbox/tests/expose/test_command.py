@@ -29,7 +29,7 @@ TOKEN = "s3cret-t0ken"
 
 
 def ask(where: tuple[str, int], question: bytes) -> bytes:
-    """Say something, end, and hear everything."""
+    """Send something, end, and return the whole answer."""
     with socket.create_connection(where, timeout=20) as sock:
         sock.sendall(question)
         sock.shutdown(socket.SHUT_WR)
@@ -265,7 +265,7 @@ FLAGS = (
 
 @contextlib.contextmanager
 def browser(url: str, folder: Path) -> Iterator[None]:
-    """A headless Chromium on that page; all of its processes are gone afterwards."""
+    """Open that page in a headless Chromium; end all of its processes afterwards."""
     require_program("chromium", "chromium")
     profile = folder / "profile"
     argv = ["chromium", *FLAGS, f"--user-data-dir={profile}", url]

@@ -1,4 +1,4 @@
-"""One relayed connection: bytes, half-closes, resets, and who waits for whom. Real sockets."""
+"""One relayed connection on real sockets: bytes, half-closes, resets, and back pressure."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_both_may_send_before_anyone_reads(pair: Pair) -> None:
 
 
 def fill(sock: socket.socket) -> int:
-    """Send until nothing has been taken for a while; the bytes that were."""
+    """Send until no byte is taken for a while; return the count."""
     sock.setblocking(False)
     sent, idle = 0, 0
 
@@ -196,7 +196,7 @@ def test_what_waits_for_a_slow_reader_survives_the_end_of_all_else(pair: Pair) -
 
 
 def cpu_of(seconds: float) -> float:
-    """Processor seconds of this process in that time."""
+    """The processor seconds of this process in that time."""
     before = time.process_time()
     threading.Event().wait(seconds)
     return time.process_time() - before

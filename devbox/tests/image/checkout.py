@@ -81,13 +81,13 @@ def project_of(root: Path) -> Project:
 
 
 def sources_of(root: Path) -> Sources:
-    """What a plan is made from."""
+    """The inputs of a plan."""
     project = project_of(root)
     return Sources(project, read_inputs(root, project.base.paths), read_inputs(root, project.variant.paths))
 
 
 def resolved(**values: str | None) -> list[Resolved]:
-    """All of COMPANIONS at SHA, but for those given: at another value, or (None) not resolved."""
+    """All of COMPANIONS at SHA, except those given: at another value, or (None) unresolved."""
     found = []
     for name, _kind, _url, ref, *_rest in COMPANIONS:
         value = values.get(name, SHA)

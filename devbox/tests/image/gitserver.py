@@ -20,7 +20,7 @@ _IDENTITY = {
 
 
 def git(folder: Path, *args: str) -> str:
-    """Run git there; its output."""
+    """Run git in a folder; return its output."""
     env = {**os.environ, **_IDENTITY}
     done = subprocess.run(["git", *args], cwd=folder, env=env, check=True, capture_output=True, text=True)
     return done.stdout.strip()
@@ -39,7 +39,7 @@ class Repository:
         self.commit("first")
 
     def commit(self, text: str, *, onto: str | None = "main", branch: str = "main") -> str:
-        """A commit on a branch; onto None = without a parent, as after a force-push. Its id."""
+        """Commit to a branch and return the id; onto None = without a parent, as after a force-push."""
         before = self.id_of(onto) if onto else ""
         made = git(self.folder, "commit-tree", self._tree(text), *(["-p", before] if before else []), "-m", text)
         git(self.folder, "update-ref", f"refs/heads/{branch}", made)

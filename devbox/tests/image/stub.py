@@ -1,4 +1,4 @@
-"""An HTTP server on the loopback that answers from a script: the right thing, the wrong thing, or nothing."""
+"""An HTTP server on loopback with scripted answers: right ones, wrong ones, or none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Asked:
 
 
 class Stub:
-    """Answers per path (without query), one after the other, the last one for ever; anything else is 404.
+    """Gives the answers of each path (without query) in turn, and repeats the last one; other paths are 404.
 
     Attributes: url, host ("127.0.0.1:port"), asked (all requests so far).
     """
@@ -64,7 +64,7 @@ class Stub:
         self._server.server_close()
 
     def wait_asked(self, number: int, limit: float) -> None:
-        """Return when there were that many requests; fails after `limit` seconds."""
+        """Wait until that many requests have come; fail after `limit` seconds."""
         with self._heard:
             assert self._heard.wait_for(lambda: len(self.asked) >= number, limit), self.asked
 

@@ -40,7 +40,7 @@ class Box:
         self.env = {**clean, "IMAGE": f"{registry.host}/me/box", "GITHUB_OUTPUT": str(self.out)}
 
     def table(self, ref: str = "main") -> list[tuple[str, ...]]:
-        """The companions as companions.toml has them."""
+        """The companions, as in companions.toml."""
         where = {"toolkit": "base", "fork": "variant", "studio": "variant"}
         return [
             (name, "git", f"{self.server.url}/{name}.git", ref, where[name], f"{name.upper()}_REF") for name in where
@@ -55,7 +55,7 @@ class Box:
         )
 
     def json(self, *args: str, **env: str) -> Any:
-        """Its JSON; it must succeed."""
+        """Run a command that must succeed; return its JSON."""
         done = self.run(*args, "--json", **env)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -98,7 +98,7 @@ def test_from_a_moved_companion_to_what_is_built(box: Box) -> None:
 
 
 def test_a_git_server_that_is_down_costs_a_build_each_time_and_misses_none(box: Box) -> None:
-    """Published under the branch's name once, the next outage must not find it: the companion may have moved since."""
+    """The next outage must not find an image made in an earlier one: the companion may have moved since."""
     (box.root / "srv").rename(box.root / "away")
     first = box.run("plan", "--json", "--timeout", "1")
     plan = json.loads(first.stdout)

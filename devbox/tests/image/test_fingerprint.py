@@ -49,7 +49,7 @@ def test_nothing_can_move_over_a_border_between_fields(fields: list[str], where:
 
 
 def test_the_format_of_the_fingerprint_is_stable() -> None:
-    """Another Python, machine or release must find the same: these bytes change only with the format's number."""
+    """Every Python, machine and release must find the same: these bytes change only with the format's number."""
     some = [Entry(b"b", "link", b"a"), Entry(b"a", "executable", b"\x00\r\n")]
     hashed = (
         b"1:26:format17:pi-devbox image 1"
@@ -127,7 +127,7 @@ def test_the_names_that_never_count() -> None:
 
 @pytest.mark.parametrize(("lang", "umask"), [("C", 0o077), ("C.UTF-8", 0o022)])
 def test_the_machine_has_no_say(tmp_path: Path, lang: str, umask: int) -> None:
-    """The same checkout, made with another umask and locale, elsewhere, gives what it gives here."""
+    """A checkout made elsewhere, with another umask and locale, gives the same fingerprint."""
     here = make_checkout(tmp_path / "here")
     (here / "devbox/image/rootfs/Zé").write_bytes(b"x")
     (here / "devbox/image/rootfs/a").write_bytes(b"x")

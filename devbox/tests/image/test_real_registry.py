@@ -1,4 +1,4 @@
-"""Build with a real buildah, push to a real registry, plan from what it answers."""
+"""Build with a real buildah, push to a real registry, and plan from its answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registry facts against a scripted registry, with the token dance."""
+"""Facts from a scripted registry, including its token server."""
 
 from __future__ import annotations
 

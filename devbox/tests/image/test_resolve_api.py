@@ -202,7 +202,7 @@ def test_an_api_that_hangs() -> None:
 
 
 def test_where_the_api_is_down_git_answers(server: GitServer, kit: Repository) -> None:
-    """The git server knows no API: every question for one is an error."""
+    """The git server has no API: every API request fails."""
     found = ask(project("gitea", f"{server.url}/me/kit.git"))
     assert (found.value, found.how) == (kit.id_of("main"), "git")
     assert found.note.startswith("api: HTTP")

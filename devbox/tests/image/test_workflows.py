@@ -1,4 +1,4 @@
-"""The workflows: clean for the linters of GitHub Actions, and without logic of their own."""
+"""The workflows pass the linters of GitHub Actions, and contain no logic."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_step_runs_one_command_and_decides_nothing(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_no_secret_can_be_part_of_what_jobs_hand_on(path: Path) -> None:
-    """A runner drops an output that holds a secret's text, and the registry's user is part of an image's name."""
+    """A runner drops an output that contains a secret, and the registry's user is part of an image's name."""
     text = path.read_text(encoding="utf-8")
     assert set(re.findall(r"secrets\.(\w+)", text)) == {"REGISTRY_TOKEN", "GITEA_BUILD_TOKEN", "GITHUB_TOKEN"}
     assert text.count("vars.REGISTRY_USER") == 4
