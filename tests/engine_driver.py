@@ -12,7 +12,7 @@ from typing import Any
 
 from mempalace_broker.broker.engine_launch import engine_argv, engine_env
 from mempalace_broker.protocol.engine_frames import Frame, FrameDecoder
-from mempalace_broker.protocol.hello import Identity
+from mempalace_broker.protocol.palace import PalaceIdentity
 from tests.harness import engine_python, model_home
 
 _MODELS = ".cache/chroma/onnx_models"
@@ -63,7 +63,7 @@ class EngineProcess:
     ) -> None:
         self.hello: dict[str, Any] = {}
         self.ready: dict[str, Any] = {}
-        identity = Identity(str(palace), str(palace / "knowledge_graph.sqlite3"), by)
+        identity = PalaceIdentity(str(palace), str(palace / "knowledge_graph.sqlite3"), by)
         down_r, self._down = os.pipe()
         self._up, up_w = os.pipe()
         command = Command(str(interpreter or engine_python(which)))

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from mempalace_broker.protocol.tcp_auth import OPEN, ServerSide
+from mempalace_broker.protocol.tcp_auth import AuthState, ServerSide
 from mempalace_broker.route.endpoint import parse
 from mempalace_broker.route.tcp import TcpRoute
 from mempalace_broker.route.unix import complete
@@ -61,7 +61,7 @@ def broker_like(token: str = TOKEN, then: bytes = b"") -> Callable[[socket.socke
 
     def serve(conn: socket.socket) -> None:
         side = ServerSide(token, os.urandom(32))
-        while side.state == OPEN:
+        while side.state == AuthState.OPEN:
             data = conn.recv(4096)
             if not data:
                 return

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 
-from mempalace_broker.protocol.record import Record, encode
+from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.system.atomic_files import write_atomic
 from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.lock import FileLock
@@ -58,7 +58,7 @@ def serve(files: StateFiles, start_fd: int) -> None:
     listener.bind(files.socket)
     listener.listen(512)
     me = this_process()
-    record = Record(
+    record = DiscoveryRecord(
         record=os.urandom(16).hex(),
         pid=me.pid,
         start=me.start,

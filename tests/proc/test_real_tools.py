@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mempalace_broker.broker.machine.schema import normalise_tools
-from mempalace_broker.protocol.tools import audit
+from mempalace_broker.broker.machine.tool_audit import audit
 from tests.harness import RpcError, RpcProcess, World
 
 DATA = Path(__file__).parents[1] / "data"
@@ -72,7 +72,7 @@ def test_which_facts_may_be_written_again(server: RpcProcess) -> None:
     assert stored() == 2
     server.call_tool("kg_invalidate", **fact)
     assert add(valid_from="2020-01-01", valid_to="2021-01-01") != add(valid_from="2020-01-01", valid_to="2021-01-01")
-    assert stored() == 4  # born closed, stored twice: why toolclass.replay_if says NEVER
+    assert stored() == 4  # born closed, stored twice: why ToolRule.replay_for says NEVER
 
 
 def test_sync_tests_truth_not_type(server: RpcProcess, world: World) -> None:
@@ -80,4 +80,4 @@ def test_sync_tests_truth_not_type(server: RpcProcess, world: World) -> None:
     dry = server.call_tool("sync", project_dir=str(world.cwd))
     assert dry["dry_run"] is True
     wet = server.call_tool("sync", project_dir=str(world.cwd), apply="false")
-    assert wet["dry_run"] is False  # toolclass.write_if follows mempalace, not the schema
+    assert wet["dry_run"] is False  # ToolRule.may_write follows mempalace, not the schema

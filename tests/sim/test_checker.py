@@ -10,7 +10,7 @@ from mempalace_broker.broker.machine import dispatcher, protocol, replay
 from mempalace_broker.broker.machine.outcomes import Outcomes
 from mempalace_broker.broker.machine.scheduler import Call, FairQueue, Scheduler
 from mempalace_broker.protocol import journal
-from mempalace_broker.protocol.hello import NOT_STARTED, UNKNOWN
+from mempalace_broker.protocol.hello import WriteOutcome
 from mempalace_broker.shim.machine.pending_request import PendingRequest
 from mempalace_broker.shim.machine.protocol import ShimProtocol
 from tests.sim.world import PROFILES, Faults, check
@@ -61,7 +61,7 @@ def test_broker_tells_unknown_writes_not_started(monkeypatch: pytest.MonkeyPatch
 
     def fate(self: Outcomes, key: str, sent_at: float) -> tuple[str, bytes | None]:
         state, response = real(self, key, sent_at)
-        return (NOT_STARTED if state == UNKNOWN else state), response
+        return (WriteOutcome.NOT_STARTED if state == WriteOutcome.UNKNOWN else state), response
 
     monkeypatch.setattr(Outcomes, "fate", fate)
     caught("executed 2 times", KILLS)

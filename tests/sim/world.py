@@ -9,7 +9,7 @@ from typing import Any
 from mempalace_broker.broker.machine.scheduler import Limits
 from mempalace_broker.broker.machine.supervisor import Policy
 from mempalace_broker.engine.journal_file import sound_length
-from mempalace_broker.protocol.hello import Identity
+from mempalace_broker.protocol.palace import PalaceIdentity
 
 from .broker import Broker
 from .clients import Agent, Bare
@@ -89,7 +89,7 @@ class World:
         self.loop = Loop()
         self.disk = Disk()
         self.history = History()
-        self.identity = Identity("/p/palace", "/p/graph", "default")
+        self.identity = PalaceIdentity("/p/palace", "/p/graph", "default")
         self.limits, self.policy = LIMITS, POLICY
         self.idle_s = 2.0 if faults.idle else 0.0
         self.broker: Broker | None = None

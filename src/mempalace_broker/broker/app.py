@@ -17,7 +17,7 @@ from ..lease.files import flush_store
 from ..locality.mounts import folders_table
 from ..locality.view import view_of
 from ..protocol.hello import WIRE_VERSION
-from ..protocol.record import Record
+from ..protocol.record import DiscoveryRecord
 from ..system.atomic_files import read_bytes, write_atomic
 from ..system.clock import Clock, Deadline
 from ..system.process_ids import this_process
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..protocol.framing import TooLong
-    from ..protocol.hello import Identity
+    from ..protocol.palace import PalaceIdentity
     from ..settings import BrokerSettings
     from ..system.lock import FileLock
     from ..system.paths import StateFiles
@@ -57,7 +57,7 @@ class App:
     def __init__(
         self,
         *,
-        identity: Identity,
+        identity: PalaceIdentity,
         files: StateFiles,
         settings: BrokerSettings,
         env: Mapping[str, str],
@@ -134,9 +134,9 @@ class App:
         self._quit: asyncio.Future[str] | None = None
         self._load_answers(answers)
 
-    def _new_record(self, epoch: int, started_by: str) -> Record:
+    def _new_record(self, epoch: int, started_by: str) -> DiscoveryRecord:
         me = this_process()
-        return Record(
+        return DiscoveryRecord(
             record=os.urandom(16).hex(),
             epoch=epoch,
             pid=me.pid,

@@ -16,7 +16,7 @@ from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError
 from ..lease.files import LeaseFolder
 from ..lease.machine.lease import HOST
 from ..locality.mounts import is_local
-from ..protocol.hello import Identity
+from ..protocol.palace import PalaceIdentity
 from ..settings import SettingsFile
 from ..system.clock import Clock, Deadline
 from ..system.lock import FileLock
@@ -107,7 +107,9 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
         log = make_log(files.log, settings, foreground=options.foreground)
         held, since = _claim(owner, files, settings, log, direct=options.direct)
         app = App(
-            identity=Identity(options.palace, options.graph, options.palace_by, options.backend, options.collection),
+            identity=PalaceIdentity(
+                options.palace, options.graph, options.palace_by, options.backend, options.collection
+            ),
             files=files,
             settings=settings,
             env=os.environ,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..protocol.engine_frames import Frame
-    from ..protocol.hello import Identity
+    from ..protocol.palace import PalaceIdentity
     from ..settings import BrokerSettings
     from ..system.clock import Clock
     from ..system.find_engine import EngineCommand
@@ -46,7 +46,7 @@ class EngineHost:
         self,
         *,
         dispatcher: Dispatcher,
-        identity: Identity,
+        identity: PalaceIdentity,
         files: StateFiles,
         settings: BrokerSettings,
         env: Mapping[str, str],

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Protocol
 
-    from ..protocol.hello import Identity
+    from ..protocol.palace import PalaceIdentity
 
     class Command(Protocol):
         """What is needed of enginefind.EngineCommand."""
@@ -47,7 +47,7 @@ def package_root() -> str:
 
 def engine_argv(
     cmd: Command,
-    identity: Identity,
+    identity: PalaceIdentity,
     *,
     rfd: int,
     wfd: int,
@@ -75,7 +75,7 @@ def engine_argv(
     return [*argv, "--tune", "1" if tune else "0"]
 
 
-def engine_env(env: Mapping[str, str], identity: Identity) -> dict[str, str]:
+def engine_env(env: Mapping[str, str], identity: PalaceIdentity) -> dict[str, str]:
     """The engine's environment: the broker's, less what would lead it astray.
 
     The palace goes by argument where the client chose it by flag, else by MEMPALACE_PALACE_PATH: upstream

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
-    from ..protocol.hello import Identity
+    from ..protocol.palace import PalaceIdentity
     from ..system.find_engine import EngineCommand
     from ..system.lock import FileLock
 
@@ -75,7 +75,7 @@ class EngineProcess:
     def start(
         self,
         command: EngineCommand,
-        identity: Identity,
+        identity: PalaceIdentity,
         lock: FileLock,
         *,
         env: Mapping[str, str],

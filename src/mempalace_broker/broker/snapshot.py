@@ -10,8 +10,9 @@ from .. import __version__
 from .machine.scheduler import LANES
 
 if TYPE_CHECKING:
-    from ..protocol.hello import Identity
-    from ..protocol.record import Record
+    from ..protocol.palace import PalaceIdentity
+    from ..protocol.record import DiscoveryRecord
+    from ..protocol.tools import Lane
     from ..settings import BrokerSettings
     from ..system.paths import StateFiles
     from .engine_host import EngineHost
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 class Serving(Protocol):
     """The broker as its snapshot needs it."""
 
-    identity: Identity
+    identity: PalaceIdentity
     files: StateFiles
     settings: BrokerSettings
     protocol: BrokerProtocol
     engine: EngineHost
     claim: LeaseKeeper
     listeners: Listeners
-    record: Record
+    record: DiscoveryRecord
     started: float
     troubles: list[dict[str, str]]
 
@@ -105,7 +106,7 @@ def _engine(app: Serving, now: float) -> dict[str, Any]:
     }
 
 
-def _lane(app: Serving, lane: str, now: float) -> dict[str, Any]:
+def _lane(app: Serving, lane: Lane, now: float) -> dict[str, Any]:
     scheduler = app.protocol.dispatcher.scheduler
     running = [call for call in scheduler.running.values() if call.rule.lane == lane]
     shown = [

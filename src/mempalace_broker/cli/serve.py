@@ -124,11 +124,11 @@ def _check_tcp(target: Context, tcp: str) -> dict[str, Any]:
 
 def _tcp_endpoint(target: Context) -> str | None:
     """Where the broker of the record listens on TCP."""
-    from ..protocol.record import Record
+    from ..protocol.record import DiscoveryRecord
     from ..system.record_file import RecordFile
 
     record = RecordFile(target.files.record).read()
-    found = record.endpoints if isinstance(record, Record) else []
+    found = record.endpoints if isinstance(record, DiscoveryRecord) else []
     return next((endpoint for endpoint in found if endpoint.startswith("tcp://")), None)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import UsageError
-from ..protocol.hello import Identity
-from ..protocol.record import Bad
+from ..protocol.palace import PalaceIdentity
+from ..protocol.record import BadRecord
 from ..system.context import Context
 from ..system.paths import ROOT_VARIABLE, expand, home_of, resolve_palace, state_root
 from ..system.record_file import RecordFile
@@ -51,11 +51,11 @@ def find_target_at(root: str, palace: str | None, backend: str | None = None, co
     return Context(identity, env)
 
 
-def _recorded(root: str) -> Identity | None:
+def _recorded(root: str) -> PalaceIdentity | None:
     """The palace that the record in this state root names."""
     record = RecordFile(os.path.join(root, "broker.json")).read()
     try:
-        return None if isinstance(record, Bad) else Identity.from_json(record.palace)
+        return None if isinstance(record, BadRecord) else PalaceIdentity.from_json(record.palace)
     except ValueError:
         return None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..protocol.record import Bad
+from ..protocol.record import BadRecord
 from ..route.machine.election import CONNECT_DENIED, CONNECT_OK, RECORD_ABSENT, RECORD_FOREIGN
 from ..system.paths import MAX_SOCKET_PATH
 from ..system.process_ids import DEAD
@@ -20,7 +20,7 @@ from .lease import claims
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ..protocol.hello import Identity
+    from ..protocol.palace import PalaceIdentity
     from ..system.clock import Clock
     from ..system.paths import StateFiles
     from .facts import Place
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOW_DISK, NO_DISK = 1 << 30, 50 << 20
 
 
-def diagnose(identity: Identity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> list[Row]:
+def diagnose(identity: PalaceIdentity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> list[Row]:
     """Look and judge. Raises UsageError where $MEMPALACE_BROKER names no socket."""
     return [*judge(gather(identity, files, env, clock)), *claims(files.claims, files.owner_lock)]
 
@@ -175,7 +175,7 @@ def _silent_owner(facts: Facts, who: str) -> Iterator[Row]:
 def _record(facts: Facts) -> Iterator[Row]:
     record, running = facts.record, facts.contact.answer is not None
     path = facts.files.record
-    if isinstance(record, Bad):
+    if isinstance(record, BadRecord):
         if running:
             yield Row(WARN, "record", f"{record.reason} ({path}), though a broker runs", "it writes it again by itself")
         elif facts.record_origin != RECORD_ABSENT:

@@ -19,7 +19,7 @@ from ..errors import BrokerError, UsageError
 from ..locality import mounts
 from ..locality.locality import Place as Site
 from ..locality.locality import in_container, place_of
-from ..protocol.record import Bad, Record
+from ..protocol.record import BadRecord, DiscoveryRecord
 from ..route.control import Contact, contact, pid_command
 from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
 from ..route.plan import Plan, plan
@@ -38,7 +38,7 @@ from .open_files import OpenFile, openers
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from ..protocol.hello import Identity
+    from ..protocol.palace import PalaceIdentity
     from ..system.clock import Clock
     from ..system.paths import StateFiles
 
@@ -107,14 +107,14 @@ class Engine:
 class Facts:
     """Everything `doctor` judges. Sizes in bytes, times in seconds since 1970."""
 
-    identity: Identity
+    identity: PalaceIdentity
     files: StateFiles
     palace: Place
     root: Place
     owner: Lock
     engine_lock: Lock
     start_lock: Lock
-    record: Record | Bad
+    record: DiscoveryRecord | BadRecord
     record_entry: Entry
     record_origin: str
     record_process: str
@@ -157,7 +157,7 @@ class Facts:
         return int(said or 0) or (self.engine_lock.pid if self.engine_lock.held else 0)
 
 
-def gather(identity: Identity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> Facts:
+def gather(identity: PalaceIdentity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> Facts:
     """Look at everything. Raises UsageError where $MEMPALACE_BROKER names no socket."""
     record, entry, origin, process = _record(files)
     settings, engine_named, problem, hint = _settings(files, env)
@@ -234,13 +234,13 @@ def _contact(files: StateFiles, env: Mapping[str, str], clock: Clock) -> Contact
         return Contact("denied", files.socket, None, exc.message)
 
 
-def _record(files: StateFiles) -> tuple[Record | Bad, Entry, str, str]:
+def _record(files: StateFiles) -> tuple[DiscoveryRecord | BadRecord, Entry, str, str]:
     from ..route.discover import Candidates
 
     record = RecordFile(files.record).read()
     origin = record_state(Candidates(record, []), files)
     process = UNKNOWN
-    if isinstance(record, Record):
+    if isinstance(record, DiscoveryRecord):
         process = process_state(ProcessId(record.pid, record.start, record.boot, record.pidns))
     return record, _entry(files.record), origin, process
 

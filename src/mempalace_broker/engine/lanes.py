@@ -19,7 +19,7 @@ class _Entry(NamedTuple):
     between_files: bool
 
 
-class Lane:
+class JobQueue:
     """A first-in-first-out queue of jobs; the thread that calls `run` runs them."""
 
     def __init__(self) -> None:

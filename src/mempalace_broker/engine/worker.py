@@ -26,13 +26,13 @@ from typing import Any, Callable
 
 from ..errors import EXIT_FAILURE, EXIT_OK, INTERNAL_ERROR, NOT_EXECUTED
 from ..protocol.engine_frames import BEGUN, CALL, DONE, FAIL, HELLO, PREFETCH, READY, Frame, FrameError
-from ..protocol.tools import FREE, WAIT
+from ..protocol.tools import Lane
 from . import payload
 from .adapter import EngineFailure, Mempalace, Options
 from .embedding_prefetch import texts_to_embed
 from .empty_palace import treat_empty_palace_as_missing
 from .journal_file import JournalFile
-from .lanes import Lane
+from .lanes import JobQueue
 from .model_guard import guard_model
 from .pipes import BrokerPipes
 from .tuneups.apply import apply_tuneups
@@ -68,8 +68,8 @@ class Worker:
         self._pipes = pipes
         self._mempalace = mempalace
         self._journal = journal
-        self._palace_lane = Lane()
-        self._free_lane = Lane()
+        self._palace_lane = JobQueue()
+        self._free_lane = JobQueue()
         self._prefetches = ThreadPoolExecutor(1, "engine-prefetch")
         self._broker_gone = False
         self._runs_reads_inline = True
@@ -97,13 +97,13 @@ class Worker:
 
     def _dispatch(self, call: Call) -> None:
         lane, journalled = call.frame.lane, call.frame.tag != "-"
-        if lane == FREE and not journalled and self._runs_reads_inline and self._free_lane.idle:
+        if lane == Lane.FREE and not journalled and self._runs_reads_inline and self._free_lane.idle:
             began = time.monotonic()
             self._run(call, waited=False)  # a short read of a store with locks of its own: cheaper than a thread switch
             self._runs_reads_inline = time.monotonic() - began < _SHORT_S  # a large or locked store: never inline again
-        elif lane == FREE:
+        elif lane == Lane.FREE:
             self._free_lane.put(lambda waited: self._run(call, waited))
-        elif lane == WAIT:
+        elif lane == Lane.WAIT:
             start_thread(lambda: self._run(call, waited=False), "engine-wait")
         else:
             between_files = call.tool not in _NOT_BETWEEN_FILES

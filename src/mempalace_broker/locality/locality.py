@@ -16,7 +16,7 @@ from .mounts import filesystem_of, judge_kind, mount_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..protocol.hello import Identity
+    from ..protocol.palace import PalaceIdentity
     from ..system.paths import StateFiles
 
 SAME = "same kernel"
@@ -72,7 +72,7 @@ def judge(path: str, kind: str) -> Place:
     return Place(FOREIGN, kind, f"{path} lies on {name}: another kernel owns these files, locks don't reach it")
 
 
-def parted(identity: Identity) -> str:
+def parted(identity: PalaceIdentity) -> str:
     """Why a claim on the palace would not cover its knowledge graph, "" if it does."""
     folder = os.path.dirname(identity.graph)
     table = mount_table()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import sys
 
-from ..protocol.view import View
+from ..protocol.palace import FileView
 from ..system.kernel import boot_id
 
 
-def view_of(palace: str, *, remote: bool = False) -> View:
+def view_of(palace: str, *, remote: bool = False) -> FileView:
     """How this process sees files, and the palace directory among them.
 
     Args:
         remote: the broker is reached over ssh or TCP, where nothing of this is comparable.
     """
     if remote:
-        return View("elsewhere")
+        return FileView("elsewhere")
     try:
         info = os.stat(palace)
     except OSError:
@@ -24,8 +24,8 @@ def view_of(palace: str, *, remote: bool = False) -> View:
     else:
         dev, ino = info.st_dev, info.st_ino
     if sys.platform == "darwin":
-        return View("", "", dev, ino)  # one mount table for all, and asking for the boot would cost a process
-    return View(boot_id(), _mount_namespace(), dev, ino)
+        return FileView("", "", dev, ino)  # one mount table for all, and asking for the boot would cost a process
+    return FileView(boot_id(), _mount_namespace(), dev, ino)
 
 
 def _mount_namespace() -> str:

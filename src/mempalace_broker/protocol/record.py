@@ -1,7 +1,7 @@
-"""The discovery record broker.json: what it says, and how to read one that may be anything.
+"""The discovery record broker.json: its fields, and how to read a file that may hold anything.
 
-A record is a hint where to dial. It proves nothing: neither that its process lives nor that it owns the
-palace. `mp-shim` imports this module: keep it lean.
+A record is a hint where to dial. It proves nothing: neither that its process lives nor that it owns the palace.
+`mp-shim` imports this module: keep it lean.
 """
 
 from __future__ import annotations
@@ -17,22 +17,19 @@ MAX_BYTES = 64 * 1024
 _MAX_PID = 2**31 - 1
 _MAX_ENDPOINTS = 16
 
-MINE = "mine"  # written on this kernel, so dialling and locks mean something
-FOREIGN = "foreign"  # written on another kernel that may well have a living owner
-
 _TEXTS = ("record", "start", "boot", "pidns", "host", "broker_version", "engine_version", "started_by")
 
 
-class Record:
+class DiscoveryRecord:
     """One broker's record. Times are wall-clock seconds.
 
     Attributes:
         record: id of this record, 32 hex digits; a broker removes the file only while it holds this id.
         epoch: grows with every owner of the palace.
-        pid, start, boot, pidns: the process as in system/process_ids. host: for people, and to tell a reboot.
+        pid, start, boot, pidns: the broker's process. host: for people, and to recognise a reboot.
         endpoints: where to dial, best first, as "unix:/path". token: for a TCP endpoint, else None.
-        wire: version of the conversation. capabilities: names of what the broker can do.
-        palace: `handshake.Identity.as_json`.
+        wire: version of the wire protocol. capabilities: names of what the broker can do.
+        palace: `PalaceIdentity.as_json`.
         broker_version, engine_version ("" while unknown), started_at, started_by.
     """
 
@@ -93,20 +90,20 @@ class Record:
         self.started_by = started_by
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in the file."""
+        """The record as the file holds it."""
         return {"schema": SCHEMA, **{name: getattr(self, name) for name in self.__slots__}}
 
     def __eq__(self, other: object) -> bool:
         """Equal in every field."""
-        if not isinstance(other, Record):
+        if not isinstance(other, DiscoveryRecord):
             return NotImplemented
         return self.as_json() == other.as_json()
 
     __hash__ = None  # type: ignore[assignment]  # mutable
 
 
-class Bad:
-    """A record that can't be used: `reason` says why; `absent`: there is no file at all."""
+class BadRecord:
+    """A record that can't be used: `reason` says why; `absent` whether there is no file at all."""
 
     __slots__ = ("absent", "reason")
 
@@ -115,49 +112,49 @@ class Bad:
         self.absent = absent
 
 
-def encode(record: Record) -> bytes:
-    """The file's bytes: JSON, one field per line, for people too."""
+def encode(record: DiscoveryRecord) -> bytes:
+    """Return the file's bytes: JSON, one field a line, so that people can read it too."""
     import json
 
     return json.dumps(record.as_json(), indent=1, sort_keys=True).encode("ascii") + b"\n"
 
 
-def decode(data: bytes | None) -> Record | Bad:
-    """Read a record from any bytes whatever. None: no such file. Never raises.
+def decode(data: bytes | None) -> DiscoveryRecord | BadRecord:
+    """Read a record from any bytes; None stands for a missing file. Never raises.
 
-    Needed: endpoints, pid and palace. Fields of later schemas are passed over, so that an older client still
-    finds the endpoint; whether the two can talk is for the handshake to say.
+    Endpoints, pid and palace are required. Fields of later schemas are ignored, so that an older client still finds
+    the endpoint; hello decides whether the two can talk.
     """
     if data is None:
-        return Bad("there is no record", absent=True)
+        return BadRecord("there is no record", absent=True)
     if not data.strip():
-        return Bad("the record is empty")
+        return BadRecord("the record is empty")
     if len(data) > MAX_BYTES:
-        return Bad(f"the record is longer than {MAX_BYTES} bytes")
+        return BadRecord(f"the record is longer than {MAX_BYTES} bytes")
     try:
         raw = load(data)
     except ValueError:
-        return Bad("the record is not JSON")
+        return BadRecord("the record is not JSON")
     if not isinstance(raw, dict):
-        return Bad("the record is not a JSON object")
+        return BadRecord("the record is not a JSON object")
     return _check(raw)
 
 
-def _check(raw: dict[str, Any]) -> Record | Bad:
-    """Field by field; a wrong optional field is as good as none."""
+def _check(raw: dict[str, Any]) -> DiscoveryRecord | BadRecord:
+    """Check field by field; a wrong optional field counts as missing."""
     if not _whole(raw.get("schema"), 1):
-        return Bad("the record names no schema")
+        return BadRecord("the record names no schema")
     if not _whole(raw.get("pid"), 1, _MAX_PID):
-        return Bad(f"the record has the impossible pid {str(raw.get('pid'))[:40]}")
+        return BadRecord(f"the record has the impossible pid {str(raw.get('pid'))[:40]}")
     endpoints = [e for e in _list(raw.get("endpoints")) if isinstance(e, str) and e][:_MAX_ENDPOINTS]
     if not endpoints:
-        return Bad("the record names no endpoint")
+        return BadRecord("the record names no endpoint")
     palace = raw.get("palace")
     if not isinstance(palace, dict) or not isinstance(palace.get("path"), str):
-        return Bad("the record names no palace")
+        return BadRecord("the record names no palace")
     texts = {name: value for name in _TEXTS if isinstance(value := raw.get(name), str)}
     token = raw.get("token")
-    return Record(
+    return DiscoveryRecord(
         record=texts.pop("record", ""),
         pid=raw["pid"],
         endpoints=endpoints,
@@ -172,7 +169,7 @@ def _check(raw: dict[str, Any]) -> Record | Bad:
 
 
 def _whole(value: object, low: int, high: int = 2**63) -> bool:
-    """Whether it is an integer in range; JSON's true is none."""
+    """Whether it is an integer in range; JSON's true is not."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
@@ -188,23 +185,20 @@ def _seconds(value: object) -> float:
 
 
 def is_own(data: bytes, record_id: str) -> bool:
-    """Whether these bytes of a record file are the record with this id: the owner's right to remove it."""
+    """Whether these bytes of a record file are the record with this id; only then may its owner remove the file."""
     found = decode(data)
-    return isinstance(found, Record) and bool(record_id) and found.record == record_id
+    return isinstance(found, DiscoveryRecord) and bool(record_id) and found.record == record_id
 
 
-def kinship(record: Record, *, boot: str, host: str, pidns: str, local: bool | None) -> str:
-    """MINE or FOREIGN: whether the record's writer was on this kernel, by facts only.
+def from_this_kernel(record: DiscoveryRecord, *, boot: str, host: str, pidns: str, local: bool | None) -> bool:
+    """Whether the record's writer ran on this kernel, so that connect() and locks mean something; by facts only.
 
-    Another boot id means an earlier boot of this machine, or another kernel that sees the same files. It is
-    an earlier boot if the host has the same name or the filesystem is one that no other kernel can have
-    mounted.
+    Another boot id means an earlier boot of this machine, or another kernel that sees the same files. It is an
+    earlier boot if the host has the same name, or if no other kernel can have mounted the filesystem.
 
     Args:
         boot, host, pidns: this process's.
         local: whether the state root's filesystem is known to be local, None if not known.
     """
     both_macs = not pidns and not record.pidns  # the other kernel of a Mac is a Linux one, and has namespaces
-    if (boot and record.boot == boot) or (host and record.host == host) or both_macs or local:
-        return MINE
-    return FOREIGN
+    return bool((boot and record.boot == boot) or (host and record.host == host) or both_macs or local)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerError, BrokerUnavailable, HandshakeRefused, UsageError
 from ..locality.locality import place_of
-from ..protocol.hello import HELLO, Identity
+from ..protocol.hello import HELLO
+from ..protocol.palace import PalaceIdentity
 from ..system.clock import Deadline
 from .dial import dial
 from .discover import fixed_endpoint, fixed_path, look
@@ -105,7 +106,7 @@ def _elsewhere(
     files: StateFiles, env: Mapping[str, str], method: str, params: dict[str, Any], deadline: Deadline
 ) -> Contact:
     """The same where the broker is another kernel's, by whatever route leads there."""
-    identity = Identity(files.palace, "", "default")
+    identity = PalaceIdentity(files.palace, "", "default")
     patience = deadline.remaining()
     try:
         found = reach(identity, Deadline.after(deadline.clock, FAR_S), env=env, mode=ONCE)

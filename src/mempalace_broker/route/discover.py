@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 
 from ..errors import UsageError
-from ..protocol.record import Bad, Record, kinship
+from ..protocol.record import BadRecord, DiscoveryRecord, from_this_kernel
 from ..system.paths import home_of
 from ..system.record_file import RecordFile
 from .endpoint import UNIX, Endpoint, parse
-from .machine.election import RECORD_ABSENT, RECORD_BAD
+from .machine.election import RECORD_ABSENT, RECORD_BAD, RECORD_FOREIGN, RECORD_MINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Candidates:
 
     __slots__ = ("paths", "record")
 
-    def __init__(self, record: Record | Bad, paths: list[str]) -> None:
+    def __init__(self, record: DiscoveryRecord | BadRecord, paths: list[str]) -> None:
         self.record = record
         self.paths = paths
 
@@ -60,7 +60,7 @@ def look(files: StateFiles, env: Mapping[str, str]) -> Candidates:
         StateRootError: the folder of the socket is open to others; whoever answers there need not be ours.
     """
     record = RecordFile(files.record).read()
-    named = _noted(files) if isinstance(record, Bad) else record.endpoints
+    named = _noted(files) if isinstance(record, BadRecord) else record.endpoints
     paths: list[str] = []
     for endpoint in named:
         if not endpoint.startswith(f"{UNIX}:"):
@@ -90,10 +90,11 @@ def record_state(candidates: Candidates, files: StateFiles) -> str:
     mounts.
     """
     record = candidates.record
-    if isinstance(record, Bad):
+    if isinstance(record, BadRecord):
         return RECORD_ABSENT if record.absent else RECORD_BAD
     from ..locality.mounts import is_local
     from ..system.kernel import boot_id
     from ..system.process_ids import pid_namespace
 
-    return kinship(record, boot=boot_id(), host=os.uname().nodename, pidns=pid_namespace(), local=is_local(files.root))
+    facts = {"boot": boot_id(), "host": os.uname().nodename, "pidns": pid_namespace()}
+    return RECORD_MINE if from_this_kernel(record, **facts, local=is_local(files.root)) else RECORD_FOREIGN

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..locality.locality import Place
-    from ..protocol.hello import Identity
-    from ..protocol.view import View
+    from ..protocol.palace import FileView, PalaceIdentity
     from ..system.paths import StateFiles
     from .ssh import SshTarget
 
@@ -42,7 +41,7 @@ class RouteFinder:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: PalaceIdentity,
         env: Mapping[str, str],
         deadline: Deadline,
         *,
@@ -90,7 +89,7 @@ class RouteFinder:
 
         return doubt(self.files, welcome)
 
-    def view(self, found: Connected) -> View:
+    def view(self, found: Connected) -> FileView:
         """How this side sees the files, for hello on that connection."""
         from ..locality.view import view_of
 
@@ -205,7 +204,7 @@ def is_remote(found: Connected) -> bool:
 
 
 def reach(
-    identity: Identity,
+    identity: PalaceIdentity,
     deadline: Deadline,
     *,
     env: Mapping[str, str] | None = None,

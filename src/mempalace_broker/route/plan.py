@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ..errors import BrokerUnavailable
-from ..protocol.record import Record
+from ..protocol.record import DiscoveryRecord
 from ..settings import ContainerSettings, DirectMode, SettingsFile
 from ..system.paths import expand, home_of
 from ..system.record_file import RecordFile
@@ -91,7 +91,7 @@ def _target(host: str, settings: ContainerSettings, env: Mapping[str, str]) -> S
 def _tcp(files: StateFiles, env: Mapping[str, str]) -> tuple[list[Endpoint], str]:
     """The broker's TCP addresses and its token, as the shared record tells them."""
     record = RecordFile(files.record).read()
-    if not isinstance(record, Record) or not record.token:
+    if not isinstance(record, DiscoveryRecord) or not record.token:
         return [], ""
     named = [parse(text, home_of(env)) for text in record.endpoints if text.startswith(f"{TCP}://")]
     if not named:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ..protocol.hello import Identity
+    from ..protocol.palace import PalaceIdentity
     from ..system.clock import Clock
     from ..system.lock import FileLock
     from ..system.paths import StateFiles
@@ -38,7 +38,7 @@ _DROP = frozenset(("MEMPALACE_BROKER", "MEMPALACE_BROKER_NO_SPAWN"))
 
 
 def broker_argv(
-    identity: Identity,
+    identity: PalaceIdentity,
     files: StateFiles,
     *,
     started_by: str,
@@ -71,7 +71,7 @@ def broker_env(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def start_broker(
-    identity: Identity, files: StateFiles, env: Mapping[str, str], *, started_by: str, direct: bool = False
+    identity: PalaceIdentity, files: StateFiles, env: Mapping[str, str], *, started_by: str, direct: bool = False
 ) -> StartPipe:
     """Spawn one. The caller holds start.lock and has dialled once more under it.
 

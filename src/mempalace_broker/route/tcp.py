@@ -26,8 +26,8 @@ from _socket import (
 from _socket import socket as RawSocket
 
 from ..errors import BrokerError, BrokerUnavailable, DeadlineExceeded, HandshakeRefused, UsageError
-from ..protocol.record import Record
-from ..protocol.tcp_auth import DONE, FAILED, GARBAGE, NONCE_BYTES, REFUSED, WRONG_PROOF, ClientSide, is_token
+from ..protocol.record import DiscoveryRecord
+from ..protocol.tcp_auth import NONCE_BYTES, AuthFailure, AuthState, ClientSide, is_token
 from ..system.atomic_files import read_bytes
 from ..system.clock import Deadline
 from ..system.record_file import RecordFile
@@ -195,7 +195,7 @@ class TcpRoute(Attempt):
         self._send(sock, self._side.start())
 
     def _converse(self, side: ClientSide) -> Connected | Waiting:
-        while self._sock is not None and side.state != DONE:
+        while self._sock is not None and side.state != AuthState.PROVED:
             try:
                 data = self._sock.recv(_READ)
             except (BlockingIOError, InterruptedError):
@@ -208,7 +208,7 @@ class TcpRoute(Attempt):
             if not data:
                 return self._hung_up(side, "it closed the connection")
             said = side.feed(data)
-            if side.state == FAILED:
+            if side.state == AuthState.FAILED:
                 raise self._refusal(side)
             if said:
                 self._send(self._sock, said)
@@ -237,15 +237,15 @@ class TcpRoute(Attempt):
         return self._step()
 
     def _refusal(self, side: ClientSide) -> BrokerError:
-        if side.why == WRONG_PROOF:
+        if side.failure == AuthFailure.WRONG_PROOF:
             return HandshakeRefused(
                 f"whoever listens at {self.endpoint} does not know our token ({side.text}): a broker with another "
                 "token, or no broker of yours. Nothing was sent to it.",
                 hint=_COPY,
             )
-        if side.why == REFUSED:
+        if side.failure == AuthFailure.REFUSED:
             return HandshakeRefused(f"the broker at {self.endpoint} refuses: {side.text}.", hint=_LOOK_THERE)
-        assert side.why == GARBAGE
+        assert side.failure == AuthFailure.GARBAGE
         return BrokerUnavailable(
             f"what listens at {self.endpoint} is no mempalace-broker ({side.text}).", hint=_LOOK_THERE
         )
@@ -371,6 +371,6 @@ def find_token(files: StateFiles, env: Mapping[str, str]) -> str:
             raise UsageError(f"${TOKEN_VARIABLE} names {named}, which is not there.", hint=_COPY)
         return found
     record = RecordFile(files.record).read()
-    if isinstance(record, Record) and record.token and is_token(record.token):
+    if isinstance(record, DiscoveryRecord) and record.token and is_token(record.token):
         return record.token
     return read_token(token_path(files.root)) or ""

@@ -12,7 +12,7 @@ import os
 
 from ..errors import BrokerError, BrokerUnavailable, StartFailed
 from ..protocol.backoff import backoff
-from ..protocol.record import Bad
+from ..protocol.record import BadRecord
 from ..system.clock import Deadline, fraction
 from ..system.paths import state_files
 from .dial import dial
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from _socket import socket as RawSocket
     from collections.abc import Callable, Mapping
 
-    from ..protocol.hello import Identity
+    from ..protocol.palace import PalaceIdentity
     from ..system.clock import Clock
     from ..system.lock import FileLock
     from ..system.paths import StateFiles
@@ -134,7 +134,7 @@ class UnixRoute(Attempt):
 
     def __init__(
         self,
-        identity: Identity,
+        identity: PalaceIdentity,
         env: Mapping[str, str],
         deadline: Deadline,
         *,
@@ -313,7 +313,7 @@ class UnixRoute(Attempt):
         if self._pipe is None:
             return None
         candidates = look(self.files, self._env)
-        if isinstance(candidates.record, Bad):
+        if isinstance(candidates.record, BadRecord):
             return None  # whoever serves publishes its record at once; it says whether it is ours
         outcome, sock, path = self._dial_all(candidates.paths)
         if outcome != CONNECT_OK or sock is None:

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..protocol.hello import Identity
+    from ..protocol.palace import PalaceIdentity
     from .paths import StateFiles
 
 
@@ -26,7 +26,12 @@ class Context:
     __slots__ = ("clock", "env", "files", "identity")
 
     def __init__(
-        self, identity: Identity, env: Mapping[str, str], *, clock: Clock | None = None, files: StateFiles | None = None
+        self,
+        identity: PalaceIdentity,
+        env: Mapping[str, str],
+        *,
+        clock: Clock | None = None,
+        files: StateFiles | None = None,
     ) -> None:
         self.identity = identity
         self.env = env

@@ -26,8 +26,8 @@ from __future__ import annotations
 import os
 
 from ..errors import PalaceError, StateRootError
-from ..protocol.hello import Identity
 from ..protocol.jsonrpc import load
+from ..protocol.palace import PalaceIdentity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def resolve_palace(
     home: str,
     backend: str | None = None,
     collection: str | None = None,
-) -> Identity:
+) -> PalaceIdentity:
     """Find the palace as mempalace does; the table stands in the module's docstring.
 
     Args:
@@ -103,7 +103,7 @@ def resolve_palace(
             f"the palace path {path!r} (by {by}) is unusable: {exc}.", hint="correct it, or give --palace."
         ) from exc
     name = (backend or "").strip().lower() or None
-    return Identity(real, graph, by, name, collection or None)
+    return PalaceIdentity(real, graph, by, name, collection or None)
 
 
 def _choose(flag: str | None, env: Mapping[str, str], home: str) -> tuple[str, str]:
@@ -262,7 +262,7 @@ def state_root(palace: str, env: Mapping[str, str]) -> str:
     return parent if name == "palace" and parent != "/" else palace
 
 
-def state_files(identity: Identity, env: Mapping[str, str]) -> StateFiles:
+def state_files(identity: PalaceIdentity, env: Mapping[str, str]) -> StateFiles:
     """The files of the broker of this palace. Touches nothing."""
     return StateFiles(state_root(identity.path, env), identity.path)
 

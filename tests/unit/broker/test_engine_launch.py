@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.broker.engine_launch import engine_argv, engine_env, package_root
-from mempalace_broker.protocol.hello import Identity
+from mempalace_broker.protocol.palace import PalaceIdentity
 
 
 class Command:
     interpreter = "/opt/venv/bin/python"
 
 
-def argv(identity: Identity, journal: str | None = None, *, tune: bool = True) -> list[str]:
+def argv(identity: PalaceIdentity, journal: str | None = None, *, tune: bool = True) -> list[str]:
     return engine_argv(Command(), identity, rfd=5, wfd=6, journal=journal, tune=tune)
 
 
@@ -26,7 +26,7 @@ def options(words: list[str]) -> dict[str, str]:
 
 
 def test_every_setting_has_its_flag() -> None:
-    identity = Identity("/p", "/p/knowledge_graph.sqlite3", "flag", "chroma", "notes")
+    identity = PalaceIdentity("/p", "/p/knowledge_graph.sqlite3", "flag", "chroma", "notes")
     words = argv(identity, "/root/broker.journal", tune=False)
     assert words[0] == Command.interpreter
     assert words[3] == package_root()
@@ -43,23 +43,23 @@ def test_every_setting_has_its_flag() -> None:
 
 
 def test_what_was_not_chosen_is_not_passed() -> None:
-    words = options(argv(Identity("/p", "/g", "default")))
+    words = options(argv(PalaceIdentity("/p", "/g", "default")))
     assert set(words) == {"--rfd", "--wfd", "--palace", "--by", "--tune"}
     assert words["--tune"] == "1"
 
 
 @pytest.mark.parametrize("by", ["env", "config", "default"])
 def test_without_the_flag_the_palace_goes_by_environment(by: str) -> None:
-    assert engine_env({}, Identity("/p", "/g", by))["MEMPALACE_PALACE_PATH"] == "/p"
+    assert engine_env({}, PalaceIdentity("/p", "/g", by))["MEMPALACE_PALACE_PATH"] == "/p"
 
 
 def test_with_the_flag_the_environment_says_nothing_of_it() -> None:
-    assert "MEMPALACE_PALACE_PATH" not in engine_env({}, Identity("/p", "/g", "flag"))
+    assert "MEMPALACE_PALACE_PATH" not in engine_env({}, PalaceIdentity("/p", "/g", "flag"))
 
 
 def test_the_users_settings_go_on_and_what_leads_astray_does_not() -> None:
     env = {"HOME": "/h", "MEMPALACE_EMBEDDING_MODEL": "minilm", "PYTHONHOME": "/x", "VIRTUAL_ENV": "/y"}
-    out = engine_env(env, Identity("/p", "/g", "flag"))
+    out = engine_env(env, PalaceIdentity("/p", "/g", "flag"))
     assert out["HOME"] == "/h"
     assert out["MEMPALACE_EMBEDDING_MODEL"] == "minilm"
     assert out["MEMPALACE_HUB_FORWARD"] == "0"
@@ -72,7 +72,7 @@ def test_the_bootstrap_loads_our_package_and_leaves_the_path_alone(tmp_path: Pat
     (tmp_path / "argparse.py").write_text("raise SystemExit('imported from the working directory')")
     command = Command()
     command.interpreter = sys.executable
-    words = engine_argv(command, Identity("/p", "/g", "flag"), rfd=5, wfd=6, journal=None, tune=True)
+    words = engine_argv(command, PalaceIdentity("/p", "/g", "flag"), rfd=5, wfd=6, journal=None, tune=True)
     done = subprocess.run([*words[:4], "--help"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--rfd" in done.stdout

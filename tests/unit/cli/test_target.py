@@ -9,8 +9,8 @@ import pytest
 
 from mempalace_broker.cli.target import find_target, find_target_at
 from mempalace_broker.errors import UsageError
-from mempalace_broker.protocol.hello import Identity
-from mempalace_broker.protocol.record import Record, encode
+from mempalace_broker.protocol.palace import PalaceIdentity
+from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.system.paths import PALACE_VARIABLES, ROOT_VARIABLE
 
 
@@ -44,8 +44,8 @@ def test_another_root_means_the_palace_in_it(home: Path) -> None:
 def test_a_root_whose_broker_left_its_record_means_that_brokers_palace(home: Path) -> None:
     root, palace = home / "other", home / "elsewhere"
     root.mkdir()
-    identity = Identity(str(palace), str(palace / "kg"), "env", "qdrant", None)
-    record = Record(
+    identity = PalaceIdentity(str(palace), str(palace / "kg"), "env", "qdrant", None)
+    record = DiscoveryRecord(
         record="ab" * 16,
         pid=1,
         start="1",

@@ -12,8 +12,8 @@ from mempalace_broker.doctor.facts import Engine, Entry, Facts, Lock, Place, Ups
 from mempalace_broker.doctor.findings import SEVERITIES, Row, alarming
 from mempalace_broker.doctor.open_files import OpenFile
 from mempalace_broker.locality.locality import judge as judge_place
-from mempalace_broker.protocol.hello import Identity
-from mempalace_broker.protocol.record import Bad, Record
+from mempalace_broker.protocol.palace import PalaceIdentity
+from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
 from mempalace_broker.route.control import Contact
 from mempalace_broker.route.machine.election import CONNECT_DENIED, CONNECT_ENOENT, CONNECT_OK, CONNECT_REFUSED
 from mempalace_broker.route.plan import Plan
@@ -30,15 +30,17 @@ STATUS: dict[str, Any] = {
 }
 
 
-def record(**changes: Any) -> Record:
-    return Record(**{"record": "r1", "pid": BROKER, "endpoints": [f"unix:{SOCKET}"], "palace": {"path": P}, **changes})
+def record(**changes: Any) -> DiscoveryRecord:
+    return DiscoveryRecord(
+        **{"record": "r1", "pid": BROKER, "endpoints": [f"unix:{SOCKET}"], "palace": {"path": P}, **changes}
+    )
 
 
 def healthy() -> Facts:
     """A broker that serves, on a good machine."""
     folder = Place(Entry(P, "dir", 0o700, 1000, True), "ext4", True, 50 << 30)
     return Facts(
-        identity=Identity(P, f"{ROOT}/knowledge_graph.sqlite3", "config"),
+        identity=PalaceIdentity(P, f"{ROOT}/knowledge_graph.sqlite3", "config"),
         files=StateFiles(ROOT, P),
         palace=folder,
         root=dataclasses.replace(folder, entry=Entry(ROOT, "dir", 0o755, 1000, True)),
@@ -75,7 +77,7 @@ def stopped() -> Facts:
         healthy(),
         owner=Lock(f"{P}/broker.lock", False, BROKER, "dead"),
         engine_lock=Lock(f"{P}/engine.lock", False, ENGINE, "dead"),
-        record=Bad("there is no record", absent=True),
+        record=BadRecord("there is no record", absent=True),
         record_entry=Entry(f"{ROOT}/broker.json"),
         record_origin="absent",
         record_process="unknown",
@@ -159,11 +161,11 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         [("warn", "owner lock")],
         "pid 555",
     ),
-    "record gone": (True, {"record": Bad("there is no record", absent=True)}, [("warn", "record")], "by itself"),
+    "record gone": (True, {"record": BadRecord("there is no record", absent=True)}, [("warn", "record")], "by itself"),
     "record of another": (True, {"record": record(record="r2")}, [("warn", "record")], "restart"),
     "record is garbage": (
         False,
-        {"record": Bad("the record is not JSON"), "record_origin": "bad"},
+        {"record": BadRecord("the record is not JSON"), "record_origin": "bad"},
         [("warn", "record")],
         "replaces",
     ),

@@ -13,7 +13,7 @@ import pytest
 
 from mempalace_broker.doctor.facts import Facts, gather
 from mempalace_broker.doctor.open_files import openers
-from mempalace_broker.protocol.record import Bad, Record
+from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
 from mempalace_broker.system.clock import Clock
 from mempalace_broker.system.lock import FileLock
 from mempalace_broker.system.paths import resolve_palace, state_files
@@ -38,7 +38,7 @@ def tree(home: Path) -> dict[str, bytes]:
 def test_an_empty_home_stays_empty(home: Path) -> None:
     facts = looked(home)
     assert tree(home) == {}
-    assert isinstance(facts.record, Bad)
+    assert isinstance(facts.record, BadRecord)
     assert facts.record.absent
     assert facts.contact.answer is None
     assert facts.owner.held is False
@@ -66,7 +66,7 @@ def test_locks_records_and_leftovers_are_seen_and_left_alone(home: Path) -> None
     lock.release()
     assert facts.owner.held
     assert facts.owner.pid == os.getpid()
-    assert isinstance(facts.record, Bad)
+    assert isinstance(facts.record, BadRecord)
     assert not facts.record.absent
     assert facts.leftovers == ["abc.corrupt-1"]
     assert facts.last_exit == {"reason": "idle"}
@@ -105,7 +105,7 @@ def test_a_good_record_of_a_dead_process(home: Path) -> None:
     raw = {"schema": 1, "record": "r", "pid": 4194300, "endpoints": ["unix:/x"], "palace": {"path": "/p"}}
     (base / "broker.json").write_text(json.dumps(raw))
     facts = looked(home)
-    assert isinstance(facts.record, Record)
+    assert isinstance(facts.record, DiscoveryRecord)
     assert facts.record_process != "alive"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 
-from mempalace_broker.engine.lanes import Lane
+from mempalace_broker.engine.lanes import JobQueue
 
 PATIENCE_S = 10
 
 
 def test_first_in_first_out_and_only_those_that_waited_say_so() -> None:
-    lane, seen = Lane(), []
+    lane, seen = JobQueue(), []
     for n in range(3):
         lane.put(lambda waited, n=n: seen.append((n, waited)))  # type: ignore[misc]
     lane.put(lambda _: lane.close())
@@ -19,7 +19,7 @@ def test_first_in_first_out_and_only_those_that_waited_say_so() -> None:
 
 
 def test_a_call_that_comes_during_another_waits() -> None:
-    lane, seen = Lane(), list[bool]()
+    lane, seen = JobQueue(), list[bool]()
 
     def first(_: bool) -> None:
         lane.put(seen.append)
@@ -31,7 +31,7 @@ def test_a_call_that_comes_during_another_waits() -> None:
 
 
 def test_between_two_files_waiting_calls_run_except_those_that_may_not() -> None:
-    lane, seen = Lane(), []
+    lane, seen = JobQueue(), []
 
     def mine(_: bool) -> None:
         assert not lane.run_between_files()
@@ -53,7 +53,7 @@ def test_between_two_files_waiting_calls_run_except_those_that_may_not() -> None
 
 
 def test_close_finishes_what_runs_and_begins_nothing_more() -> None:
-    lane, seen = Lane(), []
+    lane, seen = JobQueue(), []
 
     def job(_: bool) -> None:
         lane.close()
@@ -67,7 +67,7 @@ def test_close_finishes_what_runs_and_begins_nothing_more() -> None:
 
 
 def test_a_job_that_raises_does_not_block_the_lane_for_ever() -> None:
-    lane, seen = Lane(), []
+    lane, seen = JobQueue(), []
 
     def boom(_: bool) -> None:
         raise KeyError

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from mempalace_broker.errors import OTHER_PALACE
-from mempalace_broker.protocol.hello import HELLO, WIRE_VERSION, Identity, Verdict, hello_request, judge_hello
-from mempalace_broker.protocol.view import View
+from mempalace_broker.protocol.hello import HELLO, WIRE_VERSION, HelloVerdict, hello_request, judge_hello
+from mempalace_broker.protocol.palace import FileView, PalaceIdentity
 
-OWN = Identity("/p", "/g", "default")
+OWN = PalaceIdentity("/p", "/g", "default")
 
 
-def hello(identity: Identity = OWN, **changes: Any) -> dict[str, Any]:
+def hello(identity: PalaceIdentity = OWN, **changes: Any) -> dict[str, Any]:
     request = hello_request(session="s", connection=1, identity=identity, client="c", pid=3)
     return {**request["params"], **changes}
 
@@ -48,12 +48,12 @@ def test_another_wire_version_is_refused_with_both_versions(wire: object) -> Non
 @pytest.mark.parametrize(
     ("theirs", "what"),
     [
-        (Identity("/q", "/g", "default"), "palace /p"),
-        (Identity("/p", "/g", "default", "qdrant"), "backend default"),
-        (Identity("/p", "/g", "default", None, "mine"), "collection default"),
+        (PalaceIdentity("/q", "/g", "default"), "palace /p"),
+        (PalaceIdentity("/p", "/g", "default", "qdrant"), "backend default"),
+        (PalaceIdentity("/p", "/g", "default", None, "mine"), "collection default"),
     ],
 )
-def test_another_palace_is_refused_with_the_hint(theirs: Identity, what: str) -> None:
+def test_another_palace_is_refused_with_the_hint(theirs: PalaceIdentity, what: str) -> None:
     verdict = judge_hello(hello(theirs), OWN)
     assert verdict.code == OTHER_PALACE
     assert what in verdict.message
@@ -61,40 +61,40 @@ def test_another_palace_is_refused_with_the_hint(theirs: Identity, what: str) ->
 
 
 def test_who_does_not_ask_for_a_backend_takes_ours() -> None:
-    own = Identity("/p", "/g", "flag", "qdrant", "c")
-    assert judge_hello(hello(Identity("/p", "/g", "flag")), own).code == 0
+    own = PalaceIdentity("/p", "/g", "flag", "qdrant", "c")
+    assert judge_hello(hello(PalaceIdentity("/p", "/g", "flag")), own).code == 0
 
 
 def test_another_graph_is_refused_alone() -> None:
-    verdict = judge_hello(hello(Identity("/p", "/p/kg", "flag")), OWN)
+    verdict = judge_hello(hello(PalaceIdentity("/p", "/p/kg", "flag")), OWN)
     assert verdict.code == 0
     assert verdict.notice == verdict.graph_refused
     assert "/p/kg" in verdict.notice
 
 
-VIEW = View("boot", "mnt:[1]", 5, 77)
+VIEW = FileView("boot", "mnt:[1]", 5, 77)
 
 
-def from_view(view: View, identity: Identity = OWN) -> Verdict:
+def from_view(view: FileView, identity: PalaceIdentity = OWN) -> HelloVerdict:
     return judge_hello({**hello(identity), "view": view.as_json()}, OWN, VIEW)
 
 
 def test_one_view_of_the_files_compares_paths() -> None:
-    verdict = from_view(VIEW, Identity("/q", "/g", "flag"))
+    verdict = from_view(VIEW, PalaceIdentity("/q", "/g", "flag"))
     assert verdict.code == OTHER_PALACE
-    assert not from_view(VIEW).elsewhere
+    assert from_view(VIEW).same_files
 
 
 def test_a_container_under_this_kernel_is_told_by_device_and_inode() -> None:
-    verdict = from_view(View("boot", "mnt:[2]", 5, 77), Identity("/q", "/g", "flag"))
-    assert (verdict.code, verdict.elsewhere, verdict.same_kernel) == (0, True, True)
-    assert from_view(View("boot", "mnt:[2]", 5, 78)).code == OTHER_PALACE
-    assert from_view(View("boot", "mnt:[2]")).code == 0
+    verdict = from_view(FileView("boot", "mnt:[2]", 5, 77), PalaceIdentity("/q", "/g", "flag"))
+    assert (verdict.code, verdict.same_files, verdict.same_kernel) == (0, False, True)
+    assert from_view(FileView("boot", "mnt:[2]", 5, 78)).code == OTHER_PALACE
+    assert from_view(FileView("boot", "mnt:[2]")).code == 0
 
 
 def test_paths_of_another_kernel_are_not_compared() -> None:
-    verdict = from_view(View("other", "mnt:[1]", 5, 78), Identity("/q", "/g", "flag"))
-    assert (verdict.code, verdict.elsewhere, verdict.same_kernel) == (0, True, False)
+    verdict = from_view(FileView("other", "mnt:[1]", 5, 78), PalaceIdentity("/q", "/g", "flag"))
+    assert (verdict.code, verdict.same_files, verdict.same_kernel) == (0, False, False)
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_paths_of_another_kernel_are_not_compared() -> None:
 def test_graphs_of_two_views_are_compared_by_their_place_beside_the_palace(
     own: tuple[str, str], theirs: tuple[str, str], refused: bool, noticed: bool
 ) -> None:
-    params = {**hello(Identity(*theirs, "flag")), "view": View("boot", "mnt:[2]", 5, 77).as_json()}
-    verdict = judge_hello(params, Identity(*own, "default"), VIEW)
+    params = {**hello(PalaceIdentity(*theirs, "flag")), "view": FileView("boot", "mnt:[2]", 5, 77).as_json()}
+    verdict = judge_hello(params, PalaceIdentity(*own, "default"), VIEW)
     assert (bool(verdict.graph_refused), bool(verdict.notice)) == (refused, noticed)
 
 
 @pytest.mark.parametrize("view", [None, 7, {}, {"boot": 7, "mnt": ""}, {"boot": "b"}])
 def test_a_client_that_tells_no_view_is_taken_for_one_of_ours(view: object) -> None:
-    assert judge_hello({**hello(Identity("/q", "/g", "flag")), "view": view}, OWN, VIEW).code == OTHER_PALACE
+    assert judge_hello({**hello(PalaceIdentity("/q", "/g", "flag")), "view": view}, OWN, VIEW).code == OTHER_PALACE
 
 
 @pytest.mark.parametrize("palace", [None, 7, "x", []])
@@ -132,9 +132,9 @@ def test_an_identity_without_sense_is_refused(palace: object) -> None:
 
 
 def test_an_identity_survives_the_wire() -> None:
-    one = Identity("/p", "/g", "env", "b", "c")
-    assert Identity.from_json(one.as_json()).as_json() == one.as_json()
-    assert Identity.from_json({"path": "/p", "graph": "/g", "backend": 7}).as_json() == {
+    one = PalaceIdentity("/p", "/g", "env", "b", "c")
+    assert PalaceIdentity.from_json(one.as_json()).as_json() == one.as_json()
+    assert PalaceIdentity.from_json({"path": "/p", "graph": "/g", "backend": 7}).as_json() == {
         "path": "/p",
         "graph": "/g",
         "by": "default",

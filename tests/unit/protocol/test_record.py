@@ -9,14 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempalace_broker.protocol.record import FOREIGN, MAX_BYTES, MINE, Bad, Record, decode, encode, is_own, kinship
+from mempalace_broker.protocol.record import (
+    MAX_BYTES,
+    BadRecord,
+    DiscoveryRecord,
+    decode,
+    encode,
+    from_this_kernel,
+    is_own,
+)
 
 PALACE: dict[str, str | None] = {"path": "/p", "graph": "/g", "by": "flag", "backend": None, "collection": None}
 GOOD: dict[str, Any] = {"schema": 1, "pid": 77, "endpoints": ["unix:/s"], "palace": PALACE, "record": "ab"}
 
 texts = st.text(max_size=30)
 records = st.builds(
-    Record,
+    DiscoveryRecord,
     record=texts,
     pid=st.integers(1, 2**31 - 1),
     endpoints=st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=4),
@@ -41,30 +49,30 @@ json_values = st.recursive(
 )
 
 
-def record_from(**changes: Any) -> Record | Bad:
+def record_from(**changes: Any) -> DiscoveryRecord | BadRecord:
     return decode(json.dumps({**GOOD, **changes}).encode())
 
 
 @given(records)
-def test_round_trip(record: Record) -> None:
+def test_round_trip(record: DiscoveryRecord) -> None:
     assert decode(encode(record)) == record
 
 
 @given(st.binary(max_size=400))
 def test_any_bytes(data: bytes) -> None:
-    assert isinstance(decode(data), Record | Bad)
+    assert isinstance(decode(data), DiscoveryRecord | BadRecord)
 
 
-@given(st.dictionaries(st.sampled_from([*Record.__slots__, "schema", "new"]), json_values))
+@given(st.dictionaries(st.sampled_from([*DiscoveryRecord.__slots__, "schema", "new"]), json_values))
 def test_any_object(raw: dict[str, Any]) -> None:
-    assert isinstance(decode(json.dumps({**GOOD, **raw}).encode()), Record | Bad)
+    assert isinstance(decode(json.dumps({**GOOD, **raw}).encode()), DiscoveryRecord | BadRecord)
 
 
 @given(records, st.data())
-def test_half_written(record: Record, data: st.DataObject) -> None:
+def test_half_written(record: DiscoveryRecord, data: st.DataObject) -> None:
     whole = encode(record)
     cut = data.draw(st.integers(0, len(whole) - 3))
-    assert isinstance(decode(whole[:cut]), Bad)
+    assert isinstance(decode(whole[:cut]), BadRecord)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +92,14 @@ def test_half_written(record: Record, data: st.DataObject) -> None:
 )
 def test_reasons_are_named(data: bytes, reason: str) -> None:
     found = decode(data)
-    assert isinstance(found, Bad)
+    assert isinstance(found, BadRecord)
     assert reason in found.reason
     assert not found.absent
 
 
 def test_absent_is_its_own_case() -> None:
     found = decode(None)
-    assert isinstance(found, Bad)
+    assert isinstance(found, BadRecord)
     assert found.absent
 
 
@@ -115,19 +123,19 @@ def test_absent_is_its_own_case() -> None:
     ],
 )
 def test_what_a_record_needs(field: str, value: object) -> None:
-    assert isinstance(record_from(**{field: value}), Bad)
+    assert isinstance(record_from(**{field: value}), BadRecord)
 
 
 def test_a_wrong_optional_field_is_as_good_as_none() -> None:
     found = record_from(epoch="x", wire=-1, token=7, capabilities={}, started_at=float("nan"), host=[], start=7)
-    assert isinstance(found, Record)
+    assert isinstance(found, DiscoveryRecord)
     assert (found.epoch, found.wire, found.token, found.capabilities, found.started_at) == (0, 0, None, [], 0.0)
     assert (found.host, found.start) == ("", "")
 
 
 def test_a_later_schema_still_tells_where_to_dial() -> None:
     found = record_from(schema=9, novelty={"a": 1}, endpoints=["quic:x", "unix:/s"])
-    assert isinstance(found, Record)
+    assert isinstance(found, DiscoveryRecord)
     assert found.endpoints == ["quic:x", "unix:/s"]
 
 
@@ -143,26 +151,26 @@ def test_only_the_same_id_is_ones_own() -> None:
 @pytest.mark.parametrize(
     ("boot", "host", "pidns", "local", "expected"),
     [
-        ("b1", "h2", "n", False, MINE),  # this boot: a container of the same kernel
-        ("b2", "h1", "n", False, MINE),  # rebooted
-        ("b2", "h2", "n", True, MINE),  # rebooted and renamed, on a disk of our own
-        ("b2", "h2", "n", False, FOREIGN),
-        ("b2", "h2", "n", None, FOREIGN),  # in doubt
-        ("", "", "n", None, FOREIGN),  # nothing known here proves nothing
-        ("b2", "h2", "", None, FOREIGN),  # a Mac that finds its virtual machine's record
+        ("b1", "h2", "n", False, True),  # this boot: a container of the same kernel
+        ("b2", "h1", "n", False, True),  # rebooted
+        ("b2", "h2", "n", True, True),  # rebooted and renamed, on a disk of our own
+        ("b2", "h2", "n", False, False),
+        ("b2", "h2", "n", None, False),  # in doubt
+        ("", "", "n", None, False),  # nothing known here proves nothing
+        ("b2", "h2", "", None, False),  # a Mac that finds its virtual machine's record
     ],
 )
-def test_kinship(boot: str, host: str, pidns: str, local: bool | None, expected: str) -> None:
+def test_the_kernel_that_a_record_is_from(boot: str, host: str, pidns: str, local: bool | None, expected: bool) -> None:
     record = record_from(boot="b1", host="h1", pidns="pid:[1]")
-    assert isinstance(record, Record)
-    assert kinship(record, boot=boot, host=host, pidns=pidns, local=local) == expected
+    assert isinstance(record, DiscoveryRecord)
+    assert from_this_kernel(record, boot=boot, host=host, pidns=pidns, local=local) is expected
 
 
-def test_kinship_of_two_macs_or_of_nobody() -> None:
+def test_the_kernel_of_two_macs_or_of_nobody() -> None:
     record = record_from(boot="b1", host="h1", pidns="")
-    assert isinstance(record, Record)
-    assert kinship(record, boot="b2", host="h2", pidns="", local=None) == MINE
-    assert kinship(record, boot="b2", host="h2", pidns="pid:[1]", local=None) == FOREIGN
+    assert isinstance(record, DiscoveryRecord)
+    assert from_this_kernel(record, boot="b2", host="h2", pidns="", local=None)
+    assert not from_this_kernel(record, boot="b2", host="h2", pidns="pid:[1]", local=None)
     blank = record_from()
-    assert isinstance(blank, Record)
-    assert kinship(blank, boot="", host="", pidns="pid:[1]", local=None) == FOREIGN, "two blanks are not equal facts"
+    assert isinstance(blank, DiscoveryRecord)
+    assert not from_this_kernel(blank, boot="", host="", pidns="pid:[1]", local=None), "two blanks are not equal facts"

@@ -14,14 +14,10 @@ from hypothesis import strategies as st
 
 from mempalace_broker.protocol.tcp_auth import (
     AUTH,
-    DONE,
-    FAILED,
-    GARBAGE,
     MAX_LINE,
-    OPEN,
     PROVE,
-    REFUSED,
-    WRONG_PROOF,
+    AuthFailure,
+    AuthState,
     ClientSide,
     ServerSide,
     hmac_sha256,
@@ -57,7 +53,7 @@ def talk(client: ClientSide, server: ServerSide, flip: int = -1) -> list[bytes]:
 def test_both_know_the_token() -> None:
     client, server = sides()
     said = talk(client, server)
-    assert (client.state, server.state) == (DONE, DONE)
+    assert (client.state, server.state) == (AuthState.PROVED, AuthState.PROVED)
     assert [json.loads(line).get("method") for line in said] == [AUTH, None, PROVE, None]
     assert max(map(len, said)) < MAX_LINE / 4
 
@@ -67,7 +63,7 @@ def test_nothing_said_holds_the_token_and_it_is_not_in_a_repr(token: bytes, c: b
     assume(len({token, c, s}) == 3)
     client, server = ClientSide(token.hex(), c), ServerSide(token.hex(), s)
     said = b"".join(talk(client, server)) + repr((client, server)).encode()
-    assert server.state == DONE
+    assert server.state == AuthState.PROVED
     assert token.hex().encode() not in said
     assert token not in said
     assert c.hex() not in repr(client)
@@ -80,8 +76,8 @@ BITS = 8 * len(b"".join(talk(*sides())))
 def test_any_bit_turned_over_ends_it(flip: int) -> None:
     client, server = sides()
     talk(client, server, flip)
-    assert (client.state, server.state) != (DONE, DONE)
-    if server.state == DONE:  # only its last word, "you are in", was changed
+    assert (client.state, server.state) != (AuthState.PROVED, AuthState.PROVED)
+    if server.state == AuthState.PROVED:  # only its last word, "you are in", was changed
         assert flip >= BITS - 8 * len(b'{"jsonrpc":"2.0","id":1,"result":{}}\n')
 
 
@@ -89,25 +85,25 @@ def test_every_single_bit() -> None:
     for flip in range(BITS):
         client, server = sides()
         talk(client, server, flip)
-        assert (client.state, server.state) != (DONE, DONE), flip
+        assert (client.state, server.state) != (AuthState.PROVED, AuthState.PROVED), flip
 
 
 def test_the_client_says_no_more_than_a_number_to_one_with_another_token() -> None:
     client, server = sides(server=OTHER)
     answer = server.feed(client.start())
     assert client.feed(answer) == b""
-    assert (client.state, client.why) == (FAILED, WRONG_PROOF)
-    assert server.state == OPEN
+    assert (client.state, client.failure) == (AuthState.FAILED, AuthFailure.WRONG_PROOF)
+    assert server.state == AuthState.OPEN
 
 
 def test_a_client_with_another_token_that_does_not_look() -> None:
     server = ServerSide(TOKEN, S)
     server.feed(ClientSide(OTHER, C).start())
     error = server.feed(prove(proof(OTHER, "client", C.hex(), S.hex())))
-    assert (server.state, server.why) == (FAILED, WRONG_PROOF)
+    assert (server.state, server.failure) == (AuthState.FAILED, AuthFailure.WRONG_PROOF)
     assert "error" in json.loads(error)
     assert server.feed(prove(proof(TOKEN, "client", C.hex(), S.hex()))) == b""  # one attempt for each number
-    assert server.state == FAILED
+    assert server.state == AuthState.FAILED
 
 
 def prove(digits: str) -> bytes:
@@ -120,11 +116,11 @@ def test_replay_fails(fresh: bytes) -> None:
     said = talk(*sides())
     server = ServerSide(TOKEN, fresh)
     server.feed(said[0] + said[2])
-    assert (server.state == DONE) == (fresh == S)
+    assert (server.state == AuthState.PROVED) == (fresh == S)
     client = ClientSide(TOKEN, fresh)
     client.start()
     client.feed(said[1])
-    assert (client.state == OPEN) == (fresh == C)
+    assert (client.state == AuthState.OPEN) == (fresh == C)
 
 
 def test_reflection_fails() -> None:
@@ -137,12 +133,12 @@ def test_reflection_fails() -> None:
         "result": {"nonce": C.hex(), "proof": proof(TOKEN, "server", C.hex(), C.hex())},
     }
     assert client.feed(json.dumps(mirror).encode() + b"\n") == b""
-    assert client.why == WRONG_PROOF
+    assert client.failure == AuthFailure.WRONG_PROOF
 
     server = ServerSide(TOKEN, S)
     answer = json.loads(server.feed(ClientSide(TOKEN, C).start()))
     server.feed(prove(answer["result"]["proof"]))
-    assert server.why == WRONG_PROOF
+    assert server.failure == AuthFailure.WRONG_PROOF
 
 
 def test_roles_and_order_of_numbers_matter() -> None:
@@ -172,7 +168,7 @@ def test_roles_and_order_of_numbers_matter() -> None:
 def test_whatever_else_comes_is_refused(data: bytes) -> None:
     server = ServerSide(TOKEN, S)
     said = server.feed(data)
-    assert (server.state, server.why) == (FAILED, GARBAGE)
+    assert (server.state, server.failure) == (AuthState.FAILED, AuthFailure.GARBAGE)
     assert S.hex().encode() not in said
     assert said.endswith(b"\n")
     assert server.feed(ClientSide(TOKEN, C).start()) == b""
@@ -186,8 +182,8 @@ def test_anything_in_any_cut_never_raises_and_never_gets_in(data: bytes, cuts: l
     for start, end in pairwise(edges):
         server.feed(data[start:end])
         client.feed(data[start:end])
-    assert server.state != DONE
-    assert client.state != DONE
+    assert server.state != AuthState.PROVED
+    assert client.state != AuthState.PROVED
 
 
 @given(st.integers(1, 40))
@@ -196,7 +192,7 @@ def test_any_cut_of_the_good_one_gets_in(size: int) -> None:
     data = client.start()
     for side in (server, client, server, client):
         data = b"".join(side.feed(data[at : at + size]) for at in range(0, len(data), size))
-    assert (client.state, server.state) == (DONE, DONE)
+    assert (client.state, server.state) == (AuthState.PROVED, AuthState.PROVED)
 
 
 def test_what_comes_behind_the_proof_is_kept() -> None:
@@ -211,20 +207,20 @@ def test_a_listener_that_says_too_much_is_left() -> None:
     for extra in (b"x", b"{}\n"):
         client, server = sides()
         client.feed(server.feed(client.start()) + extra)
-        if client.state == OPEN:
+        if client.state == AuthState.OPEN:
             client.feed(server.feed(prove(proof(TOKEN, "client", C.hex(), S.hex()))))
-        assert (client.state, client.why) == (FAILED, GARBAGE)
+        assert (client.state, client.failure) == (AuthState.FAILED, AuthFailure.GARBAGE)
 
 
 def test_another_wire_version_is_named() -> None:
     server = ServerSide(TOKEN, S)
     line = ClientSide(TOKEN, C).start().replace(b'"wire":1', b'"wire":2')
     error = server.feed(line)
-    assert (server.state, server.why) == (FAILED, REFUSED)
+    assert (server.state, server.failure) == (AuthState.FAILED, AuthFailure.REFUSED)
     client = ClientSide(TOKEN, C)
     client.start()
     client.feed(error)
-    assert client.why == REFUSED
+    assert client.failure == AuthFailure.REFUSED
     assert "wire version 1, not 2" in client.text
 
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempalace_broker.protocol import tools as toolclass
-from mempalace_broker.protocol.tools import TOOLS, UNKNOWN_TOOL, audit, own_limit_s, replay_if, rule_for, write_if
+from mempalace_broker.broker.machine.tool_audit import audit
+from mempalace_broker.protocol import tools
+from mempalace_broker.protocol.tools import TOOLS, UNKNOWN_TOOL, Lane, Replay, RunLimit, ToolRule, rule_for
 
 DATA = Path(__file__).parents[2] / "data"
 VERSIONS = ("3.4.0", "3.11.0")
@@ -47,19 +48,19 @@ def test_every_read_only_hint_of_the_engine_is_a_read_here() -> None:
 
 
 @pytest.mark.parametrize("rule", [*TOOLS.values(), UNKNOWN_TOOL], ids=repr)
-def test_rows_are_consistent(rule: toolclass.ToolRule) -> None:
-    assert rule.lane in {toolclass.PALACE, toolclass.FREE, toolclass.WAIT}
-    assert rule.limit in {toolclass.DEFAULT, toolclass.NONE, toolclass.OWN}
-    assert (rule.replay == toolclass.READ) is (not rule.writes)
+def test_rows_are_consistent(rule: ToolRule) -> None:
+    assert rule.lane in {Lane.PALACE, Lane.FREE, Lane.WAIT}
+    assert rule.limit in {RunLimit.BROKER, RunLimit.NONE, RunLimit.OWN}
+    assert (rule.replay == Replay.READ) is (not rule.writes)
     assert rule.graph is ("_kg_" in rule.name)
-    assert (rule.lane == toolclass.WAIT) is (rule.limit == toolclass.OWN)
+    assert (rule.lane == Lane.WAIT) is (rule.limit == RunLimit.OWN)
     if rule.store in {"chroma", "json"}:
-        assert rule.lane == toolclass.PALACE
+        assert rule.lane == Lane.PALACE
     if rule.gone_ok:
-        assert rule.replay == toolclass.IDEMPOTENT
-    if rule.look:
-        assert rule.look in TOOLS
-        assert not write_if(rule.look, {})
+        assert rule.replay == Replay.IDEMPOTENT
+    if rule.check_with:
+        assert rule.check_with in TOOLS
+        assert not rule_for(rule.check_with).may_write({})
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -80,9 +81,9 @@ def test_an_unknown_tool_is_an_exclusive_write_that_never_runs_again(name: objec
     rule = rule_for(name)
     assert rule is UNKNOWN_TOOL
     assert rule.writes
-    assert rule.lane == toolclass.PALACE
-    assert write_if(name, {}) is True
-    assert replay_if(name, {}) == toolclass.NEVER
+    assert rule.lane == Lane.PALACE
+    assert rule_for(name).may_write({}) is True
+    assert rule_for(name).replay_for({}) == Replay.NEVER
 
 
 @pytest.mark.parametrize(
@@ -110,40 +111,40 @@ def test_an_unknown_tool_is_an_exclusive_write_that_never_runs_again(name: objec
         ("follow_tunnels", {}, True),
     ],
 )
-def test_write_if(tool: str, arguments: object, writes: bool) -> None:
-    assert write_if("mempalace_" + tool, arguments) is writes
+def test_may_write(tool: str, arguments: object, writes: bool) -> None:
+    assert rule_for("mempalace_" + tool).may_write(arguments) is writes
     if not writes:
-        assert replay_if("mempalace_" + tool, arguments) == toolclass.READ
+        assert rule_for("mempalace_" + tool).replay_for(arguments) == Replay.READ
 
 
 @pytest.mark.parametrize(
     ("tool", "arguments", "replay"),
     [
-        ("add_drawer", {"content": "x"}, toolclass.IDEMPOTENT),
-        ("kg_add", {"subject": "a", "predicate": "b", "object": "c"}, toolclass.IDEMPOTENT),
-        ("kg_add", {"subject": "a", "predicate": "b", "object": "c", "valid_to": None}, toolclass.IDEMPOTENT),
+        ("add_drawer", {"content": "x"}, Replay.IDEMPOTENT),
+        ("kg_add", {"subject": "a", "predicate": "b", "object": "c"}, Replay.IDEMPOTENT),
+        ("kg_add", {"subject": "a", "predicate": "b", "object": "c", "valid_to": None}, Replay.IDEMPOTENT),
         (
             "kg_add",
             {"subject": "a", "predicate": "b", "object": "c", "valid_to": "2026-01-01"},
-            toolclass.NEVER,
+            Replay.NEVER,
         ),
-        ("kg_supersede", {"old_object": "a", "new_object": "b"}, toolclass.IDEMPOTENT),
-        ("kg_supersede", {"old_object": "Max", "new_object": "max "}, toolclass.NEVER),
-        ("diary_write", {"entry": "x"}, toolclass.NEVER),
-        ("checkpoint", {"items": []}, toolclass.NEVER),
-        ("sync", {"apply": True}, toolclass.IDEMPOTENT),
-        ("status", {}, toolclass.READ),
+        ("kg_supersede", {"old_object": "a", "new_object": "b"}, Replay.IDEMPOTENT),
+        ("kg_supersede", {"old_object": "Max", "new_object": "max "}, Replay.NEVER),
+        ("diary_write", {"entry": "x"}, Replay.NEVER),
+        ("checkpoint", {"items": []}, Replay.NEVER),
+        ("sync", {"apply": True}, Replay.IDEMPOTENT),
+        ("status", {}, Replay.READ),
     ],
 )
-def test_replay_if(tool: str, arguments: dict[str, Any], replay: str) -> None:
-    assert replay_if("mempalace_" + tool, arguments) == replay
+def test_replay_for(tool: str, arguments: dict[str, Any], replay: str) -> None:
+    assert rule_for("mempalace_" + tool).replay_for(arguments) == replay
 
 
 @given(tool=st.sampled_from(sorted(TOOLS)) | HOSTILE, arguments=HOSTILE)
 def test_no_arguments_make_it_raise_or_turn_a_read_into_a_write(tool: Any, arguments: Any) -> None:
-    writes = write_if(tool, arguments)
+    writes = rule_for(tool).may_write(arguments)
     assert rule_for(tool).writes or not writes
-    assert (replay_if(tool, arguments) == toolclass.READ) is (not writes)
+    assert (rule_for(tool).replay_for(arguments) == Replay.READ) is (not writes)
 
 
 @pytest.mark.parametrize(
@@ -161,25 +162,7 @@ def test_no_arguments_make_it_raise_or_turn_a_read_into_a_write(tool: Any, argum
     ],
 )
 def test_own_limit(arguments: object, seconds: float) -> None:
-    assert own_limit_s(arguments) == seconds
-
-
-def test_audit_names_what_changed() -> None:
-    tools: list[object] = [
-        {"name": "mempalace_teleport", "inputSchema": {}},
-        {"name": "mempalace_add_drawer", "annotations": {"readOnlyHint": True}, "inputSchema": {}},
-        {"name": "mempalace_status", "annotations": {"destructiveHint": True}, "inputSchema": {}},
-        {"name": "mempalace_mine", "inputSchema": {"properties": {"folder": {}}}},
-        {"no": "name"},
-        "text",
-    ]
-    findings = "\n".join(audit(tools))
-    assert "mempalace_teleport is not in the tool table" in findings
-    assert "mempalace_add_drawer is marked read-only" in findings
-    assert "mempalace_add_drawer has no argument content" in findings
-    assert "mempalace_status is marked destructive" in findings
-    assert "mempalace_mine has no argument source" in findings
-    assert findings.count("without a name") == 2
+    assert rule_for("mempalace_event_wait").own_limit_s(arguments) == seconds
 
 
 def test_it_stays_within_the_import_budget_of_the_shim() -> None:
@@ -191,6 +174,6 @@ def test_it_stays_within_the_import_budget_of_the_shim() -> None:
         text=True,
         check=True,
         timeout=60,
-        env={"PYTHONPATH": str(Path(toolclass.__file__).parents[2])},
+        env={"PYTHONPATH": str(Path(tools.__file__).parents[2])},
     ).stdout.split()
     assert heavy & set(loaded) == set()

@@ -10,9 +10,10 @@ import pytest
 
 from mempalace_broker.errors import StateRootError
 from mempalace_broker.locality import mounts
-from mempalace_broker.protocol.hello import Identity
-from mempalace_broker.protocol.record import FOREIGN, MINE, Bad, Record, encode
+from mempalace_broker.protocol.palace import PalaceIdentity
+from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord, encode
 from mempalace_broker.route.discover import fixed_endpoint, fixed_path, look, record_state
+from mempalace_broker.route.machine.election import RECORD_FOREIGN, RECORD_MINE
 from mempalace_broker.system.kernel import boot_id
 from mempalace_broker.system.paths import StateFiles, state_files
 from mempalace_broker.system.process_ids import pid_namespace
@@ -22,14 +23,14 @@ ENV = {"HOME": "/h"}
 
 @pytest.fixture
 def files(tmp_path: Path) -> StateFiles:
-    made = state_files(Identity(f"{os.path.realpath(tmp_path)}/palace", "/g", "flag"), ENV)
+    made = state_files(PalaceIdentity(f"{os.path.realpath(tmp_path)}/palace", "/g", "flag"), ENV)
     made.prepare()
     return made
 
 
 def put(files: StateFiles, **changes: object) -> None:
     fields: dict[str, object] = {"record": "ab", "pid": 7, "endpoints": ["unix:/a"], "palace": {"path": "/p"}}
-    Path(files.record).write_bytes(encode(Record(**{**fields, **changes})))  # type: ignore[arg-type]
+    Path(files.record).write_bytes(encode(DiscoveryRecord(**{**fields, **changes})))  # type: ignore[arg-type]
 
 
 def test_the_variable() -> None:
@@ -57,7 +58,7 @@ def test_a_socket_folder_that_anybody_could_have_made_is_not_dialled(files: Stat
 
 def test_nothing_there(files: StateFiles) -> None:
     found = look(files, ENV)
-    assert isinstance(found.record, Bad)
+    assert isinstance(found.record, BadRecord)
     assert found.record.absent
     assert found.paths == [files.socket]
     assert record_state(found, files) == "absent"
@@ -85,7 +86,7 @@ def test_notes_that_are_none(files: StateFiles, note: bytes) -> None:
 def test_a_record_that_is_a_directory(files: StateFiles) -> None:
     os.mkdir(files.record)
     found = look(files, ENV)
-    assert isinstance(found.record, Bad)
+    assert isinstance(found.record, BadRecord)
     assert "can't be read" in found.record.reason
     assert not found.record.absent
 
@@ -93,8 +94,8 @@ def test_a_record_that_is_a_directory(files: StateFiles) -> None:
 def test_mine_and_foreign(files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mounts, "is_local", lambda path: None)
     put(files, boot=boot_id(), pidns=pid_namespace(), host="x")
-    assert record_state(look(files, ENV), files) == MINE
+    assert record_state(look(files, ENV), files) == RECORD_MINE
     put(files, boot="other", pidns="pid:[1]", host="x")
-    assert record_state(look(files, ENV), files) == FOREIGN
+    assert record_state(look(files, ENV), files) == RECORD_FOREIGN
     monkeypatch.setattr(mounts, "is_local", lambda path: True)
-    assert record_state(look(files, ENV), files) == MINE
+    assert record_state(look(files, ENV), files) == RECORD_MINE

@@ -11,8 +11,8 @@ import pytest
 
 from mempalace_broker.errors import NOT_EXECUTED, BrokerUnavailable, UsageError
 from mempalace_broker.locality import locality as place_module
-from mempalace_broker.protocol.hello import Identity
-from mempalace_broker.protocol.record import Record, encode
+from mempalace_broker.protocol.palace import PalaceIdentity
+from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.route import plan as routes
 from mempalace_broker.route.endpoint import Endpoint, parse
 from mempalace_broker.route.finder import RouteFinder
@@ -47,12 +47,12 @@ class Dead:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Identity, StateFiles]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[PalaceIdentity, StateFiles]:
     """A palace that lies on another kernel's filesystem, as far as we can tell."""
     root = tmp_path.resolve()
     (root / "palace").mkdir()
     monkeypatch.setattr(place_module, "filesystem_of", lambda _path: "virtiofs")
-    identity = Identity(str(root / "palace"), str(root / "kg"), "default")
+    identity = PalaceIdentity(str(root / "palace"), str(root / "kg"), "default")
     return identity, state_files(identity, {})
 
 
@@ -84,17 +84,19 @@ def end(reach: RouteFinder) -> BrokerUnavailable:
     raise AssertionError("it never ends")
 
 
-def reach_of(site: tuple[Identity, StateFiles], **env: str) -> RouteFinder:
+def reach_of(site: tuple[PalaceIdentity, StateFiles], **env: str) -> RouteFinder:
     home = os.path.dirname(site[1].root)
     return RouteFinder(site[0], {"HOME": home, **env}, Deadline.after(CLOCK, 60), started_by="test")
 
 
-def record(site: tuple[Identity, StateFiles], *endpoints: str) -> None:
-    made = Record(record="ab", pid=7, endpoints=list(endpoints), palace=site[0].as_json(), token=TOKEN)
+def record(site: tuple[PalaceIdentity, StateFiles], *endpoints: str) -> None:
+    made = DiscoveryRecord(record="ab", pid=7, endpoints=list(endpoints), palace=site[0].as_json(), token=TOKEN)
     Path(site[1].record).write_bytes(encode(made))
 
 
-def test_ssh_comes_before_tcp_and_a_bridge_forbids_direct(site: tuple[Identity, StateFiles], taken: list[str]) -> None:
+def test_ssh_comes_before_tcp_and_a_bridge_forbids_direct(
+    site: tuple[PalaceIdentity, StateFiles], taken: list[str]
+) -> None:
     record(site, "unix:/nowhere/b.sock", "tcp://192.168.5.2:7001")
     error = end(reach_of(site, **{SSH_HOST: "me@mac:2222"}))
     assert taken[0] == "ssh to mac"
@@ -105,7 +107,7 @@ def test_ssh_comes_before_tcp_and_a_bridge_forbids_direct(site: tuple[Identity, 
     assert error.code == NOT_EXECUTED
 
 
-def test_nothing_configured_and_direct_forbidden(site: tuple[Identity, StateFiles], taken: list[str]) -> None:
+def test_nothing_configured_and_direct_forbidden(site: tuple[PalaceIdentity, StateFiles], taken: list[str]) -> None:
     error = end(reach_of(site, **{DIRECT: "never"}))
     assert taken == []
     assert f"environment ({DIRECT})" in error.message
@@ -125,7 +127,7 @@ def test_nothing_configured_and_direct_forbidden(site: tuple[Identity, StateFile
     ],
 )
 def test_when_direct_is_allowed(
-    site: tuple[Identity, StateFiles], env: dict[str, str], toml: str, direct: bool
+    site: tuple[PalaceIdentity, StateFiles], env: dict[str, str], toml: str, direct: bool
 ) -> None:
     Path(site[1].toml).write_text(toml, encoding="utf-8")
     found = plan(site[1], {"HOME": "/nowhere", **env})
@@ -134,7 +136,7 @@ def test_when_direct_is_allowed(
     assert (found.ssh is not None) is ("mac" in toml or SSH_HOST in env)
 
 
-def test_the_devboxs_bridge_is_found_by_itself(site: tuple[Identity, StateFiles], tmp_path: Path) -> None:
+def test_the_devboxs_bridge_is_found_by_itself(site: tuple[PalaceIdentity, StateFiles], tmp_path: Path) -> None:
     config = tmp_path / ".ssh-local" / "config"
     config.parent.mkdir()
     config.touch()
@@ -143,7 +145,7 @@ def test_the_devboxs_bridge_is_found_by_itself(site: tuple[Identity, StateFiles]
     assert (target.host, target.config, target.command) == ("host", str(config), "mempalace-broker")
 
 
-def test_settings_that_make_no_sense_are_named(site: tuple[Identity, StateFiles]) -> None:
+def test_settings_that_make_no_sense_are_named(site: tuple[PalaceIdentity, StateFiles]) -> None:
     Path(site[1].toml).write_text('[container]\ndirect = "perhaps"\n', encoding="utf-8")
     found = RouteFinder(site[0], {"HOME": "/nowhere"}, Deadline.after(FakeClock(), 60)).step()
     assert isinstance(found, Failed)
@@ -152,7 +154,7 @@ def test_settings_that_make_no_sense_are_named(site: tuple[Identity, StateFiles]
 
 
 def test_a_named_endpoint_is_the_only_one_tried(
-    site: tuple[Identity, StateFiles], taken: list[str], monkeypatch: pytest.MonkeyPatch
+    site: tuple[PalaceIdentity, StateFiles], taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ssh(endpoint: Endpoint, *_rest: object, **_options: object) -> Dead:
         return Dead(str(endpoint), taken)
@@ -164,14 +166,14 @@ def test_a_named_endpoint_is_the_only_one_tried(
     assert error.message == "ssh://me@box/srv is dead."
 
 
-def test_a_tcp_endpoint_without_a_token_says_where_to_get_one(site: tuple[Identity, StateFiles]) -> None:
+def test_a_tcp_endpoint_without_a_token_says_where_to_get_one(site: tuple[PalaceIdentity, StateFiles]) -> None:
     error = end(reach_of(site, MEMPALACE_BROKER="tcp://127.0.0.1:7001"))
     assert "needs the broker's token" in error.message
     assert "mempalace-broker token" in error.hint
 
 
 def test_at_home_a_failure_is_the_connectors_own(
-    site: tuple[Identity, StateFiles], monkeypatch: pytest.MonkeyPatch
+    site: tuple[PalaceIdentity, StateFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place_module, "filesystem_of", lambda _path: "ext4")
     error = end(reach_of(site, MEMPALACE_BROKER="unix:/nowhere/b.sock"))
@@ -180,7 +182,7 @@ def test_at_home_a_failure_is_the_connectors_own(
 
 
 @pytest.mark.parametrize("trace", ["token", "setting"])
-def test_a_listener_that_is_down_is_a_bridge_all_the_same(site: tuple[Identity, StateFiles], trace: str) -> None:
+def test_a_listener_that_is_down_is_a_bridge_all_the_same(site: tuple[PalaceIdentity, StateFiles], trace: str) -> None:
     if trace == "token":
         Path(site[1].root, "broker-token").write_text(TOKEN, encoding="utf-8")
     else:
@@ -191,11 +193,11 @@ def test_a_listener_that_is_down_is_a_bridge_all_the_same(site: tuple[Identity, 
 
 
 def test_a_graph_on_another_kernels_disk_makes_the_place_foreign(
-    site: tuple[Identity, StateFiles], monkeypatch: pytest.MonkeyPatch
+    site: tuple[PalaceIdentity, StateFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = "/home/dev/.mempalace/knowledge_graph.sqlite3"
     monkeypatch.setattr(place_module, "filesystem_of", lambda path: "virtiofs" if path in graph else "ext4")
-    identity = Identity(site[0].path, graph, "env")
+    identity = PalaceIdentity(site[0].path, graph, "env")
     made = RouteFinder(identity, {"HOME": "/nowhere", DIRECT: "always"}, Deadline.after(CLOCK, 60))
     monkeypatch.setattr(place_module, "parted", lambda _identity: "they lie apart")
     error = end(made)
@@ -204,7 +206,7 @@ def test_a_graph_on_another_kernels_disk_makes_the_place_foreign(
     assert "--palace" in error.hint
 
 
-def test_a_look_starts_no_bridge(site: tuple[Identity, StateFiles], tmp_path: Path) -> None:
+def test_a_look_starts_no_bridge(site: tuple[PalaceIdentity, StateFiles], tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), SSH_HOST: f"nobody-{os.getpid()}"}
     error = end(RouteFinder(site[0], env, Deadline.after(CLOCK, 60), mode=ONCE))
     assert "no bridge to" in error.message

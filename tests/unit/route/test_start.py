@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.errors import StartFailed
-from mempalace_broker.protocol.hello import Identity
+from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.route import start
 from mempalace_broker.route.start import (
     broker_argv,
@@ -26,13 +26,13 @@ from tests.fakes.clock import FakeClock
 
 
 def test_the_command_line_says_it_all() -> None:
-    identity = Identity("/r/palace", "/g", "config", "chroma", "c")
+    identity = PalaceIdentity("/r/palace", "/g", "config", "chroma", "c")
     argv = broker_argv(identity, state_files(identity, {}), started_by="mp-shim pid 7")
     assert argv == [
         *[sys.executable, "-P", "-m", "mempalace_broker.broker", "--palace", "/r/palace", "--palace-by", "config"],
         *["--graph", "/g", "--backend", "chroma", "--collection", "c", "--root", "/r", "--started-by", "mp-shim pid 7"],
     ]
-    plain = Identity("/p", "/g", "flag")
+    plain = PalaceIdentity("/p", "/g", "flag")
     argv = broker_argv(plain, state_files(plain, {}), started_by="x", executable="/py")
     assert argv[0] == "/py"
     assert not {"--backend", "--collection"} & set(argv)
@@ -42,7 +42,7 @@ def test_the_daemon_understands_its_command_line() -> None:
     """Both sides of one interface."""
     from mempalace_broker.broker.daemon import parse
 
-    identity = Identity("/r/palace", "/g", "env", "chroma", "c")
+    identity = PalaceIdentity("/r/palace", "/g", "env", "chroma", "c")
     argv = broker_argv(identity, state_files(identity, {}), started_by="me")
     options = parse([*argv[argv.index("mempalace_broker.broker") + 1 :], "--start-fd", "9"])
     assert (options.palace, options.palace_by, options.graph, options.root) == ("/r/palace", "env", "/g", "/r")
@@ -71,7 +71,7 @@ def test_the_daemons_environment_is_chosen() -> None:
 
 def test_without_an_interpreter_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "")
-    identity = Identity("/p", "/g", "flag")
+    identity = PalaceIdentity("/p", "/g", "flag")
     with pytest.raises(StartFailed, match="mempalace-broker run"):
         start_broker(identity, state_files(identity, {}), {}, started_by="x")
 

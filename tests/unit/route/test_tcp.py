@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mempalace_broker.errors import BrokerUnavailable, DeadlineExceeded, HandshakeRefused, UsageError
-from mempalace_broker.protocol.record import Record, encode
+from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.route import tcp
 from mempalace_broker.route.endpoint import Endpoint, parse
 from mempalace_broker.route.tcp import ATTEMPTS, TcpRoute, candidates, find_token
@@ -250,7 +250,7 @@ def test_where_the_token_comes_from(tmp_path: Path) -> None:
     assert find_token(files, {}) == ""
     made = ensure_token(str(tmp_path))
     assert find_token(files, {}) == made
-    record = Record(record="ab", pid=1, endpoints=["unix:/x"], palace={"path": "/x"}, token=OTHER)
+    record = DiscoveryRecord(record="ab", pid=1, endpoints=["unix:/x"], palace={"path": "/x"}, token=OTHER)
     Path(files.record).write_bytes(encode(record))
     assert find_token(files, {}) == OTHER
     named = tmp_path / "mine"

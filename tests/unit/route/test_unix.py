@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from mempalace_broker.errors import BrokerUnavailable, StartFailed, StateRootError, UsageError
-from mempalace_broker.protocol.hello import Identity
-from mempalace_broker.protocol.record import Record, encode
+from mempalace_broker.protocol.palace import PalaceIdentity
+from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.route import unix as connector_module
 from mempalace_broker.route.machine.election import CONNECT_DENIED
 from mempalace_broker.route.unix import ONCE, WAIT_ONLY, Connected, Failed, UnixRoute, Waiting, complete
@@ -65,7 +65,9 @@ sys.exit(codes != {0})
 KILLS = 8
 
 
-def connect(identity: Identity, deadline: Deadline, env: Mapping[str, str] | None = None, **options: Any) -> Connected:
+def connect(
+    identity: PalaceIdentity, deadline: Deadline, env: Mapping[str, str] | None = None, **options: Any
+) -> Connected:
     """Run a connector to its end."""
     made = UnixRoute(identity, os.environ if env is None else env, deadline, heed_failures=False, **options)
     return complete(made, deadline.clock)
@@ -86,14 +88,14 @@ class Site:
     """A palace in a directory, and daemons that can be started for it."""
 
     def __init__(self, root: str) -> None:
-        self.identity = Identity(f"{root}/palace", f"{root}/palace/knowledge_graph.sqlite3", "flag")
+        self.identity = PalaceIdentity(f"{root}/palace", f"{root}/palace/knowledge_graph.sqlite3", "flag")
         self.files: StateFiles = state_files(self.identity, {})
         self.spawned = 0
 
     def spawn(self, behaviour: str) -> Any:
         """For UnixRoute(spawn=...)."""
 
-        def start(identity: Identity, files: StateFiles, _: Mapping[str, str], *, started_by: str) -> StartPipe:
+        def start(identity: PalaceIdentity, files: StateFiles, _: Mapping[str, str], *, started_by: str) -> StartPipe:
             self.spawned += 1
             argv = [sys.executable, "-m", "tests.fakes.daemon", behaviour, files.root, files.palace]
             path = os.pathsep.join([REPO, f"{REPO}/src"])
@@ -171,7 +173,7 @@ def record_of(**changes: Any) -> bytes:
         "endpoints": ["unix:/nowhere/b.sock"],
         "palace": {"path": "/p"},
     }
-    return encode(Record(**{**fields, **changes}))
+    return encode(DiscoveryRecord(**{**fields, **changes}))
 
 
 class TestFinding:
@@ -559,7 +561,9 @@ def test_a_broker_that_serves_while_ours_is_silent_is_taken(site: Site) -> None:
         assert isinstance(connector.step(), Waiting), "its record comes right after; it says whose broker that is"
         palace: dict[str, str | None] = {"path": site.files.palace, "graph": ""}
         endpoint = f"unix:{site.files.socket}"
-        record = Record(record="ab" * 16, pid=os.getpid(), endpoints=[endpoint], palace=palace, started_by="another")
+        record = DiscoveryRecord(
+            record="ab" * 16, pid=os.getpid(), endpoints=[endpoint], palace=palace, started_by="another"
+        )
         Path(site.files.record).write_bytes(encode(record))
         found = connector.step()
         assert isinstance(found, Connected)

@@ -28,17 +28,17 @@ def test_the_way_to_a_running_broker(tmp_path: Path) -> None:
     import json
     import socket
 
-    from mempalace_broker.protocol.hello import Identity
-    from mempalace_broker.protocol.record import Record, encode
+    from mempalace_broker.protocol.palace import PalaceIdentity
+    from mempalace_broker.protocol.record import DiscoveryRecord, encode
     from mempalace_broker.system.paths import state_files
 
     home = tmp_path.resolve()
     palace = home / "p"
-    files = state_files(Identity(str(palace), "", "config"), {})
+    files = state_files(PalaceIdentity(str(palace), "", "config"), {})
     palace.mkdir()
     (home / ".mempalace").mkdir()
     (home / ".mempalace" / "config.json").write_text(json.dumps({"palace_path": str(palace)}), encoding="utf-8")
-    record = Record(record="ab", pid=1, endpoints=[f"unix:{files.socket}"], palace={"path": str(palace)})
+    record = DiscoveryRecord(record="ab", pid=1, endpoints=[f"unix:{files.socket}"], palace={"path": str(palace)})
     Path(files.record).write_bytes(encode(record))
     source = Path(__file__).resolve().parents[3] / "src"
     with socket.socket(socket.AF_UNIX) as listener:

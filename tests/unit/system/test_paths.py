@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempalace_broker.errors import PalaceError, StateRootError
-from mempalace_broker.protocol.hello import Identity
+from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.system import paths
 from mempalace_broker.system.paths import (
     MAX_SOCKET_PATH,
@@ -167,7 +167,7 @@ class TestStateRoot:
         assert state_root("/srv/team", env) == f"{home}/r"
 
     def test_all_files(self) -> None:
-        files = state_files(Identity("/r/palace", "/g", "flag"), {})
+        files = state_files(PalaceIdentity("/r/palace", "/g", "flag"), {})
         assert {files.record, files.start_lock, files.toml, files.log, files.exit, files.answers, files.journal} == {
             "/r/broker.json",
             "/r/broker.start.lock",
@@ -181,7 +181,7 @@ class TestStateRoot:
         assert files.socket == "/r/broker.sock"
 
     def test_the_locks_stay_with_the_palace_wherever_the_root_is(self) -> None:
-        files = state_files(Identity("/p", "/g", "flag"), {"MEMPALACE_PATH": "/elsewhere"})
+        files = state_files(PalaceIdentity("/p", "/g", "flag"), {"MEMPALACE_PATH": "/elsewhere"})
         assert files.record == "/elsewhere/broker.json"
         assert files.owner_lock == "/p/broker.lock"
 

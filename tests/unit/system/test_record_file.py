@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mempalace_broker.protocol.record import Bad, Record
+from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
 from mempalace_broker.system.record_file import RecordFile
 
 
-def record(name: str) -> Record:
-    return Record(record=name, pid=7, endpoints=["unix:/s"], palace={"path": "/p"})
+def record(name: str) -> DiscoveryRecord:
+    return DiscoveryRecord(record=name, pid=7, endpoints=["unix:/s"], palace={"path": "/p"})
 
 
 def test_what_is_published_comes_back(tmp_path: Path) -> None:
     file = RecordFile(str(tmp_path / "broker.json"))
     found = file.read()
-    assert isinstance(found, Bad)
+    assert isinstance(found, BadRecord)
     assert found.absent
     file.publish(record("ab"))
     assert file.read() == record("ab")
@@ -36,7 +36,7 @@ def test_only_its_owner_removes_it(tmp_path: Path) -> None:
 def test_one_that_can_not_be_read_is_a_bad_one(tmp_path: Path) -> None:
     (tmp_path / "broker.json").mkdir()
     found = RecordFile(str(tmp_path / "broker.json")).read()
-    assert isinstance(found, Bad)
+    assert isinstance(found, BadRecord)
     assert not found.absent
     assert "can't be read" in found.reason
 

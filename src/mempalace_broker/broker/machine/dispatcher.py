@@ -24,13 +24,13 @@ from ...protocol.engine_frames import (
 )
 from ...protocol.journal import KEEP_BYTES
 from ...protocol.jsonrpc import error_line
-from ...protocol.tools import audit
 from . import supervisor as sv
 from .effects import Effect, Engine, Log, SaveAnswers, ToEngine
 from .outcomes import Outcomes
 from .replay import AGAIN, ANSWER, POISON, after_death, settle_replayed
 from .scheduler import SENT, Call, Limits, Scheduler
 from .supervisor import Policy, Supervisor
+from .tool_audit import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -358,7 +358,7 @@ class Dispatcher:
 
 def unknown_text(call: Call) -> str:
     """What an agent has to know about a write of unknown outcome."""
-    look = f"check with {call.rule.look}" if call.rule.look else "check"
+    look = f"check with {call.rule.check_with}" if call.rule.check_with else "check"
     return f"{call.tool}: it may or may not be stored. Before you send it again, {look}."
 
 

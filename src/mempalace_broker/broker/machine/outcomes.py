@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from ...protocol.hello import DONE, NOT_STARTED, UNKNOWN
+from ...protocol.hello import WriteOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -56,7 +56,7 @@ class Outcomes:
     def fate(self, key: str, sent_at: float) -> tuple[str, bytes | None]:
         """(state, response) of a write that was sent at `sent_at` (monotonic seconds, the latest it can have been)."""
         if key in self._ended:
-            return DONE, self._ended[key][1]
+            return WriteOutcome.DONE, self._ended[key][1]
         if key in self._open or sent_at - _MARGIN_S < self.covered_from:
-            return UNKNOWN, None
-        return NOT_STARTED, None
+            return WriteOutcome.UNKNOWN, None
+        return WriteOutcome.NOT_STARTED, None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import errors
 from ...protocol import jsonrpc as rpc
-from ...protocol.hello import DONE, UNKNOWN
+from ...protocol.hello import WriteOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,7 +118,7 @@ class PendingReplies:
         for ordinal, (key, sent_at) in ask.keys.items():
             state, response = self._desk.outcomes.fate(key, sent_at)
             outcomes[ordinal] = {"state": state}
-            if state == DONE and response is not None:
+            if state == WriteOutcome.DONE and response is not None:
                 outcomes[ordinal]["response"] = rpc.parse(response).body
-            self._desk.counters["unknown_outcomes"] += state == UNKNOWN
+            self._desk.counters["unknown_outcomes"] += state == WriteOutcome.UNKNOWN
         return rpc.result_line(ask.id, {"outcomes": outcomes})

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ... import errors
 from ...protocol import jsonrpc as rpc
 from ...protocol.framing import TooLong
-from ...protocol.hello import HELLO, OUTCOMES, WIRE_VERSION, Identity, judge_hello
+from ...protocol.hello import HELLO, OUTCOMES, WIRE_VERSION, judge_hello
 from ...protocol.mcp import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
-from ...protocol.tools import DEFAULT, FREE, NONE, READ, ToolRule, own_limit_s, replay_if, rule_for, write_if
+from ...protocol.palace import PalaceIdentity
+from ...protocol.tools import NO_LIMIT, Lane, Replay, ToolRule, rule_for
 from .dispatcher import Dispatcher
 from .effects import Close, Effect, Log, Quit, Retire, Send
 from .pending_replies import PendingReplies
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ...protocol.jsonrpc import Message
-    from ...protocol.view import View
+    from ...protocol.palace import FileView
     from .answers import Answers
     from .supervisor import Policy
 
 MAX_BATCH = 10_000
 SERVING, DRAINING, OVER = "serving", "draining", "over"
-_NO_SUCH_TOOL = ToolRule("", store="", lane=FREE, writes=False, replay=READ, known=False)
+_NO_SUCH_TOOL = ToolRule("", store="", lane=Lane.FREE, writes=False, replay=Replay.READ, known=False)
 
 
 class BrokerProtocol:
@@ -52,7 +53,7 @@ class BrokerProtocol:
     def __init__(
         self,
         *,
-        identity: Identity,
+        identity: PalaceIdentity,
         limits: Limits,
         policy: Policy,
         rng: Callable[[], float],
@@ -65,7 +66,7 @@ class BrokerProtocol:
         status: Callable[[float], dict[str, Any]] = lambda now: {"now": now},
     ) -> None:
         self.identity = identity
-        self.view: View | None = None  # of the files, to be compared with a client's
+        self.view: FileView | None = None  # of the files, to be compared with a client's
         self.mounts: Callable[[], list[list[str]]] = list  # the mount table, for clients with another view
         self.limits = limits
         self.answers = answers
@@ -224,10 +225,10 @@ class BrokerProtocol:
         arguments: Any,
     ) -> Call:
         self._n += 1
+        own = rule.own_limit_s(arguments)
         run_limit: float | None = None
-        if rule.limit != NONE and self.limits.run_s:
-            run_limit = self.limits.run_s if rule.limit == DEFAULT else own_limit_s(arguments)
-        writes = rule.writes and write_if(rule.name, arguments)
+        if own != NO_LIMIT and self.limits.run_s:
+            run_limit = self.limits.run_s if own is None else own
         return Call(
             n=self._n,
             conn=session.conn,
@@ -238,8 +239,8 @@ class BrokerProtocol:
             rule=rule,
             arrived=now,
             run_limit=run_limit,
-            writes=writes,
-            replay=(replay_if(rule.name, arguments) if rule.known else rule.replay),
+            writes=rule.may_write(arguments),
+            replay=rule.replay_for(arguments),
             exclusive=(not rule.known and rule is not _NO_SUCH_TOOL) or rule.name == "mempalace_reconnect",
         )
 
@@ -329,7 +330,7 @@ class BrokerProtocol:
             },
             "notice": verdict.notice or None,
         }
-        if verdict.elsewhere:
+        if not verdict.same_files:
             mounts = self.mounts() if verdict.same_kernel else []
             welcome["files"] = {"same_kernel": verdict.same_kernel, "palace": self.identity.path, "mounts": mounts}
         self._send(session, rpc.result_line(message.id, welcome))

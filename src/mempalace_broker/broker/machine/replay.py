@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ...protocol.tools import IDEMPOTENT, READ
+from ...protocol.tools import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -38,10 +38,10 @@ def after_death(call: Call, ended: Mapping[str, bytes | None], begun: Collection
             return ANSWER
         if call.key not in begun:
             return AGAIN
-        if call.replay == IDEMPOTENT and call.attempts < MAX_ATTEMPTS:
+        if call.replay == Replay.IDEMPOTENT and call.attempts < MAX_ATTEMPTS:
             return AGAIN
         return LOST
-    if call.replay == READ and call.attempts >= MAX_ATTEMPTS:
+    if call.replay == Replay.READ and call.attempts >= MAX_ATTEMPTS:
         return POISON
     return AGAIN
 

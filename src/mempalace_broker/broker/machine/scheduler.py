@@ -20,7 +20,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ...protocol.tools import FREE, PALACE, WAIT
+from ...protocol.tools import Lane, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ...protocol.tools import ToolRule
 
 QUEUED, SENT, OVER = "queued", "sent", "over"
-LANES = (PALACE, FREE, WAIT)
+LANES = (Lane.PALACE, Lane.FREE, Lane.WAIT)
 MINE = "mempalace_mine"
 NOT_BESIDE_MINE = frozenset({MINE, "mempalace_sync", "mempalace_reconnect"})  # they work on the files a mine works on
 
@@ -47,7 +47,7 @@ class Call:
     arrived: float
     run_limit: float | None
     writes: bool
-    replay: str
+    replay: Replay
     exclusive: bool = False
     state: str = QUEUED
     started: float = 0.0
@@ -183,7 +183,7 @@ class Scheduler:
     def dispatch(self, now: float) -> list[Call]:
         """The calls that go to the engine now, in this order; they count as running from here on."""
         out: list[Call] = []
-        for lane, width in ((PALACE, 1), (FREE, self.limits.free_width), (WAIT, self.limits.wait_width)):
+        for lane, width in ((Lane.PALACE, 1), (Lane.FREE, self.limits.free_width), (Lane.WAIT, self.limits.wait_width)):
             queue = self.queues[lane]
             while len(queue) and self._in_lane[lane] < width and self._may_start(queue, lane):
                 call = queue.pop()
@@ -192,7 +192,7 @@ class Scheduler:
                 self._start(call, now)
                 out.append(call)
         if self._may_slip_in():
-            call = self.queues[PALACE].pop()
+            call = self.queues[Lane.PALACE].pop()
             if call is not None:
                 self._start(call, now, behind_mine=True)
                 out.append(call)
@@ -200,20 +200,20 @@ class Scheduler:
 
     def _may_slip_in(self) -> bool:
         """Whether the next palace call may go into the engine beside a mine."""
-        if not self.mine_yields or self._in_lane[PALACE] != 1:
+        if not self.mine_yields or self._in_lane[Lane.PALACE] != 1:
             return False
-        head = self.queues[PALACE].upcoming(1)
-        mine = next(call for call in self.running.values() if call.rule.lane == PALACE)
+        head = self.queues[Lane.PALACE].upcoming(1)
+        mine = next(call for call in self.running.values() if call.rule.lane == Lane.PALACE)
         return mine.tool == MINE and bool(head) and not head[0].exclusive and head[0].tool not in NOT_BESIDE_MINE
 
-    def _may_start(self, queue: FairQueue, lane: str) -> bool:
+    def _may_start(self, queue: FairQueue, lane: Lane) -> bool:
         if any(call.exclusive for call in self.running.values()):
             return False
-        if lane != PALACE:
-            head = self.queues[PALACE].upcoming(1)
-            return not (head and head[0].exclusive and not self._in_lane[PALACE])
+        if lane != Lane.PALACE:
+            head = self.queues[Lane.PALACE].upcoming(1)
+            return not (head and head[0].exclusive and not self._in_lane[Lane.PALACE])
         head = queue.upcoming(1)
-        return not (head and head[0].exclusive and (self._in_lane[FREE] or self._in_lane[PALACE]))
+        return not (head and head[0].exclusive and (self._in_lane[Lane.FREE] or self._in_lane[Lane.PALACE]))
 
     def _start(self, call: Call, now: float, *, behind_mine: bool = False) -> None:
         call.state = SENT
@@ -242,10 +242,10 @@ class Scheduler:
 
     def hints(self) -> list[Call]:
         """Waiting palace calls whose text may be embedded ahead of their turn; each is returned once."""
-        if not self._in_lane[PALACE]:
+        if not self._in_lane[Lane.PALACE]:
             return []
         out = []
-        for call in self.queues[PALACE].upcoming(self.limits.hints):
+        for call in self.queues[Lane.PALACE].upcoming(self.limits.hints):
             if call.rule.embed and not call.hinted:
                 call.hinted = True
                 out.append(call)

@@ -16,7 +16,7 @@ import socket
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
-from ...protocol.tcp_auth import DONE, FAILED, NONCE_BYTES, ServerSide
+from ...protocol.tcp_auth import NONCE_BYTES, AuthState, ServerSide
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -166,11 +166,11 @@ class Gate:
             self._end(guest, LEFT)
             return
         said = guest.side.feed(data)
-        if guest.side.state == FAILED:
+        if guest.side.state == AuthState.FAILED:
             self._park(guest, said)
         elif said and not _send(guest.sock, said):
             self._end(guest, LEFT)
-        elif guest.side.state == DONE:
+        elif guest.side.state == AuthState.PROVED:
             self._forget(guest)
             self._admit(guest.sock, guest.side.rest, guest.address)
 
@@ -180,7 +180,7 @@ class Gate:
         if guest.timer is not None:
             guest.timer.cancel()
         guest.parked = True
-        delay = self._tally.note(guest.address, guest.side.why)
+        delay = self._tally.note(guest.address, guest.side.failure)
         guest.timer = self._loop.call_later(delay, self._answer, guest, answer)
 
     def _answer(self, guest: _Guest, answer: bytes) -> None:

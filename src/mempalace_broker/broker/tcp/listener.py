@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError
-from ...protocol.record import Record
+from ...protocol.record import DiscoveryRecord
 from ...route.tcp import tune
 from ...settings import MAX_PORT, TCP_ANY
 from ...system.record_file import RecordFile
@@ -203,7 +203,7 @@ class TcpListener:
 def last_port(record_path: str) -> int:
     """The port of the last broker, if its record is still there; else 0."""
     last = RecordFile(record_path).read()
-    return next(filter(None, map(_port_of, last.endpoints)), 0) if isinstance(last, Record) else 0
+    return next(filter(None, map(_port_of, last.endpoints)), 0) if isinstance(last, DiscoveryRecord) else 0
 
 
 def _port_of(endpoint: str) -> int:

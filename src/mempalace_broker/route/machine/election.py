@@ -18,11 +18,11 @@ LOCK_HELD = "held"  # somebody else does
 LOCK_UNKNOWN = "unknown"  # it can't be taken or probed at all
 LOCKS = (LOCK_FREE, LOCK_OBTAINED, LOCK_HELD, LOCK_UNKNOWN)
 
-# the record; mine and foreign as in protocol/record
+# the record
 RECORD_ABSENT = "absent"
 RECORD_BAD = "bad"
-RECORD_MINE = "mine"
-RECORD_FOREIGN = "foreign"
+RECORD_MINE = "mine"  # written on this kernel, so dialling and locks mean something
+RECORD_FOREIGN = "foreign"  # written on another kernel, which may well have a living owner
 RECORDS = (RECORD_ABSENT, RECORD_BAD, RECORD_MINE, RECORD_FOREIGN)
 
 # connect()

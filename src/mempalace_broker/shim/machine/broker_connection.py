@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from ...protocol.hello import Identity
-    from ...protocol.view import View
+    from ...protocol.palace import FileView, PalaceIdentity
     from .pending_request import PendingRequest
 
     Event = tuple[str, Any, Any]
@@ -68,8 +67,8 @@ class BrokerConnection:
     )
 
     def __init__(self, session: str, client: str, pid: int) -> None:
-        self.identity: Identity | None = None
-        self.view: View | None = None
+        self.identity: PalaceIdentity | None = None
+        self.view: FileView | None = None
         self.files: dict[str, Any] = {}
         self.to_broker = WriteBuffer()
         self.number = self._ordinal = self.asked = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ...errors import NOT_EXECUTED, OUTCOME_UNKNOWN
 from ...protocol.jsonrpc import Message, replace_id
 from ...protocol.mcp import INITIALIZE, TOOLS_CALL, TOOLS_LIST
-from ...protocol.tools import NONE, OWN, UNKNOWN_TOOL, own_limit_s, rule_for, write_if
+from ...protocol.tools import UNKNOWN_TOOL, rule_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,11 +119,8 @@ class PendingRequest:
         name, arguments = params.get("name"), params.get("arguments")
         self.tool = name if isinstance(name, str) else TOOLS_CALL
         self.rule = rule = rule_for(name)
-        self.writes = rule.writes and write_if(name, arguments)
-        if rule.limit == NONE:
-            self.own_s = NEVER
-        elif rule.limit == OWN:
-            self.own_s = own_limit_s(arguments)
+        self.writes = rule.may_write(arguments)
+        self.own_s = rule.own_limit_s(arguments)
 
     @property
     def owed(self) -> bool:
@@ -151,7 +148,7 @@ class PendingRequest:
 
     def unknown(self, why: str) -> tuple[int, str]:
         """(code, text) for a write that may have been executed."""
-        look = f"check with {self.rule.look}" if self.rule.look else "check"
+        look = f"check with {self.rule.check_with}" if self.rule.check_with else "check"
         return OUTCOME_UNKNOWN, (
             f"{self.tool}: outcome unknown. {why} It may or may not be stored: {look} before sending it again."
         )

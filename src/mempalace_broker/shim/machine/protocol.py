@@ -16,7 +16,7 @@ from __future__ import annotations
 from ...errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, OTHER_PALACE, OUTCOME_UNKNOWN
 from ...protocol import jsonrpc as rpc
 from ...protocol.framing import LineReader, TooLong
-from ...protocol.hello import DONE, NOT_STARTED
+from ...protocol.hello import WriteOutcome
 from ...protocol.mcp import CANCELLED, INITIALIZE, INITIALIZED, TOOLS_CALL, TOOLS_LIST
 from ...protocol.write_buffer import WriteBuffer
 from .broker_connection import ANSWER, FATES, INITIALIZED_LINE, NOTE, REFUSED, WELCOME, BrokerConnection
@@ -325,9 +325,9 @@ class ShimProtocol:
 
     def _settle_one(self, call: PendingRequest, fate: Mapping[str, Any], now: float) -> None:
         state, response = fate.get("state"), fate.get("response")
-        if state == NOT_STARTED:
+        if state == WriteOutcome.NOT_STARTED:
             self._wait_again(call, "it had not been started", now)
-        elif state != DONE:
+        elif state != WriteOutcome.DONE:
             self._finish(call, *call.unknown("The connection to the broker was lost while it was under way."))
         elif isinstance(response, dict):
             self.to_agent.put_line(rpc.to_bytes({**response, "id": call.id}))

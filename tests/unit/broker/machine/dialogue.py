@@ -12,9 +12,10 @@ from mempalace_broker.broker.machine.protocol import BrokerProtocol
 from mempalace_broker.broker.machine.scheduler import Limits
 from mempalace_broker.broker.machine.supervisor import Policy
 from mempalace_broker.protocol.engine_frames import Frame, FrameDecoder
-from mempalace_broker.protocol.hello import OUTCOMES, Identity, hello_request
+from mempalace_broker.protocol.hello import OUTCOMES, hello_request
+from mempalace_broker.protocol.palace import PalaceIdentity
 
-PALACE = Identity("/home/u/.mempalace/palace", "/home/u/.mempalace/knowledge_graph.sqlite3", "default")
+PALACE = PalaceIdentity("/home/u/.mempalace/palace", "/home/u/.mempalace/knowledge_graph.sqlite3", "default")
 TOOLS = [{"name": name} for name in ("mempalace_search", "mempalace_add_drawer", "mempalace_diary_write", "strange")]
 
 ADD, DIARY, DELETE = "mempalace_add_drawer", "mempalace_diary_write", "mempalace_delete_drawer"

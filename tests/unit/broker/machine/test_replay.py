@@ -7,7 +7,7 @@ import pytest
 
 from mempalace_broker.broker.machine.replay import AGAIN, ANSWER, LOST, POISON, after_death, settle_replayed
 from mempalace_broker.broker.machine.scheduler import Call
-from mempalace_broker.protocol.tools import replay_if, rule_for, write_if
+from mempalace_broker.protocol.tools import rule_for
 
 
 def call_of(tool: str, attempts: int = 1) -> Call:
@@ -22,8 +22,8 @@ def call_of(tool: str, attempts: int = 1) -> Call:
         rule=rule,
         arrived=0.0,
         run_limit=None,
-        writes=rule.writes and write_if(tool, {}),
-        replay=replay_if(tool, {}) if rule.known else rule.replay,
+        writes=rule.may_write({}),
+        replay=rule.replay_for({}),
         attempts=attempts,
     )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mempalace_broker.broker.machine.scheduler import MINE, OVER, QUEUED, SENT, Call, FairQueue, Limits, Scheduler
-from mempalace_broker.protocol.tools import FREE, PALACE, WAIT, rule_for
+from mempalace_broker.protocol.tools import Lane, rule_for
 
 SEARCH, ADD, KG, EVENT_WAIT = "mempalace_search", "mempalace_add_drawer", "mempalace_kg_add", "mempalace_event_wait"
 
@@ -351,9 +351,9 @@ class Scheduling(RuleBasedStateMachine):
     @invariant()
     def lanes_keep_their_width(self) -> None:
         lanes = [call.rule.lane for call in self.running.values()]
-        assert lanes.count(FREE) <= LIMITS.free_width
-        assert lanes.count(WAIT) <= LIMITS.wait_width
-        palace = [call for call in self.running.values() if call.rule.lane == PALACE]
+        assert lanes.count(Lane.FREE) <= LIMITS.free_width
+        assert lanes.count(Lane.WAIT) <= LIMITS.wait_width
+        palace = [call for call in self.running.values() if call.rule.lane == Lane.PALACE]
         assert len(palace) <= 1 or (
             self.scheduler.mine_yields and len(palace) == 2 and sum(call.tool == MINE for call in palace) == 1
         )
@@ -361,7 +361,7 @@ class Scheduling(RuleBasedStateMachine):
     @invariant()
     def exclusive_calls_run_alone(self) -> None:
         if any(call.exclusive for call in self.running.values()):
-            assert [call.rule.lane for call in self.running.values() if call.rule.lane != WAIT] == [PALACE]
+            assert [call.rule.lane for call in self.running.values() if call.rule.lane != Lane.WAIT] == [Lane.PALACE]
 
     @invariant()
     def a_deadline_is_never_missed(self) -> None:

@@ -15,7 +15,7 @@ import pytest
 from mempalace_broker.broker.tcp import gate as tcpgate
 from mempalace_broker.broker.tcp.gate import MOST, Gate
 from mempalace_broker.broker.tcp.tally import Tally
-from mempalace_broker.protocol.tcp_auth import DONE, ClientSide
+from mempalace_broker.protocol.tcp_auth import AuthState, ClientSide
 from tests.proctools import PATIENCE_S
 
 TOKEN = "77" * 32
@@ -88,7 +88,7 @@ async def prove(sock: socket.socket, behind: bytes = b"", piece: int = 4096) -> 
     loop = asyncio.get_running_loop()
     side = ClientSide(TOKEN, os.urandom(32))
     say = side.start()
-    while side.state != DONE:
+    while side.state != AuthState.PROVED:
         for at in range(0, len(say), piece):
             await loop.sock_sendall(sock, say[at : at + piece])
         say = side.feed(await loop.sock_recv(sock, 4096))

@@ -14,7 +14,7 @@ import pytest
 from mempalace_broker.broker.tcp import listener as tcp
 from mempalace_broker.broker.tcp.bind import NotThere, usual_port
 from mempalace_broker.broker.tcp.listener import RETRY_S, TcpListener, last_port
-from mempalace_broker.protocol.record import Record, encode
+from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.settings import SettingsFile
 from mempalace_broker.system.token_file import replace_token, token_path
 from tests.fakes.clock import FakeClock
@@ -214,5 +214,5 @@ def test_a_token_that_others_may_have_seen_shuts_the_door(bench: Bench, addresse
 def test_the_port_of_the_last_broker(tmp_path: Path, endpoints: list[str], port: int) -> None:
     file = tmp_path / "broker.json"
     assert last_port(str(file)) == 0
-    file.write_bytes(encode(Record(record="ab", pid=1, endpoints=endpoints, palace={"path": "/x"})))
+    file.write_bytes(encode(DiscoveryRecord(record="ab", pid=1, endpoints=endpoints, palace={"path": "/x"})))
     assert last_port(str(file)) == port

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mempalace_broker.protocol.hello import HELLO, OUTCOMES, Identity
+from mempalace_broker.protocol.hello import HELLO, OUTCOMES
+from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.write_buffer import WriteBuffer
 from mempalace_broker.shim.machine.path_rewriter import PathRewriter
 from mempalace_broker.shim.machine.protocol import ShimProtocol
 
 Message = dict[str, Any]
-PALACE = Identity("/home/u/.mempalace/palace", "/home/u/.mempalace/knowledge_graph.sqlite3", "default")
+PALACE = PalaceIdentity("/home/u/.mempalace/palace", "/home/u/.mempalace/knowledge_graph.sqlite3", "default")
 LIMITS = {"wait_s": 60, "run_s": 60, "init_s": 120}
 ADD = "mempalace_add_drawer"
 SEARCH = "mempalace_search"

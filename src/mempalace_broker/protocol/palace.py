@@ -1,0 +1,102 @@
+"""Which palace a process means, and how it sees the files.
+
+`mp-shim` imports this module: keep it lean.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+class PalaceIdentity:
+    """A palace and how it was chosen: clients that differ in this must not be mixed silently.
+
+    Args:
+        path: real path of the palace directory.
+        graph: real path of the knowledge graph that this choice of the palace implies.
+        by: how the palace was chosen: "flag", "env", "config" or "default".
+        backend: storage backend asked for, or None for mempalace's own choice.
+        collection: collection asked for, or None for mempalace's own choice.
+    """
+
+    __slots__ = ("backend", "by", "collection", "graph", "path")
+
+    def __init__(
+        self, path: str, graph: str, by: str, backend: str | None = None, collection: str | None = None
+    ) -> None:
+        self.path = path
+        self.graph = graph
+        self.by = by
+        self.backend = backend
+        self.collection = collection
+
+    def as_json(self) -> dict[str, str | None]:
+        """The identity as hello and the discovery record carry it."""
+        return {name: getattr(self, name) for name in ("path", "graph", "by", "backend", "collection")}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PalaceIdentity:
+        """Read an identity back. Raises ValueError where path or graph is not a string."""
+        path, graph = data.get("path"), data.get("graph")
+        if not isinstance(path, str) or not isinstance(graph, str):
+            raise ValueError("a palace identity needs path and graph")
+        backend, collection = data.get("backend"), data.get("collection")
+        return cls(
+            path,
+            graph,
+            str(data.get("by", "default")),
+            backend if isinstance(backend, str) else None,
+            collection if isinstance(collection, str) else None,
+        )
+
+
+class FileView:
+    """How one process sees the files. Processes with equal views may exchange paths, others must not.
+
+    Attributes:
+        boot: id of its kernel's boot; "" where that is not cheap to find out (macOS).
+        mnt: its mount namespace, as "mnt:[4026531841]"; "" where there is only one.
+        dev, ino: of the palace directory as the process sees it; 0 where it sees none.
+    """
+
+    __slots__ = ("boot", "dev", "ino", "mnt")
+
+    def __init__(self, boot: str = "", mnt: str = "", dev: int = 0, ino: int = 0) -> None:
+        self.boot = boot
+        self.mnt = mnt
+        self.dev = dev
+        self.ino = ino
+
+    def as_json(self) -> dict[str, str | int]:
+        """The view as hello carries it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, data: object) -> FileView | None:
+        """Read a view back; None where there is none, as from an older client."""
+        if not isinstance(data, dict):
+            return None
+        boot, mnt, dev, ino = (data.get(name) for name in ("boot", "mnt", "dev", "ino"))
+        if not (isinstance(boot, str) and isinstance(mnt, str)):
+            return None
+        return cls(boot, mnt, dev if isinstance(dev, int) else 0, ino if isinstance(ino, int) else 0)
+
+    def same_kernel(self, other: FileView) -> bool:
+        """Whether both processes run under one kernel."""
+        return self.boot == other.boot
+
+    def same_files(self, other: FileView) -> bool:
+        """Whether a path means the same file to both."""
+        return self.same_kernel(other) and self.mnt == other.mnt
+
+    def same_palace(self, other: FileView) -> bool | None:
+        """Whether both see the same palace directory, whatever they call it; None where that can't be known.
+
+        Device and inode numbers are comparable under one kernel only: a virtual machine has its own devices.
+        """
+        if not self.same_kernel(other) or not self.ino or not other.ino:
+            return None
+        return (self.dev, self.ino) == (other.dev, other.ino)
