@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.harness import World, engine_python
+from tests.hooked import hooked
 
 _HOOK = """
 import importlib.machinery, json, os, sys, time
@@ -68,20 +69,8 @@ class FaultyEngine:
     def __init__(self, world: World) -> None:
         assert world.engine is not None
         self.folder = world.root / "faulty"
-        real = engine_python(world.engine)
-        (library,) = real.parent.parent.glob("lib/python3*/site-packages")
-        own = self.folder / library.relative_to(real.parent.parent)
-        own.mkdir(parents=True)
-        (self.folder / "bin").mkdir()
-        python = self.folder / "bin" / "python"
-        python.symlink_to(real.resolve())
-        (self.folder / "pyvenv.cfg").write_text((real.parent.parent / "pyvenv.cfg").read_text())
-        (own / "a_real.pth").write_text(f"{library}\n")
-        (own / "b_fault.pth").write_text("import mpb_fault\n")
-        (own / "mpb_fault.py").write_text(_HOOK.replace("@DIR@", repr(str(self.folder))))
-        for info in library.glob("mempalace-*.dist-info"):
-            (own / info.name).symlink_to(info)
-        world.env["MEMPALACE_BROKER_ENGINE"] = str(python)
+        hook = _HOOK.replace("@DIR@", repr(str(self.folder)))
+        world.env["MEMPALACE_BROKER_ENGINE"] = str(hooked(self.folder, engine_python(world.engine), hook))
 
     def arm(self, fault: str) -> None:
         (self.folder / fault).touch()

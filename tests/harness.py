@@ -164,7 +164,7 @@ class World:
 
     Attributes:
         root: short temporary directory, removed at the end. home, palace, state_root: below it.
-        cwd: working directory of what it starts. id: its mark.
+        cwd: working directory of what it starts. id: its mark. server: the command of a bare mempalace-mcp.
     """
 
     def __init__(
@@ -183,6 +183,7 @@ class World:
         self.state_root = self.home / ".mempalace"
         self.palace = self.state_root / "palace"
         self.cwd = self.root / "w"
+        self.server = [str(engine_python(engine).parent / "mempalace-mcp")] if engine else []
         self.processes: list[RpcProcess] = []
         self._logs = 0
         self._make_home()
@@ -230,9 +231,7 @@ class World:
 
     def bare(self, *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> RpcProcess:
         """A mempalace-mcp of its own, without any broker: what agents have today."""
-        assert self.engine is not None
-        server = engine_python(self.engine).parent / "mempalace-mcp"
-        return self.spawn([str(server), *self.palace_args, *args], env=env, cwd=cwd)
+        return self.spawn([*self.server, *self.palace_args, *args], env=env, cwd=cwd)
 
     def spawn(self, argv: list[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> RpcProcess:
         """Any MCP server over stdio, in this world."""

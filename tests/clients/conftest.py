@@ -12,10 +12,12 @@ import pytest
 from tests.clients import script
 from tests.clients.script import Answer, PathRewriter
 from tests.harness import RpcProcess, World
+from tests.hooked import make_steady
 
 
 def furnish(world: World) -> None:
-    """A folder to mine, where agents work."""
+    """A folder to mine, where agents work, and engines that can be compared."""
+    make_steady(world)
     docs = world.cwd / "docs"
     docs.mkdir()
     # one file only: the order of several in a listing is left to chance

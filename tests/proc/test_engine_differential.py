@@ -1,7 +1,7 @@
 """The engine answers what a bare mempalace-mcp of the same version answers, call by call, from the same start.
 
 Both run one after the other in the same place, from equal copies of HOME and palace. Ids that mempalace makes of
-the time, and times, are left out of the comparison.
+the time, and times, are left out of the comparison; what mempalace keeps of the graph for a minute, both keep for ever.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from mempalace_broker.protocol.tools import rule_for
 from tests.engine_driver import EngineProcess, clean_env, make_home
 from tests.harness import engine_python, repeated
+from tests.hooked import steady
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -65,8 +66,15 @@ def line_of(id_: Any, tool: str, arguments: Args) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": id_, "method": "tools/call", "params": params}).encode()
 
 
-def run_bare(which: str, world: Path, script: Callable[[Ask], None], *flags: str, **env: str) -> None:
-    argv = [str(engine_python(which).parent / "mempalace-mcp"), *flags]
+class Engine(NamedTuple):
+    """One version, and the interpreter of an environment in which its graph cache does not expire."""
+
+    which: str
+    python: Path
+
+
+def run_bare(engine: Engine, world: Path, script: Callable[[Ask], None], *flags: str, **env: str) -> None:
+    argv = [str(engine.python), str(engine_python(engine.which).parent / "mempalace-mcp"), *flags]
     with (world / "bare.log").open("wb") as log:
         process = subprocess.Popen(
             argv,
@@ -96,9 +104,10 @@ def run_bare(which: str, world: Path, script: Callable[[Ask], None], *flags: str
         stdout.close()
 
 
-def run_engine(which: str, world: Path, script: Callable[[Ask], None], by: str = "flag") -> None:
-    palace, home, env = world / "root/palace", world / "home", {"PYTHONHASHSEED": "0"}
-    with EngineProcess(which, palace, home, by=by, journal=world / "journal", env=env) as process:
+def run_engine(engine: Engine, world: Path, script: Callable[[Ask], None], by: str = "flag") -> None:
+    palace, home, env, python = world / "root/palace", world / "home", {"PYTHONHASHSEED": "0"}, str(engine.python)
+    journal = world / "journal"
+    with EngineProcess(engine.which, palace, home, by=by, journal=journal, env=env, interpreter=python) as process:
         process.start()
 
         def ask(tool: str, arguments: Args) -> Any:
@@ -268,6 +277,7 @@ class Sides:
 
     def __init__(self, which: str, base: Path) -> None:
         self.which = which
+        self.engine = Engine(which, steady(base / "steady", which))
         self.base = base
         self.world = base / "world"
         self.start = base / "start"
@@ -293,13 +303,13 @@ class Sides:
         ours: list[tuple[Step, str]] = []
         palace = str(self.reset() / "root/palace")
         if by == "flag":
-            run_bare(self.which, self.world, self.recorder(bare, steps), "--palace", palace)
+            run_bare(self.engine, self.world, self.recorder(bare, steps), "--palace", palace)
         else:
-            run_bare(self.which, self.world, self.recorder(bare, steps), MEMPALACE_PALACE_PATH=palace)
+            run_bare(self.engine, self.world, self.recorder(bare, steps), MEMPALACE_PALACE_PATH=palace)
         self.reset()
         if mkdir:
             Path(palace).mkdir(parents=True)
-        run_engine(self.which, self.world, self.recorder(ours, steps), by)
+        run_engine(self.engine, self.world, self.recorder(ours, steps), by)
         different = []
         for (step, expected), (_, found) in zip(bare, ours, strict=True):
             if expected != found:
@@ -324,7 +334,7 @@ def tools_of(which: str, world: Path) -> list[dict[str, Any]]:
 @repeated("random_calls", 60, slow=600)
 def test_same_answers_on_a_stocked_palace(sides: Sides, random_calls: int) -> None:
     tools = tools_of(sides.which, sides.reset())
-    run_bare(sides.which, sides.reset(), stock, "--palace", str(sides.world / "root/palace"))
+    run_bare(sides.engine, sides.reset(), stock, "--palace", str(sides.world / "root/palace"))
     shutil.rmtree(sides.start)
     shutil.copytree(sides.world, sides.start, symlinks=True)
 
