@@ -1,4 +1,4 @@
-"""Drives a real engine child in tests: starts it, speaks frames with it, leaves nothing behind."""
+"""Runs a real engine child in tests: starts it, exchanges frames with it, cleans up after it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from mempalace_broker.broker.engine_launch import engine_argv, engine_env
 from mempalace_broker.protocol.engine_frames import Frame, FrameDecoder
 from mempalace_broker.protocol.palace import PalaceIdentity
+from mempalace_broker.system.find_engine import EngineCommand
 from tests.harness import engine_python, model_home
 
 _MODELS = ".cache/chroma/onnx_models"
@@ -33,19 +34,15 @@ def clean_env(home: Path, **extra: str) -> dict[str, str]:
     return {"HOME": str(home), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **extra}
 
 
-class Command:
-    """An engine command by its interpreter."""
-
-    def __init__(self, interpreter: str) -> None:
-        self.interpreter = interpreter
-
-
 class EngineProcess:
     """A running engine child.
 
     Args:
-        which: "3.4.0" or "newest". palace: the palace directory. home: its HOME.
-        by: how the palace was chosen. journal: path of the journal, or None.
+        which: "3.4.0" or "newest".
+        palace: the palace directory.
+        home: its HOME.
+        by: how the palace was chosen.
+        journal: path of the journal, or None.
     """
 
     def __init__(
@@ -64,11 +61,11 @@ class EngineProcess:
         self.hello: dict[str, Any] = {}
         self.ready: dict[str, Any] = {}
         identity = PalaceIdentity(str(palace), str(palace / "knowledge_graph.sqlite3"), by)
-        down_r, self._down = os.pipe()
-        self._up, up_w = os.pipe()
-        command = Command(str(interpreter or engine_python(which)))
+        engine_reads, self._to_engine = os.pipe()
+        self._from_engine, engine_writes = os.pipe()
+        command = EngineCommand(str(interpreter or engine_python(which)), "the test", None)
         argv = engine_argv(
-            command, identity, rfd=down_r, wfd=up_w, journal=str(journal) if journal else None, tune=tune
+            command, identity, rfd=engine_reads, wfd=engine_writes, journal=str(journal) if journal else None, tune=tune
         )
         self._stderr = (home / f"engine-{time.monotonic_ns()}.log").open("w+b")
         self.process = subprocess.Popen(
@@ -78,14 +75,14 @@ class EngineProcess:
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
-            pass_fds=(down_r, up_w),
+            pass_fds=(engine_reads, engine_writes),
         )
-        os.close(down_r)
-        os.close(up_w)
+        os.close(engine_reads)
+        os.close(engine_writes)
         self._decoder = FrameDecoder()
         self._frames: list[Frame] = []
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._up, selectors.EVENT_READ)
+        self._selector.register(self._from_engine, selectors.EVENT_READ)
         self._n = 0
 
     def __enter__(self) -> EngineProcess:
@@ -95,14 +92,14 @@ class EngineProcess:
         self.kill()
 
     def stderr(self) -> str:
-        """What the engine wrote to stderr so far."""
+        """The engine's stderr so far."""
         self._stderr.seek(0)
         return self._stderr.read().decode("utf-8", "replace")
 
     @property
-    def down_fd(self) -> int:
-        """The broker's writing end."""
-        return self._down
+    def to_engine_fd(self) -> int:
+        """Descriptor of the broker's writing end."""
+        return self._to_engine
 
     # -- frames ----------------------------------------------------------------------------------
 
@@ -110,7 +107,7 @@ class EngineProcess:
         """Send frames, up to 64 KiB of them at once."""
         view = memoryview(b"".join(frame.encode() for frame in frames))
         while view:
-            view = view[os.write(self._down, view) :]
+            view = view[os.write(self._to_engine, view) :]
 
     def next_frame(self, patience: float = PATIENCE_S) -> Frame | None:
         """The next frame, None at end of file."""
@@ -120,7 +117,7 @@ class EngineProcess:
             assert left > 0, f"no frame within {patience} s; stderr:\n{self.stderr()[-4000:]}"
             if not self._selector.select(left):
                 continue
-            data = os.read(self._up, 1 << 20)
+            data = os.read(self._from_engine, 1 << 20)
             if not data:
                 return None
             self._frames += self._decoder.feed(data)
@@ -146,23 +143,23 @@ class EngineProcess:
         return number
 
     def post_together(self, *calls: tuple[bytes, str, str]) -> list[int]:
-        """Send calls (line, lane, key) in one write, so that the first does not end before the last is there."""
+        """Send calls (line, lane, key) in one write, so that the last arrives before the first ends."""
         numbers = list(range(self._n + 1, self._n + 1 + len(calls)))
         self._n += len(calls)
         self.send(*(Frame("call", n, lane, key, line) for n, (line, lane, key) in zip(numbers, calls, strict=True)))
         return numbers
 
     def roundtrip(self, line: bytes, *, lane: str = "palace", key: str = "-") -> Frame:
-        """Send a call, wait for its done frame."""
+        """Send a call and return its `done` frame."""
         n = self.post(line, lane=lane, key=key)
         while True:
             frame = self.next_frame()
-            assert frame is not None, f"the engine left; stderr:\n{self.stderr()[-4000:]}"
+            assert frame is not None, f"the engine ended; stderr:\n{self.stderr()[-4000:]}"
             if frame.verb == "done" and frame.n == n:
                 return frame
 
     def tool(self, name: str, arguments: dict[str, Any] | None = None, **kw: str) -> Any:
-        """Call a tool; return its result as parsed from the text content, or the error object."""
+        """Call a tool; return its result, parsed from the text content, or the response if it is an error."""
         params = {"name": f"mempalace_{name}", "arguments": arguments or {}}
         request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
         response = json.loads(self.roundtrip(json.dumps(request).encode(), **kw).payload)
@@ -174,23 +171,23 @@ class EngineProcess:
 
     def hang_up(self) -> None:
         """Close the broker's writing end: end of file for the engine."""
-        if self._down >= 0:
-            os.close(self._down)
-            self._down = -1
+        if self._to_engine >= 0:
+            os.close(self._to_engine)
+            self._to_engine = -1
 
     def leave(self, patience: float = 20.0) -> int:
-        """Hang up and wait for the engine to leave; return its exit code."""
+        """Hang up and wait for the engine to end; return its exit code."""
         self.hang_up()
         return self.process.wait(patience)
 
     def kill(self) -> None:
-        """SIGKILL, reap, close everything."""
+        """Send SIGKILL, reap, close everything."""
         self.hang_up()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
         self._selector.close()
-        if self._up >= 0:
-            os.close(self._up)
-            self._up = -1
+        if self._from_engine >= 0:
+            os.close(self._from_engine)
+            self._from_engine = -1
         self._stderr.close()

@@ -1,8 +1,8 @@
-"""The real engine with a fault inside: an environment of its own that misbehaves when a call contains a trigger.
+"""The real engine with a fault inside: a virtual environment whose engine misbehaves when a call holds a trigger.
 
-Triggers stand anywhere in a tools/call's arguments: FAULT:hang (never answers), FAULT:hold (does what it was asked
-and answers after `release`, whatever happens to the broker), FAULT:segv, FAULT:exit, FAULT:garbage (bytes that are no
-frame), FAULT:flood (a hundred thousand lines on stderr, then the answer). A start that fails is armed by a file.
+A trigger is part of any argument of a tools/call: FAULT:hang (never answers), FAULT:hold (does its work, but answers
+only after `release`, whatever happens to the broker), FAULT:segv, FAULT:exit, FAULT:garbage (bytes that are not a
+frame), FAULT:flood (a hundred thousand lines on stderr, then the answer). Files arm the faults of the start.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ if "mempalace_broker.engine.worker" in " ".join(sys.orig_argv):
 
 
 class FaultyEngine:
-    """A virtual environment over the real one, named by MEMPALACE_BROKER_ENGINE; `arm` and `disarm` its start."""
+    """A virtual environment on top of the real one, named by MEMPALACE_BROKER_ENGINE.
+
+    `arm` and `disarm` take "slow-import" or "exit-at-start".
+    """
 
     def __init__(self, world: World) -> None:
         assert world.engine is not None
@@ -79,10 +82,10 @@ class FaultyEngine:
         (self.folder / fault).unlink()
 
     def release(self) -> None:
-        """Let a held call go on."""
+        """Let the held call answer."""
         (self.folder / "released").touch()
 
     @property
     def held(self) -> Path:
-        """There as soon as a held call has done its work."""
+        """A file that exists once a held call has done its work."""
         return self.folder / "held"

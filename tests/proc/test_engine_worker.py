@@ -344,7 +344,7 @@ def test_end_of_file_finishes_the_call_that_runs(running: EngineProcess, tmp_pat
 
 
 def test_a_garbled_stream_ends_it(running: EngineProcess) -> None:
-    os.write(running.down_fd, b"this is no frame header\n")
+    os.write(running.to_engine_fd, b"this is no frame header\n")
     assert running.process.wait(20) == 0
     assert "not a frame header" in running.stderr()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mempalace_broker.broker.machine.scheduler import Limits
 from mempalace_broker.broker.machine.supervisor import Policy
-from mempalace_broker.engine.journal_file import sound_length
+from mempalace_broker.protocol.journal import whole_length
 from mempalace_broker.protocol.palace import PalaceIdentity
 
 from .broker import Broker
@@ -125,7 +125,7 @@ class World:
     def new_engine(self, broker: Broker) -> Engine:
         """A child takes engine.lock and opens the journal: half an entry at its end is cut off."""
         assert self._owner is None, "two engines"
-        self.disk.journal = self.disk.journal[: sound_length(self.disk.journal)]
+        self.disk.journal = self.disk.journal[: whole_length(self.disk.journal)]
         self.engines += 1
         self._owner = Engine(self, broker, self.engines)
         return self._owner

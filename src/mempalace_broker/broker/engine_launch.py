@@ -67,7 +67,6 @@ def engine_argv(
     argv += ["--rfd", str(rfd), "--wfd", str(wfd), "--palace", identity.path, "--by", identity.by]
     for flag, value in (
         ("--backend", identity.backend),
-        ("--collection", identity.collection),
         ("--journal", journal),
     ):
         if value:

@@ -52,9 +52,9 @@ def model_status(target: Context, as_json: bool) -> int:
     else:
         click.echo(f"{found.state}: {_KINDS.get(found.kind, found.kind)}")
         click.echo(f"in {found.folder}")
-        if found.state != model.CACHED:
+        if found.state != model.ModelState.CACHED:
             click.echo("mempalace downloads it at its first use; without that: mempalace-broker model install")
-    return EXIT_OK if found.state == model.CACHED else EXIT_NOT_RUNNING
+    return EXIT_OK if found.state == model.ModelState.CACHED else EXIT_NOT_RUNNING
 
 
 @command_model.command("install")

@@ -15,7 +15,7 @@ import importlib
 import os
 import re
 import sys
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from ..errors import EXIT_HELD, EXIT_NO_ENGINE, INTERNAL_ERROR, NOT_EXECUTED
 from ..protocol.engine_frames import (
@@ -43,31 +43,14 @@ class EngineFailure(Exception):
         self.exit_code = exit_code
 
 
-class Options:
-    """The broker's options for its engine.
+class Options(NamedTuple):
+    """The broker's options for its engine."""
 
-    Args:
-        palace: the palace directory.
-        by: how it was chosen ("flag", "env", "config", "default").
-        backend: as in the client's configuration, None for mempalace's own choice.
-        journal: path of the journal of writes, or None.
-        tune: apply tune-ups.
-    """
-
-    def __init__(
-        self,
-        palace: str,
-        *,
-        by: str = "default",
-        backend: str | None = None,
-        journal: str | None = None,
-        tune: bool = True,
-    ) -> None:
-        self.palace = palace
-        self.by = by
-        self.backend = backend
-        self.journal = journal
-        self.tune = tune
+    palace: str
+    by: str = "default"  # how the palace was chosen: flag, env, config, default
+    backend: str | None = None  # as in the client's configuration; None: mempalace's own choice
+    journal: str | None = None  # path of the journal of writes
+    tune: bool = True  # apply tune-ups
 
 
 def _version_tuple(text: str) -> tuple[int, ...]:

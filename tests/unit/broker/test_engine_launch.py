@@ -36,7 +36,6 @@ def test_every_setting_has_its_flag() -> None:
         "--palace": "/p",
         "--by": "flag",
         "--backend": "chroma",
-        "--collection": "notes",
         "--journal": "/root/broker.journal",
         "--tune": "0",
     }

