@@ -1,6 +1,6 @@
-"""The claim protocol's world, small enough to be explored to the end: nodes, a shared folder seen late, faults.
+"""The lease protocol's world, small enough to be explored to the end: nodes, a shared folder seen late, faults.
 
-The machines are the real ones of lease/machine/lease.py. One step is one IO operation of one node, so anything may
+The machines are the real ones of lease/machine. One step is one IO operation of one node, so anything may
 happen between any two operations of a node; a node that takes no step is paused, for as long as the explorer likes.
 `tick` lets time pass for all. A reader on a foreign node gets, each time and for each name and record anew, any value
 that was current within the last D ticks (it may even see an older one after a newer one). The host sees its own disk.
@@ -12,56 +12,45 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
+from mempalace_broker.lease.machine.acquire import Acquired, LeaseAcquirer
+from mempalace_broker.lease.machine.hold import Holding, LeaseHolder, Operation
 from mempalace_broker.lease.machine.lease import (
-    ASK,
-    ASKED,
-    CREATE,
-    DONE,
-    FENCED,
-    FOREIGN,
-    HOST,
-    IN_DOUBT,
-    KILL,
-    LIST,
-    MISSING,
-    OWN,
-    READ,
-    SLEEP,
-    WRITE,
-    Claimant,
-    Do,
+    LeaseAction,
+    LeasePolicy,
+    LeaseState,
     Listing,
-    Owner,
-    Rules,
-    Seen,
+    NodeKind,
+    ObservedLease,
+    Verb,
 )
 
-EMPTY_RECORD = ("empty", 0, False)
-_REMOVED = ("missing", 0, False)
+Record = tuple[LeaseState, int, bool]  # state, sequence, busy
+EMPTY_RECORD = (LeaseState.EMPTY, 0, False)
+_REMOVED = (LeaseState.MISSING, 0, False)
 
 
 class Violation(Exception):
     """An invariant does not hold."""
 
 
-class Generation(NamedTuple):
+class Entry(NamedTuple):
     """A name in the folder and its record, with the values that were current within the last D ticks, and their ages.
 
     node, boot: who created it. The name is there or not; a removed one stays known so that it can be seen late.
     """
 
     name: bool
-    record: tuple[str, int, bool]
+    record: Record
     node: int
     boot: int
     names: tuple[tuple[bool, int], ...] = ()
-    records: tuple[tuple[tuple[str, int, bool], int], ...] = ()
+    records: tuple[tuple[Record, int], ...] = ()
 
 
 class Node(NamedTuple):
     """One kernel. machine: its broker, None if there is none. engine: whether a call is in its engine now."""
 
-    machine: Claimant | Owner | None = None
+    machine: LeaseAcquirer | LeaseHolder | None = None
     engine: bool = False
     permitted: bool = False
     leaving: bool = False
@@ -69,19 +58,19 @@ class Node(NamedTuple):
     starts: int = 0
     calls: int = 0
     beats: int = 0
-    litter: tuple[int, ...] = ()
-    inherited: tuple[int, ...] = ()
-    verdict: str = ""
+    stale: tuple[int, ...] = ()
+    inherited: tuple[int, ...] = ()  # those of them whose engine may still run
+    in_doubt: bool = False
     capped: bool = False
 
 
 class State(NamedTuple):
-    """Everything. last: the highest generation that ever sent something into its engine."""
+    """Everything. last: the highest epoch that ever sent something into its engine."""
 
     nodes: tuple[Node, ...]
-    folder: tuple[Generation, ...] = ()
+    folder: tuple[Entry, ...] = ()
     gone: frozenset[tuple[int, int]] = frozenset()
-    asks: frozenset[int] = frozenset()
+    requested: frozenset[int] = frozenset()
     faults: int = 0
     last: int = 0
 
@@ -89,14 +78,14 @@ class State(NamedTuple):
 class Bounds(NamedTuple):
     """How far a run goes. Per node: starts, calls per start, beats per start. faults: crashes in all."""
 
-    kinds: tuple[str, ...]
+    kinds: tuple[NodeKind, ...]
     starts: tuple[int, ...] = (1, 1, 1)
     calls: int = 1
     beats: int = 1
-    generations: int = 3
+    epochs: int = 3
     faults: int = 1
     late: int = 1  # D
-    rules: Rules = Rules(silence_s=1, settle_s=3, poll_s=3, tries=1)
+    policy: LeasePolicy = LeasePolicy(silence_s=1, settle_s=3, poll_s=3, tries=1)
     stale_host: bool = False  # as if the host, too, saw everything late
     tidies: bool = True
     hasty: bool = False  # as if old names were removed before all see the new one
@@ -132,7 +121,7 @@ class World:
             if state.faults and not node.engine and not node.capped:
                 yield from self._person(state, i)
             return
-        if isinstance(machine, Claimant):
+        if isinstance(machine, LeaseAcquirer):
             yield from self._claim(state, i, machine)
         else:
             yield from self._own(state, i, machine)
@@ -142,7 +131,7 @@ class World:
     def _begin(self, state: State, i: int) -> State:
         """A broker starts on that node; it holds the node's broker.lock."""
         kind = self.bounds.kinds[i]
-        machine = Claimant(kind, self.bounds.rules)
+        machine = LeaseAcquirer(kind, self.bounds.policy)
         node = state.nodes[i]
         fresh = Node(machine, node.engine, boot=node.boot, starts=node.starts - 1)
         return _with(state, i, fresh._replace(calls=self.bounds.calls, beats=self.bounds.beats))
@@ -157,110 +146,122 @@ class World:
         yield f"{i}: kernel dies", True, _with(poorer, i, reboot)
 
     def _person(self, state: State, i: int) -> Iterator[tuple[str, bool, State]]:
-        """A person says, and it is true, that the last claim of this dead node is gone."""
+        """A person says, and it is true, that the last lease of this dead node is gone."""
         for g, entry in enumerate(state.folder, 1):
             mark = (g, entry.record[1])
-            if entry.node == i and entry.record[0] in ("claiming", "active") and entry.name and mark not in state.gone:
+            if (
+                entry.node == i
+                and entry.record[0] in (LeaseState.ACQUIRING, LeaseState.ACTIVE)
+                and entry.name
+                and mark not in state.gone
+            ):
                 told = state._replace(gone=state.gone | {mark}, faults=state.faults - 1)
-                yield f"person: generation {g} is gone", True, told
+                yield f"person: epoch {g} is gone", True, told
 
     # -- a claimant
 
-    def _claim(self, state: State, i: int, machine: Claimant) -> Iterator[tuple[str, bool, State]]:
+    def _claim(self, state: State, i: int, machine: LeaseAcquirer) -> Iterator[tuple[str, bool, State]]:
         node = state.nodes[i]
-        if machine.step == SLEEP:
-            if machine.asked and machine.deadline:
+        if machine.step is Verb.SLEEP:
+            if machine.requested and machine.deadline:
                 yield f"{i}: patience ends", False, _with(state, i, node._replace(machine=machine._replace(deadline=0)))
             if machine.wake > 0:
                 return
             machine = machine.advance(None, 0, 0)  # waking touches nothing: the listing is the next step
-        do = machine.action
-        if do.verb == CREATE and do.generation > self.bounds.generations:
+        action = machine.action
+        if action.verb is Verb.CREATE and action.epoch > self.bounds.epochs:
             yield (
                 f"{i}: beyond the bound",
                 False,
                 _with(state, i, Node(boot=node.boot, engine=node.engine, capped=True)),
             )
         else:
-            for what, result, after in self._perform(state, i, do):
+            for what, result, after in self._perform(state, i, action):
                 moved = machine.advance(result, 0, 0)
-                if moved.step == DONE:
-                    yield f"{i}: {what}: {moved.verdict}", False, self._verdict(after, i, moved)
+                if moved.step is Verb.DONE:
+                    yield f"{i}: {what}: {moved.outcome}", False, self._verdict(after, i, moved)
                 else:
                     yield f"{i}: {what}", False, _with(after, i, node._replace(machine=moved))
 
-    def _verdict(self, state: State, i: int, machine: Claimant) -> State:
+    def _verdict(self, state: State, i: int, machine: LeaseAcquirer) -> State:
         node = state.nodes[i]
-        state = state._replace(asks=state.asks - {machine.asked})
-        if machine.verdict != OWN:
-            verdict = machine.verdict if machine.verdict == IN_DOUBT else ""  # what counts for `is_good`
-            return _with(state, i, Node(None, node.engine, boot=node.boot, starts=node.starts, verdict=verdict))
-        owner = Owner(machine.mine, machine.kind, machine.sequence)
+        state = state._replace(requested=state.requested - {machine.requested})
+        if machine.outcome is not Acquired.OURS:
+            in_doubt = machine.outcome is Acquired.IN_DOUBT
+            return _with(state, i, Node(None, node.engine, boot=node.boot, starts=node.starts, in_doubt=in_doubt))
+        owner = LeaseHolder(machine.epoch, machine.kind, machine.sequence)
         tidies = self.bounds.tidies
-        litter = tuple(g for g in machine.litter if tidies)
-        return _with(state, i, node._replace(machine=owner, litter=litter, inherited=machine.inherited))
+        stale = tuple(g for g in machine.stale if tidies)
+        inherited = tuple(epoch for epoch in machine.stale if self._left_open(state, i, epoch))
+        return _with(state, i, node._replace(machine=owner, stale=stale, inherited=inherited))
+
+    def _left_open(self, state: State, i: int, epoch: int) -> bool:
+        """Whether a broker of node i died with that epoch, so that its engine may still run."""
+        entry = state.folder[epoch - 1]
+        proven = entry.boot == state.nodes[i].boot or self.bounds.kinds[i] is NodeKind.HOST
+        return entry.node == i and proven and not entry.record[0].is_final
 
     # -- an owner
 
-    def _own(self, state: State, i: int, machine: Owner) -> Iterator[tuple[str, bool, State]]:
+    def _own(self, state: State, i: int, machine: LeaseHolder) -> Iterator[tuple[str, bool, State]]:
         node = state.nodes[i]
-        if machine.step == KILL:
+        if machine.step is Verb.KILL:
             reaped = node._replace(engine=False, machine=machine.advance(True))
             yield f"{i}: kills its engine", False, _with(state, i, reaped)
-        elif machine.step:
+        elif machine.step is not Verb.DONE:
             yield from self._step(state, i, node, machine)
         elif node.permitted:
             yield f"{i}: sends a call into its engine", False, self._dispatch(state, i, machine)
         else:
             yield from self._choose(state, i, machine)
 
-    def _step(self, state: State, i: int, node: Node, machine: Owner) -> Iterator[tuple[str, bool, State]]:
+    def _step(self, state: State, i: int, node: Node, machine: LeaseHolder) -> Iterator[tuple[str, bool, State]]:
         for what, result, after in self._perform(state, i, machine.action):
             yield f"{i}: {what}", False, _with(after, i, _settled(node, machine.advance(result)))
 
-    def _choose(self, state: State, i: int, machine: Owner) -> Iterator[tuple[str, bool, State]]:
+    def _choose(self, state: State, i: int, machine: LeaseHolder) -> Iterator[tuple[str, bool, State]]:
         """An owner at rest may do anything that it may do at any moment."""
         node = state.nodes[i]
         if node.calls and not node.engine and not node.leaving:
-            yield from self._step(state, i, node, machine.need())
+            yield from self._step(state, i, node, machine.mark_busy())
         if node.beats:
-            yield from self._step(state, i, node._replace(beats=node.beats - 1), machine.beat())
+            yield from self._step(state, i, node._replace(beats=node.beats - 1), machine.renew())
         if not node.engine:
             if machine.busy:
-                yield from self._step(state, i, node, machine.idle())
-            yield from self._step(state, i, node, machine.leave())
-        seen_by_all = not state.folder[machine.generation - 1].names or self.bounds.hasty
-        for g in node.litter if seen_by_all else ():
+                yield from self._step(state, i, node, machine.mark_idle())
+            yield from self._step(state, i, node, machine.release())
+        seen_by_all = not state.folder[machine.epoch - 1].names or self.bounds.hasty
+        for g in node.stale if seen_by_all else ():
             if g not in node.inherited or not node.engine:
                 yield f"{i}: removes {g}", False, self._remove(state, i, g)
 
-    def _dispatch(self, state: State, i: int, machine: Owner) -> State:
+    def _dispatch(self, state: State, i: int, machine: LeaseHolder) -> State:
         node = state.nodes[i]
-        if machine.generation < state.last:
-            raise Violation(f"node {i} writes as generation {machine.generation}, after generation {state.last} wrote")
+        if machine.epoch < state.last:
+            raise Violation(f"node {i} writes as epoch {machine.epoch}, after epoch {state.last} wrote")
         sent = node._replace(engine=True, permitted=False, calls=node.calls - 1)
-        return _with(state._replace(last=machine.generation), i, sent)
+        return _with(state._replace(last=machine.epoch), i, sent)
 
     # -- the folder
 
-    def _perform(self, state: State, i: int, do: Do) -> Iterator[tuple[str, Any, State]]:
+    def _perform(self, state: State, i: int, action: LeaseAction) -> Iterator[tuple[str, Any, State]]:
         """(what, its result, the state after it) for each way in which an operation can turn out."""
-        if do.verb == LIST:
+        if action.verb is Verb.LIST:
             for names in self._listings(state, i):
-                yield f"lists {names}", Listing(names, state.gone, state.asks), state
-        elif do.verb == READ:
-            for seen in self._readings(state, i, do.generation):
+                yield f"lists {names}", Listing(names, state.gone, state.requested), state
+        elif action.verb is Verb.READ:
+            for seen in self._readings(state, i, action.epoch):
                 yield f"reads {seen}", seen, state
-        elif do.verb == CREATE:
-            yield f"creates {do.generation}", *self._create(state, i, do.generation)
-        elif do.verb == WRITE:
-            record = (do.state, do.sequence, do.busy)
-            yield f"writes {do.generation} {record}", True, self._put(state, do.generation, record)
-        elif do.verb == ASK:
-            yield f"asks {do.generation}", None, state._replace(asks=state.asks | {do.generation})
+        elif action.verb is Verb.CREATE:
+            yield f"creates {action.epoch}", *self._create(state, i, action.epoch)
+        elif action.verb is Verb.WRITE:
+            record = (action.state, action.sequence, action.busy)
+            yield f"writes {action.epoch} {record}", True, self._put(state, action.epoch, record)
+        elif action.verb is Verb.REQUEST_HANDOVER:
+            yield f"requested {action.epoch}", None, state._replace(requested=state.requested | {action.epoch})
 
     def _late(self, i: int) -> bool:
-        return self.bounds.stale_host or self.bounds.kinds[i] != HOST
+        return self.bounds.stale_host or self.bounds.kinds[i] is not NodeKind.HOST
 
     def _watched(self, i: int) -> bool:
         """Whether anybody sees late what node i does."""
@@ -277,31 +278,31 @@ class World:
         for picked in product(*choices):
             yield tuple(g for g, there in enumerate(picked, 1) if there)
 
-    def _readings(self, state: State, i: int, g: int) -> Iterator[Seen]:
+    def _readings(self, state: State, i: int, g: int) -> Iterator[ObservedLease]:
         entry = state.folder[g - 1]
         values = {entry.record if entry.name else _REMOVED}
         if self._late(i) and entry.node != i:
             values |= {value for value, _ in entry.records}
         kind = self.bounds.kinds[entry.node]
         same = entry.node == i and entry.boot == state.nodes[i].boot
-        dead = same or (kind == HOST and self.bounds.kinds[i] == HOST)
+        dead = same or (kind is NodeKind.HOST and self.bounds.kinds[i] is NodeKind.HOST)
         for kept, sequence, busy in values:
-            yield Seen(g, kept, sequence, busy, kind, dead and kept != MISSING)
+            yield ObservedLease(g, kept, sequence, busy, kind, dead and kept is not LeaseState.MISSING)
 
     def _create(self, state: State, i: int, g: int) -> tuple[bool, State]:
         folder = list(state.folder)
         while len(folder) < g:
-            folder.append(Generation(False, _REMOVED, i, state.nodes[i].boot))
+            folder.append(Entry(False, _REMOVED, i, state.nodes[i].boot))
         old = folder[g - 1]
         if old.name:
             return False, state
         names = ((False, 0), *old.names)
         if not self._watched(i):
             names = ()
-        folder[g - 1] = Generation(True, EMPTY_RECORD, i, state.nodes[i].boot, _recent(names), old.records)
+        folder[g - 1] = Entry(True, EMPTY_RECORD, i, state.nodes[i].boot, _recent(names), old.records)
         return True, state._replace(folder=tuple(folder))
 
-    def _put(self, state: State, g: int, record: tuple[str, int, bool]) -> State:
+    def _put(self, state: State, g: int, record: Record) -> State:
         entry = state.folder[g - 1]
         if not entry.name:
             return state  # removed under us: nobody sees it any more
@@ -314,7 +315,7 @@ class World:
         if entry.name:
             names, records = ((True, 0), *entry.names), ((entry.record, 0), *entry.records)
             state = _entry(state, g, entry._replace(name=False, record=_REMOVED, names=_recent(names), records=records))
-        return _with(state, i, node._replace(litter=tuple(x for x in node.litter if x != g)))
+        return _with(state, i, node._replace(stale=tuple(x for x in node.stale if x != g)))
 
     # -- time
 
@@ -331,26 +332,28 @@ class World:
         return state._replace(nodes=tuple(_older(node) for node in state.nodes), folder=folder)
 
 
-def _settled(node: Node, machine: Owner) -> Node:
+def _settled(node: Node, machine: LeaseHolder) -> Node:
     """The node after a step of its owner: what it was allowed to do, or asked to."""
-    if machine.step:
-        return node._replace(machine=machine._replace(why=""))
+    if machine.step is not Verb.DONE:
+        return node._replace(machine=machine._replace(reason=""))
     if machine.over:
         return Node(None, node.engine, boot=node.boot, starts=node.starts)
-    leaving = node.leaving or machine.verdict == ASKED
+    leaving = node.leaving or machine.outcome is Holding.HANDOVER
     return node._replace(
-        machine=machine._replace(verdict="", goal=""), permitted=machine.goal == "need", leaving=leaving
+        machine=machine._replace(outcome=None, operation=None),
+        permitted=machine.operation is Operation.MARK_BUSY,
+        leaving=leaving,
     )
 
 
 def _older(node: Node) -> Node:
     machine = node.machine
-    if not isinstance(machine, Claimant):
+    if not isinstance(machine, LeaseAcquirer):
         return node
     older = machine._replace(
         wake=max(0, machine.wake - 1),
         settle_until=max(0, machine.settle_until - 1),
-        watches=tuple(w._replace(until=max(0, w.until - 1)) for w in machine.watches),
+        heartbeats=tuple(w._replace(until=max(0, w.until - 1)) for w in machine.heartbeats),
     )
     return node if older == machine else node._replace(machine=older)
 
@@ -369,7 +372,7 @@ def _with(state: State, i: int, node: Node) -> State:
     return state._replace(nodes=tuple(nodes))
 
 
-def _entry(state: State, g: int, entry: Generation) -> State:
+def _entry(state: State, g: int, entry: Entry) -> State:
     folder = list(state.folder)
     folder[g - 1] = entry
     return state._replace(folder=tuple(folder))
@@ -386,9 +389,9 @@ def check(state: State) -> None:
         raise Violation(f"nodes {writing} have a call in their engines at once")
     for i in writing:
         machine = state.nodes[i].machine
-        if isinstance(machine, Owner):
-            entry = state.folder[machine.generation - 1]
-            if entry.name and entry.record[0] == "released":
+        if isinstance(machine, LeaseHolder):
+            entry = state.folder[machine.epoch - 1]
+            if entry.name and entry.record[0] is LeaseState.RELEASED:
                 raise Violation(f"node {i} has released, and a call is in its engine")
 
 
@@ -396,11 +399,8 @@ def is_good(state: State) -> bool:
     """Somebody owns the palace, or was told by whom it may still be held; or the run's bound is reached."""
     for node in state.nodes:
         machine = node.machine
-        if isinstance(machine, Owner) and not machine.over and machine.goal != FENCED:
+        if isinstance(machine, LeaseHolder) and not machine.over and machine.operation is not Operation.FENCE:
             return True
-        if node.verdict == IN_DOUBT or node.capped:
+        if node.in_doubt or node.capped:
             return True
     return not any(node.starts or node.machine is not None for node in state.nodes)
-
-
-__all__ = ["FOREIGN", "HOST", "Bounds", "Generation", "Node", "State", "Violation", "World", "check", "is_good"]

@@ -1,4 +1,5 @@
-"""A guest without a way to its host opens the palace itself, by claims; the host takes it over, or is told who has it.
+"""A guest without a way to its host opens the palace itself, under a lease; the host takes it over, or learns who has
+it.
 
 The engine in the guest is the real one without hardware acceleration: half a minute to start. Its embedding model is
 replaced by a cheap one, or it would be minutes.
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.lease.files import survey
+from mempalace_broker.lease.files import read_leases
 from tests.elsewhere import Side
 from tests.harness import World, eventually
 from tests.load import Load, facts
@@ -96,8 +97,8 @@ def sides(writers: Writers) -> list[str]:
 
 def is_idle(world: World) -> bool:
     """Whether the palace's owner says that it is not in the middle of a call."""
-    _, claims = survey(str(world.palace / "broker-claims"))
-    return bool(claims) and not max(claims).busy
+    _, leases = read_leases(str(world.palace / "broker-claims"))
+    return bool(leases) and not max(leases).busy
 
 
 def status(side: World | Side) -> dict[str, Any]:

@@ -74,4 +74,4 @@ def test_the_guest_knows_that_it_is_elsewhere_and_why(world: World, guest: Side)
     routes = {finding["what"] for finding in findings if finding["what"].startswith("route: ")}
     assert routes == {"route: ssh", "route: tcp", "route: direct"}
     assert world.brokers() == []
-    assert not (world.palace / "broker-claims").exists(), "whoever only looks claims nothing"
+    assert not (world.palace / "broker-claims").exists(), "a client that only looks acquires nothing"

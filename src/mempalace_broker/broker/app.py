@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import EXIT_OK, BrokerError, StateRootError
-from ..lease.files import flush_store
+from ..lease.files import flush_palace
 from ..locality.mounts import folders_table
 from ..locality.view import view_of
 from ..protocol.hello import WIRE_VERSION
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping
 
+    from ..lease.acquire import AcquiredLease
     from ..protocol.framing import TooLong
     from ..protocol.palace import PalaceIdentity
     from ..settings import BrokerSettings
     from ..system.lock import FileLock
     from ..system.paths import StateFiles
     from .connection import Connection
-    from .lease_keeper import Held
 
 SELF_CHECK_S = 2.0
 ENGINE_LEAVES_S = 5.0
@@ -62,7 +62,7 @@ class App:
         settings: BrokerSettings,
         env: Mapping[str, str],
         owner: FileLock,
-        held: Held,
+        held: AcquiredLease,
         started_by: str,
         log: logging.Logger,
         since: int = 0,
@@ -76,7 +76,7 @@ class App:
         self.stall_s = float(settings.client_stall_s)
         self.troubles: list[dict[str, str]] = []
         self.record_file = RecordFile(files.record)
-        self.record = self._new_record(held.owner.generation, started_by)
+        self.record = self._new_record(held.holder.epoch, started_by)
         answers = Answers()
         self.protocol = BrokerProtocol(
             identity=identity,
@@ -94,7 +94,7 @@ class App:
                 "record": self.record.record,
                 "broker": __version__,
                 "pid": os.getpid(),
-                "claim": {"generation": held.owner.generation, "nonce": held.folder.me.nonce},
+                "lease": {"epoch": held.holder.epoch, "nonce": held.folder.me.nonce},
             },
             idle_s=float(settings.idle_s),
             drain_s=float(settings.drain_s),
@@ -110,20 +110,20 @@ class App:
             clock=self.clock,
             log=log,
             turn=self.turn,
-            covers=since < held.owner.generation,
+            covers=since < held.holder.epoch,
         )
-        self.claim = LeaseKeeper(
+        self.lease = LeaseKeeper(
             held,
             kill=self.engine.kill_now,
-            fenced=self._claim_lost,
-            asked=self._claim_asked,
+            fenced=self._lease_lost,
+            asked=self._handover_requested,
             log=log,
             resting=lambda: self.protocol.dispatcher.resting,
-            flush=lambda: flush_store(identity.path, identity.graph),
+            flush=lambda: flush_palace(identity.path, identity.graph),
         )
-        self.protocol.dispatcher.permit = self.claim.permit
+        self.protocol.dispatcher.permit = self.lease.permit
         self.protocol.dispatcher.outcomes.since = since
-        self.engine.unlocked = self.claim.unlocked
+        self.engine.unlocked = self.lease.unlocked
         self.protocol.view = view_of(identity.path)
         self.protocol.mounts = folders_table
         self._tasks = Tasks(self._task_failed)
@@ -191,7 +191,7 @@ class App:
         on_ready({"state": "ready", "pid": os.getpid(), "endpoint": self.record.endpoints[0]})
         self.log.info("serving %s on %s, record %s", self.identity.path, self.files.socket, self.record.record)
         self._tasks.start("self-check", self._check_self())
-        self.claim.start(self.loop)
+        self.lease.start(self.loop)
         self.protocol.dispatcher.start(self.clock.monotonic())
         self.turn()
         reason = await self._quit
@@ -226,7 +226,7 @@ class App:
 
     async def _end_engine(self) -> None:
         process = self.engine.process
-        if process is not None and self.claim.permit():
+        if process is not None and self.lease.permit():
             process.close_input()
             await self._wait(ENGINE_LEAVES_S, lambda: self.engine.process is None)
         self.protocol.dispatcher.supervisor.end(self.clock.monotonic(), "the broker leaves", replace=False)
@@ -248,15 +248,15 @@ class App:
             self.log.warning("cannot write %s: %s", self.files.exit, exc)
 
     def let_go(self) -> None:
-        """Release the claim, unless an engine of ours still lives: then others have to find out for themselves."""
+        """Release the lease, unless an engine of ours still lives: then others have to find out for themselves."""
         if self.engine.process is None:
-            self.claim.release()
+            self.lease.release()
 
-    def _claim_lost(self, why: str) -> None:
+    def _lease_lost(self, why: str) -> None:
         """The engine is dead already. Later, for this may be in the middle of sending a call."""
         self.loop.call_soon(self._drain, f"the palace is no longer ours: {why}", True)
 
-    def _claim_asked(self) -> None:
+    def _handover_requested(self) -> None:
         self._drain("the palace's own machine asks for it", False)
 
     def _drain(self, reason: str, at_once: bool) -> None:
@@ -321,7 +321,7 @@ class App:
             self._flush(out)
             self.protocol.settle(self.clock.monotonic())
         if self.protocol.dispatcher.resting:
-            self.claim.rest()
+            self.lease.rest()
         self._book_timer()
 
     def _flush(self, out: dict[int, list[bytes]]) -> None:

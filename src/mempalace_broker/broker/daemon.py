@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError
+from ..lease.acquire import LeaseAcquisition, own_holder_id
 from ..lease.files import LeaseFolder
-from ..lease.machine.lease import HOST
+from ..lease.machine.lease import NodeKind
 from ..locality.mounts import is_local
 from ..protocol.palace import PalaceIdentity
 from ..settings import SettingsFile
@@ -24,14 +25,13 @@ from ..system.lock_notes import OwnerNote, read_holder
 from ..system.paths import StateFiles
 from ..system.process_ids import this_process
 from .app import App
-from .lease_keeper import Acquisition, writer_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..lease.machine.record import Writer
+    from ..lease.acquire import AcquiredLease
+    from ..lease.machine.record import HolderId
     from ..settings import BrokerSettings
-    from .lease_keeper import Held
 
 HANDOVER_S = 15.0  # beyond drain_s: the other side sees our request, ends its engine, and we see that it did
 PATIENCE_S = 27.0  # whatever drain_s is: who starts us waits for 30 s; the other side goes on handing over
@@ -105,7 +105,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
         return EXIT_HELD
     try:
         log = make_log(files.log, settings, foreground=options.foreground)
-        held, since = _claim(owner, files, settings, log, direct=options.direct)
+        held, since = _acquire_lease(owner, files, settings, log, direct=options.direct)
         app = App(
             identity=PalaceIdentity(
                 options.palace, options.graph, options.palace_by, options.backend, options.collection
@@ -128,48 +128,48 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
         owner.release()
 
 
-def _claim(
+def _acquire_lease(
     owner: FileLock, files: StateFiles, settings: BrokerSettings, log: logging.Logger, *, direct: bool
-) -> tuple[Held, int]:
-    """Claim the palace for this kernel, then write our name and address into the owner lock.
+) -> tuple[AcquiredLease, int]:
+    """Acquire the palace for this kernel, then write our name and address into the owner lock.
 
     Returns:
-        the claim; and since which generation all owners have kept the journal that is in our state root.
+        the lease; and since which epoch all owners have kept the journal that is in our state root.
 
     The address is for clients that look for the record elsewhere (another $MEMPALACE_PATH, a bind mount of P alone).
 
     Raises:
         PalaceHeld: a broker on another kernel has the palace, or may have it.
-        StateRootError: the claims can't be read or written.
+        StateRootError: the leases can't be read or written.
     """
     before = OwnerNote.read(files.owner_lock) or OwnerNote(None, root=files.root)
     clock = Clock()
     local = is_local(files.palace)
     elsewhere = direct or (local is not True and sys.platform != "darwin")  # a network disk is nobody's own
-    writer = writer_of(owner, clock, direct=elsewhere)
+    me = own_holder_id(owner, clock, direct=elsewhere)
     deadline = Deadline.after(clock, min(settings.drain_s + HANDOVER_S, PATIENCE_S))
     try:
-        folder = LeaseFolder(files.claims, writer, local=local is True)
-        held = Acquisition(folder, clock, deadline, floor=before.epoch, told=log.info).run(files.palace)
+        folder = LeaseFolder(files.leases, me, local=local is True)
+        held = LeaseAcquisition(folder, clock, deadline, minimum_epoch=before.epoch, log=log.info).run(files.palace)
     except BrokerError as exc:
-        log.error("no claim: %s", exc)
+        log.error("no lease: %s", exc)
         raise
-    epoch = held.owner.generation
-    since = before.since if _follows(held, writer, before.epoch) and before.root == files.root else epoch
+    epoch = held.holder.epoch
+    since = before.since if _follows(held, me, before.epoch) and before.root == files.root else epoch
     endpoint = f"unix:{files.socket}"
     OwnerNote(this_process(), epoch=epoch, endpoint=endpoint, root=files.root, since=since).write(owner)
     return held, since
 
 
-def _follows(held: Held, writer: Writer, last: int) -> bool:
-    """Whether the owner before us is the one whose word is in the owner lock (generation `last`), and wrote where we
-    write: the host's brokers and those of each far kernel have journals of their own.
+def _follows(held: AcquiredLease, me: HolderId, last: int) -> bool:
+    """Whether the owner before us is the one whose note is in the owner lock (epoch `last`), and wrote where we write:
+    the host's brokers and those of each far kernel have journals of their own.
     """
     if held.previous is None:
         return True
-    before = held.previous.writer
-    kin = before.kind == writer.kind and (writer.kind == HOST or before.boot == writer.boot)
-    return kin and held.previous.generation == last
+    before = held.previous.holder
+    kin = before.kind is me.kind and (me.kind is NodeKind.HOST or before.boot == me.boot)
+    return kin and held.previous.epoch == last
 
 
 def make_log(path: str, settings: BrokerSettings, *, foreground: bool) -> logging.Logger:

@@ -29,7 +29,7 @@ class Serving(Protocol):
     settings: BrokerSettings
     protocol: BrokerProtocol
     engine: EngineHost
-    claim: LeaseKeeper
+    lease: LeaseKeeper
     listeners: Listeners
     record: DiscoveryRecord
     started: float
@@ -56,7 +56,7 @@ def snapshot(app: Serving, now: float) -> dict[str, Any]:
             "epoch": record.epoch,
             "rss_kb": rss_kb(os.getpid()),
         },
-        "claim": app.claim.facts(),
+        "lease": app.lease.facts(),
         "palace": {**app.identity.as_json(), "state_root": app.files.root},
         "engine": _engine(app, now),
         "lanes": {lane: _lane(app, lane, now) for lane in LANES},

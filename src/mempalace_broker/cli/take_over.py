@@ -1,4 +1,4 @@
-"""`take-over`: a person's word that a silent holder beyond a kernel boundary is gone."""
+"""`take-over`: a person confirms that a silent holder beyond a kernel boundary is gone."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ..errors import EXIT_OK, PalaceHeld
 from .target import palace_options
 
 if TYPE_CHECKING:
-    from ..lease.machine.record import Claim
+    from ..lease.machine.record import LeaseRecord
     from ..system.context import Context
 
 _LOOK_S = 0.25
 
 
-@click.command("take-over", short_help="Say that a silent holder in a container is gone.")
-@click.option("--yes", is_flag=True, help="It is gone for certain, and will not come back.")
+@click.command("take-over", short_help="Confirm that a silent holder in a container is gone.")
+@click.option("--yes", is_flag=True, help="It is gone for certain and will not come back.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words.")
 @palace_options
 def command_take_over(target: Context, yes: bool, as_json: bool) -> int:
-    """Say that the broker which holds this palace from another kernel is gone, so that it can be opened again.
+    """Confirm that the broker that holds this palace from another kernel is gone, so that it can be opened again.
 
-    Needed only when a container or virtual machine vanished in the middle of a call: then nobody but you can know
-    whether it will ever go on with it. A holder that is only paused and goes on writes into the palace beside the
-    next one: stop the container, or delete it, before you say yes. Without --yes it shows who holds it.
+    Needed only when a container or virtual machine vanished in the middle of a call: only you can know whether it will
+    ever continue. If it is merely paused and then continues, two brokers write into the palace: stop or delete the
+    container before you say yes. Without --yes the command shows who holds the palace.
 
     \b
     Example:
@@ -34,63 +34,65 @@ def command_take_over(target: Context, yes: bool, as_json: bool) -> int:
       mempalace-broker take-over --yes    it is gone
 
     \b
-    Exit codes: 0 nothing stands in the way any more; 75 somebody holds it: it is alive, or
-    --yes was not given; 73 the claims can't be read or written.
+    Exit codes: 0 nothing is in the way any more; 75 a broker holds it: it is alive, or
+    --yes was not given; 73 the leases can't be read or written.
     """
-    from ..lease.machine.describe import who
+    from ..lease.machine.describe import describe_holder
 
     waiting = holders(target)
     if waiting and not yes:
-        names = "; ".join(who(claim) for claim in waiting)
+        names = "; ".join(describe_holder(lease) for lease in waiting)
         hint = "if it is gone for certain: mempalace-broker take-over --yes"
         raise PalaceHeld(f"{target.identity.path} may be held by {names}.", hint=hint)
     if waiting:
         declare(target, waiting)
     if as_json:
-        click.echo(json.dumps({"taken_over": [claim.generation for claim in waiting]}))
+        click.echo(json.dumps({"taken_over": [lease.epoch for lease in waiting]}))
     elif waiting:
         click.echo(f"taken over: {target.identity.path} is free; the next agent's call opens it.")
     else:
-        click.echo(f"nothing to take over: nobody holds {target.identity.path} from another kernel.")
+        click.echo(f"nothing to take over: no broker on another kernel holds {target.identity.path}.")
     return EXIT_OK
 
 
-def holders(target: Context) -> list[Claim]:
-    """The claims that stand in the way, watched long enough to know that they are silent.
+def holders(target: Context) -> list[LeaseRecord]:
+    """The open leases of other kernels, watched long enough to know that their holders are silent.
 
     Raises:
         PalaceHeld: one of them is alive, or a broker of this kernel has the palace.
     """
-    from ..lease.files import lock_id, survey
-    from ..lease.machine.describe import is_resolved, who
-    from ..lease.machine.lease import Rules
+    from ..lease.files import lock_id, read_leases
+    from ..lease.machine.describe import describe_holder
+    from ..lease.machine.lease import LeasePolicy
     from ..system.clock import Deadline
     from ..system.kernel import boot_id
     from ..system.lock import is_held
 
-    listing, claims = survey(target.files.claims)
-    before = {claim.generation: claim for claim in claims if not is_resolved(claim, listing)}
+    listing, leases = read_leases(target.files.leases)
+    before = {lease.epoch: lease for lease in leases if not lease.is_resolved(listing)}
     if not before:
         return []
     if is_held(target.files.owner_lock):
         raise PalaceHeld(f"a broker here has {target.identity.path}.", hint="mempalace-broker stop")
-    here = (boot_id(), lock_id(target.files.owner_lock))  # who had this very lock is dead, for it is free
-    before = {n: claim for n, claim in before.items() if (claim.writer.boot, claim.writer.lock) != here}
+    here = (boot_id(), lock_id(target.files.owner_lock))  # a broker that held this very lock is dead: the lock is free
+    before = {epoch: lease for epoch, lease in before.items() if (lease.holder.boot, lease.holder.lock) != here}
     if not before:
         return []
-    deadline = Deadline.after(target.clock, Rules().silence_s)
+    deadline = Deadline.after(target.clock, LeasePolicy().silence_s)
     while not deadline.expired:
         target.clock.sleep(min(_LOOK_S, deadline.remaining()))
-        listing, claims = survey(target.files.claims)
-        for claim in claims:
-            old = before.get(claim.generation)
-            if old is None or (claim.sequence != old.sequence and not is_resolved(claim, listing)):
+        listing, leases = read_leases(target.files.leases)
+        for lease in leases:
+            old = before.get(lease.epoch)
+            if old is None or (lease.sequence != old.sequence and not lease.is_resolved(listing)):
                 hint = "stop that broker, or the container that it runs in"
-                raise PalaceHeld(f"{target.identity.path} is held by {who(claim)}, which is alive.", hint=hint)
-    return [claim for claim in claims if claim.generation in before and not is_resolved(claim, listing)]
+                raise PalaceHeld(
+                    f"{target.identity.path} is held by {describe_holder(lease)}, which is alive.", hint=hint
+                )
+    return [lease for lease in leases if lease.epoch in before and not lease.is_resolved(listing)]
 
 
-def declare(target: Context, gone: list[Claim]) -> None:
+def declare(target: Context, gone: list[LeaseRecord]) -> None:
     """Write down that these are gone.
 
     Raises:
@@ -98,12 +100,12 @@ def declare(target: Context, gone: list[Claim]) -> None:
     """
     from ..errors import StateRootError
     from ..lease.files import LeaseFolder
-    from ..lease.machine.record import Writer
+    from ..lease.machine.record import HolderId
 
-    folder = LeaseFolder(target.files.claims, Writer())
+    folder = LeaseFolder(target.files.leases, HolderId())
     try:
-        for claim in gone:
-            folder.declare_gone(claim.generation, claim.sequence)
+        for lease in gone:
+            folder.declare_gone(lease.epoch, lease.sequence)
     except OSError as exc:
         hint = "make it writable, on a disk with room"
         raise StateRootError(f"cannot write into {folder.path}: {exc.strerror or exc}.", hint=hint) from exc

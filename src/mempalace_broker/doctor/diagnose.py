@@ -15,7 +15,7 @@ from . import engine, others
 from . import locality as whereabouts
 from .facts import Facts, gather
 from .findings import ERROR, INFO, OK, WARN, Row
-from .lease import claims
+from .lease import leases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +30,7 @@ LOW_DISK, NO_DISK = 1 << 30, 50 << 20
 
 def diagnose(identity: PalaceIdentity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> list[Row]:
     """Look and judge. Raises UsageError where $MEMPALACE_BROKER names no socket."""
-    return [*judge(gather(identity, files, env, clock)), *claims(files.claims, files.owner_lock)]
+    return [*judge(gather(identity, files, env, clock)), *leases(files.leases, files.owner_lock)]
 
 
 def judge(facts: Facts) -> list[Row]:

@@ -67,6 +67,6 @@ def _direct(plan: Plan) -> Iterator[Row]:
     yield Row(
         WARN,
         "route: direct",
-        "a broker here may open the palace itself, if its claim shows that nobody else has it",
+        "a broker here may open the palace itself, if its lease shows that no other broker has it",
         f"configure a bridge (ssh or tcp); {_PAGE}",
     )

@@ -73,7 +73,7 @@ def judge(path: str, kind: str) -> Place:
 
 
 def parted(identity: PalaceIdentity) -> str:
-    """Why a claim on the palace would not cover its knowledge graph, "" if it does."""
+    """Why a lease of the palace would not cover its knowledge graph, "" if it does."""
     folder = os.path.dirname(identity.graph)
     table = mount_table()
     if (

@@ -126,7 +126,7 @@ class UnixRoute(Attempt):
         mode: START_IF_NEEDED, WAIT_ONLY or ONCE.
         started_by: who wants it, for the broker's log: "mp-shim 0.1.0 pid 77".
         files: state files to use instead of the palace's own. direct: the broker to start opens a palace that
-            belongs to another kernel; its claim is what decides, not the place.
+            belongs to another kernel; its lease decides, not the place.
         heed_failures: take the failure of a start that others tried a moment ago for our own. False for a
             person who has just mended something.
         rng: draws from [0, 1). spawn: `start.start_broker`, replaceable in tests.

@@ -2,14 +2,14 @@
 
 A bridge leads to the palace that is configured on that machine, for that user, without any variable of his shell. It
 need not be the one that this container has mounted; filing memories there would look like losing them. The broker's
-welcome names its claim, which is a file in its state root (lease/files): here, too, if the root is shared.
+welcome names its lease, which is a file in its state root (lease/files): here, too, if the root is shared.
 """
 
 from __future__ import annotations
 
 from ..errors import BrokerError
 from ..lease.files import LeaseFolder
-from ..lease.machine.record import Writer
+from ..lease.machine.record import HolderId
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 def doubt(files: StateFiles, welcome: Mapping[str, Any]) -> str:
     """Why that broker is not ours, "" if it is, or if it says nothing that could be compared."""
-    claim = welcome.get("claim")
-    if not isinstance(claim, dict):
+    lease = welcome.get("lease")
+    if not isinstance(lease, dict):
         return ""
-    generation, nonce = claim.get("generation"), claim.get("nonce")
-    if not isinstance(generation, int) or not isinstance(nonce, str) or not nonce:
+    epoch, nonce = lease.get("epoch"), lease.get("nonce")
+    if not isinstance(epoch, int) or not isinstance(nonce, str) or not nonce:
         return ""
     try:
-        seen = LeaseFolder(files.claims, Writer()).read(generation).writer.nonce
+        seen = LeaseFolder(files.leases, HolderId()).read(epoch).holder.nonce
     except (OSError, BrokerError) as exc:
-        return f"its claim can't be looked up in {files.claims}: {exc}."
+        return f"its lease can't be looked up in {files.leases}: {exc}."
     if seen == nonce:
         return ""
     palace = welcome.get("palace")

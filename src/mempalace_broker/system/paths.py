@@ -163,15 +163,15 @@ class StateFiles:
         root: the state root. palace: the palace directory P.
         record, socket, start_lock, toml, log, exit, answers, journal: in the root (the socket see
             `socket_path`).
-        owner_lock, engine_lock, claims: in P, beside the files they guard, whatever the root is.
+        owner_lock, engine_lock, leases: in P, beside the files they guard, whatever the root is.
     """
 
     __slots__ = (
         "answers",
-        "claims",
         "engine_lock",
         "exit",
         "journal",
+        "leases",
         "log",
         "owner_lock",
         "palace",
@@ -194,7 +194,7 @@ class StateFiles:
         self.journal = os.path.join(root, f"{name}.journal")
         self.owner_lock = os.path.join(palace, "broker.lock")
         self.engine_lock = os.path.join(palace, "engine.lock")
-        self.claims = os.path.join(palace, "broker-claims")
+        self.leases = os.path.join(palace, "broker-claims")  # the name on disk stays: older brokers look there
         self.socket = socket_path(root, name)
 
     def direct(self) -> StateFiles:

@@ -10,15 +10,16 @@ from typing import cast
 
 import pytest
 
-from mempalace_broker.broker.lease_keeper import Acquisition, Held, LeaseKeeper
+from mempalace_broker.broker.lease_keeper import LeaseKeeper
 from mempalace_broker.errors import PalaceHeld, StateRootError
+from mempalace_broker.lease.acquire import AcquiredLease, LeaseAcquisition
 from mempalace_broker.lease.files import LeaseFolder
-from mempalace_broker.lease.machine.lease import ACTIVE, FOREIGN, HOST, RELEASED, Rules
-from mempalace_broker.lease.machine.record import Writer
+from mempalace_broker.lease.machine.lease import LeasePolicy, LeaseState, NodeKind
+from mempalace_broker.lease.machine.record import HolderId
 from mempalace_broker.system.clock import Clock, Deadline
 
-NEAR = Writer(HOST, "near", "boot-near", "", 1, "1:1", 1.0, "aa")
-FAR = Writer(FOREIGN, "far", "boot-far", "", 2, "2:2", 2.0, "bb")
+NEAR = HolderId(NodeKind.HOST, "near", "boot-near", "", 1, "1:1", 1.0, "aa")
+FAR = HolderId(NodeKind.FOREIGN, "far", "boot-far", "", 2, "2:2", 2.0, "bb")
 
 
 class Jumping(Clock):
@@ -41,7 +42,7 @@ class Jumping(Clock):
 class Node:
     """A keeper with its engine, as far as it sees one."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: AcquiredLease) -> None:
         self.did: list[str] = []
         self.dies = True
         self.keeper = LeaseKeeper(
@@ -59,31 +60,33 @@ class Node:
         self.did.append("asked")
 
 
-def acquire(path: Path, who: Writer, on_sleep: Callable[[], None] = lambda: None, seconds: float = 60) -> Held:
+def acquire(
+    path: Path, who: HolderId, on_sleep: Callable[[], None] = lambda: None, seconds: float = 60
+) -> AcquiredLease:
     clock = Jumping(on_sleep)
-    folder = LeaseFolder(str(path / "claims"), who, local=who.kind == HOST)
-    return Acquisition(folder, clock, Deadline.after(clock, seconds)).run("/the/palace")
+    folder = LeaseFolder(str(path / "leases"), who, local=who.kind == NodeKind.HOST)
+    return LeaseAcquisition(folder, clock, Deadline.after(clock, seconds)).run("/the/palace")
 
 
 def test_a_host_takes_a_fresh_palace_and_the_next_one_follows(tmp_path: Path) -> None:
     first = Node(acquire(tmp_path, NEAR))
-    assert first.keeper.generation == 1
+    assert first.keeper.epoch == 1
     assert first.keeper.permit()
     first.keeper.release()
     second = acquire(tmp_path, NEAR._replace(nonce="cc"))
-    assert second.owner.generation == 2
+    assert second.holder.epoch == 2
     assert second.previous is not None
-    assert second.previous.state == RELEASED
+    assert second.previous.state == LeaseState.RELEASED
     keeper = Node(second).keeper
     keeper.tidy(1000.0)
-    assert second.folder.listing().generations == (1, 2), "an engine of before may still run"
+    assert second.folder.listing().epochs == (1, 2), "an engine of before may still run"
     keeper.unlocked()
     keeper.tidy(3.0)
-    assert second.folder.listing().generations == (1, 2), "not everybody sees our name yet"
+    assert second.folder.listing().epochs == (1, 2), "not everybody sees our name yet"
     keeper.tidy(4.0)
-    assert keeper.facts()["generation"] == 2
+    assert keeper.facts()["epoch"] == 2
     assert keeper.facts()["lower"] == []
-    assert second.folder.listing().generations == (2,)
+    assert second.folder.listing().epochs == (2,)
     keeper.release()
 
 
@@ -94,14 +97,19 @@ def test_busy_goes_up_and_down(tmp_path: Path) -> None:
     node.keeper.rest()
     facts = node.keeper.facts()
     assert not facts["busy"]
-    assert (facts["state"], facts["kind"], facts["host"], facts["boot"]) == (ACTIVE, HOST, "near", "boot-nea")
+    assert (facts["state"], facts["kind"], facts["host"], facts["boot"]) == (
+        LeaseState.ACTIVE,
+        NodeKind.HOST,
+        "near",
+        "boot-nea",
+    )
     node.keeper.release()
     assert not node.keeper.permit()
 
 
 def test_a_live_owner_is_named(tmp_path: Path) -> None:
     node = Node(acquire(tmp_path, NEAR))
-    with pytest.raises(PalaceHeld, match=r"near, boot boot-nea, pid 1, since .*generation 1, active.*alive") as caught:
+    with pytest.raises(PalaceHeld, match=r"near, boot boot-nea, pid 1, since .*epoch 1, active.*alive") as caught:
         acquire(tmp_path, FAR, node.keeper.beat)
     assert "ssh or tcp" in caught.value.hint
     node.keeper.release()
@@ -117,8 +125,8 @@ def test_the_host_asks_and_the_container_lets_go(tmp_path: Path) -> None:
 
     near = acquire(tmp_path, NEAR, meanwhile)
     assert far.did == ["asked"]
-    assert near.owner.generation == 2
-    assert not near.folder.listing().asks
+    assert near.holder.epoch == 2
+    assert not near.folder.listing().requested
     near.folder.close()
 
 
@@ -127,16 +135,16 @@ def test_a_container_that_does_not_let_go_is_named_in_time(tmp_path: Path) -> No
     with pytest.raises(PalaceHeld, match="alive") as caught:
         acquire(tmp_path, NEAR, far.keeper.beat, seconds=20)
     assert "stop it there" in caught.value.hint
-    assert not LeaseFolder(str(tmp_path / "claims"), NEAR).listing().asks
+    assert not LeaseFolder(str(tmp_path / "leases"), NEAR).listing().requested
     far.keeper.release()
 
 
 def test_a_sleeper_wakes_up_fenced_before_its_next_call(tmp_path: Path) -> None:
     far = Node(acquire(tmp_path, FAR))
     near = Node(acquire(tmp_path, NEAR))
-    assert near.keeper.generation == 2
+    assert near.keeper.epoch == 2
     assert not far.keeper.permit()
-    assert far.did == ["kill", "fenced: generation 2 was claimed after ours (1)"]
+    assert far.did == ["kill", "fenced: epoch 2 was acquired after ours (1)"]
     assert far.keeper.over
     assert near.keeper.permit()
     far.keeper.release()
@@ -157,11 +165,11 @@ def test_a_sleeper_in_a_call_is_in_doubt(tmp_path: Path) -> None:
 def test_an_engine_that_does_not_die_keeps_the_claim(tmp_path: Path) -> None:
     far = Node(acquire(tmp_path, FAR))
     far.keeper.permit()
-    LeaseFolder(str(tmp_path / "claims"), NEAR).create(2)
+    LeaseFolder(str(tmp_path / "leases"), NEAR).create(2)
     far.dies = False
     far.keeper.beat()
     assert far.keeper.over
-    assert LeaseFolder(str(tmp_path / "claims"), NEAR).read(1).busy
+    assert LeaseFolder(str(tmp_path / "leases"), NEAR).read(1).busy
     far.keeper.release()
 
 
@@ -174,7 +182,7 @@ def test_a_flag_that_can_t_be_written_lets_nothing_in(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(held.folder, "write", broken)
     assert not node.keeper.permit()
-    assert node.did == ["kill", "fenced: our claim could not be written"]
+    assert node.did == ["kill", "fenced: our lease could not be written"]
     node.keeper.release()
 
 
@@ -238,18 +246,18 @@ def test_on_a_foreign_kernel_the_flag_falls_after_a_flush_and_only_if_nothing_be
     assert not rest()
     assert len(flushed) == 2
     keeper.release()
-    assert held.folder.read(1).state == RELEASED
+    assert held.folder.read(1).state == LeaseState.RELEASED
 
 
 def test_a_folder_that_can_t_be_used_is_said(tmp_path: Path) -> None:
-    (tmp_path / "claims").touch()
+    (tmp_path / "leases").touch()
     with pytest.raises(StateRootError):
         acquire(tmp_path, NEAR)
 
 
 def test_a_container_beats_while_it_settles(tmp_path: Path) -> None:
     beats: list[int] = []
-    other = LeaseFolder(str(tmp_path / "claims"), NEAR)
+    other = LeaseFolder(str(tmp_path / "leases"), NEAR)
     held = acquire(tmp_path, FAR, lambda: beats.append(other.read(1).sequence))
-    assert len(set(beats)) >= Rules().settle_s / Rules().poll_s - 1
+    assert len(set(beats)) >= LeasePolicy().settle_s / LeasePolicy().poll_s - 1
     held.folder.close()

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.errors import StateRootError
-from mempalace_broker.lease.files import LeaseFolder, flush_store, parse_names, survey
-from mempalace_broker.lease.machine.lease import ACTIVE, CLAIMING, EMPTY, FOREIGN, HOST, MISSING, UNREADABLE, Listing
-from mempalace_broker.lease.machine.record import SIZE, Writer
+from mempalace_broker.lease.files import LeaseFolder, flush_palace, parse_names, read_leases
+from mempalace_broker.lease.machine.lease import LeaseState, Listing, NodeKind
+from mempalace_broker.lease.machine.record import SIZE, HolderId
 
-ME = Writer(HOST, "here", "boot", "pid:[1]", 1, "1:2", 1.5, "aa")
+ME = HolderId(NodeKind.HOST, "here", "boot", "pid:[1]", 1, "1:2", 1.5, "aa")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> LeaseFolder:
-    made = LeaseFolder(str(tmp_path / "claims"), ME, local=True)
+    made = LeaseFolder(str(tmp_path / "leases"), ME, local=True)
     made.prepare()
     return made
 
@@ -28,52 +28,52 @@ def test_the_folder_is_ours_alone(folder: LeaseFolder) -> None:
     folder.prepare()
 
 
-def test_a_folder_that_can_t_be_made_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_can_t_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StateRootError, match="folder of claims"):
-        LeaseFolder(str(tmp_path / "file" / "claims"), ME).prepare()
+    with pytest.raises(StateRootError, match="folder of leases"):
+        LeaseFolder(str(tmp_path / "file" / "leases"), ME).prepare()
 
 
 def test_write_and_read(folder: LeaseFolder) -> None:
     assert folder.create(1)
-    assert folder.read(1).state == EMPTY
-    folder.write(CLAIMING, 1, busy=False)
+    assert folder.read(1).state == LeaseState.EMPTY
+    folder.write(LeaseState.ACQUIRING, 1, busy=False)
     inode = os.stat(f"{folder.path}/000000000001").st_ino
-    folder.write(ACTIVE, 2, busy=True)
-    claim = folder.read(1)
-    assert (claim.state, claim.sequence, claim.busy, claim.writer) == (ACTIVE, 2, True, ME)
+    folder.write(LeaseState.ACTIVE, 2, busy=True)
+    lease = folder.read(1)
+    assert (lease.state, lease.sequence, lease.busy, lease.holder) == (LeaseState.ACTIVE, 2, True, ME)
     found = os.stat(f"{folder.path}/000000000001")
     assert (found.st_ino, found.st_size, stat.S_IMODE(found.st_mode)) == (inode, SIZE, 0o600)
-    assert folder.read(2).state == MISSING
+    assert folder.read(2).state == LeaseState.MISSING
     folder.close()
 
 
 def test_the_next_broker_of_this_kernel_knows_that_it_is_dead(folder: LeaseFolder) -> None:
     folder.create(1)
-    folder.write(ACTIVE, 1, busy=True)
+    folder.write(LeaseState.ACTIVE, 1, busy=True)
     folder.close()
     after = LeaseFolder(folder.path, ME._replace(nonce="bb"), local=True)
-    assert after.seen(after.read(1)).dead
-    beyond = LeaseFolder(folder.path, ME._replace(nonce="cc", boot="other", kind=FOREIGN))
-    assert not beyond.seen(beyond.read(1)).dead
+    assert after.observe(after.read(1)).dead
+    beyond = LeaseFolder(folder.path, ME._replace(nonce="cc", boot="other", kind=NodeKind.FOREIGN))
+    assert not beyond.observe(beyond.read(1)).dead
 
 
-def test_half_a_record_is_no_record(folder: LeaseFolder) -> None:
+def test_half_a_record_is_unreadable(folder: LeaseFolder) -> None:
     folder.create(1)
-    folder.write(ACTIVE, 1, busy=False)
+    folder.write(LeaseState.ACTIVE, 1, busy=False)
     folder.close()
     os.truncate(f"{folder.path}/000000000001", 100)
-    assert folder.read(1).state == UNREADABLE
+    assert folder.read(1).state == LeaseState.UNREADABLE
 
 
 _RACER = """
 import sys
-from mempalace_broker.lease.machine.record import Writer
+from mempalace_broker.lease.machine.record import HolderId
 from mempalace_broker.lease.files import LeaseFolder
-folder = LeaseFolder(sys.argv[1], Writer())
+folder = LeaseFolder(sys.argv[1], HolderId())
 print("up", flush=True)
 sys.stdin.readline()
-print(*(generation for generation in range(1, 201) if folder.create(generation)))
+print(*(epoch for epoch in range(1, 201) if folder.create(epoch)))
 folder.close()
 """
 
@@ -97,11 +97,11 @@ def test_names() -> None:
     assert parse_names(names) == Listing((7,), frozenset({(5, 41)}), frozenset({7}))
 
 
-def test_asks_are_taken_back_and_litter_is_removed(folder: LeaseFolder) -> None:
-    for generation in (1, 2, 3):
-        folder.create(generation)
-    folder.ask(2)
-    folder.ask(3)
+def test_requests_are_withdrawn_and_stale_leases_are_removed(folder: LeaseFolder) -> None:
+    for epoch in (1, 2, 3):
+        folder.create(epoch)
+    folder.request_handover(2)
+    folder.request_handover(3)
     folder.declare_gone(1, 9)
     folder.declare_gone(1, 9)
     assert folder.listing() == Listing((1, 2, 3), frozenset({(1, 9)}), frozenset({2, 3}))
@@ -109,20 +109,20 @@ def test_asks_are_taken_back_and_litter_is_removed(folder: LeaseFolder) -> None:
     assert folder.listing() == Listing((2, 3), frozenset(), frozenset({2, 3}))
     folder.remove(2)
     folder.remove(2)
-    assert folder.listing().asks == {3}
-    folder.take_back_asks()
+    assert folder.listing().requested == {3}
+    folder.withdraw_requests()
     assert folder.listing() == Listing((3,))
     folder.close()
 
 
 def test_survey(folder: LeaseFolder, tmp_path: Path) -> None:
-    assert survey(str(tmp_path / "none")) == (Listing(), [])
+    assert read_leases(str(tmp_path / "none")) == (Listing(), [])
     folder.create(1)
-    folder.write(ACTIVE, 1, busy=False)
+    folder.write(LeaseState.ACTIVE, 1, busy=False)
     folder.close()
-    listing, claims = survey(folder.path)
-    assert listing.generations == (1,)
-    assert claims[0].writer == ME
+    listing, leases = read_leases(folder.path)
+    assert listing.epochs == (1,)
+    assert leases[0].holder == ME
 
 
 def test_a_store_is_flushed_with_all_that_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,5 +135,5 @@ def test_a_store_is_flushed_with_all_that_is_in_it(tmp_path: Path, monkeypatch: 
     (tmp_path / "graph-shm").touch()
     synced: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
-    flush_store(str(palace), str(tmp_path / "graph"))
+    flush_palace(str(palace), str(tmp_path / "graph"))
     assert sorted(synced) == ["chroma.sqlite3", "chroma.sqlite3-shm", "data.bin", "graph", "graph-shm"]

@@ -253,7 +253,7 @@ def test_a_broker_from_beyond_shares_the_locks_and_the_settings_and_no_file_that
     own = StateFiles(str(tmp_path), str(tmp_path / "palace"))
     direct = own.direct()
     same = {name for name in StateFiles.__slots__ if getattr(own, name) == getattr(direct, name)}
-    assert same == {"root", "palace", "owner_lock", "engine_lock", "claims", "toml"}
+    assert same == {"root", "palace", "owner_lock", "engine_lock", "leases", "toml"}
 
 
 @pytest.mark.parametrize(

@@ -1,95 +1,91 @@
-"""Claims in words and as facts: for `status`, `doctor`, and the one who is refused."""
+"""Leases in words and as facts: for `status`, `doctor`, and the broker that was refused."""
 
 from __future__ import annotations
 
 import datetime
 from typing import TYPE_CHECKING, Any
 
-from .lease import ASKED, CLAIMING, CROWDED, FOREIGN, HELD, HOST, IN_DOUBT, MISSING, RELEASED, UNREADABLE
+from .acquire import Acquired
+from .lease import LeaseState, NodeKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .lease import Listing
-    from .record import Claim
+    from .record import LeaseRecord
 
-_WHERE = {HOST: "the palace's own machine", FOREIGN: "a container or virtual machine"}
-_BOOT = 8
-
-
-def is_resolved(claim: Claim, listing: Listing) -> bool:
-    """Whether nothing of that claim can write any more, as far as names and records tell."""
-    if claim.state in (RELEASED, MISSING):
-        return True
-    return (claim.generation, claim.sequence) in listing.gone
+_WHERE = {NodeKind.HOST: "the palace's own machine", NodeKind.FOREIGN: "a container or virtual machine"}
+_BOOT = 8  # characters of a boot id that people see
 
 
-def facts_of(claim: Claim, listing: Listing) -> dict[str, Any]:
-    """One claim, as status and doctor show it."""
-    writer = claim.writer
+def describe_leases(listing: Listing, leases: Sequence[LeaseRecord]) -> dict[str, Any]:
+    """All leases of a palace: the highest, the open ones below it, and how many requests for a handover there are.
+
+    Returns:
+        {"epoch": 0, ...} where there is no lease.
+    """
+    if not leases:
+        return {"epoch": 0, "state": None, "kind": None, "since": None, "handover_requests": 0, "lower": []}
+    *lower, top = sorted(leases)
     return {
-        "generation": claim.generation,
-        "state": claim.state,
-        "kind": writer.kind,
-        "host": writer.host,
-        "boot": writer.boot[:_BOOT],
-        "pid": writer.pid,
-        "since": writer.since,
-        "sequence": claim.sequence,
-        "busy": claim.busy,
-        "open": not is_resolved(claim, listing),
+        **_facts(top, listing),
+        "handover_requests": len(listing.requested),
+        "lower": [_facts(lease, listing) for lease in lower if not lease.is_resolved(listing)],
     }
 
 
-def describe(listing: Listing, claims: Sequence[Claim]) -> dict[str, Any]:
-    """All claims of a palace: the highest, those below it, who is asked for. {"generation": 0} where there is none."""
-    if not claims:
-        return {"generation": 0, "state": None, "kind": None, "since": None, "asks": 0, "lower": []}
-    *lower, top = sorted(claims)
+def _facts(lease: LeaseRecord, listing: Listing) -> dict[str, Any]:
+    holder = lease.holder
     return {
-        **facts_of(top, listing),
-        "asks": len(listing.asks),
-        "lower": [facts_of(claim, listing) for claim in lower if not is_resolved(claim, listing)],
+        "epoch": lease.epoch,
+        "state": lease.state,
+        "kind": holder.kind,
+        "host": holder.host,
+        "boot": holder.boot[:_BOOT],
+        "pid": holder.pid,
+        "since": holder.since,
+        "sequence": lease.sequence,
+        "busy": lease.busy,
+        "open": not lease.is_resolved(listing),
     }
 
 
-def who(claim: Claim) -> str:
-    """The holder in words."""
-    writer = claim.writer
-    if not writer.boot and not writer.host:
-        return f"generation {claim.generation}, which says nothing of its writer"
-    since = datetime.datetime.fromtimestamp(writer.since).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    where = _WHERE.get(writer.kind, writer.kind)
+def describe_holder(lease: LeaseRecord) -> str:
+    """Who holds the lease, in words."""
+    holder = lease.holder
+    if not holder.boot and not holder.host:
+        return f"an unknown broker (epoch {lease.epoch})"
+    since = datetime.datetime.fromtimestamp(holder.since).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     return (
-        f"a broker on {where} ({writer.host or 'unnamed'}, boot {writer.boot[:_BOOT] or 'unknown'}, pid {writer.pid}, "
-        f"since {since} by its clock, generation {claim.generation}, {claim.state})"
+        f"a broker on {_WHERE[holder.kind]} ({holder.host or 'unnamed'}, boot {holder.boot[:_BOOT] or 'unknown'}, "
+        f"pid {holder.pid}, since {since} by its clock, epoch {lease.epoch}, {lease.state})"
     )
 
 
-def refusal(verdict: str, claim: Claim | None, palace: str, silence_s: float) -> tuple[str, str]:
-    """(what, hint) for a claimant that was refused."""
-    if verdict == ASKED:
-        return f"the host wants {palace} and asked us to let it go.", "use the host's broker: ssh or tcp"
-    if verdict == CROWDED or claim is None:
-        return f"others claim {palace} again and again.", "try again, or see `mempalace-broker doctor`"
-    if verdict == HELD:
-        return _held(claim, palace)
-    what = f"{palace} may still be held by {who(claim)}: silent for {silence_s:g} s and more, "
-    if claim.state == UNREADABLE:
-        what += "with a claim that can't be read."
+def describe_refusal(outcome: Acquired, lease: LeaseRecord | None, palace: str, silence_s: float) -> tuple[str, str]:
+    """Why a broker did not get the palace, and the hint. `lease`: the one in the way."""
+    if outcome is Acquired.HANDOVER:
+        return f"the host wants {palace} and asked for a handover.", "use the host's broker: ssh or tcp"
+    if outcome is Acquired.CONTENDED or lease is None:
+        return f"other brokers took {palace} first, again and again.", "try again, or see `mempalace-broker doctor`"
+    if outcome is Acquired.HELD:
+        return _held(lease, palace)
+    why = f"{palace} may still be held by {describe_holder(lease)}: silent for {silence_s:g} s and more, "
+    if lease.state is LeaseState.UNREADABLE:
+        why += "with a lease that can't be read."
     else:
-        what += "and it stopped in the middle of a call, which it may go on with when it wakes."
-    assert verdict == IN_DOUBT, verdict
-    return what, (
-        "resume or stop that container or machine in an orderly way: its broker then lets go by itself. Only if it is "
-        "gone for certain: `mempalace-broker take-over --yes`"
+        why += "and stopped in the middle of a call, which it may continue when it wakes."
+    assert outcome is Acquired.IN_DOUBT, outcome
+    return why, (
+        "resume that container or machine, or stop it in an orderly way: its broker then releases the palace. Only if "
+        "it is gone for certain: `mempalace-broker take-over --yes`"
     )
 
 
-def _held(claim: Claim, palace: str) -> tuple[str, str]:
-    what = f"{palace} is held by {who(claim)}, which is alive."
-    if claim.state == CLAIMING:
-        return what, "it is just starting: try again in some seconds"
-    if claim.writer.kind == HOST:
-        return what, "reach that broker by ssh or tcp, see docs/topologies.md"
-    return what, "use it from there, or stop it there: `mempalace-broker stop`"
+def _held(lease: LeaseRecord, palace: str) -> tuple[str, str]:
+    why = f"{palace} is held by {describe_holder(lease)}, which is alive."
+    if lease.state is LeaseState.ACQUIRING:
+        return why, "it is just starting: try again in a few seconds"
+    if lease.holder.kind is NodeKind.HOST:
+        return why, "reach that broker by ssh or tcp, see docs/topologies.md"
+    return why, "use it from there, or stop it there: `mempalace-broker stop`"

@@ -169,8 +169,8 @@ class BrokerConnection:
             self.established = True
             files = result.get("files")
             self.files = files if isinstance(files, dict) else {}
-            claim = result.get("claim")
-            epoch = claim.get("generation") if isinstance(claim, dict) else None
+            lease = result.get("lease")
+            epoch = lease.get("epoch") if isinstance(lease, dict) else None
             if isinstance(epoch, int):
                 self._epochs[self.number] = epoch
                 self._epochs.pop(self.number - MAX_EPOCHS, None)

@@ -4,47 +4,60 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempalace_broker.lease.machine.lease import ACTIVE, EMPTY, FOREIGN, HOST, RELEASED, STATES, UNREADABLE
-from mempalace_broker.lease.machine.record import SIZE, Claim, Writer, decode, encode, proven_dead
+from mempalace_broker.lease.machine.lease import LeaseState, NodeKind
+from mempalace_broker.lease.machine.record import (
+    SIZE,
+    WRITTEN_STATES,
+    HolderId,
+    LeaseRecord,
+    decode,
+    encode,
+    proven_dead,
+)
 
-ME = Writer(HOST, "mac", "boot-1", "pid:[1]", 42, "1:2", 1_700_000_000.5, "aa")
+ME = HolderId(NodeKind.HOST, "mac", "boot-1", "pid:[1]", 42, "1:2", 1_700_000_000.5, "aa")
 
 
 @given(
-    st.integers(0, 2**63), st.sampled_from(STATES), st.integers(0, 2**63), st.booleans(), st.text(max_size=200).map(str)
+    st.integers(0, 2**63),
+    st.sampled_from(WRITTEN_STATES),
+    st.integers(0, 2**63),
+    st.booleans(),
+    st.text(max_size=200).map(str),
 )
-def test_what_is_written_is_read(generation: int, state: str, sequence: int, busy: bool, host: str) -> None:
+def test_what_is_written_is_read(epoch: int, state: LeaseState, sequence: int, busy: bool, host: str) -> None:
     writer = ME._replace(host=host[:10])
-    data = encode(generation, state, sequence, busy=busy, writer=writer.encode())
+    data = encode(epoch, state, sequence, busy=busy, holder=writer.encode())
     assert len(data) == SIZE
-    assert decode(data, generation) == Claim(generation, state, sequence, busy, writer)
+    assert decode(data, epoch) == LeaseRecord(epoch, state, sequence, busy, writer)
 
 
 @given(st.binary(max_size=2 * SIZE))
 def test_any_bytes_can_be_read(data: bytes) -> None:
-    assert decode(data, 7).state in (EMPTY, UNREADABLE)
+    assert decode(data, 7).state in (LeaseState.EMPTY, LeaseState.UNREADABLE)
 
 
 @given(st.integers(1, SIZE - 1))
 def test_a_mixture_of_two_records_is_none(cut: int) -> None:
-    old = encode(7, ACTIVE, 1, busy=False, writer=ME.encode())
-    new = encode(7, ACTIVE, 2, busy=True, writer=ME.encode())
+    old = encode(7, LeaseState.ACTIVE, 1, busy=False, holder=ME.encode())
+    new = encode(7, LeaseState.ACTIVE, 2, busy=True, holder=ME.encode())
     mixed = new[:cut] + old[cut:]
-    assert mixed in (old, new) or decode(mixed, 7).state == UNREADABLE
+    assert mixed in (old, new) or decode(mixed, 7).state == LeaseState.UNREADABLE
 
 
 @pytest.mark.parametrize("data", [b"", bytes(SIZE), bytes(10)])
 def test_a_name_without_a_record_was_never_busy(data: bytes) -> None:
-    assert decode(data, 7) == Claim(7, EMPTY)
+    assert decode(data, 7) == LeaseRecord(7, LeaseState.EMPTY)
 
 
 def test_a_record_of_another_generation_is_none() -> None:
-    assert decode(encode(7, RELEASED, 1, busy=False, writer=ME.encode()), 8).state == UNREADABLE
+    assert decode(encode(7, LeaseState.RELEASED, 1, busy=False, holder=ME.encode()), 8).state == LeaseState.UNREADABLE
 
 
 def test_a_long_host_name_is_cut() -> None:
     assert (
-        decode(encode(7, ACTIVE, 1, busy=False, writer=ME._replace(host="h" * 500).encode()), 7).writer.host == "h" * 64
+        decode(encode(7, LeaseState.ACTIVE, 1, busy=False, holder=ME._replace(host="h" * 500).encode()), 7).holder.host
+        == "h" * 64
     )
 
 
@@ -60,12 +73,17 @@ NEXT = ME._replace(pid=43, nonce="bb")
         (ME, NEXT._replace(boot="boot-2"), True, True),  # this host, started anew
         (ME, NEXT._replace(boot="boot-2"), False, True),  # a Mac knows itself by name
         (ME, NEXT._replace(boot="boot-2", host="other"), False, False),
-        (ME._replace(kind=FOREIGN), NEXT._replace(boot="boot-2"), True, False),  # its machine may be paused
-        (ME, NEXT._replace(boot="boot-2", kind=FOREIGN), False, False),
-        (ME._replace(kind=FOREIGN), NEXT._replace(kind=FOREIGN), False, True),  # two containers of one kernel
+        (ME._replace(kind=NodeKind.FOREIGN), NEXT._replace(boot="boot-2"), True, False),  # its machine may be paused
+        (ME, NEXT._replace(boot="boot-2", kind=NodeKind.FOREIGN), False, False),
+        (
+            ME._replace(kind=NodeKind.FOREIGN),
+            NEXT._replace(kind=NodeKind.FOREIGN),
+            False,
+            True,
+        ),  # two containers of one kernel
         (ME._replace(boot=""), NEXT, True, False),
         (ME, ME, True, False),
     ],
 )
-def test_only_facts_prove_a_death(theirs: Writer, me: Writer, local: bool, dead: bool) -> None:
-    assert proven_dead(Claim(7, ACTIVE, 1, True, theirs), me, local=local) is dead
+def test_only_facts_prove_a_death(theirs: HolderId, me: HolderId, local: bool, dead: bool) -> None:
+    assert proven_dead(LeaseRecord(7, LeaseState.ACTIVE, 1, True, theirs), me, local=local) is dead

@@ -200,12 +200,12 @@ def test_a_broker_that_is_not_this_palaces_gets_no_call(talk: Talk) -> None:
 
 
 def test_fates_are_asked_by_the_generation_of_the_broker_that_had_the_write(talk: Talk) -> None:
-    talk.connect(claim={"generation": 7})
+    talk.connect(lease={"epoch": 7})
     talk.agent(call(1, ADD))
     talk.heard_by_broker()
     talk.lose()
     talk.later(1)
-    (asked,) = talk.connect(claim={"generation": 8})
+    (asked,) = talk.connect(lease={"epoch": 8})
     assert asked["method"] == OUTCOMES
     assert asked["params"]["epoch"] == 7
 

@@ -1,23 +1,24 @@
-"""The claim protocol, explored to the end within stated bounds, on the real machines of lease/machine/lease.py.
+"""The lease protocol, explored to the end within stated bounds, on the real machines in lease/machine.
 
 Each bound is a whole world: every interleaving of single IO operations, every pause, every late look. Printed: how many
-states that were (`pytest -s`). docs/claims.md states the bounds; keep the two in step.
+states that were (`pytest -s`). docs/leases.md states the bounds; keep the two in step.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from mempalace_broker.lease.machine import lease as claims
-from mempalace_broker.lease.machine.lease import FOREIGN, HOST, Claimant, Owner, Rules
+from mempalace_broker.lease.machine.acquire import LeaseAcquirer
+from mempalace_broker.lease.machine.hold import Holding, LeaseHolder, Operation
+from mempalace_broker.lease.machine.lease import VISIBILITY_DELAY_S, LeasePolicy, Listing, NodeKind, ObservedLease, Verb
 from tests.model.explorer import Explored, explore
 from tests.model.world import Bounds, World
 
-HF, FF = (HOST, FOREIGN), (FOREIGN, FOREIGN)
-FINE = Rules(silence_s=1, settle_s=3, poll_s=3, tries=1)  # D = 1 tick, S > 2 D
-COARSE = Rules(silence_s=1, settle_s=1, poll_s=1, tries=1)  # a tick is so long that everything is seen after it
-ONCE = COARSE._replace(tries=0)  # a claimant that was too late gives up, and starts again as another
-SMALL = Bounds(HF, generations=2, faults=0, beats=0, rules=FINE)
+HF, FF = (NodeKind.HOST, NodeKind.FOREIGN), (NodeKind.FOREIGN, NodeKind.FOREIGN)
+FINE = LeasePolicy(silence_s=1, settle_s=3, poll_s=3, tries=1)  # D = 1 tick, S > 2 D
+COARSE = LeasePolicy(silence_s=1, settle_s=1, poll_s=1, tries=1)  # a tick is so long that everything is seen after it
+ONCE = COARSE._replace(tries=0)  # an acquirer that was too late gives up, and starts again as another
+SMALL = Bounds(HF, epochs=2, faults=0, beats=0, policy=FINE)
 
 
 def search(bounds: Bounds, limit: int = 3_000_000, *, liveness: bool = True) -> Explored:
@@ -37,13 +38,13 @@ QUICK = {
     "host and foreign, late looks": SMALL,
     "two foreign, late looks": SMALL._replace(kinds=FF),
     "two foreign, a crash and a person": SMALL._replace(
-        kinds=FF, generations=3, faults=1, late=0, rules=COARSE, tidies=False
+        kinds=FF, epochs=3, faults=1, late=0, policy=COARSE, tidies=False
     ),
     "host and foreign, a crash and a new start": SMALL._replace(
-        starts=(2, 1), faults=1, late=0, rules=ONCE, tidies=False
+        starts=(2, 1), faults=1, late=0, policy=ONCE, tidies=False
     ),
     "host and foreign, a crash and heartbeats": SMALL._replace(
-        generations=3, faults=1, beats=1, late=0, rules=ONCE, tidies=False
+        epochs=3, faults=1, beats=1, late=0, policy=ONCE, tidies=False
     ),
 }
 
@@ -54,12 +55,12 @@ def test_no_two_nodes_ever_write_and_somebody_can_always_own_again(bounds: Bound
 
 
 DEEP = {
-    "host and foreign, a crash, late looks": SMALL._replace(generations=3, faults=1),
-    "two foreign, a crash, late looks": SMALL._replace(kinds=FF, generations=3, faults=1),
-    "host starts twice, a crash": SMALL._replace(starts=(2, 1), generations=3, faults=1, late=0, rules=ONCE),
+    "host and foreign, a crash, late looks": SMALL._replace(epochs=3, faults=1),
+    "two foreign, a crash, late looks": SMALL._replace(kinds=FF, epochs=3, faults=1),
+    "host starts twice, a crash": SMALL._replace(starts=(2, 1), epochs=3, faults=1, late=0, policy=ONCE),
 }
-TWICE = SMALL._replace(starts=(2, 2), generations=3, late=0, rules=ONCE)
-THREE = SMALL._replace(kinds=(HOST, FOREIGN, FOREIGN), late=0, rules=ONCE)
+TWICE = SMALL._replace(starts=(2, 2), epochs=3, late=0, policy=ONCE)
+THREE = SMALL._replace(kinds=(NodeKind.HOST, NodeKind.FOREIGN, NodeKind.FOREIGN), late=0, policy=ONCE)
 
 
 @pytest.mark.slow
@@ -89,49 +90,53 @@ def test_names_that_are_removed_too_early_are_caught() -> None:
 # --- the checker has teeth: take one thing away, and it finds two writers
 
 
-def _no_flag(self: Owner) -> Owner:
-    return self._replace(step=claims.LIST, goal="need", verdict="")
+def _no_flag(self: LeaseHolder) -> LeaseHolder:
+    return self._replace(step=Verb.LIST, operation=Operation.MARK_BUSY, outcome=None)
 
 
-_looked = Owner._looked
+_listed = LeaseHolder._listed
 
 
-def _no_probe(self: Owner, listing: claims.Listing) -> Owner:
-    return self._replace(step="", verdict=claims.CLEAR) if self.goal == "need" else _looked(self, listing)
+def _no_probe(self: LeaseHolder, listing: Listing) -> LeaseHolder:
+    return (
+        self._replace(step=Verb.DONE, outcome=Holding.CLEAR)
+        if self.operation is Operation.MARK_BUSY
+        else _listed(self, listing)
+    )
 
 
-def _release_first(self: Owner, why: str) -> Owner:
-    return self._replace(step=claims.WRITE, goal=claims.FENCED, why=why, verdict="")
+def _release_first(self: LeaseHolder, reason: str) -> LeaseHolder:
+    return self._replace(step=Verb.WRITE, operation=Operation.FENCE, reason=reason, outcome=None)
 
 
-def _ignore_busy(self: Claimant, open_: list[claims.Seen], top: int, now: float) -> Claimant:
+def _ignore_busy(self: LeaseAcquirer, open_: list[ObservedLease], top: int, now: float) -> LeaseAcquirer:
     return _decide(self, [seen._replace(busy=False) for seen in open_], top, now)
 
 
-_decide = Claimant._decide
-BEATS = Bounds(HF, generations=2, faults=0, beats=1, late=0, rules=COARSE)
+_decide = LeaseAcquirer._decide
+BEATS = Bounds(HF, epochs=2, faults=0, beats=1, late=0, policy=COARSE)
 MUTANTS = {
-    "no busy flag": (Owner, "need", _no_flag),
-    "no look before a call goes in": (Owner, "_looked", _no_probe),
-    "released before the engine is dead": (Owner, "fence", _release_first),
-    "a busy owner taken for an idle one": (Claimant, "_decide", _ignore_busy),
+    "no busy flag": (LeaseHolder, "mark_busy", _no_flag),
+    "no look before a call goes in": (LeaseHolder, "_listed", _no_probe),
+    "released before the engine is dead": (LeaseHolder, "fence", _release_first),
+    "a busy owner taken for an idle one": (LeaseAcquirer, "_decide", _ignore_busy),
 }
 
 
 @pytest.mark.parametrize("kinds", [HF, FF], ids="+".join)
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_protocol_with_a_piece_missing_is_caught(
-    mutant: str, kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    mutant: str, kinds: tuple[NodeKind, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(*MUTANTS[mutant])
     assert search(BEATS._replace(kinds=kinds), 300_000, liveness=False).violation
 
 
 @pytest.mark.parametrize(("kinds", "settle"), [(HF, 0), (FF, 0), (FF, 2)], ids=str)
-def test_a_settle_time_that_is_too_short_is_caught(kinds: tuple[str, ...], settle: int) -> None:
+def test_a_settle_time_that_is_too_short_is_caught(kinds: tuple[NodeKind, ...], settle: int) -> None:
     """Between two foreign nodes not even S = 2 D will do: it must be longer."""
-    rules = FINE._replace(settle_s=settle, poll_s=max(1, settle))
-    assert search(SMALL._replace(kinds=kinds, rules=rules), 300_000, liveness=False).violation
+    policy = FINE._replace(settle_s=settle, poll_s=max(1, settle))
+    assert search(SMALL._replace(kinds=kinds, policy=policy), 300_000, liveness=False).violation
 
 
 def test_names_that_two_can_create_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +150,6 @@ def test_names_that_two_can_create_are_caught(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_real_times_leave_the_settle_time_longer_than_two_delays() -> None:
-    rules = Rules()
-    assert rules.settle_s > 2 * claims.VISIBLE_S
-    assert rules.silence_s > rules.beat_s + claims.VISIBLE_S + rules.poll_s
+    policy = LeasePolicy()
+    assert policy.settle_s > 2 * VISIBILITY_DELAY_S
+    assert policy.silence_s > policy.heartbeat_s + VISIBILITY_DELAY_S + policy.poll_s

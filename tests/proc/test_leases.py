@@ -1,4 +1,4 @@
-"""Two kernels, one palace: claims, handover, pause and resume, with real brokers and a real engine."""
+"""Two kernels, one palace: leases, handover, pause and resume, with real brokers and a real engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.lease.files import survey
+from mempalace_broker.lease.files import read_leases
 from tests.faulty import FaultyEngine
 from tests.harness import Broker, World, eventually, require_engine
 from tests.proc.far import Far, require_namespaces
@@ -38,7 +38,7 @@ class Kernels:
 
 @pytest.fixture
 def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
-    """With the marker `engine` a real one; without it brokers find no mempalace, which is enough for claims."""
+    """With the marker `engine` a real one; without it brokers find no mempalace, which is enough for leases."""
     require_namespaces()
     real = request.node.get_closest_marker("engine") is not None
     env = {"MEMPALACE_BROKER_IDLE_S": "60"}
@@ -82,9 +82,9 @@ def found(broker: Broker, content: str) -> bool:
     return content in json.dumps(call(broker, "list_drawers", wing="w"))
 
 
-def claims(world: World) -> dict[int, tuple[str, bool]]:
-    """generation -> (state, busy)"""
-    return {c.generation: (c.state, c.busy) for c in survey(str(world.palace / "broker-claims"))[1]}
+def leases(world: World) -> dict[int, tuple[str, bool]]:
+    """epoch -> (state, busy)"""
+    return {c.epoch: (c.state, c.busy) for c in read_leases(str(world.palace / "broker-claims"))[1]}
 
 
 @pytest.mark.engine
@@ -95,7 +95,7 @@ def test_the_host_asks_and_a_container_hands_over(kernels: Kernels) -> None:
     theirs = far.broker()
     far_engine = theirs.engine_pid()
     add(theirs, "written from a container")
-    assert theirs.status()["claim"]["kind"] == "foreign"
+    assert theirs.status()["lease"]["kind"] == "foreign"
     with world.watch_owners() as owners:
         done = world.cli("ensure")
     assert done.returncode == 0, done.stderr
@@ -122,7 +122,7 @@ def test_a_live_owner_is_left_alone(kernels: Kernels) -> None:
     told = third.start()
     assert "the palace's own machine" in told["reason"]
     assert "alive" in told["reason"]
-    assert claims(empty)[max(claims(empty))][0] == "active"
+    assert leases(empty)[max(leases(empty))][0] == "active"
 
 
 @pytest.mark.engine
@@ -133,7 +133,7 @@ def test_a_silent_idle_owner_is_taken_over_and_fences_itself_when_it_wakes(kerne
     theirs = far.broker()
     far_engine = theirs.engine_pid()
     add(theirs, "before the pause")
-    eventually(lambda: claims(world)[1] == ("active", False), what="an idle owner")
+    eventually(lambda: leases(world)[1] == ("active", False), what="an idle owner")
     tree = far.stop()
     late = send(theirs, "add_drawer", wing="w", room="r", content="must never arrive")
     with late:
@@ -147,7 +147,7 @@ def test_a_silent_idle_owner_is_taken_over_and_fences_itself_when_it_wakes(kerne
         with contextlib.suppress(ConnectionResetError):  # it was never accepted
             assert b'"result"' not in late.recv(65536)
     assert not is_running(far_engine)
-    assert claims(world)[1][0] == "released"
+    assert leases(world)[1][0] == "released"
     assert found(host, "before the pause")
     assert found(host, "from the host")
     assert not found(host, "must never arrive")
@@ -203,10 +203,10 @@ def test_an_owner_that_can_t_write_its_heartbeat_fences_itself(kernels: Kernels)
     assert far.process is not None
     resource.prlimit(far.process.pid, resource.RLIMIT_FSIZE, (0, 0))  # EFBIG for each write, its log included
     far.process.wait(30)
-    assert claims(empty)[1][0] == "active", "it could not even say that it leaves"
+    assert leases(empty)[1][0] == "active", "it could not even say that it leaves"
 
 
-def test_an_owner_whose_claim_vanishes_fences_itself(kernels: Kernels) -> None:
+def test_an_owner_whose_lease_vanishes_fences_itself(kernels: Kernels) -> None:
     far = kernels.far()
     assert far.start()["state"] == "ready", far.report
     far.inside("mount", "-t", "tmpfs", "none", str(kernels.world.palace / "broker-claims"))
