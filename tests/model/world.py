@@ -122,9 +122,9 @@ class World:
                 yield from self._person(state, i)
             return
         if isinstance(machine, LeaseAcquirer):
-            yield from self._claim(state, i, machine)
+            yield from self._acquire(state, i, machine)
         else:
-            yield from self._own(state, i, machine)
+            yield from self._hold(state, i, machine)
         if state.faults:
             yield from self._crash(state, i)
 
@@ -158,9 +158,9 @@ class World:
                 told = state._replace(gone=state.gone | {mark}, faults=state.faults - 1)
                 yield f"person: epoch {g} is gone", True, told
 
-    # -- a claimant
+    # -- an acquirer
 
-    def _claim(self, state: State, i: int, machine: LeaseAcquirer) -> Iterator[tuple[str, bool, State]]:
+    def _acquire(self, state: State, i: int, machine: LeaseAcquirer) -> Iterator[tuple[str, bool, State]]:
         node = state.nodes[i]
         if machine.step is Verb.SLEEP:
             if machine.requested and machine.deadline:
@@ -179,11 +179,11 @@ class World:
             for what, result, after in self._perform(state, i, action):
                 moved = machine.advance(result, 0, 0)
                 if moved.step is Verb.DONE:
-                    yield f"{i}: {what}: {moved.outcome}", False, self._verdict(after, i, moved)
+                    yield f"{i}: {what}: {moved.outcome}", False, self._end(after, i, moved)
                 else:
                     yield f"{i}: {what}", False, _with(after, i, node._replace(machine=moved))
 
-    def _verdict(self, state: State, i: int, machine: LeaseAcquirer) -> State:
+    def _end(self, state: State, i: int, machine: LeaseAcquirer) -> State:
         node = state.nodes[i]
         state = state._replace(requested=state.requested - {machine.requested})
         if machine.outcome is not Acquired.OURS:
@@ -201,9 +201,9 @@ class World:
         proven = entry.boot == state.nodes[i].boot or self.bounds.kinds[i] is NodeKind.HOST
         return entry.node == i and proven and not entry.record[0].is_final
 
-    # -- an owner
+    # -- a holder
 
-    def _own(self, state: State, i: int, machine: LeaseHolder) -> Iterator[tuple[str, bool, State]]:
+    def _hold(self, state: State, i: int, machine: LeaseHolder) -> Iterator[tuple[str, bool, State]]:
         node = state.nodes[i]
         if machine.step is Verb.KILL:
             reaped = node._replace(engine=False, machine=machine.advance(True))

@@ -1,1 +1,1 @@
-"""Who owns the palace where kernel locks do not reach (docs/claims.md)."""
+"""Who owns the palace where kernel locks do not reach (docs/leases.md)."""
