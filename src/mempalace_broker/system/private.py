@@ -1,0 +1,171 @@
+"""The user's own folders, in which nobody else can write: the settings, and what each palace's broker keeps for itself.
+
+    ~/.config/mempalace-broker/config.toml
+    ~/.local/state/mempalace-broker/PALACE-KEY/     log, cached answers, reason of the last exit, failed starts
+
+What decides lies here, for a container that has the state root mounted does not have this. "~" is the home in the
+password file and never $HOME or $XDG_...: an agent's environment must not choose another. $MEMPALACE_BROKER_PRIVATE
+names one folder for both, for tests and sandboxes: its config.toml, and its state/PALACE-KEY/.
+
+A home that is missing, read-only or another user's is no error: everything then works with default settings and keeps
+nothing. `PrivateFolder.problem` says why. `mp-shim` imports this module: keep it lean.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from .atomic_files import write_atomic
+from .shared_files import Untrusted, others_write, read_at_most
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VARIABLE = "MEMPALACE_BROKER_PRIVATE"
+SETTINGS = "config.toml"
+_NAME = "mempalace-broker"
+_KEY_DIGITS = 20
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def private_home() -> str:
+    """The home of the effective user in the password file, "" where there is none."""
+    import pwd
+
+    try:
+        home = pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return ""
+    return home if os.path.isabs(home) else ""
+
+
+def palace_key(palace: str) -> str:
+    """The name of a palace's folder: 20 hex digits that go by its real path."""
+    import hashlib
+
+    return hashlib.sha256(os.fsencode(palace)).hexdigest()[:_KEY_DIGITS]
+
+
+def settings_folder(env: Mapping[str, str]) -> PrivateFolder:
+    """The folder of config.toml."""
+    return _below(env, (".config", _NAME), ())
+
+
+def state_folder(palace: str, env: Mapping[str, str]) -> PrivateFolder:
+    """The folder of one palace, named by its real path."""
+    return _below(env, (".local", "state", _NAME, palace_key(palace)), ("state", palace_key(palace)))
+
+
+def _below(env: Mapping[str, str], in_home: tuple[str, ...], in_named: tuple[str, ...]) -> PrivateFolder:
+    named = env.get(VARIABLE, "")
+    if os.path.isabs(named):
+        return PrivateFolder(os.path.normpath(named), in_named, make_base=True)
+    return PrivateFolder(private_home(), in_home)
+
+
+class PrivateFolder:
+    """One folder of the user's own.
+
+    Args:
+        base: where trust begins, "" where the user has no home. steps: the names that lead from there to the folder.
+        make_base: whether `make` may make the base, too.
+
+    Attributes:
+        path: "" where the user has no home.
+    """
+
+    __slots__ = ("_base", "_make_base", "_steps", "path")
+
+    def __init__(self, base: str, steps: tuple[str, ...], *, make_base: bool = False) -> None:
+        self._base = base
+        self._steps = steps
+        self._make_base = make_base
+        self.path = os.path.join(base, *steps) if base else ""
+
+    def file(self, name: str) -> str:
+        """The path of a file in this folder, "" where the user has no home."""
+        return os.path.join(self.path, name) if self.path else ""
+
+    def problem(self) -> str:
+        """Why nothing in this folder counts, "" where it does, or where there is no such folder yet."""
+        if not self._base:
+            return f"user {os.geteuid()} has no home directory in the password file"
+        for path in self._chain():
+            try:
+                info = os.stat(path)
+            except FileNotFoundError:
+                return f"{path} does not exist" if path == self._base and not self._make_base else ""
+            except OSError as exc:
+                return f"{path}: {exc.strerror or exc}"
+            if not stat.S_ISDIR(info.st_mode):
+                return f"{path} is not a folder"
+            if why := _distrust(info, path):
+                return f"{path} {why}"
+        return ""
+
+    def make(self) -> str:
+        """Make the folder, 0700, with whatever is missing above it; why that is impossible, "" once it is there."""
+        if why := self.problem():
+            return why
+        for path in self._chain()[0 if self._make_base else 1 :]:
+            try:
+                os.mkdir(path, 0o700)
+                os.chmod(path, 0o700)  # whatever the umask of the agent that we run for
+            except FileExistsError:
+                pass
+            except OSError as exc:
+                return f"{path}: {exc.strerror or exc}"
+        return self.problem() or ("" if os.access(self.path, os.W_OK | os.X_OK) else f"{self.path} is not writable")
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """The first `limit` + 1 bytes of a file, None where there is none. A link is followed: it is the user's own, as
+        dotfile managers make them. In a home that belongs to another user there is none for us.
+
+        Raises:
+            Untrusted: others can write to the file or to a folder above it, or it is not a regular file.
+            OSError: as the system reports it.
+        """
+        path = self.file(name)
+        try:
+            if not _is_ours(os.stat(self._base)):
+                return None
+            fd = os.open(path, _READ)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            info = os.fstat(fd)
+            why = "it is not a regular file" if not stat.S_ISREG(info.st_mode) else _distrust(info, path)
+            if why or (why := self.problem()):
+                raise Untrusted(path, why)
+            return read_at_most(fd, limit + 1)
+        finally:
+            os.close(fd)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file, making the folder where it is missing. Raises OSError where that is impossible."""
+        if why := self.make():
+            raise OSError(errno.EACCES, why, self.file(name))
+        write_atomic(self.file(name), data)
+
+    def _chain(self) -> list[str]:
+        """The base and every folder from there to this one."""
+        chain = [self._base]
+        for step in self._steps:
+            chain.append(os.path.join(chain[-1], step))
+        return chain
+
+
+def _is_ours(info: os.stat_result) -> bool:
+    return info.st_uid in (os.geteuid(), 0)
+
+
+def _distrust(info: os.stat_result, path: str) -> str:
+    """Why a file or folder of the user's own can't be believed, "" if it can."""
+    if not _is_ours(info):
+        return f"belongs to another user (uid {info.st_uid})"
+    if others_write(info):
+        return f"can be written by other users (mode {info.st_mode & 0o7777:o}); chmod go-w {path}"
+    return ""

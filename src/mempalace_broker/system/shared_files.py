@@ -1,0 +1,279 @@
+"""Files in folders that others can write to: the state root, the palace, and whatever lies below them.
+
+A container that has such a folder mounted can put anything there under any name: a link to a file of ours, a FIFO
+that never answers, a file that grows while it is read. So every name is opened relative to the descriptor of its
+folder, a link is never followed, only a regular file of a trusted owner counts, and every read is bounded.
+
+    with SharedFolder.open(root) as folder:
+        data = folder.read("broker.json", 65536)
+        folder.replace("broker.json", fresh)
+
+Every refusal is an OSError, as the system reports it, or `Untrusted`, which says why. `mp-shim` imports this module:
+keep it lean.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from ..errors import StateRootError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_CHUNK = 1 << 20
+
+
+class Untrusted(OSError):
+    """A name that is there, but not as a regular file that we may believe or write to."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(errno.EPERM, why, path)
+
+
+class SharedFolder:
+    """An open folder. Names are single names: a path with a slash in it is refused.
+
+    Attributes:
+        path: for messages only; what counts is the descriptor. fd: the descriptor, -1 once closed.
+    """
+
+    __slots__ = ("_owners", "fd", "path")
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self.path = path
+        self._owners = trusted_owners(os.fstat(fd))
+
+    @classmethod
+    def open(cls, path: str) -> SharedFolder:
+        """Open a folder by its path; links that lead to it are the caller's to resolve before.
+
+        Raises:
+            OSError: as the system reports it.
+        """
+        return cls(os.open(path, _FOLDER | os.O_NOFOLLOW), path)
+
+    def folder(self, name: str, *, make: bool = False) -> SharedFolder:
+        """A folder in this one, made 0700 where it is missing and `make` says so. Raises OSError."""
+        path = self._named(name)
+        try:
+            fd = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=self.fd)
+        except FileNotFoundError:
+            if not make:
+                raise
+            try:  # noqa: SIM105 - contextlib is beyond the shim's import budget
+                os.mkdir(name, 0o700, dir_fd=self.fd)
+            except FileExistsError:
+                pass  # somebody else made it just now
+            fd = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=self.fd)
+        return SharedFolder(fd, path)
+
+    def names(self) -> list[str]:
+        """The names in this folder. Raises OSError."""
+        return os.listdir(self.fd)
+
+    def open_read(self, name: str) -> int:
+        """A descriptor for reading a file, the caller's to close.
+
+        Raises:
+            OSError: as the system reports it. Untrusted: it is not a regular file of a trusted owner.
+        """
+        return self._opened(name, os.O_RDONLY)
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """The first `limit` + 1 bytes of a file, so that a longer one can be told; None if there is no such name.
+
+        Raises as `open_read`.
+        """
+        try:
+            fd = self.open_read(name)
+        except FileNotFoundError:
+            return None
+        try:
+            return read_at_most(fd, limit + 1)
+        finally:
+            os.close(fd)
+
+    def open_in_place(self, name: str, *, create: bool = False) -> int:
+        """A descriptor for reading and writing a file as it stands, the caller's to close; made 0600 if `create`.
+
+        Raises as `open_read`; Untrusted also where the file has a second name, for that could be any file of ours.
+        """
+        fd = self._opened(name, os.O_RDWR | (os.O_CREAT if create else 0))
+        if os.fstat(fd).st_nlink > 1:
+            os.close(fd)
+            raise Untrusted(self._named(name), "it has more than one name (hard links)")
+        return fd
+
+    def create(self, name: str, data: bytes = b"", mode: int = 0o600) -> None:
+        """Make a file that is not there yet. Raises OSError, FileExistsError where the name is taken by anything."""
+        self._named(name)
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, mode, dir_fd=self.fd)
+        try:
+            try:
+                write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except BaseException:  # whatever happened, interrupts included: half a file under that name misleads
+            self.remove(name)
+            raise
+
+    def replace(self, name: str, data: bytes, mode: int = 0o600) -> None:
+        """Put `data` in place of whatever has that name: others see the old file or the new one, never half of it.
+
+        Raises:
+            OSError: as the system reports it; the old file stands then.
+        """
+        self._named(name)
+        temp = f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
+        self.create(temp, data, mode)
+        try:
+            os.rename(temp, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except BaseException:  # as above
+            self.remove(temp)
+            raise
+        self.sync()
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a file in this folder another name in it, whatever had that one. Raises OSError."""
+        for word in (name, new):
+            self._named(word)
+        os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def remove(self, name: str) -> bool:
+        """Unlink a name, a link and not its target; whether it was there. Raises OSError for anything else."""
+        self._named(name)
+        try:
+            os.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sync(self) -> None:
+        """Make names durable. Some filesystems refuse to sync a folder: the names stand all the same."""
+        try:  # noqa: SIM105 - contextlib is beyond the shim's import budget
+            os.fsync(self.fd)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _opened(self, name: str, flags: int) -> int:
+        path = self._named(name)
+        try:
+            fd = os.open(name, flags | _FILE, 0o600, dir_fd=self.fd)
+        except OSError as exc:
+            if exc.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
+                raise Untrusted(path, "it is not a regular file") from exc
+            raise
+        why = distrust_file(os.fstat(fd), self._owners)
+        if why:
+            os.close(fd)
+            raise Untrusted(path, why)
+        return fd
+
+    def _named(self, name: str) -> str:
+        """The path of a name, for messages. Raises Untrusted where it leads elsewhere."""
+        if not name or "/" in name or "\0" in name or name in (".", ".."):
+            raise Untrusted(f"{self.path}/{name!r}", "it is not the name of a file")
+        return os.path.join(self.path, name)
+
+
+def trusted_owners(folder: os.stat_result) -> tuple[int, ...]:
+    """The users whose files count in a folder: we, root, and its owner where we are root (sudo, containers)."""
+    me = os.geteuid()
+    return (me, 0) if me else (0, folder.st_uid)
+
+
+def distrust_file(info: os.stat_result, owners: tuple[int, ...]) -> str:
+    """Why a file that is open can't be believed, "" if it can."""
+    if not stat.S_ISREG(info.st_mode):
+        return "it is not a regular file"
+    if info.st_uid not in owners:
+        return f"it belongs to another user (uid {info.st_uid})"
+    return ""
+
+
+def check_modes(path: str) -> None:
+    """Refuse a folder that other users can write to, as sshd and postgres refuse theirs; one that is missing passes.
+
+    Only where modes mean something: a virtual machine's mounts may show any mode.
+
+    Raises:
+        StateRootError: with the command that mends it.
+    """
+    try:
+        info = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as exc:
+        raise StateRootError(f"cannot look at {path}: {exc.strerror or exc}.", hint=f"ls -ld {path}") from exc
+    if info.st_uid not in trusted_owners(info):
+        raise StateRootError(
+            f"{path} belongs to another user (uid {info.st_uid}), who could put anything there.",
+            hint=f"sudo chown -R {os.geteuid()} {path}, or run this as its owner",
+        )
+    if others_write(info):
+        hint = f"chmod go-w {path}"
+        if info.st_mode & stat.S_ISVTX:  # /tmp and its like
+            hint = "move the palace into a folder of its own (mkdir -m 700), and name that with --palace"
+        raise StateRootError(f"other users can write to {path} (mode {info.st_mode & 0o7777:o}).", hint=hint)
+
+
+def others_write(info: os.stat_result) -> bool:
+    """Whether anybody but its owner and root may write to a file or folder.
+
+    A group of the owner alone, which many Linux systems give to every user, is nobody else.
+    """
+    if info.st_mode & 0o002:
+        return True
+    return bool(info.st_mode & 0o020) and not _own_group(info.st_uid, info.st_gid)
+
+
+def _own_group(uid: int, gid: int) -> bool:
+    """Whether a group has its user's name and no other members: the private group of useradd and adduser."""
+    import grp
+    import pwd
+
+    try:
+        name = pwd.getpwuid(uid).pw_name
+        group = grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return group.gr_name == name and set(group.gr_mem) <= {name}
+
+
+def read_at_most(fd: int, count: int) -> bytes:
+    """Up to `count` bytes from where a descriptor stands; fewer only at the end of the file. Raises OSError."""
+    parts: list[bytes] = []
+    while count > 0:
+        part = os.read(fd, min(count, _CHUNK))
+        if not part:
+            break
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data`. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,193 @@
+"""Files in folders that others can write to: no link is followed, only a regular file counts, reads are bounded."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.errors import StateRootError
+from mempalace_broker.system.shared_files import SharedFolder, Untrusted, check_modes
+
+STRANGER = 54321
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[SharedFolder]:
+    (tmp_path / "root").mkdir()
+    with SharedFolder.open(str(tmp_path / "root")) as folder:
+        yield folder
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file of ours beyond the folder, which nothing may read or change."""
+    path = tmp_path / "id_ed25519"
+    path.write_bytes(b"secret")
+    return path
+
+
+def place(folder: SharedFolder, name: str, kind: str, secret: Path) -> None:
+    """Put something of that kind under that name, as an attacker would."""
+    path = os.path.join(folder.path, name)
+    if kind == "link":
+        os.symlink(secret, path)
+    elif kind == "dangling link":
+        os.symlink(secret.parent / "made-by-us", path)
+    elif kind == "folder":
+        os.mkdir(path)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(path)
+
+
+KINDS = ["link", "dangling link", "folder", "fifo", "socket"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_a_regular_file_is_opened(folder: SharedFolder, secret: Path, kind: str) -> None:
+    place(folder, "name", kind, secret)
+    with pytest.raises(Untrusted, match="not a regular file"):
+        folder.read("name", 100)
+    for create in (False, True):
+        with pytest.raises(Untrusted, match="not a regular file"):
+            folder.open_in_place("name", create=create)
+    with pytest.raises(FileExistsError):
+        folder.create("name", b"x")
+    assert secret.read_bytes() == b"secret"
+    assert not (secret.parent / "made-by-us").exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "socket"])
+def test_whatever_has_the_name_is_replaced_and_not_written_to(folder: SharedFolder, secret: Path, kind: str) -> None:
+    place(folder, "name", kind, secret)
+    folder.replace("name", b"fresh")
+    assert folder.read("name", 100) == b"fresh"
+    assert folder.names() == ["name"]
+    assert secret.read_bytes() == b"secret"
+    assert not (secret.parent / "made-by-us").exists()
+
+
+def test_a_folder_of_that_name_leaves_no_litter(folder: SharedFolder, secret: Path) -> None:
+    place(folder, "name", "folder", secret)
+    with pytest.raises(OSError, match=r"directory"):
+        folder.replace("name", b"fresh")
+    assert folder.names() == ["name"]
+
+
+def test_a_link_is_no_folder(folder: SharedFolder, secret: Path) -> None:
+    os.symlink(secret.parent, os.path.join(folder.path, "sub"))
+    for make in (False, True):
+        with pytest.raises(OSError):  # noqa: PT011 - ELOOP or ENOTDIR, by kernel
+            folder.folder("sub", make=make)
+
+
+def test_folders_below_are_made_on_demand(folder: SharedFolder) -> None:
+    with pytest.raises(FileNotFoundError):
+        folder.folder("sub")
+    with folder.folder("sub", make=True) as sub:
+        sub.create("a", b"1")
+        assert sub.read("a", 10) == b"1"
+    assert stat.S_IMODE(os.stat(os.path.join(folder.path, "sub")).st_mode) == 0o700
+
+
+def test_what_counts_is_the_folder_that_was_opened(folder: SharedFolder, secret: Path) -> None:
+    folder.create("a", b"ours")
+    os.rename(folder.path, f"{folder.path}.old")
+    os.symlink(secret.parent, folder.path)
+    assert folder.read("a", 10) == b"ours"
+    with pytest.raises(OSError):  # noqa: PT011 - ELOOP or ENOTDIR, by kernel
+        SharedFolder.open(folder.path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../id_ed25519", "a/b", "/etc/passwd", "a\0b"])
+def test_names_lead_nowhere_else(folder: SharedFolder, name: str) -> None:
+    for touch in (
+        lambda: folder.read(name, 1),
+        lambda: folder.create(name),
+        lambda: folder.replace(name, b""),
+        lambda: folder.remove(name),
+        lambda: folder.folder(name, make=True),
+        lambda: folder.rename("x", name),
+    ):
+        with pytest.raises(Untrusted):
+            touch()
+
+
+def test_reads_are_bounded(folder: SharedFolder) -> None:
+    folder.create("big", b"x" * 5000)
+    assert folder.read("big", 10) == b"x" * 11
+    assert folder.read("absent", 10) is None
+
+
+def test_a_file_with_a_second_name_is_not_written_in_place(folder: SharedFolder, secret: Path) -> None:
+    os.link(secret, os.path.join(folder.path, "name"))
+    with pytest.raises(Untrusted, match="more than one name"):
+        folder.open_in_place("name")
+    folder.replace("name", b"fresh")
+    assert secret.read_bytes() == b"secret"
+
+
+def test_in_place(folder: SharedFolder) -> None:
+    with pytest.raises(FileNotFoundError):
+        folder.open_in_place("a")
+    fd = folder.open_in_place("a", create=True)
+    try:
+        os.pwrite(fd, b"x", 0)
+        assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o600
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
+    assert folder.read("a", 10) == b"x"
+    folder.rename("a", "b")
+    assert (folder.remove("b"), folder.remove("b")) == (True, False)
+
+
+def test_half_a_file_is_not_left_behind(folder: SharedFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (folder.create, folder.replace):
+        with pytest.raises(OSError, match="No space"):
+            write("a", b"x")
+    assert folder.names() == []
+
+
+@needs_root
+def test_a_strangers_file_is_not_believed(folder: SharedFolder) -> None:
+    folder.create("a", b"x")
+    os.chown("a", STRANGER, -1, dir_fd=folder.fd)
+    with pytest.raises(Untrusted, match=f"another user .uid {STRANGER}"):
+        folder.read("a", 10)
+
+
+@needs_root
+def test_root_believes_the_owner_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    os.chown(tmp_path, STRANGER, -1)
+    os.chown(tmp_path / "a", STRANGER, -1)
+    with SharedFolder.open(str(tmp_path)) as folder:
+        assert folder.read("a", 10) == b"x"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o702, 0o1777])
+def test_a_folder_that_others_can_write_is_refused_with_its_mend(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(StateRootError, match="other users can write") as caught:
+        check_modes(str(tmp_path))
+    assert ("a folder of its own" if mode & 0o1000 else f"chmod go-w {tmp_path}") in caught.value.hint
+
+
+def test_a_folder_of_ones_own_passes(tmp_path: Path) -> None:
+    for mode in (0o700, 0o755, 0o550):
+        tmp_path.chmod(mode)
+        check_modes(str(tmp_path))
+    check_modes(str(tmp_path / "absent"))
