@@ -28,7 +28,6 @@ from benchmarks.suite import Options, Report, main, say
 from benchmarks.world import BROKER, MARK, World
 from mempalace_broker.route.endpoint import parse
 from mempalace_broker.route.tcp import TcpRoute
-from mempalace_broker.route.unix import complete
 from mempalace_broker.system.clock import Clock, Deadline
 from tests import netbox
 from tests.net.sshd import HOST, Sshd
@@ -149,7 +148,7 @@ class Ways:
             return
         clock = Clock()
         route = TcpRoute(parse(self.tcp, ""), self.token, Deadline.after(clock, WAIT_S))
-        raw = complete(route, clock).sock  # type: ignore[arg-type]  # it steps as they do
+        raw = route.run().sock
         broker = socket.socket(fileno=raw.detach())
         broker.settimeout(WAIT_S)
         echo = socket.create_connection(("127.0.0.1", self.echo_port), WAIT_S)

@@ -7,12 +7,10 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, cast
 
 from mempalace_broker.protocol.tcp_auth import AuthState, ServerSide
 from mempalace_broker.route.endpoint import parse
 from mempalace_broker.route.tcp import TcpRoute
-from mempalace_broker.route.unix import complete
 from mempalace_broker.system.clock import Clock, Deadline
 
 TOKEN = "c0ffee00" * 8
@@ -22,7 +20,7 @@ def connect(endpoint: str, token: str, seconds: float = 10.0) -> socket.socket:
     """A connection on which both sides have proved themselves; blocking. Raises BrokerError as the route fails."""
     clock = Clock()
     route = TcpRoute(parse(endpoint, ""), token, Deadline.after(clock, seconds))
-    raw = complete(cast(Any, route), clock).sock
+    raw = route.run().sock
     sock = socket.socket(fileno=raw.detach())
     sock.setblocking(True)
     return sock

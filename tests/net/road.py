@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mempalace_broker.route.bridge.files import BridgeFiles
 from mempalace_broker.route.bridge.start import bridge_status
-from mempalace_broker.route.ssh import DEFAULT_COMMAND, BridgeFiles, SshTarget
+from mempalace_broker.route.bridge.wire import DEFAULT_COMMAND, SshTarget
 from mempalace_broker.system.clock import Clock, Deadline
 from tests import proctools
 from tests.harness import World

@@ -29,14 +29,18 @@ CLIENT = """
 import json, os, socket, sys
 sys.path[:0] = [sys.argv[1] + "/src", sys.argv[1]]
 from mempalace_broker.route.endpoint import parse
-from mempalace_broker.route.tcp import candidates, find_token
+from mempalace_broker.route.tcp_addresses import candidates
+from mempalace_broker.route.tcp_token import find_token
+from mempalace_broker.protocol.palace import PalaceIdentity
+from mempalace_broker.system.context import Context
 from mempalace_broker.system.paths import StateFiles
 from tests.tcptools import connect
 files = StateFiles(sys.argv[2], sys.argv[2] + "/palace")
+context = Context(PalaceIdentity(files.palace, "", "flag"), os.environ, files=files)
 named = next(e for e in json.load(open(files.record))["endpoints"] if e.startswith("tcp://"))
 found = {}
 for endpoint in candidates(parse(named, "")):
-    with connect(str(endpoint), find_token(files, os.environ), 10) as sock:
+    with connect(str(endpoint), find_token(context), 10) as sock:
         sock.sendall(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\\n')
         found[str(endpoint)] = json.loads(sock.makefile().readline())
 print(json.dumps(found))

@@ -65,12 +65,12 @@ def test_ids_of_processes_and_namespaces_mean_nothing_across(world: World, guest
 
 def test_the_guest_knows_that_it_is_elsewhere_and_why(world: World, guest: Side) -> None:
     here = json.loads(guest.cli("status", "--json").stdout)["here"]
-    assert here["place"] == "foreign"
+    assert here["locality"] == "other kernel"
     assert "virtiofs" in here["why"]
     findings = json.loads(guest.cli("doctor", "--json").stdout)["findings"]
-    (place,) = [finding for finding in findings if finding["what"] == "place"]
-    assert place["detail"].startswith("foreign")
-    assert "virtiofs: another kernel owns these files" in place["detail"]
+    (locality,) = [finding for finding in findings if finding["what"] == "locality"]
+    assert locality["detail"].startswith("other kernel")
+    assert "virtiofs: another kernel owns these files" in locality["detail"]
     routes = {finding["what"] for finding in findings if finding["what"].startswith("route: ")}
     assert routes == {"route: ssh", "route: tcp", "route: direct"}
     assert world.brokers() == []

@@ -36,15 +36,13 @@ def command_dial_stdio(target: Context) -> int:
     Exit codes: 0 either side ended, 69 no broker could be reached or started, 73 its files
     can't be placed, 78 the palace makes no sense.
     """
-    from ..route.finder import reach
+    from ..route.attempt import StartPolicy
+    from ..route.finder import RouteFinder
     from ..system.clock import Deadline
 
-    found = reach(
-        target.identity,
-        Deadline.after(target.clock, START_S),
-        env=target.env,
-        started_by=f"mempalace-broker dial-stdio {__version__} pid {os.getpid()}",
-    )
+    started_by = f"mempalace-broker dial-stdio {__version__} pid {os.getpid()}"
+    policy = StartPolicy(started_by=started_by, heed_failures=False)  # a person may have fixed the cause
+    found = RouteFinder(target, Deadline.after(target.clock, START_S), policy).run()
     join(found.sock.detach(), 0, 1)
     return 0
 

@@ -42,7 +42,7 @@ def command_doctor(target: Context, as_json: bool) -> int:
     from ..doctor.diagnose import diagnose
     from ..doctor.findings import alarming
 
-    rows = diagnose(target.identity, target.files, target.env, target.clock)
+    rows = diagnose(target)
     code = EXIT_FINDINGS if alarming(rows) else EXIT_OK
     if as_json:
         findings = [row.as_json() for row in rows]

@@ -50,11 +50,11 @@ def command_run(target: Context, tcp: str | None) -> int:
     can't be placed, 78 broker.toml, a variable or --tcp makes no sense.
     """
     from ..broker.daemon import main as daemon
-    from ..route.control import contact
+    from ..route.ask import ask_broker
     from ..route.start import broker_argv
     from ..system.clock import Deadline
 
-    other = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, HELLO_S)).answer
+    other = ask_broker(target, "broker/status", {}, Deadline.after(target.clock, HELLO_S)).answer
     if other is not None:  # a politer word than the daemon's, which decides by the lock
         pid = other.get("broker", {}).get("pid")
         say_error(f"a broker runs already for {target.identity.path} (pid {pid}).", "mempalace-broker stop")
@@ -104,10 +104,10 @@ def _check_tcp(target: Context, tcp: str) -> dict[str, Any]:
         HandshakeRefused: it was not.
     """
     from ..errors import HandshakeRefused
-    from ..route.control import contact
+    from ..route.ask import ask_broker
     from ..system.clock import Deadline
 
-    said = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, HELLO_S)).answer or {}
+    said = ask_broker(target, "broker/status", {}, Deadline.after(target.clock, HELLO_S)).answer or {}
     told: dict[str, Any] = said.get("tcp") or {}
     if told.get("asked") != check_tcp(tcp, "--tcp"):
         has = f"with tcp = {told['asked']}" if told.get("asked") else "without TCP"
@@ -141,31 +141,28 @@ def ensure(target: Context) -> dict[str, Any]:
     from ..errors import BrokerUnavailable
     from ..locality.view import view_of
     from ..protocol.hello import HELLO, hello_request
-    from ..route.control import ask
-    from ..route.finder import is_remote, reach
+    from ..route.ask import ask
+    from ..route.attempt import StartPolicy
+    from ..route.finder import RouteFinder
     from ..system.clock import Deadline
 
-    deadline = Deadline.after(target.clock, START_S)
-    found = reach(
-        target.identity,
-        deadline,
-        env=target.env,
-        started_by=f"mempalace-broker ensure {__version__} pid {os.getpid()}",
-    )
+    started_by = f"mempalace-broker ensure {__version__} pid {os.getpid()}"
+    policy = StartPolicy(started_by=started_by, heed_failures=False)  # a person may have fixed the cause
+    found = RouteFinder(target, Deadline.after(target.clock, START_S), policy).run()
     hello = hello_request(
         session=os.urandom(16).hex(),
         connection=1,
         identity=target.identity,
         client=f"mempalace-broker {__version__}",
         pid=os.getpid(),
-        view=view_of(target.identity.path, remote=is_remote(found)),
+        view=view_of(target.identity.path, remote=found.remote),
     )
     said = ask(found.sock, found.endpoint, HELLO, hello["params"], Deadline.after(target.clock, HELLO_S))
     if said.answer is None:
         raise BrokerUnavailable(f"{said.why}.", hint="`mempalace-broker stop --now`, then try again")
     welcome = said.answer
     return {
-        "endpoint": found.endpoint if is_remote(found) else f"unix:{found.endpoint}",
+        "endpoint": found.endpoint if found.remote else f"unix:{found.endpoint}",
         **{name: welcome.get(name) for name in ("pid", "record", "broker", "wire", "palace", "notice")},
         "started": found.started,
         "log": target.files.log,

@@ -49,14 +49,14 @@ def command_status(target: Context, as_json: bool, watch: bool) -> int:
 
 def ask_status(target: Context) -> dict[str, Any]:
     """The broker's own snapshot with "running": True, or why there is none; and the exit code of `status`."""
-    from ..locality.locality import place_of
-    from ..route.control import contact
+    from ..locality.locality import locate
+    from ..route.ask import ask_broker
     from ..system.clock import Deadline
     from ..system.lock import is_held
 
-    said = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, ANSWER_S))
-    place = place_of(target.files)
-    here = {"place": place.kind, "why": place.why, "route": said.path}
+    said = ask_broker(target, "broker/status", {}, Deadline.after(target.clock, ANSWER_S))
+    locality = locate(target.files)
+    here = {"locality": locality.kind, "why": locality.why, "route": said.path}
     if said.answer is not None:
         return {"running": True, "exit_code": EXIT_OK, **said.answer, "here": here}
     held = is_held(target.files.owner_lock)
@@ -87,11 +87,11 @@ def read_last_exit(target: Context) -> dict[str, Any] | None:
 
 
 def _owner(target: Context) -> dict[str, Any] | None:
-    from ..route.control import pid_command
+    from ..system.process_command import process_command
     from .stop import Holder
 
     pid = Holder(target.files.owner_lock).pid
-    return {"pid": pid, "command": pid_command(pid)} if pid else None
+    return {"pid": pid, "command": process_command(pid)} if pid else None
 
 
 def show(target: Context, found: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ def show(target: Context, found: dict[str, Any]) -> None:
 
 
 def _parts(target: Context, found: dict[str, Any]) -> list[Any]:
-    from ..locality.locality import FOREIGN
+    from ..locality.locality import OTHER_KERNEL
     from .console import line
     from .status_view import not_running, picture
 
@@ -112,7 +112,7 @@ def _parts(target: Context, found: dict[str, Any]) -> list[Any]:
         return list(picture(found))
     if found["exit_code"] == EXIT_NOT_RUNNING:
         return list(not_running(target.identity.path, found["why"], found["last_exit"]))
-    if found["owner"] is None and found["here"]["place"] == FOREIGN:
+    if found["owner"] is None and found["here"]["locality"] == OTHER_KERNEL:
         return [
             line(("◌ ", "bold yellow"), ("out of reach", "bold yellow"), f"  {target.identity.path}"),
             line(f"  {found['why']}."),

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ..locality.locality import OTHER_KERNEL
 from .console import Labelled, duration, line, size
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _head(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield _labelled("owner", f"mempalace-broker {broker.get('version')}, pid {broker.get('pid')}{memory}")
     yield _labelled("", f"{since}{by}")
     here = _dict(status, "here")
-    if here.get("place") == "foreign":
+    if here.get("locality") == OTHER_KERNEL:
         yield _labelled("route", f"{here.get('route')} ({here.get('why')})")
     yield _labelled("listens on", ", ".join(map(str, status.get("endpoints") or [])))
     refused = _dict(_dict(status, "tcp"), "refused")

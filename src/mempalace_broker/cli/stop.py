@@ -80,14 +80,14 @@ def stop(target: Context, *, now: bool, why: str, method: str = "broker/stop") -
     Raises:
         StopFailed: it does not answer, does not leave, or can't be killed; names the process.
     """
-    from ..route.control import contact
+    from ..route.ask import ask_broker
     from ..system.clock import Deadline
     from ..system.lock import is_held
 
     broker, engine = Holder(target.files.owner_lock), Holder(target.files.engine_lock)
     patience = LEAVE_S + (0 if now else _drain_s(target))
     params = {"mode": "now" if now else "drain", "reason": why}
-    said = contact(target.files, target.env, method, params, Deadline.after(target.clock, ANSWER_S))
+    said = ask_broker(target, method, params, Deadline.after(target.clock, ANSWER_S))
     if said.answer is not None:
         pid = int(said.answer.get("pid") or 0)
         if not _gone(target, [broker, engine], patience):
@@ -151,10 +151,10 @@ class Holder:
 
 def _drain_s(target: Context) -> float:
     """How long the running broker lets calls finish: it knows, whatever broker.toml says by now."""
-    from ..route.control import contact
+    from ..route.ask import ask_broker
     from ..system.clock import Deadline
 
-    said = contact(target.files, target.env, "broker/status", {}, Deadline.after(target.clock, ANSWER_S))
+    said = ask_broker(target, "broker/status", {}, Deadline.after(target.clock, ANSWER_S))
     setting = (said.answer or {}).get("settings", {}).get("drain_s", {})
     value = setting.get("value")
     return float(value) if isinstance(value, int | float) else 0.0
@@ -202,6 +202,6 @@ def _kill(target: Context, broker: Holder, engine: Holder) -> None:
 
 
 def _named(pid: int) -> str:
-    from ..route.control import pid_command
+    from ..system.process_command import process_command
 
-    return f"pid {pid}, {pid_command(pid) or 'unknown command'}" if pid else "an unknown process"
+    return f"pid {pid}, {process_command(pid) or 'unknown command'}" if pid else "an unknown process"

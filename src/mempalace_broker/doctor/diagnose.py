@@ -1,6 +1,6 @@
 """`doctor`: from facts to findings, each with its hint. Judging is pure; facts.py does the looking.
 
-rows = diagnose(identity, files, env, clock)
+rows = diagnose(context)
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ from .findings import ERROR, INFO, OK, WARN, Row
 from .lease import leases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from ..protocol.palace import PalaceIdentity
-    from ..system.clock import Clock
-    from ..system.paths import StateFiles
+    from ..system.context import Context
     from .facts import Place
 
 LOW_DISK, NO_DISK = 1 << 30, 50 << 20
 
 
-def diagnose(identity: PalaceIdentity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> list[Row]:
+def diagnose(context: Context) -> list[Row]:
     """Look and judge. Raises UsageError where $MEMPALACE_BROKER names no socket."""
-    return [*judge(gather(identity, files, env, clock)), *leases(files.leases, files.owner_lock)]
+    return [*judge(gather(context)), *leases(context.files.leases, context.files.owner_lock)]
 
 
 def judge(facts: Facts) -> list[Row]:
@@ -115,8 +113,8 @@ def _disk(name: str, place: Place) -> Iterator[Row]:
 
 
 def _owner(facts: Facts) -> Iterator[Row]:
-    owner, said = facts.owner, facts.contact
-    if said.answer is not None and facts.site.foreign:
+    owner, said = facts.owner, facts.reply
+    if said.answer is not None and facts.locality.foreign:
         broker = facts.status.get("broker", {})
         yield Row(OK, "broker", f"pid {broker.get('pid')} answers over {said.path}, state {broker.get('state')}")
         return
@@ -145,7 +143,7 @@ def _owner(facts: Facts) -> Iterator[Row]:
 
 
 def _silent_owner(facts: Facts, who: str) -> Iterator[Row]:
-    owner, said = facts.owner, facts.contact
+    owner, said = facts.owner, facts.reply
     if owner.held is None:
         yield Row(ERROR, "owner lock", f"{owner.path} can't be probed", "look at its permissions and its mount")
     elif said.connect == CONNECT_DENIED:
@@ -157,7 +155,7 @@ def _silent_owner(facts: Facts, who: str) -> Iterator[Row]:
             f"{who} owns the palace, accepts connections and does not answer: {said.why}",
             "wait a moment; if it goes on: mempalace-broker stop --now",
         )
-    elif facts.site.foreign:
+    elif facts.locality.foreign:
         bridged = facts.plan is not None and bool(facts.plan.ssh or facts.plan.tcp)
         hint = "see the rows above, and docs/topologies.md"
         yield Row(ERROR if bridged else INFO, "broker", f"not running here, or out of reach: {said.why}", hint)
@@ -173,7 +171,7 @@ def _silent_owner(facts: Facts, who: str) -> Iterator[Row]:
 
 
 def _record(facts: Facts) -> Iterator[Row]:
-    record, running = facts.record, facts.contact.answer is not None
+    record, running = facts.record, facts.reply.answer is not None
     path = facts.files.record
     if isinstance(record, BadRecord):
         if running:
@@ -205,7 +203,7 @@ def _socket(facts: Facts) -> Iterator[Row]:
     moved = not entry.path.startswith(files.root.rstrip("/") + "/")
     place = f"; the state root's path is too long for a socket, so it is in {entry.path}" if moved else ""
     if not entry.kind:
-        if facts.contact.connect == CONNECT_OK and facts.contact.path == entry.path:
+        if facts.reply.connect == CONNECT_OK and facts.reply.path == entry.path:
             yield Row(WARN, "socket", f"{entry.path} vanished just now", "the broker binds it again by itself")
         else:
             yield Row(INFO, "socket", f"{entry.path} is not there ({size}){place}")
@@ -216,13 +214,13 @@ def _socket(facts: Facts) -> Iterator[Row]:
     elif entry.mode & 0o077:
         yield Row(WARN, "socket", f"{entry.path} is open to others (mode {entry.mode:o})", f"chmod 600 {entry.path}")
     else:
-        stale = "" if facts.contact.accepted else ", left behind by a broker that was killed"
+        stale = "" if facts.reply.accepted else ", left behind by a broker that was killed"
         yield Row(INFO if stale else OK, "socket", f"{entry.path} ({size}){place}{stale}")
 
 
 def _engine_lock(facts: Facts) -> Iterator[Row]:
     lock = facts.engine_lock
-    running = facts.contact.answer is not None or bool(facts.owner.held)
+    running = facts.reply.answer is not None or bool(facts.owner.held)
     if lock.held and not running:
         yield Row(
             WARN,
@@ -240,7 +238,7 @@ def _engine_lock(facts: Facts) -> Iterator[Row]:
 _PARTS: tuple[Callable[[Facts], Iterator[Row]], ...] = (
     _palace,
     _place,
-    whereabouts.site,
+    whereabouts.kernel,
     whereabouts.routes,
     _owner,
     _record,

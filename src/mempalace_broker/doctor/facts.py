@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..errors import BrokerError, UsageError
 from ..locality import mounts
-from ..locality.locality import Place as Site
-from ..locality.locality import in_container, place_of
+from ..locality.locality import Locality, in_container, locate
 from ..protocol.record import BadRecord, DiscoveryRecord
-from ..route.control import Contact, contact, pid_command
+from ..route.ask import BrokerReply, ask_broker
 from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
-from ..route.plan import Plan, plan
+from ..route.machine.election import CONNECT_DENIED
+from ..route.plan import Plan, plan_routes
 from ..settings import SettingsFile
 from ..system import embedding_model as model
 from ..system.atomic_files import read_bytes
@@ -31,6 +31,7 @@ from ..system.find_engine import SETTING, find_engine
 from ..system.lock import is_held, read_body
 from ..system.lock_notes import read_holder
 from ..system.paths import PALACE_VARIABLES, ROOT_VARIABLE, home_of
+from ..system.process_command import process_command
 from ..system.process_ids import UNKNOWN, ProcessId, process_state
 from ..system.record_file import RecordFile
 from .open_files import OpenFile, openers
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from ..protocol.palace import PalaceIdentity
     from ..system.clock import Clock
+    from ..system.context import Context
     from ..system.paths import StateFiles
 
 ANSWER_S = 5.0
@@ -118,7 +120,7 @@ class Facts:
     record_entry: Entry
     record_origin: str
     record_process: str
-    contact: Contact
+    reply: BrokerReply
     socket: Entry
     socket_bytes: int
     openers: list[OpenFile]
@@ -131,7 +133,7 @@ class Facts:
     platform: str
     uid: int
     now: float
-    site: Site
+    locality: Locality
     version: str = __version__
     container: str = ""
     plan: Plan | None = None
@@ -148,7 +150,7 @@ class Facts:
     @property
     def status(self) -> dict[str, Any]:
         """The broker's own snapshot, empty without an answer."""
-        return self.contact.answer or {}
+        return self.reply.answer or {}
 
     @property
     def engine_pid(self) -> int:
@@ -157,14 +159,15 @@ class Facts:
         return int(said or 0) or (self.engine_lock.pid if self.engine_lock.held else 0)
 
 
-def gather(identity: PalaceIdentity, files: StateFiles, env: Mapping[str, str], clock: Clock) -> Facts:
+def gather(context: Context) -> Facts:
     """Look at everything. Raises UsageError where $MEMPALACE_BROKER names no socket."""
+    identity, files, env, clock = context.identity, context.files, context.env, context.clock
     record, entry, origin, process = _record(files)
     settings, engine_named, problem, hint = _settings(files, env)
     home = home_of(env)
     weights = model.status(home)
-    site = place_of(files)
-    ways, ways_problem = _plan(files, env) if site.foreign else (None, "")
+    locality = locate(files)
+    plan, plan_problem = _plan(context) if locality.foreign else (None, "")
     return Facts(
         identity=identity,
         files=files,
@@ -177,7 +180,7 @@ def gather(identity: PalaceIdentity, files: StateFiles, env: Mapping[str, str], 
         record_entry=entry,
         record_origin=origin,
         record_process=process,
-        contact=_contact(files, env, clock),
+        reply=_ask(context),
         socket=_entry(files.socket),
         socket_bytes=len(os.fsencode(files.socket)),
         openers=openers(identity.path, identity.graph),
@@ -190,11 +193,11 @@ def gather(identity: PalaceIdentity, files: StateFiles, env: Mapping[str, str], 
         platform=sys.platform,
         uid=os.getuid(),
         now=clock.wall(),
-        site=site,
+        locality=locality,
         container=in_container(),
-        plan=ways,
-        plan_problem=ways_problem,
-        bridge=_bridge(ways, clock),
+        plan=plan,
+        plan_problem=plan_problem,
+        bridge=_bridge(plan, clock),
         has_palace=os.path.exists(os.path.join(identity.path, "chroma.sqlite3")),
         settings=settings,
         settings_problem=problem,
@@ -205,40 +208,38 @@ def gather(identity: PalaceIdentity, files: StateFiles, env: Mapping[str, str], 
     )
 
 
-def _plan(files: StateFiles, env: Mapping[str, str]) -> tuple[Plan | None, str]:
-    """The routes out of a foreign place, or what is wrong with their settings."""
+def _plan(context: Context) -> tuple[Plan | None, str]:
+    """The routes to a palace that another kernel owns, or what is wrong with their settings."""
     try:
-        return plan(files, env), ""
+        return plan_routes(context), ""
     except BrokerError as exc:
         return None, str(exc)
 
 
-def _bridge(ways: Plan | None, clock: Clock) -> dict[str, Any]:
-    """What the bridge over ssh says of itself, empty where there is none."""
-    if ways is None or ways.ssh is None:
+def _bridge(plan: Plan | None, clock: Clock) -> dict[str, Any]:
+    """The status of the bridge over ssh, empty where there is none."""
+    if plan is None or plan.ssh is None:
         return {}
     from ..route.bridge.start import bridge_status
 
     try:
-        return bridge_status(ways.ssh, Deadline.after(clock, ANSWER_S)) or {}
+        return bridge_status(plan.ssh, Deadline.after(clock, ANSWER_S)) or {}
     except BrokerError as exc:
         return {"state": "unknown", "error": exc.message, "hint": exc.hint}
 
 
-def _contact(files: StateFiles, env: Mapping[str, str], clock: Clock) -> Contact:
+def _ask(context: Context) -> BrokerReply:
     try:
-        return contact(files, env, "broker/status", {}, Deadline.after(clock, ANSWER_S))
+        return ask_broker(context, "broker/status", {}, Deadline.after(context.clock, ANSWER_S))
     except UsageError:
         raise
     except BrokerError as exc:
-        return Contact("denied", files.socket, None, exc.message)
+        return BrokerReply(CONNECT_DENIED, context.files.socket, None, exc.message)
 
 
 def _record(files: StateFiles) -> tuple[DiscoveryRecord | BadRecord, Entry, str, str]:
-    from ..route.discover import Candidates
-
     record = RecordFile(files.record).read()
-    origin = record_state(Candidates(record, []), files)
+    origin = record_state(record, files.root)
     process = UNKNOWN
     if isinstance(record, DiscoveryRecord):
         process = process_state(ProcessId(record.pid, record.start, record.boot, record.pidns))
@@ -272,7 +273,7 @@ def _lock(path: str) -> Lock:
     held, who = is_held(path), read_holder(path)
     if who is None:
         return Lock(path, held)
-    return Lock(path, held, who.pid, process_state(who), pid_command(who.pid))
+    return Lock(path, held, who.pid, process_state(who), process_command(who.pid))
 
 
 def _lease(home: str, palace: str) -> Lock:
@@ -281,7 +282,7 @@ def _lease(home: str, palace: str) -> Lock:
     path = os.path.join(home, ".mempalace", "locks", f"mine_palace_{key}.lock")
     words = read_body(path).decode("utf-8", "replace").strip("\0 ").split()
     pid = int(words[0]) if words and words[0].isdigit() else 0
-    return Lock(path, is_held(path), pid, UNKNOWN, pid_command(pid) if pid else "")
+    return Lock(path, is_held(path), pid, UNKNOWN, process_command(pid) if pid else "")
 
 
 def _upstream(home: str) -> Iterator[Upstream]:
@@ -294,7 +295,7 @@ def _upstream(home: str) -> Iterator[Upstream]:
                 if isinstance(pid, int) and pid > 0:
                     path = os.path.join(base, key, name)
                     palace = str(note.get("palace_path") or "")
-                    yield Upstream(path, kind, pid, _exists(pid), palace, pid_command(pid))
+                    yield Upstream(path, kind, pid, _exists(pid), palace, process_command(pid))
 
 
 def _exists(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""`doctor` on the place: which side of a kernel boundary this is, and which routes lead to the palace's broker."""
+"""`doctor` on locality: which side of a kernel boundary this is, and which routes lead to the palace's broker."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ if TYPE_CHECKING:
 _PAGE = "docs/topologies.md"
 
 
-def site(facts: Facts) -> Iterator[Row]:
-    """Same kernel or foreign, and why."""
+def kernel(facts: Facts) -> Iterator[Row]:
+    """Whether this kernel owns the palace's files, and why."""
     where = f" (in a container: {facts.container})" if facts.container else ""
-    if facts.site.foreign:
-        yield Row(INFO, "place", f"foreign{where}: {facts.site.why}; the broker is reached by ssh, tcp or direct")
+    if facts.locality.foreign:
+        yield Row(
+            INFO, "locality", f"other kernel{where}: {facts.locality.why}; the broker is reached by ssh, tcp or direct"
+        )
     else:
-        yield Row(OK, "place", f"same kernel{where}: {facts.site.why}")
+        yield Row(OK, "locality", f"same kernel{where}: {facts.locality.why}")
 
 
 def routes(facts: Facts) -> Iterator[Row]:
-    """Where the place is foreign: what is configured."""
-    if not facts.site.foreign:
+    """Where another kernel owns the palace: the routes that are configured."""
+    if not facts.locality.foreign:
         return
     if facts.plan is None:
         yield Row(ERROR, "routes", facts.plan_problem, "correct it, see docs/settings.md")

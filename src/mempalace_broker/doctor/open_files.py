@@ -71,6 +71,6 @@ def _links(folder: str) -> list[str]:
 
 
 def _command(pid: int) -> str:
-    from ..route.control import pid_command
+    from ..system.process_command import process_command
 
-    return pid_command(pid) or "?"
+    return process_command(pid) or "?"

@@ -39,7 +39,7 @@ def lease(facts: Facts) -> Iterator[Row]:
         yield Row(OK, "mempalace's write lease", f"held by our engine, pid {engine}: stray writers are refused")
     else:
         yield Row(
-            ERROR if facts.contact.answer is not None else WARN,
+            ERROR if facts.reply.answer is not None else WARN,
             "mempalace's write lease",
             f"held by pid {lease.pid or 'unknown'} ({lease.command or '?'}), which is not our engine",
             f"let it finish, or end it: kill {lease.pid}" if lease.pid else f"see who: lsof {lease.path}",

@@ -1,7 +1,7 @@
-"""Where are we, seen from the palace: under the kernel that owns its files, or behind a kernel boundary?
+"""Which kernel owns the palace's files: ours, or another one behind a virtual machine's share or a network filesystem?
 
-Under its kernel, on a local filesystem, locks and sockets work, through a container's bind mount as well. On anything
-else - a virtual machine's share, a network filesystem, a type that we don't know - they lie without an error.
+Under its kernel, on a local filesystem, locks and sockets work, through a container's bind mount as well. On any other
+filesystem - a virtual machine's share, a network filesystem, a type that we don't know - they lie without an error.
 Imported late by `mp-shim`.
 """
 
@@ -12,19 +12,24 @@ import sys
 
 from ..errors import BrokerUnavailable
 from .machine.path_map import mount_of
-from .mounts import filesystem_of, judge_kind, mount_table
+from .mounts import filesystem_of, judge_filesystem, mount_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..protocol.palace import PalaceIdentity
     from ..system.paths import StateFiles
 
-SAME = "same kernel"
-FOREIGN = "foreign"
+SAME_KERNEL = "same kernel"
+OTHER_KERNEL = "other kernel"
 
 
-class Place:
-    """SAME or FOREIGN (`kind`), the `filesystem` that decided it, and `why` in words."""
+class Locality:
+    """Where the palace is, seen from here.
+
+    Attributes:
+        kind: SAME_KERNEL, or OTHER_KERNEL, where locks and sockets in the state root mean nothing here.
+        filesystem: the type that decided it. why: the same in words.
+    """
 
     __slots__ = ("filesystem", "kind", "why")
 
@@ -35,66 +40,69 @@ class Place:
 
     @property
     def foreign(self) -> bool:
-        """Whether locks and sockets in the state root mean nothing here."""
-        return self.kind == FOREIGN
+        """Whether another kernel owns the files, as far as we know."""
+        return self.kind == OTHER_KERNEL
+
+    @classmethod
+    def of(cls, path: str, filesystem: str) -> Locality:
+        """The locality of a path that lies on a filesystem of this type."""
+        local = judge_filesystem(filesystem)
+        if local:
+            why = f"{path} lies on {filesystem}, a local filesystem: locks and sockets work"
+            return cls(SAME_KERNEL, filesystem, why)
+        name = filesystem or "an unknown filesystem"
+        if local is None:
+            return cls(
+                OTHER_KERNEL, filesystem, f"{path} lies on {name}, which is not known to be local to this kernel"
+            )
+        return cls(
+            OTHER_KERNEL, filesystem, f"{path} lies on {name}: another kernel owns these files, locks don't reach it"
+        )
 
 
-class PalaceElsewhere(BrokerUnavailable):
-    """Nobody answers here, and here is not where the palace's broker can be elected."""
+class NoElectionHere(BrokerUnavailable):
+    """Nobody answers here, and the kernel that could elect the palace's broker is another one."""
+
+    def __init__(self, locality: Locality) -> None:
+        super().__init__(
+            f"no broker answers, and none can be elected from here: {locality.why}.",
+            hint="set MEMPALACE_BROKER_SSH_HOST (or ssh_host in broker.toml), or the broker's tcp; "
+            "see docs/topologies.md",
+        )
+        self.locality = locality
 
 
-def place_of(files: StateFiles, graph: str = "") -> Place:
+def locate(files: StateFiles, graph: str = "") -> Locality:
     """Judge by the filesystems of state root, palace and knowledge graph, as they are mounted now.
 
     Args:
-        graph: the knowledge graph's path; mempalace keeps it under HOME even where the palace is elsewhere.
+        graph: the knowledge graph's path; mempalace keeps it under HOME even where the palace is somewhere else.
     """
     if sys.platform == "darwin":
-        return Place(SAME, "", "on a Mac, all processes run under the kernel that owns the files")
-    judged = Place(SAME, "", "")
+        return Locality(SAME_KERNEL, "", "on a Mac, all processes run under the kernel that owns the files")
+    found = Locality(SAME_KERNEL, "", "")
     for path in (files.palace, files.root, os.path.dirname(graph)):
         if not path:
             continue
-        judged = judge(path, filesystem_of(path))
-        if judged.foreign:
+        found = Locality.of(path, filesystem_of(path))
+        if found.foreign:
             break
-    return judged
+    return found
 
 
-def judge(path: str, kind: str) -> Place:
-    """The place by the type of the filesystem that holds `path`; pure."""
-    local = judge_kind(kind)
-    if local:
-        return Place(SAME, kind, f"{path} lies on {kind}, a local filesystem: locks and sockets work")
-    name = kind or "an unknown filesystem"
-    if local is None:
-        return Place(FOREIGN, kind, f"{path} lies on {name}, which is not known to be local to this kernel")
-    return Place(FOREIGN, kind, f"{path} lies on {name}: another kernel owns these files, locks don't reach it")
-
-
-def parted(identity: PalaceIdentity) -> str:
+def separate_mounts(identity: PalaceIdentity) -> str:
     """Why a lease of the palace would not cover its knowledge graph, "" if it does."""
     folder = os.path.dirname(identity.graph)
     table = mount_table()
-    if (
-        not folder
-        or not table
-        or mount_of(os.path.realpath(identity.path), table) == mount_of(os.path.realpath(folder), table)
-    ):
+    if not folder or not table:
+        return ""
+    if mount_of(os.path.realpath(identity.path), table) == mount_of(os.path.realpath(folder), table):
         return ""
     return f"the palace {identity.path} and its knowledge graph {identity.graph} lie on different mounts"
 
 
-def elsewhere(place: Place) -> PalaceElsewhere:
-    """The error for whoever has no other route."""
-    return PalaceElsewhere(
-        f"no broker answers, and none can be elected from here: {place.why}.",
-        hint="set MEMPALACE_BROKER_SSH_HOST (or ssh_host in broker.toml), or the broker's tcp; see docs/topologies.md",
-    )
-
-
 def in_container() -> str:
-    """What says that this is a container, for people; "" if nothing does."""
+    """The file that marks this as a container, for people; "" if there is none."""
     for mark in ("/.dockerenv", "/run/.containerenv"):
         if os.path.exists(mark):
             return mark

@@ -69,10 +69,10 @@ def is_local(path: str) -> bool | None:
     """True for a known-local filesystem, False for a known-shared one, None when that can't be told."""
     if sys.platform == "darwin":
         return None  # no mountinfo; a Mac's own processes all live under one kernel anyway
-    return judge_kind(filesystem_of(path))
+    return judge_filesystem(filesystem_of(path))
 
 
-def judge_kind(kind: str) -> bool | None:
+def judge_filesystem(kind: str) -> bool | None:
     """The same for a filesystem type."""
     if kind in _LOCAL:
         return True

@@ -17,6 +17,7 @@ from .machine.election import (
     CONNECT_OK,
     CONNECT_REFUSED,
     CONNECT_TIMEOUT,
+    strongest,
 )
 
 _OUTCOMES = {
@@ -33,22 +34,55 @@ _OUTCOMES = {
 }
 
 
-def dial(path: str) -> tuple[str, RawSocket | None, str]:
+class Dialled:
+    """What connect() said.
+
+    Attributes:
+        outcome: one of election.CONNECTS.
+        path: the socket that accepted, else the one whose outcome this is.
+        sock: connected and non-blocking where `outcome` is CONNECT_OK, else None.
+        why: the system's words, "" where it accepted.
+    """
+
+    __slots__ = ("outcome", "path", "sock", "why")
+
+    def __init__(self, outcome: str, path: str, sock: RawSocket | None = None, why: str = "") -> None:
+        self.outcome = outcome
+        self.path = path
+        self.sock = sock
+        self.why = why
+
+    @property
+    def nobody(self) -> bool:
+        """Whether the kernel says that nobody listens there."""
+        return self.outcome in (CONNECT_REFUSED, CONNECT_ENOENT)
+
+
+def dial(path: str) -> Dialled:
     """Connect to a unix socket without ever blocking.
 
-    Returns:
-        one of election.CONNECTS; the connected non-blocking socket if it is CONNECT_OK; else the system's
-        words. What is not in the table (no descriptors left, no memory) teaches nothing about owners:
-        CONNECT_TIMEOUT.
+    An error that is not in the table (no descriptors left, no memory) teaches nothing about owners: CONNECT_TIMEOUT.
     """
     try:
         sock = RawSocket(AF_UNIX, SOCK_STREAM)
     except OSError as exc:
-        return CONNECT_TIMEOUT, None, exc.strerror or str(exc)
+        return Dialled(CONNECT_TIMEOUT, path, None, exc.strerror or str(exc))
     try:
         sock.setblocking(False)
         sock.connect(path)
     except OSError as exc:
         sock.close()
-        return _OUTCOMES.get(exc.errno or 0, CONNECT_TIMEOUT), None, exc.strerror or str(exc)
-    return CONNECT_OK, sock, ""
+        return Dialled(_OUTCOMES.get(exc.errno or 0, CONNECT_TIMEOUT), path, None, exc.strerror or str(exc))
+    return Dialled(CONNECT_OK, path, sock)
+
+
+def dial_any(paths: list[str]) -> Dialled:
+    """Dial at least one path, in order, until one accepts; else the strongest sign of an owner among them."""
+    refusals: list[Dialled] = []
+    for path in paths:
+        found = dial(path)
+        if found.sock is not None:
+            return found
+        refusals.append(found)
+    outcome = strongest([refusal.outcome for refusal in refusals])
+    return [refusal for refusal in refusals if refusal.outcome == outcome][-1]

@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..system.context import Context
     from ..system.paths import StateFiles
 
 ENDPOINT_VARIABLE = "MEMPALACE_BROKER"
@@ -35,30 +36,31 @@ class Candidates:
 
 
 def fixed_endpoint(env: Mapping[str, str]) -> Endpoint | None:
-    """What $MEMPALACE_BROKER names, None if it is not set. Raises UsageError where it is no endpoint."""
+    """The endpoint that $MEMPALACE_BROKER names, None if it is not set. Raises UsageError where it is not one."""
     text = env.get(ENDPOINT_VARIABLE, "").strip()
     return parse(text, home_of(env)) if text else None
 
 
 def fixed_path(env: Mapping[str, str]) -> str | None:
-    """The unix socket that $MEMPALACE_BROKER names, None if it is not set or names no unix socket.
+    """The unix socket that $MEMPALACE_BROKER names, None if it is not set or names another kind of endpoint.
 
     Raises:
-        UsageError: it is no endpoint.
+        UsageError: it is not an endpoint.
     """
     endpoint = fixed_endpoint(env)
     return endpoint.path if endpoint is not None and endpoint.kind == UNIX else None
 
 
-def look(files: StateFiles, env: Mapping[str, str]) -> Candidates:
+def discover(context: Context) -> Candidates:
     """Read the record; with or without a good one, also the name where the socket would be.
 
-    Without a good record the owner lock's body is asked too: a broker of the same palace whose state root was
+    Without a good record the note in the owner lock is read too: a broker of the same palace whose state root was
     named otherwise ($MEMPALACE_PATH) left its endpoint there.
 
     Raises:
-        StateRootError: the folder of the socket is open to others; whoever answers there need not be ours.
+        StateRootError: the folder of the socket is open to others; a listener there may be somebody else's.
     """
+    files = context.files
     record = RecordFile(files.record).read()
     named = _noted(files) if isinstance(record, BadRecord) else record.endpoints
     paths: list[str] = []
@@ -66,7 +68,7 @@ def look(files: StateFiles, env: Mapping[str, str]) -> Candidates:
         if not endpoint.startswith(f"{UNIX}:"):
             continue  # for clients elsewhere
         try:
-            path = parse(endpoint, home_of(env)).path
+            path = parse(endpoint, home_of(context.env)).path
         except UsageError:
             continue  # of no use here
         if path not in paths:
@@ -85,11 +87,11 @@ def _noted(files: StateFiles) -> list[str]:
     return [note.endpoint] if note is not None else []
 
 
-def record_state(candidates: Candidates, files: StateFiles) -> str:
-    """The sighting as the election table knows it. For the rare path: asks the system about kernel and
-    mounts.
+def record_state(record: DiscoveryRecord | BadRecord, root: str) -> str:
+    """The record of the state root `root` as the election table knows it: one of election.RECORDS.
+
+    For the rare case that nobody listens: it asks the system about kernel and mounts.
     """
-    record = candidates.record
     if isinstance(record, BadRecord):
         return RECORD_ABSENT if record.absent else RECORD_BAD
     from ..locality.mounts import is_local
@@ -97,4 +99,4 @@ def record_state(candidates: Candidates, files: StateFiles) -> str:
     from ..system.process_ids import pid_namespace
 
     facts = {"boot": boot_id(), "host": os.uname().nodename, "pidns": pid_namespace()}
-    return RECORD_MINE if from_this_kernel(record, **facts, local=is_local(files.root)) else RECORD_FOREIGN
+    return RECORD_MINE if from_this_kernel(record, **facts, local=is_local(root)) else RECORD_FOREIGN

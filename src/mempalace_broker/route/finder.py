@@ -1,99 +1,54 @@
-"""The way to the broker, whatever lies in between: here, over ssh, over TCP, or a broker of our own.
+"""The route to the broker, whatever lies in between: here, over ssh, over TCP, or a broker of our own.
 
-    $MEMPALACE_BROKER names an endpoint        that and nothing else
-    somebody listens in the state root         same kernel: done
-    nobody does, and the place is ours         connector: elect and start a broker here
-    nobody does, and the place is foreign      ssh, then tcp, then direct, as far as they are configured
+    $MEMPALACE_BROKER names an endpoint            that and nothing else
+    somebody listens in the state root             same kernel: done
+    nobody does, and this kernel owns the files    UnixRoute: elect and start a broker here
+    nobody does, and another kernel owns them      ssh, then tcp, then direct, as far as they are configured (plan)
 
-A machine that never blocks, like the `UnixRoute` it drives. `mp-shim` imports this module: keep it lean.
+Which of these it is, `locality` says; why a direct broker takes 3.5 s before it serves, lease/machine/lease.
+`mp-shim` imports this module: keep it lean.
 """
 
 from __future__ import annotations
 
-import os
-
 from ..errors import BrokerError, BrokerUnavailable
 from ..system.clock import Deadline
-from ..system.paths import state_files
+from .attempt import ONCE, WAIT_ONLY, Attempt, Connected, Failed, StartPolicy, Waiting
 from .discover import ENDPOINT_VARIABLE, fixed_endpoint
 from .endpoint import SSH, UNIX, Endpoint
-from .unix import ONCE, START_IF_NEEDED, Attempt, Connected, Failed, UnixRoute, Waiting, complete
+from .unix import UnixRoute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from ..locality.locality import Place
-    from ..protocol.palace import FileView, PalaceIdentity
-    from ..system.paths import StateFiles
-    from .ssh import SshTarget
+    from ..locality.locality import Locality
+    from ..protocol.palace import FileView
+    from ..system.context import Context
+    from .bridge.wire import SshTarget
 
 SSH_LIMIT_S = 25.0  # for a first connection over a slow line, and a broker that starts there
 TCP_LIMIT_S = 6.0
 
 
-class RouteFinder:
+class RouteFinder(Attempt):
     """One attempt to reach the broker of one palace by any route, resumable.
 
-    Arguments as `UnixRoute`'s. `files`: the palace's state files as they are named here.
+    Args:
+        context: the palace, and its files as they are named here.
+        deadline: of the whole attempt. policy: whether to start a broker, and in whose name.
     """
 
-    def __init__(
-        self,
-        identity: PalaceIdentity,
-        env: Mapping[str, str],
-        deadline: Deadline,
-        *,
-        mode: str = START_IF_NEEDED,
-        started_by: str = "",
-        heed_failures: bool = True,
-    ) -> None:
-        self.files: StateFiles = state_files(identity, env)
-        self._identity = identity
-        self._env = env
-        self._deadline = deadline
-        self._mode = mode
-        self._started_by = started_by
-        self._heed_failures = heed_failures
+    def __init__(self, context: Context, deadline: Deadline, policy: StartPolicy | None = None) -> None:
+        super().__init__(deadline)
+        self._context = context
+        self._policy = policy or StartPolicy()
         self._route: Attempt | None = None
         self._name = ""
         self._left: list[tuple[str, Callable[[], Attempt]]] = []
-        self._place: Place | None = None
+        self._locality: Locality | None = None
         self._failures: list[tuple[str, BrokerError]] = []
-        self._error: BrokerError | None = None
-
-    def step(self) -> Connected | Waiting | Failed:
-        """Do what can be done without waiting. Never raises a BrokerError: it returns Failed."""
-        while self._error is None:
-            try:
-                if self._route is None:
-                    self._route = self._first()
-                found = self._route.step()
-                if not isinstance(found, Failed):
-                    return found
-                self._next(found.error)
-            except BrokerError as exc:
-                self.close()
-                self._error = exc
-        return Failed(self._error)
-
-    def doubt(self, found: Connected, welcome: Mapping[str, Any]) -> str:
-        """Why the broker that welcomed us is not the one of this palace, "" if nothing speaks against it.
-
-        An endpoint that the user named is his choice.
-        """
-        if self._place is None or not is_remote(found):
-            return ""
-        from .verify import doubt
-
-        return doubt(self.files, welcome)
-
-    def view(self, found: Connected) -> FileView:
-        """How this side sees the files, for hello on that connection."""
-        from ..locality.view import view_of
-
-        return view_of(self._identity.path, remote=is_remote(found))
 
     def close(self) -> None:
         """Give up."""
@@ -101,123 +56,114 @@ class RouteFinder:
             self._route.close()
             self._route = None
 
+    def verify_palace(self, found: Connected, welcome: Mapping[str, Any]) -> str:
+        """Why the broker that welcomed us is not the one of this palace, "" if nothing speaks against it.
+
+        An endpoint that the user named is the user's choice.
+        """
+        if self._locality is None or not found.remote:
+            return ""
+        from .verify import verify_palace
+
+        return verify_palace(self._context.files, welcome)
+
+    def view(self, found: Connected) -> FileView:
+        """How this side sees the files, for hello on that connection."""
+        from ..locality.view import view_of
+
+        return view_of(self._context.identity.path, remote=found.remote)
+
+    def _step(self) -> Connected | Waiting:
+        if self._route is None:
+            self._route = self._first()
+        while True:
+            found = self._route.step()
+            if not isinstance(found, Failed):
+                return found
+            self._route = self._next(found.error)
+
     def _first(self) -> Attempt:
-        endpoint = fixed_endpoint(self._env)
+        endpoint = fixed_endpoint(self._context.env)
         if endpoint is None or endpoint.kind == UNIX:
-            return self._connector(self.files)
-        from . import plan as routes
+            return UnixRoute(self._context, self._deadline, self._policy)
+        from . import plan
 
         self._name = f"${ENDPOINT_VARIABLE}"
         if endpoint.kind == SSH:
-            start = self._mode != ONCE
-            return routes.ssh_by_endpoint(endpoint, self._env, self._deadline, started_by=self._started_by, start=start)
-        return routes.tcp_by_endpoint(endpoint, self._env, self.files, self._deadline)
+            return plan.named_ssh(endpoint, self._context.env, self._deadline, self._remote_policy())
+        return plan.named_tcp(endpoint, self._context, self._deadline)
 
-    def _connector(self, files: StateFiles, *, direct: bool = False) -> UnixRoute:
-        return UnixRoute(
-            self._identity,
-            self._env,
-            self._deadline,
-            mode=self._mode,
-            started_by=self._started_by,
-            heed_failures=self._heed_failures,
-            files=files,
-            direct=direct,
-        )
+    def _remote_policy(self) -> StartPolicy:
+        """For ssh: a look must not open a bridge, but one that is up gets the time to answer."""
+        if self._policy.mode != ONCE:
+            return self._policy
+        return StartPolicy(WAIT_ONLY, self._policy.started_by, heed_failures=self._policy.heed_failures)
 
-    def _next(self, error: BrokerError) -> None:
-        """A route failed: take the next one, or raise what was learned on all of them."""
-        from ..locality.locality import PalaceElsewhere
+    def _next(self, error: BrokerError) -> Attempt:
+        """A route failed: the next one. Raises what was learned on all of them where there is none."""
+        from ..locality.locality import NoElectionHere
 
         self.close()
-        if isinstance(error, PalaceElsewhere) and self._place is None:
-            self._choose(error)
-        elif self._place is None:
+        if isinstance(error, NoElectionHere) and self._locality is None:
+            self._choose(error.locality)
+        elif self._locality is None:
             raise error
         else:
             self._failures.append((self._name, error))
-        if not self._left:
-            raise self._summary(error)
-        self._name, make = self._left.pop(0)
-        try:
-            self._route = make()
-        except BrokerError as exc:
-            self._next(exc)
+        while self._left:
+            self._name, make = self._left.pop(0)
+            try:
+                return make()
+            except BrokerError as exc:
+                self._failures.append((self._name, exc))
+                error = exc
+        raise self._summary(error)
 
-    def _choose(self, error: BrokerError) -> None:
-        """The palace is another kernel's: which ways are there from here?"""
-        from ..locality.locality import place_of
-        from . import plan as routes
+    def _choose(self, locality: Locality) -> None:
+        """Another kernel owns the palace: which routes are there from here?"""
+        from . import plan
 
-        self._place = place_of(self.files, self._identity.graph)
-        plan = routes.plan(self.files, self._env)
-        if plan.ssh is not None:
-            target = plan.ssh
-            self._left.append((f"ssh {target.host}", self._ssh(target)))
-        for endpoint in plan.tcp:
-            self._left.append((str(endpoint), self._tcp(endpoint, plan.token)))
-        if plan.direct:
+        self._locality = locality
+        routes = plan.plan_routes(self._context)
+        if routes.ssh is not None:
+            self._left.append((f"ssh {routes.ssh.host}", self._ssh(routes.ssh)))
+        for endpoint in routes.tcp:
+            self._left.append((str(endpoint), self._tcp(endpoint, routes.token)))
+        if routes.direct:
             self._left.append(("direct", self._direct))
         else:
-            self._failures.append(("direct", BrokerUnavailable(plan.why_not_direct)))
-        if not self._left:
-            raise self._summary(error)
+            self._failures.append(("direct", BrokerUnavailable(routes.why_not_direct)))
 
     def _ssh(self, target: SshTarget) -> Callable[[], Attempt]:
-        from . import plan as routes
+        from . import plan
 
-        return lambda: routes.ssh(
-            target, self._env, self._span(SSH_LIMIT_S), started_by=self._started_by, start=self._mode != ONCE
-        )
+        return lambda: plan.ssh(target, self._context.env, self._limit(SSH_LIMIT_S), self._remote_policy())
 
     def _tcp(self, endpoint: Endpoint, token: str) -> Callable[[], Attempt]:
-        from . import plan as routes
+        from . import plan
 
-        return lambda: routes.tcp(endpoint, token, self._span(TCP_LIMIT_S))
+        return lambda: plan.tcp(endpoint, token, self._limit(TCP_LIMIT_S))
 
     def _direct(self) -> Attempt:
-        from ..locality.locality import parted
+        from ..locality.locality import separate_mounts
 
-        apart = parted(self._identity)
-        if apart:
-            raise BrokerUnavailable(apart, hint="give --palace, which keeps the graph in the palace; or a bridge")
-        return self._connector(self.files.direct(), direct=True)
+        separate = separate_mounts(self._context.identity)
+        if separate:
+            raise BrokerUnavailable(separate, hint="give --palace, which keeps the graph in the palace; or a bridge")
+        context = self._context.replace(files=self._context.files.direct())
+        return UnixRoute(context, self._deadline, self._policy, direct=True)
 
-    def _span(self, seconds: float) -> Deadline:
-        return Deadline.after(self._deadline.clock, min(seconds, self._deadline.remaining()))
+    def _limit(self, seconds: float) -> Deadline:
+        return Deadline.after(self._clock, min(seconds, self._deadline.remaining()))
 
     def _summary(self, last: BrokerError) -> BrokerError:
-        """All that was tried, in one error; what mends the first of them comes first."""
-        assert self._place is not None
+        """All that was tried, in one error; the hint is that of the first."""
+        assert self._locality is not None
         tried = "; ".join(f"{name}: {exc.message.rstrip('.')}" for name, exc in self._failures) or "nothing"
         hint = next((exc.hint for _, exc in self._failures if exc.hint), last.hint)
-        error = BrokerUnavailable(f"no broker for {self._identity.path}: {self._place.why}. Tried {tried}.", hint=hint)
-        codes = [exc.code for _, exc in self._failures]
-        if codes and len(set(codes)) == 1:
-            error.code = codes[0]
+        path = self._context.identity.path
+        error = BrokerUnavailable(f"no broker for {path}: {self._locality.why}. Tried {tried}.", hint=hint)
+        codes = {exc.code for _, exc in self._failures}
+        if len(codes) == 1:
+            error.code = codes.pop()
         return error
-
-
-def is_remote(found: Connected) -> bool:
-    """Whether a connection leads to another machine, as far as we know."""
-    return "://" in found.endpoint
-
-
-def reach(
-    identity: PalaceIdentity,
-    deadline: Deadline,
-    *,
-    env: Mapping[str, str] | None = None,
-    mode: str = START_IF_NEEDED,
-    started_by: str = "",
-) -> Connected:
-    """Run a `RouteFinder` to its end, blocking, for a person who has just mended something. As `connector.complete`."""
-    machine = RouteFinder(
-        identity,
-        os.environ if env is None else env,
-        deadline,
-        mode=mode,
-        started_by=started_by,
-        heed_failures=False,
-    )
-    return complete(machine, deadline.clock)

@@ -1,4 +1,6 @@
-"""Which routes lead out of a foreign place, by the settings for containers, and how each is taken. Imported late.
+"""Which routes lead to a palace that another kernel owns, by the settings for containers, and the making of each.
+
+Imported late.
 
 The settings come from table [container] of broker.toml in the shared state root, so that they reach a shim whose
 environment was filtered, with environment variables over them.
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..system.clock import Deadline
+    from ..system.context import Context
     from ..system.paths import StateFiles
     from ..system.spawn import StartPipe
-    from .ssh import SshRoute, SshTarget
+    from .attempt import StartPolicy
+    from .bridge.files import BridgeFiles
+    from .bridge.wire import SshTarget
+    from .ssh import SshRoute
     from .tcp import TcpRoute
 
 BRIDGE_CONFIG = "~/.ssh-local/config"  # what pi-devbox's set-up of LAN access leaves
@@ -50,12 +56,13 @@ class Plan:
         self.why_not_direct = why_not_direct
 
 
-def plan(files: StateFiles, env: Mapping[str, str]) -> Plan:
+def plan_routes(context: Context) -> Plan:
     """Read the settings and the record.
 
     Raises:
         UsageError: a setting makes no sense.
     """
+    files, env = context.files, context.env
     file = SettingsFile.read(files.toml)
     settings = file.container(env)
     target = _target(settings.ssh_host, settings, env)
@@ -74,7 +81,7 @@ def plan(files: StateFiles, env: Mapping[str, str]) -> Plan:
 
 def _target(host: str, settings: ContainerSettings, env: Mapping[str, str]) -> SshTarget | None:
     """The ssh destination for the palace's machine, None where nothing names one."""
-    from .ssh import SshTarget
+    from .bridge.wire import SshTarget
 
     home = home_of(env)
     default = expand(BRIDGE_CONFIG, home)
@@ -96,7 +103,7 @@ def _tcp(files: StateFiles, env: Mapping[str, str]) -> tuple[list[Endpoint], str
     named = [parse(text, home_of(env)) for text in record.endpoints if text.startswith(f"{TCP}://")]
     if not named:
         return [], ""
-    from .tcp import candidates
+    from .tcp_addresses import candidates
 
     found = [address for endpoint in named for address in candidates(endpoint)]
     return found, record.token
@@ -109,20 +116,16 @@ def _listener_wanted(files: StateFiles, file: SettingsFile) -> bool:
     return os.path.exists(token_path(files.root)) or file.broker({}).tcp != ""
 
 
-def ssh(
-    target: SshTarget, env: Mapping[str, str], deadline: Deadline, *, started_by: str = "", start: bool = True
-) -> SshRoute:
-    """The route over ssh. Without `start` only by a bridge that is up: a look must not start brokers."""
+def ssh(target: SshTarget, env: Mapping[str, str], deadline: Deadline, policy: StartPolicy) -> SshRoute:
+    """The route over ssh."""
     from .ssh import SshRoute
 
-    return SshRoute(target, env, deadline, started_by=started_by, spawn=None if start else _no_bridge)
+    def start_bridge(target: SshTarget, files: BridgeFiles, started_by: str) -> StartPipe:
+        from .bridge.start import start_bridge
 
+        return start_bridge(target, files, started_by, env)
 
-def _no_bridge(target: SshTarget, *_rest: object, **_options: object) -> StartPipe:
-    raise BrokerUnavailable(
-        f"no bridge to {target} is up, so nothing is known of the broker there.",
-        hint="mempalace-broker ensure, which opens one",
-    )
+    return SshRoute(target, deadline, policy, spawn=start_bridge)
 
 
 def tcp(endpoint: Endpoint, token: str, deadline: Deadline) -> TcpRoute:
@@ -132,27 +135,25 @@ def tcp(endpoint: Endpoint, token: str, deadline: Deadline) -> TcpRoute:
     return TcpRoute(endpoint, token, deadline)
 
 
-def ssh_by_endpoint(
-    endpoint: Endpoint, env: Mapping[str, str], deadline: Deadline, *, started_by: str, start: bool = True
-) -> SshRoute:
+def named_ssh(endpoint: Endpoint, env: Mapping[str, str], deadline: Deadline, policy: StartPolicy) -> SshRoute:
     """$MEMPALACE_BROKER=ssh://...: that host, with the ssh settings of this environment."""
     target = _target(str(endpoint), SettingsFile().container(env), env)
     assert target is not None, "a host was given"
-    return ssh(target, env, deadline, started_by=started_by, start=start)
+    return ssh(target, env, deadline, policy)
 
 
-def tcp_by_endpoint(endpoint: Endpoint, env: Mapping[str, str], files: StateFiles, deadline: Deadline) -> TcpRoute:
+def named_tcp(endpoint: Endpoint, context: Context, deadline: Deadline) -> TcpRoute:
     """$MEMPALACE_BROKER=tcp://...: the token comes from a file, or from the state root if we see it.
 
     Raises:
         BrokerUnavailable: there is no token.
     """
-    from .tcp import find_token
+    from .tcp_token import find_token
 
-    token = find_token(files, env)
+    token = find_token(context)
     if not token:
         raise BrokerUnavailable(
-            f"{endpoint} needs the broker's token, and there is none in {files.root}.",
+            f"{endpoint} needs the broker's token, and there is none in {context.files.root}.",
             hint="on the broker's machine run `mempalace-broker token`, save it here in a file that only you can "
             "read, and name that in MEMPALACE_BROKER_TOKEN_FILE",
         )

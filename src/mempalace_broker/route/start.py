@@ -1,29 +1,24 @@
-"""Start a broker: its command line, its environment, and what was learned when it failed. Imported late."""
+"""Start a broker: its command line and its environment. Imported late."""
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ..errors import StartFailed
-from ..system.lock_notes import StartNote
 from ..system.spawn import spawn_detached
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from ..protocol.palace import PalaceIdentity
-    from ..system.clock import Clock
-    from ..system.lock import FileLock
+    from ..system.context import Context
     from ..system.paths import StateFiles
     from ..system.spawn import StartPipe
 
-FAILURE_COUNTS_S = 3.0  # how long those who waited for the same start take its failure for theirs
 
-# What a daemon may inherit: what finds programs and files, what mempalace and its libraries are set up with.
-# Not a client's secrets and session marks; nor what only its client should obey.
+# What a daemon may inherit: the variables that find programs and files, and those that set up mempalace and its
+# libraries. Never a client's secrets and session marks, nor variables that only its client should obey.
 _KEEP = frozenset(
     """HOME PATH USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TERM VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONWARNINGS
     PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX PYTHONFAULTHANDLER LD_LIBRARY_PATH LD_PRELOAD DYLD_LIBRARY_PATH
@@ -60,7 +55,7 @@ def broker_argv(
 
 
 def broker_env(env: Mapping[str, str]) -> dict[str, str]:
-    """What the daemon inherits of its starter's environment: by list, so that it depends little on who
+    """The part of its starter's environment that the daemon inherits: by list, so that it depends little on who
     started it.
     """
     return {
@@ -70,9 +65,7 @@ def broker_env(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def start_broker(
-    identity: PalaceIdentity, files: StateFiles, env: Mapping[str, str], *, started_by: str, direct: bool = False
-) -> StartPipe:
+def start_broker(context: Context, *, started_by: str, direct: bool = False) -> StartPipe:
     """Spawn one. The caller holds start.lock and has dialled once more under it.
 
     Raises:
@@ -80,36 +73,5 @@ def start_broker(
     """
     if not sys.executable:
         raise StartFailed("this program does not know its own interpreter.", hint="mempalace-broker run")
-    argv = broker_argv(identity, files, started_by=started_by, direct=direct)
-    return spawn_detached(argv, env=broker_env(env), cwd="/", log_path=files.log)
-
-
-def note_starter(lock: FileLock, clock: Clock) -> None:
-    """Say in start.lock who is starting."""
-    StartNote(os.getpid(), clock.wall()).write(lock)
-
-
-def note_failure(lock: FileLock, clock: Clock, error: StartFailed) -> None:
-    """Say in start.lock why the start failed, for those who waited for it."""
-    StartNote(os.getpid(), clock.wall(), error.message, error.hint).write(lock)
-
-
-def recent_failure(path: str, clock: Clock) -> StartFailed | None:
-    """The failure that somebody noted in the start.lock at `path` a moment ago.
-
-    Without it a hundred clients of a broker that can't start would start it a hundred times.
-    """
-    note = StartNote.read(path)
-    if not note.failed or not 0 <= clock.wall() - note.at < FAILURE_COUNTS_S:
-        return None
-    return StartFailed(note.failed, hint=note.hint)
-
-
-def failure_of(report: Mapping[str, Any], log_path: str) -> StartFailed:
-    """The daemon's own "failed" report as an error that names its log."""
-    reason = str(report.get("reason") or "it did not say why")
-    hint = str(report.get("hint") or "")
-    return StartFailed(
-        f"the broker could not start: {reason}" + ("" if log_path in reason else f" (log: {log_path})"),
-        hint=hint,
-    )
+    argv = broker_argv(context.identity, context.files, started_by=started_by, direct=direct)
+    return spawn_detached(argv, env=broker_env(context.env), cwd="/", log_path=context.files.log)

@@ -1,4 +1,4 @@
-"""A path of this container as the broker, elsewhere, has it. Imported late, and only where a call names a file."""
+"""A path of this container as the broker, which sees other files, has it. Imported late, where a call names a file."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ..system.paths import StateFiles
+    from ..system.context import Context
 
 
-def translate(path: str, told: Mapping[str, Any], palace: str, files: StateFiles, env: Mapping[str, str]) -> str | None:
+def translate(context: Context, path: str, told: Mapping[str, Any]) -> str | None:
     """The broker's name for `path`, None where it can't be known.
 
     Args:
         path: absolute. Links are resolved here: they are this side's.
-        told: what the broker's welcome says of its files.
-        palace: the palace directory as it is called here.
+        told: the part of the broker's welcome that describes its files.
 
     Raises:
         UsageError: broker.toml makes no sense.
     """
-    there = told.get("palace")
+    palace, there = context.identity.path, told.get("palace")
     pathmap = PathMap(
         mine=mount_table(),
         theirs=read_mounts(told.get("mounts")),
         palace_mine=palace,
         palace_theirs=there if isinstance(there, str) else palace,
         same_kernel=told.get("same_kernel") is True,
-        fixed=SettingsFile.read(files.toml).container(env).paths,
+        fixed=SettingsFile.read(context.files.toml).container(context.env).paths,
     )
     return pathmap.translate(os.path.realpath(path))

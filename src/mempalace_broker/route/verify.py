@@ -1,7 +1,7 @@
 """Is the broker at the far end of ssh or TCP the one of the palace that is mounted here? Imported late.
 
-A bridge leads to the palace that is configured on that machine, for that user, without any variable of his shell. It
-need not be the one that this container has mounted; filing memories there would look like losing them. The broker's
+A bridge leads to the palace that is configured on that machine, for that user, without any variable of the user's
+shell. It may be another one than this container has mounted; memories filed there would look lost. The broker's
 welcome names its lease, which is a file in its state root (lease/files): here, too, if the root is shared.
 """
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..system.paths import StateFiles
 
 
-def doubt(files: StateFiles, welcome: Mapping[str, Any]) -> str:
-    """Why that broker is not ours, "" if it is, or if it says nothing that could be compared."""
+def verify_palace(files: StateFiles, welcome: Mapping[str, Any]) -> str:
+    """Why that broker is not ours; "" if it is, or if its welcome holds nothing to compare."""
     lease = welcome.get("lease")
     if not isinstance(lease, dict):
         return ""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..route.finder import RouteFinder
-    from ..system.paths import StateFiles
+    from ..system.context import Context
     from .machine.protocol import ShimProtocol
 
 ATTEMPT_S = 45.0  # one attempt to find or start a broker; the next request begins another
@@ -123,7 +123,7 @@ class _Dialler:
 
         self._options = options
         self._client = f"mp-shim {__version__}"
-        self._files: StateFiles | None = None
+        self._context: Context | None = None
         self.protocol: ShimProtocol = ShimProtocol(
             session=os.urandom(16).hex(),
             client=self._client,
@@ -137,28 +137,26 @@ class _Dialler:
 
     def dial(self) -> RouteFinder:
         """One attempt. Raises BrokerError where the palace can't be resolved; that may be mended meanwhile."""
+        from ..route.attempt import StartPolicy
         from ..route.finder import RouteFinder
-        from ..system.clock import Clock, Deadline
+        from ..system.clock import Deadline
+        from ..system.context import Context
         from ..system.paths import home_of, resolve_palace
 
         env, given = os.environ, self._options.get
         identity = resolve_palace(given("palace"), env, home_of(env), given("backend"), given("collection"))
         self.protocol.connection.identity = identity
-        deadline = Deadline.after(Clock(), ATTEMPT_S)
-        started_by = f"{self._client} pid {os.getpid()}"
-        way = RouteFinder(identity, env, deadline, started_by=started_by)
-        self._files = way.files
-        return way
+        self._context = context = Context(identity, env)
+        policy = StartPolicy(started_by=f"{self._client} pid {os.getpid()}")
+        return RouteFinder(context, Deadline.after(context.clock, ATTEMPT_S), policy)
 
     def _translate(self, told: Mapping[str, Any], path: str) -> str | None:
         """The broker's name for a path of this container."""
         from ..route.translate import translate
 
-        identity = self.protocol.connection.identity
-        assert identity is not None, "we were welcomed"
-        assert self._files is not None
+        assert self._context is not None, "we were welcomed"
         try:
-            return translate(path, told, identity.path, self._files, os.environ)
+            return translate(self._context, path, told)
         except BrokerError as exc:
             self.protocol.reconnect.notices.append(str(exc))
             return None
@@ -167,7 +165,7 @@ class _Dialler:
         from ..system.atomic_files import read_bytes
 
         try:
-            return read_bytes(self._files.answers, _CACHE_LIMIT) if self._files is not None else None
+            return read_bytes(self._context.files.answers, _CACHE_LIMIT) if self._context is not None else None
         except OSError:
             return None
 

@@ -133,7 +133,7 @@ class Pump:
             self._step(now)
 
     def _step(self, now: float) -> None:
-        from ..route.unix import Connected, Waiting
+        from ..route.attempt import Connected, Waiting
 
         assert self._connector is not None
         step = self._connector.step()
@@ -149,7 +149,7 @@ class Pump:
         self._fd = step.sock.fileno()
         os.set_blocking(self._fd, False)
         self._protocol.connection.view = way.view(step)
-        self._protocol.doubt = lambda welcome: way.doubt(step, welcome)
+        self._protocol.doubt = lambda welcome: way.verify_palace(step, welcome)
         self._protocol.connected(now)
 
     def _hang_up(self, reason: str, now: float) -> None:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from ..errors import StartFailed
 from ..protocol.jsonrpc import load, to_bytes
 from .lock import read_body
 from .process_ids import ProcessId
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from .lock import FileLock
 
+FAILURE_COUNTS_S = 3.0  # how long those who waited for the same start take its failure for theirs
 _MAX_REASON, _MAX_HINT = 2000, 500
 
 
@@ -109,6 +111,11 @@ class StartNote:
         at = note.get("at")
         at = float(at) if isinstance(at, int | float) else 0.0
         return cls(_number(note.get("pid")), at, _text(note.get("failed")), _text(note.get("hint")))
+
+    def failure(self, now: float) -> StartFailed | None:
+        """The failure that it tells, where that was a moment ago. `now`: wall-clock seconds."""
+        recent = 0 <= now - self.at < FAILURE_COUNTS_S
+        return StartFailed(self.failed, hint=self.hint) if self.failed and recent else None
 
     def write(self, lock: FileLock) -> None:
         """Replace the note in broker.start.lock, which we hold. Raises StateRootError where it can't be written."""

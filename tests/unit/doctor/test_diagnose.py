@@ -11,10 +11,10 @@ from mempalace_broker.doctor.diagnose import judge
 from mempalace_broker.doctor.facts import Engine, Entry, Facts, Lock, Place, Upstream
 from mempalace_broker.doctor.findings import SEVERITIES, Row, alarming
 from mempalace_broker.doctor.open_files import OpenFile
-from mempalace_broker.locality.locality import judge as judge_place
+from mempalace_broker.locality.locality import Locality
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
-from mempalace_broker.route.control import Contact
+from mempalace_broker.route.ask import BrokerReply
 from mempalace_broker.route.machine.election import CONNECT_DENIED, CONNECT_ENOENT, CONNECT_OK, CONNECT_REFUSED
 from mempalace_broker.route.plan import Plan
 from mempalace_broker.system.paths import StateFiles
@@ -51,7 +51,7 @@ def healthy() -> Facts:
         record_entry=Entry(f"{ROOT}/broker.json", "file", 0o600, 1000, True),
         record_origin="mine",
         record_process="alive",
-        contact=Contact(CONNECT_OK, SOCKET, STATUS),
+        reply=BrokerReply(CONNECT_OK, SOCKET, STATUS),
         socket=Entry(SOCKET, "socket", 0o600, 1000, True),
         socket_bytes=len(SOCKET),
         openers=[OpenFile(ENGINE, "python", (f"{P}/chroma.sqlite3",))],
@@ -64,7 +64,7 @@ def healthy() -> Facts:
         platform="linux",
         uid=1000,
         now=2000.0,
-        site=judge_place(P, "ext4"),
+        locality=Locality.of(P, "ext4"),
         version="0.1",
         has_palace=True,
         settings={"idle_s": {"value": 900, "source": "default"}},
@@ -81,7 +81,7 @@ def stopped() -> Facts:
         record_entry=Entry(f"{ROOT}/broker.json"),
         record_origin="absent",
         record_process="unknown",
-        contact=Contact(CONNECT_ENOENT, SOCKET, None, "No such file"),
+        reply=BrokerReply(CONNECT_ENOENT, SOCKET, None, "No such file"),
         socket=Entry(SOCKET),
         openers=[],
         lease=Lock("/h/lease", False),
@@ -112,8 +112,8 @@ def test_a_machine_without_a_palace_is_fine_too() -> None:
     assert bad(judge(facts)) == []
 
 
-def snapshot(**changes: Any) -> Contact:
-    return Contact(CONNECT_OK, SOCKET, {**STATUS, **changes})
+def snapshot(**changes: Any) -> BrokerReply:
+    return BrokerReply(CONNECT_OK, SOCKET, {**STATUS, **changes})
 
 
 def place(**changes: Any) -> Place:
@@ -132,19 +132,19 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     "foreign opener without a broker": (False, {"openers": [FOREIGN]}, [("error", "foreign opener")], "mp-shim"),
     "silent": (
         True,
-        {"contact": Contact(CONNECT_OK, SOCKET, None, "no answer")},
+        {"reply": BrokerReply(CONNECT_OK, SOCKET, None, "no answer")},
         [("error", "broker")],
         "stop --now",
     ),
     "held, nobody listens": (
         True,
-        {"contact": Contact(CONNECT_REFUSED, SOCKET, None, "refused")},
+        {"reply": BrokerReply(CONNECT_REFUSED, SOCKET, None, "refused")},
         [("error", "broker")],
         "stop --now",
     ),
     "no access": (
         False,
-        {"contact": Contact(CONNECT_DENIED, SOCKET, None, "denied")},
+        {"reply": BrokerReply(CONNECT_DENIED, SOCKET, None, "denied")},
         [("error", "broker")],
         "owner of the palace",
     ),
@@ -193,7 +193,7 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         False,
         {
             "palace": place(filesystem="virtiofs", local=False),
-            "site": judge_place(P, "virtiofs"),
+            "locality": Locality.of(P, "virtiofs"),
             "plan": Plan(None, [], "", direct=True, why_not_direct=""),
         },
         [("warn", "route: direct")],
@@ -201,7 +201,7 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     ),
     "unknown filesystem, settings that make no sense": (
         True,
-        {"palace": place(filesystem="", local=None), "site": judge_place(P, ""), "plan_problem": "no such setting"},
+        {"palace": place(filesystem="", local=None), "locality": Locality.of(P, ""), "plan_problem": "no such setting"},
         [("error", "routes")],
         "docs/settings.md",
     ),
@@ -254,7 +254,7 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     ),
     "degraded": (
         True,
-        {"contact": snapshot(degraded=[{"what": "full", "hint": "free it"}])},
+        {"reply": snapshot(degraded=[{"what": "full", "hint": "free it"}])},
         [("warn", "degraded")],
         "free it",
     ),
@@ -290,7 +290,7 @@ def test_the_killed_brokers_leftovers_are_explained() -> None:
         record=record(),
         record_origin="mine",
         record_process="dead",
-        contact=Contact(CONNECT_REFUSED, SOCKET, None, "refused"),
+        reply=BrokerReply(CONNECT_REFUSED, SOCKET, None, "refused"),
         socket=Entry(SOCKET, "socket", 0o600, 1000),
     )
     rows = judge(facts)

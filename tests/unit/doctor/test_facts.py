@@ -14,9 +14,9 @@ import pytest
 from mempalace_broker.doctor.facts import Facts, gather
 from mempalace_broker.doctor.open_files import openers
 from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
-from mempalace_broker.system.clock import Clock
+from mempalace_broker.system.context import Context
 from mempalace_broker.system.lock import FileLock
-from mempalace_broker.system.paths import resolve_palace, state_files
+from mempalace_broker.system.paths import resolve_palace
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def home() -> Iterator[Path]:
 def looked(home: Path, **env: str) -> Facts:
     variables = {"HOME": str(home), "PATH": "/nowhere", **env}
     identity = resolve_palace(str(home / ".mempalace" / "palace"), variables, str(home))
-    return gather(identity, state_files(identity, variables), variables, Clock())
+    return gather(Context(identity, variables))
 
 
 def tree(home: Path) -> dict[str, bytes]:
@@ -40,7 +40,7 @@ def test_an_empty_home_stays_empty(home: Path) -> None:
     assert tree(home) == {}
     assert isinstance(facts.record, BadRecord)
     assert facts.record.absent
-    assert facts.contact.answer is None
+    assert facts.reply.answer is None
     assert facts.owner.held is False
     assert facts.palace.entry.kind == ""
     assert facts.palace.free

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.route import dial as dial_module
-from mempalace_broker.route.dial import dial
+from mempalace_broker.route.dial import dial, dial_any
 from mempalace_broker.route.machine.election import (
     CONNECT_DENIED,
     CONNECT_EAGAIN,
@@ -26,8 +26,9 @@ def test_a_listener(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(1)
-        outcome, sock, words = dial(path)
-        assert (outcome, words) == (CONNECT_OK, "")
+        found = dial(path)
+        assert (found.outcome, found.path, found.why) == (CONNECT_OK, path, "")
+        sock = found.sock
         assert sock is not None
         assert sock.getblocking() is False
         assert not os.get_inheritable(sock.fileno())
@@ -40,22 +41,22 @@ def test_a_listener(tmp_path: Path) -> None:
 
 def test_nobody(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    assert dial(str(path))[0] == CONNECT_ENOENT
-    assert dial(str(path / "below"))[0] == CONNECT_ENOENT
+    assert dial(str(path)).outcome == CONNECT_ENOENT
+    assert dial(str(path / "below")).outcome == CONNECT_ENOENT
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    assert dial(str(path))[0] == CONNECT_REFUSED
+    assert dial(str(path)).outcome == CONNECT_REFUSED
     path.unlink()
     path.touch()
-    assert dial(str(path))[0] == CONNECT_REFUSED, "a plain file"
-    assert dial(str(path / "below"))[0] == CONNECT_ENOENT
+    assert dial(str(path)).outcome == CONNECT_REFUSED, "a plain file"
+    assert dial(str(path / "below")).outcome == CONNECT_ENOENT
 
 
 def test_a_datagram_socket_of_that_name(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(path)
-        assert dial(path)[0] == CONNECT_REFUSED
+        assert dial(path).outcome == CONNECT_REFUSED
 
 
 def test_a_full_backlog(tmp_path: Path) -> None:
@@ -64,18 +65,18 @@ def test_a_full_backlog(tmp_path: Path) -> None:
         listener.bind(path)
         listener.listen(0)
         socks = []
-        while (found := dial(path))[0] == CONNECT_OK:
-            socks.append(found[1])
-        assert found[:2] == (CONNECT_EAGAIN, None)
+        while (found := dial(path)).outcome == CONNECT_OK:
+            socks.append(found.sock)
+        assert (found.outcome, found.sock) == (CONNECT_EAGAIN, None)
         for sock in socks:
             assert sock is not None
             sock.close()
 
 
 def test_a_path_that_no_socket_can_have() -> None:
-    outcome, sock, words = dial("/" + "x" * 300)
-    assert (outcome, sock) == (CONNECT_TIMEOUT, None)
-    assert "too long" in words
+    found = dial("/" + "x" * 300)
+    assert (found.outcome, found.sock) == (CONNECT_TIMEOUT, None)
+    assert "too long" in found.why
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,8 @@ def test_other_answers(monkeypatch: pytest.MonkeyPatch, code: int, expected: str
             self.closed = True
 
     monkeypatch.setattr(dial_module, "RawSocket", Refusing)
-    assert dial("/x") == (expected, None, os.strerror(code))
+    found = dial("/x")
+    assert (found.outcome, found.sock, found.why) == (expected, None, os.strerror(code))
 
 
 def test_without_a_free_descriptor_nothing_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,4 +113,20 @@ def test_without_a_free_descriptor_nothing_is_learned(monkeypatch: pytest.Monkey
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(dial_module, "RawSocket", refuse)
-    assert dial("/x") == (CONNECT_TIMEOUT, None, "Too many open files")
+    found = dial("/x")
+    assert (found.outcome, found.sock, found.why) == (CONNECT_TIMEOUT, None, "Too many open files")
+
+
+def test_of_several_the_one_that_accepts_else_the_strongest_sign_of_an_owner(tmp_path: Path) -> None:
+    absent, dead, full = (str(tmp_path / name) for name in ("absent", "dead", "full"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(dead)
+    found = dial_any([absent, dead, absent])
+    assert (found.outcome, found.path, found.nobody) == (CONNECT_REFUSED, dead, True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(full)
+        listener.listen(1)
+        found = dial_any([absent, full, dead])
+        assert (found.outcome, found.path, found.nobody) == (CONNECT_OK, full, False)
+        assert found.sock is not None
+        found.sock.close()

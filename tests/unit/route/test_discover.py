@@ -12,8 +12,9 @@ from mempalace_broker.errors import StateRootError
 from mempalace_broker.locality import mounts
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord, encode
-from mempalace_broker.route.discover import fixed_endpoint, fixed_path, look, record_state
+from mempalace_broker.route.discover import Candidates, discover, fixed_endpoint, fixed_path, record_state
 from mempalace_broker.route.machine.election import RECORD_FOREIGN, RECORD_MINE
+from mempalace_broker.system.context import Context
 from mempalace_broker.system.kernel import boot_id
 from mempalace_broker.system.paths import StateFiles, state_files
 from mempalace_broker.system.process_ids import pid_namespace
@@ -26,6 +27,10 @@ def files(tmp_path: Path) -> StateFiles:
     made = state_files(PalaceIdentity(f"{os.path.realpath(tmp_path)}/palace", "/g", "flag"), ENV)
     made.prepare()
     return made
+
+
+def look(files: StateFiles) -> Candidates:
+    return discover(Context(PalaceIdentity(files.palace, "/g", "flag"), ENV, files=files))
 
 
 def put(files: StateFiles, **changes: object) -> None:
@@ -44,48 +49,48 @@ def test_the_variable() -> None:
 def test_a_socket_folder_that_anybody_could_have_made_is_not_dialled(files: StateFiles, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     files.socket = str(folder / "x.sock")
-    assert look(files, ENV).paths == [files.socket], "not there: harmless"
+    assert look(files).paths == [files.socket], "not there: harmless"
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(StateRootError, match="only you can use"):
-        look(files, ENV)
+        look(files)
     folder.chmod(0o700)
-    assert look(files, ENV).paths == [files.socket]
+    assert look(files).paths == [files.socket]
     folder.chmod(0o777)
     put(files, endpoints=[f"unix:{files.socket}"])
-    assert look(files, ENV).paths == [files.socket], "the record is our word"
+    assert look(files).paths == [files.socket], "the record is our word"
 
 
 def test_nothing_there(files: StateFiles) -> None:
-    found = look(files, ENV)
+    found = look(files)
     assert isinstance(found.record, BadRecord)
     assert found.record.absent
     assert found.paths == [files.socket]
-    assert record_state(found, files) == "absent"
+    assert record_state(found.record, files.root) == "absent"
 
 
 def test_the_records_endpoints_first_each_once(files: StateFiles) -> None:
     put(files, endpoints=["quic:x", "tcp://h:1", "unix:/a", f"unix:{files.socket}", "unix:/a", "relative"])
-    assert look(files, ENV).paths == ["/a", files.socket]
+    assert look(files).paths == ["/a", files.socket]
 
 
 def test_a_bad_record_sends_us_to_the_owners_note(files: StateFiles) -> None:
     Path(files.record).write_bytes(b"{")
     Path(files.owner_lock).write_text(json.dumps({"pid": 7, "endpoint": "unix:/o"}), encoding="utf-8")
-    found = look(files, ENV)
+    found = look(files)
     assert found.paths == ["/o", files.socket]
-    assert record_state(found, files) == "bad"
+    assert record_state(found.record, files.root) == "bad"
 
 
 @pytest.mark.parametrize("note", [b"", b"junk", b"[]", b'{"endpoint": 7}', b'{"endpoint": "tcp://x"}', b"\xff"])
 def test_notes_that_are_none(files: StateFiles, note: bytes) -> None:
     Path(files.owner_lock).write_bytes(note)
-    assert look(files, ENV).paths == [files.socket]
+    assert look(files).paths == [files.socket]
 
 
 def test_a_record_that_is_a_directory(files: StateFiles) -> None:
     os.mkdir(files.record)
-    found = look(files, ENV)
+    found = look(files)
     assert isinstance(found.record, BadRecord)
     assert "can't be read" in found.record.reason
     assert not found.record.absent
@@ -94,8 +99,8 @@ def test_a_record_that_is_a_directory(files: StateFiles) -> None:
 def test_mine_and_foreign(files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mounts, "is_local", lambda path: None)
     put(files, boot=boot_id(), pidns=pid_namespace(), host="x")
-    assert record_state(look(files, ENV), files) == RECORD_MINE
+    assert record_state(look(files).record, files.root) == RECORD_MINE
     put(files, boot="other", pidns="pid:[1]", host="x")
-    assert record_state(look(files, ENV), files) == RECORD_FOREIGN
+    assert record_state(look(files).record, files.root) == RECORD_FOREIGN
     monkeypatch.setattr(mounts, "is_local", lambda path: True)
-    assert record_state(look(files, ENV), files) == RECORD_MINE
+    assert record_state(look(files).record, files.root) == RECORD_MINE

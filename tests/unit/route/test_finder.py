@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from mempalace_broker.errors import NOT_EXECUTED, BrokerUnavailable, UsageError
-from mempalace_broker.locality import locality as place_module
+from mempalace_broker.locality import locality as locality_module
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.route import plan as routes
+from mempalace_broker.route.attempt import ONCE, Connected, Failed, StartPolicy, Waiting
 from mempalace_broker.route.endpoint import Endpoint, parse
 from mempalace_broker.route.finder import RouteFinder
-from mempalace_broker.route.plan import plan
-from mempalace_broker.route.unix import ONCE, Connected, Failed, Waiting
+from mempalace_broker.route.plan import Plan, plan_routes
 from mempalace_broker.system.clock import Deadline
+from mempalace_broker.system.context import Context
 from mempalace_broker.system.paths import StateFiles, state_files
 from tests.fakes.clock import FakeClock
 
@@ -40,7 +41,7 @@ class Dead:
             self.waited = True
             return Waiting(0.0, -1, f"trying {self.name}")
         self.taken.append(self.name)
-        return Failed(BrokerUnavailable(f"{self.name} is dead.", hint=f"mend {self.name}"))
+        return Failed(BrokerUnavailable(f"{self.name} is dead.", hint=f"fix {self.name}"))
 
     def close(self) -> None:
         """Nothing is open."""
@@ -51,7 +52,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[PalaceIdentit
     """A palace that lies on another kernel's filesystem, as far as we can tell."""
     root = tmp_path.resolve()
     (root / "palace").mkdir()
-    monkeypatch.setattr(place_module, "filesystem_of", lambda _path: "virtiofs")
+    monkeypatch.setattr(locality_module, "filesystem_of", lambda _path: "virtiofs")
     identity = PalaceIdentity(str(root / "palace"), str(root / "kg"), "default")
     return identity, state_files(identity, {})
 
@@ -86,7 +87,13 @@ def end(reach: RouteFinder) -> BrokerUnavailable:
 
 def reach_of(site: tuple[PalaceIdentity, StateFiles], **env: str) -> RouteFinder:
     home = os.path.dirname(site[1].root)
-    return RouteFinder(site[0], {"HOME": home, **env}, Deadline.after(CLOCK, 60), started_by="test")
+    return RouteFinder(
+        Context(site[0], {"HOME": home, **env}), Deadline.after(CLOCK, 60), StartPolicy(started_by="test")
+    )
+
+
+def plan_of(site: tuple[PalaceIdentity, StateFiles], env: dict[str, str]) -> Plan:
+    return plan_routes(Context(site[0], env))
 
 
 def record(site: tuple[PalaceIdentity, StateFiles], *endpoints: str) -> None:
@@ -103,7 +110,7 @@ def test_ssh_comes_before_tcp_and_a_bridge_forbids_direct(
     assert "tcp://192.168.5.2:7001" in taken[1:]
     for word in ("virtiofs", "ssh to mac is dead", "192.168.5.2:7001 is dead", "a bridge is configured"):
         assert word in error.message
-    assert error.hint == "mend ssh to mac"
+    assert error.hint == "fix ssh to mac"
     assert error.code == NOT_EXECUTED
 
 
@@ -130,7 +137,7 @@ def test_when_direct_is_allowed(
     site: tuple[PalaceIdentity, StateFiles], env: dict[str, str], toml: str, direct: bool
 ) -> None:
     Path(site[1].toml).write_text(toml, encoding="utf-8")
-    found = plan(site[1], {"HOME": "/nowhere", **env})
+    found = plan_of(site, {"HOME": "/nowhere", **env})
     assert found.direct is direct
     assert bool(found.why_not_direct) is not direct
     assert (found.ssh is not None) is ("mac" in toml or SSH_HOST in env)
@@ -140,14 +147,14 @@ def test_the_devboxs_bridge_is_found_by_itself(site: tuple[PalaceIdentity, State
     config = tmp_path / ".ssh-local" / "config"
     config.parent.mkdir()
     config.touch()
-    target = plan(site[1], {"HOME": str(tmp_path)}).ssh
+    target = plan_of(site, {"HOME": str(tmp_path)}).ssh
     assert target is not None
     assert (target.host, target.config, target.command) == ("host", str(config), "mempalace-broker")
 
 
 def test_settings_that_make_no_sense_are_named(site: tuple[PalaceIdentity, StateFiles]) -> None:
     Path(site[1].toml).write_text('[container]\ndirect = "perhaps"\n', encoding="utf-8")
-    found = RouteFinder(site[0], {"HOME": "/nowhere"}, Deadline.after(FakeClock(), 60)).step()
+    found = RouteFinder(Context(site[0], {"HOME": "/nowhere"}), Deadline.after(FakeClock(), 60)).step()
     assert isinstance(found, Failed)
     assert isinstance(found.error, UsageError)
     assert "'perhaps' is none of auto, always, never" in found.error.message
@@ -159,7 +166,7 @@ def test_a_named_endpoint_is_the_only_one_tried(
     def ssh(endpoint: Endpoint, *_rest: object, **_options: object) -> Dead:
         return Dead(str(endpoint), taken)
 
-    monkeypatch.setattr(routes, "ssh_by_endpoint", ssh)
+    monkeypatch.setattr(routes, "named_ssh", ssh)
     record(site, "tcp://127.0.0.1:7001")
     error = end(reach_of(site, MEMPALACE_BROKER="ssh://me@box/srv"))
     assert taken == [str(parse("ssh://me@box/srv", "/"))]
@@ -172,10 +179,10 @@ def test_a_tcp_endpoint_without_a_token_says_where_to_get_one(site: tuple[Palace
     assert "mempalace-broker token" in error.hint
 
 
-def test_at_home_a_failure_is_the_connectors_own(
+def test_on_the_same_kernel_a_failure_is_the_routes_own(
     site: tuple[PalaceIdentity, StateFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place_module, "filesystem_of", lambda _path: "ext4")
+    monkeypatch.setattr(locality_module, "filesystem_of", lambda _path: "ext4")
     error = end(reach_of(site, MEMPALACE_BROKER="unix:/nowhere/b.sock"))
     assert "/nowhere/b.sock" in error.message
     assert "Tried" not in error.message
@@ -187,19 +194,19 @@ def test_a_listener_that_is_down_is_a_bridge_all_the_same(site: tuple[PalaceIden
         Path(site[1].root, "broker-token").write_text(TOKEN, encoding="utf-8")
     else:
         Path(site[1].toml).write_text('[broker]\ntcp = "127.0.0.1"\n', encoding="utf-8")
-    found = plan(site[1], {"HOME": "/nowhere"})
+    found = plan_of(site, {"HOME": "/nowhere"})
     assert not found.direct
     assert "TCP listener" in found.why_not_direct
 
 
-def test_a_graph_on_another_kernels_disk_makes_the_place_foreign(
+def test_a_graph_on_another_kernels_disk_makes_it_another_kernels(
     site: tuple[PalaceIdentity, StateFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = "/home/dev/.mempalace/knowledge_graph.sqlite3"
-    monkeypatch.setattr(place_module, "filesystem_of", lambda path: "virtiofs" if path in graph else "ext4")
+    monkeypatch.setattr(locality_module, "filesystem_of", lambda path: "virtiofs" if path in graph else "ext4")
     identity = PalaceIdentity(site[0].path, graph, "env")
-    made = RouteFinder(identity, {"HOME": "/nowhere", DIRECT: "always"}, Deadline.after(CLOCK, 60))
-    monkeypatch.setattr(place_module, "parted", lambda _identity: "they lie apart")
+    made = RouteFinder(Context(identity, {"HOME": "/nowhere", DIRECT: "always"}), Deadline.after(CLOCK, 60))
+    monkeypatch.setattr(locality_module, "separate_mounts", lambda _identity: "they lie apart")
     error = end(made)
     assert "/home/dev/.mempalace lies on virtiofs" in error.message
     assert "they lie apart" in error.message
@@ -208,6 +215,6 @@ def test_a_graph_on_another_kernels_disk_makes_the_place_foreign(
 
 def test_a_look_starts_no_bridge(site: tuple[PalaceIdentity, StateFiles], tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), SSH_HOST: f"nobody-{os.getpid()}"}
-    error = end(RouteFinder(site[0], env, Deadline.after(CLOCK, 60), mode=ONCE))
+    error = end(RouteFinder(Context(site[0], env), Deadline.after(CLOCK, 60), StartPolicy(ONCE)))
     assert "no bridge to" in error.message
     assert "mempalace-broker ensure" in error.hint

@@ -9,15 +9,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mempalace_broker.errors import BrokerUnavailable, UsageError
 from mempalace_broker.route import ssh as module
+from mempalace_broker.route.attempt import WAIT_ONLY, Connected, Failed, StartPolicy, Waiting
+from mempalace_broker.route.bridge.files import BridgeFiles
 from mempalace_broker.route.bridge.start import bridge_status
-from mempalace_broker.route.ssh import BridgeFiles, SshRoute, SshTarget
-from mempalace_broker.route.unix import Connected, Failed, Waiting, complete
+from mempalace_broker.route.bridge.wire import SshTarget
+from mempalace_broker.route.ssh import SshRoute
 from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.lock import FileLock
 from mempalace_broker.system.spawn import StartPipe
@@ -69,7 +70,7 @@ class Stage:
                 ours.sendall(b"hello from the broker")
                 socket.send_fds(peer, [self.answer], [theirs.fileno()] if self.gives else [])
 
-    def spawn(self, target: SshTarget, files: BridgeFiles, env: Any, *, started_by: str) -> StartPipe:
+    def spawn(self, target: SshTarget, files: BridgeFiles, started_by: str) -> StartPipe:
         self.spawned += 1
         read, write = os.pipe()
         self.listen()
@@ -77,15 +78,12 @@ class Stage:
         os.close(write)
         return StartPipe(read)
 
-    def route(self, *, seconds: float = LIMIT_S, clock: Clock | None = None, spawn: Any = None) -> SshRoute:
+    def route(self, *, seconds: float = LIMIT_S, clock: Clock | None = None, mode: str = "start") -> SshRoute:
         deadline = Deadline.after(clock or self.clock, seconds)
-        route = SshRoute(self.target, {}, deadline, spawn=spawn or self.spawn)
-        route.files = self.files
-        return route
+        return SshRoute(self.target, deadline, StartPolicy(mode), spawn=self.spawn, files=self.files)
 
     def reach(self) -> Connected:
-        route = self.route()
-        return complete(route, self.clock)  # type: ignore[arg-type]  # it steps as they do
+        return self.route().run()
 
     def close(self) -> None:
         if self.listener is not None:
@@ -170,7 +168,7 @@ def test_another_client_that_starts_it_is_waited_for(stage: Stage) -> None:
     assert waiting.why == "another client starts the bridge"
     assert stage.spawned == 0
     other.release()
-    complete(route, stage.clock).sock.close()  # type: ignore[arg-type]  # as above
+    route.run().sock.close()
     assert stage.spawned == 1
 
 
@@ -201,6 +199,15 @@ def test_the_deadline_ends_it_with_the_reason(stage: Stage) -> None:
     assert "another client starts the bridge" in step.error.message
     assert stage.files.log in step.error.hint
     other.release()
+
+
+def test_a_look_opens_no_bridge(stage: Stage) -> None:
+    step = stage.route(mode=WAIT_ONLY).step()
+    assert isinstance(step, Failed)
+    assert "no bridge to" in step.error.message
+    assert stage.spawned == 0
+    stage.listen()
+    stage.route(mode=WAIT_ONLY).run().sock.close()
 
 
 def test_a_folder_of_somebody_else_is_not_trusted(stage: Stage) -> None:
@@ -247,11 +254,14 @@ def test_the_way_over_a_bridge_that_is_there_imports_little(stage: Stage) -> Non
     code = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from mempalace_broker.route.unix import Connected
-from mempalace_broker.route.ssh import BridgeFiles, SshRoute, SshTarget
+from mempalace_broker.route.attempt import Connected, StartPolicy
+from mempalace_broker.route.bridge.files import BridgeFiles
+from mempalace_broker.route.bridge.wire import SshTarget
+from mempalace_broker.route.ssh import SshRoute
 from mempalace_broker.system.clock import Clock, Deadline
-route = SshRoute(SshTarget("host"), {}, Deadline.after(Clock(), 20))
-route.files.folder, route.files.socket = sys.argv[2], sys.argv[2] + "/bridge.sock"
+files = BridgeFiles(SshTarget("host"))
+files.folder, files.socket = sys.argv[2], sys.argv[2] + "/bridge.sock"
+route = SshRoute(SshTarget("host"), Deadline.after(Clock(), 20), StartPolicy(), spawn=None, files=files)
 while not isinstance(step := route.step(), Connected):
     assert not hasattr(step, "error"), step.error
 assert step.sock.recv(5) == b"hello"

@@ -1,28 +1,16 @@
-"""How a broker is started: its command line, its environment, and the notes in start.lock."""
+"""How a broker is started: its command line and its environment."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
 from mempalace_broker.errors import StartFailed
 from mempalace_broker.protocol.palace import PalaceIdentity
-from mempalace_broker.route import start
-from mempalace_broker.route.start import (
-    broker_argv,
-    broker_env,
-    failure_of,
-    note_failure,
-    note_starter,
-    recent_failure,
-    start_broker,
-)
-from mempalace_broker.system.lock import FileLock
-from mempalace_broker.system.lock_notes import StartNote
+from mempalace_broker.route.start import broker_argv, broker_env, start_broker
+from mempalace_broker.system.context import Context
 from mempalace_broker.system.paths import state_files
-from tests.fakes.clock import FakeClock
 
 
 def test_the_command_line_says_it_all() -> None:
@@ -73,43 +61,4 @@ def test_without_an_interpreter_of_our_own(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "executable", "")
     identity = PalaceIdentity("/p", "/g", "flag")
     with pytest.raises(StartFailed, match="mempalace-broker run"):
-        start_broker(identity, state_files(identity, {}), {}, started_by="x")
-
-
-def test_notes(tmp_path: Path) -> None:
-    clock = FakeClock()
-    path = str(tmp_path / "start.lock")
-    assert recent_failure(path, clock) is None
-    assert StartNote.read(path).pid == 0
-    lock = FileLock(path)
-    assert lock.try_acquire()
-    note_starter(lock, clock)
-    assert StartNote.read(path).pid > 0
-    assert recent_failure(path, clock) is None
-    note_failure(lock, clock, StartFailed("on fire " * 10_000, hint="put it out"))
-    found = recent_failure(path, clock)
-    assert found is not None
-    assert found.message.startswith("on fire")
-    assert found.hint == "put it out"
-    clock.move(start.FAILURE_COUNTS_S)
-    assert recent_failure(path, clock) is None, "old"
-    clock.move(-100)
-    assert recent_failure(path, clock) is None, "from the future: a clock was set"
-    note_starter(lock, clock)
-    assert recent_failure(path, clock) is None, "somebody tries again"
-    lock.release()
-
-
-@pytest.mark.parametrize("body", [b"", b"junk", b"[]", b'{"pid": "x", "failed": 7}', b'{"failed": "x", "at": null}'])
-def test_bodies_that_say_nothing(tmp_path: Path, body: bytes) -> None:
-    path = tmp_path / "start.lock"
-    path.write_bytes(body)
-    assert StartNote.read(str(path)).pid == 0
-    assert recent_failure(str(path), FakeClock()) is None
-
-
-def test_a_report_becomes_an_error() -> None:
-    error = failure_of({"state": "failed", "reason": "no engine", "hint": "install it"}, "/r/broker.log")
-    assert str(error) == "the broker could not start: no engine (log: /r/broker.log) Hint: install it"
-    assert "did not say why" in str(failure_of({"state": "failed"}, "/l"))
-    assert str(failure_of({"reason": "see /l"}, "/l")).count("/l") == 1
+        start_broker(Context(identity, {}), started_by="x")

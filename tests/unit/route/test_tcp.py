@@ -14,12 +14,16 @@ from typing import Any
 import pytest
 
 from mempalace_broker.errors import BrokerUnavailable, DeadlineExceeded, HandshakeRefused, UsageError
+from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import DiscoveryRecord, encode
-from mempalace_broker.route import tcp
+from mempalace_broker.route import tcp_addresses
+from mempalace_broker.route.attempt import Connected, Failed, Waiting
 from mempalace_broker.route.endpoint import Endpoint, parse
-from mempalace_broker.route.tcp import ATTEMPTS, TcpRoute, candidates, find_token
-from mempalace_broker.route.unix import Connected, Failed, Waiting
+from mempalace_broker.route.tcp import ATTEMPTS, TcpRoute
+from mempalace_broker.route.tcp_addresses import candidates
+from mempalace_broker.route.tcp_token import find_token
 from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.context import Context
 from mempalace_broker.system.paths import StateFiles
 from mempalace_broker.system.token_file import VARIABLE, ensure_token
 from tests.proctools import eventually, own_descriptors
@@ -56,7 +60,7 @@ def test_a_rogue_listener_gets_a_number_and_nothing_else() -> None:
 
     with (
         listener(serve) as endpoint,
-        pytest.raises(HandshakeRefused, match="another token, or no broker of yours") as e,
+        pytest.raises(HandshakeRefused, match="another token, or not your broker") as e,
     ):
         connect(endpoint, TOKEN)
     assert "mempalace-broker token" in e.value.hint
@@ -79,7 +83,7 @@ def test_something_else_listens_there(said: bytes) -> None:
         conn.sendall(said)
         conn.recv(4096)
 
-    with listener(serve) as endpoint, pytest.raises(BrokerUnavailable, match="is no mempalace-broker"):
+    with listener(serve) as endpoint, pytest.raises(BrokerUnavailable, match="is not a mempalace-broker"):
         connect(endpoint, TOKEN)
 
 
@@ -151,14 +155,14 @@ def test_no_step_ever_blocks() -> None:
     """Not in a resolver that hangs, either; the thread that asks it is not waited for."""
     gate = threading.Event()
     patch = pytest.MonkeyPatch()
-    real = tcp.resolve
+    real = tcp_addresses.resolve
 
     def slow(host: str, port: int, flags: int = 0) -> Any:
         if not flags:
             gate.wait(20)
         return real("127.0.0.1", port, flags) if not flags else real(host, port, flags)
 
-    patch.setattr(tcp, "resolve", slow)
+    patch.setattr(tcp_addresses, "resolve", slow)
     try:
         with listener(broker_like()) as endpoint:
             there = parse(endpoint, "")
@@ -239,7 +243,7 @@ HOSTS = "127.0.0.1 localhost\n172.17.0.1\thost.docker.internal gw # the host\n# 
 def test_candidates(
     record: str, hosts: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tcp, "_IN_DOCKER", str(tmp_path / "no"))
+    monkeypatch.setattr(tcp_addresses, "_IN_DOCKER", str(tmp_path / "no"))
     file = tmp_path / "hosts"
     file.write_text(hosts)
     assert [str(end) for end in candidates(parse(record, ""), hosts_file=str(file))] == expected
@@ -247,24 +251,28 @@ def test_candidates(
 
 def test_where_the_token_comes_from(tmp_path: Path) -> None:
     files = StateFiles(str(tmp_path), str(tmp_path / "palace"))
-    assert find_token(files, {}) == ""
+
+    def token(**env: str) -> str:
+        return find_token(Context(PalaceIdentity(files.palace, "", "flag"), env, files=files))
+
+    assert token() == ""
     made = ensure_token(str(tmp_path))
-    assert find_token(files, {}) == made
+    assert token() == made
     record = DiscoveryRecord(record="ab", pid=1, endpoints=["unix:/x"], palace={"path": "/x"}, token=OTHER)
     Path(files.record).write_bytes(encode(record))
-    assert find_token(files, {}) == OTHER
+    assert token() == OTHER
     named = tmp_path / "mine"
     with pytest.raises(UsageError, match="is not there"):
-        find_token(files, {VARIABLE: str(named)})
+        token(**{VARIABLE: str(named)})
     named.write_text(TOKEN + "\n")
     named.chmod(0o600)
-    assert find_token(files, {VARIABLE: str(named)}) == TOKEN
+    assert token(**{VARIABLE: str(named)}) == TOKEN
 
 
 CODE = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
-from mempalace_broker.route.unix import Connected, Waiting
+from mempalace_broker.route.attempt import Connected, Waiting
 from mempalace_broker.route.endpoint import parse
 from mempalace_broker.system.clock import Clock, Deadline
 began = time.perf_counter()

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,22 @@ import pytest
 from mempalace_broker.errors import BrokerUnavailable, StartFailed, StateRootError, UsageError
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import DiscoveryRecord, encode
-from mempalace_broker.route import unix as connector_module
+from mempalace_broker.route import dial as dial_module
+from mempalace_broker.route.attempt import (
+    ONCE,
+    START_IF_NEEDED,
+    WAIT_ONLY,
+    Connected,
+    Failed,
+    StartPolicy,
+    Waiting,
+)
+from mempalace_broker.route.dial import Dialled
 from mempalace_broker.route.machine.election import CONNECT_DENIED
-from mempalace_broker.route.unix import ONCE, WAIT_ONLY, Connected, Failed, UnixRoute, Waiting, complete
+from mempalace_broker.route.start_under_lock import START_LIMIT_S
+from mempalace_broker.route.unix import UnixRoute
 from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.context import Context
 from mempalace_broker.system.lock import FileLock, is_held
 from mempalace_broker.system.paths import StateFiles, state_files
 from mempalace_broker.system.process_ids import DEAD, ZOMBIE, ProcessId, process_of, process_state
@@ -66,11 +78,16 @@ KILLS = 8
 
 
 def connect(
-    identity: PalaceIdentity, deadline: Deadline, env: Mapping[str, str] | None = None, **options: Any
+    identity: PalaceIdentity,
+    deadline: Deadline,
+    env: Mapping[str, str],
+    *,
+    spawn: Callable[..., StartPipe],
+    mode: str = START_IF_NEEDED,
 ) -> Connected:
-    """Run a connector to its end."""
-    made = UnixRoute(identity, os.environ if env is None else env, deadline, heed_failures=False, **options)
-    return complete(made, deadline.clock)
+    """Run a route to its end."""
+    policy = StartPolicy(mode, heed_failures=False)
+    return UnixRoute(Context(identity, env), deadline, policy, spawn=spawn).run()
 
 
 def script(code: str, *args: str) -> subprocess.Popen[bytes]:
@@ -95,8 +112,9 @@ class Site:
     def spawn(self, behaviour: str) -> Any:
         """For UnixRoute(spawn=...)."""
 
-        def start(identity: PalaceIdentity, files: StateFiles, _: Mapping[str, str], *, started_by: str) -> StartPipe:
+        def start(context: Context, *, started_by: str) -> StartPipe:
             self.spawned += 1
+            files = context.files
             argv = [sys.executable, "-m", "tests.fakes.daemon", behaviour, files.root, files.palace]
             path = os.pathsep.join([REPO, f"{REPO}/src"])
             return spawn_detached(
@@ -105,10 +123,20 @@ class Site:
 
         return start
 
-    def connector(self, behaviour: str = "serve", *, seconds: float = 30, **options: Any) -> UnixRoute:
-        options.setdefault("env", {})
-        clock = options.pop("clock", None) or Clock()
-        return UnixRoute(self.identity, deadline=Deadline.after(clock, seconds), spawn=self.spawn(behaviour), **options)
+    def route(
+        self,
+        behaviour: str = "serve",
+        *,
+        seconds: float = 30,
+        env: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        mode: str = START_IF_NEEDED,
+        heed_failures: bool = True,
+        rng: Callable[[], float] | None = None,
+    ) -> UnixRoute:
+        deadline = Deadline.after(clock or Clock(), seconds)
+        policy = StartPolicy(mode, heed_failures=heed_failures)
+        return UnixRoute(Context(self.identity, env or {}), deadline, policy, spawn=self.spawn(behaviour), rng=rng)
 
     def reach(self, behaviour: str = "serve", **options: Any) -> Connected:
         """Connect for real, blocking."""
@@ -139,10 +167,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
         await_end(who)
 
 
-def run(connector: UnixRoute, clock: FakeClock) -> Connected | Failed:
+def run(route: UnixRoute, clock: FakeClock) -> Connected | Failed:
     """Step through simulated time to the end; pipes are waited for in real time."""
     while True:
-        found = connector.step()
+        found = route.step()
         if not isinstance(found, Waiting):
             return found
         assert found.why
@@ -179,7 +207,7 @@ def record_of(**changes: Any) -> bytes:
 class TestFinding:
     def test_by_the_socket_name_without_a_record(self, site: Site) -> None:
         with listening(site.files.socket):
-            found = site.connector().step()
+            found = site.route().step()
         assert isinstance(found, Connected)
         found.sock.close()
         assert (site.spawned, found.started, found.endpoint) == (0, False, site.files.socket)
@@ -188,7 +216,7 @@ class TestFinding:
         elsewhere = str(tmp_path / "elsewhere.sock")
         with listening(site.files.socket), listening(elsewhere):
             Path(site.files.record).write_bytes(record_of(endpoints=["tcp://h:1", f"unix:{elsewhere}"]))
-            found = site.connector().step()
+            found = site.route().step()
         assert isinstance(found, Connected)
         found.sock.close()
         assert found.endpoint == elsewhere
@@ -196,7 +224,7 @@ class TestFinding:
     def test_a_stale_record_does_not_hide_a_living_socket(self, site: Site) -> None:
         with listening(site.files.socket):
             Path(site.files.record).write_bytes(record_of())
-            found = site.connector().step()
+            found = site.route().step()
         assert isinstance(found, Connected)
         found.sock.close()
 
@@ -281,57 +309,57 @@ class TestStarting:
 
     def test_one_that_is_killed_while_it_starts_is_started_again(self, site: Site) -> None:
         clock = FakeClock()
-        connector = site.connector("mute", clock=clock)
-        assert isinstance(connector.step(), Waiting)
+        route = site.route("mute", clock=clock)
+        assert isinstance(route.step(), Waiting)
         [mute] = eventually(site.pids, what="the daemon's note")
-        connector._spawn = site.spawn("serve")
+        route._spawn = site.spawn("serve")
         os.kill(mute, signal.SIGKILL)
-        found = run(connector, clock)
+        found = run(route, clock)
         assert isinstance(found, Connected)
         found.sock.close()
         assert (found.started, site.spawned) == (True, 2)
 
     def test_its_failure_counts_for_those_who_waited_but_not_for_long(self, site: Site) -> None:
         clock = FakeClock()
-        assert "on fire" in failure(run(site.connector("fail", clock=clock), clock))
-        assert "on fire" in failure(run(site.connector("serve", clock=clock), clock))
+        assert "on fire" in failure(run(site.route("fail", clock=clock), clock))
+        assert "on fire" in failure(run(site.route("serve", clock=clock), clock))
         assert site.spawned == 1, "the second did not even try"
-        assert "no sense" in failure(run(site.connector("garbage", clock=clock, heed_failures=False), clock))
+        assert "no sense" in failure(run(site.route("garbage", clock=clock, heed_failures=False), clock))
         assert site.spawned == 2, "a person who just mended it need not wait"
         clock.move(3.1)
-        found = run(site.connector("serve", clock=clock), clock)
+        found = run(site.route("serve", clock=clock), clock)
         assert isinstance(found, Connected)
         found.sock.close()
 
     def test_one_that_never_reports_is_given_up(self, site: Site) -> None:
         clock = FakeClock()
-        connector = site.connector("mute", clock=clock, seconds=1000)
-        waiting = connector.step()
+        route = site.route("mute", clock=clock, seconds=1000)
+        waiting = route.step()
         assert isinstance(waiting, Waiting)
         assert waiting.fd >= 0
         assert is_held(site.files.start_lock) is True
-        clock.move(connector_module.START_LIMIT_S + 1)
-        assert "did not report" in failure(connector.step())
+        clock.move(START_LIMIT_S + 1)
+        assert "did not report" in failure(route.step())
         assert is_held(site.files.start_lock) is False
 
     def test_a_short_deadline_is_no_failure_of_the_broker(self, site: Site) -> None:
         clock = FakeClock()
-        connector = site.connector("mute", clock=clock, seconds=2)
-        assert isinstance(connector.step(), Waiting)
+        route = site.route("mute", clock=clock, seconds=2)
+        assert isinstance(route.step(), Waiting)
         clock.move(2)
-        assert "a broker is starting" in failure(connector.step())
+        assert "a broker is starting" in failure(route.step())
         found = site.reach()
         found.sock.close()
         assert found.started, "and nobody is told that starting is in vain"
 
     def test_a_lost_race_means_dial_again(self, site: Site) -> None:
         clock = FakeClock()
-        connector = site.connector("lost_race", clock=clock)
-        while connector.why != "another broker won the palace and does not listen yet":
-            assert isinstance(connector.step(), Waiting)
+        route = site.route("lost_race", clock=clock)
+        while route.why != "another broker won the palace and does not listen yet":
+            assert isinstance(route.step(), Waiting)
         with listening(site.files.socket):
             clock.move(1)
-            found = connector.step()
+            found = route.step()
         assert isinstance(found, Connected)
         found.sock.close()
         assert site.spawned == 1
@@ -348,10 +376,10 @@ class TestStarting:
             site.reach()
 
     def test_a_starter_that_is_killed_leaves_no_lock(self, site: Site) -> None:
-        connector = site.connector("mute")
-        assert isinstance(connector.step(), Waiting)
+        route = site.route("mute")
+        assert isinstance(route.step(), Waiting)
         [mute] = eventually(site.pids, what="the daemon's note")
-        connector.close()  # what the kernel does for a killed one
+        route.close()  # what the kernel does for a killed one
         assert is_held(site.files.start_lock) is False
         assert process_state(process_of(mute)) == "alive"
         found = site.reach()
@@ -366,10 +394,10 @@ class TestWaiting:
         assert other.try_acquire()
         other.write_body(b'{"pid": 4711}')
         clock = FakeClock()
-        connector = site.connector(clock=clock, rng=lambda: 0.999999)
+        route = site.route(clock=clock, rng=lambda: 0.999999)
         pauses = []
         for _ in range(7):
-            waiting = connector.step()
+            waiting = route.step()
             assert isinstance(waiting, Waiting)
             assert "another client (pid 4711) is starting" in waiting.why
             pauses.append(round(waiting.seconds, 3))
@@ -377,7 +405,7 @@ class TestWaiting:
         assert pauses == [0.01, 0.02, 0.04, 0.08, 0.16, 0.2, 0.2]
         assert site.spawned == 0
         with listening(site.files.socket):
-            found = connector.step()
+            found = route.step()
         assert isinstance(found, Connected)
         found.sock.close()
         other.release()
@@ -387,11 +415,11 @@ class TestWaiting:
         other = FileLock(site.files.start_lock)
         assert other.try_acquire()
         clock = FakeClock()
-        connector = site.connector(clock=clock)
-        first = connector.step()
+        route = site.route(clock=clock)
+        first = route.step()
         assert isinstance(first, Waiting)
         clock.move(first.seconds / 2)
-        second = connector.step()
+        second = route.step()
         assert isinstance(second, Waiting)
         assert second.seconds == pytest.approx(first.seconds / 2)
         other.release()
@@ -403,8 +431,8 @@ class TestWaiting:
         assert owner.try_acquire()
         owner.write_body(b'{"pid": 4712}')
         clock = FakeClock()
-        connector = site.connector(clock=clock, seconds=5)
-        assert "a broker (pid 4712) owns the palace but does not listen" in failure(run(connector, clock))
+        route = site.route(clock=clock, seconds=5)
+        assert "a broker (pid 4712) owns the palace but does not listen" in failure(run(route, clock))
         assert site.spawned == 0
         assert is_held(site.files.start_lock) is False
         owner.release()
@@ -429,7 +457,7 @@ class TestWaiting:
                     sock.connect(site.files.socket)
                 except BlockingIOError:
                     break
-            text = failure(run(site.connector(clock=clock, seconds=3), clock))
+            text = failure(run(site.route(clock=clock, seconds=3), clock))
         assert "owns this socket but does not accept" in text
         assert site.spawned == 0
         assert not os.path.exists(site.files.start_lock), "not even the lock was touched"
@@ -437,7 +465,7 @@ class TestWaiting:
 
     def test_at_least_one_look_even_if_the_deadline_is_over(self, site: Site) -> None:
         with listening(site.files.socket):
-            found = site.connector(seconds=0).step()
+            found = site.route(seconds=0).step()
         assert isinstance(found, Connected)
         found.sock.close()
 
@@ -447,7 +475,7 @@ class TestRefusals:
         monkeypatch.setattr("mempalace_broker.locality.mounts.is_local", lambda path: False)
         os.makedirs(site.files.root, exist_ok=True)
         Path(site.files.record).write_bytes(record_of(boot="other", host="mac.local", pidns=""))
-        text = failure(site.connector().step())
+        text = failure(site.route().step())
         assert "another machine or virtual machine" in text
         assert f"remove {site.files.record}" in text
         assert os.listdir(site.files.root) == ["broker.json"], "nothing was made, locked or removed"
@@ -468,17 +496,17 @@ class TestRefusals:
         assert found.started
 
     def test_a_socket_that_is_not_for_us(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(connector_module, "dial", lambda path: (CONNECT_DENIED, None, "Permission denied"))
-        text = failure(site.connector().step())
+        monkeypatch.setattr(dial_module, "dial", lambda path: Dialled(CONNECT_DENIED, path, None, "Permission denied"))
+        text = failure(site.route().step())
         assert "Permission denied" in text
         assert "owner of the palace" in text
         assert site.spawned == 0
 
     def test_failed_stays_failed(self, site: Site) -> None:
-        connector = site.connector(mode=ONCE)
-        first = failure(connector.step())
+        route = site.route(mode=ONCE)
+        first = failure(route.step())
         with listening(site.files.socket):
-            assert failure(connector.step()) == first
+            assert failure(route.step()) == first
 
 
 class TestModes:
@@ -486,7 +514,7 @@ class TestModes:
         other = str(tmp_path / "o.sock")
         with listening(site.files.socket), listening(other):
             for value in (f"unix:{other}", other, f"unix://{other}", f" {other} "):
-                found = site.connector(env={"MEMPALACE_BROKER": value}).step()
+                found = site.route(env={"MEMPALACE_BROKER": value}).step()
                 assert isinstance(found, Connected)
                 found.sock.close()
                 assert found.endpoint == other
@@ -495,21 +523,21 @@ class TestModes:
         clock = FakeClock()
         env = {"MEMPALACE_BROKER": "/nowhere/b.sock"}
         with listening(site.files.socket):
-            text = failure(run(site.connector(env=env, clock=clock, seconds=2), clock))
+            text = failure(run(site.route(env=env, clock=clock, seconds=2), clock))
         assert "$MEMPALACE_BROKER names /nowhere/b.sock, where nobody answers" in text
         assert "unset MEMPALACE_BROKER" in text
         assert site.spawned == 0
 
     @pytest.mark.parametrize("value", ["tcp:h:1", "ssh://", "http://x", "unix:", "unix://host/p", "/" + "x" * 120])
     def test_what_it_may_not_be(self, site: Site, value: str) -> None:
-        found = site.connector(env={"MEMPALACE_BROKER": value}).step()
+        found = site.route(env={"MEMPALACE_BROKER": value}).step()
         assert isinstance(found, Failed)
         assert isinstance(found.error, UsageError)
 
     def test_no_spawn(self, site: Site) -> None:
         clock = FakeClock()
         env = {"MEMPALACE_BROKER_NO_SPAWN": "1"}
-        text = failure(run(site.connector(env=env, clock=clock, seconds=2), clock))
+        text = failure(run(site.route(env=env, clock=clock, seconds=2), clock))
         assert "nobody listens" in text
         assert "unset MEMPALACE_BROKER_NO_SPAWN" in text
         assert clock.now >= 1002
@@ -521,16 +549,16 @@ class TestModes:
 
     def test_wait_only_finds_one_that_comes_later(self, site: Site) -> None:
         clock = FakeClock()
-        connector = site.connector(clock=clock, mode=WAIT_ONLY)
-        assert isinstance(connector.step(), Waiting)
+        route = site.route(clock=clock, mode=WAIT_ONLY)
+        assert isinstance(route.step(), Waiting)
         clock.move(1)
         with listening(site.files.socket):
-            found = connector.step()
+            found = route.step()
         assert isinstance(found, Connected)
         found.sock.close()
 
     def test_once_looks_once(self, site: Site) -> None:
-        text = failure(site.connector(mode=ONCE).step())
+        text = failure(site.route(mode=ONCE).step())
         assert "mempalace-broker ensure" in text
         with pytest.raises(BrokerUnavailable):
             site.reach(mode=ONCE)
@@ -539,9 +567,9 @@ class TestModes:
 
 def test_no_descriptor_is_left_behind(site: Site) -> None:
     before = own_descriptors()
-    connector = site.connector("mute")
-    assert isinstance(connector.step(), Waiting)
-    connector.close()
+    route = site.route("mute")
+    assert isinstance(route.step(), Waiting)
+    route.close()
     site.reach().sock.close()
     with pytest.raises(BrokerUnavailable):
         site.reach(mode=ONCE, env={"MEMPALACE_BROKER": "/nowhere/x"})
@@ -550,22 +578,22 @@ def test_no_descriptor_is_left_behind(site: Site) -> None:
 
 def test_a_broker_that_serves_while_ours_is_silent_is_taken(site: Site) -> None:
     # its starter was killed before it served, and the start lock was free again for us
-    connector = site.connector("mute")
-    waiting = connector.step()
+    route = site.route("mute")
+    waiting = route.step()
     assert isinstance(waiting, Waiting)
     assert waiting.fd >= 0
     assert waiting.seconds <= 0.1
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(site.files.socket)
         listener.listen(1)
-        assert isinstance(connector.step(), Waiting), "its record comes right after; it says whose broker that is"
+        assert isinstance(route.step(), Waiting), "its record comes right after; it says whose broker that is"
         palace: dict[str, str | None] = {"path": site.files.palace, "graph": ""}
         endpoint = f"unix:{site.files.socket}"
         record = DiscoveryRecord(
             record="ab" * 16, pid=os.getpid(), endpoints=[endpoint], palace=palace, started_by="another"
         )
         Path(site.files.record).write_bytes(encode(record))
-        found = connector.step()
+        found = route.step()
         assert isinstance(found, Connected)
         assert found.started is False
         found.sock.close()

@@ -10,7 +10,7 @@ import pytest
 from mempalace_broker.lease.files import LeaseFolder
 from mempalace_broker.lease.machine.lease import LeaseState
 from mempalace_broker.lease.machine.record import HolderId
-from mempalace_broker.route.verify import doubt
+from mempalace_broker.route.verify import verify_palace
 from mempalace_broker.system.paths import StateFiles
 
 NONCE = "ab" * 8
@@ -33,21 +33,21 @@ def welcome(epoch: Any, nonce: Any) -> dict[str, Any]:
 
 
 def test_a_broker_whose_lease_lies_here_has_this_palace(files: StateFiles) -> None:
-    assert doubt(files, welcome(3, NONCE)) == ""
+    assert verify_palace(files, welcome(3, NONCE)) == ""
 
 
 @pytest.mark.parametrize(("epoch", "nonce"), [(3, "cd" * 8), (4, NONCE)])
 def test_another_lease_is_another_palace(files: StateFiles, epoch: int, nonce: str) -> None:
-    said = doubt(files, welcome(epoch, nonce))
+    said = verify_palace(files, welcome(epoch, nonce))
     assert "/Users/me/p" in said
     assert files.palace in said
     assert "palace_path" in said
 
 
 def test_a_state_root_without_leases_is_another_brokers(tmp_path: Path) -> None:
-    assert doubt(StateFiles(str(tmp_path), str(tmp_path)), welcome(3, NONCE))
+    assert verify_palace(StateFiles(str(tmp_path), str(tmp_path)), welcome(3, NONCE))
 
 
 @pytest.mark.parametrize("said", [{}, {"lease": 7}, {"lease": {}}, welcome("3", NONCE), welcome(3, 7), welcome(3, "")])
 def test_a_broker_that_names_no_lease_is_believed(files: StateFiles, said: dict[str, Any]) -> None:
-    assert doubt(files, said) == ""
+    assert verify_palace(files, said) == ""

@@ -9,12 +9,14 @@ from pathlib import Path
 CODE = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from mempalace_broker.route.unix import Connected, UnixRoute
+from mempalace_broker.route.attempt import Connected
+from mempalace_broker.route.unix import UnixRoute
 from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.context import Context
 from mempalace_broker.system.paths import home_of, resolve_palace
 env = {"HOME": sys.argv[2]}
 identity = resolve_palace(None, env, home_of(env))
-found = UnixRoute(identity, env, Deadline.after(Clock(), 20)).step()
+found = UnixRoute(Context(identity, env), Deadline.after(Clock(), 20)).step()
 assert isinstance(found, Connected), found.error
 print(*sorted(sys.modules))
 """

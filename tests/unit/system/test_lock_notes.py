@@ -8,9 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from mempalace_broker.errors import StartFailed
 from mempalace_broker.system.lock import FileLock
-from mempalace_broker.system.lock_notes import OwnerNote, StartNote, read_holder, read_note, write_holder
+from mempalace_broker.system.lock_notes import (
+    FAILURE_COUNTS_S,
+    OwnerNote,
+    StartNote,
+    read_holder,
+    read_note,
+    write_holder,
+)
 from mempalace_broker.system.process_ids import ProcessId, this_process
+from tests.fakes.clock import FakeClock
 
 NONSENSE = (
     b"junk",
@@ -79,3 +88,32 @@ def test_a_processes_fields_are_all_needed(lock: FileLock) -> None:
     assert read_holder(lock.path) == ProcessId(7, "1", "b", "n")
     lock.write_body(json.dumps({"pid": 7, "start": "1", "boot": "b"}).encode())
     assert read_holder(lock.path) is None
+
+
+def test_a_failure_counts_for_a_moment(lock: FileLock) -> None:
+    clock = FakeClock()
+
+    def failure() -> StartFailed | None:
+        return StartNote.read(lock.path).failure(clock.wall())
+
+    assert failure() is None
+    StartNote(77, clock.wall()).write(lock)
+    assert failure() is None
+    StartNote(77, clock.wall(), "on fire " * 10_000, "put it out").write(lock)
+    found = failure()
+    assert found is not None
+    assert found.message.startswith("on fire")
+    assert found.hint == "put it out"
+    clock.move(FAILURE_COUNTS_S)
+    assert failure() is None, "old"
+    clock.move(-100)
+    assert failure() is None, "from the future: a clock was set"
+    StartNote(77, clock.wall()).write(lock)
+    assert failure() is None, "somebody tries again"
+
+
+@pytest.mark.parametrize("body", [b"", b"junk", b"[]", b'{"pid": "x", "failed": 7}', b'{"failed": "x", "at": null}'])
+def test_bodies_that_say_nothing(lock: FileLock, body: bytes) -> None:
+    lock.write_body(body)
+    assert StartNote.read(lock.path).pid == 0
+    assert StartNote.read(lock.path).failure(FakeClock().wall()) is None

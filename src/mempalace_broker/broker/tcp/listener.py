@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError
 from ...protocol.record import DiscoveryRecord
-from ...route.tcp import tune
 from ...settings import MAX_PORT, TCP_ANY
 from ...system.record_file import RecordFile
+from ...system.tcp_options import set_tcp_options
 from ...system.token_file import ensure_token, restore_token, token_path
 from .bind import NotThere, bind_tcp, endpoint_of, find_address, usual_port
 from .gate import Gate
@@ -135,7 +135,7 @@ class TcpListener:
             self._log.warning("%s", trouble["what"])
 
     def _take(self, sock: socket.socket, rest: bytes, address: str) -> None:
-        tune(sock)
+        set_tcp_options(sock)
         self._admit(sock, rest, address)
 
     # -- the token

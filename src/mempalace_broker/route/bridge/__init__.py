@@ -1,1 +1,1 @@
-"""The bridge: the one process of a container that keeps the way to the host's broker open. See app and tunnel."""
+"""The bridge: the one process of a container that keeps a connection to the host's broker open (app, tunnel)."""

@@ -1,4 +1,4 @@
-"""`python -m mempalace_broker.route.bridge`: started by route/ssh, never by hand."""
+"""`python -m mempalace_broker.route.bridge`: bridge/start runs this, nobody does by hand."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """The bridge's loop: shims that ask, one tunnel, and leaving without a trace. One thread; route/machine/bridge decides.
 
-While a tunnel is being set up nothing else happens: those who come meanwhile wait in the socket's backlog, and all
-have their answer from the one set-up.
+While a tunnel is being set up nothing else happens: shims that come meanwhile wait in the socket's backlog, and the one
+set-up answers them all.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError, BrokerUnavailable
 from ...protocol.jsonrpc import to_bytes
-from .. import ssh as client
-from ..machine import bridge as keeping
-from ..machine.bridge import BridgeState
+from ..machine import bridge as machine
+from . import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,14 +25,19 @@ if TYPE_CHECKING:
     from ...system.clock import Clock
     from .tunnel import Tunnel
 
-TICK_S = 1.0  # between two looks whether our files are still there
+TICK_S = 1.0  # between two checks that our files are still there
 MAX_LOG = 512 * 1024
 _BACKLOG = 512
-_MAX_WORD = 64
+_MAX_REQUEST = 64
 
 
 class User:
-    """A connection of a shim. `given`: our copy of the descriptor that it got, to cut it where its host is frozen."""
+    """A shim's connection to us.
+
+    Attributes:
+        said: its words so far. asked: it waits for an answer.
+        given: our copy of the descriptor that it got, to cut it where the host is frozen.
+    """
 
     __slots__ = ("asked", "given", "said", "sock")
 
@@ -44,7 +48,7 @@ class User:
         self.given: socket.socket | None = None
 
     def cut(self) -> None:
-        """Let the shim see an end of its connection, whatever ssh thinks of it."""
+        """Let the shim see the end of its connection, whatever ssh believes."""
         if self.given is not None:
             with contextlib.suppress(OSError):  # it is gone already
                 self.given.shutdown(socket.SHUT_RDWR)
@@ -53,10 +57,10 @@ class User:
 
 
 class Bridge:
-    """See the module. `run` returns when it is time to leave; `close` leaves.
+    """The loop. `run` returns when it is time to leave; `close` leaves.
 
     Args:
-        tunnel: the way. path: where to listen. in_place: whether our lock file is still the lock file.
+        tunnel: to the host. path: where to listen. in_place: whether our lock file is still the lock file.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Bridge:
         self._path = path
         self._clock = clock
         self._in_place = in_place
-        self._keeper = BridgeState(clock.monotonic(), linger)
+        self._state = machine.BridgeState(clock.monotonic(), linger)
         self._listener: socket.socket | None = None
         self._inode = (0, 0)
         self._users: dict[int, User] = {}
@@ -77,7 +81,7 @@ class Bridge:
     # -- life
 
     def listen(self) -> None:
-        """Bind, or bind again where somebody removed our socket. Only the lock's holder may."""
+        """Bind, or bind again where somebody removed our socket. Only for the lock's holder."""
         if self._listener is not None:
             self._poll.unregister(self._listener.fileno())
             self._listener.close()
@@ -93,14 +97,14 @@ class Bridge:
         self._poll.register(self._listener.fileno(), select.POLLIN)
 
     def run(self) -> None:
-        """Serve until nobody has needed it for a while, or its files were taken away."""
+        """Serve until nobody has needed the bridge for a while, or its files were removed."""
         while True:
             now = self._clock.monotonic()
-            task = self._keeper.task(now)
-            if task == keeping.LEAVE:
+            task = self._state.task(now)
+            if task == machine.LEAVE:
                 return
-            if task == keeping.REST:
-                self._wait(min(self._keeper.pause(now), TICK_S))
+            if task == machine.REST:
+                self._wait(min(self._state.pause(now), TICK_S))
                 if not self._in_place():
                     say("the lock file is gone: leaving")
                     return
@@ -110,7 +114,7 @@ class Bridge:
                 self._wait(0.0)
 
     def close(self) -> None:
-        """Leave: nobody new, nothing of ssh, no socket."""
+        """Leave: accept no more shims, close the tunnel, remove the socket."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
         if self._listener is not None:
@@ -144,7 +148,7 @@ class Bridge:
                 self._hear(self._users[fd])
 
     def _watch(self) -> None:
-        """Have poll tell when the connection to the host ends."""
+        """Have poll report the end of the connection to the host."""
         fd = self._tunnel.fd
         if fd == self._watched:
             return
@@ -160,12 +164,12 @@ class Bridge:
             self._lose()
 
     def _lose(self) -> None:
-        """The connection to the host is gone, or as good as gone."""
+        """The connection to the host has ended, or is as good as ended."""
         if self._watched >= 0:
             self._poll.unregister(self._watched)
             self._watched = -1
         self._tunnel.drop()
-        self._keeper.lost()
+        self._state.lost()
         for user in self._users.values():
             user.cut()
 
@@ -176,24 +180,24 @@ class Bridge:
                 sock.setblocking(False)
                 self._users[sock.fileno()] = User(sock)
                 self._poll.register(sock.fileno(), select.POLLIN)
-                self._keeper.joined()
+                self._state.joined()
 
     def _hear(self, user: User) -> None:
         try:
-            data = user.sock.recv(_MAX_WORD)
+            data = user.sock.recv(_MAX_REQUEST)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         user.said += data
-        if not data or len(user.said) > _MAX_WORD or (user.asked or user.given is not None):
+        if not data or len(user.said) > _MAX_REQUEST or (user.asked or user.given is not None):
             self._leave(user)
-        elif user.said == client.STATUS:
+        elif user.said == wire.STATUS:
             self._tell(user, self._status())
             self._leave(user)
-        elif user.said in (client.NEW, client.AGAIN):
+        elif user.said in (wire.NEW, wire.AGAIN):
             user.asked = True
-            self._keeper.asked(again=user.said == client.AGAIN)
+            self._state.asked(again=user.said == wire.AGAIN)
 
     def _leave(self, user: User) -> None:
         fd = user.sock.fileno()
@@ -202,47 +206,47 @@ class Bridge:
         if user.given is not None:
             user.given.close()
         user.sock.close()
-        self._keeper.left(self._clock.monotonic(), waiting=user.asked)
+        self._state.left(self._clock.monotonic(), waiting=user.asked)
 
     # -- tasks
 
     def _do(self, task: str, now: float) -> None:
         try:
-            if task == keeping.SERVE:
+            if task == machine.SERVE:
                 self._serve()
-            elif task == keeping.REFUSE:
+            elif task == machine.REFUSE:
                 self._refuse()
-            elif task == keeping.PROBE:
+            elif task == machine.PROBE:
                 self._probe(now)
-            elif task == keeping.CHECK and self._tunnel.check(again=self._keeper.again):
-                self._keeper.checked(now)
+            elif task == machine.CHECK and self._tunnel.check(again=self._state.again):
+                self._state.checked(now)
             else:
                 self._set_up(now)
         except BrokerError as exc:
             self._fail(exc)
         except OSError as exc:
-            self._fail(BrokerUnavailable(f"the bridge can't work: {exc}.", hint="make room, or end programs."))
+            self._fail(BrokerUnavailable(f"the bridge can't work: {exc}.", hint="free disk space, or end programs."))
 
     def _set_up(self, now: float) -> None:
         self._tunnel.set_up()
-        self._keeper.opened(now, probes=self._tunnel.probes)
+        self._state.opened(now, probes=self._tunnel.probes)
         self._error = None
 
     def _fail(self, exc: BrokerError) -> None:
         say(str(exc))
         self._error = exc
-        self._keeper.failed(self._clock.monotonic())
+        self._state.failed(self._clock.monotonic())
         if not self._tunnel.alive():
             self._lose()
         self._refuse()
 
     def _probe(self, now: float) -> None:
-        """Nobody asks, but somebody has a connection: would he notice if the host were gone?"""
+        """Nobody asks, but somebody has a connection: would it notice if the host were gone?"""
         if not self._tunnel.check() and self._tunnel.frozen():
             say("the host does not answer any more")
             self._lose()
         else:
-            self._keeper.checked(now)
+            self._state.checked(now)
 
     def _waiting(self) -> list[User]:
         return [user for user in self._users.values() if user.asked]
@@ -253,23 +257,23 @@ class Bridge:
                 sock = self._tunnel.connect()
             except OSError as exc:
                 say(f"no connection: {exc}")
-                self._keeper.lost()
+                self._state.lost()
                 return
             user.asked, user.said = False, b""
             user.given = sock
-            self._tell(user, {"state": client.READY, "started": self._tunnel.started}, sock.fileno())
+            self._tell(user, {"state": wire.READY, "started": self._tunnel.started}, sock.fileno())
         self._tunnel.started = False
-        self._keeper.answered()
+        self._state.answered()
 
     def _refuse(self) -> None:
         error = self._error or BrokerError("no reason is known.")
         for user in self._waiting():
             user.asked, user.said = False, b""
-            self._tell(user, {"state": client.FAILED, "message": error.message, "hint": error.hint})
-        self._keeper.answered()
+            self._tell(user, {"state": wire.FAILED, "message": error.message, "hint": error.hint})
+        self._state.answered()
 
     def _tell(self, user: User, what: dict[str, Any], fd: int = -1) -> None:
-        """One line, and a descriptor. A shim that is gone will be noticed by its EOF."""
+        """Send one line, and a descriptor. The end of a shim that left is noticed later, by its EOF."""
         line = to_bytes(what) + b"\n"
         with contextlib.suppress(OSError):
             if fd >= 0:
@@ -280,9 +284,9 @@ class Bridge:
     def _status(self) -> dict[str, Any]:
         error = self._error
         return {
-            "state": "up" if self._keeper.up and self._tunnel.alive() else "down",
+            "state": "up" if self._state.up and self._tunnel.alive() else "down",
             **self._tunnel.describe(),
-            "users": self._keeper.users - 1,
+            "users": self._state.users - 1,
             "pid": os.getpid(),
             "error": error.message if error else "",
             "hint": error.hint if error else "",
@@ -290,7 +294,7 @@ class Bridge:
 
 
 def say(text: str) -> None:
-    """One line into the log, which stays small."""
+    """Write one line into the log, which stays small."""
     with contextlib.suppress(OSError):  # a full disk must not stop us
         if os.fstat(2).st_size > MAX_LOG:
             os.ftruncate(2, 0)

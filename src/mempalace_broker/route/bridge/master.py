@@ -1,19 +1,19 @@
-"""The connection to the host that all else goes over: the user's own ControlMaster, or one that we open.
+"""The ssh connection to the host that carries everything: the user's own ControlMaster, or one that we open.
 
-The user's is used where it lives, because it may have cost him a password or a second factor. It is never ended by us,
-and no client of it stays in the foreground (`ssh -N` over a master returns at once): to learn of its end at once we
-keep a connection to its control socket, which also holds a ControlPersist time-out off while somebody needs the way.
+We use the user's where it lives, because it may have cost a password or a second factor, and we never end it. No client
+of it stays in the foreground (`ssh -N` over a master returns at once), so we keep a connection to its control socket:
+that tells us of its end at once, and holds a ControlPersist time-out off while somebody needs the tunnel.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
 import subprocess
 from typing import TYPE_CHECKING, Protocol
 
+from ...system.atomic_files import unlink_quietly
 from ..machine.ssh_failures import explain
 from .ssh import TunnelError, end
 
@@ -38,20 +38,20 @@ class Master(Protocol):
     ours: bool
 
     @property
-    def fd(self) -> int: ...  # noqa: D102 - see the class
+    def fd(self) -> int: ...  # noqa: D102 - the class says it
 
     def alive(self) -> bool:
         """Whether it is there. Says nothing about whether the host answers."""
 
-    def words(self) -> str:
-        """What it said on stderr of late."""
+    def stderr(self) -> str:
+        """The last it wrote on stderr."""
 
     def close(self) -> None:
         """Let go of it."""
 
 
 class UserMaster:
-    """The user's, see the module."""
+    """The user's own."""
 
     ours = False
 
@@ -66,7 +66,7 @@ class UserMaster:
         return self._sock.fileno()
 
     def alive(self) -> bool:
-        """See Master."""
+        """As Master says."""
         try:
             while data := self._sock.recv(4096):
                 del data  # its greeting
@@ -76,8 +76,8 @@ class UserMaster:
             return False
         return False
 
-    def words(self) -> str:
-        """Nothing: its stderr is the user's."""
+    def stderr(self) -> str:
+        """Empty: its stderr is the user's."""
         return ""
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class UserMaster:
 
 
 class OwnMaster:
-    """One that we open; see `open_own`."""
+    """Ours, from `open_master`."""
 
     ours = True
 
@@ -110,7 +110,7 @@ class OwnMaster:
         return self._process.poll()
 
     def alive(self) -> bool:
-        """See Master."""
+        """As Master says."""
         self._read()
         return not self._ended and self._process.poll() is None
 
@@ -123,8 +123,8 @@ class OwnMaster:
             self._ended = not data
             self._said = (self._said + data)[-_KEPT:]
 
-    def words(self) -> str:
-        """See Master."""
+    def stderr(self) -> str:
+        """As Master says."""
         self._read()
         return self._said.decode("utf-8", "replace")
 
@@ -133,20 +133,14 @@ class OwnMaster:
         end(self._process)
         self._read()
         self._err.close()
-        remove(self.control)
+        unlink_quietly(self.control)
 
 
-def remove(path: str) -> None:
-    """Unlink, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def find_users(ssh: Ssh) -> UserMaster | None:
-    """The user's ControlMaster to the host, if his configuration names one and it lives."""
+def find_user_master(ssh: Ssh) -> UserMaster | None:
+    """The user's ControlMaster to the host, if their configuration names one and it lives."""
     settings = ssh.run(ssh.settings(), LOCAL_S)
     if settings.status != 0:
-        return None  # a bad configuration; the next command will be told so, and tell it
+        return None  # a bad configuration: the next command fails with ssh's words
     control = ""
     for line in settings.out.decode("utf-8", "surrogateescape").splitlines():
         name, _, value = line.partition(" ")
@@ -164,8 +158,8 @@ def find_users(ssh: Ssh) -> UserMaster | None:
     return UserMaster(control, sock)
 
 
-def open_own(ssh: Ssh, control: str, deadline: Deadline) -> OwnMaster:
-    """Open one at the new name `control`; it is usable when this returns. TunnelError: ssh could not connect."""
+def open_master(ssh: Ssh, control: str, deadline: Deadline) -> OwnMaster:
+    """Open one at the new name `control`, ready for use. TunnelError: ssh could not connect."""
     argv = ssh.master(control)
     process = ssh.start(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     master = OwnMaster(control, process)
@@ -175,9 +169,9 @@ def open_own(ssh: Ssh, control: str, deadline: Deadline) -> OwnMaster:
         while not os.path.exists(control):
             if not master.alive():
                 end(process)
-                raise TunnelError(explain("connect", ssh.place, master.status, master.words()))
+                raise TunnelError(explain("connect", ssh.host, master.status, master.stderr()))
             if deadline.expired:
-                raise TunnelError(explain("connect", ssh.place, None, master.words()))
+                raise TunnelError(explain("connect", ssh.host, None, master.stderr()))
             poller.poll(_LOOK_S * 1000)
     except BaseException:
         master.close()

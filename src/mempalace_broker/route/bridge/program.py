@@ -1,4 +1,4 @@
-"""The bridge as a program: its lock, what the last one left behind, signals, and the word to whoever started it."""
+"""The bridge as a program: its lock, clearing up after the last one, signals, and the report to its starter."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from ...system.clock import Clock, Deadline
 from ...system.lock import FileLock
 from ...system.lock_notes import read_note, write_note
 from ...system.spawn import FAILED, LOST_RACE, READY
-from .. import ssh as client
 from ..machine.bridge import LINGER_S
 from .app import Bridge, say
+from .files import BridgeFiles
 from .ssh import Ssh
 from .transports import forget
 from .tunnel import Tunnel
+from .wire import FIELDS, SshTarget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LOCK_S = 10.0  # until a bridge that leaves has left
+LOCK_S = 10.0  # for a bridge that is leaving
 
 
 class Leaving(Exception):
@@ -34,7 +35,7 @@ class Leaving(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Be the bridge; return the exit code."""
     options = _parser().parse_args(argv)
-    target = client.SshTarget(
+    target = SshTarget(
         options.host,
         user=options.user,
         port=options.port,
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         state_root=options.state_root,
         command=options.command,
     )
-    files = client.BridgeFiles(target)
+    files = BridgeFiles(target)
     clock = Clock()
     lock = FileLock(files.lock)
     try:
@@ -55,10 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exc.exit_code
 
 
-def _own(
-    options: argparse.Namespace, target: client.SshTarget, files: client.BridgeFiles, lock: FileLock, clock: Clock
-) -> int:
-    """We hold the lock: tidy up, serve, tidy up."""
+def _own(options: argparse.Namespace, target: SshTarget, files: BridgeFiles, lock: FileLock, clock: Clock) -> int:
+    """We hold the lock: clear up, serve, clear up."""
     ssh = Ssh(target)
 
     def note(undo: list[list[str]]) -> None:
@@ -89,7 +88,7 @@ def _own(
 
 
 def _undo(path: str) -> list[list[str]]:
-    """What the last holder of the lock noted."""
+    """The forwards that the last holder of the lock noted."""
     undo = read_note(path).get("undo")
     return [item for item in undo if isinstance(item, list) and len(item) == 2] if isinstance(undo, list) else []
 
@@ -97,7 +96,7 @@ def _undo(path: str) -> list[list[str]]:
 def _report(fd: int, what: dict[str, Any]) -> None:
     if fd < 0:
         return
-    with contextlib.suppress(OSError):  # whoever started us is gone; others may come
+    with contextlib.suppress(OSError):  # our starter is gone; others may come
         os.write(fd, json.dumps(what).encode() + b"\n")
     os.close(fd)
 
@@ -117,6 +116,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--started-by", default="")
     parser.add_argument("--linger", type=float, default=LINGER_S)
     parser.add_argument("--start-fd", type=int, default=-1)
-    for name in client.FIELDS:
+    for name in FIELDS:
         parser.add_argument(f"--{name}", default=0 if name == "port" else "", type=int if name == "port" else str)
     return parser

@@ -1,13 +1,13 @@
 """Running ssh: its arguments, and one command to its end within a time.
 
-Every option is there because of something that was seen to happen without it:
+Each option is there because of what was seen to happen without it:
 
-    BatchMode               there is nobody to answer a question; it would wait for ever
-    ConnectTimeout          a host that is off would be waited for for minutes
-    ServerAlive*            a frozen connection ends after 15 s; over a master of the user's it has no effect
-    ControlMaster=no        use the user's master where there is one, never leave one behind in his name
-    ClearAllForwardings     a LocalForward in his configuration would be bound a second time, and fail
-    RemoteCommand=none      one in his configuration refuses ours
+    BatchMode               nobody is there to answer a question; ssh would wait for ever
+    ConnectTimeout          ssh would wait minutes for a host that is off
+    ServerAlive*            a frozen connection ends after 15 s; over the user's own master it has no effect
+    ControlMaster=no        use the user's master where there is one, never leave one behind in the user's name
+    ClearAllForwardings     a LocalForward in the user's configuration would be bound a second time, and fail
+    RemoteCommand=none      one in the user's configuration refuses ours
     PermitLocalCommand=no, ForwardAgent=no, ForwardX11=no    not for us
     -T                      a terminal would change bytes
 """
@@ -23,12 +23,12 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import BrokerUnavailable
-from ..machine.ssh_failures import Place, Trouble, no_ssh
+from ..machine.ssh_failures import SshFailure, SshHost, no_ssh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..ssh import SshTarget
+    from .wire import SshTarget
 
 CONNECT_S = 10
 _OPTIONS = (
@@ -44,17 +44,17 @@ _OPTIONS = (
     "ForwardX11=no",
 )
 _NO_CONFIG = ("-F", "/dev/null")
-_ANY_HOST = "bridge"  # where the control socket says all, ssh still wants a name
+_ANY_HOST = "bridge"  # the control socket says it all, but ssh still wants a name
 _PR_SET_PDEATHSIG = 1
 _END_S = 2.0
 
 
 class TunnelError(BrokerUnavailable):
-    """The way can't be opened; `trouble` says why."""
+    """The tunnel can't be opened; `failure` says why."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.message, hint=trouble.hint)
-        self.trouble = trouble
+    def __init__(self, failure: SshFailure) -> None:
+        super().__init__(failure.message, hint=failure.hint)
+        self.failure = failure
 
 
 class Ran(NamedTuple):
@@ -77,7 +77,7 @@ class Ssh:
             *(["-l", target.user] if target.user else []),
         ]
         shown = shlex.join([program, *self._config, *self._where, target.host])
-        self.place = Place(target.host, shown, target.command, target.config)
+        self.host = SshHost(target.host, shown, target.command, target.config)
 
     def _to_host(self, options: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
         words = [word for option in (*options, *_OPTIONS) for word in ("-o", option)]
@@ -134,7 +134,7 @@ class Ssh:
                 preexec_fn=_tied(),  # noqa: PLW1509 - the bridge has no threads
             )
         except OSError as exc:
-            raise TunnelError(no_ssh(self.place, exc.strerror or str(exc))) from exc
+            raise TunnelError(no_ssh(self.host, exc.strerror or str(exc))) from exc
 
 
 def _over(control: str) -> list[str]:

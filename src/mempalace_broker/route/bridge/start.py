@@ -1,15 +1,16 @@
-"""Start the bridge, and ask it about itself. Imported late."""
+"""Start a bridge, and ask it about itself. Imported late."""
 
 from __future__ import annotations
 
-import select
 import sys
 
 from ...protocol.jsonrpc import load
 from ...system.spawn import spawn_detached
 from ..dial import dial
-from ..ssh import FIELDS, STATUS, BridgeFiles
+from ..exchange import exchange
 from ..start import broker_env
+from .files import BridgeFiles
+from .wire import FIELDS, MAX_ANSWER, STATUS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
     from ...system.clock import Deadline
     from ...system.spawn import StartPipe
-    from ..ssh import SshTarget
+    from .wire import SshTarget
 
 _SSH_VARIABLES = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "KRB5CCNAME")
 
 
-def start_bridge(target: SshTarget, files: BridgeFiles, env: Mapping[str, str], *, started_by: str) -> StartPipe:
+def start_bridge(target: SshTarget, files: BridgeFiles, started_by: str, env: Mapping[str, str]) -> StartPipe:
     """Spawn a bridge. The caller holds its start lock and has dialled once more under it.
 
     Raises:
@@ -37,7 +38,7 @@ def start_bridge(target: SshTarget, files: BridgeFiles, env: Mapping[str, str], 
 
 
 def bridge_status(target: SshTarget, deadline: Deadline) -> dict[str, Any] | None:
-    """What the bridge to this target says of itself, None where there is none. For `status` and `doctor`.
+    """The bridge's own description, None where there is no bridge to this target. For `doctor`.
 
     Returns:
         "state" ("up" or "down"), "mode", "over", "users", "pid", "path" on the host, "error" with "hint".
@@ -45,20 +46,11 @@ def bridge_status(target: SshTarget, deadline: Deadline) -> dict[str, Any] | Non
     files = BridgeFiles(target)
     if not files.check():
         return None
-    _, sock, _ = dial(files.socket)
+    sock = dial(files.socket).sock
     if sock is None:
         return None
-    said = b""
-    poller = select.poll()
-    poller.register(sock.fileno(), select.POLLIN)
     try:
-        sock.send(STATUS)
-        while not said.endswith(b"\n") and poller.poll(deadline.remaining() * 1000):
-            data = sock.recv(4096)
-            if not data:
-                break
-            said += data
-        status = load(said)
+        status = load(exchange(sock, STATUS, deadline, limit=MAX_ANSWER) or b"")
     except (OSError, ValueError):  # it is busy or leaves: nothing to tell
         return None
     finally:

@@ -1,7 +1,7 @@
-"""Means of getting one more connection to the broker over an open master. Each hands out connected sockets.
+"""How the tunnel gets one more connection to the broker over an open master: transports hand out connected sockets.
 
-A connection that opens shows nothing: ssh accepts first and asks the host afterwards. Only an answered request counts,
-see `answers`.
+A connection that opens proves nothing: ssh accepts first and asks the host afterwards. Only an answered request
+counts, see `ping`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import socket
 import subprocess
 from typing import TYPE_CHECKING, Protocol
 
+from ...system.atomic_files import unlink_quietly
+from ..exchange import exchange
 from ..machine.bridge import CHANNEL, FORWARD, STDIO
 from ..machine.ssh_failures import explain
-from .master import LOCAL_S, remove
+from .master import LOCAL_S
 from .ssh import TunnelError, end
 
 if TYPE_CHECKING:
@@ -30,29 +31,29 @@ MAX_NOISE = 64 * 1024  # bytes that a shell's profile may print before the broke
 _PING = b'{"jsonrpc":"2.0","id":"bridge","method":"ping"}\n'
 
 ANSWERED = ""
-SILENT = "no answer"
+UNANSWERED = "no answer"
 
 
 class Transport(Protocol):
-    """One of the means.
+    """One way of getting connections.
 
     Attributes:
-        mode: which. path: the broker's socket on the host.
+        mode: FORWARD, CHANNEL or STDIO. path: the broker's socket on the host.
     """
 
     mode: str
     path: str
 
     def connect(self) -> socket.socket:
-        """A new connection, non-blocking, nothing said on it yet. OSError or TunnelError: it can't be."""
+        """A new connection, non-blocking, nothing said on it yet. Raises OSError or TunnelError."""
 
     def close(self) -> None:
         """Take it down; connections that were handed out go on if they can."""
 
 
 class ForwardTransport:
-    """A listening socket of this machine that ssh forwards. Its name is new each time: ssh never removes one, can't
-    bind over one that is left, and a second master told to unlink would steal it.
+    """A listening socket of this machine that ssh forwards. Its name is new each time: ssh never removes its socket,
+    can't bind over one that is left, and a second master told to unlink would steal it.
     """
 
     mode = FORWARD
@@ -69,13 +70,13 @@ class ForwardTransport:
         return f"{self._local}:{self.path}"
 
     def open(self) -> None:
-        """Have it set up. TunnelError: ssh won't."""
+        """Set up the forwarding. Raises TunnelError where ssh refuses."""
         ran = self._ssh.run(self._ssh.tell(self._master.control, "forward", self.spec), LOCAL_S)
         if ran.status != 0:
-            raise TunnelError(explain("forward a socket", self._ssh.place, ran.status, ran.err + self._master.words()))
+            raise TunnelError(explain("forward a socket", self._ssh.host, ran.status, ran.err + self._master.stderr()))
 
     def connect(self) -> socket.socket:
-        """See Way."""
+        """As Transport says."""
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.setblocking(False)
@@ -86,15 +87,15 @@ class ForwardTransport:
         return sock
 
     def close(self) -> None:
-        """See Way."""
+        """As Transport says."""
         if self._master.alive():
-            with contextlib.suppress(TunnelError):  # no ssh any more: then it is no longer in a master of ours either
+            with contextlib.suppress(TunnelError):  # ssh was uninstalled: then no master of ours runs either
                 self._ssh.run(self._ssh.tell(self._master.control, "cancel", self.spec), LOCAL_S)
-        remove(self._local)
+        unlink_quietly(self._local)
 
 
 class ChannelTransport:
-    """An ssh of its own for each connection, joined to it by nothing but a pair of sockets."""
+    """An ssh process for each connection, joined to it by a pair of sockets."""
 
     def __init__(self, ssh: Ssh, mode: str, argv: Sequence[str], path: str) -> None:
         self._ssh = ssh
@@ -104,7 +105,7 @@ class ChannelTransport:
         self.path = path
 
     def connect(self) -> socket.socket:
-        """See Way."""
+        """As Transport says."""
         self.reap()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -123,59 +124,49 @@ class ChannelTransport:
         self._running = [process for process in self._running if process.poll() is None]
 
     def close(self) -> None:
-        """See Way. The ssh of a connection goes with it."""
+        """As Transport says. The ssh of a connection ends with it."""
         for process in self._running:
             end(process)
         self._running = []
 
 
-def make(mode: str, ssh: Ssh, master: Master, path: str, *, local: str, program: str) -> Transport:
-    """The way of that mode. Args: local: a new name for a socket; program: ours on the host."""
+def open_transport(mode: str, ssh: Ssh, master: Master, path: str, *, local: str, program: str) -> Transport:
+    """The transport of that mode. `local`: a new name for a socket; `program`: mempalace-broker on the host."""
     if mode == FORWARD:
-        way = ForwardTransport(ssh, master, local, path)
+        transport = ForwardTransport(ssh, master, local, path)
         try:
-            way.open()
+            transport.open()
         except BaseException:
-            way.close()
+            transport.close()
             raise
-        return way
+        return transport
     assert mode in (CHANNEL, STDIO)
     control = master.control
     argv = ssh.channel(control, path) if mode == CHANNEL else ssh.command(control, program, "dial-stdio")
     return ChannelTransport(ssh, mode, argv, path)
 
 
-def answers(way: Transport, deadline: Deadline) -> str:
-    """Ask the broker something over a new connection: ANSWERED, SILENT, or what happened instead."""
+def ping(transport: Transport, deadline: Deadline) -> str:
+    """Ping the broker over a new connection: ANSWERED, UNANSWERED, or what happened instead."""
     try:
-        sock = way.connect()
-    except (OSError, TunnelError) as exc:
+        with transport.connect() as sock:
+            said = exchange(sock, _PING, deadline, complete=_has_pong, limit=MAX_NOISE)
+    except TunnelError as exc:
         return str(exc)
-    with sock:
-        try:
-            return _ask(sock, deadline)
-        except OSError as exc:
-            return exc.strerror or str(exc)
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    if said is None:
+        return UNANSWERED
+    if _has_pong(said):
+        return ANSWERED
+    return "it said something else" if len(said) > MAX_NOISE else "it closed the connection"
 
 
-def _ask(sock: socket.socket, deadline: Deadline) -> str:
-    sock.send(_PING)  # it is the first in an empty buffer: it fits
-    poller = select.poll()
-    poller.register(sock.fileno(), select.POLLIN)
-    said = b""
-    while len(said) <= MAX_NOISE:
-        if deadline.expired or not poller.poll(deadline.remaining() * 1000 + 1):
-            return SILENT
-        data = sock.recv(4096)
-        if not data:
-            return "it closed the connection"
-        said += data
-        if any(_is_pong(line) for line in said.split(b"\n")[:-1]):
-            return ANSWERED
-    return "it said something else"
+def _has_pong(said: bytes | bytearray) -> bool:
+    return any(_is_pong(line) for line in said.split(b"\n")[:-1])
 
 
-def _is_pong(line: bytes) -> bool:
+def _is_pong(line: bytes | bytearray) -> bool:
     try:
         said = json.loads(line)
     except ValueError:
@@ -194,7 +185,7 @@ def forget(ssh: Ssh, folder: str, undo: Sequence[Sequence[str]]) -> None:
                 ssh.run(ssh.tell(os.path.join(folder, name), "exit"), LOCAL_S)
     for name in os.listdir(folder):
         if name.startswith((CONTROL_PREFIX, LOCAL_PREFIX)):
-            remove(os.path.join(folder, name))
+            unlink_quietly(os.path.join(folder, name))
 
 
 CONTROL_PREFIX = "c-"

@@ -1,1 +1,1 @@
-"""The decisions of the routes: who may start a broker, when to look after a bridge, what ssh's failures mean."""
+"""The decisions of the routes: who may start a broker, when a bridge probes its tunnel, what ssh's failures mean."""

@@ -1,20 +1,21 @@
-"""When the bridge of a container looks after its way to the host, and by which means. Pure; monotonic seconds.
+"""When the bridge of a container sets up, checks and probes its tunnel to the host. Pure; monotonic seconds.
 
-    shim --asks--> bridge     "new": I want the broker. "again": what you gave me broke.
-    shim <--ready + descriptor-- bridge, or <--failed: why, mend--
+    shim asks                    not up: set up. Checked a moment ago: serve. Else check first, then serve
+    a set-up failed              refuse all with that failure, for a while that grows
+    nobody asks, shims use it    probe it where nothing else would show that it froze
+    no shim uses it              leave, after a while
 
-A shim that holds its connection to the bridge is a user. While nobody asks, the way is only probed, and only where
-nothing else would tell that it froze; without users the bridge leaves. However many ask at once, one set-up serves all.
+A shim that holds its connection to the bridge is a user. However many ask at once, one set-up serves all.
 """
 
 from __future__ import annotations
 
 import re
 
-# means of getting a connection, see route/bridge/tunnel.py
+# how the tunnel gets a connection to the broker, see route/bridge/transports
 FORWARD = "forward"  # one listening socket forwarded by ssh; opening a connection costs one round trip
 CHANNEL = "channel"  # ssh -W /path per connection, where ssh can (9.4)
-STDIO = "stdio"  # ssh host mempalace-broker dial-stdio per connection: needs nothing but a command
+STDIO = "stdio"  # ssh host mempalace-broker dial-stdio per connection: needs only that command
 CHANNEL_SINCE = (9, 4)  # release notes of OpenSSH 9.4; older ones hang over a master
 
 # what to do next
@@ -22,15 +23,15 @@ REST = "rest"  # wait
 SERVE = "serve"  # hand out connections
 CHECK = "check"  # ask the broker something first
 SET_UP = "set up"
-REFUSE = "refuse"  # tell the last failure again
-PROBE = "probe"  # nobody asks; look whether it is frozen
+REFUSE = "refuse"  # repeat the last failure
+PROBE = "probe"  # nobody asks: is the host frozen?
 LEAVE = "leave"
 
-FRESH_S = 1.0  # a way that was checked a moment ago needs no check
+FRESH_S = 1.0  # a tunnel that was checked a moment ago needs no check
 PROBE_S = 10.0
-LINGER_S = 5.0  # agents come and go; the next one should find the way open
+LINGER_S = 5.0  # agents come and go; the next one should find the tunnel up
 FIRST_HOLD_S = 0.5
-MAX_HOLD_S = 8.0  # a person who mended it should not wait long; sshd punishes who asks too often
+MAX_HOLD_S = 8.0  # a person who fixed it should not wait long; sshd penalizes clients that ask too often
 
 _VERSION = re.compile(rb"OpenSSH_(?:for_Windows_)?(\d+)\.(\d+)")
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./,@+-]+")
@@ -38,15 +39,15 @@ _MAX_SUN_PATH = 107
 
 
 def ssh_version(said: bytes) -> tuple[int, int]:
-    """What `ssh -V` says as (major, minor); (0, 0) where it is no OpenSSH."""
+    """The output of `ssh -V` as (major, minor); (0, 0) where it is not OpenSSH."""
     found = _VERSION.search(said)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def modes(version: tuple[int, int], path: str, last: str = "") -> list[str]:
-    """Means worth trying for the socket `path` of the host, best first; `last` worked before.
+def usable_modes(version: tuple[int, int], path: str, last: str = "") -> list[str]:
+    """Modes worth trying for the socket `path` of the host, best first; `last` worked before.
 
-    A path that ssh would read as something else than a path (`:`, `%`, `$`, quotes) can't be forwarded.
+    A path that ssh would not take literally (`:`, `%`, `$`, quotes) can't be forwarded.
     """
     found = [STDIO]
     if _PLAIN_PATH.fullmatch(path):
@@ -61,14 +62,14 @@ def modes(version: tuple[int, int], path: str, last: str = "") -> list[str]:
 
 
 class BridgeState:
-    """See the module.
+    """The bridge's state: who uses it, who waits, and whether the tunnel is up.
 
     Args:
         now: the time. linger: seconds without a user before it is time to leave.
 
     Attributes:
-        users: connections of shims. again: whether one of those who ask had a connection that broke.
-        up: whether there is a way. probes: whether freezing must be looked for.
+        users: connections of shims. again: whether one of the waiting shims had a connection that broke.
+        up: whether the tunnel is open. probes: whether only a probe would show that the host froze.
     """
 
     def __init__(self, now: float, linger: float = LINGER_S) -> None:
@@ -84,48 +85,48 @@ class BridgeState:
         self.again = False
 
     def joined(self) -> None:
-        """Somebody connected; he has not asked yet."""
+        """A shim connected; no request yet."""
         self.users += 1
 
     def asked(self, *, again: bool) -> None:
-        """He asks for a connection; `again`: the one that he had broke, so nothing that was checked before counts."""
+        """A shim asks for a connection. `again`: the one it had broke, so no earlier check counts."""
         self._waiting += 1
         self.again = self.again or again
 
     def left(self, now: float, *, waiting: bool) -> None:
-        """He is gone, with or without an answer."""
+        """A shim is gone. `waiting`: it had no answer yet."""
         self.users -= 1
         self._waiting -= waiting
         self._empty_since = now
 
     def answered(self) -> None:
-        """All who waited have their answer."""
+        """Every waiting shim has its answer."""
         self._waiting = 0
         self.again = False
 
     def checked(self, began: float) -> None:
-        """A request that was sent at `began` or later was answered."""
+        """The broker answered a request that was sent at `began` or later."""
         self._checked_at = began
         self.again = False
 
     def opened(self, began: float, *, probes: bool) -> None:
-        """A set-up that began then succeeded."""
+        """A set-up that started at `began` succeeded."""
         self.up, self.probes = True, probes
         self._failures = 0
         self.checked(began)
 
     def failed(self, now: float) -> None:
-        """A set-up failed: for a while the same answer serves all."""
+        """A set-up failed: for a while every shim gets the same answer."""
         self.up = False
         self._hold_until = now + min(MAX_HOLD_S, FIRST_HOLD_S * 2.0 ** min(self._failures, 10))
         self._failures += 1
 
     def lost(self) -> None:
-        """The way is gone; whoever needs it will ask."""
+        """The tunnel is gone; a shim that needs it will ask."""
         self.up = False
 
     def task(self, now: float) -> str:
-        """What to do now."""
+        """The task for now."""
         if self._waiting:
             if not self.up:
                 return REFUSE if now < self._hold_until else SET_UP
@@ -135,7 +136,7 @@ class BridgeState:
         return PROBE if self.up and self.probes and now >= self._checked_at + PROBE_S else REST
 
     def pause(self, now: float) -> float:
-        """Seconds until `task` may say something else without any event; infinite where it won't."""
+        """Seconds until `task` may change without any event; infinite where it won't."""
         if self.task(now) != REST:
             return 0.0
         if not self.users:

@@ -1,8 +1,8 @@
-"""Who may start a broker, as a table: what was seen -> what to do.
+"""Who may start a broker, as a table: an observation -> an action.
 
 The theory. connect() shows *ownership*: the kernel refuses (or knows no such name) if and only if nobody on
 this kernel listens there, and it accepts on behalf of a process that is stopped, swamped or stuck. Only a
-*reply* shows health. So a silent owner is an owner: it is waited for, never replaced. A lock of the kernel's
+*reply* shows health. So a silent owner is an owner: a client waits for it and never replaces it. A kernel's lock
 is the only proof that we are alone; so nothing but "lock obtained" leads to START, which stands for spawning
 a broker (a client, holding start.lock) and for unlinking, binding and serving (a broker, holding
 broker.lock). A record is a hint where to dial, and the sign of another kernel, where neither connect() nor
@@ -32,56 +32,32 @@ CONNECT_ENOENT = "enoent"  # no such name
 CONNECT_EAGAIN = "eagain"  # a listener with a full backlog: alive, or stopped
 CONNECT_TIMEOUT = "timeout"  # nothing learned in time
 CONNECT_DENIED = "denied"  # it is not for us: another user's
-CONNECTS = (
-    CONNECT_OK,
-    CONNECT_REFUSED,
-    CONNECT_ENOENT,
-    CONNECT_EAGAIN,
-    CONNECT_TIMEOUT,
-    CONNECT_DENIED,
-)
-
-# hello
-HELLO_NONE = "none"  # not said yet
-HELLO_OK = "ok"
-HELLO_MISMATCH = "mismatch"
-HELLO_SILENT = "silent"
-HELLOS = (HELLO_NONE, HELLO_OK, HELLO_MISMATCH, HELLO_SILENT)
+CONNECTS = (CONNECT_OK, CONNECT_EAGAIN, CONNECT_TIMEOUT, CONNECT_DENIED, CONNECT_REFUSED, CONNECT_ENOENT)
 
 # what to do
-USE = "use"  # this is our broker
-GREET = "greet"  # somebody accepts: say hello
+CONNECT = "connect"  # an owner accepts: this is the broker's connection
 WAIT = "wait"  # somebody owns or starts it: let go of any lock, come back later
 TAKE_LOCK = "take_lock"  # try the lock without blocking, then look again
-START = "start"  # start or bind; nothing else permits it than a lock in our hand
-REFUSE = "refuse"  # a broker that is not for us: say so, touch nothing
+START = "start"  # start or bind; only a lock in our hand permits it
 AVOID = "avoid"  # the owner may live on another kernel: say so, touch nothing
 FAIL = "fail"  # no election is possible here: say so, touch nothing
-ACTIONS = (USE, GREET, WAIT, TAKE_LOCK, START, REFUSE, AVOID, FAIL)
+ACTIONS = (CONNECT, WAIT, TAKE_LOCK, START, AVOID, FAIL)
 
-_ACCEPTED = {HELLO_NONE: GREET, HELLO_OK: USE, HELLO_MISMATCH: REFUSE, HELLO_SILENT: WAIT}
+_OWNED = {CONNECT_OK: CONNECT, CONNECT_EAGAIN: WAIT, CONNECT_TIMEOUT: WAIT, CONNECT_DENIED: FAIL}
 _NOBODY = {LOCK_FREE: TAKE_LOCK, LOCK_OBTAINED: START, LOCK_HELD: WAIT, LOCK_UNKNOWN: FAIL}
-_OTHER = {CONNECT_EAGAIN: WAIT, CONNECT_TIMEOUT: WAIT, CONNECT_DENIED: FAIL}
 
 
-def decide(*, lock: str, record: str, connect: str, hello: str = HELLO_NONE) -> str:
+def decide(*, lock: str, record: str, connect: str) -> str:
     """The action for one observation; arguments are the constants above.
 
     Raises:
         KeyError: an argument is none of them.
     """
-    if connect == CONNECT_OK:
-        return _ACCEPTED[hello]
     if connect not in (CONNECT_REFUSED, CONNECT_ENOENT):
-        return _OTHER[connect]
-    if record == RECORD_FOREIGN:
-        return AVOID
-    return _NOBODY[lock]
-
-
-_RANK = (CONNECT_OK, CONNECT_EAGAIN, CONNECT_TIMEOUT, CONNECT_DENIED, CONNECT_REFUSED, CONNECT_ENOENT)
+        return _OWNED[connect]
+    return AVOID if record == RECORD_FOREIGN else _NOBODY[lock]
 
 
 def strongest(outcomes: list[str]) -> str:
     """Several endpoints dialled, one outcome: any sign of an owner outweighs every sign of none."""
-    return min(outcomes, key=_RANK.index, default=CONNECT_ENOENT)
+    return min(outcomes, key=CONNECTS.index, default=CONNECT_ENOENT)

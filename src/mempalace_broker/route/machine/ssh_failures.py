@@ -1,7 +1,7 @@
-"""What ssh's exit status and last words mean, and what mends it. Pure.
+"""What ssh's exit status and last words mean, and what helps. Pure.
 
-Read in OpenSSH 9.2 and 10.0 (ssh.c, sshconnect.c, mux.c, channels.c); of a message only the part that has stayed the
-same for many years is looked for.
+Read in OpenSSH 9.2 and 10.0 (ssh.c, sshconnect.c, mux.c, channels.c). Of a message only the part is matched that has
+stayed the same for many years.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAX_WORDS = 500
 _COMMAND = "mempalace-broker:"  # how the command's own errors begin
 _HINT = " Hint: "
 
-# In this order: what stands in one message of ssh may be quoted in another.
+# In this order: one message of ssh may quote another.
 _SIGNS = (
     (HOST_KEY_CHANGED, ("remote host identification has changed", "has changed and you have requested strict")),
     (HOST_KEY_UNKNOWN, ("host key verification failed", "host key is known for")),
@@ -58,17 +58,17 @@ _SIGNS = (
 )
 
 
-class Place(NamedTuple):
-    """Words for where we went. `ssh`: how a person gets there ("ssh -F cfg host"). `command`: what runs there."""
+class SshHost(NamedTuple):
+    """The host in words. `ssh`: how a person gets there ("ssh -F cfg host"). `command`: the program there."""
 
-    host: str
+    name: str
     ssh: str
     command: str
     config: str = ""
 
 
-class Trouble(NamedTuple):
-    """What went wrong: its kind, whole sentences about it, and the step that mends it ("" where none is known)."""
+class SshFailure(NamedTuple):
+    """Its kind, whole sentences about it, and the step that helps ("" where none is known)."""
 
     kind: str
     message: str
@@ -98,8 +98,8 @@ def kind_of(status: int | None, words: str) -> str:
     return OTHER
 
 
-def explain(step: str, place: Place, status: int | None, words: str) -> Trouble:
-    """Say what was tried, what ssh or the command said to it, and what helps.
+def explain(step: str, host: SshHost, status: int | None, words: str) -> SshFailure:
+    """Say what was tried, what ssh or the command replied, and what helps.
 
     Args:
         step: what was tried, as "start the broker there". status, words: as `kind_of` takes them.
@@ -107,20 +107,20 @@ def explain(step: str, place: Place, status: int | None, words: str) -> Trouble:
     kind = kind_of(status, words)
     command, hint = _own_words(words)
     if kind == REMOTE and command:
-        hint = f"on {place.host}: {hint}" if hint else f"look at `mempalace-broker status` on {place.host}."
-        return Trouble(kind, f"ssh reached {place.host}, but could not {step}: {command}", hint)
+        hint = f"on {host.name}: {hint}" if hint else f"look at `mempalace-broker status` on {host.name}."
+        return SshFailure(kind, f"ssh reached {host.name}, but could not {step}: {command}", hint)
     said = last_words(words, kind) or (f"exit status {status}" if status is not None else "no answer in time")
-    message = f"could not {step} over ssh ({place.ssh}): {said.rstrip('.')}."
-    return Trouble(kind, message, _hint(kind, place))
+    message = f"could not {step} over ssh ({host.ssh}): {said.rstrip('.')}."
+    return SshFailure(kind, message, _hint(kind, host))
 
 
-def no_ssh(place: Place, words: str) -> Trouble:
+def no_ssh(host: SshHost, words: str) -> SshFailure:
     """There is no ssh to run."""
-    return Trouble(NO_SSH, f"could not run {place.ssh}: {words}.", "install OpenSSH's client (openssh-client).")
+    return SshFailure(NO_SSH, f"could not run {host.ssh}: {words}.", "install OpenSSH's client (openssh-client).")
 
 
 def _own_words(words: str) -> tuple[str, str]:
-    """The command's own error as (message, hint); ("", "") where it is somebody else's."""
+    """The command's own error as (message, hint); ("", "") where the words come from elsewhere."""
     for line in reversed(words.splitlines()):
         if line.startswith(_COMMAND):
             message, _, hint = line.removeprefix(_COMMAND).strip().partition(_HINT)
@@ -129,7 +129,7 @@ def _own_words(words: str) -> tuple[str, str]:
 
 
 def last_words(words: str, kind: str = OTHER) -> str:
-    """The end of what was said on stderr, on one line, without ornaments."""
+    """The end of what was said on stderr, on one line, without decoration."""
     lines = [" ".join(line.split()) for line in words.splitlines()]
     lines = [line for line in lines if any(c.isalnum() for c in line)]
     if kind == HOST_KEY_CHANGED:
@@ -138,30 +138,30 @@ def last_words(words: str, kind: str = OTHER) -> str:
     return "; ".join(lines[-4:])[-_MAX_WORDS:]
 
 
-def _hint(kind: str, place: Place) -> str:
-    test = f"`{place.ssh} true` in a terminal"
-    config = place.config or "your ssh configuration"
+def _hint(kind: str, host: SshHost) -> str:
+    test = f"`{host.ssh} true` in a terminal"
+    config = host.config or "your ssh configuration"
     return {
-        HOST_KEY_CHANGED: f"find out why before you connect; if {place.host} was set up anew, remove the offending "
+        HOST_KEY_CHANGED: f"find out why before you connect; if {host.name} was set up anew, remove the offending "
         f"line from known_hosts and run {test}.",
         HOST_KEY_UNKNOWN: f"run {test}, compare the fingerprint, and accept it.",
         UNKNOWN_HOST: f"correct the host: MEMPALACE_BROKER_SSH_HOST, ssh_host in broker.toml, or HostName in {config}.",
         AUTH_REFUSED: f"make {test} work without a question: put this machine's key into authorized_keys on "
-        f"{place.host}, or log in once with ControlMaster and ControlPersist set, and leave that connection open.",
-        REFUSED: f"start sshd on {place.host} (macOS: System Settings, Sharing, Remote Login), or correct the port.",
-        UNREACHABLE: f"see to it that {place.host} is on and reachable; test with {test}.",
-        BROKEN: f"test with {test}; look at the log of sshd on {place.host}.",
-        SILENT: f"test with {test}; if a ControlMaster is frozen, end it: `{place.ssh} -O exit`.",
+        f"{host.name}, or log in once with ControlMaster and ControlPersist set, and leave that connection open.",
+        REFUSED: f"start sshd on {host.name} (macOS: System Settings, Sharing, Remote Login), or correct the port.",
+        UNREACHABLE: f"make sure that {host.name} is on and reachable; test with {test}.",
+        BROKEN: f"test with {test}; look at the log of sshd on {host.name}.",
+        SILENT: f"test with {test}; if a ControlMaster is frozen, end it: `{host.ssh} -O exit`.",
         CONFIG: f"correct {config}, or name another with MEMPALACE_BROKER_SSH_CONFIG.",
-        FORWARD_REFUSED: f"allow AllowStreamLocalForwarding, or the command `{place.command} dial-stdio`, for this key "
-        f"on {place.host}.",
-        NOT_FOUND: f"install mempalace-broker on {place.host}, or give its full path there: "
+        FORWARD_REFUSED: f"allow AllowStreamLocalForwarding, or the command `{host.command} dial-stdio`, for this key "
+        f"on {host.name}.",
+        NOT_FOUND: f"install mempalace-broker on {host.name}, or give its full path there: "
         "MEMPALACE_BROKER_SSH_COMMAND, or ssh_command in broker.toml.",
     }.get(kind, f"test with {test}.")
 
 
-class Ensured(NamedTuple):
-    """What `ensure` on the host said: the socket's path there, and whether it has just started the broker."""
+class EnsureReply(NamedTuple):
+    """The output of `ensure` on the host: the socket's path there, and whether it has just started the broker."""
 
     path: str
     started: bool
@@ -169,10 +169,10 @@ class Ensured(NamedTuple):
     broker: str
 
 
-def read_ensure(output: bytes) -> Ensured | None:
-    """Find the line of JSON in what `mempalace-broker ensure` printed; a shell's profile may have printed before it.
+def read_ensure(output: bytes) -> EnsureReply | None:
+    """Find the line of JSON in the output of `mempalace-broker ensure`; a shell's profile may have printed before it.
 
-    None: there is none that names a unix socket.
+    None: no line names a unix socket.
     """
     for line in reversed(output.split(b"\n")):
         start = line.find(b'{"endpoint"')
@@ -184,7 +184,7 @@ def read_ensure(output: bytes) -> Ensured | None:
             continue
         endpoint = said.get("endpoint")
         if isinstance(endpoint, str) and endpoint.startswith("unix:/"):
-            return Ensured(
+            return EnsureReply(
                 endpoint.removeprefix("unix:"),
                 said.get("started") is True,
                 str(said.get("record") or ""),

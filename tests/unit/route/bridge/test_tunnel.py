@@ -15,8 +15,8 @@ import pytest
 
 from mempalace_broker.route.bridge.ssh import Ssh, TunnelError
 from mempalace_broker.route.bridge.tunnel import Tunnel
+from mempalace_broker.route.bridge.wire import SshTarget
 from mempalace_broker.route.machine.ssh_failures import NO_SSH
-from mempalace_broker.route.ssh import SshTarget
 from mempalace_broker.system.clock import Clock
 from tests.fakes import ssh as fake
 
@@ -130,4 +130,4 @@ def test_a_machine_without_ssh(stage: Stage) -> None:
     stage.program.unlink()
     with pytest.raises(TunnelError) as caught:
         stage.tunnel.set_up()
-    assert caught.value.trouble.kind == NO_SSH
+    assert caught.value.failure.kind == NO_SSH

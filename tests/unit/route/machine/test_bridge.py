@@ -22,8 +22,8 @@ from mempalace_broker.route.machine.bridge import (
     SET_UP,
     STDIO,
     BridgeState,
-    modes,
     ssh_version,
+    usable_modes,
 )
 
 PATH = "/home/me/.mempalace/broker.sock"
@@ -59,7 +59,7 @@ def test_versions(said: bytes, version: tuple[int, int]) -> None:
     ],
 )
 def test_means_worth_trying(version: tuple[int, int], path: str, last: str, found: list[str]) -> None:
-    assert modes(version, path, last) == found
+    assert usable_modes(version, path, last) == found
 
 
 def test_one_set_up_serves_all_who_asked() -> None:

@@ -10,23 +10,23 @@ from hypothesis import strategies as st
 
 from mempalace_broker.route.machine import election as e
 
-ALL = list(itertools.product(e.LOCKS, e.RECORDS, e.CONNECTS, e.HELLOS))
+ALL = list(itertools.product(e.LOCKS, e.RECORDS, e.CONNECTS))
 NOBODY = (e.CONNECT_REFUSED, e.CONNECT_ENOENT)
 
 
-def decide(case: tuple[str, str, str, str]) -> str:
-    lock, record, connect, hello = case
-    return e.decide(lock=lock, record=record, connect=connect, hello=hello)
+def decide(case: tuple[str, str, str]) -> str:
+    lock, record, connect = case
+    return e.decide(lock=lock, record=record, connect=connect)
 
 
 def test_there_is_an_action_for_everything() -> None:
-    assert len(ALL) == 4 * 4 * 6 * 4
+    assert len(ALL) == 4 * 4 * 6
     assert {decide(case) for case in ALL} == set(e.ACTIONS)
 
 
 @pytest.mark.parametrize("case", ALL, ids="-".join)
-def test_invariants(case: tuple[str, str, str, str]) -> None:
-    lock, record, connect, hello = case
+def test_invariants(case: tuple[str, str, str]) -> None:
+    lock, record, connect = case
     action = decide(case)
     if action == e.START:
         assert lock == e.LOCK_OBTAINED, "only a lock in our hand permits it"
@@ -38,15 +38,11 @@ def test_invariants(case: tuple[str, str, str, str]) -> None:
     if connect not in NOBODY:
         assert action not in (e.START, e.TAKE_LOCK, e.AVOID), "silence permits nothing"
     if connect == e.CONNECT_OK:
-        expected = {e.HELLO_NONE: e.GREET, e.HELLO_OK: e.USE, e.HELLO_MISMATCH: e.REFUSE, e.HELLO_SILENT: e.WAIT}
-        assert action == expected[hello], "an owner answers for itself, whatever lock and record say"
-    else:
-        others = {decide((lock, record, connect, other)) for other in e.HELLOS}
-        assert others == {action}, "without a connection there was no hello"
+        assert action == e.CONNECT, "an owner answers for itself, whatever lock and record say"
     if connect in (e.CONNECT_EAGAIN, e.CONNECT_TIMEOUT):
         assert action == e.WAIT
     if connect in NOBODY and record != e.RECORD_FOREIGN:
-        others = {decide((lock, other, connect, hello)) for other in e.RECORDS if other != e.RECORD_FOREIGN}
+        others = {decide((lock, other, connect)) for other in e.RECORDS if other != e.RECORD_FOREIGN}
         assert others == {action}, "a record is a hint, never a proof"
     if lock in (e.LOCK_HELD, e.LOCK_UNKNOWN):
         assert action not in (e.START, e.TAKE_LOCK)

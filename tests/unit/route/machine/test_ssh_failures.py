@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mempalace_broker.route.machine import ssh_failures as sshwords
-from mempalace_broker.route.machine.ssh_failures import Place, explain, kind_of, no_ssh, read_ensure
+from mempalace_broker.route.machine.ssh_failures import SshHost, explain, kind_of, no_ssh, read_ensure
 
-PLACE = Place("mac", "ssh -F /cfg mac", "mempalace-broker", "/cfg")
+HOST = SshHost("mac", "ssh -F /cfg mac", "mempalace-broker", "/cfg")
 CHANGED = """\
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
 @    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
@@ -53,7 +53,7 @@ def test_every_end_is_told_with_what_was_tried_and_what_mends_it(
     status: int | None, words: str, kind: str, hint: str
 ) -> None:
     assert kind_of(status, words) == kind
-    trouble = explain("start the broker there", PLACE, status, words)
+    trouble = explain("start the broker there", HOST, status, words)
     assert trouble.kind == kind
     assert "start the broker there" in trouble.message
     assert "ssh -F /cfg mac" in trouble.message
@@ -63,31 +63,31 @@ def test_every_end_is_told_with_what_was_tried_and_what_mends_it(
 
 
 def test_a_changed_host_key_names_the_line() -> None:
-    message = explain("connect", PLACE, 255, CHANGED).message
+    message = explain("connect", HOST, 255, CHANGED).message
     assert "WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!" in message
     assert "known_hosts:1" in message
     assert "@" not in message
 
 
 def test_only_what_may_pass_by_itself_is_tried_again() -> None:
-    assert explain("connect", PLACE, 255, "Connection refused").transient
-    assert explain("connect", PLACE, None, "").transient
-    assert not explain("connect", PLACE, 255, "Permission denied (publickey).").transient
-    assert not explain("connect", PLACE, 1, "anything").transient
+    assert explain("connect", HOST, 255, "Connection refused").transient
+    assert explain("connect", HOST, None, "").transient
+    assert not explain("connect", HOST, 255, "Permission denied (publickey).").transient
+    assert not explain("connect", HOST, 1, "anything").transient
 
 
 def test_the_commands_own_error_comes_through_with_its_hint() -> None:
     words = "Welcome!\nmempalace-broker: no such palace. Hint: give --palace.\n"
-    trouble = explain("start the broker there", PLACE, 78, words)
+    trouble = explain("start the broker there", HOST, 78, words)
     assert trouble.kind == sshwords.REMOTE
     assert trouble.message.endswith("no such palace.")
     assert trouble.hint == "on mac: give --palace."
-    assert "status" in explain("start the broker there", PLACE, 1, "mempalace-broker: oh\n").hint
-    assert "traceback line" in explain("start the broker there", PLACE, 1, "traceback line").message
+    assert "status" in explain("start the broker there", HOST, 1, "mempalace-broker: oh\n").hint
+    assert "traceback line" in explain("start the broker there", HOST, 1, "traceback line").message
 
 
 def test_a_machine_without_ssh() -> None:
-    assert "openssh-client" in no_ssh(PLACE, "No such file or directory").hint
+    assert "openssh-client" in no_ssh(HOST, "No such file or directory").hint
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -15,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.errors import BrokerUnavailable, UsageError
-from mempalace_broker.route.control import Contact, _python_program, contact, endpoints, pid_command
+from mempalace_broker.protocol.palace import PalaceIdentity
+from mempalace_broker.route.ask import BrokerReply, ask_broker, socket_paths
 from mempalace_broker.route.machine.election import CONNECT_ENOENT, CONNECT_OK, CONNECT_REFUSED
 from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.context import Context
 from mempalace_broker.system.paths import StateFiles
 
 Behaviour = Callable[[socket.socket], None]
@@ -53,9 +52,13 @@ class Server:
         self._socket.close()
 
 
-def asked(root: Path, seconds: float = 5.0) -> Contact:
-    files = StateFiles(str(root), str(root / "palace"))
-    return contact(files, {}, "broker/status", {}, Deadline.after(Clock(), seconds))
+def context_of(root: Path, **env: str) -> Context:
+    palace = str(root / "palace")
+    return Context(PalaceIdentity(palace, "", "default"), env, files=StateFiles(str(root), palace))
+
+
+def asked(root: Path, seconds: float = 5.0) -> BrokerReply:
+    return ask_broker(context_of(root), "broker/status", {}, Deadline.after(Clock(), seconds))
 
 
 def answering(answer: object) -> Behaviour:
@@ -121,40 +124,6 @@ def test_a_dead_socket(root: Path) -> None:
 
 
 def test_the_variable_is_binding(root: Path) -> None:
-    files = StateFiles(str(root), str(root / "palace"))
-    assert endpoints(files, {"MEMPALACE_BROKER": "unix:/x/y.sock"}) == ["/x/y.sock"]
+    assert socket_paths(context_of(root, MEMPALACE_BROKER="unix:/x/y.sock")) == ["/x/y.sock"]
     with pytest.raises(UsageError):
-        endpoints(files, {"MEMPALACE_BROKER": "gopher://x"})
-
-
-def test_a_process_is_named_without_its_arguments() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", "import sys; print('up', flush=True); sys.stdin.read()", "--token", "s3cret"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        name = pid_command(child.pid)
-        child.communicate()
-    assert "python" in name
-    assert "s3cret" not in name
-
-
-def test_no_process_has_no_name() -> None:
-    assert pid_command(2**22 + 12345) == ""
-    assert pid_command(os.getpid())
-
-
-@pytest.mark.parametrize(
-    ("words", "name"),
-    [
-        (["python3", "-P", "-m", "mempalace_broker.broker", "--token", "x"], "python3 -m mempalace_broker.broker"),
-        (["python3", "-c", "secret code"], "python3 -c"),
-        (["python3", "/opt/bin/mempalace-mcp", "--token", "x"], "mempalace-mcp"),
-        (["python3"], "python3"),
-        ([], "python3"),
-    ],
-)
-def test_what_a_python_runs(words: list[str], name: str) -> None:
-    assert _python_program("python3", words) == name
+        socket_paths(context_of(root, MEMPALACE_BROKER="gopher://x"))

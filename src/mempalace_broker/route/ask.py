@@ -1,0 +1,136 @@
+"""Ask a broker something about itself: its status, or to leave. One request, one answer, one deadline.
+
+The broker itself answers, whatever its engine does. Nothing here starts, unlinks or locks anything.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BrokerError, BrokerUnavailable, HandshakeRefused, UsageError
+from ..locality.locality import locate
+from ..protocol.hello import HELLO
+from ..system.clock import Deadline
+from .attempt import ONCE, StartPolicy
+from .dial import dial_any
+from .discover import discover, fixed_endpoint, fixed_path
+from .endpoint import UNIX
+from .exchange import exchange
+from .finder import RouteFinder
+from .machine.election import CONNECT_EAGAIN, CONNECT_ENOENT, CONNECT_OK, CONNECT_TIMEOUT
+
+if TYPE_CHECKING:
+    from _socket import socket as RawSocket
+
+    from ..system.context import Context
+
+REMOTE_S = 30.0  # to reach a broker on another machine: the first connection over ssh takes its time
+
+
+class BrokerReply:
+    """The broker's answer, or what happened instead.
+
+    Attributes:
+        connect: one of election.CONNECTS, the strongest sign of an owner over all endpoints.
+        path: the socket that accepted, else the first that was tried.
+        answer: the JSON-RPC result, None where nobody answered.
+        why: what went wrong, in words; "" with an answer.
+        unreachable: another kernel owns the palace and no route leads there: nothing is known of the broker.
+    """
+
+    __slots__ = ("answer", "connect", "path", "unreachable", "why")
+
+    def __init__(
+        self, connect: str, path: str, answer: dict[str, Any] | None = None, why: str = "", *, unreachable: bool = False
+    ) -> None:
+        self.unreachable = unreachable
+        self.connect = connect
+        self.path = path
+        self.answer = answer
+        self.why = why
+
+    @property
+    def accepted(self) -> bool:
+        """Whether somebody owns the socket, healthy or not."""
+        return self.connect in (CONNECT_OK, CONNECT_EAGAIN, CONNECT_TIMEOUT)
+
+
+def socket_paths(context: Context) -> list[str]:
+    """Sockets where the broker may be, best first; $MEMPALACE_BROKER is binding.
+
+    Raises:
+        UsageError: $MEMPALACE_BROKER is not an endpoint.
+    """
+    fixed = fixed_path(context.env)
+    return [fixed] if fixed is not None else discover(context).paths
+
+
+def ask_broker(context: Context, method: str, params: dict[str, Any], deadline: Deadline) -> BrokerReply:
+    """Dial the broker's endpoints in order and ask the first that accepts.
+
+    Raises:
+        UsageError: $MEMPALACE_BROKER is not an endpoint.
+        BrokerUnavailable: the broker answered with an error.
+    """
+    fixed = fixed_endpoint(context.env)
+    if fixed is not None and fixed.kind != UNIX:
+        return _ask_remote(context, method, params, deadline)
+    paths = socket_paths(context)
+    dialled = dial_any(paths)
+    if dialled.sock is not None:
+        return ask(dialled.sock, dialled.path, method, params, deadline)
+    reply = BrokerReply(dialled.outcome, paths[0], None, f"{dialled.path}: {dialled.why}")
+    if fixed is None and not reply.accepted and locate(context.files).foreign:
+        return _ask_remote(context, method, params, deadline)
+    return reply
+
+
+def _ask_remote(context: Context, method: str, params: dict[str, Any], deadline: Deadline) -> BrokerReply:
+    """The same where another kernel owns the palace, by whatever route leads there."""
+    answer_s = deadline.remaining()
+    try:
+        limit = Deadline.after(deadline.clock, REMOTE_S)
+        found = RouteFinder(context, limit, StartPolicy(ONCE, heed_failures=False)).run()
+    except UsageError:
+        raise
+    except BrokerError as exc:
+        return BrokerReply(CONNECT_ENOENT, context.files.socket, None, exc.message.rstrip("."), unreachable=True)
+    return ask(found.sock, found.endpoint, method, params, Deadline.after(deadline.clock, answer_s))
+
+
+def ask(sock: RawSocket, path: str, method: str, params: dict[str, Any], deadline: Deadline) -> BrokerReply:
+    """One request on a connected socket, which is closed in any case.
+
+    Raises:
+        HandshakeRefused: a hello that was refused.
+        BrokerUnavailable: the broker answered with any other error.
+    """
+    request = json.dumps({"jsonrpc": "2.0", "id": method, "method": method, "params": params}).encode() + b"\n"
+    try:
+        line = exchange(sock, request, deadline)
+    except OSError as exc:
+        return BrokerReply(CONNECT_OK, path, None, f"{path} broke off: {exc.strerror or exc}")
+    finally:
+        sock.close()
+    if line is None:
+        return BrokerReply(CONNECT_OK, path, None, f"{path} accepts but does not answer")
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
+        return BrokerReply(CONNECT_OK, path, answer["result"])
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(error, dict):
+        raise _refusal(path, method, error)
+    return BrokerReply(CONNECT_OK, path, None, f"{path} closed the connection without an answer")
+
+
+def _refusal(path: str, method: str, error: dict[str, Any]) -> BrokerError:
+    if method == HELLO:
+        return HandshakeRefused(str(error.get("message")))
+    return BrokerUnavailable(
+        f"the broker at {path} refused {method}: {error.get('message')}.",
+        hint="install the same mempalace-broker version everywhere, then `mempalace-broker restart`",
+    )

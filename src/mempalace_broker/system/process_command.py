@@ -1,0 +1,30 @@
+"""What a process is called, for messages about it."""
+
+from __future__ import annotations
+
+import psutil
+
+
+def process_command(pid: int) -> str:
+    """The name of a process, "" where it can't be told. Of its arguments only the module or script that a Python
+    runs is named: the others may hold secrets.
+    """
+    try:
+        process = psutil.Process(pid)
+        name = str(process.name())
+        words = process.cmdline() if name.startswith("python") else []
+    except (psutil.Error, OSError):
+        return ""
+    return _python_program(name, words)
+
+
+def _python_program(name: str, words: list[str]) -> str:
+    """ "python -m module" or the script's file name, for an interpreter; else the name."""
+    for number, word in enumerate(words[1:], 1):
+        if word == "-m" and number + 1 < len(words):
+            return f"{name} -m {words[number + 1]}"
+        if word == "-c":
+            return f"{name} -c"
+        if not word.startswith("-"):
+            return word.rsplit("/", 1)[-1]
+    return name
