@@ -375,8 +375,8 @@ def pytest(args: Sequence[str], where: Sequence[str], marks: str, processes: int
 
 
 def worker_count() -> int:
-    """How many processes share all tests: most of these wait for others, so one more than this machine has cores."""
-    return (os.cpu_count() or 1) + 1
+    """How many processes share all tests: they wait a lot, so one more than there are cores; engines need memory."""
+    return min((os.cpu_count() or 1) + 1, 8)
 
 
 # --- commands

@@ -46,7 +46,7 @@ _ENGINE_ENV = {"3.4.0": ("MPB_ENGINE_340", "engine-3.4.0"), "newest": ("MPB_ENGI
 MODEL = ".cache/chroma/onnx_models/all-MiniLM-L6-v2"
 MARK = "MPB_TEST_WORLD"
 SELF_DESTRUCT_S = 60  # brokers of a killed test run leave by themselves, but not while a test waits for them to
-END_S = 20.0  # from SIGTERM until broker and engine are gone; a drain takes up to 3 s of it
+END_S = proctools.PATIENCE_S  # from SIGTERM until broker and engine are gone; a drain takes up to 3 s of it
 
 
 def engine_python(version: str) -> Path:
