@@ -19,6 +19,7 @@ from ..lease.machine.lease import NodeKind
 from ..locality.mounts import is_local
 from ..protocol.palace import PalaceIdentity
 from ..settings import SettingsFile
+from ..system import kernel
 from ..system.clock import Clock, Deadline
 from ..system.lock import FileLock
 from ..system.lock_notes import OwnerNote, read_holder
@@ -145,7 +146,7 @@ def _acquire_lease(
     before = OwnerNote.read(files.owner_lock) or OwnerNote(None, root=files.root)
     clock = Clock()
     local = is_local(files.palace)
-    elsewhere = direct or (local is not True and sys.platform != "darwin")  # a network disk is nobody's own
+    elsewhere = direct or (local is not True and not kernel.MACOS)  # a network disk is nobody's own
     me = own_holder_id(owner, clock, direct=elsewhere)
     deadline = Deadline.after(clock, min(settings.drain_s + HANDOVER_S, PATIENCE_S))
     try:

@@ -6,7 +6,6 @@ broker the orphan still holds it, and no second engine starts beside it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ..protocol.engine_frames import Frame, FrameDecoder, FrameError
+from ..system.kernel import widen_pipe
 from .engine_launch import engine_argv, engine_env
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ class EngineProcess:
     def _watch(self) -> None:
         for fd in (self._read_fd, self._write_fd, self._err_fd):
             os.set_blocking(fd, False)
-            if hasattr(fcntl, "F_SETPIPE_SZ"):
-                _grow(fd)
+            widen_pipe(fd, _PIPE_BYTES)
         self._loop.add_reader(self._read_fd, self._readable)
         self._loop.add_reader(self._err_fd, self._err_readable)
         process = self._process
@@ -264,13 +263,6 @@ class EngineProcess:
                 self._loop.remove_reader(fd)
                 os.close(fd)
                 setattr(self, name, -1)
-
-
-def _grow(fd: int) -> None:
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except OSError:  # over the user's pipe quota: the default size will do
-        return
 
 
 def how(code: int) -> str:

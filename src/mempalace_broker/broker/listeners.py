@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..system.atomic_files import unlink_quietly
 from .connection import UNIX, Connection
 from .tcp.listener import TcpListener, last_port
-from .unix_listener import Name, bind_unix, unlink_quietly
+from .unix_listener import Name, bind_unix
 
 if TYPE_CHECKING:
     import asyncio

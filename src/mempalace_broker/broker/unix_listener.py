@@ -11,6 +11,7 @@ import struct
 from typing import NamedTuple
 
 from ..errors import StateRootError
+from ..system.atomic_files import unlink_quietly
 
 BACKLOG = 512
 
@@ -54,14 +55,6 @@ def bind_unix(path: str) -> tuple[socket.socket, Name]:
     finally:
         os.umask(old_mask)
     return listener, Name(path, found.st_dev, found.st_ino)
-
-
-def unlink_quietly(path: str) -> None:
-    """Remove a name if it is there."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 def peer(sock: socket.socket) -> tuple[int, int]:

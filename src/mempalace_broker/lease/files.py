@@ -16,6 +16,7 @@ import os
 import time
 
 from ..errors import StateRootError
+from ..system.kernel import drop_cached_pages, sync_data
 from .machine.lease import LeaseState, Listing, NodeKind, ObservedLease
 from .machine.record import SIZE, HolderId, LeaseRecord, decode, encode, proven_dead
 
@@ -105,7 +106,7 @@ class LeaseFolder:
         if os.pwrite(self._fd, data, 0) != SIZE:
             raise OSError(errno.EIO, "only a part of the lease was written")
         if self.me.kind is not NodeKind.HOST or sequence == 1:
-            os.fdatasync(self._fd) if hasattr(os, "fdatasync") else os.fsync(self._fd)
+            sync_data(self._fd)
 
     def request_handover(self, epoch: int) -> None:
         """Ask the holder of that epoch to hand over. Raises OSError."""
@@ -220,8 +221,7 @@ def _read_fresh(path: str) -> bytes | None:
             return None
         raise
     try:
-        if hasattr(os, "posix_fadvise"):  # macOS lacks it; there we are the host, and see our own disk
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        drop_cached_pages(fd)
         return os.pread(fd, SIZE + 1, 0)
     except OSError as exc:
         if exc.errno in _ABSENT:

@@ -8,9 +8,9 @@ Imported late by `mp-shim`.
 from __future__ import annotations
 
 import os
-import sys
 
 from ..errors import BrokerUnavailable
+from ..system import kernel
 from .machine.path_map import mount_of
 from .mounts import filesystem_of, judge_filesystem, mount_table
 
@@ -78,7 +78,7 @@ def locate(files: StateFiles, graph: str = "") -> Locality:
     Args:
         graph: the knowledge graph's path; mempalace keeps it under HOME even where the palace is somewhere else.
     """
-    if sys.platform == "darwin":
+    if kernel.MACOS:
         return Locality(SAME_KERNEL, "", "on a Mac, all processes run under the kernel that owns the files")
     found = Locality(SAME_KERNEL, "", "")
     for path in (files.palace, files.root, os.path.dirname(graph)):

@@ -7,8 +7,8 @@ NFS).
 from __future__ import annotations
 
 import os
-import sys
 
+from ..system import kernel
 from .machine.path_map import Mount, mount_of, under
 
 # Local disks and memory. Overlay counts: its upper layer is private to the kernel that mounted it.
@@ -67,7 +67,7 @@ def filesystem_of(path: str, table: str | None = None) -> str:
 
 def is_local(path: str) -> bool | None:
     """True for a known-local filesystem, False for a known-shared one, None when that can't be told."""
-    if sys.platform == "darwin":
+    if kernel.MACOS:
         return None  # no mountinfo; a Mac's own processes all live under one kernel anyway
     return judge_filesystem(filesystem_of(path))
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from ..protocol.palace import FileView
-from ..system.kernel import boot_id
+from ..system import kernel
 
 
 def view_of(palace: str, *, remote: bool = False) -> FileView:
@@ -23,9 +22,9 @@ def view_of(palace: str, *, remote: bool = False) -> FileView:
         dev = ino = 0
     else:
         dev, ino = info.st_dev, info.st_ino
-    if sys.platform == "darwin":
+    if kernel.MACOS:
         return FileView("", "", dev, ino)  # one mount table for all, and asking for the boot would cost a process
-    return FileView(boot_id(), _mount_namespace(), dev, ino)
+    return FileView(kernel.boot_id(), _mount_namespace(), dev, ino)
 
 
 def _mount_namespace() -> str:

@@ -1,4 +1,4 @@
-"""Time as a thing that can be handed in, and deadlines that travel instead of timeouts.
+"""Clocks and deadlines, which are handed in.
 
 `mp-shim` imports this module: keep it lean.
 """
@@ -8,16 +8,14 @@ from __future__ import annotations
 import os
 import time
 
-NEVER = float("inf")
-
 
 class Clock:
-    """The machine's clocks. Tests hand in one that jumps."""
+    """The machine's clocks. Tests hand in a clock that jumps."""
 
     __slots__ = ()
 
     def monotonic(self) -> float:
-        """Seconds that never go back; only differences mean something."""
+        """Seconds that never go back; only differences have a meaning."""
         return time.monotonic()
 
     def wall(self) -> float:
@@ -25,7 +23,7 @@ class Clock:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        """Pause between two looks at something that can't be waited for."""
+        """Pause between two looks at something that sends no event."""
         time.sleep(seconds)
 
 
@@ -35,11 +33,7 @@ def fraction() -> float:
 
 
 class Deadline:
-    """A moment on `clock` by which a whole operation must have ended.
-
-    It is handed down instead of timeouts; `child` gives an inner step a little less, so that the innermost
-    step is the one that reports.
-    """
+    """A moment on `clock` by which a whole operation must have ended. It is handed down instead of timeouts."""
 
     __slots__ = ("at", "clock")
 
@@ -52,20 +46,11 @@ class Deadline:
         """The deadline `seconds` from now."""
         return cls(clock, clock.monotonic() + seconds)
 
-    @classmethod
-    def never(cls, clock: Clock) -> Deadline:
-        """No deadline at all."""
-        return cls(clock, NEVER)
-
     def remaining(self) -> float:
-        """Seconds left, 0.0 once expired, infinite for `never`."""
+        """Seconds left, 0.0 once expired."""
         return max(0.0, self.at - self.clock.monotonic())
 
     @property
     def expired(self) -> bool:
         """Whether the moment has come."""
         return self.clock.monotonic() >= self.at
-
-    def child(self, margin: float = 0.1) -> Deadline:
-        """The same moment, `margin` seconds earlier."""
-        return Deadline(self.clock, self.at - margin)

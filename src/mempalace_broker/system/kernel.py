@@ -1,26 +1,65 @@
-"""What the kernel tells: which boot of it this is, small files of /proc, short commands.
+"""The kernel that we run on: which system it is, which boot of it, and what Linux and macOS do differently.
 
 `mp-shim` imports this module: keep it lean.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 
+# Plain booleans, not comparisons with sys.platform: so a type checker for one system checks the code for both.
+MACOS = bool(sys.platform == "darwin")
+LINUX = bool(sys.platform.startswith("linux"))
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
 
 def boot_id() -> str:
-    """What changes with every boot of this kernel, and differs between kernels; "" if not known.
+    """A string that changes with every boot of this kernel, and differs between kernels; "" if not known.
 
     On macOS this costs a process.
     """
-    if sys.platform == "darwin":
-        return ask("sysctl", "-n", "kern.bootsessionuuid")
-    return read_small("/proc/sys/kernel/random/boot_id")
+    return run("sysctl", "-n", "kern.bootsessionuuid") if MACOS else read_small(_BOOT_ID)
+
+
+def process_status(pid: int) -> tuple[str, str] | None:
+    """(state letter, start token) of the process with that pid, None where the system tells nothing."""
+    if MACOS:  # it has no /proc
+        words = run("ps", "-o", "stat=,lstart=", "-p", str(pid)).split(None, 1)
+        return (words[0][0], words[1].strip()) if len(words) == 2 else None
+    text = read_small(f"/proc/{pid}/stat")
+    if not text:
+        return None
+    # the command in parentheses may hold spaces and parentheses itself: count from the last one
+    fields = text[text.rfind(")") + 2 :].split()
+    return (fields[0], fields[19]) if len(fields) >= 20 else ("?", "")
+
+
+def drop_cached_pages(fd: int) -> None:
+    """Make the next read of a file see what another kernel wrote. macOS can't; there we are the host, with the disk."""
+    advice = getattr(os, "POSIX_FADV_DONTNEED", None)
+    if hasattr(os, "posix_fadvise") and advice is not None:
+        os.posix_fadvise(fd, 0, 0, advice)
+
+
+def sync_data(fd: int) -> None:
+    """Flush a file's content to the disk: fdatasync, or fsync on macOS, which lacks it."""
+    os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
+
+
+def widen_pipe(fd: int, size: int) -> None:
+    """Give a pipe a buffer of `size` bytes where the system can; over the user's quota the default size has to do."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):  # only on Linux
+        try:  # noqa: SIM105 - contextlib is beyond the shim's import budget
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+        except OSError:
+            pass
 
 
 def read_small(path: str) -> str:
-    """A small file of /proc without the white space around it, "" on any failure."""
+    """Read a small file of /proc, without the white space around its content; "" on any failure."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -33,8 +72,8 @@ def read_small(path: str) -> str:
         os.close(fd)
 
 
-def ask(*argv: str) -> str:
-    """One short command's output, "" on any failure."""
+def run(*argv: str) -> str:
+    """Run one short command of the system and return its output; "" on any failure."""
     import subprocess
 
     try:

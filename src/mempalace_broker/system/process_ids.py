@@ -1,16 +1,15 @@
-"""Who a process is beyond its number: pid, start token, boot id, pid namespace.
+"""Who a process is beyond its pid: start token, boot id, pid namespace.
 
-A pid alone proves nothing: it is reused, it means another process in another container, and none at all after
-a reboot. Two ids are comparable only under an equal boot id and pid namespace; else the answer is "unknown".
-"Dead" is said only of what is proved dead. `mp-shim` imports this module: keep it lean.
+A pid alone proves nothing: it is reused, it means another process in another container, and none after a reboot. Two
+ids are comparable only under an equal boot id and pid namespace; otherwise the answer is "unknown". "Dead" is said only
+of a process that is proved dead. `mp-shim` imports this module: keep it lean.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 
-from .kernel import ask, boot_id, read_small
+from .kernel import boot_id, process_status
 
 ALIVE = "alive"
 DEAD = "dead"
@@ -87,16 +86,13 @@ def pid_namespace() -> str:
 
 def _look(pid: int) -> tuple[str, str]:
     """(ALIVE, DEAD, ZOMBIE or UNKNOWN, start token)."""
-    if sys.platform == "darwin":
-        return _look_ps(pid)
-    text = read_small(f"/proc/{pid}/stat")
-    if not text:
+    status = process_status(pid)
+    if status is None:
         return _poke(pid), ""
-    # the command in parentheses may hold spaces and parentheses itself: count from the last one
-    fields = text[text.rfind(")") + 2 :].split()
-    if len(fields) < 20:
+    state, start = status
+    if not start:
         return UNKNOWN, ""
-    return (ZOMBIE if fields[0] in ("Z", "X", "x") else ALIVE), fields[19]
+    return (ZOMBIE if state in "ZXx" else ALIVE), start
 
 
 def _poke(pid: int) -> str:
@@ -108,11 +104,3 @@ def _poke(pid: int) -> str:
     except OSError:
         return UNKNOWN
     return UNKNOWN
-
-
-def _look_ps(pid: int) -> tuple[str, str]:
-    """The same for macOS, which has no /proc."""
-    words = ask("ps", "-o", "stat=,lstart=", "-p", str(pid)).split(None, 1)
-    if len(words) < 2:
-        return _poke(pid), ""
-    return (ZOMBIE if words[0].startswith("Z") else ALIVE), words[1].strip()

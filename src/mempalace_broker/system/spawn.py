@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from .clock import Deadline
 
 READY = "ready"
 LOST_RACE = "lost_race"
@@ -72,21 +71,6 @@ class StartPipe:
             elif len(self._buf) > _MAX_LINE:
                 self._finish(_failed("the daemon wrote no report but a flood on its start pipe"))
         return self._result
-
-    def wait(self, deadline: Deadline) -> dict[str, Any]:
-        """The daemon's report, or a "failed" once `deadline` is over (the daemon may still come up)."""
-        import select
-
-        while True:
-            result = self.poll()
-            if result is not None:
-                return result
-            left = deadline.remaining()
-            if left <= 0:
-                return _failed("the daemon did not report in time; it may still be starting", "mempalace-broker status")
-            poller = select.poll()
-            poller.register(self._fd, select.POLLIN)
-            poller.poll(None if left == float("inf") else left * 1000 + 1)
 
     def close(self) -> None:
         """Stop listening; the daemon goes on."""

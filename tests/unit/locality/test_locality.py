@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from mempalace_broker.locality import locality as module
 from mempalace_broker.locality.locality import OTHER_KERNEL, SAME_KERNEL, Locality, locate
+from mempalace_broker.system import kernel
 from mempalace_broker.system.paths import StateFiles
 
 
@@ -26,7 +26,7 @@ def test_shared_and_unknown_ones_are_not(kind: str) -> None:
 
 
 def test_either_folder_can_make_it_foreign(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(kernel, "MACOS", False)
     monkeypatch.setattr(module, "filesystem_of", lambda path: "virtiofs" if path.endswith("palace") else "ext4")
     found = locate(StateFiles(str(tmp_path), str(tmp_path / "palace")))
     assert (found.kind, found.filesystem) == (OTHER_KERNEL, "virtiofs")
@@ -35,7 +35,7 @@ def test_either_folder_can_make_it_foreign(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_a_mac_is_one_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(kernel, "MACOS", True)
     assert locate(StateFiles(str(tmp_path), str(tmp_path))).kind == SAME_KERNEL
 
 

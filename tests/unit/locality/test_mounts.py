@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from mempalace_broker.locality import mounts
 from mempalace_broker.locality.mounts import filesystem_of, is_local
+from mempalace_broker.system import kernel
 
 TABLE = r"""
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -42,12 +42,12 @@ def test_the_longest_and_last_mount_wins(path: str, kind: str) -> None:
 )
 def test_what_is_known_local(monkeypatch: pytest.MonkeyPatch, kind: str, verdict: bool | None) -> None:
     monkeypatch.setattr(mounts, "filesystem_of", lambda path: kind)
-    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(kernel, "MACOS", False)
     assert is_local("/x") is verdict
 
 
 def test_a_mac_can_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(kernel, "MACOS", True)
     assert is_local("/x") is None
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from mempalace_broker.system.clock import Clock, Deadline, fraction
 from tests.fakes.clock import FakeClock
 
@@ -16,22 +14,6 @@ def test_a_deadline_runs_down_and_stays_at_zero() -> None:
     assert (deadline.remaining(), deadline.expired) == (0.5, False)
     clock.move(9)
     assert (deadline.remaining(), deadline.expired) == (0.0, True)
-
-
-def test_a_child_ends_first() -> None:
-    clock = FakeClock()
-    deadline = Deadline.after(clock, 2.0)
-    clock.move(1.95)
-    assert deadline.child().expired
-    assert not deadline.expired
-
-
-def test_never_is_never() -> None:
-    clock = FakeClock()
-    deadline = Deadline.never(clock)
-    clock.move(1e12)
-    assert not deadline.expired
-    assert deadline.child(5).remaining() == math.inf
 
 
 def test_the_real_clock_and_chance() -> None:

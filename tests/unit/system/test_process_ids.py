@@ -68,26 +68,25 @@ def test_without_a_start_token_a_living_number_proves_nothing() -> None:
 @pytest.mark.parametrize("command", ["a b", "x) R 1 1 (", ")))"])
 def test_a_command_name_with_parentheses_does_not_confuse(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     fields = " ".join(str(n) for n in range(4, 53))
-    monkeypatch.setattr(process_ids, "read_small", lambda path: f"77 ({command}) S {fields}")
+    monkeypatch.setattr(kernel, "read_small", lambda path: f"77 ({command}) S {fields}")
     assert process_ids._look(77) == (ALIVE, "22")
 
 
 def test_half_a_stat_line_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_ids, "read_small", lambda path: "77 (x) S 1 2")
+    monkeypatch.setattr(kernel, "read_small", lambda path: "77 (x) S 1 2")
     assert process_ids._look(77) == (UNKNOWN, "")
 
 
 def test_a_hidden_process_is_unknown_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """With hidepid /proc shows nothing of others; the number is in use all the same."""
-    monkeypatch.setattr(process_ids, "read_small", lambda path: "")
+    monkeypatch.setattr(kernel, "read_small", lambda path: "")
     assert process_ids._look(os.getpid()) == (UNKNOWN, "")
 
 
 def test_macos_goes_by_ps(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"sysctl": "B00T", "ps": "Ss   Sun Nov 22 10:00:00 2026"}
-    monkeypatch.setattr(sys, "platform", "darwin")
-    for module in (process_ids, kernel):
-        monkeypatch.setattr(module, "ask", lambda *argv: answers[argv[0]])
+    monkeypatch.setattr(kernel, "MACOS", True)
+    monkeypatch.setattr(kernel, "run", lambda *argv: answers[argv[0]])
     who = process_of(77)
     assert (who.boot, who.start) == ("B00T", "Sun Nov 22 10:00:00 2026")
     assert process_state(who) == ALIVE
@@ -98,6 +97,6 @@ def test_macos_goes_by_ps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_asking_a_command_that_fails_or_is_not_there() -> None:
-    assert kernel.ask("false") == ""
-    assert kernel.ask("no-such-command-here") == ""
-    assert kernel.ask("echo", "x y") == "x y"
+    assert kernel.run("false") == ""
+    assert kernel.run("no-such-command-here") == ""
+    assert kernel.run("echo", "x y") == "x y"

@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mempalace_broker.errors import StartFailed, StateRootError
-from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.process_ids import DEAD, ZOMBIE, process_of, process_state
 from mempalace_broker.system.spawn import FAILED, LOST_RACE, READY, StartPipe, spawn_detached
-from tests.fakes.clock import FakeClock
 from tests.proctools import eventually, own_children, own_descriptors
 
 REPORT_WORLD = """
@@ -37,16 +36,19 @@ time.sleep(60)
 """
 STARTER = """
 import sys
-from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.spawn import spawn_detached
+import select
 pipe = spawn_detached([sys.executable, "-c", sys.argv[1]], env={}, cwd="/", log_path=sys.argv[2])
-print(pipe.wait(Deadline.after(Clock(), 20))["pid"], flush=True)
+while pipe.poll() is None:
+    select.select([pipe.fd], [], [])
+print(pipe.poll()["pid"], flush=True)
 sys.stdin.read()
 """
 
 
-def soon() -> Deadline:
-    return Deadline.after(Clock(), 20)
+def report_of(pipe: StartPipe) -> dict[str, Any]:
+    """The daemon's report, once it is there."""
+    return eventually(pipe.poll, what="the daemon's report")
 
 
 def spawn(tmp_path: Path, code: str, *args: str) -> StartPipe:
@@ -59,7 +61,7 @@ def test_a_daemon_owes_nothing_to_its_starter(tmp_path: Path) -> None:
     os.set_inheritable(leak_write, True)  # as a careless harness leaves them
     leak_file = os.open(tmp_path / "leak", os.O_CREAT | os.O_RDWR)
     try:
-        report = spawn(tmp_path, REPORT_WORLD, "x").wait(soon())
+        report = report_of(spawn(tmp_path, REPORT_WORLD, "x"))
     finally:
         for fd in (leak_read, leak_write, leak_file):
             os.close(fd)
@@ -80,7 +82,7 @@ def test_a_daemon_owes_nothing_to_its_starter(tmp_path: Path) -> None:
 def test_no_child_and_no_descriptor_stays_with_us(tmp_path: Path) -> None:
     files, children = own_descriptors(), own_children()
     pipe = spawn(tmp_path, REPORT_WORLD)
-    assert pipe.wait(soon())["state"] == READY
+    assert report_of(pipe)["state"] == READY
     assert pipe.fd == -1
     assert own_descriptors() <= files
     assert own_children() <= children
@@ -102,7 +104,7 @@ def test_it_survives_the_death_of_its_starters_group(tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_dies_is_quoted(tmp_path: Path) -> None:
-    report = spawn(tmp_path, "import sys; print('hello', flush=True); sys.exit('palace on fire')").wait(soon())
+    report = report_of(spawn(tmp_path, "import sys; print('hello', flush=True); sys.exit('palace on fire')"))
     assert report["state"] == FAILED
     assert "ended before it could serve" in report["reason"]
     assert "hello | palace on fire" in report["reason"]
@@ -146,7 +148,7 @@ def piped(data: bytes, *, close: bool = True) -> tuple[StartPipe, int]:
 )
 def test_whatever_the_pipe_says(data: bytes, expected: str) -> None:
     pipe, _ = piped(data)
-    report = pipe.wait(soon())
+    report = report_of(pipe)
     assert report["state"] == expected
     if expected == FAILED:
         assert report["reason"]
@@ -154,7 +156,7 @@ def test_whatever_the_pipe_says(data: bytes, expected: str) -> None:
 
 
 def test_a_flood_without_a_line_is_cut_off(tmp_path: Path) -> None:
-    report = spawn(tmp_path, "import os, sys\nwhile True: os.write(int(sys.argv[-1]), b'x' * 4096)").wait(soon())
+    report = report_of(spawn(tmp_path, "import os, sys\nwhile True: os.write(int(sys.argv[-1]), b'x' * 4096)"))
     assert report["state"] == FAILED
     assert "flood" in report["reason"]
 
@@ -165,17 +167,6 @@ def test_poll_never_blocks_and_joins_pieces() -> None:
     os.write(write_fd, b'"ready"}\n')
     assert pipe.poll() == {"state": READY}
     os.close(write_fd)
-
-
-def test_waiting_ends_with_the_deadline_and_can_go_on() -> None:
-    pipe, write_fd = piped(b"", close=False)
-    clock = FakeClock()
-    report = pipe.wait(Deadline.after(clock, 0))
-    assert report["state"] == FAILED
-    assert "did not report in time" in report["reason"]
-    os.write(write_fd, b'{"state": "ready"}\n')
-    os.close(write_fd)
-    assert pipe.wait(soon()) == {"state": READY}
 
 
 def test_closing_early() -> None:

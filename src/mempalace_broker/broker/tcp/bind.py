@@ -9,13 +9,13 @@ import ipaddress
 import os
 import socket
 import struct
-import sys
 
 from ...settings import TCP_ANY, TCP_DOCKER
+from ...system import kernel
 
 BACKLOG = 512
 BRIDGES = ("docker0", "cni-podman0", "podman0")  # where containers find their host: Docker, Podman before and since 4
-_SIOCGIFADDR = 0x8915 if sys.platform.startswith("linux") else 0xC0206921
+_SIOCGIFADDR = 0x8915 if kernel.LINUX else 0xC0206921
 _IF_INET6 = "/proc/net/if_inet6"
 _GLOBAL = 0x00
 _FIRST_PORT, _PORTS = 21_000, 1_000  # below the ports that the systems hand out by themselves
@@ -50,7 +50,7 @@ def find_address(name: str) -> str:
 
 
 def _docker() -> str:
-    if sys.platform == "darwin":  # containers live in a virtual machine, whose proxy dials from the Mac itself
+    if kernel.MACOS:  # containers live in a virtual machine, whose proxy dials from the Mac itself
         return "127.0.0.1"
     for bridge in BRIDGES:
         address = interface_address(bridge)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError, BrokerUnavailable
 from ...protocol.jsonrpc import to_bytes
+from ...system.atomic_files import unlink_quietly
 from ..machine import bridge as machine
 from . import wire
 
@@ -85,8 +86,7 @@ class Bridge:
         if self._listener is not None:
             self._poll.unregister(self._listener.fileno())
             self._listener.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+        unlink_quietly(self._path)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self._path)
         os.chmod(self._path, 0o600)
@@ -115,8 +115,7 @@ class Bridge:
 
     def close(self) -> None:
         """Leave: accept no more shims, close the tunnel, remove the socket."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+        unlink_quietly(self._path)
         if self._listener is not None:
             self._listener.close()
         for user in self._users.values():

@@ -19,10 +19,10 @@ import ctypes
 import shlex
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import BrokerUnavailable
+from ...system import kernel
 from ..machine.ssh_failures import SshFailure, SshHost, no_ssh
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _over(control: str) -> list[str]:
 
 def _tied() -> Callable[[], None] | None:
     """For Popen: let the kernel end the child when we are killed. Only Linux can."""
-    if not sys.platform.startswith("linux"):
+    if not kernel.LINUX:
         return None
     prctl = ctypes.CDLL(None).prctl
 
