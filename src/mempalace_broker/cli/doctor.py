@@ -11,7 +11,7 @@ from ..errors import EXIT_FINDINGS, EXIT_OK
 from .target import palace_options
 
 if TYPE_CHECKING:
-    from ..doctor.findings import Row
+    from ..doctor.findings import Finding
     from ..system.context import Context
 
 _MARKS = {
@@ -22,14 +22,14 @@ _MARKS = {
 }
 
 
-@click.command("doctor", short_help="What is right and wrong here, with mends.")
+@click.command("doctor", short_help="Find what is wrong on this machine, with hints.")
 @click.option("--json", "as_json", is_flag=True, help='One JSON document: {"ok", "palace", "findings": [...]}.')
 @palace_options
 def command_doctor(target: Context, as_json: bool) -> int:
-    """Look at everything that can be wrong, change nothing, and name the mend of each finding.
+    """Check everything that can be wrong, change nothing, and give a hint for each finding.
 
-    Locks against record against socket against answer; permissions, disk and mount of the palace; other
-    processes that have its files open; mempalace's own hub and lease; the engine and its model; settings.
+    Compares locks, record, socket and answer with each other; checks permissions, disk and mount of the palace,
+    other processes that have its files open, mempalace's own hub and write lock, the engine, its model, and settings.
 
     \b
     Example:
@@ -40,30 +40,26 @@ def command_doctor(target: Context, as_json: bool) -> int:
     Exit codes: 0 nothing to act on, 4 at least one finding of severity warn or error.
     """
     from ..doctor.diagnose import diagnose
-    from ..doctor.findings import alarming
 
-    rows = diagnose(target)
-    code = EXIT_FINDINGS if alarming(rows) else EXIT_OK
+    findings = diagnose(target)
+    ok = not any(finding.severity.is_alarming for finding in findings)
     if as_json:
-        findings = [row.as_json() for row in rows]
-        click.echo(json.dumps({"ok": code == EXIT_OK, "palace": target.identity.path, "findings": findings}))
+        listed = [finding.as_json() for finding in findings]
+        click.echo(json.dumps({"ok": ok, "palace": target.identity.path, "findings": listed}))
     else:
-        _show(rows)
-    return code
+        _show(findings)
+    return EXIT_OK if ok else EXIT_FINDINGS
 
 
-def _show(rows: list[Row]) -> None:
+def _show(findings: list[Finding]) -> None:
     from .console import console, line
 
     out = console()
-    for row in rows:
-        mark, style = _MARKS[row.severity]
-        out.print(
-            line(
-                (f"{mark} ", style), (f"{row.what}: ", "bold" if row.severity in ("warn", "error") else ""), row.detail
-            )
-        )
-        if row.hint:
-            out.print(line(("     hint: ", "dim"), row.hint))
-    bad = sum(row.severity in ("warn", "error") for row in rows)
-    out.print(line((f"{bad} to act on, {len(rows)} looked at.", "bold" if bad else "green")))
+    for finding in findings:
+        mark, style = _MARKS[finding.severity]
+        emphasis = "bold" if finding.severity.is_alarming else ""
+        out.print(line((f"{mark} ", style), (f"{finding.what}: ", emphasis), finding.detail))
+        if finding.hint:
+            out.print(line(("     hint: ", "dim"), finding.hint))
+    alarming = sum(finding.severity.is_alarming for finding in findings)
+    out.print(line((f"{alarming} of {len(findings)} findings to act on.", "bold" if alarming else "green")))

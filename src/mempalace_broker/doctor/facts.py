@@ -1,58 +1,28 @@
-"""What `doctor` looks at. Gathers facts without judging them, changes nothing, opens no store.
-
-The only traces it leaves: probes of lock files (a shared flock for an instant) and one status request.
-"""
+"""The facts that `doctor` judges, as plain data."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-import shutil
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import BrokerError, UsageError
-from ..locality import mounts
-from ..locality.locality import Locality, in_container, locate
-from ..protocol.record import BadRecord, DiscoveryRecord
-from ..route.ask import BrokerReply, ask_broker
-from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
-from ..route.machine.election import CONNECT_DENIED
-from ..route.plan import Plan, plan_routes
-from ..settings import SettingsFile
-from ..system import embedding_model as model
-from ..system.atomic_files import read_bytes
-from ..system.clock import Deadline
-from ..system.find_engine import SETTING, find_engine
-from ..system.lock import is_held, read_body
-from ..system.lock_notes import read_holder
-from ..system.paths import PALACE_VARIABLES, ROOT_VARIABLE, home_of
-from ..system.process_command import process_command
-from ..system.process_ids import UNKNOWN, ProcessId, process_state
-from ..system.record_file import RecordFile
-from .open_files import OpenFile, openers
+from ..system.process_ids import UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
+    from ..locality.locality import Locality
     from ..protocol.palace import PalaceIdentity
-    from ..system.clock import Clock
-    from ..system.context import Context
+    from ..protocol.record import BadRecord, DiscoveryRecord
+    from ..route.ask import BrokerReply
+    from ..route.plan import Plan
     from ..system.paths import StateFiles
-
-ANSWER_S = 5.0
-_NOTE_LIMIT = 1 << 20
-_VARIABLES = (ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, ROOT_VARIABLE, *PALACE_VARIABLES)
-LEFTOVER_MARKS = (".corrupt", ".drift", "quarantine")
+    from .open_files import OpenFile
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A file or directory as lstat shows it; kind is "file", "dir", "socket", "link" or "other", "" if missing."""
+class FileEntry:
+    """A name in the filesystem as lstat shows it; kind is "file", "dir", "socket", "link" or "other", "" if missing."""
 
     path: str
     kind: str = ""
@@ -62,8 +32,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Lock:
-    """A lock file: held (None: can't be told), by whom its body says, and what that process is now."""
+class LockFacts:
+    """A lock file: whether it is held (None: unknown), whose note is in it, and the state of that process."""
 
     path: str
     held: bool | None
@@ -73,7 +43,7 @@ class Lock:
 
 
 @dataclass(frozen=True)
-class Upstream:
+class UpstreamProcess:
     """A record of mempalace's own hub or daemon."""
 
     path: str
@@ -85,17 +55,17 @@ class Upstream:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A directory and the filesystem under it. `local`: None if that can't be told."""
+class FolderFacts:
+    """A directory and its filesystem. `local`: None if not known. `free`: bytes."""
 
-    entry: Entry
+    entry: FileEntry
     filesystem: str
     local: bool | None
     free: int | None
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineFacts:
     """The mempalace that a broker started here would run, or why there is none."""
 
     interpreter: str = ""
@@ -107,26 +77,26 @@ class Engine:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything `doctor` judges. Sizes in bytes, times in seconds since 1970."""
+    """Everything that `doctor` judges. Sizes in bytes, times in seconds since 1970."""
 
     identity: PalaceIdentity
     files: StateFiles
-    palace: Place
-    root: Place
-    owner: Lock
-    engine_lock: Lock
-    start_lock: Lock
+    palace: FolderFacts
+    root: FolderFacts
+    owner: LockFacts
+    engine_lock: LockFacts
+    start_lock: LockFacts
     record: DiscoveryRecord | BadRecord
-    record_entry: Entry
+    record_entry: FileEntry
     record_origin: str
     record_process: str
     reply: BrokerReply
-    socket: Entry
+    socket: FileEntry
     socket_bytes: int
-    openers: list[OpenFile]
-    upstream: list[Upstream]
-    lease: Lock
-    engine: Engine
+    open_files: list[OpenFile]
+    upstream_processes: list[UpstreamProcess]
+    upstream_lock: LockFacts
+    engine: EngineFacts
     model_state: str
     model_kind: str
     model_folder: str
@@ -157,184 +127,3 @@ class Facts:
         """Our engine's, from the broker, else from the lock that only an engine holds; 0 without one."""
         said = self.status.get("engine", {}).get("pid")
         return int(said or 0) or (self.engine_lock.pid if self.engine_lock.held else 0)
-
-
-def gather(context: Context) -> Facts:
-    """Look at everything. Raises UsageError where $MEMPALACE_BROKER names no socket."""
-    identity, files, env, clock = context.identity, context.files, context.env, context.clock
-    record, entry, origin, process = _record(files)
-    settings, engine_named, problem, hint = _settings(files, env)
-    home = home_of(env)
-    weights = model.status(home)
-    locality = locate(files)
-    plan, plan_problem = _plan(context) if locality.foreign else (None, "")
-    return Facts(
-        identity=identity,
-        files=files,
-        palace=_place(identity.path),
-        root=_place(files.root),
-        owner=_lock(files.owner_lock),
-        engine_lock=_lock(files.engine_lock),
-        start_lock=_lock(files.start_lock),
-        record=record,
-        record_entry=entry,
-        record_origin=origin,
-        record_process=process,
-        reply=_ask(context),
-        socket=_entry(files.socket),
-        socket_bytes=len(os.fsencode(files.socket)),
-        openers=openers(identity.path, identity.graph),
-        upstream=list(_upstream(home)),
-        lease=_lease(home, identity.path),
-        engine=_engine(env, engine_named),
-        model_state=weights.state,
-        model_kind=weights.kind,
-        model_folder=weights.folder,
-        platform=sys.platform,
-        uid=os.getuid(),
-        now=clock.wall(),
-        locality=locality,
-        container=in_container(),
-        plan=plan,
-        plan_problem=plan_problem,
-        bridge=_bridge(plan, clock),
-        has_palace=os.path.exists(os.path.join(identity.path, "chroma.sqlite3")),
-        settings=settings,
-        settings_problem=problem,
-        settings_hint=hint,
-        leftovers=_leftovers(identity.path),
-        last_exit=_json(files.exit),
-        variables={name: env[name] for name in _VARIABLES if env.get(name)},
-    )
-
-
-def _plan(context: Context) -> tuple[Plan | None, str]:
-    """The routes to a palace that another kernel owns, or what is wrong with their settings."""
-    try:
-        return plan_routes(context), ""
-    except BrokerError as exc:
-        return None, str(exc)
-
-
-def _bridge(plan: Plan | None, clock: Clock) -> dict[str, Any]:
-    """The status of the bridge over ssh, empty where there is none."""
-    if plan is None or plan.ssh is None:
-        return {}
-    from ..route.bridge.start import bridge_status
-
-    try:
-        return bridge_status(plan.ssh, Deadline.after(clock, ANSWER_S)) or {}
-    except BrokerError as exc:
-        return {"state": "unknown", "error": exc.message, "hint": exc.hint}
-
-
-def _ask(context: Context) -> BrokerReply:
-    try:
-        return ask_broker(context, "broker/status", {}, Deadline.after(context.clock, ANSWER_S))
-    except UsageError:
-        raise
-    except BrokerError as exc:
-        return BrokerReply(CONNECT_DENIED, context.files.socket, None, exc.message)
-
-
-def _record(files: StateFiles) -> tuple[DiscoveryRecord | BadRecord, Entry, str, str]:
-    record = RecordFile(files.record).read()
-    origin = record_state(record, files.root)
-    process = UNKNOWN
-    if isinstance(record, DiscoveryRecord):
-        process = process_state(ProcessId(record.pid, record.start, record.boot, record.pidns))
-    return record, _entry(files.record), origin, process
-
-
-def _entry(path: str) -> Entry:
-    import stat
-
-    try:
-        info = os.lstat(path)
-    except OSError:
-        return Entry(path)
-    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFSOCK: "socket", stat.S_IFLNK: "link"}
-    kind = kinds.get(stat.S_IFMT(info.st_mode), "other")
-    return Entry(path, kind, stat.S_IMODE(info.st_mode), info.st_uid, os.access(path, os.W_OK))
-
-
-def _place(path: str) -> Place:
-    there = path
-    while not os.path.exists(there) and there != os.path.dirname(there):
-        there = os.path.dirname(there)
-    try:
-        free: int | None = shutil.disk_usage(there).free
-    except OSError:
-        free = None
-    return Place(_entry(path), mounts.filesystem_of(path), mounts.is_local(path), free)
-
-
-def _lock(path: str) -> Lock:
-    held, who = is_held(path), read_holder(path)
-    if who is None:
-        return Lock(path, held)
-    return Lock(path, held, who.pid, process_state(who), process_command(who.pid))
-
-
-def _lease(home: str, palace: str) -> Lock:
-    """Upstream's write lease of this palace: flock on a file under HOME, its body "pid command"."""
-    key = hashlib.sha256(os.path.normcase(os.path.realpath(palace)).encode()).hexdigest()[:16]
-    path = os.path.join(home, ".mempalace", "locks", f"mine_palace_{key}.lock")
-    words = read_body(path).decode("utf-8", "replace").strip("\0 ").split()
-    pid = int(words[0]) if words and words[0].isdigit() else 0
-    return Lock(path, is_held(path), pid, UNKNOWN, process_command(pid) if pid else "")
-
-
-def _upstream(home: str) -> Iterator[Upstream]:
-    for kind, name in (("hub", "serverinfo.json"), ("daemon", "endpoint.json")):
-        base = os.path.join(home, ".mempalace", "server" if kind == "hub" else "daemon")
-        with contextlib.suppress(OSError):
-            for key in sorted(os.listdir(base)):
-                note = _json(os.path.join(base, key, name))
-                pid = note.get("pid")
-                if isinstance(pid, int) and pid > 0:
-                    path = os.path.join(base, key, name)
-                    palace = str(note.get("palace_path") or "")
-                    yield Upstream(path, kind, pid, _exists(pid), palace, process_command(pid))
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _settings(files: StateFiles, env: Mapping[str, str]) -> tuple[dict[str, Any], str, str, str]:
-    """(settings as JSON, engine setting, what is wrong with them, its hint)."""
-    try:
-        settings = SettingsFile.read(files.toml).broker(env)
-    except BrokerError as exc:
-        return {}, "", exc.message, exc.hint
-    return settings.as_json(), settings.engine, "", ""
-
-
-def _engine(env: Mapping[str, str], named: str) -> Engine:
-    try:
-        found = find_engine({**env, SETTING: named}, sys.executable, env.get("PATH", os.defpath))
-    except BrokerError as exc:
-        return Engine(problem=exc.message, hint=exc.hint)
-    return Engine(found.interpreter, found.version or "", found.source)
-
-
-def _leftovers(palace: str) -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(palace) if any(mark in name for mark in LEFTOVER_MARKS))
-    except OSError:
-        return []
-
-
-def _json(path: str) -> dict[str, Any]:
-    try:
-        note = json.loads(read_bytes(path, _NOTE_LIMIT) or b"{}")
-    except (OSError, ValueError):
-        return {}
-    return note if isinstance(note, dict) else {}

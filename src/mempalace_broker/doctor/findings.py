@@ -1,22 +1,30 @@
-"""What a diagnosis consists of.
-
-Severity: "ok" (as it should be), "info" (worth knowing), "warn" (works, but not as it should), "error" (does not work,
-or endangers the palace).
-"""
+"""Findings: what `doctor` reports, each with its severity and its hint."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 
-OK, INFO, WARN, ERROR = "ok", "info", "warn", "error"
-SEVERITIES = (OK, INFO, WARN, ERROR)
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    OK = "ok"  # as it should be
+    INFO = "info"  # worth knowing
+    WARN = "warn"  # works, but not as it should
+    ERROR = "error"  # does not work, or endangers the palace
+
+    @property
+    def is_alarming(self) -> bool:
+        """Whether the user should act."""
+        return self in (Severity.WARN, Severity.ERROR)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One finding."""
+class Finding:
+    """One finding: what was looked at, what was seen, and what helps."""
 
-    severity: str
+    severity: Severity
     what: str
     detail: str
     hint: str = ""
@@ -24,8 +32,3 @@ class Row:
     def as_json(self) -> dict[str, str]:
         """For --json."""
         return asdict(self)
-
-
-def alarming(rows: list[Row]) -> bool:
-    """Whether any finding is one to act on."""
-    return any(row.severity in (WARN, ERROR) for row in rows)

@@ -9,7 +9,7 @@ from ..lease.files import lock_id, read_leases
 from ..lease.machine.describe import describe_holder
 from ..lease.machine.lease import NodeKind
 from ..system.kernel import boot_id
-from .findings import ERROR, INFO, OK, WARN, Row
+from .findings import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,32 +18,36 @@ if TYPE_CHECKING:
     from ..lease.machine.record import LeaseRecord
 
 
-def leases(path: str, owner_lock: str) -> Iterator[Row]:
+def leases(path: str, owner_lock: str) -> Iterator[Finding]:
     """What the folder of leases at `path` says. It is read once, so nothing is known about who is alive."""
     try:
         listing, found = read_leases(path)
     except StateRootError as exc:
-        yield Row(ERROR, "lease", exc.message, exc.hint)
+        yield Finding(Severity.ERROR, "lease", exc.message, exc.hint)
         return
-    yield from rows(listing, found, boot_id(), lock_id(owner_lock))
+    yield from judge_leases(listing, found, boot_id(), lock_id(owner_lock))
 
 
-def rows(listing: Listing, found: list[LeaseRecord], boot: str, lock: str) -> Iterator[Row]:
-    """The same, from what was read; `boot`, `lock`: ours, as `HolderId` has them."""
+def judge_leases(listing: Listing, found: list[LeaseRecord], boot: str, lock: str) -> Iterator[Finding]:
+    """The findings on leases that were read; `boot`, `lock`: ours, as `HolderId` has them."""
     open_ = [lease for lease in found if not lease.is_resolved(listing)]
     if not open_:
         last = f"the last one was epoch {found[-1].epoch}" if found else "there never was one"
-        yield Row(OK, "lease", f"no broker holds a lease of this palace; {last}")
+        yield Finding(Severity.OK, "lease", f"no broker holds a lease of this palace; {last}")
     for lease in open_:
         holder = lease.holder
         if (holder.boot, holder.lock) == (boot, lock):
-            yield Row(OK, "lease", f"epoch {lease.epoch}, of this kernel (pid {holder.pid})")
+            yield Finding(Severity.OK, "lease", f"epoch {lease.epoch}, of this kernel (pid {holder.pid})")
         elif holder.kind is not NodeKind.FOREIGN:
             who = describe_holder(lease)
-            yield Row(INFO, "lease", f"{who}: acquired before this machine was restarted, or on another one")
+            yield Finding(
+                Severity.INFO, "lease", f"{who}: acquired before this machine was restarted, or on another one"
+            )
         else:
             hint = "reach or stop that broker; if it is gone for certain: mempalace-broker take-over --yes"
             busy = ", in the middle of a call" if lease.busy else ""
-            yield Row(WARN, "lease", f"{describe_holder(lease)}{busy}", hint)
+            yield Finding(Severity.WARN, "lease", f"{describe_holder(lease)}{busy}", hint)
     if listing.requested:
-        yield Row(INFO, "lease", "the palace's own machine asks for it: a handover is under way, or was given up")
+        yield Finding(
+            Severity.INFO, "lease", "the palace's own machine asks for it: a handover is under way, or was given up"
+        )

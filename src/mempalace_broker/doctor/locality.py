@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .findings import ERROR, INFO, OK, WARN, Row
+from .findings import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,59 +15,66 @@ if TYPE_CHECKING:
 _PAGE = "docs/topologies.md"
 
 
-def kernel(facts: Facts) -> Iterator[Row]:
+def kernel(facts: Facts) -> Iterator[Finding]:
     """Whether this kernel owns the palace's files, and why."""
     where = f" (in a container: {facts.container})" if facts.container else ""
     if facts.locality.foreign:
-        yield Row(
-            INFO, "locality", f"other kernel{where}: {facts.locality.why}; the broker is reached by ssh, tcp or direct"
+        yield Finding(
+            Severity.INFO,
+            "locality",
+            f"other kernel{where}: {facts.locality.why}; the broker is reached by ssh, tcp or direct",
         )
     else:
-        yield Row(OK, "locality", f"same kernel{where}: {facts.locality.why}")
+        yield Finding(Severity.OK, "locality", f"same kernel{where}: {facts.locality.why}")
 
 
-def routes(facts: Facts) -> Iterator[Row]:
+def routes(facts: Facts) -> Iterator[Finding]:
     """Where another kernel owns the palace: the routes that are configured."""
     if not facts.locality.foreign:
         return
     if facts.plan is None:
-        yield Row(ERROR, "routes", facts.plan_problem, "correct it, see docs/settings.md")
+        yield Finding(Severity.ERROR, "routes", facts.plan_problem, "correct it, see docs/settings.md")
         return
     yield from _bridges(facts.plan)
     yield from _bridge(facts)
     yield from _direct(facts.plan)
 
 
-def _bridges(plan: Plan) -> Iterator[Row]:
+def _bridges(plan: Plan) -> Iterator[Finding]:
     if plan.ssh is not None:
-        yield Row(OK, "route: ssh", f"{plan.ssh}, configuration {plan.ssh.config or 'of ssh itself'}")
+        yield Finding(Severity.OK, "route: ssh", f"{plan.ssh}, configuration {plan.ssh.config or 'of ssh itself'}")
     else:
-        yield Row(
-            INFO, "route: ssh", "not configured", f"MEMPALACE_BROKER_SSH_HOST, or ssh_host in broker.toml; {_PAGE}"
+        yield Finding(
+            Severity.INFO,
+            "route: ssh",
+            "not configured",
+            f"MEMPALACE_BROKER_SSH_HOST, or ssh_host in broker.toml; {_PAGE}",
         )
     if plan.tcp:
-        yield Row(OK, "route: tcp", ", ".join(map(str, plan.tcp)))
+        yield Finding(Severity.OK, "route: tcp", ", ".join(map(str, plan.tcp)))
     else:
-        yield Row(INFO, "route: tcp", "the record names no TCP address", f"set tcp on the palace's machine; {_PAGE}")
+        yield Finding(
+            Severity.INFO, "route: tcp", "the record names no TCP address", f"set tcp on the palace's machine; {_PAGE}"
+        )
 
 
-def _bridge(facts: Facts) -> Iterator[Row]:
+def _bridge(facts: Facts) -> Iterator[Finding]:
     said = facts.bridge
     if not said:
         return
     if said.get("error"):
-        yield Row(ERROR, "bridge", str(said["error"]), str(said.get("hint") or f"see {_PAGE}"))
+        yield Finding(Severity.ERROR, "bridge", str(said["error"]), str(said.get("hint") or f"see {_PAGE}"))
         return
     how = f"{said.get('mode')} over {said.get('over')}" if said.get("mode") else str(said.get("state"))
-    yield Row(OK, "bridge", f"pid {said.get('pid')}, {how}, {said.get('users')} users")
+    yield Finding(Severity.OK, "bridge", f"pid {said.get('pid')}, {how}, {said.get('users')} users")
 
 
-def _direct(plan: Plan) -> Iterator[Row]:
+def _direct(plan: Plan) -> Iterator[Finding]:
     if not plan.direct:
-        yield Row(INFO, "route: direct", plan.why_not_direct)
+        yield Finding(Severity.INFO, "route: direct", plan.why_not_direct)
         return
-    yield Row(
-        WARN,
+    yield Finding(
+        Severity.WARN,
         "route: direct",
         "a broker here may open the palace itself, if its lease shows that no other broker has it",
         f"configure a bridge (ssh or tcp); {_PAGE}",

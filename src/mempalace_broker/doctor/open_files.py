@@ -19,8 +19,8 @@ class OpenFile:
     files: tuple[str, ...]
 
 
-def openers(palace: str, *more: str) -> list[OpenFile]:
-    """Processes of which we may see the open files, that have a store of the palace open.
+def find_open_files(palace: str, *more: str) -> list[OpenFile]:
+    """Find the processes that have a database or index of the palace open, among those that we may look into.
 
     Args:
         palace: the palace directory, symlinks resolved.
@@ -30,13 +30,13 @@ def openers(palace: str, *more: str) -> list[OpenFile]:
     others = {os.path.realpath(path) for path in more}
     found = []
     for pid, paths in _open_files():
-        mine = {path for path in paths if _is_store(path, prefix) or path in others}
+        mine = {path for path in paths if _is_palace_file(path, prefix) or path in others}
         if mine:
             found.append(OpenFile(pid, _command(pid), tuple(sorted(mine))))
-    return sorted(found, key=lambda opener: opener.pid)
+    return sorted(found, key=lambda entry: entry.pid)
 
 
-def _is_store(path: str, prefix: str) -> bool:
+def _is_palace_file(path: str, prefix: str) -> bool:
     return path.startswith(prefix) and path.endswith((*_DATABASES, _INDEX))
 
 

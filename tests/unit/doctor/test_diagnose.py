@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mempalace_broker.doctor.diagnose import judge
-from mempalace_broker.doctor.facts import Engine, Entry, Facts, Lock, Place, Upstream
-from mempalace_broker.doctor.findings import SEVERITIES, Row, alarming
+from mempalace_broker.doctor.facts import EngineFacts, Facts, FileEntry, FolderFacts, LockFacts, UpstreamProcess
+from mempalace_broker.doctor.findings import Finding, Severity
 from mempalace_broker.doctor.open_files import OpenFile
 from mempalace_broker.locality.locality import Locality
 from mempalace_broker.protocol.palace import PalaceIdentity
@@ -38,26 +38,26 @@ def record(**changes: Any) -> DiscoveryRecord:
 
 def healthy() -> Facts:
     """A broker that serves, on a good machine."""
-    folder = Place(Entry(P, "dir", 0o700, 1000, True), "ext4", True, 50 << 30)
+    folder = FolderFacts(FileEntry(P, "dir", 0o700, 1000, True), "ext4", True, 50 << 30)
     return Facts(
         identity=PalaceIdentity(P, f"{ROOT}/knowledge_graph.sqlite3", "config"),
         files=StateFiles(ROOT, P),
         palace=folder,
-        root=dataclasses.replace(folder, entry=Entry(ROOT, "dir", 0o755, 1000, True)),
-        owner=Lock(f"{P}/broker.lock", True, BROKER, "alive", "python"),
-        engine_lock=Lock(f"{P}/engine.lock", True, ENGINE, "alive", "python"),
-        start_lock=Lock(f"{ROOT}/broker.start.lock", False),
+        root=dataclasses.replace(folder, entry=FileEntry(ROOT, "dir", 0o755, 1000, True)),
+        owner=LockFacts(f"{P}/broker.lock", True, BROKER, "alive", "python"),
+        engine_lock=LockFacts(f"{P}/engine.lock", True, ENGINE, "alive", "python"),
+        start_lock=LockFacts(f"{ROOT}/broker.start.lock", False),
         record=record(),
-        record_entry=Entry(f"{ROOT}/broker.json", "file", 0o600, 1000, True),
+        record_entry=FileEntry(f"{ROOT}/broker.json", "file", 0o600, 1000, True),
         record_origin="mine",
         record_process="alive",
         reply=BrokerReply(CONNECT_OK, SOCKET, STATUS),
-        socket=Entry(SOCKET, "socket", 0o600, 1000, True),
+        socket=FileEntry(SOCKET, "socket", 0o600, 1000, True),
         socket_bytes=len(SOCKET),
-        openers=[OpenFile(ENGINE, "python", (f"{P}/chroma.sqlite3",))],
-        upstream=[],
-        lease=Lock("/h/lease", True, ENGINE),
-        engine=Engine("/e/python", "3.11.0", "the broker's own environment"),
+        open_files=[OpenFile(ENGINE, "python", (f"{P}/chroma.sqlite3",))],
+        upstream_processes=[],
+        upstream_lock=LockFacts("/h/lease", True, ENGINE),
+        engine=EngineFacts("/e/python", "3.11.0", "the broker's own environment"),
         model_state="cached",
         model_kind="other",
         model_folder="/h/model",
@@ -75,39 +75,47 @@ def stopped() -> Facts:
     """The same without a broker."""
     return dataclasses.replace(
         healthy(),
-        owner=Lock(f"{P}/broker.lock", False, BROKER, "dead"),
-        engine_lock=Lock(f"{P}/engine.lock", False, ENGINE, "dead"),
+        owner=LockFacts(f"{P}/broker.lock", False, BROKER, "dead"),
+        engine_lock=LockFacts(f"{P}/engine.lock", False, ENGINE, "dead"),
         record=BadRecord("there is no record", absent=True),
-        record_entry=Entry(f"{ROOT}/broker.json"),
+        record_entry=FileEntry(f"{ROOT}/broker.json"),
         record_origin="absent",
         record_process="unknown",
         reply=BrokerReply(CONNECT_ENOENT, SOCKET, None, "No such file"),
-        socket=Entry(SOCKET),
-        openers=[],
-        lease=Lock("/h/lease", False),
+        socket=FileEntry(SOCKET),
+        open_files=[],
+        upstream_lock=LockFacts("/h/lease", False),
     )
 
 
-def bad(rows: list[Row]) -> list[tuple[str, str]]:
-    return [(row.severity, row.what) for row in rows if row.severity in ("warn", "error")]
+def bad(findings: list[Finding]) -> list[tuple[str, str]]:
+    return [(row.severity, row.what) for row in findings if row.severity in ("warn", "error")]
 
 
 def test_a_healthy_world_has_no_finding_to_act_on() -> None:
-    rows = judge(healthy())
-    assert bad(rows) == []
-    assert not alarming(rows)
-    assert {row.what for row in rows} >= {"palace", "broker", "owner lock", "record", "socket", "mempalace", "settings"}
+    findings = judge(healthy())
+    assert bad(findings) == []
+    assert not any(finding.severity.is_alarming for finding in findings)
+    assert {row.what for row in findings} >= {
+        "palace",
+        "broker",
+        "owner lock",
+        "record",
+        "socket",
+        "mempalace",
+        "settings",
+    }
 
 
 def test_no_broker_is_nothing_to_act_on() -> None:
-    rows = judge(stopped())
-    assert bad(rows) == []
-    assert any(row.what == "broker" and "not running" in row.detail for row in rows)
+    findings = judge(stopped())
+    assert bad(findings) == []
+    assert any(row.what == "broker" and "not running" in row.detail for row in findings)
 
 
 def test_a_machine_without_a_palace_is_fine_too() -> None:
     facts = dataclasses.replace(
-        stopped(), palace=Place(Entry(P), "ext4", True, 50 << 30), has_palace=False, model_state="missing"
+        stopped(), palace=FolderFacts(FileEntry(P), "ext4", True, 50 << 30), has_palace=False, model_state="missing"
     )
     assert bad(judge(facts)) == []
 
@@ -116,7 +124,7 @@ def snapshot(**changes: Any) -> BrokerReply:
     return BrokerReply(CONNECT_OK, SOCKET, {**STATUS, **changes})
 
 
-def place(**changes: Any) -> Place:
+def place(**changes: Any) -> FolderFacts:
     return dataclasses.replace(healthy().palace, **changes)
 
 
@@ -125,11 +133,11 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     # name: (with a broker?, what is changed, the findings, a word of the hint or detail)
     "foreign opener": (
         True,
-        {"openers": [*healthy().openers, FOREIGN]},
+        {"open_files": [*healthy().open_files, FOREIGN]},
         [("error", "foreign opener")],
         "kill 666",
     ),
-    "foreign opener without a broker": (False, {"openers": [FOREIGN]}, [("error", "foreign opener")], "mp-shim"),
+    "foreign opener without a broker": (False, {"open_files": [FOREIGN]}, [("error", "foreign opener")], "mp-shim"),
     "silent": (
         True,
         {"reply": BrokerReply(CONNECT_OK, SOCKET, None, "no answer")},
@@ -150,18 +158,23 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     ),
     "lock file removed under the broker": (
         True,
-        {"owner": Lock(f"{P}/broker.lock", False)},
+        {"owner": LockFacts(f"{P}/broker.lock", False)},
         [("error", "owner lock")],
         "restart",
     ),
-    "lock can't be probed": (False, {"owner": Lock(f"{P}/broker.lock", None)}, [("error", "owner lock")], "mount"),
+    "lock can't be probed": (False, {"owner": LockFacts(f"{P}/broker.lock", None)}, [("error", "owner lock")], "mount"),
     "another owner's lock": (
         True,
-        {"owner": Lock(f"{P}/broker.lock", True, 555, "alive", "python")},
+        {"owner": LockFacts(f"{P}/broker.lock", True, 555, "alive", "python")},
         [("warn", "owner lock")],
         "pid 555",
     ),
-    "record gone": (True, {"record": BadRecord("there is no record", absent=True)}, [("warn", "record")], "by itself"),
+    "record gone": (
+        True,
+        {"record": BadRecord("there is no record", absent=True)},
+        [("warn", "record")],
+        "writes it again",
+    ),
     "record of another": (True, {"record": record(record="r2")}, [("warn", "record")], "restart"),
     "record is garbage": (
         False,
@@ -177,15 +190,25 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     ),
     "record open to others": (
         True,
-        {"record_entry": Entry(f"{ROOT}/broker.json", "file", 0o644, 1000, True)},
+        {"record_entry": FileEntry(f"{ROOT}/broker.json", "file", 0o644, 1000, True)},
         [("warn", "record")],
         "chmod 600",
     ),
-    "socket open to others": (True, {"socket": Entry(SOCKET, "socket", 0o666, 1000)}, [("warn", "socket")], "chmod"),
-    "a file in the socket's place": (False, {"socket": Entry(SOCKET, "file", 0o600, 1000)}, [("error", "socket")], ""),
+    "socket open to others": (
+        True,
+        {"socket": FileEntry(SOCKET, "socket", 0o666, 1000)},
+        [("warn", "socket")],
+        "chmod",
+    ),
+    "a file in the socket's place": (
+        False,
+        {"socket": FileEntry(SOCKET, "file", 0o600, 1000)},
+        [("error", "socket")],
+        "",
+    ),
     "orphaned engine": (
         False,
-        {"engine_lock": Lock(f"{P}/engine.lock", True, 77, "alive", "python")},
+        {"engine_lock": LockFacts(f"{P}/engine.lock", True, 77, "alive", "python")},
         [("warn", "engine lock")],
         "77",
     ),
@@ -209,39 +232,44 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     "disk nearly full": (True, {"palace": place(free=500 << 20)}, [("warn", "palace directory: disk")], "free some"),
     "palace of another user": (
         False,
-        {"palace": place(entry=Entry(P, "dir", 0o755, 0x7FFF, False))},
+        {"palace": place(entry=FileEntry(P, "dir", 0o755, 0x7FFF, False))},
         [("error", "palace directory")],
         "chown",
     ),
     "palace open to others": (
         True,
-        {"palace": place(entry=Entry(P, "dir", 0o777, 1000, True))},
+        {"palace": place(entry=FileEntry(P, "dir", 0o777, 1000, True))},
         [("warn", "palace directory")],
         "chmod go-w",
     ),
     "palace is a file": (
         False,
-        {"palace": place(entry=Entry(P, "file", 0o600, 1000, True))},
+        {"palace": place(entry=FileEntry(P, "file", 0o600, 1000, True))},
         [("error", "palace directory")],
         "--palace",
     ),
-    "lease of another": (
+    "upstream write lock of another": (
         True,
-        {"lease": Lock("/h/lease", True, 888, "unknown", "mempalace")},
-        [("error", "mempalace's write lease")],
+        {"upstream_lock": LockFacts("/h/lease", True, 888, "unknown", "mempalace")},
+        [("error", "upstream write lock")],
         "kill 888",
     ),
     "upstream hub": (
         True,
-        {"upstream": [Upstream("/h/s.json", "hub", 999, True, P, "python")]},
+        {"upstream_processes": [UpstreamProcess("/h/s.json", "hub", 999, True, P, "python")]},
         [("warn", "mempalace's own hub")],
         "kill 999",
     ),
     "set-aside index": (True, {"leftovers": ["abc.corrupt-20260101"]}, [("warn", "set-aside index")], "repair"),
-    "no engine": (True, {"engine": Engine(problem="No mempalace", hint="install")}, [("error", "mempalace")], "inst"),
+    "no engine": (
+        True,
+        {"engine": EngineFacts(problem="No mempalace", hint="install")},
+        [("error", "mempalace")],
+        "inst",
+    ),
     "engine upgraded": (
         True,
-        {"engine": Engine("/e/python", "3.12.0", "x")},
+        {"engine": EngineFacts("/e/python", "3.12.0", "x")},
         [("warn", "mempalace")],
         "restart",
     ),
@@ -265,22 +293,24 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_one_thing_wrong_is_one_finding_with_its_hint(name: str) -> None:
     running, changes, expected, word = CASES[name]
-    rows = judge(dataclasses.replace(healthy() if running else stopped(), **changes))
-    assert bad(rows) == expected
-    assert alarming(rows)
-    (row,) = [row for row in rows if row.severity in ("warn", "error")]
+    findings = judge(dataclasses.replace(healthy() if running else stopped(), **changes))
+    assert bad(findings) == expected
+    assert any(finding.severity.is_alarming for finding in findings)
+    (row,) = [row for row in findings if row.severity in ("warn", "error")]
     assert word in f"{row.detail} {row.hint}"
     assert row.hint
 
 
 def test_a_stale_upstream_record_is_only_worth_knowing() -> None:
-    facts = dataclasses.replace(healthy(), upstream=[Upstream("/h/s.json", "hub", 999, False, P)])
+    facts = dataclasses.replace(healthy(), upstream_processes=[UpstreamProcess("/h/s.json", "hub", 999, False, P)])
     assert any(row.severity == "info" and row.hint == "rm /h/s.json" for row in judge(facts))
-    assert not alarming(judge(facts))
+    assert not any(finding.severity.is_alarming for finding in judge(facts))
 
 
 def test_an_upstream_hub_of_another_palace_is_nobodys_business() -> None:
-    facts = dataclasses.replace(healthy(), upstream=[Upstream("/h/s.json", "hub", 999, True, "/other")])
+    facts = dataclasses.replace(
+        healthy(), upstream_processes=[UpstreamProcess("/h/s.json", "hub", 999, True, "/other")]
+    )
     assert bad(judge(facts)) == []
 
 
@@ -291,21 +321,21 @@ def test_the_killed_brokers_leftovers_are_explained() -> None:
         record_origin="mine",
         record_process="dead",
         reply=BrokerReply(CONNECT_REFUSED, SOCKET, None, "refused"),
-        socket=Entry(SOCKET, "socket", 0o600, 1000),
+        socket=FileEntry(SOCKET, "socket", 0o600, 1000),
     )
-    rows = judge(facts)
-    assert bad(rows) == []
-    assert [row.what for row in rows if "killed" in row.detail] == ["record", "socket"]
+    findings = judge(facts)
+    assert bad(findings) == []
+    assert [row.what for row in findings if "killed" in row.detail] == ["record", "socket"]
 
 
 def test_a_variable_that_agents_may_not_see_is_named() -> None:
-    rows = judge(dataclasses.replace(healthy(), variables={"MEMPALACE_PALACE_PATH": P}))
-    assert any(row.what == "environment" and "Codex" in row.detail for row in rows)
+    findings = judge(dataclasses.replace(healthy(), variables={"MEMPALACE_PALACE_PATH": P}))
+    assert any(row.what == "environment" and "Codex" in row.detail for row in findings)
 
 
 def test_other_settings_than_the_running_brokers_are_named() -> None:
-    rows = judge(dataclasses.replace(healthy(), settings={"idle_s": {"value": 5, "source": "broker.toml"}}))
-    assert any(row.what == "settings" and "other values for: idle_s" in row.detail for row in rows)
+    findings = judge(dataclasses.replace(healthy(), settings={"idle_s": {"value": 5, "source": "broker.toml"}}))
+    assert any(row.what == "settings" and "other values for: idle_s" in row.detail for row in findings)
 
 
 def test_a_mac_is_not_blamed_for_its_missing_mountinfo() -> None:
@@ -313,7 +343,7 @@ def test_a_mac_is_not_blamed_for_its_missing_mountinfo() -> None:
     assert bad(judge(facts)) == []
 
 
-def test_rows_are_plain_data() -> None:
+def test_findings_are_plain_data() -> None:
     for row in judge(healthy()):
-        assert row.severity in SEVERITIES
+        assert row.severity in Severity
         assert set(row.as_json()) == {"severity", "what", "detail", "hint"}

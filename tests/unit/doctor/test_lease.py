@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mempalace_broker.doctor.findings import ERROR, INFO, OK, WARN
-from mempalace_broker.doctor.lease import leases, rows
+from mempalace_broker.doctor.findings import Severity
+from mempalace_broker.doctor.lease import judge_leases, leases
 from mempalace_broker.lease.machine.lease import LeaseState, Listing, NodeKind
 from mempalace_broker.lease.machine.record import HolderId, LeaseRecord
 
@@ -12,29 +12,29 @@ FAR = HolderId(NodeKind.FOREIGN, "box", "boot-9", "", 8, "", 1.0, "bb")
 
 
 def severities(*found: LeaseRecord, listing: Listing | None = None) -> list[str]:
-    return [row.severity for row in rows(listing or Listing(), list(found), "boot-1", "1:7")]
+    return [row.severity for row in judge_leases(listing or Listing(), list(found), "boot-1", "1:7")]
 
 
 def test_what_stands_in_the_way_is_told() -> None:
-    assert severities() == [OK]
-    assert severities(LeaseRecord(1, LeaseState.RELEASED, 4, False, FAR)) == [OK]
-    assert severities(LeaseRecord(1, LeaseState.ACTIVE, 4, True, HERE)) == [OK]
-    assert severities(LeaseRecord(1, LeaseState.ACTIVE, 4, True, HERE._replace(boot="boot-0"))) == [INFO]
+    assert severities() == [Severity.OK]
+    assert severities(LeaseRecord(1, LeaseState.RELEASED, 4, False, FAR)) == [Severity.OK]
+    assert severities(LeaseRecord(1, LeaseState.ACTIVE, 4, True, HERE)) == [Severity.OK]
+    assert severities(LeaseRecord(1, LeaseState.ACTIVE, 4, True, HERE._replace(boot="boot-0"))) == [Severity.INFO]
     other = LeaseRecord(1, LeaseState.ACTIVE, 4, True, HERE._replace(kind=NodeKind.FOREIGN, lock="9:9"))
-    assert severities(other) == [WARN], "another mount of the share under this kernel: its lock is not ours"
+    assert severities(other) == [Severity.WARN], "another mount of the share under this kernel: its lock is not ours"
     assert severities(LeaseRecord(1, LeaseState.ACTIVE, 4, True, FAR), listing=Listing((1,), frozenset({(1, 4)}))) == [
-        OK
+        Severity.OK
     ]
-    (row,) = rows(Listing(), [LeaseRecord(3, LeaseState.ACTIVE, 4, True, FAR)], "boot-1", "1:7")
-    assert row.severity == WARN
+    (row,) = judge_leases(Listing(), [LeaseRecord(3, LeaseState.ACTIVE, 4, True, FAR)], "boot-1", "1:7")
+    assert row.severity == Severity.WARN
     assert "box" in row.detail
     assert "middle of a call" in row.detail
     assert "take-over --yes" in row.hint
-    assert severities(listing=Listing(requested=frozenset({1}))) == [OK, INFO]
+    assert severities(listing=Listing(requested=frozenset({1}))) == [Severity.OK, Severity.INFO]
 
 
 def test_a_folder_that_can_t_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "leases").mkdir()
     (tmp_path / "leases" / "000000000001").mkdir()
-    assert [row.severity for row in leases(str(tmp_path / "leases"), "/no/lock")] == [ERROR]
-    assert [row.severity for row in leases(str(tmp_path / "none"), "/no/lock")] == [OK]
+    assert [row.severity for row in leases(str(tmp_path / "leases"), "/no/lock")] == [Severity.ERROR]
+    assert [row.severity for row in leases(str(tmp_path / "none"), "/no/lock")] == [Severity.OK]

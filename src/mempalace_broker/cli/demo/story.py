@@ -254,9 +254,9 @@ class Story:
                 return found
 
     def _look_at_owner(self) -> None:
-        from ...doctor.open_files import openers
+        from ...doctor.open_files import find_open_files
 
-        seen = openers(str(self.home.palace))
+        seen = find_open_files(str(self.home.palace))
         engine = self.status()["engine"]["pid"]
         pids = sorted({opener.pid for opener in seen})
         self.check("one process has the palace open", pids == [engine], f"pid {', '.join(map(str, pids)) or 'none'}")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mempalace_broker.doctor.facts import Facts, gather
-from mempalace_broker.doctor.open_files import openers
+from mempalace_broker.doctor.facts import Facts
+from mempalace_broker.doctor.gather import gather
+from mempalace_broker.doctor.open_files import find_open_files
 from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
 from mempalace_broker.system.context import Context
 from mempalace_broker.system.lock import FileLock
@@ -46,7 +47,7 @@ def test_an_empty_home_stays_empty(home: Path) -> None:
     assert facts.palace.free
     assert facts.model_state == "missing"
     assert facts.engine.problem
-    assert facts.openers == []
+    assert facts.open_files == []
 
 
 def test_locks_records_and_leftovers_are_seen_and_left_alone(home: Path) -> None:
@@ -74,7 +75,7 @@ def test_locks_records_and_leftovers_are_seen_and_left_alone(home: Path) -> None
     assert facts.has_palace
 
 
-def test_upstreams_records_and_lease(home: Path) -> None:
+def test_upstreams_records_and_write_lock(home: Path) -> None:
     base = home / ".mempalace"
     palace = base / "palace"
     for folder in (base / "server" / "k", base / "daemon" / "k", base / "locks", palace):
@@ -85,8 +86,8 @@ def test_upstreams_records_and_lease(home: Path) -> None:
     key = hashlib.sha256(os.fsencode(palace)).hexdigest()[:16]
     (base / "locks" / f"mine_palace_{key}.lock").write_bytes(b"\x004711 mempalace-mcp")
     facts = looked(home)
-    assert [(entry.kind, entry.alive) for entry in facts.upstream] == [("hub", True), ("daemon", False)]
-    assert (facts.lease.held, facts.lease.pid) == (False, 4711)
+    assert [(entry.kind, entry.alive) for entry in facts.upstream_processes] == [("hub", True), ("daemon", False)]
+    assert (facts.upstream_lock.held, facts.upstream_lock.pid) == (False, 4711)
 
 
 def test_wrong_settings_are_a_fact_and_no_error(home: Path) -> None:
@@ -109,16 +110,16 @@ def test_a_good_record_of_a_dead_process(home: Path) -> None:
     assert facts.record_process != "alive"
 
 
-def test_openers_sees_who_has_a_store_open(home: Path) -> None:
+def test_a_process_that_has_a_palace_file_open_is_found(home: Path) -> None:
     palace = home / "palace"
     (palace / "seg").mkdir(parents=True)
     graph = home / "graph.sqlite3"
     for path in (palace / "chroma.sqlite3", palace / "seg" / "link_lists.bin", palace / "broker.lock", graph):
         path.write_bytes(b"")
-    assert openers(str(palace), str(graph)) == []
+    assert find_open_files(str(palace), str(graph)) == []
     with (palace / "broker.lock").open("rb"):
-        assert openers(str(palace), str(graph)) == []
+        assert find_open_files(str(palace), str(graph)) == []
     with (palace / "seg" / "link_lists.bin").open("rb"), graph.open("rb"):
-        (found,) = openers(str(palace), str(graph))
+        (found,) = find_open_files(str(palace), str(graph))
     assert found.pid == os.getpid()
     assert found.files == tuple(sorted((str(graph), str(palace / "seg" / "link_lists.bin"))))

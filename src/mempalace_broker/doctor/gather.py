@@ -1,0 +1,229 @@
+"""Gathers the facts for `doctor` without judging them. Changes nothing, opens no database.
+
+The only traces that it leaves: probes of lock files (a shared flock for an instant) and one status request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BrokerError, UsageError
+from ..locality import mounts
+from ..locality.locality import in_container, locate
+from ..protocol.record import BadRecord, DiscoveryRecord
+from ..route.ask import BrokerReply, ask_broker
+from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
+from ..route.machine.election import CONNECT_DENIED
+from ..route.plan import Plan, plan_routes
+from ..settings import SettingsFile
+from ..system import embedding_model as model
+from ..system.atomic_files import read_bytes
+from ..system.clock import Deadline
+from ..system.find_engine import SETTING, find_engine
+from ..system.lock import is_held, read_body
+from ..system.lock_notes import read_holder
+from ..system.paths import PALACE_VARIABLES, ROOT_VARIABLE, home_of
+from ..system.process_command import process_command
+from ..system.process_ids import UNKNOWN, ProcessId, process_state
+from ..system.record_file import RecordFile
+from .facts import EngineFacts, Facts, FileEntry, FolderFacts, LockFacts, UpstreamProcess
+from .open_files import find_open_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..system.clock import Clock
+    from ..system.context import Context
+    from ..system.paths import StateFiles
+
+ANSWER_S = 5.0
+_NOTE_LIMIT = 1 << 20
+_VARIABLES = (ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, ROOT_VARIABLE, *PALACE_VARIABLES)
+LEFTOVER_MARKS = (".corrupt", ".drift", "quarantine")
+
+
+def gather(context: Context) -> Facts:
+    """Look at everything. Raises UsageError where $MEMPALACE_BROKER names no socket."""
+    identity, files, env, clock = context.identity, context.files, context.env, context.clock
+    record, entry, origin, process = _record(files)
+    settings, engine_named, problem, hint = _settings(files, env)
+    home = home_of(env)
+    weights = model.status(home)
+    locality = locate(files)
+    plan, plan_problem = _plan(context) if locality.foreign else (None, "")
+    return Facts(
+        identity=identity,
+        files=files,
+        palace=_folder(identity.path),
+        root=_folder(files.root),
+        owner=_lock(files.owner_lock),
+        engine_lock=_lock(files.engine_lock),
+        start_lock=_lock(files.start_lock),
+        record=record,
+        record_entry=entry,
+        record_origin=origin,
+        record_process=process,
+        reply=_ask(context),
+        socket=_entry(files.socket),
+        socket_bytes=len(os.fsencode(files.socket)),
+        open_files=find_open_files(identity.path, identity.graph),
+        upstream_processes=list(_upstream_processes(home)),
+        upstream_lock=_upstream_lock(home, identity.path),
+        engine=_engine(env, engine_named),
+        model_state=weights.state,
+        model_kind=weights.kind,
+        model_folder=weights.folder,
+        platform=sys.platform,
+        uid=os.getuid(),
+        now=clock.wall(),
+        locality=locality,
+        container=in_container(),
+        plan=plan,
+        plan_problem=plan_problem,
+        bridge=_bridge(plan, clock),
+        has_palace=os.path.exists(os.path.join(identity.path, "chroma.sqlite3")),
+        settings=settings,
+        settings_problem=problem,
+        settings_hint=hint,
+        leftovers=_leftovers(identity.path),
+        last_exit=_json(files.exit),
+        variables={name: env[name] for name in _VARIABLES if env.get(name)},
+    )
+
+
+def _plan(context: Context) -> tuple[Plan | None, str]:
+    """The routes to a palace that another kernel owns, or what is wrong with their settings."""
+    try:
+        return plan_routes(context), ""
+    except BrokerError as exc:
+        return None, str(exc)
+
+
+def _bridge(plan: Plan | None, clock: Clock) -> dict[str, Any]:
+    """The status of the bridge over ssh, empty where there is none."""
+    if plan is None or plan.ssh is None:
+        return {}
+    from ..route.bridge.start import bridge_status
+
+    try:
+        return bridge_status(plan.ssh, Deadline.after(clock, ANSWER_S)) or {}
+    except BrokerError as exc:
+        return {"state": "unknown", "error": exc.message, "hint": exc.hint}
+
+
+def _ask(context: Context) -> BrokerReply:
+    try:
+        return ask_broker(context, "broker/status", {}, Deadline.after(context.clock, ANSWER_S))
+    except UsageError:
+        raise
+    except BrokerError as exc:
+        return BrokerReply(CONNECT_DENIED, context.files.socket, None, exc.message)
+
+
+def _record(files: StateFiles) -> tuple[DiscoveryRecord | BadRecord, FileEntry, str, str]:
+    record = RecordFile(files.record).read()
+    origin = record_state(record, files.root)
+    process = UNKNOWN
+    if isinstance(record, DiscoveryRecord):
+        process = process_state(ProcessId(record.pid, record.start, record.boot, record.pidns))
+    return record, _entry(files.record), origin, process
+
+
+def _entry(path: str) -> FileEntry:
+    import stat
+
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return FileEntry(path)
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFSOCK: "socket", stat.S_IFLNK: "link"}
+    kind = kinds.get(stat.S_IFMT(info.st_mode), "other")
+    return FileEntry(path, kind, stat.S_IMODE(info.st_mode), info.st_uid, os.access(path, os.W_OK))
+
+
+def _folder(path: str) -> FolderFacts:
+    there = path
+    while not os.path.exists(there) and there != os.path.dirname(there):
+        there = os.path.dirname(there)
+    try:
+        free: int | None = shutil.disk_usage(there).free
+    except OSError:
+        free = None
+    return FolderFacts(_entry(path), mounts.filesystem_of(path), mounts.is_local(path), free)
+
+
+def _lock(path: str) -> LockFacts:
+    held, who = is_held(path), read_holder(path)
+    if who is None:
+        return LockFacts(path, held)
+    return LockFacts(path, held, who.pid, process_state(who), process_command(who.pid))
+
+
+def _upstream_lock(home: str, palace: str) -> LockFacts:
+    """The upstream write lock of this palace: flock on a file under HOME, its body "pid command"."""
+    key = hashlib.sha256(os.path.normcase(os.path.realpath(palace)).encode()).hexdigest()[:16]
+    path = os.path.join(home, ".mempalace", "locks", f"mine_palace_{key}.lock")
+    words = read_body(path).decode("utf-8", "replace").strip("\0 ").split()
+    pid = int(words[0]) if words and words[0].isdigit() else 0
+    return LockFacts(path, is_held(path), pid, UNKNOWN, process_command(pid) if pid else "")
+
+
+def _upstream_processes(home: str) -> Iterator[UpstreamProcess]:
+    for kind, name in (("hub", "serverinfo.json"), ("daemon", "endpoint.json")):
+        base = os.path.join(home, ".mempalace", "server" if kind == "hub" else "daemon")
+        with contextlib.suppress(OSError):
+            for key in sorted(os.listdir(base)):
+                note = _json(os.path.join(base, key, name))
+                pid = note.get("pid")
+                if isinstance(pid, int) and pid > 0:
+                    path = os.path.join(base, key, name)
+                    palace = str(note.get("palace_path") or "")
+                    yield UpstreamProcess(path, kind, pid, _exists(pid), palace, process_command(pid))
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _settings(files: StateFiles, env: Mapping[str, str]) -> tuple[dict[str, Any], str, str, str]:
+    """(settings as JSON, engine setting, what is wrong with them, its hint)."""
+    try:
+        settings = SettingsFile.read(files.toml).broker(env)
+    except BrokerError as exc:
+        return {}, "", exc.message, exc.hint
+    return settings.as_json(), settings.engine, "", ""
+
+
+def _engine(env: Mapping[str, str], named: str) -> EngineFacts:
+    try:
+        found = find_engine({**env, SETTING: named}, sys.executable, env.get("PATH", os.defpath))
+    except BrokerError as exc:
+        return EngineFacts(problem=exc.message, hint=exc.hint)
+    return EngineFacts(found.interpreter, found.version or "", found.source)
+
+
+def _leftovers(palace: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(palace) if any(mark in name for mark in LEFTOVER_MARKS))
+    except OSError:
+        return []
+
+
+def _json(path: str) -> dict[str, Any]:
+    try:
+        note = json.loads(read_bytes(path, _NOTE_LIMIT) or b"{}")
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
