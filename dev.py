@@ -6,6 +6,7 @@
     python3 dev.py slow     the long proofs
     python3 dev.py image    build the devbox image (root on Debian; about 2 GB in .dev), prove that it works
     python3 dev.py setup    only make everything
+    python3 dev.py lock     write constraints.txt anew: the newest versions of all that development needs
     python3 dev.py vm       the proofs that need a second kernel: a virtual machine (Linux, root; installs qemu)
     python3 dev.py clients  install real MCP clients for tests/clients (npm, about 1 GB); with MPB_CLIENTS=1 `test` does
     python3 dev.py mutants  plant small faults in the pure machines and see whether the tests notice
@@ -44,6 +45,7 @@ ROOT = Path(__file__).resolve().parent
 DEV = ROOT / ".dev"
 VENV = DEV / "venv"
 MODEL_HOME = DEV / "model-home"
+CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = "3.4.0"
 NEWEST = "3.11.0"  # what "newest" means to the tests: tests/data has a snapshot of its tools
 ENGINES = {"engine-3.4.0": OLDEST, "engine-newest": NEWEST}
@@ -75,6 +77,16 @@ DEBIAN = {  # program -> the package that has it; for tests that go beyond Pytho
 TEST_PROGRAMS = ("dot", "socat", "chromium", "docker-compose", "ssh", "sshd", "bindfs", "buildah", "docker-registry")
 VM_PROGRAMS = ("qemu-system-x86_64", "socat", "busybox", "cpio", "depmod", "ssh", "sshd")
 IMAGE_PROGRAMS = ("buildah", "podman", "crun", "mmdebstrap", "bindfs", "ssh", "sshd")
+LINTERS = {  # .pre-commit-config.yaml runs the same ones
+    "ruff check": ("ruff", "check", "--quiet", "."),
+    "ruff format --check": ("ruff", "format", "--check", "--quiet", "."),
+    "mypy": ("mypy", "--no-error-summary"),
+    "mypy --platform darwin": (
+        *("mypy", "--no-error-summary", "--platform", "darwin", "--cache-dir", ".mypy_cache/darwin"),
+        *("src", "devbox/src"),  # tests and benchmarks use what only Linux has
+    ),
+    "lint-imports": ("lint-imports", "--no-logo"),
+}
 NO_NETWORK = ("NewConnectionError", "ConnectionError", "Temporary failure in name resolution", "ConnectTimeoutError")
 
 
@@ -179,10 +191,21 @@ def make_venv(folder: Path, log: Path) -> Path:
     return python
 
 
-def pip_install(folder: Path, log: Path, *what: str) -> None:
+def pip_install(folder: Path, log: Path, *what: str | Path) -> None:
     """Install into a virtual environment, made if need be."""
     python = make_venv(folder, log)
     run_logged(log, python, "-m", "pip", "install", "--disable-pip-version-check", *what)
+
+
+def install_project(folder: Path, log: Path, extra: str, *options: str | Path) -> None:
+    """Install the broker, for "dev" also the devbox and the dependency groups of both."""
+    pip_install(folder, log, *options, "-e", ".")
+    if extra:  # a step of its own: an older broker takes the devbox's scripts away with it
+        pip_install(folder, log, *options, "-e", "./devbox[image]")
+        pip_install(folder, log, *options, "pip>=25.1")  # the first that knows --group
+        pip_install(
+            folder, log, *options, "--group", f"pyproject.toml:{extra}", "--group", f"devbox/pyproject.toml:{extra}"
+        )
 
 
 def fetch_model(log: Path) -> None:
@@ -208,8 +231,8 @@ def project_key() -> str:
     parts: list[object] = [(ROOT / "scripts" / "mp-shim").read_bytes().hex()]
     for folder in (ROOT, ROOT / "devbox"):
         config = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
-        parts += [config["build-system"], config["project"], config["tool"]["hatch"]]
-    return json.dumps(parts)
+        parts += [config["build-system"], config["project"], config["tool"]["hatch"], config["dependency-groups"]]
+    return json.dumps([*parts, CONSTRAINTS.read_text(encoding="utf-8")])
 
 
 def venv_step(extra: str) -> Step:
@@ -219,11 +242,8 @@ def venv_step(extra: str) -> Step:
 
 
 def _venv_step(extra: str) -> Step:
-    wanted = [f".[{extra}]", f"./devbox[{extra}]"] if extra else ["."]
-
     def install(log: Path) -> None:
-        for distribution in wanted:  # one after the other: an older broker takes the devbox's scripts away with it
-            pip_install(VENV, log, "-e", distribution)
+        install_project(VENV, log, extra, "-c", CONSTRAINTS)
 
     target = VENV / "bin" / ("pi-devbox" if extra else "mempalace-broker")
     return Step(f"venv{'-' + extra if extra else ''}", target, key_of(project_key(), extra), install)
@@ -340,21 +360,11 @@ def tool(name: str) -> Path:
 
 
 def lint() -> list[str]:
-    """Run the checks that need no test; the names of those that failed."""
-    checks: dict[str, list[str | Path]] = {
-        "ruff check": [tool("ruff"), "check", "--quiet", "."],
-        "ruff format --check": [tool("ruff"), "format", "--check", "--quiet", "."],
-        "mypy": [tool("mypy"), "--no-error-summary"],
-        "mypy --platform darwin": [
-            *(tool("mypy"), "--no-error-summary", "--platform", "darwin", "--cache-dir", ".mypy_cache/darwin"),
-            *("src", "devbox/src"),  # tests and benchmarks use what only Linux has
-        ],
-        "lint-imports": [tool("lint-imports"), "--no-logo"],
-    }
+    """Run the linters; return the names of those that failed."""
     failed = []
-    for name, argv in checks.items():
+    for name, (program, *options) in LINTERS.items():
         print(f"== {name}", flush=True)
-        if run(argv):
+        if run([tool(program), *options]):
             failed.append(name)
     return failed
 
@@ -451,6 +461,22 @@ def command_mutants(_options: argparse.Namespace, rest: list[str]) -> int:
     return run([tool("python"), "-m", "tests.mutants", *rest])
 
 
+def command_lock(_options: argparse.Namespace, _rest: list[str]) -> int:
+    """Write the newest versions that pyproject.toml allows into constraints.txt."""
+    folder, log = DEV / "lock-venv", DEV / "log" / "lock.log"
+    with alone():
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        install_project(folder, log, "dev")
+        freeze = [str(folder / "bin" / "python"), "-m", "pip", "freeze", "--all", "--exclude-editable"]
+        done = subprocess.run([*freeze, "--exclude", "setuptools"], check=True, capture_output=True, text=True)
+        shutil.rmtree(folder)
+    head = "# Made by `python3 dev.py lock`: versions for development and CI.\n"
+    CONSTRAINTS.write_text(head + done.stdout, encoding="utf-8")
+    return 0
+
+
 def command_clean(_options: argparse.Namespace, _rest: list[str]) -> int:
     """Remove .dev and all caches."""
     for path in [DEV, *(ROOT / name for name in CACHES)]:
@@ -477,6 +503,7 @@ def parser() -> argparse.ArgumentParser:
     add("vm", help="proofs with a second kernel in a virtual machine [pytest arguments]").set_defaults(run=command_vm)
     add("image", help="build the devbox image and prove it [pytest arguments]").set_defaults(run=command_image)
     add("setup", help="make .dev").set_defaults(run=command_setup)
+    add("lock", help="write constraints.txt anew").set_defaults(run=command_lock)
     add("clients", help="install real MCP clients for tests/clients").set_defaults(run=command_clients)
     add("mutants", help="plant faults in the pure machines [--count N] [--seed N] [PATTERN ...]").set_defaults(
         run=command_mutants
@@ -488,7 +515,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run one command; exit status 0 good, 1 failed, 130 interrupted."""
     options, rest = parser().parse_known_args(argv)
-    if rest and options.command in {"setup", "clean", "clients"}:
+    if rest and options.command in {"setup", "clean", "clients", "lock"}:
         parser().error(f"unknown: {' '.join(rest)}")
     try:
         status: int = options.run(options, rest)

@@ -156,7 +156,9 @@ def test_help_names_every_command() -> None:
         [sys.executable, "dev.py", "--help"], cwd=REPO, capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 0
-    assert all(f"dev.py {name}" in done.stdout for name in ("demo", "test", "slow", "vm", "setup", "clients", "clean"))
+    assert all(
+        f"dev.py {name}" in done.stdout for name in ("demo", "test", "slow", "vm", "setup", "lock", "clients", "clean")
+    )
 
 
 def old_python() -> str | None:

@@ -1,0 +1,100 @@
+"""What Gitea, GitHub, pre-commit and pip read: valid, and in step with the project."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+import dev
+
+REPO = Path(dev.__file__).parent
+TOOLS = Path(sys.executable).parent
+CHECKS = REPO / ".gitea/workflows/checks.yml"
+
+
+def load(path: Path) -> Any:
+    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+
+
+def project(folder: str = "") -> dict[str, Any]:
+    return tomllib.loads((REPO / folder / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def lint(*argv: str | Path) -> None:
+    done = subprocess.run(
+        [TOOLS / argv[0], *argv[1:]], cwd=REPO, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# -- workflows and templates -----------------------------------------------------------------------------
+
+
+def test_both_forges_run_the_same_checks() -> None:
+    assert (REPO / ".github/workflows/checks.yml").read_bytes() == CHECKS.read_bytes()
+    assert [path.name for path in sorted((REPO / ".gitea/workflows").iterdir())] == ["checks.yml", "image.yml"]
+
+
+def test_the_linters_of_workflows_find_nothing() -> None:
+    lint("actionlint", "-shellcheck=", "-pyflakes=", CHECKS)
+    lint("check-jsonschema", "--builtin-schema", "vendor.github-workflows", CHECKS)
+
+
+def test_the_checks_run_on_the_oldest_and_the_newest_python() -> None:
+    versions = re.findall(r":: (3\.\d+)\n", "\n".join([*project()["project"]["classifiers"], ""]))
+    assert load(CHECKS)["jobs"]["fast"]["strategy"]["matrix"]["python"] == [versions[0], versions[-1]]
+    assert project()["project"]["requires-python"] == f">={versions[0]}"
+
+
+def test_a_step_runs_one_command_and_decides_nothing() -> None:
+    steps = [step for job in load(CHECKS)["jobs"].values() for step in job["steps"]]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert {"python dev.py test --fast", "bash .ci/run"} <= set(commands)
+    assert not [command for command in commands if re.search(r"[|;&`$\n]", command)]
+    assert not [step for step in steps if "if" in step]
+
+
+@pytest.mark.parametrize("name", ["bug.yml", "feature.yml"])
+def test_issue_forms_are_valid(name: str) -> None:
+    lint("check-jsonschema", "--builtin-schema", "vendor.github-issue-forms", REPO / ".github/ISSUE_TEMPLATE" / name)
+
+
+def test_the_choice_of_issue_forms_is_valid() -> None:
+    config = REPO / ".github/ISSUE_TEMPLATE/config.yml"
+    lint("check-jsonschema", "--builtin-schema", "vendor.github-issue-config", config)
+
+
+# -- pre-commit and dependency groups --------------------------------------------------------------------
+
+
+def test_pre_commit_runs_the_linters_of_dev_py() -> None:
+    lint("pre-commit", "validate-config", ".pre-commit-config.yaml")
+    (repository,) = load(REPO / ".pre-commit-config.yaml")["repos"]
+    hooks = {hook["name"]: tuple(hook["entry"].split()) for hook in repository["hooks"]}
+    assert hooks == {name: (f".dev/venv/bin/{program}", *rest) for name, (program, *rest) in dev.LINTERS.items()}
+
+
+def wanted(requirement: str) -> str:
+    """The normalised name of a requirement."""
+    name = re.match(r"[\w.-]+", requirement)
+    assert name is not None
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def test_constraints_pin_all_that_development_needs_and_name_no_host() -> None:
+    lines = (REPO / "constraints.txt").read_text(encoding="utf-8").splitlines()[1:]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!-]+", line) for line in lines), lines
+    pinned = {wanted(line) for line in lines}
+    for folder in ("", "devbox"):
+        config = project(folder)
+        needed = [*config["project"]["dependencies"], *config["project"]["optional-dependencies"].get("image", [])]
+        for group in config["dependency-groups"].values():
+            needed += [item for item in group if isinstance(item, str)]
+        assert {wanted(item) for item in needed} <= pinned
