@@ -149,7 +149,7 @@ class Result:
         """The verdict in a word or two."""
         if not self.verdict.clean:
             return "DAMAGED"
-        return "clean" if self.clean else "several find_open_files"
+        return "clean" if self.clean else "several openers"
 
     def rows(self) -> dict[str, str]:
         tally, verdict, watch = self.tally, self.verdict, self.watch
@@ -166,7 +166,7 @@ class Result:
             "wrong text / doubled / undead": f"{len(verdict.wrong)} / {len(verdict.doubled)} / {len(verdict.ghosts)}",
             "sqlite complaints": fmt(len(verdict.corrupt)),
             ".corrupt / .drift snapshots": fmt(len(verdict.debris)),
-            "find_open_files at once, at most": fmt(watch.most),
+            "openers at once, at most": fmt(watch.most),
             "samples with more than one": f"{fmt(watch.shared)} of {fmt(watch.samples)}",
             "verdict": self.word,
         }

@@ -166,7 +166,7 @@ def test_doctor_is_content_and_changes_nothing(newest: World) -> None:
     assert found["ok"], [row for row in found["findings"] if row["severity"] in ("warn", "error")]
     rows = {row["what"]: row for row in found["findings"]}
     assert str(world.broker().status()["engine"]["pid"]) in rows["palace files"]["detail"]
-    assert rows["mempalace's write lease"]["severity"] == "ok"
+    assert rows["upstream write lock"]["severity"] == "ok"
     assert rows["embedding model"]["severity"] == "ok"
 
 

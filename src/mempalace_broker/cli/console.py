@@ -1,4 +1,4 @@
-"""Where text goes: a colourful picture on a terminal, plain unwrapped lines anywhere else."""
+"""Output for people: colour on a terminal, plain unwrapped lines anywhere else."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def line(*parts: str | tuple[str, str]) -> Text:
 
 
 class Labelled:
-    """A label and its text; on a terminal, what does not fit goes on under the text, not under the label.
+    """A label and its text; on a terminal, long text continues below the text, not below the label.
 
     Elsewhere it is one line, however long: people grep it.
     """
@@ -61,7 +61,7 @@ class Labelled:
         self.width = width
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As rich wants it."""
+        """Render for rich."""
         if not console.is_terminal:
             yield Text.assemble((self.label, "dim"), self.text)
             return

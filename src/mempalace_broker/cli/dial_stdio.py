@@ -1,4 +1,4 @@
-"""`dial-stdio`: join stdin and stdout to the broker, for those who come by a pipe instead of a socket."""
+"""`dial-stdio`: join stdin and stdout to the broker, for clients that have a pipe instead of a socket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import __version__
-from .target import root_option
+from .context_options import root_option
 
 if TYPE_CHECKING:
     from ..system.context import Context
@@ -21,12 +21,12 @@ _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 @click.command("dial-stdio", short_help="Join stdin and stdout to the broker.")
 @root_option
-def command_dial_stdio(target: Context) -> int:
+def command_dial_stdio(context: Context) -> int:
     """Join stdin and stdout to the broker, and start one if none runs.
 
-    Containers use it where ssh may not forward sockets (`ssh host mempalace-broker dial-stdio`). It speaks what the
-    broker's socket speaks: lines of JSON. The first line that it writes is empty, so that nothing that a shell's
-    profile may have printed runs into the first answer. It ends when either side does.
+    Containers use it where ssh may not forward sockets (`ssh host mempalace-broker dial-stdio`). It speaks the
+    protocol of the broker's socket: lines of JSON. The first line that it writes is empty, so that output of a shell's
+    profile does not run into the first answer. It ends when either side does.
 
     \b
     Example:
@@ -34,7 +34,7 @@ def command_dial_stdio(target: Context) -> int:
 
     \b
     Exit codes: 0 either side ended, 69 no broker could be reached or started, 73 its files
-    can't be placed, 78 the palace makes no sense.
+    can't be placed, 78 the palace is invalid.
     """
     from ..route.attempt import StartPolicy
     from ..route.finder import RouteFinder
@@ -42,12 +42,12 @@ def command_dial_stdio(target: Context) -> int:
 
     started_by = f"mempalace-broker dial-stdio {__version__} pid {os.getpid()}"
     policy = StartPolicy(started_by=started_by, heed_failures=False)  # a person may have fixed the cause
-    found = RouteFinder(target, Deadline.after(target.clock, START_S), policy).run()
+    found = RouteFinder(context, Deadline.after(context.clock, START_S), policy).run()
     join(found.sock.detach(), 0, 1)
     return 0
 
 
-class _Lane:
+class _Direction:
     """One direction: what was read and not yet written."""
 
     __slots__ = ("_left", "_room", "done", "read_fd", "write_fd")
@@ -83,14 +83,14 @@ class _Lane:
 
 
 def join(sock: int, stdin: int, stdout: int) -> None:
-    """Copy between the stream socket and the two, until the socket ends or nobody reads stdout; closes the socket.
+    """Copy between the stream socket and the two, until the socket ends or stdout has no reader; closes the socket.
 
     The end of stdin is passed on as the end of what we send; answers still come. The first byte written is a newline.
     """
     modes = {fd: os.get_blocking(fd) for fd in (stdin, stdout)}
     for fd in (sock, stdin, stdout):
         os.set_blocking(fd, False)
-    there, back = _Lane(stdin, sock), _Lane(sock, stdout)
+    there, back = _Direction(stdin, sock), _Direction(sock, stdout)
     try:
         os.write(stdout, b"\n")
         while not back.done:
@@ -103,8 +103,8 @@ def join(sock: int, stdin: int, stdout: int) -> None:
         os.close(sock)
 
 
-def _turn(there: _Lane, back: _Lane) -> None:
-    """Wait for something to do, and do it."""
+def _turn(there: _Direction, back: _Direction) -> None:
+    """Wait until a direction can move, and move it."""
     poller = select.poll()
     masks = {back.read_fd: 0, back.write_fd: 0}
     for lane in (there, back):
@@ -125,7 +125,7 @@ def _turn(there: _Lane, back: _Lane) -> None:
 
 
 def _shut(fd: int) -> None:
-    """Say on the socket that no more will come."""
+    """Tell the other side that no more will come."""
     import socket
 
     with socket.socket(fileno=os.dup(fd)) as sock:

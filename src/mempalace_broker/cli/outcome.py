@@ -1,4 +1,4 @@
-"""From whatever a command does to an exit code and one line on stderr."""
+"""Turns every way in which a command can end into an exit code and one line on stderr."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def guarded(command: click.Command, argv: Sequence[str]) -> int:
 
 
 def _invoke(command: click.Command, args: list[str]) -> object:
-    """What `command` returns. Not by its `main`, which takes a BrokenPipeError for itself and exits with 1."""
+    """Run `command` and return its result. Its `main` would handle BrokenPipeError itself and exit with 1."""
     try:
         with command.make_context(PROG, args) as context:
             return command.invoke(context)
@@ -52,7 +52,7 @@ def _invoke(command: click.Command, args: list[str]) -> object:
 
 
 def say_error(message: str, hint: str = "") -> None:
-    """One line on stderr: what is wrong, and the step that helps."""
+    """Print one line on stderr: what is wrong, and the step that helps."""
     text = f"{PROG}: {message}" + (f" Hint: {hint}" if hint else "")
     print(" ".join(text.split("\n")), file=sys.stderr)
 
@@ -68,7 +68,7 @@ def _unexpected(exc: Exception) -> int:
 
 
 def _quiet_stdout() -> None:
-    """The reader of our output left: what is still buffered must not raise at exit."""
+    """Send the buffered rest to /dev/null: the reader of our output left, and flushing at exit must not raise."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, sys.stdout.fileno())
     os.close(sink)

@@ -1,4 +1,4 @@
-"""The command `mempalace-broker` itself; its commands are imported when they are run or listed."""
+"""The command `mempalace-broker` itself; it imports a command when it is run or listed."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _EPILOG = """
 \b
 First steps:
   mempalace-broker demo          see it work, in a directory of its own
-  mempalace-broker doctor        what is right and wrong on this machine
+  mempalace-broker doctor        find what is wrong on this machine
   (then put mp-shim where your agent's config says mempalace-mcp)
 
 \b
 Exit codes: 0 fine, 1 failure, 2 wrong usage, 3 not running, 4 findings, 69 no broker
-reachable, 70 no engine, 73 files can't be placed, 75 somebody else holds it,
+reachable, 70 no engine, 73 files can't be placed, 75 another broker holds it,
 78 configuration. All of them: docs/exit-codes.md.
 """
 
 
-class _Lazy(click.Group):
-    """Imports a command's module only when it is wanted: `status` need not load what `demo` needs."""
+class _LazyGroup(click.Group):
+    """Imports a command's module only when it is needed: `status` does not load what only `demo` uses."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
@@ -54,7 +54,7 @@ class _Lazy(click.Group):
 
 
 @click.group(
-    cls=_Lazy,
+    cls=_LazyGroup,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -63,7 +63,7 @@ def root() -> None:
     """One writer for one MemPalace, so that many coding agents share one memory without corrupting it.
 
     Your agents start `mp-shim` instead of `mempalace-mcp`; it starts the broker when there is none.
-    You need this command to look at it, to stop it, and to mend it.
+    Use this command to inspect, stop and repair it.
 
-    Every command is about one palace: the one mempalace would use here, or --palace DIR.
+    Every command works on one palace: the one that mempalace would use here, or --palace DIR.
     """

@@ -1,4 +1,4 @@
-"""`run` and `ensure`: a broker in the foreground, or one that is simply there."""
+"""`run` and `ensure`: run a broker in the foreground, or make sure that one runs in the background."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import click
 from .. import __version__
 from ..errors import EXIT_HELD
 from ..settings import check_tcp
+from .context_options import palace_options, root_option
 from .outcome import say_error
-from .target import palace_options, root_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,11 +34,11 @@ TCP_OPTION = click.option(
 @click.command("run", short_help="Run the broker in this terminal.")
 @TCP_OPTION
 @palace_options
-def command_run(target: Context, tcp: str | None) -> int:
-    """Run the broker in this terminal, its log on stderr as well.
+def command_run(context: Context, tcp: str | None) -> int:
+    """Run the broker in this terminal, with its log on stderr as well.
 
-    For service managers and for watching it work; agents need it not, their mp-shim starts one in the
-    background. Ctrl-C lets running calls finish, a second Ctrl-C ends at once.
+    For service managers, and to watch it work. Agents don't need it: their mp-shim starts a broker in the background.
+    Ctrl-C lets running calls finish, a second Ctrl-C ends it at once.
 
     \b
     Example:
@@ -47,34 +47,33 @@ def command_run(target: Context, tcp: str | None) -> int:
 
     \b
     Exit codes: 0 after an orderly end, 75 another broker owns this palace, 73 its files
-    can't be placed, 78 broker.toml, a variable or --tcp makes no sense.
+    can't be placed, 78 broker.toml, a variable or --tcp is invalid.
     """
     from ..broker.daemon import main as daemon
     from ..route.ask import ask_broker
     from ..route.start import broker_argv
     from ..system.clock import Deadline
 
-    other = ask_broker(target, "broker/status", {}, Deadline.after(target.clock, HELLO_S)).answer
-    if other is not None:  # a politer word than the daemon's, which decides by the lock
+    other = ask_broker(context, "broker/status", {}, Deadline.after(context.clock, HELLO_S)).answer
+    if other is not None:  # a clearer message than the daemon's, which decides by the lock
         pid = other.get("broker", {}).get("pid")
-        say_error(f"a broker runs already for {target.identity.path} (pid {pid}).", "mempalace-broker stop")
+        say_error(f"a broker runs already for {context.identity.path} (pid {pid}).", "mempalace-broker stop")
         return EXIT_HELD
     os.environ.update(_with_tcp({}, tcp))  # the daemon runs in this very process
-    argv = broker_argv(target.identity, target.files, started_by="mempalace-broker run")
+    argv = broker_argv(context.identity, context.files, started_by="mempalace-broker run")
     os.chdir("/")  # as the one in the background: nothing may depend on where it was started
     return daemon([*argv[argv.index("--palace") :], "--foreground"])
 
 
-@click.command("ensure", short_help="Start the broker if need be; print its endpoint as JSON.")
+@click.command("ensure", short_help="Start the broker if there is none; print its endpoint as JSON.")
 @TCP_OPTION
 @click.option("--json", "_json", is_flag=True, expose_value=False, help="Accepted; the output is always JSON.")
 @root_option
-def command_ensure(target: Context, tcp: str | None) -> int:
-    """See to it that a broker runs, and print where it listens as one line of JSON.
+def command_ensure(context: Context, tcp: str | None) -> int:
+    """Make sure that a broker runs, and print where it listens as one line of JSON.
 
-    Starts one if there is none, in the background, and waits until it listens. It can be called any number
-    of times, from any number of places at once: there is one broker afterwards. Scripts and containers use
-    it (`ssh host mempalace-broker ensure`).
+    Starts a broker in the background if there is none, and waits until it listens. However many processes call it
+    at once, there is one broker afterwards. For scripts and containers (`ssh host mempalace-broker ensure`).
 
     \b
     Example:
@@ -84,11 +83,11 @@ def command_ensure(target: Context, tcp: str | None) -> int:
     \b
     Exit codes: 0 it runs, 69 it could not be started, 73 its files can't be placed,
     75 a broker of another palace or version answers, or one that was started with another --tcp,
-    78 --tcp makes no sense.
+    78 --tcp is invalid.
     """
-    found = ensure(target.replace(env=_with_tcp(target.env, tcp)))
-    told = _check_tcp(target, tcp) if tcp else None
-    click.echo(json.dumps({**found, "tcp": (told or {}).get("endpoint") or _tcp_endpoint(target)}))
+    found = ensure(context.replace(env=_with_tcp(context.env, tcp)))
+    told = _check_tcp(context, tcp) if tcp else None
+    click.echo(json.dumps({**found, "tcp": (told or {}).get("endpoint") or _tcp_endpoint(context)}))
     return 0
 
 
@@ -97,23 +96,23 @@ def _with_tcp(env: Mapping[str, str], tcp: str | None) -> dict[str, str]:
     return dict(env) if tcp is None else {**env, TCP_VARIABLE: check_tcp(tcp, "--tcp")}
 
 
-def _check_tcp(target: Context, tcp: str) -> dict[str, Any]:
-    """Whether the broker that serves was asked for that listener, and has it.
+def _check_tcp(context: Context, tcp: str) -> dict[str, Any]:
+    """What the running broker says about that listener.
 
     Raises:
-        HandshakeRefused: it was not.
+        HandshakeRefused: it was not started with that listener.
     """
     from ..errors import HandshakeRefused
     from ..route.ask import ask_broker
     from ..system.clock import Deadline
 
-    said = ask_broker(target, "broker/status", {}, Deadline.after(target.clock, HELLO_S)).answer or {}
+    said = ask_broker(context, "broker/status", {}, Deadline.after(context.clock, HELLO_S)).answer or {}
     told: dict[str, Any] = said.get("tcp") or {}
     if told.get("asked") != check_tcp(tcp, "--tcp"):
         has = f"with tcp = {told['asked']}" if told.get("asked") else "without TCP"
         raise HandshakeRefused(
             f"the broker that runs was started {has}, not {tcp}.",
-            hint=f'put tcp = "{tcp}" under [broker] in {target.files.toml}, then `mempalace-broker restart`',
+            hint=f'put tcp = "{tcp}" under [broker] in {context.files.toml}, then `mempalace-broker restart`',
         )
     if not told.get("endpoint"):
         for entry in said.get("degraded") or []:
@@ -122,18 +121,18 @@ def _check_tcp(target: Context, tcp: str) -> dict[str, Any]:
     return told
 
 
-def _tcp_endpoint(target: Context) -> str | None:
+def _tcp_endpoint(context: Context) -> str | None:
     """Where the broker of the record listens on TCP."""
     from ..protocol.record import DiscoveryRecord
     from ..system.record_file import RecordFile
 
-    record = RecordFile(target.files.record).read()
+    record = RecordFile(context.files.record).read()
     found = record.endpoints if isinstance(record, DiscoveryRecord) else []
     return next((endpoint for endpoint in found if endpoint.startswith("tcp://")), None)
 
 
-def ensure(target: Context) -> dict[str, Any]:
-    """Find or start the broker, say hello, and tell what it said.
+def ensure(context: Context) -> dict[str, Any]:
+    """Find or start the broker, say hello, and return its welcome.
 
     Raises:
         BrokerUnavailable, HandshakeRefused, StateRootError: as the connector and the broker say.
@@ -148,16 +147,16 @@ def ensure(target: Context) -> dict[str, Any]:
 
     started_by = f"mempalace-broker ensure {__version__} pid {os.getpid()}"
     policy = StartPolicy(started_by=started_by, heed_failures=False)  # a person may have fixed the cause
-    found = RouteFinder(target, Deadline.after(target.clock, START_S), policy).run()
+    found = RouteFinder(context, Deadline.after(context.clock, START_S), policy).run()
     hello = hello_request(
         session=os.urandom(16).hex(),
         connection=1,
-        identity=target.identity,
+        identity=context.identity,
         client=f"mempalace-broker {__version__}",
         pid=os.getpid(),
-        view=view_of(target.identity.path, remote=found.remote),
+        view=view_of(context.identity.path, remote=found.remote),
     )
-    said = ask(found.sock, found.endpoint, HELLO, hello["params"], Deadline.after(target.clock, HELLO_S))
+    said = ask(found.sock, found.endpoint, HELLO, hello["params"], Deadline.after(context.clock, HELLO_S))
     if said.answer is None:
         raise BrokerUnavailable(f"{said.why}.", hint="`mempalace-broker stop --now`, then try again")
     welcome = said.answer
@@ -165,5 +164,5 @@ def ensure(target: Context) -> dict[str, Any]:
         "endpoint": found.endpoint if found.remote else f"unix:{found.endpoint}",
         **{name: welcome.get(name) for name in ("pid", "record", "broker", "wire", "palace", "notice")},
         "started": found.started,
-        "log": target.files.log,
+        "log": context.files.log,
     }

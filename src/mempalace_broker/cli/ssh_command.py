@@ -1,4 +1,4 @@
-"""`ssh-command`: what a key that is restricted to us may run, for authorized_keys."""
+"""`ssh-command`: the forced command of a restricted ssh key, for authorized_keys."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _HINT = "let this key run `mempalace-broker ensure` or `mempalace-broker dial-st
 
 
 class Refused(Exception):
-    """The command is not one of ours; the text says why."""
+    """The command is not allowed; the text says why."""
 
 
-@click.command("ssh-command", short_help="For authorized_keys: run what the ssh client asked for, if it is ours.")
+@click.command("ssh-command", short_help="For authorized_keys: run what the ssh client asked for, if allowed.")
 @click.option("--state-root", metavar="DIR", help="Allow no other state root, and use it if the client names none.")
 @click.option("--palace", metavar="DIR", help="Allow no other palace, and use it if the client names none.")
 def command_ssh_command(state_root: str | None, palace: str | None) -> int:
-    """Run the command that an ssh client asked for, if it is `ensure` or `dial-stdio`, and refuse all else.
+    """Run the command that an ssh client asked for, if it is `ensure` or `dial-stdio`; refuse everything else.
 
-    For a key that a container uses to get at the broker, and at nothing else on this machine.
+    For a key with which a container may reach the broker and nothing else on this machine.
 
     \b
     Example: (one line of ~/.ssh/authorized_keys)
@@ -56,7 +56,7 @@ def allowed(asked: str, pinned: list[str]) -> list[str]:
         asked: its whole command. pinned: options that it may not contradict, as words.
 
     Raises:
-        Refused: it is not one of ours.
+        Refused: it is not allowed.
     """
     try:
         words = shlex.split(asked)

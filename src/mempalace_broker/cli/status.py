@@ -1,4 +1,4 @@
-"""`status`: what the broker is doing, told by the broker itself, whatever its engine does."""
+"""`status`: what the broker is doing. The broker answers by itself, even while its engine hangs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_NOT_RUNNING, EXIT_OK, EXIT_UNAVAILABLE
-from .target import palace_options
+from .context_options import palace_options
 
 if TYPE_CHECKING:
     from ..system.context import Context
@@ -21,9 +21,9 @@ _EXIT_LIMIT = 1 << 16
 
 @click.command("status", short_help="Who owns the palace, and what it is doing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for scripts.")
-@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every second, until Ctrl-C.")
 @palace_options
-def command_status(target: Context, as_json: bool, watch: bool) -> int:
+def command_status(context: Context, as_json: bool, watch: bool) -> int:
     """Show who owns the palace, which sessions it serves, what runs and waits, and what is degraded.
 
     The broker answers by itself: this works while the engine starts, hangs or is being replaced.
@@ -35,114 +35,114 @@ def command_status(target: Context, as_json: bool, watch: bool) -> int:
 
     \b
     Exit codes: 0 it runs, 3 it does not (with the reason of its last exit),
-    69 somebody owns the palace but does not answer, or it is elsewhere and can't be reached.
+    69 a broker owns the palace but does not answer, or another machine has it and can't be reached.
     """
     if watch and not as_json:
-        return _watch(target)
-    found = ask_status(target)
+        return _watch(context)
+    found = ask_status(context)
     if as_json:
         click.echo(json.dumps(found))
         return int(found["exit_code"])
-    show(target, found)
+    show(context, found)
     return int(found["exit_code"])
 
 
-def ask_status(target: Context) -> dict[str, Any]:
+def ask_status(context: Context) -> dict[str, Any]:
     """The broker's own snapshot with "running": True, or why there is none; and the exit code of `status`."""
     from ..locality.locality import locate
     from ..route.ask import ask_broker
     from ..system.clock import Deadline
     from ..system.lock import is_held
 
-    said = ask_broker(target, "broker/status", {}, Deadline.after(target.clock, ANSWER_S))
-    locality = locate(target.files)
+    said = ask_broker(context, "broker/status", {}, Deadline.after(context.clock, ANSWER_S))
+    locality = locate(context.files)
     here = {"locality": locality.kind, "why": locality.why, "route": said.path}
     if said.answer is not None:
         return {"running": True, "exit_code": EXIT_OK, **said.answer, "here": here}
-    held = is_held(target.files.owner_lock)
-    palace = {**target.identity.as_json(), "state_root": target.files.root}
+    held = is_held(context.files.owner_lock)
+    palace = {**context.identity.as_json(), "state_root": context.files.root}
     found: dict[str, Any] = {
         "running": False,
         "palace": palace,
         "why": said.why,
-        "last_exit": read_last_exit(target),
+        "last_exit": read_last_exit(context),
         "here": here,
     }
     if said.unreachable:
         return {**found, "exit_code": EXIT_UNAVAILABLE, "owner": None}
     if held or said.accepted:
-        return {**found, "exit_code": EXIT_UNAVAILABLE, "owner": _owner(target)}
+        return {**found, "exit_code": EXIT_UNAVAILABLE, "owner": _owner(context)}
     return {**found, "exit_code": EXIT_NOT_RUNNING}
 
 
-def read_last_exit(target: Context) -> dict[str, Any] | None:
-    """broker-exit.json, or None where it is missing or makes no sense."""
+def read_last_exit(context: Context) -> dict[str, Any] | None:
+    """broker-exit.json, or None where it is missing or invalid."""
     from ..system.atomic_files import read_bytes
 
     try:
-        note = json.loads(read_bytes(target.files.exit, _EXIT_LIMIT) or b"null")
+        note = json.loads(read_bytes(context.files.exit, _EXIT_LIMIT) or b"null")
     except (OSError, ValueError):
         return None
     return note if isinstance(note, dict) else None
 
 
-def _owner(target: Context) -> dict[str, Any] | None:
+def _owner(context: Context) -> dict[str, Any] | None:
     from ..system.process_command import process_command
-    from .stop import Holder
+    from .stop import LockHolder
 
-    pid = Holder(target.files.owner_lock).pid
+    pid = LockHolder(context.files.owner_lock).pid
     return {"pid": pid, "command": process_command(pid)} if pid else None
 
 
-def show(target: Context, found: dict[str, Any]) -> None:
-    """Print the picture."""
+def show(context: Context, found: dict[str, Any]) -> None:
+    """Print the view."""
     from .console import console
 
     out = console()
-    for part in _parts(target, found):
+    for part in _parts(context, found):
         out.print(part)
 
 
-def _parts(target: Context, found: dict[str, Any]) -> list[Any]:
+def _parts(context: Context, found: dict[str, Any]) -> list[Any]:
     from ..locality.locality import OTHER_KERNEL
     from .console import line
-    from .status_view import not_running, picture
+    from .status_view import render_not_running, render_status
 
     if found["running"]:
-        return list(picture(found))
+        return list(render_status(found))
     if found["exit_code"] == EXIT_NOT_RUNNING:
-        return list(not_running(target.identity.path, found["why"], found["last_exit"]))
+        return list(render_not_running(context.identity.path, found["why"], found["last_exit"]))
     if found["owner"] is None and found["here"]["locality"] == OTHER_KERNEL:
         return [
-            line(("◌ ", "bold yellow"), ("out of reach", "bold yellow"), f"  {target.identity.path}"),
+            line(("◌ ", "bold yellow"), ("out of reach", "bold yellow"), f"  {context.identity.path}"),
             line(f"  {found['why']}."),
             line("  Hint: mempalace-broker ensure; then `mempalace-broker doctor`."),
         ]
     who = found["owner"] or {}
     return [
-        line(("◐ ", "bold yellow"), ("owned, but silent", "bold yellow"), f"  {target.identity.path}"),
+        line(("◐ ", "bold yellow"), ("owned, but silent", "bold yellow"), f"  {context.identity.path}"),
         line(f"  {found['why']}; owner: pid {who.get('pid', 'unknown')}, {who.get('command') or 'unknown command'}"),
-        line("  It starts, leaves, or hangs. Hint: try again; then `mempalace-broker doctor`, `stop --now`."),
+        line("  It is starting, leaving, or hanging. Hint: try again; then `mempalace-broker doctor`, `stop --now`."),
     ]
 
 
-def _watch(target: Context) -> int:
+def _watch(context: Context) -> int:
     from rich.console import Group
     from rich.live import Live
 
     from .console import console
 
-    found = ask_status(target)
+    found = ask_status(context)
     out = console()
     if not sys.stdout.isatty():
-        show(target, found)
+        show(context, found)
         return int(found["exit_code"])
     try:
-        with Live(Group(*_parts(target, found)), console=out, auto_refresh=False, screen=True) as live:
+        with Live(Group(*_parts(context, found)), console=out, auto_refresh=False, screen=True) as live:
             while True:
-                target.clock.sleep(WATCH_S)  # how often a person wants to see it
-                found = ask_status(target)
-                live.update(Group(*_parts(target, found)), refresh=True)
+                context.clock.sleep(WATCH_S)  # often enough for a person
+                found = ask_status(context)
+                live.update(Group(*_parts(context, found)), refresh=True)
     except KeyboardInterrupt:
-        show(target, found)
+        show(context, found)
         return int(found["exit_code"])

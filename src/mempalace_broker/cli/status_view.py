@@ -1,4 +1,4 @@
-"""The `status` picture: a snapshot of the broker as lines and tables. Pure: data in, renderables out."""
+"""The view that `status` prints: a snapshot of the broker as lines and tables. Pure: data in, renderables out."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH = 13
 MOST_SESSIONS = 40
-MOST_WORDS = 5
-_TROUBLED = ("backoff", "open", "fatal", "down")
-NOT_NEEDED = "not needed"  # such tune-ups are doctor's and --json's business
+MOST_OUTPUT = 5
+_UNAVAILABLE = ("backoff", "open", "fatal", "down")
+NOT_NEEDED = "not needed"  # only doctor and --json show such tune-ups
 _STATE_STYLE = {"serving": "bold green", "ready": "green", "fatal": "bold red", "open": "bold red"}
 _EMPTY = {"tcp": "off"}
 _LANE_NAMES = {"palace": "one at a time", "free": "beside it", "wait": "blocking"}
 
 
-def picture(status: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """The whole picture, from the answer to broker/status. Unknown or missing fields are passed over."""
+def render_status(status: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Render the answer to broker/status. Unknown or missing fields are ignored."""
     yield from _head(status)
     yield from _engine(_dict(status, "engine"))
     yield from _lanes(_dict(status, "lanes"))
@@ -39,8 +39,8 @@ def picture(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield from _degraded(status.get("degraded") or [])
 
 
-def not_running(palace: str, why: str, last: Mapping[str, Any] | None) -> Iterator[RenderableType]:
-    """The picture of no broker, with the reason of the last exit."""
+def render_not_running(palace: str, why: str, last: Mapping[str, Any] | None) -> Iterator[RenderableType]:
+    """Render that no broker runs, with the reason of the last exit."""
     yield line(("○ ", "dim"), ("not running", "bold"), f"  {palace}")
     yield _labelled("why", why)
     if last:
@@ -94,9 +94,9 @@ def _engine(engine: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield _labelled("engine", (state, _STATE_STYLE.get(state, "yellow")), since + ", ".join(parts))
     if engine.get("interpreter"):
         yield _labelled("", f"{engine['interpreter']} ({engine.get('source')})")
-    if state in _TROUBLED:
-        for number, text in enumerate((engine.get("stderr_tail") or [])[-MOST_WORDS:]):
-            yield _labelled("last words" if number == 0 else "", (str(text), "dim"))
+    if state in _UNAVAILABLE:
+        for number, text in enumerate((engine.get("stderr_tail") or [])[-MOST_OUTPUT:]):
+            yield _labelled("last output" if number == 0 else "", (str(text), "dim"))
     tuneups = [t for t in engine.get("tuneups") or [] if isinstance(t, dict)]
     if tuneups:
         on = [str(t.get("name")) for t in tuneups if t.get("applied")]

@@ -1,4 +1,4 @@
-"""`stop` and `restart`: let the broker go, and know that it is gone."""
+"""`stop` and `restart`: stop the broker and wait until it is gone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_OK, BrokerUnavailable, StopFailed
-from .target import palace_options
+from .context_options import palace_options
 
 if TYPE_CHECKING:
     from ..system.context import Context
@@ -23,10 +23,10 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 
 
 @click.command("stop", short_help="Stop the broker and its engine.")
-@click.option("--now", is_flag=True, help="Do not let running calls finish; a broker that hangs is killed.")
+@click.option("--now", is_flag=True, help="Don't wait for running calls; kill a broker that hangs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words.")
 @palace_options
-def command_stop(target: Context, now: bool, as_json: bool) -> int:
+def command_stop(context: Context, now: bool, as_json: bool) -> int:
     """Stop the broker and its engine, and wait until both are gone.
 
     Running calls finish first (at most drain_s seconds, see docs/settings.md). The agents' sessions stay:
@@ -38,27 +38,27 @@ def command_stop(target: Context, now: bool, as_json: bool) -> int:
       mempalace-broker stop --now      it hangs, or you are in a hurry
 
     \b
-    Exit codes: 0 it is gone, or was not there; 75 it does not answer (then: --now), or
-    it was killed and will not die.
+    Exit codes: 0 it is gone, or did not run; 75 it does not answer (then use --now), or
+    it survives SIGKILL.
     """
-    gone = stop(target, now=now, why="mempalace-broker stop")
+    gone = stop(context, now=now, why="mempalace-broker stop")
     if as_json:
         click.echo(json.dumps(gone))
     elif gone["was_running"]:
-        click.echo(f"stopped: the broker of {target.identity.path} (pid {gone['pid']}) is gone.")
+        click.echo(f"stopped: the broker of {context.identity.path} (pid {gone['pid']}) is gone.")
     else:
-        click.echo(f"no broker runs for {target.identity.path}.")
+        click.echo(f"no broker runs for {context.identity.path}.")
     return EXIT_OK
 
 
-@click.command("restart", short_help="Stop and start it; sessions live through it.")
-@click.option("--now", is_flag=True, help="Do not let running calls finish; a broker that hangs is killed.")
+@click.command("restart", short_help="Restart the broker; sessions continue.")
+@click.option("--now", is_flag=True, help="Don't wait for running calls; kill a broker that hangs.")
 @palace_options
-def command_restart(target: Context, now: bool) -> int:
-    """Stop the broker if one runs, and start one; sessions of agents live through it.
+def command_restart(context: Context, now: bool) -> int:
+    """Stop the broker if one runs, and start a new one; the agents' sessions continue.
 
-    For a new version of mempalace-broker or mempalace, and for changed settings. Calls that wait are sent
-    again by the agents' mp-shim; nothing is lost and nothing done twice. Prints what `ensure` prints.
+    For a new version of mempalace-broker or mempalace, and for changed settings. The agents' mp-shim sends waiting
+    calls again; nothing is lost or done twice. Prints what `ensure` prints.
 
     \b
     Example:
@@ -69,13 +69,13 @@ def command_restart(target: Context, now: bool) -> int:
     """
     from .serve import ensure
 
-    stop(target, now=now, why="mempalace-broker restart", method="broker/restart")
-    click.echo(json.dumps(ensure(target)))
+    stop(context, now=now, why="mempalace-broker restart", method="broker/restart")
+    click.echo(json.dumps(ensure(context)))
     return EXIT_OK
 
 
-def stop(target: Context, *, now: bool, why: str, method: str = "broker/stop") -> dict[str, Any]:
-    """Tell the broker to leave and see it gone: {"was_running", "pid"}.
+def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") -> dict[str, Any]:
+    """Tell the broker to leave and wait until it is gone: {"was_running", "pid"}.
 
     Raises:
         StopFailed: it does not answer, does not leave, or can't be killed; names the process.
@@ -84,37 +84,41 @@ def stop(target: Context, *, now: bool, why: str, method: str = "broker/stop") -
     from ..system.clock import Deadline
     from ..system.lock import is_held
 
-    broker, engine = Holder(target.files.owner_lock), Holder(target.files.engine_lock)
-    patience = LEAVE_S + (0 if now else _drain_s(target))
+    broker, engine = LockHolder(context.files.owner_lock), LockHolder(context.files.engine_lock)
+    patience = LEAVE_S + (0 if now else _drain_s(context))
     params = {"mode": "now" if now else "drain", "reason": why}
-    said = ask_broker(target, method, params, Deadline.after(target.clock, ANSWER_S))
+    said = ask_broker(context, method, params, Deadline.after(context.clock, ANSWER_S))
     if said.answer is not None:
         pid = int(said.answer.get("pid") or 0)
-        if not _gone(target, [broker, engine], patience):
+        if not _gone(context, [broker, engine], patience):
             if not now:
                 raise StopFailed(
-                    f"the broker {_named(pid)} said that it stops and did not.", hint="mempalace-broker stop --now"
+                    f"the broker {_named(pid)} said that it would stop, but did not.",
+                    hint="mempalace-broker stop --now",
                 )
-            _kill(target, broker, engine)
+            _kill(context, broker, engine)
         return {"was_running": True, "pid": pid}
     if said.unreachable:
         raise BrokerUnavailable(f"nothing is known of the broker: {said.why}.", hint="run this where the broker runs")
-    if not is_held(target.files.owner_lock) and not said.accepted:
+    if not is_held(context.files.owner_lock) and not said.accepted:
         return {"was_running": False, "pid": None}
     if not now:
         raise StopFailed(
-            f"a broker owns {target.identity.path} ({_named(broker.pid)}) and does not answer: {said.why}.",
+            f"a broker owns {context.identity.path} ({_named(broker.pid)}) and does not answer: {said.why}.",
             hint="mempalace-broker stop --now, which kills it",
         )
-    _kill(target, broker, engine)
+    _kill(context, broker, engine)
     return {"was_running": True, "pid": broker.pid or None}
 
 
-class Holder:
-    """Who held a lock file when this was made. An agent may start the next broker before we look again: that one is
-    somebody else, and what we stopped is gone all the same.
+class LockHolder:
+    """The process that held a lock file when this object was made.
 
-    Attributes: path; who: as its body says, None if it says nothing of use.
+    An agent may start the next broker before we look again: that is another process, and the one that we stopped is
+    gone all the same.
+
+    Attributes:
+        path: the lock file. who: the process that the note in it names, None if it names none.
     """
 
     def __init__(self, path: str) -> None:
@@ -125,60 +129,60 @@ class Holder:
 
     @property
     def pid(self) -> int:
-        """Of the holder, 0 if not known."""
+        """The holder's, 0 if not known."""
         return self.who.pid if self.who is not None else 0
 
     @property
-    def alive(self) -> bool:
-        """Whether that very process lives, in our pid namespace."""
+    def is_alive(self) -> bool:
+        """Whether that very process is alive, in our pid namespace."""
         from ..system.process_ids import ALIVE, process_state
 
         return self.who is not None and process_state(self.who) == ALIVE
 
     @property
-    def there(self) -> bool:
-        """Whether it lives, or, where its pid means nothing to us, still holds its lock."""
+    def is_present(self) -> bool:
+        """Whether it is alive, or, where its pid has no meaning here, still holds its lock."""
         from ..system.lock import is_held
         from ..system.lock_notes import read_holder
         from ..system.process_ids import DEAD, ZOMBIE, process_state
 
-        if self.alive:
+        if self.is_alive:
             return True
         if self.who is not None and (process_state(self.who) in (DEAD, ZOMBIE) or read_holder(self.path) != self.who):
             return False
         return bool(is_held(self.path))
 
 
-def _drain_s(target: Context) -> float:
-    """How long the running broker lets calls finish: it knows, whatever broker.toml says by now."""
+def _drain_s(context: Context) -> float:
+    """How long the running broker lets calls finish: it knows, even if broker.toml has changed since."""
     from ..route.ask import ask_broker
     from ..system.clock import Deadline
 
-    said = ask_broker(target, "broker/status", {}, Deadline.after(target.clock, ANSWER_S))
+    said = ask_broker(context, "broker/status", {}, Deadline.after(context.clock, ANSWER_S))
     setting = (said.answer or {}).get("settings", {}).get("drain_s", {})
     value = setting.get("value")
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _gone(target: Context, holders: list[Holder], seconds: float) -> bool:
-    """Wait until all of them are gone; neither death nor lock sends an event, so this looks again and again."""
+def _gone(context: Context, holders: list[LockHolder], seconds: float) -> bool:
+    """Wait until all of them are gone; neither an end nor a lock sends an event, so this polls."""
     from ..system.clock import Deadline
 
-    deadline = Deadline.after(target.clock, seconds)
+    deadline = Deadline.after(context.clock, seconds)
     pause = _FIRST_PAUSE
-    while any(holder.there for holder in holders):
+    while any(holder.is_present for holder in holders):
         if deadline.expired:
             return False
-        target.clock.sleep(min(pause, deadline.remaining()))
+        context.clock.sleep(min(pause, deadline.remaining()))
         pause = min(pause * 2, _LONGEST_PAUSE)
     return True
 
 
-def _kill(target: Context, broker: Holder, engine: Holder) -> None:
+def _kill(context: Context, broker: LockHolder, engine: LockHolder) -> None:
     """SIGTERM, then SIGKILL, to the very process that holds the lock and to no other; its engine ends by itself."""
-    if not broker.alive:
+    if not broker.is_alive:
         raise StopFailed(
-            f"somebody holds {broker.path}, but left no name that still means a process here.",
+            f"a process holds {broker.path}, but the note in it names no process that exists here.",
             hint=f"see `mempalace-broker doctor`, or `lsof {broker.path}`",
         )
     for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
@@ -188,15 +192,15 @@ def _kill(target: Context, broker: Holder, engine: Holder) -> None:
             pass
         except PermissionError as exc:
             raise StopFailed(f"not allowed to end {_named(broker.pid)}.", hint=f"sudo kill -9 {broker.pid}") from exc
-        if _gone(target, [broker, engine], seconds):
+        if _gone(context, [broker, engine], seconds):
             return
-    if broker.alive:
+    if broker.is_alive:
         raise StopFailed(
-            f"{_named(broker.pid)} does not die of SIGKILL: it hangs in the kernel, on a disk or a mount.",
+            f"{_named(broker.pid)} survives SIGKILL: it hangs in the kernel, on a disk or a mount.",
             hint=f"see what it waits for (`cat /proc/{broker.pid}/stack`); a reboot ends it for certain",
         )
     raise StopFailed(
-        f"the broker is dead, but its engine ({_named(engine.pid)}) still has the palace and finishes its work.",
+        f"the broker is dead, but its engine ({_named(engine.pid)}) still has the palace and is finishing its work.",
         hint="wait, or see `mempalace-broker doctor`",
     )
 

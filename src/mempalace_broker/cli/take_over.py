@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EXIT_OK, PalaceHeld
-from .target import palace_options
+from .context_options import palace_options
 
 if TYPE_CHECKING:
     from ..lease.machine.record import LeaseRecord
@@ -21,7 +21,7 @@ _LOOK_S = 0.25
 @click.option("--yes", is_flag=True, help="It is gone for certain and will not come back.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words.")
 @palace_options
-def command_take_over(target: Context, yes: bool, as_json: bool) -> int:
+def command_take_over(context: Context, yes: bool, as_json: bool) -> int:
     """Confirm that the broker that holds this palace from another kernel is gone, so that it can be opened again.
 
     Needed only when a container or virtual machine vanished in the middle of a call: only you can know whether it will
@@ -39,23 +39,23 @@ def command_take_over(target: Context, yes: bool, as_json: bool) -> int:
     """
     from ..lease.machine.describe import describe_holder
 
-    waiting = holders(target)
+    waiting = holders(context)
     if waiting and not yes:
         names = "; ".join(describe_holder(lease) for lease in waiting)
         hint = "if it is gone for certain: mempalace-broker take-over --yes"
-        raise PalaceHeld(f"{target.identity.path} may be held by {names}.", hint=hint)
+        raise PalaceHeld(f"{context.identity.path} may be held by {names}.", hint=hint)
     if waiting:
-        declare(target, waiting)
+        declare(context, waiting)
     if as_json:
         click.echo(json.dumps({"taken_over": [lease.epoch for lease in waiting]}))
     elif waiting:
-        click.echo(f"taken over: {target.identity.path} is free; the next agent's call opens it.")
+        click.echo(f"taken over: {context.identity.path} is free; the next agent's call opens it.")
     else:
-        click.echo(f"nothing to take over: no broker on another kernel holds {target.identity.path}.")
+        click.echo(f"nothing to take over: no broker on another kernel holds {context.identity.path}.")
     return EXIT_OK
 
 
-def holders(target: Context) -> list[LeaseRecord]:
+def holders(context: Context) -> list[LeaseRecord]:
     """The open leases of other kernels, watched long enough to know that their holders are silent.
 
     Raises:
@@ -68,31 +68,31 @@ def holders(target: Context) -> list[LeaseRecord]:
     from ..system.kernel import boot_id
     from ..system.lock import is_held
 
-    listing, leases = read_leases(target.files.leases)
+    listing, leases = read_leases(context.files.leases)
     before = {lease.epoch: lease for lease in leases if not lease.is_resolved(listing)}
     if not before:
         return []
-    if is_held(target.files.owner_lock):
-        raise PalaceHeld(f"a broker here has {target.identity.path}.", hint="mempalace-broker stop")
-    here = (boot_id(), lock_id(target.files.owner_lock))  # a broker that held this very lock is dead: the lock is free
+    if is_held(context.files.owner_lock):
+        raise PalaceHeld(f"a broker here has {context.identity.path}.", hint="mempalace-broker stop")
+    here = (boot_id(), lock_id(context.files.owner_lock))  # a broker that held this very lock is dead: the lock is free
     before = {epoch: lease for epoch, lease in before.items() if (lease.holder.boot, lease.holder.lock) != here}
     if not before:
         return []
-    deadline = Deadline.after(target.clock, LeasePolicy().silence_s)
+    deadline = Deadline.after(context.clock, LeasePolicy().silence_s)
     while not deadline.expired:
-        target.clock.sleep(min(_LOOK_S, deadline.remaining()))
-        listing, leases = read_leases(target.files.leases)
+        context.clock.sleep(min(_LOOK_S, deadline.remaining()))
+        listing, leases = read_leases(context.files.leases)
         for lease in leases:
             old = before.get(lease.epoch)
             if old is None or (lease.sequence != old.sequence and not lease.is_resolved(listing)):
                 hint = "stop that broker, or the container that it runs in"
                 raise PalaceHeld(
-                    f"{target.identity.path} is held by {describe_holder(lease)}, which is alive.", hint=hint
+                    f"{context.identity.path} is held by {describe_holder(lease)}, which is alive.", hint=hint
                 )
     return [lease for lease in leases if lease.epoch in before and not lease.is_resolved(listing)]
 
 
-def declare(target: Context, gone: list[LeaseRecord]) -> None:
+def declare(context: Context, gone: list[LeaseRecord]) -> None:
     """Write down that these are gone.
 
     Raises:
@@ -102,7 +102,7 @@ def declare(target: Context, gone: list[LeaseRecord]) -> None:
     from ..lease.files import LeaseFolder
     from ..lease.machine.record import HolderId
 
-    folder = LeaseFolder(target.files.leases, HolderId())
+    folder = LeaseFolder(context.files.leases, HolderId())
     try:
         for lease in gone:
             folder.declare_gone(lease.epoch, lease.sequence)

@@ -1,4 +1,4 @@
-"""`token`: what clients over TCP have to know, printed or replaced."""
+"""`token`: print or replace the token that clients over TCP need."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .target import palace_options
+from .context_options import palace_options
 
 if TYPE_CHECKING:
     from ..system.context import Context
 
 
-@click.command("token", short_help="Print or replace what clients over TCP have to know.")
+@click.command("token", short_help="Print or replace the token for clients over TCP.")
 @click.option("--new", is_flag=True, help="Make a new one; sessions over TCP end until they know it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for scripts.")
 @palace_options
-def command_token(target: Context, new: bool, as_json: bool) -> int:
+def command_token(context: Context, new: bool, as_json: bool) -> int:
     """Print the token that a client needs to reach this broker over TCP; make it if there is none yet.
 
     Whoever has it can read and write the palace. It is kept in a file of the state root that only you can
-    read, and never changes by itself. Clients that see the state root find it there; to others copy it, and
+    read, and never changes by itself. Clients that see the state root find it there; for others, copy it and
     name the copy in MEMPALACE_BROKER_TOKEN_FILE.
 
     \b
@@ -34,7 +34,7 @@ def command_token(target: Context, new: bool, as_json: bool) -> int:
     """
     from ..system.token_file import ensure_token, replace_token, token_path
 
-    target.files.prepare()
-    token = (replace_token if new else ensure_token)(target.files.root)
-    click.echo(json.dumps({"token": token, "file": token_path(target.files.root), "new": new}) if as_json else token)
+    context.files.prepare()
+    token = (replace_token if new else ensure_token)(context.files.root)
+    click.echo(json.dumps({"token": token, "file": token_path(context.files.root), "new": new}) if as_json else token)
     return 0

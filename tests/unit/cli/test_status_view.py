@@ -1,4 +1,4 @@
-"""The status picture: everything in it, nothing that breaks it."""
+"""The status render_status: everything in it, nothing that breaks it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mempalace_broker.cli.console import duration, size
-from mempalace_broker.cli.status_view import MOST_SESSIONS, last_exit, not_running, picture
+from mempalace_broker.cli.status_view import MOST_SESSIONS, last_exit, render_not_running, render_status
 
 
 def status() -> dict[str, Any]:
@@ -74,7 +74,7 @@ def drawn(parts: Any, width: int = 200) -> str:
 
 
 def test_it_says_who_owns_and_since_when() -> None:
-    text = drawn(picture(status()))
+    text = drawn(render_status(status()))
     for piece in (
         "● serving  /p/[red]x",
         "pid 41",
@@ -87,7 +87,7 @@ def test_it_says_who_owns_and_since_when() -> None:
 
 
 def test_it_says_what_the_engine_is_and_where_from() -> None:
-    text = drawn(picture(status()))
+    text = drawn(render_status(status()))
     for piece in ("ready for 12 s", "mempalace 3.11.0", "1,234 drawers", "1 restart\n", "own environment"):
         assert piece in text
     assert "pin-once\n" in text
@@ -95,25 +95,25 @@ def test_it_says_what_the_engine_is_and_where_from() -> None:
 
 def test_a_tune_up_that_does_not_fit_is_shown() -> None:
     engine = {"state": "ready", "tuneups": [{"name": "pin-once", "applied": False, "why": "no such attribute"}]}
-    assert "none  not: pin-once (no such attribute)" in drawn(picture({**status(), "engine": engine}))
+    assert "none  not: pin-once (no such attribute)" in drawn(render_status({**status(), "engine": engine}))
 
 
-def test_a_broken_engine_shows_its_last_words() -> None:
+def test_a_broken_engine_shows_its_last_output() -> None:
     engine = {"state": "fatal", "stderr_tail": [f"line {n}" for n in range(9)]}
-    text = drawn(picture({**status(), "engine": engine}))
-    assert "last words" in text
+    text = drawn(render_status({**status(), "engine": engine}))
+    assert "last output" in text
     assert "line 8" in text
     assert "line 3" not in text
 
 
 def test_idle_lanes_are_one_line() -> None:
-    assert "all idle" in drawn(picture({**status(), "lanes": {"palace": {"running": [], "queued": 0}}}))
+    assert "all idle" in drawn(render_status({**status(), "lanes": {"palace": {"running": [], "queued": 0}}}))
 
 
 def test_on_a_terminal_long_lines_go_on_under_the_text() -> None:
     out = io.StringIO()
     console = Console(file=out, width=60, force_terminal=True, color_system=None)
-    for part in picture({**status(), "endpoints": ["unix:/" + "long/" * 30]}):
+    for part in render_status({**status(), "endpoints": ["unix:/" + "long/" * 30]}):
         console.print(part)
     lines = out.getvalue().splitlines()
     at = next(number for number, line in enumerate(lines) if "listens on" in line)
@@ -122,7 +122,7 @@ def test_on_a_terminal_long_lines_go_on_under_the_text() -> None:
 
 
 def test_it_shows_lanes_sessions_counters() -> None:
-    text = drawn(picture(status()))
+    text = drawn(render_status(status()))
     assert "palace (one at a time): mempalace_search of aaaaaaaa for 0.2 s, 3 waiting" in text
     assert "free (beside it)" not in text
     assert "bbbbbbbb" in text
@@ -130,28 +130,28 @@ def test_it_shows_lanes_sessions_counters() -> None:
 
 
 def test_it_shows_where_settings_come_from() -> None:
-    text = drawn(picture(status()))
+    text = drawn(render_status(status()))
     assert "idle_s = 0  from /p/broker.toml" in text
     assert "by default: engine (found by itself)" in text
 
 
 def test_degraded_comes_with_its_hint() -> None:
-    lines = drawn(picture(status())).splitlines()
+    lines = drawn(render_status(status())).splitlines()
     at = next(number for number, line in enumerate(lines) if "the disk is full" in line)
     assert "free some space" in lines[at + 1]
 
 
 def test_health_is_said_when_nothing_is_degraded() -> None:
-    assert "nothing is degraded" in drawn(picture({**status(), "degraded": []}))
+    assert "nothing is degraded" in drawn(render_status({**status(), "degraded": []}))
 
 
 def test_many_sessions_are_cut() -> None:
     many = {**status(), "sessions": [{"id": f"{n:032x}", "since_s": 1} for n in range(MOST_SESSIONS + 5)]}
-    assert "and 5 more" in drawn(picture(many))
+    assert "and 5 more" in drawn(render_status(many))
 
 
 def test_not_running_tells_the_last_reason() -> None:
-    text = drawn(not_running("/p", "nobody listens", {"reason": "idle", "pid": 3, "version": "1", "at": None}))
+    text = drawn(render_not_running("/p", "nobody listens", {"reason": "idle", "pid": 3, "version": "1", "at": None}))
     assert "not running  /p" in text
     assert "idle (pid 3, version 1)" in text
 
@@ -166,7 +166,7 @@ def test_a_snapshot_with_holes_is_still_drawn(holes: dict[str, Any]) -> None:
     for name in ("sessions", "degraded", "endpoints"):
         if not isinstance(merged[name], list):
             merged[name] = []
-    assert drawn(picture(merged))
+    assert drawn(render_status(merged))
 
 
 @given(st.floats(min_value=0, max_value=1e8))

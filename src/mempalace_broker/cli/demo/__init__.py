@@ -29,8 +29,8 @@ STRAGGLER_ROUNDS, STRAGGLER_S = 4, 5.0
 
 
 @click.command("demo", short_help="See it work, in a directory of its own.")
-@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Where it lives. Default: a new temp dir.")
-@click.option("--keep", is_flag=True, help="Leave the directory behind, palace and logs included.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Where it works. Default: a new temp dir.")
+@click.option("--keep", is_flag=True, help="Keep the directory, with palace and logs.")
 @click.option(
     "--input",
     "texts",
@@ -43,7 +43,7 @@ def command_demo(folder: Path | None, keep: bool, texts: Path | None, as_json: b
 
     Everything is real: text files, mp-shim sessions, broker, mempalace. It works in a HOME of its own in
     a directory of its own, so nothing of yours is touched, and ends with the line for your agent's config.
-    It takes mempalace where every command finds it, and the embedding model from your cache, from its
+    It uses the mempalace that every command finds, and the embedding model from your cache, from its
     download, or from PyPI.
 
     \b
@@ -57,7 +57,7 @@ def command_demo(folder: Path | None, keep: bool, texts: Path | None, as_json: b
     from .show import Show
 
     show = Show(quiet=as_json)
-    with _one_interrupt(), _place(folder, keep=keep) as root:
+    with _single_interrupt(), _demo_folder(folder, keep=keep) as root:
         report = _perform(root, texts, show)
         if as_json:
             click.echo(json.dumps(report))
@@ -67,7 +67,7 @@ def command_demo(folder: Path | None, keep: bool, texts: Path | None, as_json: b
 
 
 @contextlib.contextmanager
-def _one_interrupt() -> Iterator[None]:
+def _single_interrupt() -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends the demo; later ones must not cut its clean-up short, which is bounded."""
 
     def interrupted(_number: int, _frame: object) -> None:
@@ -85,8 +85,8 @@ def _one_interrupt() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _place(folder: Path | None, *, keep: bool) -> Iterator[Path]:
-    """The demo's directory, removed afterwards unless it is to be kept. Only what we made is removed."""
+def _demo_folder(folder: Path | None, *, keep: bool) -> Iterator[Path]:
+    """The demo's directory, removed afterwards unless it is to be kept. Only files of the demo are removed."""
     if folder is None:
         root = Path(tempfile.mkdtemp(prefix="mempalace-demo-"))
     else:
@@ -112,27 +112,27 @@ def _perform(root: Path, texts: Path | None, show: Show) -> dict[str, Any]:
     files = len({piece.source for piece in pieces})
     show.print(f"[bold]mempalace-broker demo[/] in {root}: {len(pieces)} pieces of {files} text files")
     home = homes.make(root, os.environ, show.note)
-    target = _target(home)
-    story = Story(home, pieces, show, lambda: ask_status(target))
+    context = _context(home)
+    story = Story(home, pieces, show, lambda: ask_status(context))
     try:
         try:
             story.run()
         except BrokerError as exc:
             story.check("the demo ran to its end", False, str(exc))
-        return _report(home, target, story, show, time.monotonic() - begun)
+        return _report(home, context, story, show, time.monotonic() - begun)
     finally:
-        _end(story, target)
+        _end(story, context)
 
 
-def _end(story: Story, target: Context) -> None:
-    """Nothing of ours stays behind, whatever happened."""
+def _end(story: Story, context: Context) -> None:
+    """End every process of the demo, whatever happened."""
     from ..stop import stop
 
     for agent in list(story.agents):
         with contextlib.suppress(OSError):
             agent.kill()
     try:
-        stop(target, now=True, why="the demo is over")
+        stop(context, now=True, why="the demo is over")
     finally:
         _end_stragglers(story.home)
 
@@ -141,7 +141,7 @@ def _end_stragglers(home: DemoHome) -> None:
     """A Ctrl-C may fall between the start of a broker and its taking the lock: known by the demo's own HOME."""
     import psutil
 
-    for _ in range(STRAGGLER_ROUNDS):  # what we end may just have started another
+    for _ in range(STRAGGLER_ROUNDS):  # a process may have started another before we ended it
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
@@ -155,7 +155,7 @@ def _end_stragglers(home: DemoHome) -> None:
         psutil.wait_procs(found, timeout=STRAGGLER_S)
 
 
-def _target(home: DemoHome) -> Context:
+def _context(home: DemoHome) -> Context:
     from ...system.context import Context
     from ...system.paths import resolve_palace
 
@@ -163,12 +163,12 @@ def _target(home: DemoHome) -> Context:
     return Context(identity, home.env)
 
 
-def _report(home: DemoHome, target: Context, story: Story, show: Show, seconds: float) -> dict[str, Any]:
+def _report(home: DemoHome, context: Context, story: Story, show: Show, seconds: float) -> dict[str, Any]:
     from ..status import ask_status
     from .configs import agent_configs
     from .show import timing_rows
 
-    status = ask_status(target)
+    status = ask_status(context)
     report = {
         "ok": bool(story.checks) and all(check.ok for check in story.checks),
         "seconds": round(seconds, 2),
@@ -186,14 +186,14 @@ def _report(home: DemoHome, target: Context, story: Story, show: Show, seconds: 
 
 
 def _show_end(report: dict[str, Any], home: DemoHome, show: Show) -> None:
-    """Figures, the status picture, the lines for agents, the verdict."""
-    from ..status_view import picture
+    """Figures, the status, the lines for agents, the result."""
+    from ..status_view import render_status
 
     show.step("what was measured")
     show.figures(report["calls"], report["memory"])
     show.step("mempalace-broker status")
     if report["status"]["running"]:
-        for part in picture(report["status"]):
+        for part in render_status(report["status"]):
             show.print(part)
     show.step("for your agent (mp-shim instead of mempalace-mcp)")
     for agent, text in report["configs"].items():

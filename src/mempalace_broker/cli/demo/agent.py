@@ -64,11 +64,11 @@ class Agent:
 
     @property
     def pid(self) -> int:
-        """Of the mp-shim."""
+        """The mp-shim's."""
         return self.process.pid
 
     def tools(self) -> list[str]:
-        """Names of the tools offered."""
+        """The names of the tools that it offers."""
         return [tool["name"] for tool in self.request("tools/list", {})["tools"]]
 
     def call(self, tool: str, **arguments: Any) -> Any:
@@ -115,21 +115,21 @@ class Agent:
             while view:
                 view = view[self.process.stdin.write(view) :]
         except OSError as exc:
-            raise CallFailed(f"{self.name}: mp-shim is gone: {exc}. {self._last_words()}") from exc
+            raise CallFailed(f"{self.name}: mp-shim is gone: {exc}. {self._last_output()}") from exc
 
     def _line(self, deadline: float, method: str) -> bytes:
         assert self.process.stdout is not None
         while b"\n" not in self._buf:
             ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise CallFailed(f"{self.name}: no answer to {method} within {ANSWER_S:g} s. {self._last_words()}")
+                raise CallFailed(f"{self.name}: no answer to {method} within {ANSWER_S:g} s. {self._last_output()}")
             data = os.read(self.process.stdout.fileno(), 1 << 16)
             if not data:
-                raise CallFailed(f"{self.name}: mp-shim ended during {method}. {self._last_words()}")
+                raise CallFailed(f"{self.name}: mp-shim ended during {method}. {self._last_output()}")
             self._buf += data
         line, _, self._buf = self._buf.partition(b"\n")
         return line
 
-    def _last_words(self) -> str:
+    def _last_output(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         return " | ".join(lines[-3:])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mempalace_broker.cli.target import find_target, find_target_at
+from mempalace_broker.cli.context_options import context_at, context_for
 from mempalace_broker.errors import UsageError
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import DiscoveryRecord, encode
@@ -26,19 +26,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_users_own_root_means_the_palace_that_is_his_anyway(home: Path) -> None:
-    plain = find_target(None)
+    plain = context_for(None)
     for root in (str(home / ".mempalace"), "~/.mempalace", f"{home}/.mempalace/"):
-        found = find_target_at(root, None)
+        found = context_at(root, None)
         assert found.identity.as_json() == plain.identity.as_json(), root
         assert found.files.socket == plain.files.socket
         assert found.files.owner_lock == plain.files.owner_lock
 
 
 def test_another_root_means_the_palace_in_it(home: Path) -> None:
-    found = find_target_at(str(home / "other"), None)
+    found = context_at(str(home / "other"), None)
     assert found.identity.path == str(home / "other/palace")
     assert found.files.root == str(home / "other")
-    assert found.identity.as_json() == find_target(str(home / "other/palace")).identity.as_json(), "as --palace does"
+    assert found.identity.as_json() == context_for(str(home / "other/palace")).identity.as_json(), "as --palace does"
 
 
 def test_a_root_whose_broker_left_its_record_means_that_brokers_palace(home: Path) -> None:
@@ -57,17 +57,17 @@ def test_a_root_whose_broker_left_its_record_means_that_brokers_palace(home: Pat
         started_by="",
     )
     (root / "broker.json").write_bytes(encode(record))
-    found = find_target_at(str(root), None)
+    found = context_at(str(root), None)
     assert found.identity.as_json() == identity.as_json()
     assert found.files.root == str(root)
     assert found.env[ROOT_VARIABLE] == str(root), "whoever is started from here must find the same files"
 
 
 def test_a_palace_beside_it_wins(home: Path) -> None:
-    found = find_target_at(str(home / "other"), str(home / "mine"))
+    found = context_at(str(home / "other"), str(home / "mine"))
     assert (found.identity.path, found.files.root) == (str(home / "mine"), str(home / "other"))
 
 
 def test_a_relative_root_is_refused(home: Path) -> None:
     with pytest.raises(UsageError, match="absolute"):
-        find_target_at("other", None)
+        context_at("other", None)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-def find_target(palace: str | None, backend: str | None = None, collection: str | None = None) -> Context:
+def context_for(palace: str | None, backend: str | None = None, collection: str | None = None) -> Context:
     """The palace that these flags and this process's environment lead to.
 
     Raises:
@@ -32,7 +32,7 @@ def find_target(palace: str | None, backend: str | None = None, collection: str 
     return Context(identity, env)
 
 
-def find_target_at(root: str, palace: str | None, backend: str | None = None, collection: str | None = None) -> Context:
+def context_at(root: str, palace: str | None, backend: str | None = None, collection: str | None = None) -> Context:
     """The palace whose state root is `root` (`~` is this user's home): the one that its broker serves or served last,
     else the one that is ours by default if it belongs there, else the one in `root`/palace.
 
@@ -72,14 +72,14 @@ def root_option(function: F) -> F:
         *, state_root: str | None, palace: str | None, backend: str | None, collection: str | None, **rest: Any
     ) -> Any:
         if state_root:
-            return function(target=find_target_at(state_root, palace, backend, collection), **rest)
-        return function(target=find_target(palace, backend, collection), **rest)
+            return function(context=context_at(state_root, palace, backend, collection), **rest)
+        return function(context=context_for(palace, backend, collection), **rest)
 
     return wrapped  # type: ignore[return-value]  # as below
 
 
 def palace_options(function: F) -> F:
-    """Give a command --palace, --backend and --collection; it gets them as one `target`."""
+    """Give a command --palace, --backend and --collection; it gets them as one `context`."""
 
     @click.option(
         "--palace",
@@ -91,6 +91,6 @@ def palace_options(function: F) -> F:
     @click.option("--collection", metavar="NAME", help="Collection, as mempalace-mcp takes it.")
     @functools.wraps(function)
     def wrapped(*, palace: str | None, backend: str | None, collection: str | None, **rest: Any) -> Any:
-        return function(target=find_target(palace, backend, collection), **rest)
+        return function(context=context_for(palace, backend, collection), **rest)
 
     return wrapped  # type: ignore[return-value]  # click replaces the signature; the command's own type is F
