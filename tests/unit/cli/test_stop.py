@@ -105,7 +105,7 @@ def test_what_does_not_die_is_named(
     monkeypatch.setattr(leave, "TERM_S", 0.05)
     monkeypatch.setattr(leave, "KILL_S", 0.05)
     monkeypatch.setattr("os.kill", lambda pid, number: None)
-    with pytest.raises(StopFailed, match=rf"pid {holder.pid}, .*does not die of SIGKILL"):
+    with pytest.raises(StopFailed, match=rf"pid {holder.pid}, .*survives SIGKILL"):
         leave.stop(context, now=True, why="test")
 
 
