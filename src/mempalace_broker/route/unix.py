@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..system.context import Context
     from ..system.spawn import StartPipe
     from .dial import Dialled
+    from .discover import Candidates
 
 _STATUS = "mempalace-broker status"
 
@@ -61,6 +62,7 @@ class UnixRoute(StartUnderLock):
         self._direct = direct
         self._spawn = spawn
         self._refused = ""  # what the system said to the last dial
+        self._stale_record = ""  # id of the record of a broker that no longer listens
         self._locality_checked = False
 
     def _look(self, lock: str) -> Connected | Waiting | None:
@@ -72,6 +74,7 @@ class UnixRoute(StartUnderLock):
         dialled = self._dial(candidates.paths)
         if dialled.nobody:
             self._check_locality()
+            self._stale_record = _record_id(candidates)
         root = self._context.files.root
         record = record_state(candidates.record, root) if dialled.nobody else RECORD_ABSENT  # matters only then
         action = decide(lock=lock, record=record, connect=dialled.outcome)
@@ -130,12 +133,13 @@ class UnixRoute(StartUnderLock):
         if self._pipe is None:
             return None
         candidates = discover(self._context)
-        if isinstance(candidates.record, BadRecord):
+        record = candidates.record
+        if isinstance(record, BadRecord) or record.record == self._stale_record:
             return None  # a broker that serves publishes its record at once; the record says whether it is ours
         dialled = self._dial(candidates.paths)
         if dialled.sock is None:
             return None
-        self._started = candidates.record.started_by == self._policy.started_by
+        self._started = record.started_by == self._policy.started_by
         self.close()
         return self._connected(dialled)
 
@@ -168,3 +172,7 @@ class UnixRoute(StartUnderLock):
                 hint=f"stop that broker; if it no longer exists, remove {record}.",
             )
         return BrokerUnavailable(f"not allowed: {self._refused}.", hint="run the agent as the owner of the palace.")
+
+
+def _record_id(candidates: Candidates) -> str:
+    return "" if isinstance(candidates.record, BadRecord) else candidates.record.record

@@ -576,8 +576,12 @@ def test_no_descriptor_is_left_behind(site: Site) -> None:
     eventually(lambda: own_descriptors() <= before, what="the end of every descriptor of ours")
 
 
-def test_a_broker_that_serves_while_ours_is_silent_is_taken(site: Site) -> None:
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_broker_that_serves_while_ours_is_silent_is_taken(site: Site, stale: bool) -> None:
     # its starter was killed before it served, and the start lock was free again for us
+    if stale:
+        os.makedirs(site.files.root, exist_ok=True)
+        Path(site.files.record).write_bytes(record_of())
     route = site.route("mute")
     waiting = route.step()
     assert isinstance(waiting, Waiting)
