@@ -1,5 +1,5 @@
 """Agents that reach a world's broker over ssh, on this machine: sshd, bridge and shims are real, only the container is
-left out. What must hold is the same wherever the bridge runs, and everything can be seen and hurt from here.
+left out. The bridge must behave the same wherever it runs, and here a test can watch and kill every part.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SESSION = ("MEMPALACE_", "MPB_")
 
 
 def session_env(world: World) -> dict[str, str]:
-    """What a login on the world's machine has."""
+    """The environment of a login on the world's machine."""
     return {name: value for name, value in world.env.items() if name in {"HOME", "PATH"} or name.startswith(_SESSION)}
 
 
@@ -39,7 +39,7 @@ def listening(prefix: str) -> list[str]:
 
 
 class Road:
-    """See the module. A context manager; at its end nothing may be left behind.
+    """The way from agents to the world's broker. A context manager; at its end nothing may be left behind.
 
     Args:
         world: where the broker is. master: whether the user has opened a ControlMaster. options, key_options: as Sshd
@@ -81,27 +81,27 @@ class Road:
     # --- agents
 
     def shim(self, *, env: Mapping[str, str] | None = None) -> RpcProcess:
-        """An mp-shim that goes this way."""
+        """An mp-shim that takes this road."""
         shim = self.world.shim(env={**self.env, **(env or {})})
         self.shims.append(shim)
         return shim
 
     def started(self) -> RpcProcess:
-        """One that has greeted and called."""
+        """A shim that has initialized and called a tool."""
         shim = self.shim()
         shim.initialize()
         shim.call_tool("kg_stats")
         return shim
 
     def log(self) -> str:
-        """Of bridge and broker."""
+        """The logs of bridge and broker."""
         bridge = Path(self.files.log)
         return (bridge.read_text() if bridge.exists() else "") + self.world.log()[-1500:]
 
     # --- the bridge
 
     def status(self) -> dict[str, Any]:
-        """What the bridge says of itself; {} where there is none."""
+        """The bridge's status; {} where there is no bridge."""
         return bridge_status(self.target, Deadline.after(Clock(), 10.0)) or {}
 
     def bridges(self) -> list[int]:
@@ -145,7 +145,7 @@ class Road:
         return not (self.bridges() or self.clients() or left - STAYS or sockets)
 
     def leavings(self) -> str:
-        """What `nothing_left` saw, in words."""
+        """The findings of `nothing_left`, in words."""
         files = os.listdir(self.files.folder) if os.path.isdir(self.files.folder) else []
         processes = [proctools.describe(pid) for pid in [*self.bridges(), *self.clients()]]
         return f"{processes} {files} {listening(self.files.folder)} {self.log()}"
@@ -164,7 +164,7 @@ class Road:
             self.destroy()
 
     def destroy(self) -> None:
-        """Whatever there is."""
+        """Kill every part."""
         for pid in [*self.bridges(), *self.clients()]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -27,14 +27,14 @@ SBIN = "/usr/sbin:/sbin:/usr/local/sbin"
 
 
 def lacking() -> str:
-    """Why there can be no sshd here; empty when there can."""
+    """Why no sshd can run here; empty where one can."""
     path = f"{os.environ.get('PATH', '')}:{SBIN}"
     missing = [tool for tool in ("ssh", "sshd", "ssh-keygen") if shutil.which(tool, path=path) is None]
     return f"no {', '.join(missing)} (Debian: apt install openssh-server openssh-client)" if missing else ""
 
 
 def require_sshd() -> None:
-    """Skip the test where there can be no sshd; in CI that is a failure."""
+    """Skip the test where no sshd can run; in CI that is a failure."""
     if lack := lacking():
         if os.environ.get("CI", "").lower() in {"1", "true"}:
             pytest.fail(lack)
@@ -42,12 +42,12 @@ def require_sshd() -> None:
 
 
 class Sshd:
-    """See the module.
+    """An sshd and its client's configuration.
 
     Args:
         folder: for all its files; short, because sockets lie in it. address: where it listens.
         env: what sessions have in their environment; PATH in it finds the command.
-        options: more lines for sshd_config. key_options: what stands before the key in authorized_keys.
+        options: more lines for sshd_config. key_options: options before the key in authorized_keys.
 
     Attributes:
         config: the client's configuration file. key: the client's private key. port: where it listens.
@@ -166,7 +166,7 @@ class Sshd:
         return proctools.children_of(self._process.pid)
 
     def end_connections(self, number: int = signal.SIGKILL) -> None:
-        """Send them all a signal."""
+        """Send a signal to all of them."""
         for pid in self.connections():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -201,7 +201,7 @@ class Sshd:
         return int(said.partition("pid=")[2].partition(")")[0] or 0)
 
     def end_master(self) -> None:
-        """As a user does."""
+        """End the ControlMaster, as a user does."""
         self.run("-O", "exit", HOST)
 
 

@@ -46,7 +46,7 @@ with socket.socket(socket.AF_UNIX) as sock:
 
 @pytest.fixture
 def world(world: World) -> World:
-    """A world whose palace is found by default, as in a container: no path is written down anywhere."""
+    """A world whose palace is found by default, as in a container: no configuration names a path."""
     netbox.require_boxes()
     (world.state_root / "config.json").write_text("{}")
     return world
@@ -69,7 +69,7 @@ def one_owner(world: World) -> Iterator[OwnerSampler]:
 
 
 def started(side: World | Side) -> RpcProcess:
-    """A shim that has greeted and called, so that there is a broker with an engine."""
+    """A shim that has initialized and called a tool, so that there is a broker with an engine."""
     shim = side.shim()
     shim.initialize(PATIENCE_S)
     shim.call_tool("kg_stats", PATIENCE_S)

@@ -25,7 +25,7 @@ PATIENCE_S = 60.0
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[World]:
-    """One world for all these tests: they are about the way to it."""
+    """One world for all these tests: they are about the road to it."""
     require_engine("newest")
     require_sshd()
     with World("newest") as world:
@@ -217,7 +217,7 @@ def kill_broker(road: Road) -> None:
 
 
 def stop_broker(road: Road) -> None:
-    """As its idle exit: orderly, and nobody starts it but who needs it."""
+    """End it as its idle time does: orderly; the next client that needs it starts it."""
     road.world.broker().signal(signal.SIGTERM)
 
 
@@ -266,7 +266,7 @@ def frozen(host: World) -> Iterator[None]:
 
 
 def test_no_fault_loses_an_acknowledged_write_or_leaves_a_call_unanswered(host: World) -> None:
-    """Both kinds of connection at once: the faults are the same, and a broker that dies dies for both."""
+    """Both kinds of connection at once: the faults are the same, and a dead broker is dead for both."""
     with frozen(host), Road(host) as own, Road(host, master=True) as users, host.watch_owners() as watch:
         roads = (own, users)
         with contextlib.ExitStack() as stack:
@@ -313,7 +313,7 @@ def test_a_bridge_that_is_told_to_leave_while_it_sets_up_leaves_nothing(host: Wo
 
 
 def refusal(road: Road) -> str:
-    """What the agent is told, at once."""
+    """The error that the agent gets, at once."""
     shim = road.shim()
     began = time.monotonic()
     answer = shim.request("tools/call", {"name": "mempalace_kg_stats", "arguments": {}}, PATIENCE_S)
@@ -390,7 +390,7 @@ def test_what_the_command_says_there_is_told_here(host: World) -> None:
 
 
 def test_the_users_master_may_be_the_only_one_who_gets_in(host: World) -> None:
-    """A password or a second factor: nothing but the connection that is open already will do."""
+    """A password or a second factor: only the connection that is already open will do."""
     with Road(host, master=True) as road:
         (road.sshd.folder / "authorized_keys").write_text("")
         shim = road.started()

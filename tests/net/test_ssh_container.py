@@ -1,6 +1,6 @@
 """Containers whose palace is another kernel's: agents there reach the host's broker over ssh, with the same
-configuration as agents on the host. The container is one of namespaces, its network a cable of its own, and the shared
-folder a FUSE mount, so that locks and sockets in it don't cross - as on a Mac.
+configuration as agents on the host. The container is made of namespaces, its network is a cable of its own, and the
+shared folder is a FUSE mount, so that locks and sockets in it don't cross - as on a Mac.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def world(world: World) -> World:
 
 @contextlib.contextmanager
 def shared(folder: Path, at: Path) -> Iterator[Path]:
-    """The folder as another kernel's would be seen: over FUSE."""
+    """The folder as it looks from another kernel: over FUSE."""
     at.mkdir()
     process = subprocess.Popen(["bindfs", "-f", "--no-allow-other", str(folder), str(at)], stdin=subprocess.DEVNULL)
     try:
@@ -96,7 +96,7 @@ def one_owner(world: World) -> Iterator[OwnerSampler]:
 
 
 def started(side: World | Side) -> RpcProcess:
-    """A shim that has greeted and called."""
+    """A shim that has initialized and called a tool."""
     shim = side.shim()
     shim.initialize(PATIENCE_S)
     shim.call_tool("kg_stats", PATIENCE_S)

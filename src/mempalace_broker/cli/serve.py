@@ -135,7 +135,7 @@ def ensure(context: Context) -> dict[str, Any]:
     """Find or start the broker, say hello, and return its welcome.
 
     Raises:
-        BrokerUnavailable, HandshakeRefused, StateRootError: as the connector and the broker say.
+        BrokerUnavailable, HandshakeRefused, StateRootError: as the route and the broker say.
     """
     from ..errors import BrokerUnavailable
     from ..locality.view import view_of

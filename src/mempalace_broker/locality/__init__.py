@@ -1,1 +1,1 @@
-"""Where this process is, seen from the palace: which kernel, which mounts, whose paths, which process ids."""
+"""Which kernel owns the palace's files, what is mounted where, and whether a path means the same to another process."""

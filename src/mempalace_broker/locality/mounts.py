@@ -1,7 +1,6 @@
-"""What is mounted where, and whether a path lies on a filesystem that only this kernel can have mounted.
+"""The mount table, and whether a path lies on a filesystem that only this kernel can have mounted.
 
-Locks and sockets prove nothing on one that another kernel may write to as well (a virtual machine's virtiofs,
-NFS).
+On one that another kernel may write to as well (a virtual machine's virtiofs, NFS), locks and sockets prove nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _LOCAL = frozenset(
 _SHARED = frozenset(
     "virtiofs 9p nfs nfs4 cifs smb3 smbfs afpfs ceph lustre afs vboxsf prl_fs".split()  # noqa: SIM905 - words
 )
-# No folder of a user's lies on these.
+# No user has folders on these.
 _NO_FOLDERS = frozenset(
     "proc sysfs devpts devtmpfs cgroup cgroup2 mqueue securityfs debugfs tracefs bpf pstore configfs fusectl "  # noqa: SIM905 - words
     "hugetlbfs autofs binfmt_misc nsfs rpc_pipefs efivarfs".split()
@@ -28,7 +27,7 @@ _NO_FOLDERS = frozenset(
 def mount_table(table: str | None = None) -> list[Mount]:
     """The mounts of this namespace that can be seen, [] where there is no such table (macOS).
 
-    What a later mount covers is left out: of the rest, the one with the longest mount point holds a path.
+    Mounts that a later one covers are left out: of the rest, the one with the longest mount point holds a path.
 
     Args:
         table: text of /proc/self/mountinfo, read if not given.
@@ -49,7 +48,7 @@ def mount_table(table: str | None = None) -> list[Mount]:
 
 
 def folders_table() -> list[list[str]]:
-    """The mounts that may hold folders of users, as rows for the wire; names that are no text are left out."""
+    """The mounts that may hold folders of users, as rows for the wire; unprintable names are left out."""
     rows = [mount.row() for mount in mount_table() if mount.kind not in _NO_FOLDERS]
     return [row for row in rows if all(cell.isprintable() for cell in row)]
 
@@ -73,7 +72,7 @@ def is_local(path: str) -> bool | None:
 
 
 def judge_filesystem(kind: str) -> bool | None:
-    """The same for a filesystem type."""
+    """As `is_local`, for a filesystem type."""
     if kind in _LOCAL:
         return True
     return False if kind in _SHARED or kind.startswith("fuse") else None

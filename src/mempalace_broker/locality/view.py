@@ -12,7 +12,7 @@ def view_of(palace: str, *, remote: bool = False) -> FileView:
     """How this process sees files, and the palace directory among them.
 
     Args:
-        remote: the broker is reached over ssh or TCP, where nothing of this is comparable.
+        remote: the broker is reached over ssh or TCP, where none of these facts can be compared.
     """
     if remote:
         return FileView("elsewhere")

@@ -65,17 +65,17 @@ def parse(text: str, home: str) -> Endpoint:
     """Read an endpoint; `home` stands for `~` in a socket's path.
 
     Raises:
-        UsageError: it is of no kind that we know, or can't be reached by any means.
+        UsageError: it is of an unknown kind, or no socket can have that name.
     """
     scheme, colon, rest = text.partition(":")
     if colon and scheme in (TCP, SSH):
         if not rest.startswith("//"):
-            raise _bad(text, f"no {scheme}:// address", _FORMS)
+            raise _bad(text, f"not a {scheme}:// address", _FORMS)
         return _remote(scheme, rest[2:], text)
     if colon and scheme == UNIX:
         path = rest.removeprefix("//") if rest.startswith("///") else rest
     elif "://" in text:
-        raise _bad(text, "no endpoint that I know", _FORMS)
+        raise _bad(text, "not a known kind of endpoint", _FORMS)
     else:
         path = text
     path = expand(path, home)

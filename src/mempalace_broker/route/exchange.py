@@ -57,5 +57,4 @@ def exchange(
 def _wait(fd: int, event: int, deadline: Deadline) -> bool:
     poller = select.poll()
     poller.register(fd, event)
-    left = deadline.remaining()
-    return bool(poller.poll(None if left == float("inf") else int(left * 1000) + 1))
+    return bool(poller.poll(deadline.remaining() * 1000 + 1))

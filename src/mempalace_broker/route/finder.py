@@ -5,7 +5,8 @@
     nobody does, and this kernel owns the files    UnixRoute: elect and start a broker here
     nobody does, and another kernel owns them      ssh, then tcp, then direct, as far as they are configured (plan)
 
-Which of these it is, `locality` says; why a direct broker takes 3.5 s before it serves, lease/machine/lease.
+`locality` tells whose the files are. A direct broker serves 3.5 s later than others: its lease must settle first
+(lease/machine).
 `mp-shim` imports this module: keep it lean.
 """
 

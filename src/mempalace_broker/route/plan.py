@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .ssh import SshRoute
     from .tcp import TcpRoute
 
-BRIDGE_CONFIG = "~/.ssh-local/config"  # what pi-devbox's set-up of LAN access leaves
+BRIDGE_CONFIG = "~/.ssh-local/config"  # written by pi-devbox when it sets up LAN access
 BRIDGE_HOST = "host"
 
 

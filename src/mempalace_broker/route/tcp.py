@@ -205,7 +205,7 @@ class TcpRoute(Attempt):
     def _refusal(self, side: ClientSide) -> BrokerError:
         if side.failure == AuthFailure.WRONG_PROOF:
             return HandshakeRefused(
-                f"whoever listens at {self.endpoint} does not know our token ({side.text}): a broker with another "
+                f"the listener at {self.endpoint} does not know our token ({side.text}): a broker with another "
                 "token, or not your broker. Nothing was sent to it.",
                 hint=COPY_THE_TOKEN,
             )
@@ -213,7 +213,7 @@ class TcpRoute(Attempt):
             return HandshakeRefused(f"the broker at {self.endpoint} refuses: {side.text}.", hint=_LOOK_THERE)
         assert side.failure == AuthFailure.GARBAGE
         return BrokerUnavailable(
-            f"what listens at {self.endpoint} is not a mempalace-broker ({side.text}).", hint=_LOOK_THERE
+            f"the listener at {self.endpoint} is not a mempalace-broker ({side.text}).", hint=_LOOK_THERE
         )
 
     def _late(self, what: str) -> DeadlineExceeded:

@@ -26,7 +26,7 @@ _IN_DOCKER = "/.dockerenv"
 
 
 class Lookup:
-    """One look-up in a thread of its own. `result`: None until then; addresses, or the resolver's words."""
+    """One look-up, in its own thread. `result`: None until it ends; then addresses, or the resolver's words."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         import _thread
@@ -36,7 +36,7 @@ class Lookup:
         _thread.start_new_thread(self._run, (endpoint.host, endpoint.port, self._end))
 
     def _run(self, host: str, port: int, end: int) -> None:
-        """In the thread. It owns `end`; its closing is what the other side waits for."""
+        """In the thread. It owns `end`, and closes it to wake the other side."""
         try:
             self.result = resolve(host, port)
         except (OSError, UnicodeError) as exc:
@@ -45,7 +45,7 @@ class Lookup:
             os.close(end)
 
     def close(self) -> None:
-        """Listen no more. A thread that still hangs closes its end when the resolver lets it go."""
+        """Stop waiting. A thread that still hangs closes its end when the resolver lets it go."""
         os.close(self.fd)
 
 
@@ -71,8 +71,8 @@ def numeric(endpoint: Endpoint) -> list[Address] | None:
 def candidates(endpoint: Endpoint, *, hosts_file: str = HOSTS_FILE) -> list[Endpoint]:
     """Where a container may find the broker whose record names `endpoint`, best first.
 
-    An address of the broker's machine that means something elsewhere, then the names by which container engines
-    call their host, where the system's table has them or the engine's own resolver surely answers.
+    First an address of the broker's machine that other machines can use, then the names by which container engines
+    call their host, where /etc/hosts has them or the engine's own resolver surely answers.
     """
     found = [endpoint] if not (_is_everywhere(endpoint) or _is_loopback(endpoint)) else []
     known = _names(hosts_file)

@@ -1,4 +1,4 @@
-"""Where we are, by the filesystem of the palace alone."""
+"""Which kernel owns the palace, by the filesystem that it lies on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which routes are taken in which order, and what is said when none leads anywhere."""
+"""Which routes are tried, in which order, and the error when all of them fail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DIRECT = "MEMPALACE_BROKER_DIRECT"
 
 
 class Dead:
-    """A route that leads nowhere."""
+    """A route that fails."""
 
     def __init__(self, name: str, taken: list[str]) -> None:
         self.name = name

@@ -152,7 +152,7 @@ def test_an_address_that_swallows_everything() -> None:
 
 
 def test_no_step_ever_blocks() -> None:
-    """Not in a resolver that hangs, either; the thread that asks it is not waited for."""
+    """Not even where the resolver hangs: nobody waits for the thread that asks it."""
     gate = threading.Event()
     patch = pytest.MonkeyPatch()
     real = tcp_addresses.resolve

@@ -152,7 +152,7 @@ class Site:
 
 
 def await_end(who: ProcessId) -> None:
-    """A zombie holds nothing any more; when init reaps it is not our affair."""
+    """A zombie holds nothing any more; init reaps it some time later."""
     eventually(lambda: process_state(who) in (DEAD, ZOMBIE) or None, what=f"end of {who}")
 
 

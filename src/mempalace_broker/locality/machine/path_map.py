@@ -1,7 +1,7 @@
 """A caller's path as the broker's: by what is mounted on both sides, else not at all.
 
-Inside a container a path names a file of the container. The broker, elsewhere, can open it only if that file lies
-on something that it has mounted too. Three sources say so, in this order:
+Inside a container a path names a file of the container. The broker, outside, can open it only if that file lies
+on a filesystem that it has mounted too. Three sources say so, in this order:
 
 1. the user's own table ([container.paths] in broker.toml);
 2. the state root, which both sides have by definition: /home/dev/.mempalace here is /Users/me/.mempalace there;
@@ -9,7 +9,7 @@ on something that it has mounted too. Three sources say so, in this order:
    Across kernels device numbers mean nothing, but all mounts of *our* one shared device come from the same export,
    so where the export's path of the state root is known, the others follow.
 
-What none of them covers is refused: guessing would mine somebody else's files.
+A path that none of them covers is refused: guessing would mine somebody else's files.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Mount:
 
 
 def read_mounts(rows: object) -> list[Mount]:
-    """A mount table as it comes over the wire; what is no row is left out."""
+    """A mount table as it comes over the wire; anything that is not a row is left out."""
     return [
         Mount(*row)
         for row in (rows if isinstance(rows, list) else [])
@@ -114,7 +114,7 @@ class PathMap:
         """The broker's name for the file, None where it can't be known."""
         for here, there in self._fixed:
             rest = under(path, here)
-            if rest is not None:  # but for what this side alone has mounted inside
+            if rest is not None:  # unless this side has something else mounted inside
                 return join(there, rest) if mount_of(path, self._mine) == mount_of(here, self._mine) else None
         return self._by_state_root(path) or (self._by_device(path) if self._same_kernel else self._by_export(path))
 

@@ -51,7 +51,7 @@ class User:
     def cut(self) -> None:
         """Let the shim see the end of its connection, whatever ssh believes."""
         if self.given is not None:
-            with contextlib.suppress(OSError):  # it is gone already
+            with contextlib.suppress(OSError):  # it has ended already
                 self.given.shutdown(socket.SHUT_RDWR)
             self.given.close()
             self.given = None

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from ...system.clock import Deadline
     from .ssh import Ssh
 
-LOCAL_S = 5.0  # for what only this machine must answer
+LOCAL_S = 5.0  # for commands that only this machine answers
 OPEN_S = 15.0
 _LOOK_S = 0.01  # between two looks for the control socket, which sends no event
 _KEPT = 4096
 
 
 class Master(Protocol):
-    """One of the two.
+    """A ControlMaster: the user's or ours.
 
     Attributes:
         control: path of its control socket. ours: whether we opened it and end it. fd: readable when it may have ended.
@@ -129,7 +129,7 @@ class OwnMaster:
         return self._said.decode("utf-8", "replace")
 
     def close(self) -> None:
-        """End it; everything that goes over it ends, too."""
+        """End it, and with it everything that it carries."""
         end(self._process)
         self._read()
         self._err.close()

@@ -33,7 +33,7 @@ class Leaving(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Be the bridge; return the exit code."""
+    """Run the bridge; return the exit code."""
     options = _parser().parse_args(argv)
     target = SshTarget(
         options.host,
@@ -112,7 +112,7 @@ def _leave(_number: int, _frame: object) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mempalace_broker.route.bridge", description=__doc__)
-    parser.add_argument("--folder", required=True)  # for people who look at processes
+    parser.add_argument("--folder", required=True)  # for people who list processes
     parser.add_argument("--started-by", default="")
     parser.add_argument("--linger", type=float, default=LINGER_S)
     parser.add_argument("--start-fd", type=int, default=-1)

@@ -84,7 +84,7 @@ class Ssh:
         return [self._program, *self._config, *self._where, *words, "-T", *flags, "--", self.target.host]
 
     def command(self, control: str, program: str, *words: str) -> list[str]:
-        """Run `program words...` on the host over the master at `control`, or over a connection of its own without."""
+        """Run `program words...` on the host, over the master at `control`, or over a new connection if ""."""
         root = ["--state-root", self.target.state_root] if self.target.state_root else []
         told = " ".join([program, *map(shlex.quote, [*words, *root])])  # `program` may start with ~/: not quoted
         return [*self._to_host(_over(control)), told]
@@ -104,7 +104,7 @@ class Ssh:
     def tell(self, control: str, what: str, forward: str = "") -> list[str]:
         """Tell the master at `control` something: check, exit, forward, cancel."""
         words = ["-L", forward] if forward else []
-        # Without a configuration: one that has a LocalForward would be asked for as well.
+        # Without a configuration: ssh would request its LocalForward as well.
         return [self._program, *_NO_CONFIG, "-S", control, "-O", what, *words, "--", _ANY_HOST]
 
     def version(self) -> list[str]:
@@ -112,7 +112,7 @@ class Ssh:
         return [self._program, "-V"]
 
     def run(self, argv: Sequence[str], limit: float) -> Ran:
-        """Run to the end, or for `limit` seconds. TunnelError: there is no ssh."""
+        """Run a command to its end, or for `limit` seconds. TunnelError: there is no ssh."""
         with self.start(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             try:
                 out, err = process.communicate(timeout=max(limit, 0.0))
@@ -124,7 +124,7 @@ class Ssh:
                 end(process)
 
     def start(self, argv: Sequence[str], *, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
-        """Start one that ends when we do, however that may be. TunnelError: there is no ssh."""
+        """Start a command that ends when we do, however we end. TunnelError: there is no ssh."""
         try:
             return subprocess.Popen(
                 argv,
@@ -154,7 +154,7 @@ def _tied() -> Callable[[], None] | None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """See a child to its end: SIGTERM, a moment, SIGKILL."""
+    """End a child: SIGTERM, a moment, SIGKILL."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

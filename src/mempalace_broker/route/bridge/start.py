@@ -51,7 +51,7 @@ def bridge_status(target: SshTarget, deadline: Deadline) -> dict[str, Any] | Non
         return None
     try:
         status = load(exchange(sock, STATUS, deadline, limit=MAX_ANSWER) or b"")
-    except (OSError, ValueError):  # it is busy or leaves: nothing to tell
+    except (OSError, ValueError):  # it is busy or leaving: there is no status
         return None
     finally:
         sock.close()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .ssh import Ssh
     from .transports import Transport
 
-SET_UP_S = 40.0  # all of it; a shim waits 45
+SET_UP_S = 40.0  # for all of it; a shim waits 45
 ENSURE_S = 12.0  # over a master of the user's, which may be frozen; over our own as long as there is time
 ASK_S = 5.0
 RETRY_S = 5.0  # for a tunnel that worked before: sshd may be restarting

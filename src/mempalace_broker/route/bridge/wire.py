@@ -79,7 +79,7 @@ class SshTarget:
         return f"ssh://{user}{self.host}{port}{root}"
 
     def fields(self) -> list[str]:
-        """All of it as words, for a command line and for the name of the folder."""
+        """All fields as words, for a command line and for the name of the folder."""
         return [self.host, self.user, str(self.port), self.config, self.state_root, self.command]
 
 
@@ -88,7 +88,7 @@ class Answer:
 
     Attributes:
         ended: the bridge left, or sent nonsense, before the line was complete.
-        fds: descriptors that have arrived; whoever takes one out of the list closes it.
+        fds: descriptors that have arrived, the reader's to close.
     """
 
     __slots__ = ("_line", "ended", "fds")
@@ -116,7 +116,7 @@ class Answer:
         self.ended = not self.complete and (not data or len(self._line) > MAX_ANSWER)
 
     def fields(self) -> dict[str, Any]:
-        """The line's JSON object, empty where it is none."""
+        """The line's JSON object, empty where it is something else."""
         try:
             said = load(self._line)
         except ValueError:

@@ -15,8 +15,7 @@ from __future__ import annotations
 LOCK_FREE = "free"  # not tried yet, or seen free: we do not hold it
 LOCK_OBTAINED = "obtained"  # we hold it now
 LOCK_HELD = "held"  # somebody else does
-LOCK_UNKNOWN = "unknown"  # it can't be taken or probed at all
-LOCKS = (LOCK_FREE, LOCK_OBTAINED, LOCK_HELD, LOCK_UNKNOWN)
+LOCKS = (LOCK_FREE, LOCK_OBTAINED, LOCK_HELD)
 
 # the record
 RECORD_ABSENT = "absent"
@@ -44,7 +43,7 @@ FAIL = "fail"  # no election is possible here: say so, touch nothing
 ACTIONS = (CONNECT, WAIT, TAKE_LOCK, START, AVOID, FAIL)
 
 _OWNED = {CONNECT_OK: CONNECT, CONNECT_EAGAIN: WAIT, CONNECT_TIMEOUT: WAIT, CONNECT_DENIED: FAIL}
-_NOBODY = {LOCK_FREE: TAKE_LOCK, LOCK_OBTAINED: START, LOCK_HELD: WAIT, LOCK_UNKNOWN: FAIL}
+_NOBODY = {LOCK_FREE: TAKE_LOCK, LOCK_OBTAINED: START, LOCK_HELD: WAIT}
 
 
 def decide(*, lock: str, record: str, connect: str) -> str:

@@ -84,7 +84,7 @@ def kind_of(status: int | None, words: str) -> str:
     """Classify the end of an ssh command.
 
     Args:
-        status: its exit status; None: it did not end in time and was ended by us.
+        status: its exit status; None: it did not end in time and we killed it.
         words: its stderr.
     """
     if status is None:
@@ -129,7 +129,7 @@ def _own_words(words: str) -> tuple[str, str]:
 
 
 def last_words(words: str, kind: str = OTHER) -> str:
-    """The end of what was said on stderr, on one line, without decoration."""
+    """The last lines of stderr, on one line, without decoration."""
     lines = [" ".join(line.split()) for line in words.splitlines()]
     lines = [line for line in lines if any(c.isalnum() for c in line)]
     if kind == HOST_KEY_CHANGED:

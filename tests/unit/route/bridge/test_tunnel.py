@@ -1,5 +1,5 @@
-"""Which of its means the tunnel takes. The ssh is a fake: the newer one that has -W for sockets can't be had
-everywhere. tests/net goes with a real one.
+"""Which transport the tunnel takes. The ssh is a fake: not every machine has one new enough for -W with sockets.
+tests/net uses a real one.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def test_an_old_one_and_one_that_can_not_run_the_command(stage: Stage, version: 
 
 
 def test_a_broker_that_was_replaced_meanwhile_is_no_reason_to_take_less(stage: Stage) -> None:
-    """What did not work was asked of a broker that is gone by now: the best means is tried again with the new one."""
+    """The transport failed because that broker is gone by now: the best one is tried again with the new broker."""
     text = (stage.folder / "ensure").read_text()
     (stage.folder / "ensure").write_text(text.replace("}", ', "record": "%d"}'))  # another one each time
     with pytest.raises(TunnelError, match="brokers come and go"):

@@ -1,4 +1,4 @@
-"""What ssh said, as OpenSSH 9.2 and 10.0 say it, and what we make of it."""
+"""The messages of OpenSSH 9.2 and 10.0, and how we classify and explain them."""
 
 from __future__ import annotations
 
