@@ -1,4 +1,4 @@
-"""Who talks to the broker: agents behind a real ShimProtocol, and bare clients; each follows a script."""
+"""The broker's clients: agents behind a real ShimProtocol, and bare clients; each follows a script."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mempalace_broker.errors import NOT_EXECUTED
 from mempalace_broker.protocol.framing import LineReader
+from mempalace_broker.shim.machine.effects import TranslatePaths, VerifyPalace
 from mempalace_broker.shim.machine.path_rewriter import PathRewriter
 from mempalace_broker.shim.machine.protocol import ShimProtocol
 
@@ -24,7 +25,7 @@ def request_line(request: Request) -> bytes:
 
 
 class Agent(Actor):
-    """Behind an `mp-shim`: its relay, one connection at a time, and the answers that reach the agent."""
+    """An agent behind an mp-shim: one connection at a time, and the answers that reach the agent."""
 
     def __init__(self, world: World, name: str, session: str) -> None:
         super().__init__(world.loop)
@@ -34,10 +35,8 @@ class Agent(Actor):
             session=session,
             client=name,
             pid=1,
-            rewriter=PathRewriter("/w", "/h", lambda _files, path: path),
-            read_cache=lambda: world.disk.answers,
+            rewriter=PathRewriter("/w", "/h"),
         )
-        self.protocol.connection.identity = world.identity
         self._wire: Wire | None = None
         self._dialling = False
         self._answers = LineReader()
@@ -102,7 +101,7 @@ class Agent(Actor):
         if broker is not None and broker.listening:
             self._wire = Wire(self.loop, self.world.rng, self, broker)
             broker.accept(self._wire)
-            self.protocol.connected(self.loop.now)
+            self.protocol.connected(self.world.identity, None, self.loop.now)
         elif self.world.rng.random() < self.world.faults.no_broker:
             self.protocol.failed(NOT_EXECUTED, "no broker could be started.", self.loop.now)
         else:
@@ -114,6 +113,7 @@ class Agent(Actor):
 
     def _turn(self) -> None:
         protocol = self.protocol
+        self._perform_effects()
         self._write()
         if protocol.connection.broken and self._wire is not None:
             self._lost(self._wire, protocol.connection.broken)
@@ -132,6 +132,16 @@ class Agent(Actor):
             self._timer += 1
             mine = self._timer
             self.after(at - self.loop.now, lambda: self._tick(mine))
+
+    def _perform_effects(self) -> None:
+        while self.protocol.effects:
+            effect = self.protocol.effects.pop(0)
+            if isinstance(effect, VerifyPalace):
+                self.protocol.palace_verified("", self.loop.now)
+            elif isinstance(effect, TranslatePaths):
+                self.protocol.paths_translated(effect.key, {path: path for path in effect.paths}, self.loop.now)
+            else:
+                self.protocol.answers_read(self.world.disk.answers, self.loop.now)
 
     def _write(self) -> None:
         for box, sink in (

@@ -11,8 +11,8 @@ from mempalace_broker.broker.machine.outcomes import Outcomes
 from mempalace_broker.broker.machine.scheduler import Call, FairQueue, Scheduler
 from mempalace_broker.protocol import journal
 from mempalace_broker.protocol.hello import WriteOutcome
+from mempalace_broker.shim.machine.delivery import Delivery
 from mempalace_broker.shim.machine.pending_request import PendingRequest
-from mempalace_broker.shim.machine.protocol import ShimProtocol
 from tests.sim.world import PROFILES, Faults, check
 
 if TYPE_CHECKING:
@@ -104,16 +104,16 @@ def test_an_old_end_in_the_journal_outlives_a_new_start(monkeypatch: pytest.Monk
     caught("said not executed, but it was", Faults(upgrades=8, engine_crash=0.3))
 
 
-def test_relay_says_not_executed_of_what_it_had_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shim_says_not_executed_of_what_it_had_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PendingRequest, "unknown", PendingRequest.error)
     caught("said not executed, but it was", KILLS)
 
 
-def test_relay_sends_writes_again_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    def recall(self: Any, call: PendingRequest, reason: str, now: float) -> None:
-        self._wait_again(call, reason, now)
+def test_shim_sends_writes_again_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recall(self: Any, request: PendingRequest, reason: str, now: float) -> None:
+        self._wait_again(request, reason, now)
 
-    monkeypatch.setattr(ShimProtocol, "_recall", recall)
+    monkeypatch.setattr(Delivery, "_recall", recall)
     caught("executed 2 times", Faults(cuts=6, broker_kills=2, slow=0.6, slow_s=1.0))
 
 
@@ -122,13 +122,13 @@ def test_answers_get_lost() -> None:
 
 
 def test_answers_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = ShimProtocol._finish
+    real = Delivery.fail
 
-    def finish(self: Any, call: PendingRequest, code: int, text: str) -> None:
-        self._error(call.id, code, text)
-        real(self, call, code, text)
+    def fail(self: Any, request: PendingRequest, code: int, text: str) -> None:
+        self._agent.error(request.id, code, text)
+        real(self, request, code, text)
 
-    monkeypatch.setattr(ShimProtocol, "_finish", finish)
+    monkeypatch.setattr(Delivery, "fail", fail)
     caught("answered 2 times", KILLS)
 
 

@@ -1,6 +1,6 @@
-"""What a shim answers by itself while no broker does: `initialize` and `tools/list` from the broker's cache file.
+"""The engine's constant answers, to `initialize` and `tools/list`, and the cache file that keeps them.
 
-The file is written by `broker/machine/answers.py`. `mp-shim` imports this module late, and only then.
+The broker writes the file; a shim reads it while no broker answers. `mp-shim` imports this module late, and only then.
 """
 
 from __future__ import annotations
@@ -13,37 +13,65 @@ if TYPE_CHECKING:
     from typing import Any
 
 SCHEMA = 1
-TEMPLATE = {"capabilities": {"tools": {}}, "serverInfo": {"name": "mempalace", "version": "unknown"}}
 
 
-def constant_result(method: str, params: dict[str, Any], data: bytes | None) -> dict[str, Any] | None:
-    """The result of `initialize` or `tools/list`; None where no engine has told its tools yet.
+class ConstantAnswers:
+    """What the mempalace of one version answers without looking at the palace.
 
-    Args:
-        params: of `initialize`.
-        data: content of the cache; missing, damaged or of another schema, it is taken for an empty one.
+    Attributes:
+        version: mempalace's, "" while unknown.
+        protocols: versions of MCP that it speaks, newest first.
+        template: its result of `initialize` without the protocol's version.
+        tools: its result of `tools/list`, None while unknown.
     """
-    cache = read_cache(data)
-    if method == INITIALIZE:
-        return initialize_result(params, cache)
-    tools = cache.get("tools")
-    return {"tools": tools} if isinstance(tools, list) else None
 
+    def __init__(self, version: str = "") -> None:
+        self.version = version
+        self.protocols: tuple[str, ...] = PROTOCOLS
+        server = {"name": "mempalace", "version": version or "unknown"}
+        self.template: dict[str, Any] = {"capabilities": {"tools": {}}, "serverInfo": server}
+        self.tools: list[Any] | None = None
 
-def read_cache(data: bytes | None) -> dict[str, Any]:
-    """The cache as a dict; {} where it is missing, damaged or of another schema."""
-    try:
-        body = load(data or b"")
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) and body.get("schema") == SCHEMA else {}
+    def initialize(self, params: object) -> dict[str, Any]:
+        """Return the result of `initialize`: the protocol version asked for if it is known, else the newest."""
+        oldest = self.protocols[-1]
+        asked = params.get("protocolVersion", oldest) if isinstance(params, dict) else oldest
+        return {"protocolVersion": asked if asked in self.protocols else self.protocols[0], **self.template}
 
+    def result(self, method: str, params: object) -> dict[str, Any] | None:
+        """Return the result of `initialize` or `tools/list`; None while no engine has listed its tools."""
+        if method == INITIALIZE:
+            return self.initialize(params)
+        return {"tools": self.tools} if self.tools is not None else None
 
-def initialize_result(params: dict[str, Any], cache: dict[str, Any]) -> dict[str, Any]:
-    """The result of `initialize`, from the cache or, without one, from what every mempalace says."""
-    template = cache.get("initialize")
-    known = cache.get("protocols")
-    protocols = tuple(known) if isinstance(known, list) and known else PROTOCOLS
-    asked = params.get("protocolVersion", protocols[-1])
-    chosen = asked if asked in protocols else protocols[0]
-    return {"protocolVersion": chosen, **(template if isinstance(template, dict) else TEMPLATE)}
+    def encode(self) -> bytes:
+        """Return the content of the cache file."""
+        import json
+
+        data = {
+            "schema": SCHEMA,
+            "version": self.version,
+            "protocols": list(self.protocols),
+            "initialize": self.template,
+            "tools": self.tools,
+        }
+        return json.dumps(data, ensure_ascii=True, indent=1).encode()
+
+    @classmethod
+    def decode(cls, data: bytes | None) -> ConstantAnswers:
+        """Read a cache file; one that is missing, damaged or of another schema counts as empty."""
+        answers = ConstantAnswers()
+        try:
+            body = load(data or b"")
+        except ValueError:
+            return answers
+        if not isinstance(body, dict) or body.get("schema") != SCHEMA or not isinstance(body.get("initialize"), dict):
+            return answers
+        answers.version = str(body.get("version", ""))
+        answers.template = body["initialize"]
+        protocols, tools = body.get("protocols"), body.get("tools")
+        if isinstance(protocols, list) and protocols:
+            answers.protocols = tuple(map(str, protocols))
+        if isinstance(tools, list):
+            answers.tools = tools
+        return answers

@@ -1,25 +1,21 @@
-"""mp-shim's command line and first steps. Imports nothing that the first answer does not need."""
+"""The command line and start of mp-shim. It imports nothing that the first answer does not need."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from ..errors import EXIT_USAGE, BrokerError
+from ..errors import EXIT_USAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
-    from ..route.finder import RouteFinder
-    from ..system.context import Context
-    from .machine.protocol import ShimProtocol
+    from .machine.pending_request import BrokerLimits
 
-ATTEMPT_S = 45.0  # one attempt to find or start a broker; the next request begins another
 TIMEOUT_VARIABLE = "MEMPALACE_MCP_TIMEOUT_MS"
-_CACHE_LIMIT = 16 * 1024 * 1024
-_VALUES = ("--palace", "--backend", "--collection", "--transport")
+_OPTIONS = ("--palace", "--backend", "--collection", "--transport")
 
 HELP = """\
 Usage: mp-shim [--palace PATH] [--backend NAME] [--collection NAME] [--transport stdio]
@@ -53,11 +49,11 @@ Exit codes:   0 end of input, 1 nobody reads the answers, 2 wrong usage, 128+n s
 
 
 class Usage(Exception):
-    """The command line makes no sense; the text says what to write instead."""
+    """The command line is wrong; the text says how to correct it."""
 
 
 def parse_args(argv: Sequence[str]) -> dict[str, str]:
-    """Options by name without dashes; `help` and `version` are "" where given. Raises Usage."""
+    """Return the options by name without dashes; `help` and `version` are "" where given. Raises Usage."""
     found: dict[str, str] = {}
     rest = list(argv)
     while rest:
@@ -67,7 +63,7 @@ def parse_args(argv: Sequence[str]) -> dict[str, str]:
             found["help"] = ""
         elif word in ("--version", "-V"):
             found["version"] = ""
-        elif name not in _VALUES:
+        elif name not in _OPTIONS:
             raise Usage(_unknown(word))
         elif equals or rest:
             found[name[2:]] = value if equals else rest.pop(0)
@@ -75,7 +71,7 @@ def parse_args(argv: Sequence[str]) -> dict[str, str]:
             raise Usage(f"{name} needs a value.")
     transport = found.get("transport", "stdio")
     if transport != "stdio":
-        raise Usage(f"--transport {transport} is not for this program, it speaks stdio only: leave it out.")
+        raise Usage(f"--transport {transport} is not supported: mp-shim speaks stdio only. Leave the option out.")
     return found
 
 
@@ -101,79 +97,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return _say(1, f"mp-shim {__version__}\n")
     _occupy_standard_descriptors()
-    _leave_on_signals()
-    from .pump import Pump
-
-    dialler = _Dialler(options)
-    return Pump(dialler.protocol, dialler.dial).run()
+    _exit_on_signals()
+    return _serve(options)
 
 
 def entry() -> None:
-    """The console script: `main`, then out, without the interpreter's tidying up."""
+    """The console script: run `main`, then exit without the interpreter's clean-up, which takes milliseconds."""
     os._exit(main())
 
 
-class _Dialler:
-    """Makes the relay, and a `RouteFinder` for each attempt to reach the broker of its palace."""
+def _serve(options: dict[str, str]) -> int:
+    from .. import __version__
+    from .dialer import Dialer
+    from .machine.path_rewriter import PathRewriter
+    from .machine.protocol import ShimProtocol
+    from .pump import Pump
 
-    def __init__(self, options: dict[str, str]) -> None:
-        from .. import __version__
-        from .machine.path_rewriter import PathRewriter
-        from .machine.protocol import ShimProtocol
+    client = f"mp-shim {__version__}"
+    protocol = ShimProtocol(
+        session=os.urandom(16).hex(),
+        client=client,
+        pid=os.getpid(),
+        rewriter=PathRewriter(_cwd(), os.environ.get("HOME") or os.path.expanduser("~")),
+        limits=_limits(os.environ.get(TIMEOUT_VARIABLE, "")),
+    )
+    return Pump(protocol, Dialer(options, client)).run()
 
-        self._options = options
-        self._client = f"mp-shim {__version__}"
-        self._context: Context | None = None
-        self.protocol: ShimProtocol = ShimProtocol(
-            session=os.urandom(16).hex(),
-            client=self._client,
-            pid=os.getpid(),
-            rewriter=PathRewriter(_cwd(), os.environ.get("HOME") or os.path.expanduser("~"), self._translate),
-            read_cache=self._read_cache,
-        )
-        timeout_ms = os.environ.get(TIMEOUT_VARIABLE, "")
-        if timeout_ms.isdecimal():  # until a broker has told its own
-            self.protocol.limits.learn({"wait_s": int(timeout_ms) / 1000, "run_s": int(timeout_ms) / 1000})
 
-    def dial(self) -> RouteFinder:
-        """One attempt. Raises BrokerError where the palace can't be resolved; that may be mended meanwhile."""
-        from ..route.attempt import StartPolicy
-        from ..route.finder import RouteFinder
-        from ..system.clock import Deadline
-        from ..system.context import Context
-        from ..system.paths import home_of, resolve_palace
+def _limits(timeout_ms: str) -> BrokerLimits | None:
+    from .machine.pending_request import BrokerLimits
 
-        env, given = os.environ, self._options.get
-        identity = resolve_palace(given("palace"), env, home_of(env), given("backend"), given("collection"))
-        self.protocol.connection.identity = identity
-        self._context = context = Context(identity, env)
-        policy = StartPolicy(started_by=f"{self._client} pid {os.getpid()}")
-        return RouteFinder(context, Deadline.after(context.clock, ATTEMPT_S), policy)
-
-    def _translate(self, told: Mapping[str, Any], path: str) -> str | None:
-        """The broker's name for a path of this container."""
-        from ..route.translate import translate
-
-        assert self._context is not None, "we were welcomed"
-        try:
-            return translate(self._context, path, told)
-        except BrokerError as exc:
-            self.protocol.reconnect.notices.append(str(exc))
-            return None
-
-    def _read_cache(self) -> bytes | None:
-        from ..system.atomic_files import read_bytes
-
-        try:
-            return read_bytes(self._context.files.answers, _CACHE_LIMIT) if self._context is not None else None
-        except OSError:
-            return None
+    return BrokerLimits(int(timeout_ms) / 1000, int(timeout_ms) / 1000) if timeout_ms.isdecimal() else None
 
 
 def _cwd() -> str:
     try:
         return os.getcwd()
-    except OSError:  # the folder was removed under us
+    except OSError:  # the folder was removed
         return "/"
 
 
@@ -186,7 +146,7 @@ def _say(fd: int, text: str) -> int:
 
 
 def _occupy_standard_descriptors() -> None:
-    """Where we were started without one of the three, our own sockets must not take its number."""
+    """Open the missing ones of stdin, stdout and stderr, so that no socket of ours gets such a number."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
@@ -194,19 +154,19 @@ def _occupy_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
 
 
-def _leave_on_signals() -> None:
-    """End at once with 128+n, as a shell reports it. What was acknowledged is durable in the broker.
+def _exit_on_signals() -> None:
+    """Exit at once with 128+n, as a shell reports it: acknowledged writes are durable in the broker.
 
-    The C module is used because `signal` imports enum; elsewhere the system's default does nearly the same.
+    The C module is used because `signal` imports enum; without it the system's default does nearly the same.
     """
     try:
         import _signal  # type: ignore[import-not-found]  # no stub
     except ImportError:  # not CPython
         return
 
-    def leave(number: int, _frame: Any) -> None:
+    def exit_now(number: int, _frame: Any) -> None:
         os._exit(128 + number)
 
     for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
         if _signal.getsignal(number) != _signal.SIG_IGN:  # nohup
-            _signal.signal(number, leave)
+            _signal.signal(number, exit_now)

@@ -1,8 +1,8 @@
-"""The shim's loop: one thread, one poll, between the agent's two pipes, the broker's socket and the relay.
+"""The shim's loop: one thread and one poll between the agent's two pipes, the broker's socket and the protocol.
 
-No descriptor of the agent's is switched to non-blocking: that flag belongs to the open file description, which a
-terminal or a parent shares. Sockets have a flag per call, pipes can be opened once more, and to anything else nothing
-is written before poll says so, and then no more than surely fits.
+No descriptor of the agent is made non-blocking: that flag belongs to the open file description, which a terminal or a
+parent shares. Sockets take a flag with each call and pipes can be opened a second time; to anything else the shim
+writes only when poll allows it, and no more than certainly fits.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import stat
 from time import monotonic
 
 from ..errors import EXIT_FAILURE, EXIT_OK, BrokerError
+from .machine.effects import TranslatePaths, VerifyPalace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from ..route.finder import RouteFinder
+    from .dialer import Dialer
+    from .machine.effects import Effect
     from .machine.protocol import ShimProtocol
 
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -29,11 +31,11 @@ _MAX_WAIT_S = 3600.0
 
 
 class AgentGone(Exception):
-    """Nobody reads our answers any more."""
+    """Nobody reads the answers any more."""
 
 
-class Writer:
-    """Writes to a descriptor of the agent's without ever blocking on it."""
+class DescriptorWriter:
+    """Writes to a descriptor of the agent without ever blocking on it."""
 
     __slots__ = ("_fd", "_limit", "_poll", "_socket")
 
@@ -51,10 +53,10 @@ class Writer:
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
             if not stat.S_ISREG(mode):
-                self._limit = select.PIPE_BUF  # what a pipe that is writable surely takes (POSIX)
+                self._limit = select.PIPE_BUF  # a writable pipe takes this much without blocking (POSIX)
 
     def _reopen(self) -> bool:
-        """Take an open file description of our own, which may be non-blocking. Only Linux can, and not always."""
+        """Open the pipe again, with a file description of our own that is non-blocking. Works on Linux, not always."""
         try:
             self._fd = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
@@ -62,7 +64,7 @@ class Writer:
         return True
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write what fits; return how many bytes did, 0 when none. Raises OSError when nobody reads."""
+        """Write as much as fits; return the number of bytes, which may be 0. Raises OSError when nobody reads."""
         try:
             if self._socket is not None:
                 from _socket import MSG_DONTWAIT
@@ -76,46 +78,69 @@ class Writer:
 
 
 class Pump:
-    """Runs a relay until its end.
+    """Runs one session until its end.
 
     Args:
-        relay: the machine.
-        dial: makes a new connector; raises BrokerError where there is nothing to dial.
+        protocol: decides.
+        dialer: finds brokers, and what the protocol has to know about files.
     """
 
-    def __init__(self, protocol: ShimProtocol, dial: Callable[[], RouteFinder]) -> None:
+    def __init__(self, protocol: ShimProtocol, dialer: Dialer) -> None:
         self._protocol = protocol
-        self._dial = dial
-        self._connector: RouteFinder | None = None
+        self._dialer = dialer
+        self._finder: RouteFinder | None = None  # an attempt to connect that is under way
         self._step_at = 0.0
-        self._wait_fd = -1
+        self._wait_fd = -1  # the attempt goes on as soon as this is readable
         self._socket: Any = None
         self._fd = -1
         self._eof = False
-        self._deaf = False  # stdout can't be watched
-        # os.read would allocate and give back as much for each line: half the cost of a call
+        self._stdout_unwatchable = False
+        # os.read would allocate and free as much for each line: half the cost of a call
         self._buffer = memoryview(bytearray(_READ))
-        self._out = Writer(STDOUT)
-        self._err: Writer | None = None
+        self._out = DescriptorWriter(STDOUT)
+        self._err: DescriptorWriter | None = None
         self._poll = select.poll()
         self._masks: dict[int, int] = {}
 
     def run(self) -> int:
-        """Pump until stdin ends and all is answered, or stdout breaks; return the exit code."""
+        """Pump until stdin ends and everything is answered, or stdout breaks; return the exit code."""
         try:
-            self._wait(0.0)  # what the agent has sent already goes out in one write with hello
+            self._wait(0.0)  # requests that the agent has sent already go out in one write with hello
             while True:
                 now = monotonic()
                 self._protocol.tick(now)
+                self._perform_effects(now)
                 self._connect(now)
+                self._perform_effects(now)
                 self._flush_broker(now)
                 self._flush_agent()
-                self._tell()
+                self._flush_notices()
                 if self._protocol.finished(now):
                     return EXIT_OK
                 self._wait(self._timeout(monotonic()))
         except AgentGone:
             return EXIT_OK if self._eof else EXIT_FAILURE
+
+    # -- effects
+
+    def _perform_effects(self, now: float) -> None:
+        effects = self._protocol.effects
+        while effects:
+            self._perform(effects.pop(0), now)
+
+    def _perform(self, effect: Effect, now: float) -> None:
+        """Find out what the protocol asks for, and report it."""
+        if isinstance(effect, VerifyPalace):
+            self._protocol.palace_verified(self._dialer.verify_palace(effect.welcome), now)
+        elif isinstance(effect, TranslatePaths):
+            names: dict[str, str | None] = {}
+            try:
+                names = self._dialer.translate_paths(effect.paths, effect.files)
+            except BrokerError as exc:
+                self._protocol.notices.append(str(exc))
+            self._protocol.paths_translated(effect.key, names, now)
+        else:
+            self._protocol.answers_read(self._dialer.read_answers(), now)
 
     # -- the broker
 
@@ -123,34 +148,32 @@ class Pump:
         protocol = self._protocol
         if protocol.connection.broken and self._socket is not None:
             self._hang_up(protocol.connection.broken, now)
-        if self._connector is None and self._socket is None and protocol.wants_connection(now):
+        if self._finder is None and self._socket is None and protocol.wants_connection(now):
             try:
-                self._connector = self._dial()
+                self._finder = self._dialer.dial()
             except BrokerError as exc:
                 protocol.failed(exc.code, str(exc), now)
             self._step_at = now
-        if self._connector is not None and now >= self._step_at:
-            self._step(now)
+        if self._finder is not None and now >= self._step_at:
+            self._step(self._finder, now)
 
-    def _step(self, now: float) -> None:
+    def _step(self, finder: RouteFinder, now: float) -> None:
         from ..route.attempt import Connected, Waiting
 
-        assert self._connector is not None
-        step = self._connector.step()
+        step = finder.step()
         self._wait_fd = -1
         if isinstance(step, Waiting):
             self._step_at, self._wait_fd = now + step.seconds, step.fd
             return
-        way, self._connector = self._connector, None
+        self._finder = None
         if not isinstance(step, Connected):
             self._protocol.failed(step.error.code, str(step.error), now)
             return
         self._socket = step.sock
         self._fd = step.sock.fileno()
         os.set_blocking(self._fd, False)
-        self._protocol.connection.view = way.view(step)
-        self._protocol.doubt = lambda welcome: way.verify_palace(step, welcome)
-        self._protocol.connected(now)
+        assert self._dialer.context is not None, "no palace, no connection"
+        self._protocol.connected(self._dialer.context.identity, self._dialer.view(step), now)
 
     def _hang_up(self, reason: str, now: float) -> None:
         self._watch(self._fd, 0)
@@ -169,12 +192,13 @@ class Pump:
                 self._drain_broker(exc.strerror or str(exc), now)
 
     def _drain_broker(self, reason: str, now: float) -> None:
-        """The broker takes nothing any more, but what it said before may still be in the socket."""
+        """The broker takes nothing any more, but bytes that it sent before may still be in the socket."""
         try:
             while self._fd >= 0 and (data := self._read(self._fd)):
                 self._protocol.broker_data(data, now)
+                self._perform_effects(now)
         except OSError:
-            pass  # whatever it is: the connection is given up in the next line
+            pass  # whatever it is, the connection is given up in the next line
         if self._fd >= 0:
             self._hang_up(self._protocol.connection.broken or reason, now)
 
@@ -191,30 +215,30 @@ class Pump:
         except OSError as exc:
             raise AgentGone from exc
 
-    def _tell(self) -> None:
-        """Say it on stderr, if somebody listens: a full pipe must not stop us."""
-        notices = self._protocol.reconnect.notices
+    def _flush_notices(self) -> None:
+        """Write the notices to stderr, or drop them: a full pipe must not stop us."""
+        notices = self._protocol.notices
         if not notices:
             return
         text = "".join(f"mp-shim: {notice}\n" for notice in notices).encode("utf-8", "replace")
         notices.clear()
         try:
             if self._err is None:
-                self._err = Writer(STDERR)
+                self._err = DescriptorWriter(STDERR)
             self._err.write(text)
         except OSError:
-            return  # nobody to tell
+            return  # nobody reads them
 
     # -- waiting
 
     def _timeout(self, now: float) -> float:
         due = self._protocol.next_deadline(now)
-        if self._connector is not None:
+        if self._finder is not None:
             due = min(due, self._step_at)
         return max(0.0, min(due - now, _MAX_WAIT_S))
 
     def _watch(self, fd: int, mask: int) -> None:
-        """Wait for `mask` on `fd`; 0: not at all, because poll reports a hang-up unasked and would spin."""
+        """Watch `fd` for `mask`; with 0 not at all, because poll reports a hang-up even unasked and would spin."""
         if fd < 0 or self._masks.get(fd, 0) == mask:
             return
         if mask:
@@ -227,12 +251,12 @@ class Pump:
     def _wait(self, seconds: float) -> None:
         protocol = self._protocol
         self._watch(STDIN, select.POLLIN if protocol.wants_agent else 0)
-        out = select.POLLOUT if protocol.to_agent.size else select.POLLERR  # POLLERR comes anyway: the agent is gone
-        self._watch(STDOUT, 0 if self._deaf else out)
+        out = select.POLLOUT if protocol.to_agent.size else select.POLLERR  # reported anyway: the agent is gone
+        self._watch(STDOUT, 0 if self._stdout_unwatchable else out)
         if self._fd >= 0:
             wanted = select.POLLIN if protocol.wants_broker else 0
             self._watch(self._fd, wanted | (select.POLLOUT if protocol.connection.to_broker.size else 0))
-        waited = self._wait_fd  # until the next step: the agent's bytes must not make us forget it
+        waited = self._wait_fd  # in every poll until the next step, whatever the agent sends meanwhile
         if waited >= 0:
             self._poll.register(waited, select.POLLIN)
         events = self._poll.poll(seconds * 1000)
@@ -244,9 +268,9 @@ class Pump:
                 self._read_agent(now)
             elif fd == STDOUT and event & _GONE:
                 raise AgentGone
-            elif fd == STDOUT and event & select.POLLNVAL:  # macOS can't poll devices: do without
+            elif fd == STDOUT and event & select.POLLNVAL:  # macOS can't poll devices
                 self._watch(STDOUT, 0)
-                self._deaf = True
+                self._stdout_unwatchable = True
             elif fd == waited:
                 self._step_at = now
             elif fd == self._fd and event & ~select.POLLOUT:

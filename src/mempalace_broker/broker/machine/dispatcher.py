@@ -195,7 +195,7 @@ class Dispatcher:
         self.engine = {k: hello.get(k) for k in ("version", "python", "graph", "palace")}
         self.scheduler.mine_yields = hello.get("mine_yields") is True
         if self.answers.learn(hello):
-            self._effects.append(SaveAnswers(self.answers.dump()))
+            self._effects.append(SaveAnswers(self.answers.encode()))
         for finding in audit(self.answers.tools or []):
             self._effects.append(Log("info", f"tool table: {finding}"))
         self._do(self.supervisor.hello(now))

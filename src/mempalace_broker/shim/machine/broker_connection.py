@@ -1,4 +1,7 @@
-"""The shim's end of one connection after another to a broker: hello, counted lines, and what the broker says.
+"""The shim's end of one connection after another to a broker: hello, numbered lines, and events from what it sends.
+
+After hello's answer no line is read until the caller says whether this is the broker of our palace (`accept`,
+`reject`): the lines that came with it wait here.
 
 `mp-shim` imports this module: keep it lean.
 """
@@ -11,94 +14,157 @@ from ...protocol.framing import LineReader, TooLong
 from ...protocol.hello import HELLO, OUTCOMES, hello_request
 from ...protocol.mcp import CANCELLED, INITIALIZE
 from ...protocol.write_buffer import WriteBuffer
-from .pending_requests import OWN, OWN_KEYS
+from .pending_requests import OUR_IDS, OUR_KEYS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     from ...protocol.palace import FileView, PalaceIdentity
     from .pending_request import PendingRequest
 
-    Event = tuple[str, Any, Any]
-
 MAX_NOISE = 64 * 1024  # bytes before hello's answer: over ssh a shell's profile may print first
 MAX_ANSWER = 320 * 1024 * 1024  # bytes of one answer: more than the engine's largest
 MAX_EPOCHS = 64  # connections whose broker is remembered
-REPLAY = OWN + INITIALIZE
-INITIALIZED_LINE = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+REPLAY = OUR_IDS + INITIALIZE
 
-# events: (what, ...)
-ANSWER = "answer"  # key on the connection, line
-NOTE = "note"  # a notification for the agent: None, line
-WELCOME = "welcome"  # hello's result: None, dict
-REFUSED = "refused"  # hello's error: code, text
-FATES = "fates"  # connection asked for, {ordinal as text: {"state", "response"}}
+
+class Answer:
+    """A response: `line` answers the request that travels under `key`."""
+
+    __slots__ = ("key", "line")
+
+    def __init__(self, key: str, line: bytes) -> None:
+        self.key = key
+        self.line = line
+
+
+class Notification:
+    """A notification for the agent, as a line."""
+
+    __slots__ = ("line",)
+
+    def __init__(self, line: bytes) -> None:
+        self.line = line
+
+
+class Welcome:
+    """Hello was accepted; `result` is what the broker says of itself."""
+
+    __slots__ = ("result",)
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        self.result = result
+
+
+class Refusal:
+    """Hello was refused, with a JSON-RPC error."""
+
+    __slots__ = ("code", "text")
+
+    def __init__(self, code: int, text: str) -> None:
+        self.code = code
+        self.text = text
+
+
+class Outcomes:
+    """What became of the writes of a lost `connection`: {ordinal as text: {"state", "response"}}."""
+
+    __slots__ = ("connection", "outcomes")
+
+    def __init__(self, connection: int, outcomes: Mapping[str, Any]) -> None:
+        self.connection = connection
+        self.outcomes = outcomes
+
+
+if TYPE_CHECKING:
+    Event = Answer | Notification | Welcome | Refusal | Outcomes
 
 
 class BrokerConnection:
-    """See the module.
+    """The connection that is open now, if any, and what is known of earlier ones.
+
+    Args:
+        session: 32 hex digits, new for every shim. client, pid: who we are, for `status`.
 
     Attributes:
-        identity: the palace this shim was configured for, and `view` how it sees files; to be set before `opened`.
-        files: what the broker told of its own view of the files, {} where it has ours.
         to_broker: bytes to be written; the caller takes them.
         number: of the connection, from 1. up: whether it is open. established: whether hello was accepted on it.
-        asked: the connection whose writes are being asked for, 0 none.
+        verifying: whether the broker's welcome waits for `accept` or `reject`.
+        files: what the broker told of its own view of the files, {} where it has ours.
+        asked: the connection whose writes are being asked for, 0 for none.
         broken: why the connection must be closed, "" if it needn't.
     """
 
     __slots__ = (
+        "_client",
         "_epochs",
-        "_names",
+        "_held",
         "_noise",
         "_ordinal",
+        "_pid",
         "_reader",
+        "_session",
+        "_welcome",
         "asked",
         "broken",
         "established",
         "files",
-        "identity",
         "number",
         "to_broker",
         "up",
-        "view",
+        "verifying",
     )
 
     def __init__(self, session: str, client: str, pid: int) -> None:
-        self.identity: PalaceIdentity | None = None
-        self.view: FileView | None = None
+        self._session = session
+        self._client = client
+        self._pid = pid
         self.files: dict[str, Any] = {}
         self.to_broker = WriteBuffer()
         self.number = self._ordinal = self.asked = 0
-        self.up = self.established = False
+        self.up = self.established = self.verifying = False
         self.broken = ""
-        self._names = (session, client, pid)
         self._reader = LineReader(MAX_ANSWER)
+        self._held: list[bytes | TooLong] = []  # lines behind a welcome that is being verified
         self._noise = 0
-        self._epochs: dict[int, int] = {}  # which generation of brokers a connection led to
+        self._welcome: dict[str, Any] = {}
+        self._epochs: dict[int, int] = {}  # the lease of the broker that a connection led to
 
-    def opened(self) -> None:
-        """A connection is open: hello is its first line."""
-        assert self.identity is not None, "no palace, no connection"
+    def opened(self, identity: PalaceIdentity, view: FileView | None) -> None:
+        """A connection is open: send hello as its first line."""
         self.number += 1
         self._ordinal = self.asked = 0
         self.up = True
         self._reader = LineReader(MAX_ANSWER)
         self._noise = 0
-        session, client, pid = self._names
         hello = hello_request(
-            session=session, connection=self.number, identity=self.identity, client=client, pid=pid, view=self.view
+            session=self._session,
+            connection=self.number,
+            identity=identity,
+            client=self._client,
+            pid=self._pid,
+            view=view,
         )
         self.send(rpc.to_bytes(hello))
 
     def closed(self) -> None:
-        """It is gone, with all that was not yet written."""
-        self.up = self.established = False
+        """The connection is gone, with everything that was not written yet."""
+        self.up = self.established = self.verifying = False
         self.broken = ""
         self.asked = 0
+        self._held = []
         self.to_broker.clear()
+
+    def accept(self) -> dict[str, Any]:
+        """The broker is the one of our palace: `read` goes on. Return its welcome."""
+        self.verifying, self.established = False, True
+        return self._welcome
+
+    def reject(self, reason: str) -> None:
+        """The broker is another palace's."""
+        self.verifying, self.broken = False, reason
 
     def send(self, line: bytes) -> int:
         """Queue a line without its newline; return its ordinal on this connection."""
@@ -107,76 +173,83 @@ class BrokerConnection:
         return self._ordinal
 
     def replay(self, initialize: bytes) -> None:
-        """Send the agent's `initialize` again under an id of ours: its answer is for nobody."""
+        """Send the agent's `initialize` again under an id of ours; nobody gets its answer."""
         self.send(rpc.to_bytes({**rpc.load(initialize), "id": REPLAY}))
 
-    def cancel(self, call: PendingRequest) -> None:
-        """Tell the broker that nobody waits for the answer to this call any more."""
-        id_ = call.id if call.wire == call.key else call.wire[1:]
+    def cancel(self, request: PendingRequest) -> None:
+        """Tell the broker that nobody waits for this answer any more."""
+        id_ = request.id if request.wire_key == request.key else request.wire_key[1:]
         self.send(rpc.to_bytes({"jsonrpc": "2.0", "method": CANCELLED, "params": {"requestId": id_}}))
 
-    def ask(self, calls: Iterable[PendingRequest], now: float) -> None:
-        """Ask what became of the writes that went out on the connection of the first of them."""
-        lost = list(calls)
-        self.asked = lost[0].connection
+    def ask_outcomes(self, lost: Iterable[PendingRequest], now: float) -> None:
+        """Ask what became of the lost writes that went out on the same connection as the first of them."""
+        writes = list(lost)
+        self.asked = writes[0].connection
         epoch = self._epochs.get(self.asked)
-        same = [call for call in lost if call.connection == self.asked]
+        same = [request for request in writes if request.connection == self.asked]
         params: dict[str, Any] = {
             "connection": self.asked,
-            "lines": [call.ordinal for call in same],
-            "age_s": now - min(call.sent_at for call in same),
+            "lines": [request.ordinal for request in same],
+            "age_s": now - min(request.sent_at for request in same),
         }
         if epoch is not None:
             params["epoch"] = epoch
         self.send(rpc.to_bytes({"jsonrpc": "2.0", "id": OUTCOMES, "method": OUTCOMES, "params": params}))
 
-    def read(self, data: bytes) -> Iterator[Event]:
-        """Bytes of the broker, in any cut; what they say, until the connection is broken."""
-        for line in self._reader.feed(data):
+    def read(self, data: bytes = b"") -> Iterator[Event]:
+        """Take bytes of the broker in any cut; yield events until the connection is broken or must be verified."""
+        lines = [*self._held, *self._reader.feed(data)] if self._held else self._reader.feed(data)
+        self._held = []
+        for index, line in enumerate(lines):
             if self.broken:
+                return
+            if self.verifying:
+                self._held = lines[index:]
                 return
             if isinstance(line, TooLong):
                 self.broken = f"the broker sent a line of more than {line.limit} bytes"
                 return
             found = rpc.find_id(line)
             key = rpc.key_of(found[0]) if found else ""
-            if key and not key.startswith(OWN_KEYS):
-                yield ANSWER, key, line  # what nearly every line is: never parsed
+            if key and not key.startswith(OUR_KEYS):
+                yield Answer(key, line)  # nearly every line; it is never parsed
             else:
-                yield from self._other(line)
+                yield from self._parse(line)
 
-    def _other(self, line: bytes) -> Iterator[Event]:
+    def _parse(self, line: bytes) -> Iterator[Event]:
         message = rpc.parse(line)
         if message.kind == rpc.RESPONSE and message.id == HELLO:
-            yield self._hello(message.body)
+            yield self._hello_answered(message.body)
         elif message.kind == rpc.RESPONSE and message.id == OUTCOMES:
             asked, self.asked = self.asked, 0
             result = message.body.get("result")
-            fates = result.get("outcomes") if isinstance(result, dict) else None
-            yield FATES, asked, fates if isinstance(fates, dict) else {}
+            outcomes = result.get("outcomes") if isinstance(result, dict) else None
+            yield Outcomes(asked, outcomes if isinstance(outcomes, dict) else {})
         elif message.kind == rpc.RESPONSE and message.key and message.id != REPLAY:
-            yield ANSWER, message.key, line
-        elif message.kind == rpc.NOTIFICATION and not message.method.startswith(OWN):
-            yield NOTE, None, line
+            yield Answer(message.key, line)
+        elif message.kind == rpc.NOTIFICATION and not message.method.startswith(OUR_IDS):
+            yield Notification(line)
         elif message.kind == rpc.BAD:
             self._noise += len(line) + 1
             if self.established or self._noise > MAX_NOISE:
-                self.broken = "the broker sent something that is no JSON-RPC"
+                self.broken = "the broker sent a line that is not JSON-RPC"
 
-    def _hello(self, body: dict[str, Any]) -> Event:
+    def _hello_answered(self, body: dict[str, Any]) -> Event:
         result, error = body.get("result"), body.get("error")
         if isinstance(result, dict):
-            self.established = True
-            files = result.get("files")
-            self.files = files if isinstance(files, dict) else {}
-            lease = result.get("lease")
-            epoch = lease.get("epoch") if isinstance(lease, dict) else None
-            if isinstance(epoch, int):
-                self._epochs[self.number] = epoch
-                self._epochs.pop(self.number - MAX_EPOCHS, None)
-            return WELCOME, None, result
+            self.verifying, self._welcome = True, result
+            self._learn(result)
+            return Welcome(result)
         self.broken = "hello was refused"
         told = error if isinstance(error, dict) else {}
         code = told.get("code")
         text = str(told.get("message") or "the broker refused us.")
-        return REFUSED, code if isinstance(code, int) else NOT_EXECUTED, text
+        return Refusal(code if isinstance(code, int) else NOT_EXECUTED, text)
+
+    def _learn(self, welcome: Mapping[str, Any]) -> None:
+        files, lease = welcome.get("files"), welcome.get("lease")
+        self.files = files if isinstance(files, dict) else {}
+        epoch = lease.get("epoch") if isinstance(lease, dict) else None
+        if isinstance(epoch, int):
+            self._epochs[self.number] = epoch
+            self._epochs.pop(self.number - MAX_EPOCHS, None)

@@ -10,59 +10,75 @@ from ...protocol.tools import rule_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from ...protocol.jsonrpc import Message
-    from .pending_request import PendingRequest
 
 
 class PathRewriter:
-    """The agent's side of paths.
+    """Makes paths absolute against the agent's own folders.
+
+    The broker runs in another folder: "." would name that one.
 
     Args:
         cwd, home: the agent's folders.
-        translate: (what the broker told of its files, a path) -> the broker's name for it, or None; asked only
-            where the broker has another view of the files.
     """
 
-    __slots__ = ("_cwd", "_home", "_translate")
+    __slots__ = ("_cwd", "_home")
 
-    def __init__(self, cwd: str, home: str, translate: Callable[[Mapping[str, Any], str], str | None]) -> None:
+    def __init__(self, cwd: str, home: str) -> None:
         self._cwd = cwd
         self._home = home
-        self._translate = translate
 
-    def absolute(self, message: Message) -> bool:
-        """Make the arguments that name files absolute, in place, against the caller's own folders.
-
-        The broker works elsewhere: "." would name its folder (mempalace#2582). True where something was changed.
-        """
+    def make_absolute(self, message: Message) -> bool:
+        """Rewrite the arguments of a tool call that name files, in place; whether one changed."""
         changed = False
-        for arguments, name, path in _named(message.params):
-            arguments[name] = _absolute(path, self._cwd, self._home)
+        for arguments, name, path in _path_arguments(message.params):
+            arguments[name] = self._absolute(path)
             changed = changed or arguments[name] != path
         return changed
 
-    def outgoing(self, call: PendingRequest, files: Mapping[str, Any]) -> tuple[bytes, str]:
-        """The line to be sent to a broker with another view of the files; b"" and the reason where none can be.
-
-        `call.line` stays as it is: the next broker may be elsewhere.
-        """
-        body = rpc.load(call.line)
-        for arguments, name, path in _named(body["params"]):
-            there = self._translate(files, path) if path.startswith("/") else None  # ~user: of this container
-            if there is None:
-                return b"", (
-                    f"{name} {path!r} is a path of this container, and what lies there can't be found by the broker, "
-                    "which runs outside. Hint: use a folder that is mounted from the broker's machine, or name the "
-                    "pair under [container.paths] in broker.toml."
-                )
-            arguments[name] = there
-        return rpc.to_bytes(body), ""
+    def _absolute(self, path: str) -> str:
+        """The absolute path by name only, with each `..` kept: the engine follows links, the shim doesn't."""
+        if path.startswith("/"):
+            return path
+        if path == "~" or path.startswith("~/"):
+            base, rest = self._home, path[2:]
+        elif path.startswith("~"):
+            return path  # another user's home: the engine knows as much as we do
+        else:
+            base, rest = self._cwd, path
+        steps = [step for step in rest.split("/") if step not in ("", ".")]
+        return "/".join((base.rstrip("/"), *steps)) or "/"
 
 
-def _named(params: Mapping[str, Any]) -> list[tuple[dict[str, Any], str, str]]:
+def paths_in(line: bytes) -> list[str]:
+    """The absolute paths in the arguments of a tool call."""
+    named = _path_arguments(rpc.load(line)["params"])
+    return [path for _, _, path in named if path.startswith("/")]  # ~user is somebody of this container
+
+
+def with_names(line: bytes, names: Mapping[str, str | None]) -> tuple[bytes, str]:
+    """Put the broker's `names` in place of the paths of a tool call.
+
+    Returns:
+        The line to send; or b"" and the reason where a path has no name on the broker's side.
+    """
+    body = rpc.load(line)
+    for arguments, name, path in _path_arguments(body["params"]):
+        there = names.get(path)
+        if there is None:
+            return b"", (
+                f"{name} {path!r} is a path of this container, and the broker, which runs outside, can't find what "
+                "lies there. Hint: use a folder that is mounted from the broker's machine, or name the pair under "
+                "[container.paths] in broker.toml."
+            )
+        arguments[name] = there
+    return rpc.to_bytes(body), ""
+
+
+def _path_arguments(params: Mapping[str, Any]) -> list[tuple[dict[str, Any], str, str]]:
     """(arguments, name, path) for each argument of a tool call that names a file."""
     arguments = params.get("arguments")
     if not isinstance(arguments, dict):
@@ -79,17 +95,3 @@ def _is_url(text: str) -> bool:
     """Whether it begins with a scheme; "/x://y" is a path."""
     scheme, separator, _ = text.partition("://")
     return bool(separator) and scheme[:1].isalpha() and all(c.isalnum() or c in "+.-" for c in scheme)
-
-
-def _absolute(path: str, cwd: str, home: str) -> str:
-    """By name only, and no `..` resolved: the engine follows links, we don't."""
-    if path.startswith("/"):
-        return path
-    if path == "~" or path.startswith("~/"):
-        base, rest = home, path[2:]
-    elif path.startswith("~"):
-        return path  # another user's home: the engine knows as much as we do
-    else:
-        base, rest = cwd, path
-    steps = [step for step in rest.split("/") if step not in ("", ".")]
-    return "/".join((base.rstrip("/"), *steps)) or "/"

@@ -1,4 +1,4 @@
-"""One line of the agent on its way: where it is, how long it may take, and what is said when it fails.
+"""One request of the agent: where it is, how long it may take, and the error that it ends with when it fails.
 
 `mp-shim` imports this module: keep it lean.
 """
@@ -13,22 +13,35 @@ from ...protocol.tools import UNKNOWN_TOOL, rule_for
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, ClassVar
 
-NEVER = float("inf")
+NO_DEADLINE = float("inf")
 MARGIN_S = 5.0  # the broker's own deadlines come first
-CACHE_AFTER_S = 2.0  # then what a cache can answer is answered from it
-ASK_GRACE_S = 30.0  # how long a write's fate stays open where no broker can be had
+CACHE_AFTER_S = 2.0  # how long initialize and tools/list wait for a broker before the cache answers them
+ASK_GRACE_S = 30.0  # how long a lost write waits for a broker that can be asked about it
 
-# states of a call
-WAITING = "waiting"  # to be sent as soon as there is a connection
-SENT = "sent"  # on the connection that is open now
-ASKING = "asking"  # a write that went out on a connection that was lost: its fate must be asked first
-GONE = "gone"  # answered by us; kept so that a late answer can't be taken for another call's
+
+class RequestState(str):
+    """Where a request is."""
+
+    __slots__ = ()
+
+    WAITING: ClassVar[RequestState]  # to be sent as soon as there is a connection
+    TRANSLATING: ClassVar[RequestState]  # to be sent once the broker's names of its paths are known
+    SENT: ClassVar[RequestState]  # on the connection that is open now
+    LOST: ClassVar[RequestState]  # a write that a lost connection carried: its outcome must be asked first
+    OVER: ClassVar[RequestState]  # answered here; kept so that a late answer can't be taken for another request's
+
+
+RequestState.WAITING = RequestState("waiting")
+RequestState.TRANSLATING = RequestState("translating")
+RequestState.SENT = RequestState("sent")
+RequestState.LOST = RequestState("lost")
+RequestState.OVER = RequestState("over")
 
 
 class BrokerLimits:
-    """The broker's limits in seconds, 0 for none; from hello's answer."""
+    """The broker's limits in seconds, 0 for none; hello's answer says them."""
 
     __slots__ = ("init_s", "run_s", "wait_s")
 
@@ -37,39 +50,43 @@ class BrokerLimits:
         self.run_s = run_s
         self.init_s = init_s
 
-    def learn(self, told: Mapping[str, Any]) -> None:
-        """Take over what is a number."""
+    def update(self, told: Mapping[str, Any]) -> None:
+        """Apply the numeric limits."""
         for name in self.__slots__:
             value = told.get(name)
             if isinstance(value, (int, float)) and value >= 0:
                 setattr(self, name, float(value))
 
     def span(self, own_s: float | None, *, sent: bool) -> float:
-        """How long a call may stay unanswered.
+        """How long a request may stay unanswered.
 
         Args:
             own_s: its own run limit, None for the broker's.
-            sent: a broker has it. Where none has, it can't be running: its wait is all there is.
+            sent: whether a broker has it. Otherwise it can't be running, and only its wait counts.
         """
         run = self.run_s if own_s is None else own_s
         if self.wait_s == 0:
-            return NEVER
+            return NO_DEADLINE
         if not sent:
             return self.wait_s
-        return NEVER if run in (0, NEVER) else self.wait_s + run + MARGIN_S
+        return NO_DEADLINE if run in (0, NO_DEADLINE) else self.wait_s + run + MARGIN_S
 
 
 class PendingRequest:
     """One request of the agent.
 
     Attributes:
-        line: as the agent sent it, without newline; b"" once GONE.
-        id, key: its id; wire: the key it has on the connection, another one where ids would collide.
+        line: as the agent sent it, without newline; b"" once it is OVER.
+        id, key: its id; wire_key: its key on the connection, a different one where ids would collide.
+        tool: the tool's name, for people; the method's where it is not a tool call.
         writes: whether it may change a store. rule: its tool's row in the table.
         own_s: its own run limit in seconds, None for the broker's.
-        params: of initialize, {} else. cacheable: whether the cache may answer it, once it waited long enough.
-        arrived: monotonic seconds. since: when it began to wait (anew). state: see above.
-        connection, ordinal: where it was sent, 0 if it was not.
+        params: of initialize, {} for any other method.
+        early: whether it may be sent before hello is answered, and be answered from the cache.
+        cacheable: whether the cache is still to be tried once it has waited long enough.
+        arrived: monotonic seconds. since: when it began to wait (again). state: see above.
+        connection, ordinal: where it was sent, 0 if it was not. sent_at: when. tries: how often.
+        cancelled: whether the agent cancelled it.
     """
 
     __slots__ = (
@@ -77,6 +94,7 @@ class PendingRequest:
         "cacheable",
         "cancelled",
         "connection",
+        "early",
         "id",
         "key",
         "line",
@@ -90,17 +108,17 @@ class PendingRequest:
         "state",
         "tool",
         "tries",
-        "wire",
+        "wire_key",
         "writes",
     )
 
     def __init__(self, message: Message, line: bytes, now: float) -> None:
         self.line = line
         self.id = message.id
-        self.key = self.wire = message.key
+        self.key = self.wire_key = message.key
         self.method = message.method
         self.arrived = self.since = now
-        self.state = WAITING
+        self.state = RequestState.WAITING
         self.connection = self.ordinal = self.tries = 0
         self.sent_at = 0.0
         self.cancelled = False
@@ -109,7 +127,7 @@ class PendingRequest:
         self.writes = False
         self.tool = message.method
         self.params: dict[str, Any] = {}
-        self.cacheable = message.method in (INITIALIZE, TOOLS_LIST)
+        self.early = self.cacheable = message.method in (INITIALIZE, TOOLS_LIST)
         if message.method == TOOLS_CALL:
             self._read_tool(message.params)
         elif message.method == INITIALIZE:
@@ -123,31 +141,33 @@ class PendingRequest:
         self.own_s = rule.own_limit_s(arguments)
 
     @property
-    def owed(self) -> bool:
+    def awaited(self) -> bool:
         """Whether the agent still waits for an answer."""
-        return self.state != GONE and not self.cancelled
+        return self.state != RequestState.OVER and not self.cancelled
 
     def due(self, limits: BrokerLimits, *, hopeless_since: float) -> float:
-        """When something must be done about it, NEVER if nothing must."""
-        if self.state == GONE:
-            return NEVER
-        due = self.since + limits.span(None if self.cancelled else self.own_s, sent=self.state != WAITING)
-        if self.state == ASKING:
+        """When something must be done about it, NO_DEADLINE if nothing must."""
+        if self.state == RequestState.OVER:
+            return NO_DEADLINE
+        due = self.since + limits.span(
+            None if self.cancelled else self.own_s, sent=self.state in (RequestState.SENT, RequestState.LOST)
+        )
+        if self.state == RequestState.LOST:
             due = min(due, hopeless_since + ASK_GRACE_S)
         return min(due, self.arrived + CACHE_AFTER_S) if self.cacheable else due
 
     def answer(self, line: bytes) -> bytes:
-        """The broker's answer as the agent must see it."""
-        return line if self.wire == self.key else replace_id(line, self.id)
+        """The broker's answer under the id that the agent gave."""
+        return line if self.wire_key == self.key else replace_id(line, self.id)
 
     def error(self, why: str, *, code: int = NOT_EXECUTED) -> tuple[int, str]:
-        """(code, text) for a call that certainly was not executed, or was a read."""
+        """Return (code, text) for a request that certainly was not executed, or was a read."""
         if code == NOT_EXECUTED:
             return code, f"{self.tool} was not executed: {why} It is safe to send it again."
         return code, f"{self.tool} was not executed: {why}"
 
     def unknown(self, why: str) -> tuple[int, str]:
-        """(code, text) for a write that may have been executed."""
+        """Return (code, text) for a write that may have been executed."""
         look = f"check with {self.rule.check_with}" if self.rule.check_with else "check"
         return OUTCOME_UNKNOWN, (
             f"{self.tool}: outcome unknown. {why} It may or may not be stored: {look} before sending it again."

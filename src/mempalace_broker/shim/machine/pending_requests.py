@@ -1,4 +1,4 @@
-"""The shim's table of calls: who is owed an answer, under which id it travels, what was answered too early.
+"""The table of the agent's requests: which are unanswered, under which id each travels, which were answered early.
 
 `mp-shim` imports this module: keep it lean.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ...protocol import jsonrpc as rpc
-from .pending_request import ASKING, GONE, SENT, PendingRequest
+from .pending_request import PendingRequest, RequestState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,96 +14,92 @@ if TYPE_CHECKING:
 
     from ...protocol.jsonrpc import Message
 
-MAX_LOOSE = 1000  # places kept for late answers
-OWN = "broker/"  # ids that begin so are ours on the connection
-OWN_KEYS = rpc.key_of(OWN)
+MAX_LATE = 1000  # entries kept for late answers
+OUR_IDS = "broker/"  # the prefix of ids that are ours on the connection
+OUR_KEYS = rpc.key_of(OUR_IDS)
 
 
 class PendingRequests:
-    """Calls by the key that they have on the connection, oldest first.
+    """Requests by the key that they have on the connection, oldest first.
 
     Attributes:
-        live: calls that are owed an answer. held: bytes of the lines kept.
-        asking: writes whose fate on a lost connection is not known yet.
+        unanswered: how many requests are owed an answer. held_bytes: of their lines.
+        lost: writes that a lost connection carried and whose outcome is not known yet.
     """
 
-    __slots__ = ("_aliases", "_calls", "_loose", "asking", "held", "live")
+    __slots__ = ("_aliases", "_late", "_requests", "held_bytes", "lost", "unanswered")
 
     def __init__(self) -> None:
-        self._calls: dict[str, PendingRequest] = {}
+        self._requests: dict[str, PendingRequest] = {}
         self._aliases = 0
-        self._loose: dict[str, PendingRequest] = {}  # owed nothing, but the broker may still answer
-        self.asking: dict[str, PendingRequest] = {}
-        self.live = 0
-        self.held = 0
-
-    def __len__(self) -> int:
-        """Entries, those included that are owed nothing any more."""
-        return len(self._calls)
+        self._late: dict[str, PendingRequest] = {}  # owed nothing, but the broker may still answer
+        self.lost: dict[str, PendingRequest] = {}
+        self.unanswered = 0
+        self.held_bytes = 0
 
     def __iter__(self) -> Iterator[PendingRequest]:
         """All entries, oldest first; the table may change meanwhile."""
-        return iter(list(self._calls.values()))
+        return iter(list(self._requests.values()))
 
-    def get(self, wire: str) -> PendingRequest | None:
+    def get(self, wire_key: str) -> PendingRequest | None:
         """The entry with this key on the connection."""
-        return self._calls.get(wire)
+        return self._requests.get(wire_key)
 
     def find(self, key: str) -> PendingRequest | None:
-        """The oldest call that the agent knows by this id and is still owed an answer for."""
-        named = self._calls.get(key)
-        candidates = list(self._calls.values()) if self._aliases else []
-        for call in [named, *candidates] if named else candidates:
-            if call.key == key and call.owed:
-                return call
+        """The oldest unanswered request that the agent knows by this id."""
+        named = self._requests.get(key)
+        candidates = list(self._requests.values()) if self._aliases else []
+        for request in [named, *candidates] if named else candidates:
+            if request.key == key and request.awaited:
+                return request
         return None
 
-    def add(self, call: PendingRequest, message: Message) -> None:
-        """A new call. If its id is taken, it travels under another one: else two answers could be mixed up."""
-        if call.key in self._calls or call.key.startswith(OWN_KEYS):
+    def add(self, request: PendingRequest, message: Message) -> None:
+        """Add a new request. If its id is taken, it travels under another: two answers must not be confused."""
+        if request.key in self._requests or request.key.startswith(OUR_KEYS):
             self._aliases += 1
-            alias = f"{OWN}{self._aliases}"
-            call.wire = rpc.key_of(alias)
-            call.line = rpc.to_bytes({**message.body, "id": alias})
-        self._calls[call.wire] = call
-        self.live += 1
-        self.held += len(call.line)
+            alias = f"{OUR_IDS}{self._aliases}"
+            request.wire_key = rpc.key_of(alias)
+            request.line = rpc.to_bytes({**message.body, "id": alias})
+        self._requests[request.wire_key] = request
+        self.unanswered += 1
+        self.held_bytes += len(request.line)
 
-    def ask(self, call: PendingRequest) -> None:
+    def lose(self, request: PendingRequest) -> None:
         """The connection that carried this write is lost."""
-        call.state = ASKING
-        self.asking[call.wire] = call
+        request.state = RequestState.LOST
+        self.lost[request.wire_key] = request
 
-    def excuse(self, call: PendingRequest) -> None:
-        """The agent does not want its answer any more; if one comes it may have it."""
-        self._settle(call)
-        call.cancelled = True
-        self._loosen(call)
+    def cancel(self, request: PendingRequest) -> None:
+        """The agent does not want the answer any more; if one comes, it is passed on."""
+        self._release(request)
+        request.cancelled = True
+        self._expect_late(request)
 
-    def done(self, call: PendingRequest) -> None:
-        """Answered here. If the broker may answer too, its place is kept, so that nobody else gets that answer."""
-        if call.state != SENT:
-            self.forget(call)
+    def answered(self, request: PendingRequest) -> None:
+        """It was answered here. If the broker may answer too, the entry stays: its id must not be used again."""
+        if request.state != RequestState.SENT:
+            self.remove(request)
             return
-        self._settle(call)
-        call.state = GONE
-        self._loosen(call)
+        self._release(request)
+        request.state = RequestState.OVER
+        self._expect_late(request)
 
-    def forget(self, call: PendingRequest) -> None:
-        """Out of the table."""
-        self._settle(call)
-        self.asking.pop(call.wire, None)
-        self._loose.pop(call.wire, None)
-        self._calls.pop(call.wire, None)
-        call.state = GONE  # whoever still goes through a copy of the table has nothing to do with it
+    def remove(self, request: PendingRequest) -> None:
+        """Take it out of the table."""
+        self._release(request)
+        self.lost.pop(request.wire_key, None)
+        self._late.pop(request.wire_key, None)
+        self._requests.pop(request.wire_key, None)
+        request.state = RequestState.OVER  # loops over a copy of the table skip it
 
-    def _settle(self, call: PendingRequest) -> None:
-        if call.owed:
-            self.live -= 1
-            self.held -= len(call.line)
+    def _release(self, request: PendingRequest) -> None:
+        if request.awaited:
+            self.unanswered -= 1
+            self.held_bytes -= len(request.line)
 
-    def _loosen(self, call: PendingRequest) -> None:
-        call.line = b""
-        self._loose[call.wire] = call
-        if len(self._loose) > MAX_LOOSE:
-            self.forget(next(iter(self._loose.values())))
+    def _expect_late(self, request: PendingRequest) -> None:
+        request.line = b""
+        self._late[request.wire_key] = request
+        if len(self._late) > MAX_LATE:
+            self.remove(next(iter(self._late.values())))

@@ -1,104 +1,102 @@
 """The shim as a pure machine: every request of the agent is answered exactly once, whatever becomes of brokers.
 
     agent --lines--> shim  --lines--> broker        hello first on every connection, then initialize and tools/list,
-    agent <--lines-- shim  <--lines-- broker        after hello's answer all the rest
+    agent <--lines-- shim  <--lines-- broker        after hello's answer everything else
 
-A call is WAITING until it is SENT. When the connection is lost, a read becomes WAITING again; a write becomes ASKING:
-on the next connection its fate is asked (broker/outcomes), and only "not_started" makes it WAITING again. Calls that
-came later keep behind it. What a broker does not answer in time is answered here, and its late answer is dropped.
+Bytes, time and facts come in as events; bytes (`to_agent`, `to_broker`), lines for stderr (`notices`) and questions
+about files (`effects`) come out. delivery.py says what happens to a request when a broker dies. A request that a broker
+does not answer in time is answered here, and the late answer is dropped. While no broker can be reached, requests fail
+at once (`failed`), and `initialize` and `tools/list` are answered from a cache. `ping` is always answered here.
 
-Brokers that can't be reached fail the calls at once (`failed`), `initialize` and `tools/list` come from a cache then.
 `mp-shim` imports this module: keep it lean.
 """
 
 from __future__ import annotations
 
-from ...errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, OTHER_PALACE, OUTCOME_UNKNOWN
+from ...errors import INVALID_REQUEST, METHOD_NOT_FOUND, OTHER_PALACE
 from ...protocol import jsonrpc as rpc
-from ...protocol.framing import LineReader, TooLong
-from ...protocol.hello import WriteOutcome
 from ...protocol.mcp import CANCELLED, INITIALIZE, INITIALIZED, TOOLS_CALL, TOOLS_LIST
-from ...protocol.write_buffer import WriteBuffer
-from .broker_connection import ANSWER, FATES, INITIALIZED_LINE, NOTE, REFUSED, WELCOME, BrokerConnection
+from .agent_stream import TOO_DEEP, AgentStream
+from .broker_connection import Answer, BrokerConnection, Notification, Outcomes, Refusal, Welcome
+from .delivery import Delivery
+from .effects import ReadAnswers, VerifyPalace
 from .pending_request import (
-    ASKING,
     CACHE_AFTER_S,
-    GONE,
-    NEVER,
-    SENT,
-    WAITING,
+    NO_DEADLINE,
     BrokerLimits,
     PendingRequest,
+    RequestState,
 )
-from .pending_requests import PendingRequests
+from .pending_requests import OUR_IDS
 from .reconnect import ReconnectPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
+    from ...protocol.constant_answers import ConstantAnswers
     from ...protocol.jsonrpc import Message
+    from ...protocol.palace import FileView, PalaceIdentity
+    from .broker_connection import Event
+    from .effects import Effect
     from .path_rewriter import PathRewriter
 
-MAX_CALLS = 10_000  # unanswered, of one agent
-MAX_BATCH = 10_000  # elements
+MAX_UNANSWERED = 10_000  # requests of one agent
 MAX_HELD = 16 * 1024 * 1024  # bytes of unanswered requests, beyond which no more are read
 MAX_QUEUED = 1024 * 1024  # bytes not yet accepted by the other side
-MAX_TRIES = 5  # connections that one call may outlive: it may be what kills the broker
-EOF_GRACE_S = 30.0  # what a one-shot client still waits for after it closed its end
-FLUSH_S = 5.0  # and how long it may take to read it
+EOF_GRACE_S = 30.0  # how long a one-shot client that closed its end still waits for answers
+FLUSH_S = 5.0  # and how long it may take to read them
 
-_EARLY = (INITIALIZE, TOOLS_LIST)  # harmless before hello's answer, and with answers in a cache
+_EARLY = (INITIALIZE, TOOLS_LIST)
+_INITIALIZED_LINE = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 
 
 class ShimProtocol:
-    """See the module. Times are monotonic seconds, handed in.
+    """One session of one agent. Times are monotonic seconds, handed in.
 
     Args:
         session: 32 hex digits, new for every shim. client, pid: who we are, for `status`.
-        caller: knows the agent's folders, for arguments that name files.
-        read_cache: returns the content of the broker's cache of answers, None where there is none.
+        rewriter: makes the paths in arguments absolute.
+        limits: in force until a broker says its own.
 
     Attributes:
-        to_agent, link.to_broker: bytes to be written; the caller takes them.
-        contact: its `notices` are for stderr; the caller takes them.
-        doubt: says of a welcome why that broker is not for us, "" if it is.
-        link: the connection; where it is `broken`, the caller closes it and calls `lost`.
+        to_agent, connection.to_broker: bytes to be written; the caller takes them.
+        effects: what the caller must find out, in this order; it takes them.
+        notices: lines for stderr; the caller takes them.
+        connection: where it is `broken`, the caller closes it and calls `lost`.
+        reconnect: when to try the next connection.
     """
 
     def __init__(
-        self,
-        *,
-        session: str,
-        client: str,
-        pid: int,
-        rewriter: PathRewriter,
-        read_cache: Callable[[], bytes | None],
+        self, *, session: str, client: str, pid: int, rewriter: PathRewriter, limits: BrokerLimits | None = None
     ) -> None:
         self._rewriter = rewriter
-        self._read_cache = read_cache
-        self.doubt: Callable[[Mapping[str, Any]], str] = lambda _welcome: ""
-        self._from_agent = LineReader()
-        self.to_agent = WriteBuffer()
+        self._limits = limits or BrokerLimits()
+        self._agent = AgentStream()
+        self.to_agent = self._agent.out
+        self.effects: list[Effect] = []
         self.connection = BrokerConnection(session, client, pid)
         self.reconnect = ReconnectPolicy()
-        self.limits = BrokerLimits()
-        self._calls = PendingRequests()
-        self._initialize = b""
+        self.notices = self.reconnect.notices
+        self._delivery = Delivery(self._agent, self.connection, self.effects)
+        self._requests = self._delivery.requests
+        self._initialize = b""  # the agent's line, to be sent again to every broker
         self._initialized = False
-        self._eof_at = NEVER
-        self._due = NEVER
+        self._reading_answers = False
+        self._impatient: list[PendingRequest] = []  # these waited long enough for a broker: the cache may answer them
+        self._eof_at = NO_DEADLINE
+        self._due = NO_DEADLINE
 
-    # -- what the loop around it asks
+    # -- what the caller asks
 
     @property
     def wants_agent(self) -> bool:
         """Whether to read from the agent: no, while too much of what it sent or is owed is still here."""
         return (
-            self._eof_at == NEVER
-            and self._calls.held < MAX_HELD
-            and self._calls.live < MAX_CALLS
+            self._eof_at == NO_DEADLINE
+            and self._requests.held_bytes < MAX_HELD
+            and self._requests.unanswered < MAX_UNANSWERED
             and self.to_agent.size < MAX_QUEUED
             and self.connection.to_broker.size < MAX_QUEUED
         )
@@ -109,300 +107,218 @@ class ShimProtocol:
         return self.to_agent.size < MAX_QUEUED
 
     def wants_connection(self, now: float) -> bool:
-        """Whether a broker is needed now: at the start, and whenever something waits for one."""
+        """Whether a broker is needed now: at the start, and whenever a request waits for one."""
         if self.connection.up or now < self.reconnect.retry_at:
             return False
-        return self._calls.live > 0 or not self.reconnect.tried
+        return self._requests.unanswered > 0 or not self.reconnect.tried
 
     def finished(self, now: float) -> bool:
         """Whether the agent closed its end and has all its answers, or takes too long to read them."""
-        if self._eof_at == NEVER:
+        if self._eof_at == NO_DEADLINE:
             return False
-        return not (self._calls.live or self.to_agent.size) or now >= self._eof_at + EOF_GRACE_S + FLUSH_S
+        return not (self._requests.unanswered or self.to_agent.size) or now >= self._eof_at + EOF_GRACE_S + FLUSH_S
 
     def next_deadline(self, now: float) -> float:
-        """When something is to be done without any other event, NEVER if nothing is; early at worst."""
+        """When `tick` is due if nothing else happens, NO_DEADLINE if never; possibly too early, never too late."""
         due = self._due
-        if not self.connection.up and self._calls.live and self.reconnect.retry_at > now:
+        if not self.connection.up and self._requests.unanswered and self.reconnect.retry_at > now:
             due = min(due, self.reconnect.retry_at)
-        return due if self._eof_at == NEVER else min(due, self._eof_at + EOF_GRACE_S + FLUSH_S)
+        return due if self._eof_at == NO_DEADLINE else min(due, self._eof_at + EOF_GRACE_S + FLUSH_S)
 
-    # -- the agent's side
+    # -- events of the agent
 
     def agent_data(self, data: bytes, now: float) -> None:
-        """Bytes of the agent, in any cut."""
-        for line in self._from_agent.feed(data):
-            if isinstance(line, TooLong):
-                text = f"Invalid request: a line of more than {line.limit} bytes was skipped"
-                self._error(None, INVALID_REQUEST, text)
-                continue
-            message = rpc.parse(line)
-            if message.kind == rpc.BATCH:
-                self._batch(message.body, now)
-            else:
-                self._agent_message(message, line, now)
+        """Bytes of the agent arrived, in any cut."""
+        for message, line in self._agent.read(data):
+            if message.kind == rpc.NOTIFICATION:
+                self._notification(message, line)
+            elif message.kind == rpc.REQUEST:
+                try:
+                    self._request(message, line, now)
+                except RecursionError:  # its line had to be written anew; it is not in the table yet
+                    self._agent.error(message.id, INVALID_REQUEST, TOO_DEEP)
 
     def agent_eof(self, now: float) -> None:
-        """The agent sends no more. Half a line that may be left is not executed; what is under way is awaited."""
+        """The agent sends no more. Half a line is never executed; requests under way are awaited."""
         self._eof_at = now
         self._due = min(self._due, now + EOF_GRACE_S)
-
-    def _batch(self, values: list[Any], now: float) -> None:
-        if len(values) > MAX_BATCH:
-            self._error(None, INVALID_REQUEST, f"Invalid request: a batch of more than {MAX_BATCH} elements")
-            return
-        for value in values:
-            message = rpc.classify(value)
-            try:
-                line = rpc.to_bytes(value) if message.method else b""
-            except RecursionError:
-                self._error(message.id, INVALID_REQUEST, "Invalid request: nested too deeply")
-            else:
-                self._agent_message(message, line, now)
-
-    def _agent_message(self, message: Message, line: bytes, now: float) -> None:
-        if message.kind == rpc.REQUEST:
-            try:
-                self._request(message, line, now)
-            except RecursionError:  # it had to be written anew; nothing was noted yet
-                self._error(message.id, INVALID_REQUEST, "Invalid request: nested too deeply")
-        elif message.kind == rpc.NOTIFICATION:
-            self._notification(message, line)
-        elif message.kind == rpc.BAD:
-            self._error(message.id, message.code, message.text)
 
     def _request(self, message: Message, line: bytes, now: float) -> None:
         method = message.method
         if method == "ping":
-            self.to_agent.put(rpc.result_line(message.id, {}))
+            self._agent.result(message.id, {})
             return
-        ours = method.startswith("broker/")  # between shim and broker only: an agent must not stop what others use
+        ours = method.startswith(OUR_IDS)  # between shim and broker only: an agent must not stop what others use
         if ours or (method != TOOLS_CALL and method not in _EARLY and not self.connection.established):
-            self._error(message.id, METHOD_NOT_FOUND, f"Unknown method: {method}")
+            self._agent.error(message.id, METHOD_NOT_FOUND, f"Unknown method: {method}")
             return
-        if method == TOOLS_CALL and self._rewriter.absolute(message):
+        if method == TOOLS_CALL and self._rewriter.make_absolute(message):
             line = rpc.to_bytes(message.body)
-        call = PendingRequest(message, line, now)
-        self._calls.add(call, message)
+        request = PendingRequest(message, line, now)
+        self._requests.add(request, message)
         if method == INITIALIZE:
             self._initialize = line
-        self._due = min(self._due, self._due_of(call))
-        if self._may_send(call):
-            self._send_call(call, now)
+        self._due = min(self._due, self._due_of(request))
+        if self._delivery.may_send(request):
+            self._delivery.send(request, now)
         elif not self.connection.up and self.reconnect.hopeless(now):
             self._fail_waiting()
 
     def _notification(self, message: Message, line: bytes) -> None:
         if message.method == CANCELLED:
-            self._cancel(message)
+            target = message.params.get("requestId")
+            request = self._requests.find(rpc.key_of(target)) if rpc.is_id(target) else None
+            if request is not None:  # some clients cancel after every call, when it has been answered
+                self._delivery.cancel(request)
             return
         if message.method == INITIALIZED:
             self._initialized = True
         if self.connection.established:
             self.connection.send(line)
 
-    def _cancel(self, message: Message) -> None:
-        target = message.params.get("requestId")
-        call = self._calls.find(rpc.key_of(target)) if rpc.is_id(target) else None
-        if call is None:  # answered, or never heard of: some clients cancel after every call
-            return
-        if call.state != SENT:
-            self._calls.forget(call)
-            return
-        self._calls.excuse(call)
-        self.connection.cancel(call)
+    # -- events of the broker
 
-    # -- the broker's side
-
-    def connected(self, now: float) -> None:
-        """A connection is open."""
-        self.connection.opened()
+    def connected(self, identity: PalaceIdentity, view: FileView | None, now: float) -> None:
+        """A connection is open. `identity`: our palace; `view`: how this side sees the files."""
+        self.connection.opened(identity, view)
         self.reconnect.opened(now)
-        early = [call for call in self._calls if self._may_send(call)]
-        if self._initialize and not any(call.method == INITIALIZE for call in early):
+        early = [request for request in self._requests if self._delivery.may_send(request)]
+        if self._initialize and not any(request.method == INITIALIZE for request in early):
             self.connection.replay(self._initialize)
-        for call in early:
-            self._send_call(call, now)
+        for request in early:
+            self._delivery.send(request, now)
 
     def broker_data(self, data: bytes, now: float) -> None:
-        """Bytes of the broker, in any cut."""
-        for what, which, said in self.connection.read(data):
-            if what == ANSWER:
-                self._answered(which, said)
-            elif what == WELCOME:
-                self._welcome(said, now)
-            elif what == REFUSED:
-                self._refused(which, said, now)
-            elif what == FATES:
-                self._settle(which, said, now)
-            elif what == NOTE:
-                self.to_agent.put_line(said)
+        """Bytes of the broker arrived, in any cut."""
+        for event in self.connection.read(data):
+            self._handle(event, now)
+
+    def _handle(self, event: Event, now: float) -> None:
+        if isinstance(event, Answer):
+            self._delivery.answered(event.key, event.line)
+        elif isinstance(event, Notification):
+            self.to_agent.put_line(event.line)
+        elif isinstance(event, Outcomes):
+            self._delivery.settle(event.connection, event.outcomes, now)
+        elif isinstance(event, Welcome):
+            self.effects.append(VerifyPalace(event.result))
+        elif isinstance(event, Refusal):
+            self._refused(event.code, event.text, now)
+
+    def palace_verified(self, problem: str, now: float) -> None:
+        """The caller knows whether the broker is our palace's: `problem` says why not, "" if it is."""
+        if not self.connection.verifying:
+            return  # it was lost meanwhile
+        if problem:
+            self.connection.reject("it is not the broker of this palace")
+            self._refused(OTHER_PALACE, problem, now)
+            return
+        self._welcomed(self.connection.accept(), now)
+        self.broker_data(b"", now)
+
+    def _welcomed(self, welcome: Mapping[str, Any], now: float) -> None:
+        self.reconnect.welcomed()
+        if isinstance(welcome.get("notice"), str):
+            self.notices.append(welcome["notice"])
+        limits = welcome.get("limits")
+        if isinstance(limits, dict):
+            self._limits.update(limits)
+            self._due = min(self._due, now)
+        if self._initialized:
+            self.connection.send(_INITIALIZED_LINE)
+        self._delivery.proceed(now)
+
+    def _refused(self, code: int, text: str, now: float) -> None:
+        self._delivery.hello_refused()
+        self.failed(code, text, now)
+
+    def paths_translated(self, key: str, names: Mapping[str, str | None], now: float) -> None:
+        """The caller knows the broker's names of a request's paths; None or a missing one: it can't see that file."""
+        self._delivery.translated(key, names, now)
 
     def lost(self, reason: str, now: float) -> None:
         """The connection is closed: what it carried is sent again, asked for, or waits."""
         self.reconnect.lost(reason, now, welcomed=self.connection.established)
         self.connection.closed()
-        for call in self._calls:
-            if not call.owed:
-                self._calls.forget(call)
-            elif call.state == SENT:
-                self._recall(call, reason, now)
+        self._delivery.connection_lost(reason, now)
         self._due = min(self._due, now)
 
-    def _recall(self, call: PendingRequest, reason: str, now: float) -> None:
-        if call.writes:
-            self._calls.ask(call)
-        else:
-            self._wait_again(call, reason, now)
-
-    def _wait_again(self, call: PendingRequest, reason: str, now: float) -> None:
-        """It was sent and was not executed, or does no harm twice."""
-        call.state = WAITING
-        call.since = now
-        self._calls.asking.pop(call.wire, None)
-        if call.tries >= MAX_TRIES:
-            why = f"{call.tries} connections were lost while it was under way (the last one: {reason})."
-            self._finish(call, *call.error(why))
+    # -- no broker
 
     def failed(self, code: int, text: str, now: float) -> None:
-        """No broker can be had at present; `text` says why, and what mends it."""
+        """No broker can be had at present; `text` says why, and the hint."""
         self.reconnect.failed(code, text, now)
         self._fail_waiting()
         self._due = min(self._due, now)
 
     def _fail_waiting(self) -> None:
-        for call in self._calls:
-            if call.state == WAITING and not self._answer_from_cache(call):
-                self._finish(call, *call.error(self.reconnect.why, code=self.reconnect.code))
-
-    def _answered(self, key: str, line: bytes) -> None:
-        call = self._calls.get(key)
-        if call is None or call.state not in (SENT, GONE):
-            return
-        if call.state == SENT:
-            self.to_agent.put_line(call.answer(line))
-        self._calls.forget(call)
-
-    def _welcome(self, result: Mapping[str, Any], now: float) -> None:
-        if doubt := self.doubt(result):
-            self.connection.broken, self.connection.established = "it is not the broker of this palace", False
-            self._refused(OTHER_PALACE, doubt, now)
-            return
-        self.reconnect.welcomed()
-        if isinstance(result.get("notice"), str):
-            self.reconnect.notices.append(result["notice"])
-        limits = result.get("limits")
-        if isinstance(limits, dict):
-            self.limits.learn(limits)
-            self._due = min(self._due, now)
-        if self._initialized:
-            self.connection.send(INITIALIZED_LINE)
-        self._go_on(now)
-
-    def _refused(self, code: int, text: str, now: float) -> None:
-        """Nothing but `initialize` and `tools/list` went out before hello's answer: nothing was executed."""
-        for call in self._calls:
-            if call.owed and call.state == SENT:
-                call.state = WAITING
-        self.failed(code, text, now)
-
-    def _go_on(self, now: float) -> None:
-        """Ask for the fate of the oldest lost writes, or send what waits."""
-        if not self.connection.established or self.connection.asked:
-            return
-        if self._calls.asking:
-            self.connection.ask(self._calls.asking.values(), now)
-            return
-        for call in self._calls:
-            if call.state == WAITING:
-                self._send_call(call, now)
-
-    def _settle(self, connection: int, fates: Mapping[str, Any], now: float) -> None:
-        for call in [call for call in self._calls.asking.values() if call.connection == connection]:
-            fate = fates.get(str(call.ordinal))
-            self._settle_one(call, fate if isinstance(fate, dict) else {}, now)
-        self._go_on(now)
-
-    def _settle_one(self, call: PendingRequest, fate: Mapping[str, Any], now: float) -> None:
-        state, response = fate.get("state"), fate.get("response")
-        if state == WriteOutcome.NOT_STARTED:
-            self._wait_again(call, "it had not been started", now)
-        elif state != WriteOutcome.DONE:
-            self._finish(call, *call.unknown("The connection to the broker was lost while it was under way."))
-        elif isinstance(response, dict):
-            self.to_agent.put_line(rpc.to_bytes({**response, "id": call.id}))
-            self._calls.forget(call)
+        """Fail the requests that wait for a broker; if the cache may answer one of them, read it first."""
+        if self._reading_answers:
+            return  # they fail when it has been read
+        waiting = [request for request in self._requests if request.state == RequestState.WAITING]
+        if any(request.early for request in waiting):
+            self._read_answers()
         else:
-            text = f"{call.tool} was executed, but its answer was lost. Do not send it again."
-            self._finish(call, OUTCOME_UNKNOWN, text)
+            for request in waiting:
+                self._fail(request)
 
-    # -- sending
+    def _read_answers(self) -> None:
+        if not self._reading_answers:
+            self._reading_answers = True
+            self.effects.append(ReadAnswers())
 
-    def _may_send(self, call: PendingRequest) -> bool:
-        if call.state != WAITING or not self.connection.up:
-            return False
-        return call.method in _EARLY or (self.connection.established and not self._calls.asking)
+    def answers_read(self, data: bytes | None, now: float) -> None:
+        """The caller read the cache of answers: `data` is its content, None if there is none."""
+        from ...protocol.constant_answers import ConstantAnswers
 
-    def _send_call(self, call: PendingRequest, now: float) -> None:
-        line, refused = call.line, ""
-        if self.connection.files and call.rule.paths:
-            line, refused = self._rewriter.outgoing(call, self.connection.files)
-        if refused:
-            self._finish(call, INVALID_PARAMS, f"{call.tool} was not executed: {refused}")
-            return
-        call.ordinal = self.connection.send(line)
-        call.connection, call.sent_at, call.state = self.connection.number, now, SENT
-        call.tries += 1
+        answers = ConstantAnswers.decode(data)
+        self._reading_answers = False
+        impatient, self._impatient = self._impatient, []
+        for request in impatient:
+            self._answer_from(answers, request)
+        if self.reconnect.hopeless(now):
+            for request in self._requests:
+                if request.state == RequestState.WAITING and not self._answer_from(answers, request):
+                    self._fail(request)
 
-    # -- answering by ourselves
+    def _answer_from(self, answers: ConstantAnswers, request: PendingRequest) -> bool:
+        result = answers.result(request.method, request.params) if request.early and request.awaited else None
+        if result is not None:
+            self._delivery.succeed(request, result)
+        return result is not None
 
-    def _error(self, id_: object, code: int, text: str) -> None:
-        self.to_agent.put(rpc.error_line(id_, code, text))
-
-    def _finish(self, call: PendingRequest, code: int, text: str) -> None:
-        self._error(call.id, code, text)
-        if call.state == SENT:
-            self.connection.cancel(call)
-        self._calls.done(call)
-
-    def _answer_from_cache(self, call: PendingRequest) -> bool:
-        if call.method not in _EARLY:
-            return False
-        from ...protocol.constant_answers import constant_result
-
-        result = constant_result(call.method, call.params, self._read_cache())
-        if result is None:
-            return False
-        self.to_agent.put(rpc.result_line(call.id, result))
-        self._calls.done(call)
-        return True
+    def _fail(self, request: PendingRequest) -> None:
+        self._delivery.fail(request, *request.error(self.reconnect.why, code=self.reconnect.code))
 
     # -- time
 
-    def _due_of(self, call: PendingRequest) -> float:
-        return call.due(self.limits, hopeless_since=self.reconnect.hopeless_since)
+    def _due_of(self, request: PendingRequest) -> float:
+        return request.due(self._limits, hopeless_since=self.reconnect.hopeless_since)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         if now < self._due:
             return
         ending = now >= self._eof_at + EOF_GRACE_S
-        for call in self._calls:
-            if call.cacheable and now >= call.arrived + CACHE_AFTER_S:
-                call.cacheable = False
-                self._answer_from_cache(call)
-            if call.state != GONE and (ending or now >= self._due_of(call)):
-                self._expire(call, now)
-        self._due = min((self._due_of(call) for call in self._calls), default=NEVER)
-        if self._calls.live:
+        for request in self._requests:
+            if request.cacheable and now >= request.arrived + CACHE_AFTER_S:
+                request.cacheable = False
+                self._impatient.append(request)
+                self._read_answers()
+            elif request.state != RequestState.OVER and (ending or now >= self._due_of(request)):
+                self._expire(request, now)
+        self._due = min((self._due_of(request) for request in self._requests), default=NO_DEADLINE)
+        if self._requests.unanswered:
             self._due = min(self._due, self._eof_at + EOF_GRACE_S)
-        self._go_on(now)
+        self._delivery.proceed(now)
 
-    def _expire(self, call: PendingRequest, now: float) -> None:
-        waited = f"There was no answer within {now - call.arrived:.0f} s."
-        if call.cancelled:
-            self._calls.done(call)
-        elif call.state == ASKING or (call.state == SENT and call.writes):
-            self._finish(call, *call.unknown(f"{waited} {self.reconnect.why}".rstrip()))
+    def _expire(self, request: PendingRequest, now: float) -> None:
+        waited = f"There was no answer within {now - request.arrived:.0f} s."
+        maybe_ran = request.state == RequestState.LOST or (request.state == RequestState.SENT and request.writes)
+        if request.cancelled:
+            self._requests.answered(request)
+        elif maybe_ran:
+            self._delivery.fail(request, *request.unknown(f"{waited} {self.reconnect.why}".rstrip()))
         else:
-            self._finish(call, *call.error(self.reconnect.why or f"{waited} See `mempalace-broker status`."))
+            text = self.reconnect.why or f"{waited} See `mempalace-broker status`."
+            self._delivery.fail(request, *request.error(text))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ...errors import NOT_EXECUTED
-from .pending_request import NEVER
+from .pending_request import NO_DEADLINE
 
 SHORT_S = 5.0  # a connection that lived no longer counts as a failure of its own
 FIRST_PAUSE_S = 0.02
@@ -19,7 +19,7 @@ class ReconnectPolicy:
 
     Attributes:
         why: what is wrong, for people; "" while nothing is. code: the JSON-RPC code that goes with it.
-        hopeless_since: when a broker could first not be had at all, NEVER while one may.
+        hopeless_since: when a broker could first not be had at all, NO_DEADLINE while one may.
         retry_at: no attempt before this moment.
         notices: lines for stderr, one for each change of state; the caller takes them.
     """
@@ -29,7 +29,7 @@ class ReconnectPolicy:
     def __init__(self) -> None:
         self.why = ""
         self.code = NOT_EXECUTED
-        self.hopeless_since = NEVER
+        self.hopeless_since = NO_DEADLINE
         self.retry_at = 0.0
         self.notices: list[str] = []
         self._failures = self._short = 0
@@ -43,7 +43,7 @@ class ReconnectPolicy:
 
     def hopeless(self, now: float) -> bool:
         """Whether a request must be refused right now: no broker can be had, and it is too early to try again."""
-        return self.hopeless_since != NEVER and now < self.retry_at
+        return self.hopeless_since != NO_DEADLINE and now < self.retry_at
 
     def failed(self, code: int, why: str, now: float) -> None:
         """An attempt ended without a broker, or with one that refuses us."""
@@ -61,7 +61,7 @@ class ReconnectPolicy:
         if self.why or self._was_up:
             self.notices.append("connected to the broker")
         self.why, self.code = "", NOT_EXECUTED
-        self.hopeless_since = NEVER
+        self.hopeless_since = NO_DEADLINE
         self._failures = 0
         self._was_up = True
 
@@ -72,7 +72,7 @@ class ReconnectPolicy:
             self.retry_at = max(self.retry_at, now + min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._short, 9)))
         if welcomed:
             self.notices.append(f"connection to the broker lost: {reason}")
-        elif self.hopeless_since == NEVER:
+        elif self.hopeless_since == NO_DEADLINE:
             self._complain(NOT_EXECUTED, f"the broker gave up the connection at once: {reason}.")
 
     def _complain(self, code: int, why: str) -> None:

@@ -49,10 +49,10 @@ def test_the_cache_is_for_its_version_alone() -> None:
     first = Answers()
     first.learn({"version": "3.11.0", "tools": [{"name": "a"}]})
     other = Answers("3.4.0")
-    other.load(first.dump(), "3.4.0")
+    other.load(first.encode(), "3.4.0")
     assert other.tools is None
     same = Answers("3.11.0")
-    same.load(first.dump(), "3.11.0")
+    same.load(first.encode(), "3.11.0")
     assert same.tools == first.tools
     assert not same.fresh
 
@@ -76,4 +76,4 @@ def test_an_engine_that_says_little_changes_little(hello: dict[str, object]) -> 
 def test_the_cache_is_json_for_the_shim() -> None:
     answers = Answers("3.11.0")
     answers.learn({"version": "3.11.0", "tools": []})
-    assert json.loads(answers.dump())["tools"] == []
+    assert json.loads(answers.encode())["tools"] == []

@@ -1,15 +1,19 @@
-"""A relay between two mouths: what each side says and hears, as JSON. Time is a number that tests move."""
+"""A ShimProtocol between an agent and a broker: what each sends and gets, as JSON. Time is a number that tests move."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mempalace_broker.protocol.hello import HELLO, OUTCOMES
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.write_buffer import WriteBuffer
+from mempalace_broker.shim.machine.effects import TranslatePaths, VerifyPalace
 from mempalace_broker.shim.machine.path_rewriter import PathRewriter
 from mempalace_broker.shim.machine.protocol import ShimProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Message = dict[str, Any]
 PALACE = PalaceIdentity("/home/u/.mempalace/palace", "/home/u/.mempalace/knowledge_graph.sqlite3", "default")
@@ -50,45 +54,67 @@ def initialize(id_: Any = 0) -> Message:
 
 
 class Talk:
-    """`agent` and `broker` speak; `heard_by_agent` and `heard_by_broker` take what came out."""
+    """`agent` and `broker` send; `heard_by_agent` and `heard_by_broker` take what came out.
+
+    `verify`: says of a welcome why that broker is not our palace's. Effects are carried out when the output is taken.
+    """
 
     def __init__(self, cache: bytes | None = None) -> None:
         self.now = 1000.0
         self.cache = cache
+        self.verify: Callable[[Message], str] = lambda _welcome: ""
         self.protocol = ShimProtocol(
             session="ab" * 16,
             client="test",
             pid=7,
-            rewriter=PathRewriter("/work/dir", "/home/u", lambda files, path: files["map"].get(path)),
-            read_cache=lambda: self.cache,
+            rewriter=PathRewriter("/work/dir", "/home/u"),
         )
-        self.protocol.connection.identity = PALACE
+
+    def perform(self) -> None:
+        """Carry out the effects, as the shim's loop does."""
+        while self.protocol.effects:
+            effect = self.protocol.effects.pop(0)
+            if isinstance(effect, VerifyPalace):
+                self.protocol.palace_verified(self.verify(dict(effect.welcome)), self.now)
+            elif isinstance(effect, TranslatePaths):
+                names = {path: effect.files["map"].get(path) for path in effect.paths}
+                self.protocol.paths_translated(effect.key, names, self.now)
+            else:
+                self.protocol.answers_read(self.cache, self.now)
 
     def agent(self, *messages: Any) -> None:
         for message in messages:
             line = message if isinstance(message, bytes) else json.dumps(message).encode()
             self.protocol.agent_data(line + b"\n", self.now)
+            self.perform()
 
     def broker(self, *messages: Any) -> None:
         for message in messages:
             line = message if isinstance(message, bytes) else json.dumps(message).encode()
             self.protocol.broker_data(line + b"\n", self.now)
+            self.perform()
 
     def heard_by_agent(self) -> list[Any]:
+        self.perform()
         return parsed(drain(self.protocol.to_agent))
 
     def heard_by_broker(self) -> list[Any]:
+        self.perform()
         return parsed(drain(self.protocol.connection.to_broker))
 
     def welcome(self, **more: Any) -> None:
         self.broker(result(HELLO, {"wire": 1, "limits": LIMITS, **more}))
+
+    def open(self) -> None:
+        """Open a connection; the broker has said nothing yet."""
+        self.protocol.connected(PALACE, None, self.now)
 
     def connect(self, **told: Any) -> list[Any]:
         """Open a connection and have hello accepted; return what the broker heard apart from hello.
 
         `told`: what the welcome says besides.
         """
-        self.protocol.connected(self.now)
+        self.open()
         early = self.heard_by_broker()
         assert early.pop(0)["method"] == HELLO
         self.welcome(**told)
@@ -102,6 +128,8 @@ class Talk:
 
     def later(self, seconds: float) -> None:
         self.now += seconds
+        self.protocol.tick(self.now)
+        self.perform()
         self.protocol.tick(self.now)
 
     @property

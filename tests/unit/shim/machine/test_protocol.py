@@ -16,9 +16,11 @@ from mempalace_broker.errors import (
 )
 from mempalace_broker.protocol.framing import MAX_LINE
 from mempalace_broker.protocol.hello import HELLO, OUTCOMES
-from mempalace_broker.shim.machine import protocol as relay_module
+from mempalace_broker.shim.machine.agent_stream import MAX_BATCH
 from mempalace_broker.shim.machine.broker_connection import MAX_NOISE
-from mempalace_broker.shim.machine.pending_request import ASK_GRACE_S, NEVER
+from mempalace_broker.shim.machine.delivery import MAX_TRIES
+from mempalace_broker.shim.machine.pending_request import ASK_GRACE_S, NO_DEADLINE
+from mempalace_broker.shim.machine.protocol import EOF_GRACE_S, FLUSH_S, MAX_HELD, MAX_QUEUED, MAX_UNANSWERED
 from tests.unit.shim.machine.dialogue import ADD, SEARCH, Talk, call, cancelled, drain, initialize, result
 
 CACHE = json.dumps({
@@ -38,7 +40,7 @@ def talk() -> Talk:
 
 def test_hello_is_first_and_early_questions_go_with_it(talk: Talk) -> None:
     talk.agent(initialize(), {"method": "notifications/initialized"}, call(1))
-    talk.protocol.connected(talk.now)
+    talk.open()
     first, second = talk.heard_by_broker()
     assert first["method"] == HELLO
     assert first["params"] | {"palace": None} == {
@@ -150,7 +152,7 @@ def test_batch_is_answered_element_by_element(talk: Talk) -> None:
 
 
 def test_huge_batch_is_one_error(talk: Talk) -> None:
-    talk.agent([1] * (relay_module.MAX_BATCH + 1))
+    talk.agent([1] * (MAX_BATCH + 1))
     assert talk.error["code"] == INVALID_REQUEST
 
 
@@ -184,7 +186,7 @@ def test_arguments_that_name_files_are_the_callers(talk: Talk, given: Any, sent:
 
 
 def test_a_broker_that_is_not_this_palaces_gets_no_call(talk: Talk) -> None:
-    talk.protocol.doubt = lambda welcome: f"it serves {welcome['palace']}." if "palace" in welcome else ""
+    talk.verify = lambda welcome: f"it serves {welcome['palace']}." if "palace" in welcome else ""
     talk.agent(call(1, ADD))
     assert talk.connect(palace="/other") == []
     first = talk.error
@@ -263,7 +265,7 @@ def test_reads_and_what_was_never_sent_go_out_again(talk: Talk) -> None:
 
 def test_unanswered_initialize_is_sent_again_as_it_was(talk: Talk) -> None:
     talk.agent(initialize("i"))
-    talk.protocol.connected(talk.now)
+    talk.open()
     talk.lose()
     assert talk.connect() == [initialize("i")]
     talk.broker(result("i"))
@@ -354,7 +356,7 @@ def test_writes_of_two_lost_connections_are_asked_for_one_by_one(talk: Talk) -> 
 def test_a_call_that_kills_every_broker_is_given_up(talk: Talk) -> None:
     talk.connect()
     talk.agent(call(1, SEARCH))
-    for _ in range(relay_module.MAX_TRIES - 1):
+    for _ in range(MAX_TRIES - 1):
         talk.lose()
         assert talk.heard_by_agent() == []
         talk.now += 60
@@ -373,7 +375,7 @@ def test_garbage_from_the_broker_breaks_the_connection(talk: Talk) -> None:
 
 @pytest.mark.parametrize("noise", [b"", b"Welcome to \xff host!", b"42", b'{"motd": "hi"}', b"[1, 2]", b"null", b"{"])
 def test_what_a_shell_prints_before_hello_is_answered_is_passed_over(talk: Talk, noise: bytes) -> None:
-    talk.protocol.connected(talk.now)
+    talk.open()
     talk.broker(noise)
     talk.welcome()
     assert talk.protocol.connection.established
@@ -383,14 +385,14 @@ def test_what_a_shell_prints_before_hello_is_answered_is_passed_over(talk: Talk,
 
 
 def test_a_flood_before_hello_is_answered_is_no_broker(talk: Talk) -> None:
-    talk.protocol.connected(talk.now)
+    talk.open()
     for _ in range(MAX_NOISE // 64):
         talk.broker(b"x" * 63)
         assert not talk.protocol.connection.broken
     talk.broker(b"x")
     assert talk.protocol.connection.broken
     talk.lose()
-    talk.protocol.connected(talk.now)
+    talk.open()
     talk.broker(b"x")
     talk.welcome()
     assert talk.protocol.connection.established, "each connection may have its noise"
@@ -413,7 +415,7 @@ def test_broker_that_dies_again_and_again_is_dialled_less_and_less_often(talk: T
     talk.agent(call(1))
     pauses = []
     for _ in range(4):
-        talk.protocol.connected(talk.now)
+        talk.open()
         talk.lose()
         pauses.append(max(0.0, talk.protocol.reconnect.retry_at - talk.now))
         assert talk.protocol.wants_connection(talk.now) == (pauses[-1] == 0)
@@ -438,7 +440,7 @@ def test_without_broker_calls_fail_at_once_and_initialize_does_not(talk: Talk) -
     assert third["error"]["code"] == NOT_EXECUTED
     talk.agent(call(3))
     assert talk.error["code"] == NOT_EXECUTED
-    assert len(talk.protocol.reconnect.notices) == 1
+    assert len(talk.protocol.notices) == 1
 
 
 def test_without_broker_the_cache_answers_what_it_can() -> None:
@@ -464,7 +466,7 @@ def test_tries_again_for_the_next_call_after_a_pause(talk: Talk) -> None:
 
 def test_refused_hello_answers_with_its_reason_and_executes_nothing(talk: Talk) -> None:
     talk.agent(initialize(), call(1, ADD))
-    talk.protocol.connected(talk.now)
+    talk.open()
     assert [m["method"] for m in talk.heard_by_broker()] == [HELLO, "initialize"]
     talk.broker(
         {"jsonrpc": "2.0", "id": HELLO, "error": {"code": OTHER_PALACE, "message": "another palace"}}, result(0)
@@ -476,7 +478,7 @@ def test_refused_hello_answers_with_its_reason_and_executes_nothing(talk: Talk) 
     talk.lose()
     talk.agent(call(2))
     assert talk.error["code"] == OTHER_PALACE
-    assert talk.protocol.reconnect.notices == ["another palace"]
+    assert talk.protocol.notices == ["another palace"]
 
 
 def test_write_of_open_fate_is_unknown_where_no_broker_comes_back(talk: Talk) -> None:
@@ -497,7 +499,7 @@ def test_write_of_open_fate_is_unknown_where_no_broker_comes_back(talk: Talk) ->
 def test_constant_answers_come_from_the_cache_after_two_seconds() -> None:
     talk = Talk(CACHE)
     talk.agent(initialize(), {"id": 2, "method": "tools/list"})
-    talk.protocol.connected(talk.now)
+    talk.open()
     talk.later(1.9)
     assert talk.heard_by_agent() == []
     assert talk.protocol.next_deadline(talk.now) == pytest.approx(talk.now + 0.1)
@@ -509,7 +511,7 @@ def test_constant_answers_come_from_the_cache_after_two_seconds() -> None:
 
 def test_without_cache_tools_list_waits_on_and_initialize_does_not(talk: Talk) -> None:
     talk.agent(initialize(), {"id": 2, "method": "tools/list"})
-    talk.protocol.connected(talk.now)
+    talk.open()
     talk.later(2)
     assert [m["id"] for m in talk.heard_by_agent()] == [0]
     talk.broker(result(2, {"tools": []}))
@@ -548,7 +550,7 @@ def test_call_without_answer_ends_by_its_deadline_and_its_late_answer_is_dropped
 
 
 def test_limits_come_from_hello(talk: Talk) -> None:
-    talk.protocol.connected(talk.now)
+    talk.open()
     talk.welcome(limits={"wait_s": 1, "run_s": 2, "init_s": 100})
     talk.agent(call(1), call(2))
     talk.broker(result(1))
@@ -559,7 +561,8 @@ def test_limits_come_from_hello(talk: Talk) -> None:
 
 
 @pytest.mark.parametrize(("tool", "arguments", "seconds"), [
-    ("mempalace_mine", {}, NEVER), ("mempalace_event_wait", {"timeout_ms": 250_000}, 60 + 255 + 5), (SEARCH, {}, 125),
+    ("mempalace_mine", {}, NO_DEADLINE), ("mempalace_event_wait", {"timeout_ms": 250_000}, 60 + 255 + 5),
+    (SEARCH, {}, 125),
 ])  # fmt: skip
 def test_tools_with_limits_of_their_own(talk: Talk, tool: str, arguments: dict[str, Any], seconds: float) -> None:
     talk.connect()
@@ -567,7 +570,7 @@ def test_tools_with_limits_of_their_own(talk: Talk, tool: str, arguments: dict[s
     talk.broker(result(0))
     talk.heard_by_agent()
     talk.agent(call(1, tool, **arguments))
-    if seconds == NEVER:
+    if seconds == NO_DEADLINE:
         talk.later(1e6)
         assert talk.heard_by_agent() == []
         return
@@ -578,12 +581,12 @@ def test_tools_with_limits_of_their_own(talk: Talk, tool: str, arguments: dict[s
 
 
 def test_zero_is_no_limit(talk: Talk) -> None:
-    talk.protocol.connected(talk.now)
+    talk.open()
     talk.welcome(limits={"wait_s": 0, "run_s": 60, "init_s": 120})
     talk.agent(call(1))
     talk.later(1e6)
     assert talk.heard_by_agent() == []
-    assert talk.protocol.next_deadline(talk.now) == NEVER
+    assert talk.protocol.next_deadline(talk.now) == NO_DEADLINE
 
 
 # -- cancellation
@@ -675,17 +678,17 @@ def test_end_of_input_waits_so_long_and_no_longer(talk: Talk) -> None:
     talk.agent(call(1, ADD), call(2, "mempalace_mine"), call(3))
     talk.protocol.agent_eof(talk.now)
     talk.later(0)
-    assert talk.protocol.next_deadline(talk.now) == talk.now + relay_module.EOF_GRACE_S
-    talk.later(relay_module.EOF_GRACE_S)
+    assert talk.protocol.next_deadline(talk.now) == talk.now + EOF_GRACE_S
+    talk.later(EOF_GRACE_S)
     assert not talk.protocol.finished(talk.now), "the answers have not been read"
-    talk.later(relay_module.FLUSH_S)
+    talk.later(FLUSH_S)
     assert talk.protocol.finished(talk.now), "nobody reads them"
     assert [m["error"]["code"] for m in talk.heard_by_agent()] == [OUTCOME_UNKNOWN, OUTCOME_UNKNOWN, NOT_EXECUTED]
 
 
 def test_reads_no_more_than_it_can_hold(talk: Talk) -> None:
     wants = [talk.protocol.wants_agent]
-    talk.agent(call(1, ADD, content="x" * relay_module.MAX_HELD))
+    talk.agent(call(1, ADD, content="x" * MAX_HELD))
     wants.append(talk.protocol.wants_agent)
     talk.connect()
     wants.append(talk.protocol.wants_agent)
@@ -697,7 +700,7 @@ def test_reads_no_more_than_it_can_hold(talk: Talk) -> None:
 def test_reads_no_broker_whose_answers_nobody_takes(talk: Talk) -> None:
     talk.connect()
     talk.agent(call(1))
-    talk.broker(result(1, "x" * relay_module.MAX_QUEUED))
+    talk.broker(result(1, "x" * MAX_QUEUED))
     wants = [talk.protocol.wants_broker, talk.protocol.wants_agent]
     talk.heard_by_agent()
     assert [*wants, talk.protocol.wants_broker, talk.protocol.wants_agent] == [False, False, True, True]
@@ -705,21 +708,21 @@ def test_reads_no_broker_whose_answers_nobody_takes(talk: Talk) -> None:
 
 def test_many_calls_and_many_cancelled_ones_neither_pile_up_nor_block(talk: Talk) -> None:
     talk.connect()
-    for n in range(relay_module.MAX_CALLS):
+    for n in range(MAX_UNANSWERED):
         assert talk.protocol.wants_agent
         talk.agent(call(n), cancelled(n))
         talk.heard_by_broker()
     assert talk.protocol.wants_agent
-    for n in range(relay_module.MAX_CALLS):
+    for n in range(MAX_UNANSWERED):
         talk.agent(call(n + 50_000))
         talk.heard_by_broker()
     assert not talk.protocol.wants_agent
 
 
 def test_notice_of_the_broker_goes_to_stderr(talk: Talk) -> None:
-    talk.protocol.connected(talk.now)
+    talk.open()
     talk.welcome(notice="another graph")
-    assert talk.protocol.reconnect.notices == ["another graph"]
+    assert talk.protocol.notices == ["another graph"]
 
 
 @pytest.mark.parametrize("method", ["broker/stop", "broker/hello", "broker/status", "broker/outcomes"])

@@ -18,7 +18,7 @@ PAUSES = [0.0, 0.0, 0.1, 0.1, 1.0, 1.0, 1.0, 2.0, 2.0, 5.0, 5.0, 20.0, 31.0, 130
 
 
 class Histories(RuleBasedStateMachine):
-    """A relay, an agent that asks, and brokers that read, run, answer, lie dead. Each request carries a token."""
+    """A shim, an agent that asks, and brokers that read, run, answer or die. Each request carries a token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Histories(RuleBasedStateMachine):
         self.connection += 1
         self.ordinal = 0
         self.read, self.unread = [], []
-        self.talk.protocol.connected(self.talk.now)
+        self.talk.open()
         if greets:
             self.broker_reads(1)
             self.read.clear()

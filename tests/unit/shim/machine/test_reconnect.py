@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from mempalace_broker.errors import NOT_EXECUTED, OTHER_PALACE
-from mempalace_broker.shim.machine.pending_request import NEVER
+from mempalace_broker.shim.machine.pending_request import NO_DEADLINE
 from mempalace_broker.shim.machine.reconnect import MAX_PAUSE_S, ReconnectPolicy
 
 
@@ -26,7 +26,7 @@ def test_a_welcome_mends_everything() -> None:
     reconnect.failed(OTHER_PALACE, "no", 1.0)
     reconnect.opened(2.0)
     reconnect.welcomed()
-    assert (reconnect.why, reconnect.code, reconnect.hopeless_since) == ("", NOT_EXECUTED, NEVER)
+    assert (reconnect.why, reconnect.code, reconnect.hopeless_since) == ("", NOT_EXECUTED, NO_DEADLINE)
     assert reconnect.notices == ["no", "connected to the broker"]
     assert reconnect.tried
 
