@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from mempalace_broker.errors import NOT_EXECUTED
 from mempalace_broker.protocol.framing import LineReader
 from mempalace_broker.shim.machine.effects import TranslatePaths, VerifyPalace
-from mempalace_broker.shim.machine.path_rewriter import PathRewriter
 from mempalace_broker.shim.machine.protocol import ShimProtocol
 
 from .clockwork import Actor
@@ -35,7 +34,8 @@ class Agent(Actor):
             session=session,
             client=name,
             pid=1,
-            rewriter=PathRewriter("/w", "/h"),
+            cwd="/w",
+            home="/h",
         )
         self._wire: Wire | None = None
         self._dialling = False

@@ -12,7 +12,7 @@ from mempalace_broker.broker.machine.scheduler import Call, FairQueue, Scheduler
 from mempalace_broker.protocol import journal
 from mempalace_broker.protocol.hello import WriteOutcome
 from mempalace_broker.shim.machine.delivery import Delivery
-from mempalace_broker.shim.machine.pending_request import PendingRequest
+from mempalace_broker.shim.machine.pending_requests import PendingRequest
 from tests.sim.world import PROFILES, Faults, check
 
 if TYPE_CHECKING:

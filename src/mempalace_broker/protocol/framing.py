@@ -1,15 +1,25 @@
-"""Bytes in, lines out: newline-delimited messages of any cut, with a bound on memory.
+"""Newline-delimited messages: bytes in any cut become lines (LineReader), lines become bytes to write (WriteBuffer).
 
 `mp-shim` imports this module: keep it lean.
 """
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import deque
+else:
+    try:
+        from _collections import deque  # without the package around it, 2 ms of a shim's start
+    except ImportError:  # not CPython
+        from collections import deque
+
 MAX_LINE = 64 * 1024 * 1024  # bytes of one message without its newline
+_SMALL = 64 * 1024  # pieces are joined up to this size: one system call for many short lines
 
 
 class TooLong:
-    """A line beyond the limit stood here. Told as soon as the limit is passed; the rest is skipped unread."""
+    """Marks an oversized line. It is reported as soon as it passes the limit; the rest is skipped unread."""
 
     __slots__ = ("limit",)
 
@@ -82,3 +92,56 @@ class LineReader:
     def _drop(self) -> None:
         self._parts.clear()
         self._held = 0
+
+
+class WriteBuffer:
+    """Bytes on their way out, kept in the pieces that they came in. `size`: bytes not yet taken."""
+
+    __slots__ = ("_pieces", "size")
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes | memoryview] = deque()
+        self.size = 0
+
+    def put(self, data: bytes) -> None:
+        """Add bytes that end with a newline already."""
+        self._pieces.append(data)
+        self.size += len(data)
+
+    def put_line(self, line: bytes) -> None:
+        """Add a line without its newline; a long one is not copied for it."""
+        if len(line) < _SMALL:
+            self.put(line + b"\n")
+        else:
+            self.put(line)
+            self.put(b"\n")
+
+    def head(self) -> bytes | memoryview:
+        """The bytes to write next, b"" when empty; they stay in the queue until `advance`."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        if len(pieces) > 1 and len(pieces[0]) < _SMALL:
+            joined = [pieces.popleft()]
+            length = len(joined[0])
+            while pieces and length + len(pieces[0]) <= _SMALL:
+                joined.append(pieces.popleft())
+                length += len(joined[-1])
+            pieces.appendleft(b"".join(joined))
+        return pieces[0]
+
+    def advance(self, count: int) -> None:
+        """The first `count` bytes of `head` were written."""
+        if not count:
+            return
+        self.size -= count
+        first = self._pieces[0]
+        if count == len(first):
+            self._pieces.popleft()
+        else:
+            self._pieces[0] = memoryview(first)[count:]
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._pieces.clear()
+        self.size = 0

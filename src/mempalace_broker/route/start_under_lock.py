@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 
 from ..errors import BrokerError, StartFailed
-from ..protocol.backoff import backoff
 from ..system.clock import Deadline, fraction
 from .attempt import ONCE, Attempt, Connected, Waiting
 from .machine.election import LOCK_FREE, LOCK_HELD, LOCK_OBTAINED
@@ -205,6 +204,8 @@ class StartUnderLock(Attempt):
         self.why = why
         if self._policy.mode == ONCE or self._deadline.expired:
             raise self._unavailable(why)
+        from ..protocol.backoff import backoff  # late: with a running broker there is no pause
+
         pause = backoff(self._pauses, base=PAUSE_BASE_S, cap=PAUSE_CAP_S, rng=self._rng)
         self._pauses += 1
         self._not_before = self._clock.monotonic() + pause

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from ...errors import INVALID_REQUEST
 from ...protocol import jsonrpc as rpc
-from ...protocol.framing import LineReader, TooLong
-from ...protocol.write_buffer import WriteBuffer
+from ...protocol.framing import LineReader, TooLong, WriteBuffer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

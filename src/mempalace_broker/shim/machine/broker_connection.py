@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from ...errors import NOT_EXECUTED
 from ...protocol import jsonrpc as rpc
-from ...protocol.framing import LineReader, TooLong
+from ...protocol.framing import LineReader, TooLong, WriteBuffer
 from ...protocol.hello import HELLO, OUTCOMES, hello_request
 from ...protocol.mcp import CANCELLED, INITIALIZE
-from ...protocol.write_buffer import WriteBuffer
 from .pending_requests import OUR_IDS, OUR_KEYS
 
 TYPE_CHECKING = False
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...protocol.palace import FileView, PalaceIdentity
-    from .pending_request import PendingRequest
+    from .pending_requests import PendingRequest
 
 MAX_NOISE = 64 * 1024  # bytes before hello's answer: over ssh a shell's profile may print first
 MAX_ANSWER = 320 * 1024 * 1024  # bytes of one answer: more than the engine's largest

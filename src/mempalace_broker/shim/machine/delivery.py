@@ -14,9 +14,7 @@ from ...errors import INVALID_PARAMS, OUTCOME_UNKNOWN
 from ...protocol import jsonrpc as rpc
 from ...protocol.hello import WriteOutcome
 from .effects import TranslatePaths
-from .path_rewriter import paths_in, with_names
-from .pending_request import RequestState
-from .pending_requests import PendingRequests
+from .pending_requests import PendingRequests, RequestState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from .agent_stream import AgentStream
     from .broker_connection import BrokerConnection
     from .effects import Effect
-    from .pending_request import PendingRequest
+    from .pending_requests import PendingRequest
 
 MAX_TRIES = 5  # connections that one request may outlive: it may be what kills the broker
 
@@ -64,6 +62,8 @@ class Delivery:
     def send(self, request: PendingRequest, now: float) -> None:
         """Send a request, or ask for the broker's names of its paths first."""
         if self._connection.files and request.rule.paths:
+            from .path_rewriter import paths_in
+
             request.state = RequestState.TRANSLATING
             self._translating = request
             self._effects.append(TranslatePaths(request.wire_key, paths_in(request.line), self._connection.files))
@@ -74,6 +74,8 @@ class Delivery:
         """Send a request under the broker's names; its own line stays, because the next broker may see our files."""
         request = self.requests.get(wire_key)
         if request is not None and request is self._translating and request.state == RequestState.TRANSLATING:
+            from .path_rewriter import with_names
+
             line, refusal = with_names(request.line, names)
             if refusal:
                 self.fail(request, INVALID_PARAMS, f"{request.tool} was not executed: {refusal}")

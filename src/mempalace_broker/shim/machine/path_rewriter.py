@@ -1,6 +1,6 @@
 """Arguments that name files mean the caller's files: made absolute, and translated where the broker sees others.
 
-`mp-shim` imports this module: keep it lean.
+`mp-shim` imports this module for the first tool call that names a file: keep it lean.
 """
 
 from __future__ import annotations
@@ -16,41 +16,30 @@ if TYPE_CHECKING:
     from ...protocol.jsonrpc import Message
 
 
-class PathRewriter:
-    """Makes paths absolute against the agent's own folders.
+def make_absolute(message: Message, *, cwd: str, home: str) -> bool:
+    """Make the paths of a tool call absolute against the agent's folders, in place; whether one changed.
 
     The broker runs in another folder: "." would name that one.
-
-    Args:
-        cwd, home: the agent's folders.
     """
+    changed = False
+    for arguments, name, path in _path_arguments(message.params):
+        arguments[name] = _absolute(path, cwd, home)
+        changed = changed or arguments[name] != path
+    return changed
 
-    __slots__ = ("_cwd", "_home")
 
-    def __init__(self, cwd: str, home: str) -> None:
-        self._cwd = cwd
-        self._home = home
-
-    def make_absolute(self, message: Message) -> bool:
-        """Rewrite the arguments of a tool call that name files, in place; whether one changed."""
-        changed = False
-        for arguments, name, path in _path_arguments(message.params):
-            arguments[name] = self._absolute(path)
-            changed = changed or arguments[name] != path
-        return changed
-
-    def _absolute(self, path: str) -> str:
-        """The absolute path by name only, with each `..` kept: the engine follows links, the shim doesn't."""
-        if path.startswith("/"):
-            return path
-        if path == "~" or path.startswith("~/"):
-            base, rest = self._home, path[2:]
-        elif path.startswith("~"):
-            return path  # another user's home: the engine knows as much as we do
-        else:
-            base, rest = self._cwd, path
-        steps = [step for step in rest.split("/") if step not in ("", ".")]
-        return "/".join((base.rstrip("/"), *steps)) or "/"
+def _absolute(path: str, cwd: str, home: str) -> str:
+    """The absolute path by name only, with each `..` kept: the engine follows links, the shim doesn't."""
+    if path.startswith("/"):
+        return path
+    if path == "~" or path.startswith("~/"):
+        base, rest = home, path[2:]
+    elif path.startswith("~"):
+        return path  # another user's home: the engine knows as much as we do
+    else:
+        base, rest = cwd, path
+    steps = [step for step in rest.split("/") if step not in ("", ".")]
+    return "/".join((base.rstrip("/"), *steps)) or "/"
 
 
 def paths_in(line: bytes) -> list[str]:

@@ -16,18 +16,19 @@ from __future__ import annotations
 from ...errors import INVALID_REQUEST, METHOD_NOT_FOUND, OTHER_PALACE
 from ...protocol import jsonrpc as rpc
 from ...protocol.mcp import CANCELLED, INITIALIZE, INITIALIZED, TOOLS_CALL, TOOLS_LIST
+from ...protocol.tools import rule_for
 from .agent_stream import TOO_DEEP, AgentStream
 from .broker_connection import Answer, BrokerConnection, Notification, Outcomes, Refusal, Welcome
 from .delivery import Delivery
 from .effects import ReadAnswers, VerifyPalace
-from .pending_request import (
+from .pending_requests import (
     CACHE_AFTER_S,
     NO_DEADLINE,
+    OUR_IDS,
     BrokerLimits,
     PendingRequest,
     RequestState,
 )
-from .pending_requests import OUR_IDS
 from .reconnect import ReconnectPolicy
 
 TYPE_CHECKING = False
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from ...protocol.palace import FileView, PalaceIdentity
     from .broker_connection import Event
     from .effects import Effect
-    from .path_rewriter import PathRewriter
 
 MAX_UNANSWERED = 10_000  # requests of one agent
 MAX_HELD = 16 * 1024 * 1024  # bytes of unanswered requests, beyond which no more are read
@@ -57,7 +57,7 @@ class ShimProtocol:
 
     Args:
         session: 32 hex digits, new for every shim. client, pid: who we are, for `status`.
-        rewriter: makes the paths in arguments absolute.
+        cwd, home: the agent's folders, for arguments that name files.
         limits: in force until a broker says its own.
 
     Attributes:
@@ -69,9 +69,10 @@ class ShimProtocol:
     """
 
     def __init__(
-        self, *, session: str, client: str, pid: int, rewriter: PathRewriter, limits: BrokerLimits | None = None
+        self, *, session: str, client: str, pid: int, cwd: str, home: str, limits: BrokerLimits | None = None
     ) -> None:
-        self._rewriter = rewriter
+        self._cwd = cwd
+        self._home = home
         self._limits = limits or BrokerLimits()
         self._agent = AgentStream()
         self.to_agent = self._agent.out
@@ -152,8 +153,8 @@ class ShimProtocol:
         if ours or (method != TOOLS_CALL and method not in _EARLY and not self.connection.established):
             self._agent.error(message.id, METHOD_NOT_FOUND, f"Unknown method: {method}")
             return
-        if method == TOOLS_CALL and self._rewriter.make_absolute(message):
-            line = rpc.to_bytes(message.body)
+        if method == TOOLS_CALL and rule_for(message.params.get("name")).paths:
+            line = self._with_absolute_paths(message, line)
         request = PendingRequest(message, line, now)
         self._requests.add(request, message)
         if method == INITIALIZE:
@@ -163,6 +164,12 @@ class ShimProtocol:
             self._delivery.send(request, now)
         elif not self.connection.up and self.reconnect.hopeless(now):
             self._fail_waiting()
+
+    def _with_absolute_paths(self, message: Message, line: bytes) -> bytes:
+        from .path_rewriter import make_absolute
+
+        changed = make_absolute(message, cwd=self._cwd, home=self._home)
+        return rpc.to_bytes(message.body) if changed else line
 
     def _notification(self, message: Message, line: bytes) -> None:
         if message.method == CANCELLED:

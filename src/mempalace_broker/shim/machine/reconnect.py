@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ...errors import NOT_EXECUTED
-from .pending_request import NO_DEADLINE
+from .pending_requests import NO_DEADLINE
 
 SHORT_S = 5.0  # a connection that lived no longer counts as a failure of its own
 FIRST_PAUSE_S = 0.02

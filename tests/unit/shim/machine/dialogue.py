@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from mempalace_broker.protocol.framing import WriteBuffer
 from mempalace_broker.protocol.hello import HELLO, OUTCOMES
 from mempalace_broker.protocol.palace import PalaceIdentity
-from mempalace_broker.protocol.write_buffer import WriteBuffer
 from mempalace_broker.shim.machine.effects import TranslatePaths, VerifyPalace
-from mempalace_broker.shim.machine.path_rewriter import PathRewriter
 from mempalace_broker.shim.machine.protocol import ShimProtocol
 
 if TYPE_CHECKING:
@@ -67,7 +66,8 @@ class Talk:
             session="ab" * 16,
             client="test",
             pid=7,
-            rewriter=PathRewriter("/work/dir", "/home/u"),
+            cwd="/work/dir",
+            home="/home/u",
         )
 
     def perform(self) -> None:

@@ -19,7 +19,7 @@ from mempalace_broker.protocol.hello import HELLO, OUTCOMES
 from mempalace_broker.shim.machine.agent_stream import MAX_BATCH
 from mempalace_broker.shim.machine.broker_connection import MAX_NOISE
 from mempalace_broker.shim.machine.delivery import MAX_TRIES
-from mempalace_broker.shim.machine.pending_request import ASK_GRACE_S, NO_DEADLINE
+from mempalace_broker.shim.machine.pending_requests import ASK_GRACE_S, NO_DEADLINE
 from mempalace_broker.shim.machine.protocol import EOF_GRACE_S, FLUSH_S, MAX_HELD, MAX_QUEUED, MAX_UNANSWERED
 from tests.unit.shim.machine.dialogue import ADD, SEARCH, Talk, call, cancelled, drain, initialize, result
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from mempalace_broker.errors import NOT_EXECUTED, OTHER_PALACE
-from mempalace_broker.shim.machine.pending_request import NO_DEADLINE
+from mempalace_broker.shim.machine.pending_requests import NO_DEADLINE
 from mempalace_broker.shim.machine.reconnect import MAX_PAUSE_S, ReconnectPolicy
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mempalace_broker.protocol.write_buffer import WriteBuffer
+from mempalace_broker.protocol.framing import WriteBuffer
 
 KB = 1024
 
