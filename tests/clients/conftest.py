@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.clients import script
-from tests.clients.script import Answer, PathRewriter
+from tests.clients.script import Answer, Caller
 from tests.harness import RpcProcess, World
 from tests.hooked import make_steady
 
@@ -25,7 +25,7 @@ def furnish(world: World) -> None:
     (docs / "boat.md").write_text(text, encoding="utf-8")
 
 
-def rpc_caller(process: RpcProcess) -> PathRewriter:
+def rpc_caller(process: RpcProcess) -> Caller:
     """Calls over the bare protocol, without any SDK."""
 
     def call(tool: str, arguments: script.Arguments) -> Answer:
@@ -35,7 +35,7 @@ def rpc_caller(process: RpcProcess) -> PathRewriter:
     return call
 
 
-def play(world: World, call: PathRewriter, *, every_property: bool) -> list[tuple[str, Answer]]:
+def play(world: World, call: Caller, *, every_property: bool) -> list[tuple[str, Answer]]:
     """The script, normalised."""
     version = {"newest": "3.11.0"}.get(str(world.engine), str(world.engine))
     steps = script.steps(version, every_property=every_property)

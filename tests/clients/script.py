@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 Arguments: TypeAlias = dict[str, Any]
 Answer: TypeAlias = dict[str, Any]  # {"text": ..., "is_error": ...} or {"code": ..., "message": ...}
-PathRewriter: TypeAlias = Callable[[str, Arguments], Answer]
+Caller: TypeAlias = Callable[[str, Arguments], Answer]
 Step: TypeAlias = tuple[str, str, Arguments]  # (label, tool without its prefix, arguments)
 
 DATA = Path(__file__).parents[1] / "data"
@@ -206,7 +206,7 @@ def _bad(tool: str, schema: Any, every_property: bool) -> Iterable[Step]:
             yield f"bad {tool}: huge {name}", tool, {**good, name: 10**12}
 
 
-def play(call: PathRewriter, script: Sequence[Step]) -> list[tuple[str, Answer]]:
+def play(call: Caller, script: Sequence[Step]) -> list[tuple[str, Answer]]:
     """Make all calls of the script one after the other; (label, answer) for each."""
     said: dict[str, Any] = {}
     out = []

@@ -111,7 +111,7 @@ class Sdk:
         return tools
 
     def call(self, tool: str, arguments: Arguments) -> Answer:
-        """A tools/call; a `PathRewriter` for `script.play`."""
+        """A tools/call; a `Caller` for `script.play`."""
         answer = self.ask("call", name=tool, args=arguments)
         return from_result(answer["result"]) if "result" in answer else answer["error"]
 
