@@ -10,10 +10,10 @@ _MAX_DOUBLINGS = 40
 
 
 def backoff(attempt: int, *, base: float, cap: float, rng: Callable[[], float]) -> float:
-    """Seconds to wait after try number `attempt` (0 = the first) has failed.
+    """Return the seconds to wait after try number `attempt` (0 = the first) has failed.
 
-    Doubles from `base` up to `cap`, then half of it is drawn by lot: a hundred that failed together do not
-    come back together, and none comes back at once.
+    The pause doubles from `base` up to `cap`, and half of it is random: a hundred clients that failed together don't
+    return together, and none returns at once.
 
     Args:
         attempt: tries that failed before this one.

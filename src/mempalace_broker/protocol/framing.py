@@ -15,7 +15,7 @@ else:
         from collections import deque
 
 MAX_LINE = 64 * 1024 * 1024  # bytes of one message without its newline
-_SMALL = 64 * 1024  # pieces are joined up to this size: one system call for many short lines
+_SMALL = 64 * 1024  # pieces are joined up to this size, so that many short lines take one system call
 
 
 class TooLong:
@@ -56,7 +56,7 @@ class LineReader:
 
     @property
     def held(self) -> int:
-        """Bytes of the unfinished line. At the end of the stream: half a message, never to be executed."""
+        """Bytes of the unfinished line. At the end of the stream they are half a message, never to be executed."""
         return self._held
 
     def feed(self, data: bytes) -> list[bytes | TooLong]:

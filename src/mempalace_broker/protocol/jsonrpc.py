@@ -1,10 +1,10 @@
-"""One line of JSON-RPC 2.0: what it is, whom it concerns, and how ours are written.
+"""Lines of JSON-RPC 2.0: classify what arrives, write what leaves.
 
-Lenient in what MCP peers are known to send (no or an old "jsonrpc" member, invalid UTF-8 inside a string),
-strict in what would make an answer go astray: ids keep value and type, so 7, 7.0 and "7" are three requests.
+Lenient where MCP peers are known to deviate (a missing or old "jsonrpc" member, invalid UTF-8 in a string), strict
+where an answer could reach the wrong request: ids keep value and type, so 7, 7.0 and "7" are three requests.
 
-`mp-shim` imports this module. The `json` package would import `re` and `enum` with it, over a third of the
-shim's start, so this uses the C scanner and encoder behind it, and the package only where they are missing.
+`mp-shim` imports this module. The `json` package imports `re` and `enum`, which takes over a third of the shim's start,
+so this module uses the C scanner and encoder behind it, and the package only where they are missing.
 """
 
 from __future__ import annotations
@@ -19,13 +19,19 @@ if TYPE_CHECKING:
     Scan = Callable[[str, int], tuple[Any, int]]
     Encode = Callable[[object], str]
 
-# kinds of message
-REQUEST = "request"
-NOTIFICATION = "notification"
-RESPONSE = "response"
-BATCH = "batch"
-BAD = "bad"
-BLANK = "blank"
+
+class Kind(str):
+    """What a message is: one of the constants below."""
+
+    __slots__ = ()
+
+
+REQUEST = Kind("request")
+NOTIFICATION = Kind("notification")
+RESPONSE = Kind("response")
+BATCH = Kind("batch")
+BAD = Kind("bad")
+BLANK = Kind("blank")
 
 _LABELS = {PARSE_ERROR: "Parse error", INVALID_REQUEST: "Invalid request", INVALID_PARAMS: "Invalid params"}
 _SPACE = " \t\r\n"
@@ -37,11 +43,11 @@ _TAILS = (', "result"', ',"result"', ', "error"', ',"error"')
 
 
 def _unencodable(value: object) -> object:
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 class _ScannerContext:
-    """What the C scanner reads its options from; the same as json.JSONDecoder()."""
+    """The options of the C scanner, as json.JSONDecoder() sets them."""
 
     strict = True
     object_hook = None
@@ -83,14 +89,14 @@ class Message:
         key: `key_of(id)`, for tables; "" where there is no id.
         method: of a request or notification.
         body: the parsed object; of a BATCH the list of its elements, each for `classify`.
-        code, text: of a BAD message: the JSON-RPC error it is to be answered with.
+        code, text: of a BAD message: the JSON-RPC error that answers it.
     """
 
     __slots__ = ("body", "code", "id", "key", "kind", "method", "text")
 
     def __init__(
         self,
-        kind: str,
+        kind: Kind,
         *,
         id: Any = None,
         key: str = "",
@@ -119,12 +125,12 @@ class Message:
 
 
 def key_of(id_: Any) -> str:
-    """Text that is equal for equal ids of one type only: 7, 7.0 and "7" differ."""
+    """Return a text that is equal only for equal ids of one type: 7, 7.0 and "7" differ."""
     return '"' + id_ if isinstance(id_, str) else repr(id_)
 
 
 def is_id(value: object) -> bool:
-    """Whether this may be the id of a request: a string or a finite number (MCP forbids null)."""
+    """Whether a request may have this id: a string or a finite number (MCP forbids null)."""
     if isinstance(value, bool):
         return False
     if isinstance(value, float):
@@ -190,10 +196,10 @@ def _classify_call(value: dict[str, Any], method: object, id_: Any, key: str) ->
 
 
 def load(data: bytes) -> Any:
-    """Any JSON value, with or without a byte order mark: for readers of small files that must not pay for `json`.
+    """Parse any JSON value, with or without a byte order mark, without the cost of importing `json`.
 
     Raises:
-        ValueError: it is no JSON, more than one value, too deep, or not UTF-8.
+        ValueError: the data is not JSON, more than one value, nested too deeply, or not UTF-8.
     """
     text = data.decode("utf-8-sig").strip(_SPACE)
     try:
@@ -206,7 +212,7 @@ def load(data: bytes) -> Any:
 
 
 def _salvage_id(text: str) -> Any:
-    """Find the top-level id of a request too big to parse, so that its sender need not wait in vain."""
+    """Find the top-level id of a request that can't be parsed, so that its sender doesn't wait in vain."""
     depth = index = 0
     end = min(len(text), _SALVAGE)
     try:
@@ -228,10 +234,10 @@ def _salvage_id(text: str) -> Any:
 
 
 def find_id(line: bytes) -> tuple[Any, int, int] | None:
-    """Find the id of a response written by one of ours or by mempalace, without parsing the response.
+    """Find the id of a response from one of our programs or from mempalace without parsing the response.
 
     Returns:
-        (id, start, end) with the id's place in the line; None where the line must be parsed to know.
+        (id, start, end) with the id's position in the line; None where the line has to be parsed.
     """
     for prefix in _HEADS:
         if line.startswith(prefix):
@@ -253,7 +259,7 @@ def find_id(line: bytes) -> tuple[Any, int, int] | None:
 
 
 def replace_id(line: bytes, id_: Any) -> bytes:
-    """The same response for another id; the rest stays as it is, byte for byte where it can."""
+    """Return the response with another id; the rest stays as it is, byte for byte where possible."""
     found = find_id(line)
     if found is not None:
         return line[: found[1]] + to_bytes(id_) + line[found[2] :]
@@ -262,11 +268,11 @@ def replace_id(line: bytes, id_: Any) -> bytes:
 
 
 def to_bytes(value: object) -> bytes:
-    """Compact JSON in UTF-8, without a newline. Lone surrogates become escapes, infinities what `json` makes of them.
+    """Return compact JSON in UTF-8 without a newline. Lone surrogates are escaped, infinities written as `json` does.
 
     Raises:
-        TypeError: the value holds something that JSON has not.
-        RecursionError: it is nested too deeply; what `parse` accepted may be, a little.
+        TypeError: the value holds something that JSON can't express.
+        RecursionError: it is nested too deeply, which a value that `parse` accepted may just be.
     """
     try:
         return _encode(value).encode("utf-8")
@@ -275,12 +281,12 @@ def to_bytes(value: object) -> bytes:
 
 
 def result_line(id_: Any, result: object) -> bytes:
-    """A response line with its newline."""
+    """Return a response line with its newline."""
     return to_bytes({"jsonrpc": "2.0", "id": id_, "result": result}) + b"\n"
 
 
 def error_line(id_: Any, code: int, message: str, data: object = None) -> bytes:
-    """An error response line with its newline; `data` is left out when None."""
+    """Return an error response line with its newline; `data` is left out when None."""
     error: dict[str, object] = {"code": code, "message": message}
     if data is not None:
         error["data"] = data

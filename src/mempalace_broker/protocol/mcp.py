@@ -1,5 +1,7 @@
-"""Names of the Model Context Protocol that more than one process here knows. `mp-shim` imports this module: keep it
-lean."""
+"""Names of the Model Context Protocol that shim and broker share.
+
+`mp-shim` imports this module: keep it lean.
+"""
 
 from __future__ import annotations
 

@@ -27,24 +27,24 @@ HELP = """\
 Usage: mp-shim [--palace PATH] [--backend NAME] [--collection NAME] [--transport stdio]
 
 The MCP server that your coding agent starts instead of mempalace-mcp. It speaks MCP on stdin and stdout,
-never opens the palace itself, and passes everything on to the one mempalace-broker that owns the palace;
-it starts that broker if none is running, and goes on with the next one if it dies.
+never opens the palace itself, and forwards all requests to the one mempalace-broker that owns the palace.
+It starts that broker if none is running, and continues with the next one if the broker dies.
 
-In your agent's configuration change one word:
+Change one word in your agent's configuration:
 
     "command": "mempalace-mcp"   ->   "command": "mp-shim"
 
 Options, as mempalace-mcp has them:
   --palace PATH       the palace directory. Without it: $MEMPALACE_PALACE_PATH, config.json, default.
-                      Give every agent the same: --palace also chooses another knowledge graph.
-  --backend NAME      storage backend, where it isn't mempalace's default
-  --collection NAME   collection, where it isn't mempalace's default
-  --transport stdio   accepted for compatibility; there is no other
+                      Give every agent the same one: --palace also selects another knowledge graph.
+  --backend NAME      storage backend, if it is not mempalace's default
+  --collection NAME   collection, if it is not mempalace's default
+  --transport stdio   accepted for compatibility; mp-shim has no other
   --version, --help
 
 Environment:
   MEMPALACE_BROKER    endpoint of a broker: unix:/path, tcp://host:port or
-                      ssh://[user@]host[:port][/state-root]; then nothing else is tried
+                      ssh://[user@]host[:port][/state-root]; no other is tried then
   MEMPALACE_BROKER_SSH_HOST  in a container or virtual machine: the machine that has the palace
   MEMPALACE_MCP_TIMEOUT_MS   limit of a call's wait and of its run, if this shim starts the broker (60000)
 

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from ... import errors
 from ...protocol import jsonrpc as rpc
 from ...protocol.framing import TooLong
-from ...protocol.hello import HELLO, OUTCOMES, WIRE_VERSION, judge_hello
+from ...protocol.hello import HELLO, OUTCOMES, WIRE_VERSION
 from ...protocol.mcp import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
 from ...protocol.palace import PalaceIdentity
 from ...protocol.tools import NO_LIMIT, Lane, Replay, ToolRule, rule_for
 from .dispatcher import Dispatcher
 from .effects import Close, Effect, Log, Quit, Retire, Send
+from .judge_hello import judge_hello
 from .pending_replies import PendingReplies
 from .scheduler import QUEUED, Call, Limits
 from .session import Session, is_name

@@ -1,4 +1,4 @@
-"""The shim's patience with brokers: when to try again, since when it is hopeless, and what to say meanwhile.
+"""When the shim tries to reach a broker again, and what it says meanwhile.
 
 `mp-shim` imports this module: keep it lean.
 """
@@ -15,12 +15,12 @@ MAX_PAUSE_S = 10.0
 
 
 class ReconnectPolicy:
-    """How the attempts to reach a broker went. Times are monotonic seconds.
+    """Learns how the attempts to reach a broker went. Times are monotonic seconds.
 
     Attributes:
-        why: what is wrong, for people; "" while nothing is. code: the JSON-RPC code that goes with it.
-        hopeless_since: when a broker could first not be had at all, NO_DEADLINE while one may.
-        retry_at: no attempt before this moment.
+        why: the problem in words, "" if there is none. code: the JSON-RPC error code that goes with it.
+        hopeless_since: when the first of the latest attempts failed, NO_DEADLINE if none has.
+        retry_at: when the next attempt may begin.
         notices: lines for stderr, one for each change of state; the caller takes them.
     """
 
@@ -38,22 +38,22 @@ class ReconnectPolicy:
 
     @property
     def tried(self) -> bool:
-        """Whether there was an attempt at all."""
+        """Whether any attempt has been made."""
         return self._was_up or self._failures > 0 or self._short > 0
 
     def hopeless(self, now: float) -> bool:
-        """Whether a request must be refused right now: no broker can be had, and it is too early to try again."""
+        """Whether requests fail at once: no broker could be reached, and it is too early to try again."""
         return self.hopeless_since != NO_DEADLINE and now < self.retry_at
 
     def failed(self, code: int, why: str, now: float) -> None:
-        """An attempt ended without a broker, or with one that refuses us."""
+        """An attempt ended without a broker, or with one that refused us."""
         self._complain(code, why)
         self._failures += 1
         self.hopeless_since = min(self.hopeless_since, now)
         self.retry_at = now + min(MAX_PAUSE_S, FIRST_FAILURE_PAUSE_S * 2 ** min(self._failures - 1, 9))
 
     def opened(self, now: float) -> None:
-        """A connection is open; it is worth little before hello was answered."""
+        """A connection is open; hello is not answered yet."""
         self._up_at = now
 
     def welcomed(self) -> None:
@@ -66,14 +66,14 @@ class ReconnectPolicy:
         self._was_up = True
 
     def lost(self, reason: str, now: float, *, welcomed: bool) -> None:
-        """The connection is gone. The first time try again at once; where it happens again and again, pause."""
+        """The connection is gone. After the first loss the shim tries again at once, after repeated ones it pauses."""
         self._short = self._short + 1 if now - self._up_at < SHORT_S else 0
         if self._short > 1:
             self.retry_at = max(self.retry_at, now + min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._short, 9)))
         if welcomed:
             self.notices.append(f"connection to the broker lost: {reason}")
         elif self.hopeless_since == NO_DEADLINE:
-            self._complain(NOT_EXECUTED, f"the broker gave up the connection at once: {reason}.")
+            self._complain(NOT_EXECUTED, f"the broker closed the connection at once: {reason}.")
 
     def _complain(self, code: int, why: str) -> None:
         if why != self.why:

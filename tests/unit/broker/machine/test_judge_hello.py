@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mempalace_broker.broker.machine.judge_hello import HelloVerdict, judge_hello
+from mempalace_broker.errors import OTHER_PALACE
+from mempalace_broker.protocol.hello import hello_request
+from mempalace_broker.protocol.palace import FileView, PalaceIdentity
+
+OWN = PalaceIdentity("/p", "/g", "default")
+
+
+def hello(identity: PalaceIdentity = OWN, **changes: Any) -> dict[str, Any]:
+    request = hello_request(session="s", connection=1, identity=identity, client="c", pid=3)
+    return {**request["params"], **changes}
+
+
+def test_the_same_palace_is_served() -> None:
+    verdict = judge_hello(hello(), OWN)
+    assert (verdict.code, verdict.notice, verdict.graph_refused) == (0, "", "")
+
+
+@pytest.mark.parametrize("wire", [None, 0, 2, "1", [1]])
+def test_another_wire_version_is_refused_with_both_versions(wire: object) -> None:
+    verdict = judge_hello(hello(wire=wire), OWN)
+    assert verdict.code == OTHER_PALACE
+    assert "version 1" in verdict.message
+    assert repr(wire) in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("theirs", "what"),
+    [
+        (PalaceIdentity("/q", "/g", "default"), "palace /p"),
+        (PalaceIdentity("/p", "/g", "default", "qdrant"), "backend default"),
+        (PalaceIdentity("/p", "/g", "default", None, "mine"), "collection default"),
+    ],
+)
+def test_another_palace_is_refused_with_the_hint(theirs: PalaceIdentity, what: str) -> None:
+    verdict = judge_hello(hello(theirs), OWN)
+    assert verdict.code == OTHER_PALACE
+    assert what in verdict.message
+    assert "Hint:" in verdict.message
+
+
+def test_who_does_not_ask_for_a_backend_takes_ours() -> None:
+    own = PalaceIdentity("/p", "/g", "flag", "qdrant", "c")
+    assert judge_hello(hello(PalaceIdentity("/p", "/g", "flag")), own).code == 0
+
+
+def test_another_graph_is_refused_alone() -> None:
+    verdict = judge_hello(hello(PalaceIdentity("/p", "/p/kg", "flag")), OWN)
+    assert verdict.code == 0
+    assert verdict.notice == verdict.graph_refused
+    assert "/p/kg" in verdict.notice
+
+
+VIEW = FileView("boot", "mnt:[1]", 5, 77)
+
+
+def from_view(view: FileView, identity: PalaceIdentity = OWN) -> HelloVerdict:
+    return judge_hello({**hello(identity), "view": view.as_json()}, OWN, VIEW)
+
+
+def test_one_view_of_the_files_compares_paths() -> None:
+    verdict = from_view(VIEW, PalaceIdentity("/q", "/g", "flag"))
+    assert verdict.code == OTHER_PALACE
+    assert from_view(VIEW).same_files
+
+
+def test_a_container_under_this_kernel_is_told_by_device_and_inode() -> None:
+    verdict = from_view(FileView("boot", "mnt:[2]", 5, 77), PalaceIdentity("/q", "/g", "flag"))
+    assert (verdict.code, verdict.same_files, verdict.same_kernel) == (0, False, True)
+    assert from_view(FileView("boot", "mnt:[2]", 5, 78)).code == OTHER_PALACE
+    assert from_view(FileView("boot", "mnt:[2]")).code == 0
+
+
+def test_paths_of_another_kernel_are_not_compared() -> None:
+    verdict = from_view(FileView("other", "mnt:[1]", 5, 78), PalaceIdentity("/q", "/g", "flag"))
+    assert (verdict.code, verdict.same_files, verdict.same_kernel) == (0, False, False)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "refused", "noticed"),
+    [
+        (("/m/palace", "/m/kg"), ("/c/palace", "/c/kg"), False, False),
+        (("/m/palace", "/m/palace/kg"), ("/c/palace", "/c/palace/kg"), False, False),
+        (("/m/palace", "/m/kg"), ("/c/palace", "/c/palace/kg"), True, True),
+        (("/m/palace", "/m/kg"), ("/c/palace", "/home/dev/.mempalace/kg"), False, True),
+        (("/c/palace", "/home/dev/.mempalace/kg"), ("/m/palace", "/m/kg"), True, True),
+        (("/c/palace", "/home/dev/.mempalace/kg"), ("/d/palace", "/home/dev/.mempalace/kg"), True, True),
+    ],
+)
+def test_graphs_of_two_views_are_compared_by_their_place_beside_the_palace(
+    own: tuple[str, str], theirs: tuple[str, str], refused: bool, noticed: bool
+) -> None:
+    params = {**hello(PalaceIdentity(*theirs, "flag")), "view": FileView("boot", "mnt:[2]", 5, 77).as_json()}
+    verdict = judge_hello(params, PalaceIdentity(*own, "default"), VIEW)
+    assert (bool(verdict.graph_refused), bool(verdict.notice)) == (refused, noticed)
+
+
+@pytest.mark.parametrize("view", [None, 7, {}, {"boot": 7, "mnt": ""}, {"boot": "b"}])
+def test_a_client_that_tells_no_view_is_taken_for_one_of_ours(view: object) -> None:
+    assert judge_hello({**hello(PalaceIdentity("/q", "/g", "flag")), "view": view}, OWN, VIEW).code == OTHER_PALACE
+
+
+@pytest.mark.parametrize("palace", [None, 7, "x", []])
+def test_a_client_without_a_palace_is_served(palace: object) -> None:
+    assert judge_hello(hello(palace=palace), OWN).code == 0
+
+
+@pytest.mark.parametrize("palace", [{}, {"path": 7}, {"path": "/p"}, {"path": "/p", "graph": None}])
+def test_an_identity_without_sense_is_refused(palace: object) -> None:
+    assert judge_hello(hello(palace=palace), OWN).code == OTHER_PALACE
