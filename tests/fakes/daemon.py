@@ -22,6 +22,7 @@ from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.lock import FileLock
 from mempalace_broker.system.paths import StateFiles
 from mempalace_broker.system.process_ids import this_process
+from mempalace_broker.system.spawn import StartReport
 
 PIDS = "daemons"
 SERVES = "serves"
@@ -70,10 +71,7 @@ def serve(files: StateFiles, start_fd: int) -> None:
         started_by=os.environ.get(STARTED_BY, ""),
     )
     write_atomic(files.record, encode(record))
-    report = {"state": "ready", "endpoint": record.endpoints[0], "pid": me.pid}
-    with contextlib.suppress(OSError):  # as the real one: a starter that is gone does not matter
-        os.write(start_fd, json.dumps(report).encode() + b"\n")
-    os.close(start_fd)
+    StartReport(start_fd).ready(record.endpoints[0])
     kept: list[socket.socket] = []
     listener.settimeout(LIFE_S)
     for count in itertools.count(1):

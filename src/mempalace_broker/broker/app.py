@@ -171,7 +171,7 @@ class App:
 
     # -- startup, serve, leave
 
-    async def run(self, on_ready: Callable[[dict[str, Any]], None]) -> int:
+    async def run(self, on_ready: Callable[[str], None]) -> int:
         """Serve until told to leave, or idle; the exit code.
 
         Raises:
@@ -188,7 +188,7 @@ class App:
         except OSError as exc:
             hint = "free space there, or make it writable"
             raise StateRootError(f"cannot write {self.files.record}: {exc.strerror or exc}.", hint=hint) from exc
-        on_ready({"state": "ready", "pid": os.getpid(), "endpoint": self.record.endpoints[0]})
+        on_ready(self.record.endpoints[0])
         self.log.info("serving %s on %s, record %s", self.identity.path, self.files.socket, self.record.record)
         self._tasks.start("self-check", self._check_self())
         self.lease.start(self.loop)

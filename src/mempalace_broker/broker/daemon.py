@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import logging.handlers
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError
@@ -25,6 +24,7 @@ from ..system.lock import FileLock
 from ..system.lock_notes import OwnerNote, read_holder
 from ..system.paths import StateFiles
 from ..system.process_ids import this_process
+from ..system.spawn import StartReport
 from .app import App
 
 if TYPE_CHECKING:
@@ -57,25 +57,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-class StartReport:
-    """One JSON line to whoever started us; later ones are dropped."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def say(self, told: dict[str, Any]) -> None:
-        """Report and close. A starter that is gone does not matter."""
-        if self._fd < 0:
-            return
-        fd, self._fd = self._fd, -1
-        try:
-            os.write(fd, json.dumps(told).encode() + b"\n")
-        except OSError:
-            pass
-        finally:
-            os.close(fd)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a broker until it leaves; the exit code."""
     options = parse(sys.argv[1:] if argv is None else argv)
@@ -83,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options, report)
     except BrokerError as exc:
-        report.say({"state": "failed", "reason": exc.message, "hint": exc.hint})
+        report.failed(exc)
         print(f"mempalace-broker: {exc}", file=sys.stderr)
         return exc.exit_code
     except KeyboardInterrupt:
@@ -98,7 +79,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
     settings = SettingsFile.read(files.toml).broker(os.environ)
     owner = FileLock(files.owner_lock)
     if not owner.acquire(Deadline.after(Clock(), OWNER_WAIT_S)):
-        report.say({"state": "lost_race"})
+        report.lost_race()
         if options.foreground:
             owner_id = read_holder(files.owner_lock)
             who = f"pid {owner_id.pid}" if owner_id is not None else "an unknown process"
@@ -122,7 +103,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
         )
         log.info("broker %s, pid %d, started by %s", __version__, os.getpid(), options.started_by or "hand")
         try:
-            return asyncio.run(app.run(report.say))
+            return asyncio.run(app.run(report.ready))
         finally:
             app.let_go()
     finally:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ..system.clock import Deadline
 
-MAX_ANSWER = 32 << 20
+_MAX_ANSWER = 32 << 20
 _CHUNK = 1 << 16
 
 
@@ -27,7 +27,7 @@ def exchange(
     deadline: Deadline,
     *,
     complete: Callable[[bytearray], bool] = one_line,
-    limit: int = MAX_ANSWER,
+    limit: int = _MAX_ANSWER,
 ) -> bytes | None:
     """Send `request`; read until the answer is `complete`, the other side leaves, or `limit` bytes are there.
 

@@ -16,7 +16,7 @@ from _socket import socket as RawSocket
 from ..errors import BrokerUnavailable
 from .attempt import START_IF_NEEDED, Connected, Waiting
 from .bridge.files import BridgeFiles
-from .bridge.wire import AGAIN, NEW, READY, Answer
+from .bridge.wire import AGAIN, ANSWER_READY, NEW, Answer
 from .dial import dial
 from .machine.election import CONNECT_DENIED, LOCK_HELD
 from .start_under_lock import Daemon, StartUnderLock
@@ -135,7 +135,7 @@ class SshRoute(StartUnderLock):
     def _answered(self, bridge: RawSocket) -> Connected:
         """Take the connection that came with the answer; BrokerUnavailable: none came."""
         said, fds = self._answer.fields(), self._answer.fds
-        if said.get("state") != READY or len(fds) != 1:
+        if said.get("state") != ANSWER_READY or len(fds) != 1:
             raise BrokerUnavailable(
                 str(said.get("message") or f"the bridge to {self.target} said nothing sensible."),
                 hint=str(said.get("hint") or _DOCTOR),

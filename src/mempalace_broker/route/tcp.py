@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint
     from .tcp_addresses import Address
 
-CONNECT_S = 3.0  # for one address of several
+ADDRESS_S = 3.0  # for one address of several
 ATTEMPTS = 3  # where it hangs up before its first word: a swamped or restarting broker may do that
 LONGEST_WAIT_S = 10.0
 _FIRST_LOOK_S = 0.001
@@ -131,7 +131,7 @@ class TcpRoute(Attempt):
         except OSError as exc:  # no descriptors, or this family is unknown here
             code = exc.errno or errno.EIO
         self._look_s = _FIRST_LOOK_S
-        left = min(CONNECT_S, self._deadline.remaining())
+        left = min(ADDRESS_S, self._deadline.remaining())
         self._limit = Deadline.after(self._clock, left)
         if code and code not in _ON_THE_WAY:
             self._give_up(os.strerror(code))

@@ -1,4 +1,4 @@
-"""Start a daemon that outlives us and belongs to nobody, and hear from it whether it serves.
+"""Start a daemon that outlives its starter and is nobody's child, and learn from it whether it serves.
 
 The daemon reports on its *start pipe*, one JSON line, then closes it:
 
@@ -6,7 +6,7 @@ The daemon reports on its *start pipe*, one JSON line, then closes it:
     {"state": "lost_race"}                                    another broker owns the palace: dial that one
     {"state": "failed", "reason": "...", "hint": "..."}       it can't serve, and why
 
-EOF without a line means that it ended: that is told as "failed", "died": true, with the tail of its log.
+EOF without a line means that it ended: `StartPipe` reports that as "failed", "died": true, with the tail of its log.
 `mp-shim` imports this module late, if at all.
 """
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from ..errors import BrokerError
 
 READY = "ready"
 LOST_RACE = "lost_race"
@@ -31,6 +32,42 @@ START_FD_FLAG = "--start-fd"
 _MAX_LINE = 65536
 _TAIL_LINES = 12
 _LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class StartReport:
+    """The daemon's end of the start pipe: it reports once, and closes it. A starter that is gone does not matter.
+
+    Args:
+        fd: write end, -1 where nobody listens.
+    """
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def ready(self, endpoint: str) -> None:
+        """Report that this process serves at `endpoint`."""
+        self._send({"state": READY, "endpoint": endpoint, "pid": os.getpid()})
+
+    def lost_race(self) -> None:
+        """Report that another process holds the daemon's lock."""
+        self._send({"state": LOST_RACE})
+
+    def failed(self, error: BrokerError) -> None:
+        """Report why this process can't serve."""
+        self._send(_failed(error.message, error.hint))
+
+    def _send(self, report: dict[str, Any]) -> None:
+        if self._fd < 0:
+            return
+        fd, self._fd = self._fd, -1
+        try:
+            os.write(fd, json.dumps(report).encode() + b"\n")
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
 
 
 class StartPipe:
@@ -52,11 +89,11 @@ class StartPipe:
 
     @property
     def fd(self) -> int:
-        """The descriptor to poll, -1 once the daemon has spoken or ended."""
+        """The descriptor to poll, -1 once the daemon has reported or ended."""
         return self._fd
 
     def poll(self) -> dict[str, Any] | None:
-        """The daemon's report if it is there by now, else None. Never blocks; may be asked again."""
+        """The daemon's report if it has arrived, else None. Never blocks; the same report each time."""
         while self._result is None:
             try:
                 data = os.read(self._fd, 4096)
@@ -78,7 +115,7 @@ class StartPipe:
             fd, self._fd = self._fd, -1
             os.close(fd)
         if self._result is None:
-            self._result = _failed("nobody listened to its start any more")
+            self._result = _failed("its starter stopped listening")
 
     def _finish(self, result: dict[str, Any]) -> None:
         self._result = result

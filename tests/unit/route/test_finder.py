@@ -48,7 +48,7 @@ class Dead:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[PalaceIdentity, StateFiles]:
+def palace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[PalaceIdentity, StateFiles]:
     """A palace that lies on another kernel's filesystem, as far as we can tell."""
     root = tmp_path.resolve()
     (root / "palace").mkdir()
@@ -85,27 +85,27 @@ def end(reach: RouteFinder) -> BrokerUnavailable:
     raise AssertionError("it never ends")
 
 
-def reach_of(site: tuple[PalaceIdentity, StateFiles], **env: str) -> RouteFinder:
-    home = os.path.dirname(site[1].root)
+def reach_of(palace: tuple[PalaceIdentity, StateFiles], **env: str) -> RouteFinder:
+    home = os.path.dirname(palace[1].root)
     return RouteFinder(
-        Context(site[0], {"HOME": home, **env}), Deadline.after(CLOCK, 60), StartPolicy(started_by="test")
+        Context(palace[0], {"HOME": home, **env}), Deadline.after(CLOCK, 60), StartPolicy(started_by="test")
     )
 
 
-def plan_of(site: tuple[PalaceIdentity, StateFiles], env: dict[str, str]) -> Plan:
-    return plan_routes(Context(site[0], env))
+def plan_of(palace: tuple[PalaceIdentity, StateFiles], env: dict[str, str]) -> Plan:
+    return plan_routes(Context(palace[0], env))
 
 
-def record(site: tuple[PalaceIdentity, StateFiles], *endpoints: str) -> None:
-    made = DiscoveryRecord(record="ab", pid=7, endpoints=list(endpoints), palace=site[0].as_json(), token=TOKEN)
-    Path(site[1].record).write_bytes(encode(made))
+def record(palace: tuple[PalaceIdentity, StateFiles], *endpoints: str) -> None:
+    made = DiscoveryRecord(record="ab", pid=7, endpoints=list(endpoints), palace=palace[0].as_json(), token=TOKEN)
+    Path(palace[1].record).write_bytes(encode(made))
 
 
 def test_ssh_comes_before_tcp_and_a_bridge_forbids_direct(
-    site: tuple[PalaceIdentity, StateFiles], taken: list[str]
+    palace: tuple[PalaceIdentity, StateFiles], taken: list[str]
 ) -> None:
-    record(site, "unix:/nowhere/b.sock", "tcp://192.168.5.2:7001")
-    error = end(reach_of(site, **{SSH_HOST: "me@mac:2222"}))
+    record(palace, "unix:/nowhere/b.sock", "tcp://192.168.5.2:7001")
+    error = end(reach_of(palace, **{SSH_HOST: "me@mac:2222"}))
     assert taken[0] == "ssh to mac"
     assert "tcp://192.168.5.2:7001" in taken[1:]
     for word in ("virtiofs", "ssh to mac is dead", "192.168.5.2:7001 is dead", "a bridge is configured"):
@@ -114,8 +114,8 @@ def test_ssh_comes_before_tcp_and_a_bridge_forbids_direct(
     assert error.code == NOT_EXECUTED
 
 
-def test_nothing_configured_and_direct_forbidden(site: tuple[PalaceIdentity, StateFiles], taken: list[str]) -> None:
-    error = end(reach_of(site, **{DIRECT: "never"}))
+def test_nothing_configured_and_direct_forbidden(palace: tuple[PalaceIdentity, StateFiles], taken: list[str]) -> None:
+    error = end(reach_of(palace, **{DIRECT: "never"}))
     assert taken == []
     assert f"environment ({DIRECT})" in error.message
     assert "MEMPALACE_BROKER_SSH_HOST" in error.hint
@@ -134,77 +134,77 @@ def test_nothing_configured_and_direct_forbidden(site: tuple[PalaceIdentity, Sta
     ],
 )
 def test_when_direct_is_allowed(
-    site: tuple[PalaceIdentity, StateFiles], env: dict[str, str], toml: str, direct: bool
+    palace: tuple[PalaceIdentity, StateFiles], env: dict[str, str], toml: str, direct: bool
 ) -> None:
-    Path(site[1].toml).write_text(toml, encoding="utf-8")
-    found = plan_of(site, {"HOME": "/nowhere", **env})
+    Path(palace[1].toml).write_text(toml, encoding="utf-8")
+    found = plan_of(palace, {"HOME": "/nowhere", **env})
     assert found.direct is direct
     assert bool(found.why_not_direct) is not direct
     assert (found.ssh is not None) is ("mac" in toml or SSH_HOST in env)
 
 
-def test_the_devboxs_bridge_is_found_by_itself(site: tuple[PalaceIdentity, StateFiles], tmp_path: Path) -> None:
+def test_the_devboxs_bridge_is_found_by_itself(palace: tuple[PalaceIdentity, StateFiles], tmp_path: Path) -> None:
     config = tmp_path / ".ssh-local" / "config"
     config.parent.mkdir()
     config.touch()
-    target = plan_of(site, {"HOME": str(tmp_path)}).ssh
+    target = plan_of(palace, {"HOME": str(tmp_path)}).ssh
     assert target is not None
     assert (target.host, target.config, target.command) == ("host", str(config), "mempalace-broker")
 
 
-def test_settings_that_make_no_sense_are_named(site: tuple[PalaceIdentity, StateFiles]) -> None:
-    Path(site[1].toml).write_text('[container]\ndirect = "perhaps"\n', encoding="utf-8")
-    found = RouteFinder(Context(site[0], {"HOME": "/nowhere"}), Deadline.after(FakeClock(), 60)).step()
+def test_settings_that_make_no_sense_are_named(palace: tuple[PalaceIdentity, StateFiles]) -> None:
+    Path(palace[1].toml).write_text('[container]\ndirect = "perhaps"\n', encoding="utf-8")
+    found = RouteFinder(Context(palace[0], {"HOME": "/nowhere"}), Deadline.after(FakeClock(), 60)).step()
     assert isinstance(found, Failed)
     assert isinstance(found.error, UsageError)
     assert "'perhaps' is none of auto, always, never" in found.error.message
 
 
 def test_a_named_endpoint_is_the_only_one_tried(
-    site: tuple[PalaceIdentity, StateFiles], taken: list[str], monkeypatch: pytest.MonkeyPatch
+    palace: tuple[PalaceIdentity, StateFiles], taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ssh(endpoint: Endpoint, *_rest: object, **_options: object) -> Dead:
         return Dead(str(endpoint), taken)
 
     monkeypatch.setattr(routes, "named_ssh", ssh)
-    record(site, "tcp://127.0.0.1:7001")
-    error = end(reach_of(site, MEMPALACE_BROKER="ssh://me@box/srv"))
+    record(palace, "tcp://127.0.0.1:7001")
+    error = end(reach_of(palace, MEMPALACE_BROKER="ssh://me@box/srv"))
     assert taken == [str(parse("ssh://me@box/srv", "/"))]
     assert error.message == "ssh://me@box/srv is dead."
 
 
-def test_a_tcp_endpoint_without_a_token_says_where_to_get_one(site: tuple[PalaceIdentity, StateFiles]) -> None:
-    error = end(reach_of(site, MEMPALACE_BROKER="tcp://127.0.0.1:7001"))
+def test_a_tcp_endpoint_without_a_token_says_where_to_get_one(palace: tuple[PalaceIdentity, StateFiles]) -> None:
+    error = end(reach_of(palace, MEMPALACE_BROKER="tcp://127.0.0.1:7001"))
     assert "needs the broker's token" in error.message
     assert "mempalace-broker token" in error.hint
 
 
 def test_on_the_same_kernel_a_failure_is_the_routes_own(
-    site: tuple[PalaceIdentity, StateFiles], monkeypatch: pytest.MonkeyPatch
+    palace: tuple[PalaceIdentity, StateFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locality_module, "filesystem_of", lambda _path: "ext4")
-    error = end(reach_of(site, MEMPALACE_BROKER="unix:/nowhere/b.sock"))
+    error = end(reach_of(palace, MEMPALACE_BROKER="unix:/nowhere/b.sock"))
     assert "/nowhere/b.sock" in error.message
     assert "Tried" not in error.message
 
 
 @pytest.mark.parametrize("trace", ["token", "setting"])
-def test_a_listener_that_is_down_is_a_bridge_all_the_same(site: tuple[PalaceIdentity, StateFiles], trace: str) -> None:
+def test_a_listener_that_is_down_still_forbids_direct(palace: tuple[PalaceIdentity, StateFiles], trace: str) -> None:
     if trace == "token":
-        Path(site[1].root, "broker-token").write_text(TOKEN, encoding="utf-8")
+        Path(palace[1].root, "broker-token").write_text(TOKEN, encoding="utf-8")
     else:
-        Path(site[1].toml).write_text('[broker]\ntcp = "127.0.0.1"\n', encoding="utf-8")
-    found = plan_of(site, {"HOME": "/nowhere"})
+        Path(palace[1].toml).write_text('[broker]\ntcp = "127.0.0.1"\n', encoding="utf-8")
+    found = plan_of(palace, {"HOME": "/nowhere"})
     assert not found.direct
     assert "TCP listener" in found.why_not_direct
 
 
 def test_a_graph_on_another_kernels_disk_makes_it_another_kernels(
-    site: tuple[PalaceIdentity, StateFiles], monkeypatch: pytest.MonkeyPatch
+    palace: tuple[PalaceIdentity, StateFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = "/home/dev/.mempalace/knowledge_graph.sqlite3"
     monkeypatch.setattr(locality_module, "filesystem_of", lambda path: "virtiofs" if path in graph else "ext4")
-    identity = PalaceIdentity(site[0].path, graph, "env")
+    identity = PalaceIdentity(palace[0].path, graph, "env")
     made = RouteFinder(Context(identity, {"HOME": "/nowhere", DIRECT: "always"}), Deadline.after(CLOCK, 60))
     monkeypatch.setattr(locality_module, "separate_mounts", lambda _identity: "they lie apart")
     error = end(made)
@@ -213,8 +213,8 @@ def test_a_graph_on_another_kernels_disk_makes_it_another_kernels(
     assert "--palace" in error.hint
 
 
-def test_a_look_starts_no_bridge(site: tuple[PalaceIdentity, StateFiles], tmp_path: Path) -> None:
+def test_a_look_starts_no_bridge(palace: tuple[PalaceIdentity, StateFiles], tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), SSH_HOST: f"nobody-{os.getpid()}"}
-    error = end(RouteFinder(Context(site[0], env), Deadline.after(CLOCK, 60), StartPolicy(ONCE)))
+    error = end(RouteFinder(Context(palace[0], env), Deadline.after(CLOCK, 60), StartPolicy(ONCE)))
     assert "no bridge to" in error.message
     assert "mempalace-broker ensure" in error.hint

@@ -46,14 +46,14 @@ REPO = str(Path(__file__).resolve().parents[3])
 HERD = """
 import os, sys
 from mempalace_broker.system.clock import Clock, Deadline
-from tests.unit.route.test_unix import Site, connect
-site, n = Site(sys.argv[1]), int(sys.argv[2])
+from tests.unit.route.test_unix import Stage, connect
+stage, n = Stage(sys.argv[1]), int(sys.argv[2])
 gate, release = os.pipe()
 for _ in range(n):
     if os.fork() == 0:
         os.close(release)
         os.read(gate, 1)
-        found = connect(site.identity, Deadline.after(Clock(), 60), env={}, spawn=site.spawn("serve"))
+        found = connect(stage.identity, Deadline.after(Clock(), 60), env={}, spawn=stage.spawn("serve"))
         found.sock.setblocking(True)
         os.write(1, found.sock.recv(100))
         os._exit(0)
@@ -64,12 +64,12 @@ sys.exit(codes != {0})
 CHURN = """
 import os, sys, time
 from mempalace_broker.system.clock import Clock, Deadline
-from tests.unit.route.test_unix import Site, connect
-site, clients, rounds = Site(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+from tests.unit.route.test_unix import Stage, connect
+stage, clients, rounds = Stage(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 for _ in range(clients):
     if os.fork() == 0:
         for _ in range(rounds):
-            connect(site.identity, Deadline.after(Clock(), 60), env={}, spawn=site.spawn("serve")).sock.close()
+            connect(stage.identity, Deadline.after(Clock(), 60), env={}, spawn=stage.spawn("serve")).sock.close()
         os._exit(0)
 codes = {os.wait()[1] for _ in range(clients)}
 sys.exit(codes != {0})
@@ -101,7 +101,7 @@ def script(code: str, *args: str) -> subprocess.Popen[bytes]:
     )
 
 
-class Site:
+class Stage:
     """A palace in a directory, and daemons that can be started for it."""
 
     def __init__(self, root: str) -> None:
@@ -157,8 +157,8 @@ def await_end(who: ProcessId) -> None:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(os.path.realpath(tmp_path))
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(os.path.realpath(tmp_path))
     yield made
     eventually(lambda: len(made.pids()) >= made.spawned or None, what="the note of every daemon")
     for who in [process_of(pid) for pid in made.pids()]:
@@ -205,34 +205,34 @@ def record_of(**changes: Any) -> bytes:
 
 
 class TestFinding:
-    def test_by_the_socket_name_without_a_record(self, site: Site) -> None:
-        with listening(site.files.socket):
-            found = site.route().step()
+    def test_by_the_socket_name_without_a_record(self, stage: Stage) -> None:
+        with listening(stage.files.socket):
+            found = stage.route().step()
         assert isinstance(found, Connected)
         found.sock.close()
-        assert (site.spawned, found.started, found.endpoint) == (0, False, site.files.socket)
+        assert (stage.spawned, found.started, found.endpoint) == (0, False, stage.files.socket)
 
-    def test_the_record_comes_first(self, site: Site, tmp_path: Path) -> None:
+    def test_the_record_comes_first(self, stage: Stage, tmp_path: Path) -> None:
         elsewhere = str(tmp_path / "elsewhere.sock")
-        with listening(site.files.socket), listening(elsewhere):
-            Path(site.files.record).write_bytes(record_of(endpoints=["tcp://h:1", f"unix:{elsewhere}"]))
-            found = site.route().step()
+        with listening(stage.files.socket), listening(elsewhere):
+            Path(stage.files.record).write_bytes(record_of(endpoints=["tcp://h:1", f"unix:{elsewhere}"]))
+            found = stage.route().step()
         assert isinstance(found, Connected)
         found.sock.close()
         assert found.endpoint == elsewhere
 
-    def test_a_stale_record_does_not_hide_a_living_socket(self, site: Site) -> None:
-        with listening(site.files.socket):
-            Path(site.files.record).write_bytes(record_of())
-            found = site.route().step()
+    def test_a_stale_record_does_not_hide_a_living_socket(self, stage: Stage) -> None:
+        with listening(stage.files.socket):
+            Path(stage.files.record).write_bytes(record_of())
+            found = stage.route().step()
         assert isinstance(found, Connected)
         found.sock.close()
 
-    def test_another_state_root_of_the_same_palace(self, site: Site, tmp_path: Path) -> None:
+    def test_another_state_root_of_the_same_palace(self, stage: Stage, tmp_path: Path) -> None:
         """One agent has $MEMPALACE_PATH, another not: one palace, one broker."""
-        first = site.reach()
+        first = stage.reach()
         env = {"MEMPALACE_PATH": str(tmp_path / "other")}
-        second = site.reach(env=env)
+        second = stage.reach(env=env)
         assert (second.endpoint, second.started) == (first.endpoint, False)
         first.sock.close()
         second.sock.close()
@@ -240,56 +240,56 @@ class TestFinding:
 
 
 class TestStarting:
-    def test_cold(self, site: Site) -> None:
-        first = site.reach()
-        second = site.reach()
-        assert (first.started, second.started, site.spawned) == (True, False, 1)
+    def test_cold(self, stage: Stage) -> None:
+        first = stage.reach()
+        second = stage.reach()
+        assert (first.started, second.started, stage.spawned) == (True, False, 1)
         assert first.sock.fileno() >= 0
-        assert is_held(site.files.start_lock) is False
-        assert is_held(site.files.owner_lock) is True
+        assert is_held(stage.files.start_lock) is False
+        assert is_held(stage.files.owner_lock) is True
         first.sock.close()
         second.sock.close()
 
-    def test_after_kill_9_of_the_broker(self, site: Site) -> None:
-        site.reach().sock.close()
-        [pid] = site.pids()
+    def test_after_kill_9_of_the_broker(self, stage: Stage) -> None:
+        stage.reach().sock.close()
+        [pid] = stage.pids()
         who = process_of(pid)
         os.kill(pid, signal.SIGKILL)
         await_end(who)
-        found = site.reach()
+        found = stage.reach()
         found.sock.close()
-        assert (found.started, site.spawned) == (True, 2)
+        assert (found.started, stage.spawned) == (True, 2)
 
-    def test_a_hundred_at_once_on_a_cold_root(self, site: Site) -> None:
-        with script(HERD, site.files.root, "100") as herd:
+    def test_a_hundred_at_once_on_a_cold_root(self, stage: Stage) -> None:
+        with script(HERD, stage.files.root, "100") as herd:
             out, err = herd.communicate(timeout=100)
         assert herd.returncode == 0, err.decode()[-2000:]
         answers = out.decode().split()
         assert len(answers) == 100
         assert len(set(answers)) == 1, "one broker for all"
-        assert len(site.pids(daemon.SERVES)) == 1
-        assert len(site.pids()) == 1, "and no other was even tried"
+        assert len(stage.pids(daemon.SERVES)) == 1
+        assert len(stage.pids()) == 1, "and no other was even tried"
 
-    def busy_one(self, site: Site, churn: subprocess.Popen[bytes], count: int) -> int:
+    def busy_one(self, stage: Stage, churn: subprocess.Popen[bytes], count: int) -> int:
         """Pid of the `count`th broker that got to work, 0 while there is none, -1 when the clients are done."""
         if churn.poll() is not None:
             return -1
-        return next(iter(site.pids(daemon.BUSY)[count - 1 :]), 0)
+        return next(iter(stage.pids(daemon.BUSY)[count - 1 :]), 0)
 
-    def test_kill_9_of_the_broker_again_and_again(self, site: Site) -> None:
+    def test_kill_9_of_the_broker_again_and_again(self, stage: Stage) -> None:
         """No client fails, however often its broker is killed, and none is started beside a living one.
 
         Killed while it serves: one that dies three times at its start for the same client is given up, see below.
         """
-        with script(CHURN, site.files.root, "6", "400") as churn:
+        with script(CHURN, stage.files.root, "6", "400") as churn:
             for count in range(1, KILLS + 1):
-                pid = eventually(partial(self.busy_one, site, churn, count), what="a broker at work")
+                pid = eventually(partial(self.busy_one, stage, churn, count), what="a broker at work")
                 if pid < 0:
                     break
                 os.kill(pid, signal.SIGKILL)
             _, err = churn.communicate(timeout=100)
         assert churn.returncode == 0, err.decode()[-2000:]
-        assert len(site.pids(daemon.SERVES)) <= KILLS + 1
+        assert len(stage.pids(daemon.SERVES)) <= KILLS + 1
 
     @pytest.mark.parametrize(
         ("behaviour", "words"),
@@ -300,101 +300,101 @@ class TestStarting:
             ("flash", r"comes up and is gone at once"),
         ],
     )
-    def test_a_start_that_fails_says_why(self, site: Site, behaviour: str, words: str) -> None:
+    def test_a_start_that_fails_says_why(self, stage: Stage, behaviour: str, words: str) -> None:
         with pytest.raises(StartFailed, match=words):
-            site.reach(behaviour)
-        assert is_held(site.files.start_lock) is False
+            stage.reach(behaviour)
+        assert is_held(stage.files.start_lock) is False
         tries = {"fail": 1, "garbage": 1, "die": 3, "flash": 3}
-        assert site.spawned == tries[behaviour], "its own word is final, a sudden end is not"
+        assert stage.spawned == tries[behaviour], "its own word is final, a sudden end is not"
 
-    def test_one_that_is_killed_while_it_starts_is_started_again(self, site: Site) -> None:
+    def test_one_that_is_killed_while_it_starts_is_started_again(self, stage: Stage) -> None:
         clock = FakeClock()
-        route = site.route("mute", clock=clock)
+        route = stage.route("mute", clock=clock)
         assert isinstance(route.step(), Waiting)
-        [mute] = eventually(site.pids, what="the daemon's note")
-        route._spawn = site.spawn("serve")
+        [mute] = eventually(stage.pids, what="the daemon's note")
+        route._spawn = stage.spawn("serve")
         os.kill(mute, signal.SIGKILL)
         found = run(route, clock)
         assert isinstance(found, Connected)
         found.sock.close()
-        assert (found.started, site.spawned) == (True, 2)
+        assert (found.started, stage.spawned) == (True, 2)
 
-    def test_its_failure_counts_for_those_who_waited_but_not_for_long(self, site: Site) -> None:
+    def test_its_failure_counts_for_those_who_waited_but_not_for_long(self, stage: Stage) -> None:
         clock = FakeClock()
-        assert "on fire" in failure(run(site.route("fail", clock=clock), clock))
-        assert "on fire" in failure(run(site.route("serve", clock=clock), clock))
-        assert site.spawned == 1, "the second did not even try"
-        assert "no sense" in failure(run(site.route("garbage", clock=clock, heed_failures=False), clock))
-        assert site.spawned == 2, "a person who just mended it need not wait"
+        assert "on fire" in failure(run(stage.route("fail", clock=clock), clock))
+        assert "on fire" in failure(run(stage.route("serve", clock=clock), clock))
+        assert stage.spawned == 1, "the second did not even try"
+        assert "no sense" in failure(run(stage.route("garbage", clock=clock, heed_failures=False), clock))
+        assert stage.spawned == 2, "a person who just mended it need not wait"
         clock.move(3.1)
-        found = run(site.route("serve", clock=clock), clock)
+        found = run(stage.route("serve", clock=clock), clock)
         assert isinstance(found, Connected)
         found.sock.close()
 
-    def test_one_that_never_reports_is_given_up(self, site: Site) -> None:
+    def test_one_that_never_reports_is_given_up(self, stage: Stage) -> None:
         clock = FakeClock()
-        route = site.route("mute", clock=clock, seconds=1000)
+        route = stage.route("mute", clock=clock, seconds=1000)
         waiting = route.step()
         assert isinstance(waiting, Waiting)
         assert waiting.fd >= 0
-        assert is_held(site.files.start_lock) is True
+        assert is_held(stage.files.start_lock) is True
         clock.move(START_LIMIT_S + 1)
         assert "did not report" in failure(route.step())
-        assert is_held(site.files.start_lock) is False
+        assert is_held(stage.files.start_lock) is False
 
-    def test_a_short_deadline_is_no_failure_of_the_broker(self, site: Site) -> None:
+    def test_a_short_deadline_is_no_failure_of_the_broker(self, stage: Stage) -> None:
         clock = FakeClock()
-        route = site.route("mute", clock=clock, seconds=2)
+        route = stage.route("mute", clock=clock, seconds=2)
         assert isinstance(route.step(), Waiting)
         clock.move(2)
         assert "a broker is starting" in failure(route.step())
-        found = site.reach()
+        found = stage.reach()
         found.sock.close()
         assert found.started, "and nobody is told that starting is in vain"
 
-    def test_a_lost_race_means_dial_again(self, site: Site) -> None:
+    def test_a_lost_race_means_dial_again(self, stage: Stage) -> None:
         clock = FakeClock()
-        route = site.route("lost_race", clock=clock)
+        route = stage.route("lost_race", clock=clock)
         while route.why != "another broker won the palace and does not listen yet":
             assert isinstance(route.step(), Waiting)
-        with listening(site.files.socket):
+        with listening(stage.files.socket):
             clock.move(1)
             found = route.step()
         assert isinstance(found, Connected)
         found.sock.close()
-        assert site.spawned == 1
+        assert stage.spawned == 1
 
-    def test_a_leftover_socket_is_no_broker(self, site: Site) -> None:
-        listening(site.files.socket).close()
-        found = site.reach()
+    def test_a_leftover_socket_is_no_broker(self, stage: Stage) -> None:
+        listening(stage.files.socket).close()
+        found = stage.reach()
         found.sock.close()
         assert found.started
 
-    def test_a_root_that_can_not_be_made(self, site: Site) -> None:
-        Path(site.identity.path).touch()
+    def test_a_root_that_can_not_be_made(self, stage: Stage) -> None:
+        Path(stage.identity.path).touch()
         with pytest.raises(StateRootError, match="cannot create"):
-            site.reach()
+            stage.reach()
 
-    def test_a_starter_that_is_killed_leaves_no_lock(self, site: Site) -> None:
-        route = site.route("mute")
+    def test_a_starter_that_is_killed_leaves_no_lock(self, stage: Stage) -> None:
+        route = stage.route("mute")
         assert isinstance(route.step(), Waiting)
-        [mute] = eventually(site.pids, what="the daemon's note")
+        [mute] = eventually(stage.pids, what="the daemon's note")
         route.close()  # what the kernel does for a killed one
-        assert is_held(site.files.start_lock) is False
+        assert is_held(stage.files.start_lock) is False
         assert process_state(process_of(mute)) == "alive"
-        found = site.reach()
+        found = stage.reach()
         found.sock.close()
         assert found.started
 
 
 class TestWaiting:
-    def test_the_loser_of_the_start_lock_polls_with_growing_pauses(self, site: Site) -> None:
-        site.files.prepare()
-        other = FileLock(site.files.start_lock)
+    def test_the_loser_of_the_start_lock_polls_with_growing_pauses(self, stage: Stage) -> None:
+        stage.files.prepare()
+        other = FileLock(stage.files.start_lock)
         assert other.try_acquire()
         other.write_body(b'{"pid": 4711}')
         clock = FakeClock()
-        route = site.route(clock=clock, rng=lambda: 0.999999)
+        route = stage.route(clock=clock, rng=lambda: 0.999999)
         pauses = []
         for _ in range(7):
             waiting = route.step()
@@ -403,19 +403,19 @@ class TestWaiting:
             pauses.append(round(waiting.seconds, 3))
             clock.move(waiting.seconds)
         assert pauses == [0.01, 0.02, 0.04, 0.08, 0.16, 0.2, 0.2]
-        assert site.spawned == 0
-        with listening(site.files.socket):
+        assert stage.spawned == 0
+        with listening(stage.files.socket):
             found = route.step()
         assert isinstance(found, Connected)
         found.sock.close()
         other.release()
 
-    def test_called_too_early_it_only_says_how_long_still(self, site: Site) -> None:
-        site.files.prepare()
-        other = FileLock(site.files.start_lock)
+    def test_called_too_early_it_only_says_how_long_still(self, stage: Stage) -> None:
+        stage.files.prepare()
+        other = FileLock(stage.files.start_lock)
         assert other.try_acquire()
         clock = FakeClock()
-        route = site.route(clock=clock)
+        route = stage.route(clock=clock)
         first = route.step()
         assert isinstance(first, Waiting)
         clock.move(first.seconds / 2)
@@ -424,181 +424,181 @@ class TestWaiting:
         assert second.seconds == pytest.approx(first.seconds / 2)
         other.release()
 
-    def test_an_owner_without_a_listener_is_waited_for(self, site: Site) -> None:
+    def test_an_owner_without_a_listener_is_waited_for(self, stage: Stage) -> None:
         """It starts, or leaves, or its name was removed: a second one could only lose."""
-        site.files.prepare()
-        owner = FileLock(site.files.owner_lock)
+        stage.files.prepare()
+        owner = FileLock(stage.files.owner_lock)
         assert owner.try_acquire()
         owner.write_body(b'{"pid": 4712}')
         clock = FakeClock()
-        route = site.route(clock=clock, seconds=5)
+        route = stage.route(clock=clock, seconds=5)
         assert "a broker (pid 4712) owns the palace but does not listen" in failure(run(route, clock))
-        assert site.spawned == 0
-        assert is_held(site.files.start_lock) is False
+        assert stage.spawned == 0
+        assert is_held(stage.files.start_lock) is False
         owner.release()
 
-    def test_a_stopped_broker_is_neither_replaced_nor_unlinked(self, site: Site) -> None:
-        site.reach().sock.close()
-        [pid] = site.pids()
-        before = os.lstat(site.files.socket).st_ino
+    def test_a_stopped_broker_is_neither_replaced_nor_unlinked(self, stage: Stage) -> None:
+        stage.reach().sock.close()
+        [pid] = stage.pids()
+        before = os.lstat(stage.files.socket).st_ino
         os.kill(pid, signal.SIGSTOP)
-        found = site.reach()
+        found = stage.reach()
         found.sock.close()
-        assert (found.started, site.spawned) == (False, 1)
-        assert os.lstat(site.files.socket).st_ino == before
+        assert (found.started, stage.spawned) == (False, 1)
+        assert os.lstat(stage.files.socket).st_ino == before
 
-    def test_a_full_backlog_is_an_owner(self, site: Site) -> None:
+    def test_a_full_backlog_is_an_owner(self, stage: Stage) -> None:
         clock = FakeClock()
-        with listening(site.files.socket, backlog=0), contextlib.ExitStack() as stack:
+        with listening(stage.files.socket, backlog=0), contextlib.ExitStack() as stack:
             while True:
                 sock = stack.enter_context(socket.socket(socket.AF_UNIX))
                 sock.setblocking(False)
                 try:
-                    sock.connect(site.files.socket)
+                    sock.connect(stage.files.socket)
                 except BlockingIOError:
                     break
-            text = failure(run(site.route(clock=clock, seconds=3), clock))
+            text = failure(run(stage.route(clock=clock, seconds=3), clock))
         assert "owns this socket but does not accept" in text
-        assert site.spawned == 0
-        assert not os.path.exists(site.files.start_lock), "not even the lock was touched"
-        assert os.path.exists(site.files.socket)
+        assert stage.spawned == 0
+        assert not os.path.exists(stage.files.start_lock), "not even the lock was touched"
+        assert os.path.exists(stage.files.socket)
 
-    def test_at_least_one_look_even_if_the_deadline_is_over(self, site: Site) -> None:
-        with listening(site.files.socket):
-            found = site.route(seconds=0).step()
+    def test_at_least_one_look_even_if_the_deadline_is_over(self, stage: Stage) -> None:
+        with listening(stage.files.socket):
+            found = stage.route(seconds=0).step()
         assert isinstance(found, Connected)
         found.sock.close()
 
 
 class TestRefusals:
-    def test_a_record_of_another_kernel(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_record_of_another_kernel(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("mempalace_broker.locality.mounts.is_local", lambda path: False)
-        os.makedirs(site.files.root, exist_ok=True)
-        Path(site.files.record).write_bytes(record_of(boot="other", host="mac.local", pidns=""))
-        text = failure(site.route().step())
+        os.makedirs(stage.files.root, exist_ok=True)
+        Path(stage.files.record).write_bytes(record_of(boot="other", host="mac.local", pidns=""))
+        text = failure(stage.route().step())
         assert "another machine or virtual machine" in text
-        assert f"remove {site.files.record}" in text
-        assert os.listdir(site.files.root) == ["broker.json"], "nothing was made, locked or removed"
+        assert f"remove {stage.files.record}" in text
+        assert os.listdir(stage.files.root) == ["broker.json"], "nothing was made, locked or removed"
 
-    def test_a_record_of_an_earlier_boot_does_not_stop_anybody(self, site: Site) -> None:
-        os.makedirs(site.files.root, exist_ok=True)
-        Path(site.files.record).write_bytes(record_of(boot="earlier", host=os.uname().nodename, pidns="pid:[1]"))
-        found = site.reach()
+    def test_a_record_of_an_earlier_boot_does_not_stop_anybody(self, stage: Stage) -> None:
+        os.makedirs(stage.files.root, exist_ok=True)
+        Path(stage.files.record).write_bytes(record_of(boot="earlier", host=os.uname().nodename, pidns="pid:[1]"))
+        found = stage.reach()
         found.sock.close()
         assert found.started
 
     @pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 1, "pid": -1}', b"\xff" * 100])
-    def test_a_broken_record_does_not_stop_anybody(self, site: Site, content: bytes) -> None:
-        os.makedirs(site.files.root, exist_ok=True)
-        Path(site.files.record).write_bytes(content)
-        found = site.reach()
+    def test_a_broken_record_does_not_stop_anybody(self, stage: Stage, content: bytes) -> None:
+        os.makedirs(stage.files.root, exist_ok=True)
+        Path(stage.files.record).write_bytes(content)
+        found = stage.reach()
         found.sock.close()
         assert found.started
 
-    def test_a_socket_that_is_not_for_us(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_socket_that_is_not_for_us(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(dial_module, "dial", lambda path: Dialled(CONNECT_DENIED, path, None, "Permission denied"))
-        text = failure(site.route().step())
+        text = failure(stage.route().step())
         assert "Permission denied" in text
         assert "owner of the palace" in text
-        assert site.spawned == 0
+        assert stage.spawned == 0
 
-    def test_failed_stays_failed(self, site: Site) -> None:
-        route = site.route(mode=ONCE)
+    def test_failed_stays_failed(self, stage: Stage) -> None:
+        route = stage.route(mode=ONCE)
         first = failure(route.step())
-        with listening(site.files.socket):
+        with listening(stage.files.socket):
             assert failure(route.step()) == first
 
 
 class TestModes:
-    def test_the_variable_is_binding(self, site: Site, tmp_path: Path) -> None:
+    def test_the_variable_is_binding(self, stage: Stage, tmp_path: Path) -> None:
         other = str(tmp_path / "o.sock")
-        with listening(site.files.socket), listening(other):
+        with listening(stage.files.socket), listening(other):
             for value in (f"unix:{other}", other, f"unix://{other}", f" {other} "):
-                found = site.route(env={"MEMPALACE_BROKER": value}).step()
+                found = stage.route(env={"MEMPALACE_BROKER": value}).step()
                 assert isinstance(found, Connected)
                 found.sock.close()
                 assert found.endpoint == other
 
-    def test_where_it_leads_nowhere_nothing_else_is_tried(self, site: Site) -> None:
+    def test_where_it_leads_nowhere_nothing_else_is_tried(self, stage: Stage) -> None:
         clock = FakeClock()
         env = {"MEMPALACE_BROKER": "/nowhere/b.sock"}
-        with listening(site.files.socket):
-            text = failure(run(site.route(env=env, clock=clock, seconds=2), clock))
+        with listening(stage.files.socket):
+            text = failure(run(stage.route(env=env, clock=clock, seconds=2), clock))
         assert "$MEMPALACE_BROKER names /nowhere/b.sock, where nobody answers" in text
         assert "unset MEMPALACE_BROKER" in text
-        assert site.spawned == 0
+        assert stage.spawned == 0
 
     @pytest.mark.parametrize("value", ["tcp:h:1", "ssh://", "http://x", "unix:", "unix://host/p", "/" + "x" * 120])
-    def test_what_it_may_not_be(self, site: Site, value: str) -> None:
-        found = site.route(env={"MEMPALACE_BROKER": value}).step()
+    def test_what_it_may_not_be(self, stage: Stage, value: str) -> None:
+        found = stage.route(env={"MEMPALACE_BROKER": value}).step()
         assert isinstance(found, Failed)
         assert isinstance(found.error, UsageError)
 
-    def test_no_spawn(self, site: Site) -> None:
+    def test_no_spawn(self, stage: Stage) -> None:
         clock = FakeClock()
         env = {"MEMPALACE_BROKER_NO_SPAWN": "1"}
-        text = failure(run(site.route(env=env, clock=clock, seconds=2), clock))
+        text = failure(run(stage.route(env=env, clock=clock, seconds=2), clock))
         assert "nobody listens" in text
         assert "unset MEMPALACE_BROKER_NO_SPAWN" in text
         assert clock.now >= 1002
-        assert (site.spawned, os.listdir(site.files.root)) == (0, [])
+        assert (stage.spawned, os.listdir(stage.files.root)) == (0, [])
 
-    def test_no_spawn_0_is_not_set(self, site: Site) -> None:
-        site.reach(env={"MEMPALACE_BROKER_NO_SPAWN": "0"}).sock.close()
-        assert site.spawned == 1
+    def test_no_spawn_0_is_not_set(self, stage: Stage) -> None:
+        stage.reach(env={"MEMPALACE_BROKER_NO_SPAWN": "0"}).sock.close()
+        assert stage.spawned == 1
 
-    def test_wait_only_finds_one_that_comes_later(self, site: Site) -> None:
+    def test_wait_only_finds_one_that_comes_later(self, stage: Stage) -> None:
         clock = FakeClock()
-        route = site.route(clock=clock, mode=WAIT_ONLY)
+        route = stage.route(clock=clock, mode=WAIT_ONLY)
         assert isinstance(route.step(), Waiting)
         clock.move(1)
-        with listening(site.files.socket):
+        with listening(stage.files.socket):
             found = route.step()
         assert isinstance(found, Connected)
         found.sock.close()
 
-    def test_once_looks_once(self, site: Site) -> None:
-        text = failure(site.route(mode=ONCE).step())
+    def test_once_looks_once(self, stage: Stage) -> None:
+        text = failure(stage.route(mode=ONCE).step())
         assert "mempalace-broker ensure" in text
         with pytest.raises(BrokerUnavailable):
-            site.reach(mode=ONCE)
-        assert (site.spawned, os.listdir(site.files.root)) == (0, [])
+            stage.reach(mode=ONCE)
+        assert (stage.spawned, os.listdir(stage.files.root)) == (0, [])
 
 
-def test_no_descriptor_is_left_behind(site: Site) -> None:
+def test_no_descriptor_is_left_behind(stage: Stage) -> None:
     before = own_descriptors()
-    route = site.route("mute")
+    route = stage.route("mute")
     assert isinstance(route.step(), Waiting)
     route.close()
-    site.reach().sock.close()
+    stage.reach().sock.close()
     with pytest.raises(BrokerUnavailable):
-        site.reach(mode=ONCE, env={"MEMPALACE_BROKER": "/nowhere/x"})
+        stage.reach(mode=ONCE, env={"MEMPALACE_BROKER": "/nowhere/x"})
     eventually(lambda: own_descriptors() <= before, what="the end of every descriptor of ours")
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_a_broker_that_serves_while_ours_is_silent_is_taken(site: Site, stale: bool) -> None:
+def test_a_broker_that_serves_while_ours_is_silent_is_taken(stage: Stage, stale: bool) -> None:
     # its starter was killed before it served, and the start lock was free again for us
     if stale:
-        os.makedirs(site.files.root, exist_ok=True)
-        Path(site.files.record).write_bytes(record_of())
-    route = site.route("mute")
+        os.makedirs(stage.files.root, exist_ok=True)
+        Path(stage.files.record).write_bytes(record_of())
+    route = stage.route("mute")
     waiting = route.step()
     assert isinstance(waiting, Waiting)
     assert waiting.fd >= 0
     assert waiting.seconds <= 0.1
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(site.files.socket)
+        listener.bind(stage.files.socket)
         listener.listen(1)
         assert isinstance(route.step(), Waiting), "its record comes right after; it says whose broker that is"
-        palace: dict[str, str | None] = {"path": site.files.palace, "graph": ""}
-        endpoint = f"unix:{site.files.socket}"
+        palace: dict[str, str | None] = {"path": stage.files.palace, "graph": ""}
+        endpoint = f"unix:{stage.files.socket}"
         record = DiscoveryRecord(
             record="ab" * 16, pid=os.getpid(), endpoints=[endpoint], palace=palace, started_by="another"
         )
-        Path(site.files.record).write_bytes(encode(record))
+        Path(stage.files.record).write_bytes(encode(record))
         found = route.step()
         assert isinstance(found, Connected)
         assert found.started is False
         found.sock.close()
-    assert is_held(site.files.start_lock) is False
+    assert is_held(stage.files.start_lock) is False

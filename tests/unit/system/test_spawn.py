@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from mempalace_broker.errors import StartFailed, StateRootError
 from mempalace_broker.system.process_ids import DEAD, ZOMBIE, process_of, process_state
-from mempalace_broker.system.spawn import FAILED, LOST_RACE, READY, StartPipe, spawn_detached
+from mempalace_broker.system.spawn import FAILED, LOST_RACE, READY, StartPipe, StartReport, spawn_detached
 from tests.proctools import eventually, own_children, own_descriptors
 
 REPORT_WORLD = """
@@ -178,3 +179,30 @@ def test_closing_early() -> None:
     assert pipe.fd == -1
     assert report is not None
     assert report["state"] == FAILED
+
+
+def reported(send: Callable[[StartReport], None]) -> dict[str, Any] | None:
+    """The report as the starter gets it; a second one is not sent."""
+    read_fd, write_fd = os.pipe()
+    report = StartReport(write_fd)
+    send(report)
+    report.failed(StartFailed("late."))
+    return StartPipe(read_fd).poll()
+
+
+def test_the_daemon_reports_once_and_its_starter_understands() -> None:
+    assert reported(lambda report: report.ready("unix:/x")) == {
+        "state": READY,
+        "endpoint": "unix:/x",
+        "pid": os.getpid(),
+    }
+    assert reported(StartReport.lost_race) == {"state": LOST_RACE}
+    error = StartFailed("no.", hint="try again")
+    assert reported(lambda report: report.failed(error)) == {"state": FAILED, "reason": "no.", "hint": "try again"}
+
+
+def test_a_starter_that_is_gone_does_not_matter() -> None:
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    StartReport(write_fd).lost_race()
+    StartReport(-1).lost_race()

@@ -260,7 +260,7 @@ class Bridge:
                 return
             user.asked, user.said = False, b""
             user.given = sock
-            self._tell(user, {"state": wire.READY, "started": self._tunnel.started}, sock.fileno())
+            self._tell(user, {"state": wire.ANSWER_READY, "started": self._tunnel.started}, sock.fileno())
         self._tunnel.started = False
         self._state.answered()
 
@@ -268,7 +268,7 @@ class Bridge:
         error = self._error or BrokerError("no reason is known.")
         for user in self._waiting():
             user.asked, user.said = False, b""
-            self._tell(user, {"state": wire.FAILED, "message": error.message, "hint": error.hint})
+            self._tell(user, {"state": wire.ANSWER_FAILED, "message": error.message, "hint": error.hint})
         self._state.answered()
 
     def _tell(self, user: User, what: dict[str, Any], fd: int = -1) -> None:

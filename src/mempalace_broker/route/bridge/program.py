@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,7 @@ from ...errors import BrokerError
 from ...system.clock import Clock, Deadline
 from ...system.lock import FileLock
 from ...system.lock_notes import read_note, write_note
-from ...system.spawn import FAILED, LOST_RACE, READY
+from ...system.spawn import StartReport
 from ..machine.bridge import LINGER_S
 from .app import Bridge, say
 from .files import BridgeFiles
@@ -44,21 +42,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         command=options.command,
     )
     files = BridgeFiles(target)
-    clock = Clock()
-    lock = FileLock(files.lock)
+    lock, report = FileLock(files.lock), StartReport(options.start_fd)
     try:
-        if not lock.acquire(Deadline.after(clock, LOCK_S)):
-            _report(options.start_fd, {"state": LOST_RACE})
+        if not lock.acquire(Deadline.after(Clock(), LOCK_S)):
+            report.lost_race()
             return 0
-        return _own(options, target, files, lock, clock)
+        return _own(options, target, files, lock, report)
     except BrokerError as exc:
-        _report(options.start_fd, {"state": FAILED, "reason": exc.message, "hint": exc.hint})
+        report.failed(exc)
         return exc.exit_code
 
 
-def _own(options: argparse.Namespace, target: SshTarget, files: BridgeFiles, lock: FileLock, clock: Clock) -> int:
+def _own(
+    options: argparse.Namespace, target: SshTarget, files: BridgeFiles, lock: FileLock, report: StartReport
+) -> int:
     """We hold the lock: clear up, serve, clear up."""
-    ssh = Ssh(target)
+    ssh, clock = Ssh(target), Clock()
 
     def note(undo: list[list[str]]) -> None:
         write_note(lock, {"pid": os.getpid(), "undo": undo})
@@ -76,7 +75,7 @@ def _own(options: argparse.Namespace, target: SshTarget, files: BridgeFiles, loc
     _on_signals(_leave)
     try:
         bridge.listen()
-        _report(options.start_fd, {"state": READY, "endpoint": f"unix:{files.socket}", "pid": os.getpid()})
+        report.ready(f"unix:{files.socket}")
         bridge.run()
     except Leaving:
         say("told to leave")
@@ -91,14 +90,6 @@ def _undo(path: str) -> list[list[str]]:
     """The forwards that the last holder of the lock noted."""
     undo = read_note(path).get("undo")
     return [item for item in undo if isinstance(item, list) and len(item) == 2] if isinstance(undo, list) else []
-
-
-def _report(fd: int, what: dict[str, Any]) -> None:
-    if fd < 0:
-        return
-    with contextlib.suppress(OSError):  # our starter is gone; others may come
-        os.write(fd, json.dumps(what).encode() + b"\n")
-    os.close(fd)
 
 
 def _on_signals(handler: Any) -> None:

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from .wire import SshTarget
 
-CONNECT_S = 10
+CONNECT_TIMEOUT_S = 10
 _OPTIONS = (
     "BatchMode=yes",
-    f"ConnectTimeout={CONNECT_S}",
+    f"ConnectTimeout={CONNECT_TIMEOUT_S}",
     "ServerAliveInterval=5",
     "ServerAliveCountMax=3",
     "ControlPersist=no",

@@ -27,8 +27,8 @@ NEW = b"new\n"
 AGAIN = b"again\n"
 STATUS = b"status\n"
 
-READY = "ready"
-FAILED = "failed"
+ANSWER_READY = "ready"
+ANSWER_FAILED = "failed"
 
 DEFAULT_COMMAND = "mempalace-broker"
 FIELDS = ("host", "user", "port", "config", "state-root", "command")  # of a target, as the bridge's options
