@@ -13,6 +13,7 @@ from mempalace_broker.cli.root import root
 from mempalace_broker.settings import BrokerSettings, ContainerSettings, Setting, settings_of
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+PACKAGE = "src/mempalace_broker"
 EXIT_CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
 EMPTY = {"engine": "found by itself", "tcp": "off"}
 SETTINGS = (*settings_of(BrokerSettings), *settings_of(ContainerSettings))
@@ -100,3 +101,11 @@ def test_exit_codes_in_the_short_help_are_real() -> None:
     epilog = root.epilog or ""
     numbers = {int(number) for number in re.findall(r"\b(\d+)\b", epilog.split("Exit codes:")[1])}
     assert numbers == set(EXIT_CODES.values())
+
+
+def test_contributing_names_files_that_exist() -> None:
+    repo = DOCS.parent
+    text = (repo / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w./-]+(?:\.(?:py|md|toml|yml|txt)|/))`", text)) - {"machine/"}  # in many places
+    assert len(named) > 30
+    assert not [name for name in named if not (repo / name).exists() and not (repo / PACKAGE / name).exists()]
