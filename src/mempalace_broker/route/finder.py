@@ -16,7 +16,7 @@ from ..errors import BrokerError, BrokerUnavailable
 from ..system.clock import Deadline
 from .attempt import ONCE, WAIT_ONLY, Attempt, Connected, Failed, StartPolicy, Waiting
 from .discover import ENDPOINT_VARIABLE, fixed_endpoint
-from .endpoint import SSH, UNIX, Endpoint
+from .endpoint import SSH, TCP, UNIX, Endpoint
 from .unix import UnixRoute
 
 TYPE_CHECKING = False
@@ -92,6 +92,7 @@ class RouteFinder(Attempt):
         self._name = f"${ENDPOINT_VARIABLE}"
         if endpoint.kind == SSH:
             return plan.named_ssh(endpoint, self._context.env, self._deadline, self._remote_policy())
+        assert endpoint.kind == TCP
         return plan.named_tcp(endpoint, self._context, self._deadline)
 
     def _remote_policy(self) -> StartPolicy:
