@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from mempalace_broker.system import private
 from tests import harness
 from tests.harness import World
 
@@ -34,6 +35,14 @@ def pytest_runtest_makereport(
     if call.when == "call":
         item.stash[_FAILED] = report.failed
     return report
+
+
+@pytest.fixture(autouse=True)
+def _no_real_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Code under test that is given no private folder finds no home, never that of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:  # the fixture `monkeypatch` would be undone later than tests expect
+        patch.setattr(private, "private_home", lambda: str(tmp_path_factory.getbasetemp() / "no-home"))
+        yield
 
 
 @pytest.fixture(params=[pytest.param(version, marks=pytest.mark.engine) for version in harness.VERSIONS])

@@ -29,6 +29,7 @@ from benchmarks.world import BROKER, MARK, World
 from mempalace_broker.route.endpoint import parse
 from mempalace_broker.route.tcp import TcpRoute
 from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.private import VARIABLE as PRIVATE
 from tests import netbox
 from tests.net.sshd import HOST, Sshd
 from tests.net.sshd import lacking as no_sshd
@@ -179,7 +180,7 @@ class Ways:
         self.found[BIND] = (exchange(0), exchange(1))
 
     def _open_ssh(self) -> None:
-        env = {name: self.world.env[name] for name in ("HOME", "PATH", MARK, "MEMPALACE_BROKER_ENGINE")}
+        env = {name: self.world.env[name] for name in ("HOME", "PATH", MARK, PRIVATE, "MEMPALACE_BROKER_ENGINE")}
         sshd = Sshd(self.world.root / "s", env=env)
         self.stack.callback(sshd.close)
         control, ends = str(sshd.folder / "c"), [str(sshd.folder / name) for name in ("b", "e")]

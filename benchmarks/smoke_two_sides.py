@@ -93,7 +93,7 @@ class TwoSides(World):
                 if self.kind == BROKER:
                     give_login(guest, serving)
                     command = own_bin() / "mempalace-broker"
-                    name_command(self.base, self.root / "as-user", command, self.env)
+                    name_command(guest, self.root / "as-user", command, self.env)
                 yield guest
         finally:
             shutil.rmtree(folder)

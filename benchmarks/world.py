@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import MODEL, Engine, Lacking, model, own_bin
 from benchmarks.driver import Session
+from mempalace_broker.system.private import VARIABLE as PRIVATE
 from tests import proctools
 from tests.proctools import eventually
 
@@ -234,6 +235,7 @@ def base_env(home: Path) -> dict[str, str]:
     """What an agent passes on."""
     return {
         "HOME": str(home),
+        PRIVATE: str(home / ".private"),
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "USER": "benchmark",
         "SHELL": "/bin/sh",

@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tests.harness import MODEL, REPO, World, engine_python, model_home
+from tests.harness import MODEL, PRIVATE, REPO, World, engine_python, model_home
 from tests.netbox import PATH
 from tests.rpcproc import RpcProcess
 
 BIN = "/usr/local/bin"
-_OWN = {"HOME", "TMPDIR"}  # of the place, not of the world
+_OWN = {"HOME", "TMPDIR", PRIVATE}  # of the place, not of the world
 
 _INSTALL = r"""
 set -eu

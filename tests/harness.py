@@ -34,11 +34,13 @@ from typing import Any, Self
 
 import pytest
 
+from mempalace_broker.system.private import SETTINGS
+from mempalace_broker.system.private import VARIABLE as PRIVATE
 from tests import proctools
 from tests.proctools import OwnerSampler, eventually, is_running
 from tests.rpcproc import NoAnswer, RpcError, RpcProcess, payload
 
-__all__ = ["Broker", "NoAnswer", "OwnerSampler", "RpcError", "RpcProcess", "World", "eventually", "payload"]
+__all__ = ["PRIVATE", "Broker", "NoAnswer", "OwnerSampler", "RpcError", "RpcProcess", "World", "eventually", "payload"]
 
 REPO = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.4.0", "newest")
@@ -164,6 +166,7 @@ class World:
 
     Attributes:
         root: short temporary directory, removed at the end. home, palace, state_root: below it.
+        private: the user's private folder, below it too. settings: config.toml there, absent at first.
         cwd: working directory of what it starts. id: its mark. server: the command of a bare mempalace-mcp.
     """
 
@@ -182,6 +185,8 @@ class World:
         self.home = self.root / "h"
         self.state_root = self.home / ".mempalace"
         self.palace = self.state_root / "palace"
+        self.private = self.root / "p"
+        self.settings = self.private / SETTINGS
         self.cwd = self.root / "w"
         self.server = [str(engine_python(engine).parent / "mempalace-mcp")] if engine else []
         self.processes: list[RpcProcess] = []
@@ -190,7 +195,7 @@ class World:
         self.env = self._environment() | dict(env or {})
 
     def _make_home(self) -> None:
-        for folder in (self.home, self.state_root, self.cwd, self.root / "t", self.root / "bin"):
+        for folder in (self.home, self.state_root, self.private, self.cwd, self.root / "t", self.root / "bin"):
             folder.mkdir()
         (self.home / MODEL).parent.mkdir(parents=True)
         if (model_home() / MODEL).is_dir():
@@ -209,6 +214,7 @@ class World:
             "LANG": "C.UTF-8",
             "TMPDIR": str(self.root / "t"),
             MARK: self.id,
+            PRIVATE: str(self.private),
             "MEMPALACE_BROKER_IDLE_S": str(SELF_DESTRUCT_S),
             "MEMPALACE_BROKER_DRAIN_S": "3",
         }

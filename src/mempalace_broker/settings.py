@@ -1,11 +1,7 @@
-"""Settings that must not depend on who starts the broker: broker.toml, with environment variables over it.
+"""The settings: their names, types, defaults and bounds. `settings_files` reads them.
 
-    [broker]
-    engine = "/path/to/python"     # or a mempalace-mcp
-    idle_s = 900
-
-`SettingsFile` is the only reader of that file. Every value knows where it came from; `mempalace-broker status` shows
-it. Documented in docs/settings.md; a test compares that page with the fields below.
+Every value knows where it came from; `mempalace-broker status` shows it. Documented in docs/settings.md; a test
+compares that page with the fields below.
 """
 
 from __future__ import annotations
@@ -13,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
-import tomllib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .errors import UsageError
-from .system.atomic_files import read_bytes
+from .protocol.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +22,9 @@ if TYPE_CHECKING:
 MAX_PORT = 65535
 TCP_DOCKER = "docker"  # where containers of this machine find the host
 TCP_ANY = "any"  # every address of this machine: only by that word
-_MAX_BYTES = 1 << 20
+_MAX_NUMBER = (1 << 31) - 1  # of any setting: 68 years, 24 days in ms, 2 GB
+_MAX_TEXT = 4096  # characters of any setting
+_SHOWN = 80  # characters of a bad value that a message quotes
 _MAX_INTERFACE = 15  # IFNAMSIZ without its zero
 _INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]*")
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -67,13 +64,13 @@ def check_tcp(value: str, where: str) -> str:
     except ValueError:
         address = None
     if name == "*" or (address is not None and int(getattr(address, "ipv4_mapped", None) or address) == 0):
-        raise UsageError(f"{where}: {value!r} would listen on every address of this machine.", hint=hint)
+        raise UsageError(f"{where}: {shown(value)} would listen on every address of this machine.", hint=hint)
     if address is not None:
         if address.is_multicast or name == "255.255.255.255":
-            raise UsageError(f"{where}: {value!r} is not an address to listen on.", hint=hint)
+            raise UsageError(f"{where}: {shown(value)} is not an address to listen on.", hint=hint)
         return str(address)
     if len(name) > _MAX_INTERFACE or not _INTERFACE.fullmatch(name):
-        raise UsageError(f"{where}: {value!r} is neither an address nor an interface.", hint=hint)
+        raise UsageError(f"{where}: {shown(value)} is neither an address nor an interface.", hint=hint)
     return name
 
 
@@ -85,12 +82,14 @@ def _setting(
     default: _Value,
     *,
     minimum: int = 0,
-    maximum: int | None = None,
+    maximum: int = _MAX_NUMBER,
     check: Callable[[str, str], str] | None = None,
+    shared: bool = False,
 ) -> _Value:
-    """Declare a field that broker.toml and the variable `env` may set."""
+    """Declare a field that config.toml and the variable `env` may set; `shared`: broker.toml in the state root, too."""
     result: _Value = field(
-        default=default, metadata={"env": env, "minimum": minimum, "maximum": maximum, "check": check}
+        default=default,
+        metadata={"env": env, "minimum": minimum, "maximum": maximum, "check": check, "shared": shared},
     )
     return result
 
@@ -111,7 +110,10 @@ class _Sourced:
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings(_Sourced):
-    """Table [broker]: the settings of one broker."""
+    """Tables [broker] and [palaces."/path"]: the settings of one broker.
+
+    `env` is their table {variable: value} for the engine: passwords and addresses of its storage. Never shown.
+    """
 
     # interpreter with mempalace, or a mempalace-mcp; "" = found by itself
     engine: str = _setting("MEMPALACE_BROKER_ENGINE", "")
@@ -136,6 +138,7 @@ class BrokerSettings(_Sourced):
     # size of broker.log; one older file is kept
     log_bytes: int = _setting("MEMPALACE_BROKER_LOG_BYTES", 4_000_000, minimum=10_000)
     log_level: LogLevel = _setting("MEMPALACE_BROKER_LOG_LEVEL", LogLevel.INFO)  # noqa: RUF009 - a field, not a value
+    env: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def call_s(self) -> float:
@@ -156,26 +159,27 @@ class ContainerSettings(_Sourced):
     """
 
     # host of the palace, as ssh's configuration names it
-    ssh_host: str = _setting("MEMPALACE_BROKER_SSH_HOST", "")
+    ssh_host: str = _setting("MEMPALACE_BROKER_SSH_HOST", "", shared=True)
     # ssh's configuration file
     ssh_config: str = _setting("MEMPALACE_BROKER_SSH_CONFIG", "")
     # the broker's command on that host
     ssh_command: str = _setting("MEMPALACE_BROKER_SSH_COMMAND", "mempalace-broker")
     # whether the palace may be opened from here
-    direct: DirectMode = _setting("MEMPALACE_BROKER_DIRECT", DirectMode.AUTO)  # noqa: RUF009 - a field, not a value
+    direct: DirectMode = _setting("MEMPALACE_BROKER_DIRECT", DirectMode.AUTO, shared=True)  # noqa: RUF009 - as above
     paths: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting: its name in broker.toml, its environment variable, default and bounds."""
+    """One setting: its name in the files, its environment variable, default and bounds."""
 
     name: str
     env: str
     default: str | int | bool
     minimum: int
-    maximum: int | None
+    maximum: int
     check: Callable[[str, str], str] | None
+    shared: bool
 
     def from_env(self, text: str) -> str | int | bool:
         """Check the value of the environment variable."""
@@ -191,12 +195,23 @@ class Setting:
             return _choice(type(self.default), value, where)
         if type(value) is not type(self.default) or not isinstance(value, str | int):
             names = {bool: "true or false", int: "a whole number"}
-            raise UsageError(f"{where}: {value!r} is not {names.get(type(self.default), 'text')}.", hint=_PAGE)
+            raise UsageError(f"{where}: {shown(value)} is not {names.get(type(self.default), 'text')}.", hint=_PAGE)
         if isinstance(value, int) and value < self.minimum:
-            raise UsageError(f"{where}: {value} is below {self.minimum}.", hint=_PAGE)
-        if isinstance(value, int) and self.maximum is not None and value > self.maximum:
-            raise UsageError(f"{where}: {value} is above {self.maximum}.", hint=_PAGE)
+            raise UsageError(f"{where}: {shown(value)} is below {self.minimum}.", hint=_PAGE)
+        if isinstance(value, int) and value > self.maximum:
+            raise UsageError(f"{where}: {shown(value)} is above {self.maximum}.", hint=_PAGE)
+        if isinstance(value, str) and (len(value) > _MAX_TEXT or "\0" in value):
+            raise UsageError(f"{where}: {shown(value)} is too long, or has a NUL.", hint=_PAGE)
         return self.check(value, where) if self.check and isinstance(value, str) else value
+
+
+def shown(value: object) -> str:
+    """A bad value for a message: quoted, printable, short. A number of 100,000 digits can't even be written out."""
+    if isinstance(value, int) and value.bit_length() > _SHOWN:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, str | int | float):
+        return printable(repr(value), _SHOWN)
+    return f"a {type(value).__name__}"
 
 
 def settings_of(table: type[_Sourced]) -> tuple[Setting, ...]:
@@ -208,104 +223,11 @@ def settings_of(table: type[_Sourced]) -> tuple[Setting, ...]:
     )
 
 
-class SettingsFile:
-    """broker.toml: its tables, and the name by which messages call it. Without arguments: a file that is absent."""
-
-    def __init__(self, tables: Mapping[str, Any] | None = None, path: str = "broker.toml") -> None:
-        self._tables = tables or {}
-        self._path = path
-
-    @classmethod
-    def read(cls, path: str) -> SettingsFile:
-        """Read `path`; a file that is absent has no tables.
-
-        Raises:
-            UsageError: it can't be read, or it is not TOML in UTF-8.
-        """
-        try:
-            data = read_bytes(path, _MAX_BYTES)
-        except OSError as exc:
-            raise UsageError(f"cannot read {path}: {exc.strerror or exc}.", hint=f"make {path} readable") from exc
-        return cls({}, path) if data is None else cls.parse(data, path)
-
-    @classmethod
-    def parse(cls, data: bytes, path: str = "broker.toml") -> SettingsFile:
-        """Take the content of the file.
-
-        Raises:
-            UsageError: it is too long, or it is not TOML in UTF-8.
-        """
-        if len(data) > _MAX_BYTES:
-            raise UsageError(f"{path} has more than {_MAX_BYTES} bytes.", hint=f"shorten {path}")
-        try:
-            return cls(tomllib.loads(data.decode()), path)
-        except UnicodeDecodeError as exc:
-            raise UsageError(f"{path} is not UTF-8: {exc}.", hint=f"save {path} as UTF-8") from exc
-        except tomllib.TOMLDecodeError as exc:
-            raise UsageError(f"{path} is not valid TOML: {exc}.", hint=f"correct {path}") from exc
-
-    def broker(self, env: Mapping[str, str]) -> BrokerSettings:
-        """Table [broker], with the variables of `env` over it.
-
-        Raises:
-            UsageError: an unknown name, a wrong type, or a value out of range; names the place and what is allowed.
-        """
-        values, sources = self._load(settings_of(BrokerSettings), "broker", self._table("broker"), env)
-        return BrokerSettings(sources, **values)
-
-    def container(self, env: Mapping[str, str]) -> ContainerSettings:
-        """Table [container], with the variables of `env` over it. Errors as `broker`."""
-        table = self._table("container")
-        paths = table.pop("paths", {})
-        values, sources = self._load(settings_of(ContainerSettings), "container", table, env)
-        if not isinstance(paths, dict) or not all(_is_folder(word) for pair in paths.items() for word in pair):
-            raise UsageError(
-                f"{self._path}: [container.paths] must map absolute folders to absolute folders.",
-                hint='write "/workspace" = "/Users/me/work"',
-            )
-        return ContainerSettings(sources, **values, paths={_bare(here): _bare(there) for here, there in paths.items()})
-
-    def _table(self, name: str) -> dict[str, Any]:
-        table = self._tables.get(name, {})
-        if not isinstance(table, dict):
-            raise UsageError(f"{self._path}: [{name}] must be a table.", hint=_PAGE)
-        return dict(table)
-
-    def _load(
-        self, settings: tuple[Setting, ...], name: str, table: dict[str, Any], env: Mapping[str, str]
-    ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Values and sources: defaults, then the table, then the environment."""
-        known = {setting.name: setting for setting in settings}
-        values: dict[str, Any] = {}
-        sources = dict.fromkeys(known, "default")
-        for key, value in table.items():
-            if key not in known:
-                raise UsageError(
-                    f"{self._path}: no setting named {key!r} in [{name}].", hint=f"known are: {', '.join(known)}"
-                )
-            values[key] = known[key].checked(value, f"{self._path}: {key}")
-            sources[key] = self._path
-        for setting in settings:
-            text = env.get(setting.env, "")
-            if text:
-                values[setting.name] = setting.from_env(text)
-                sources[setting.name] = f"environment ({setting.env})"
-        return values, sources
-
-
-def _is_folder(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("/")
-
-
-def _bare(folder: str) -> str:
-    return folder.rstrip("/") or "/"
-
-
 def _choice(kind: type[StrEnum], value: str, where: str) -> StrEnum:
     try:
         return kind(value)
     except ValueError:
-        raise UsageError(f"{where}: {value!r} is none of {', '.join(kind)}.", hint=_PAGE) from None
+        raise UsageError(f"{where}: {shown(value)} is none of {', '.join(kind)}.", hint=_PAGE) from None
 
 
 def _parsed(text: str, default: str | int | bool) -> str | int | bool:

@@ -379,7 +379,7 @@ def test_no_such_configuration(host: World) -> None:
 def test_what_the_command_says_there_is_told_here(host: World) -> None:
     with Road(host) as road:
         assert host.cli("stop").returncode == 0
-        settings = host.state_root / "broker.toml"
+        settings = host.settings
         settings.write_text("[broker]\nnonsense = 1\n")
         try:
             text = refusal(road)

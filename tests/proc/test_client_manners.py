@@ -274,7 +274,7 @@ def filtered(world: World) -> RpcProcess:
     engine_bin = harness.engine_python("newest").parent
     program = shutil.which("mp-shim", path=world.env["PATH"])
     assert program is not None
-    kept = {name: world.env[name] for name in ("HOME", "USER", "SHELL", "TERM", "LANG")}
+    kept = {name: world.env[name] for name in ("HOME", "USER", "SHELL", "TERM", "LANG", harness.PRIVATE)}
     kept["PATH"] = f"{engine_bin}:{world.env['PATH']}"
     return world.spawn(["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in kept.items()), program])
 

@@ -18,6 +18,7 @@ import pytest
 
 from mempalace_broker.errors import INVALID_REQUEST, METHOD_NOT_FOUND, OTHER_PALACE, OUTCOME_UNKNOWN
 from mempalace_broker.protocol.framing import MAX_LINE
+from mempalace_broker.system.private import VARIABLE as PRIVATE
 from tests import proctools
 from tests.fakes.fake_broker import FakeBroker, Message, answer
 from tests.proctools import eventually
@@ -47,7 +48,8 @@ def broker(folder: Path) -> Iterator[FakeBroker]:
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     return {
-        "HOME": str(folder), "PATH": os.environ["PATH"], "MEMPALACE_BROKER": f"unix:{folder}/b.sock", **more,
+        "HOME": str(folder), "PATH": os.environ["PATH"], "MEMPALACE_BROKER": f"unix:{folder}/b.sock",
+        PRIVATE: str(folder / "private"), **more,
     }  # fmt: skip
 
 

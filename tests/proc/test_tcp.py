@@ -409,7 +409,7 @@ def test_never_everywhere_by_accident(bare: World) -> None:
     assert done.returncode == EXIT_CONFIG
     assert "would listen on every address" in done.stderr
     assert "any" in done.stderr
-    (bare.state_root / "broker.toml").write_text('[broker]\ntcp = "::"\n')
+    bare.settings.write_text('[broker]\ntcp = "::"\n')
     assert "would listen on every address" in bare.cli("ensure").stderr
     eventually(lambda: not bare.brokers(), what="the end of those that were refused")
 

@@ -1,86 +1,13 @@
-"""Settings: tables [broker] and [container] of broker.toml, variables over them, and the addresses of `tcp`."""
+"""The addresses of the setting `tcp`."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mempalace_broker.errors import UsageError
-from mempalace_broker.settings import DirectMode, SettingsFile, check_tcp
-
-TOML = b"""
-[broker]
-idle_s = 5
-[container]
-ssh_host = "me@mac"
-direct = "never"
-[container.paths]
-"/workspace/" = "/Users/me/work"
-"/" = "/srv/"
-"""
-
-
-def test_the_table_and_its_paths() -> None:
-    settings = SettingsFile.parse(TOML).container({})
-    assert settings.ssh_host == "me@mac"
-    assert settings.ssh_command == "mempalace-broker"
-    assert settings.sources["direct"] == "broker.toml"
-    assert settings.paths == {"/workspace": "/Users/me/work", "/": "/srv"}
-
-
-def test_a_variable_wins_and_says_so() -> None:
-    settings = SettingsFile.parse(TOML).container({"MEMPALACE_BROKER_DIRECT": "always"})
-    assert settings.direct is DirectMode.ALWAYS
-    assert "MEMPALACE_BROKER_DIRECT" in settings.sources["direct"]
-
-
-def test_the_broker_does_not_mind_the_table() -> None:
-    assert SettingsFile.parse(TOML).broker({}).idle_s == 5
-
-
-def test_without_a_file_all_is_default() -> None:
-    settings = SettingsFile.read("/nowhere/broker.toml").container({})
-    assert set(settings.sources.values()) == {"default"}
-    assert settings.paths == {}
-
-
-@pytest.mark.parametrize(
-    ("toml", "word"),
-    [
-        ("[container]\nssh_hots = 'x'", "ssh_hots"),
-        ("[container]\ndirect = 'perhaps'", "perhaps"),
-        ("[container]\ndirect = true", "text"),
-        ("container = 7", "must be a table"),
-        ("[container]\npaths = 'x'", "absolute folders"),
-        ("[container.paths]\nwork = '/x'", "absolute folders"),
-        ("[container.paths]\n'/work' = 'x'", "absolute folders"),
-        ("[container", "not valid TOML"),
-    ],
-)
-def test_what_makes_no_sense_is_named_with_its_file(toml: str, word: str) -> None:
-    with pytest.raises(UsageError) as error:
-        SettingsFile.parse(toml.encode(), "/r/broker.toml").container({})
-    assert word in error.value.message
-    assert "/r/broker.toml" in error.value.message
-    assert error.value.hint
-
-
-@pytest.mark.parametrize(
-    ("content", "word"), [(b"[broker]\nengine = '\xff'", "is not UTF-8"), (b"#" * 1_100_000, "has more than")]
-)
-def test_a_file_that_is_not_a_settings_file_is_refused(tmp_path: Path, content: bytes, word: str) -> None:
-    path = tmp_path / "broker.toml"
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match=word):
-        SettingsFile.read(str(path))
-
-
-def test_a_directory_of_that_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read"):
-        SettingsFile.read(str(tmp_path))
+from mempalace_broker.settings import check_tcp
 
 
 @pytest.mark.parametrize("name", ["docker", "any", "127.0.0.1", "172.17.0.1", "::1", "docker0", "br-1a2b3c", "eth0.7"])
@@ -118,13 +45,3 @@ def test_nothing_else_leads_to_the_wildcard(name: str) -> None:
     except (UsageError, NotThere):
         return
     assert checked == "any" or address not in ("0.0.0.0", "::")
-
-
-def test_the_listener_is_set_in_the_file_or_by_variables() -> None:
-    settings = SettingsFile.parse(b'[broker]\ntcp = "docker"\ntcp_port = 7777\n').broker({})
-    assert (settings.tcp, settings.tcp_port) == ("docker", 7777)
-    assert SettingsFile().broker({"MEMPALACE_BROKER_TCP": "any"}).tcp == "any"
-    with pytest.raises(UsageError, match=r"MEMPALACE_BROKER_TCP: .* would listen"):
-        SettingsFile().broker({"MEMPALACE_BROKER_TCP": "0.0.0.0"})
-    with pytest.raises(UsageError, match="above 65535"):
-        SettingsFile.parse(b"[broker]\ntcp_port = 65536\n").broker({})

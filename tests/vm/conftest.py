@@ -126,5 +126,5 @@ def guest(machine: Machine, world: World, shared: Path) -> Iterator[Side]:
 def bridged(world: World, guest: Side, machine: Machine, host_sshd: Sshd) -> Side:
     """The guest's side with ssh to the host set up."""
     give_login(machine, host_sshd)
-    name_command(world.state_root, world.root / "as-user", "mempalace-broker", world.env)
+    name_command(machine, world.root / "as-user", "mempalace-broker", world.env)
     return guest

@@ -22,6 +22,15 @@ printf %s "$KNOWN" > known_hosts
 printf %s "$CONFIG" > config
 """
 
+# in the home of the password file, which need not be $HOME
+_SETTINGS = """
+set -eu
+umask 077
+cd "$(eval echo "~$(id -un)")"
+mkdir -p .config/mempalace-broker
+printf %s "$0" > .config/mempalace-broker/config.toml
+"""
+
 
 def give_login(machine: Machine, sshd: Sshd) -> None:
     """Let the guest's user log in here, as `ssh -F ~/.ssh-local/config host`."""
@@ -46,9 +55,11 @@ def give_login(machine: Machine, sshd: Sshd) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def name_command(state_root: Path, wrapper: Path, command: Path | str, env: Mapping[str, str]) -> None:
-    """Name in broker.toml what ssh is to run here: `command` with the environment of a login of the palace's user."""
+def name_command(machine: Machine, wrapper: Path, command: Path | str, env: Mapping[str, str]) -> None:
+    """Name in the guest's settings what ssh runs here: `command`, with the environment of the palace's user."""
     words = " ".join(shlex.quote(f"{name}={value}") for name, value in env.items())
     wrapper.write_text(f'#!/bin/sh\nexec env -i {words} {shlex.quote(str(command))} "$@"\n')
     wrapper.chmod(0o755)
-    (state_root / "broker.toml").write_text(f'[container]\nssh_command = "{wrapper}"\n')
+    settings = f'[container]\nssh_command = "{wrapper}"\n'
+    done = machine.run(["sh", "-c", _SETTINGS, settings])
+    assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from ..lease.files import LeaseFolder
 from ..lease.machine.lease import NodeKind
 from ..locality.mounts import is_local
 from ..protocol.palace import PalaceIdentity
-from ..settings import SettingsFile
+from ..settings_files import PrivateSettings
 from ..system import kernel
 from ..system.clock import Clock, Deadline
 from ..system.lock import FileLock
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 HANDOVER_S = 15.0  # beyond drain_s: the other side sees our request, ends its engine, and we see that it did
 PATIENCE_S = 27.0  # whatever drain_s is: who starts us waits for 30 s; the other side goes on handing over
 OWNER_WAIT_S = 2.0  # a predecessor that is leaving drops its lock last
-_TOML_LIMIT = 1 << 20
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -76,7 +75,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
     if options.direct:
         files = files.direct()
     files.prepare()
-    settings = SettingsFile.read(files.toml).broker(os.environ)
+    settings = PrivateSettings.read(os.environ).broker(os.environ, options.palace)
     owner = FileLock(files.owner_lock)
     if not owner.acquire(Deadline.after(Clock(), OWNER_WAIT_S)):
         report.lost_race()

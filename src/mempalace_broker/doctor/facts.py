@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..settings_files import SharedSettings
 from ..system.process_ids import UNKNOWN
 
 if TYPE_CHECKING:
@@ -113,6 +114,10 @@ class Facts:
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_problem: str = ""
     settings_hint: str = ""
+    settings_path: str = ""
+    shared_settings: SharedSettings = field(default_factory=SharedSettings)
+    private_problem: str = ""
+    state_folder: str = ""
     leftovers: list[str] = field(default_factory=list)
     last_exit: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)

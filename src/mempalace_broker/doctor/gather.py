@@ -21,7 +21,7 @@ from ..route.ask import BrokerReply, ask_broker
 from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
 from ..route.machine.election import CONNECT_DENIED
 from ..route.plan import Plan, plan_routes
-from ..settings import SettingsFile
+from ..settings_files import PrivateSettings, SharedSettings, settings_path
 from ..system import embedding_model as model
 from ..system.atomic_files import read_bytes
 from ..system.clock import Deadline
@@ -29,6 +29,7 @@ from ..system.find_engine import SETTING, find_engine
 from ..system.lock import is_held, read_body
 from ..system.lock_notes import read_holder
 from ..system.paths import PALACE_VARIABLES, ROOT_VARIABLE, home_of
+from ..system.private import state_folder
 from ..system.process_command import process_command
 from ..system.process_ids import UNKNOWN, ProcessId, process_state
 from ..system.record_file import RecordFile
@@ -52,8 +53,9 @@ def gather(context: Context) -> Facts:
     """Look at everything. Raises UsageError where $MEMPALACE_BROKER names no socket."""
     identity, files, env, clock = context.identity, context.files, context.env, context.clock
     record, entry, origin, process = _record(files)
-    settings, engine_named, problem, hint = _settings(files, env)
+    settings, engine_named, problem, hint = _settings(identity.path, env)
     home = home_of(env)
+    private = state_folder(identity.path, env)
     weights = model.status(home)
     locality = locate(files)
     plan, plan_problem = _plan(context) if locality.foreign else (None, "")
@@ -91,6 +93,10 @@ def gather(context: Context) -> Facts:
         settings=settings,
         settings_problem=problem,
         settings_hint=hint,
+        settings_path=settings_path(env),
+        shared_settings=SharedSettings.read(files.toml),
+        private_problem=private.problem() or _unwritable(private.path),
+        state_folder=private.path,
         leftovers=_leftovers(identity.path),
         last_exit=_json(files.exit),
         variables={name: env[name] for name in _VARIABLES if env.get(name)},
@@ -197,13 +203,20 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _settings(files: StateFiles, env: Mapping[str, str]) -> tuple[dict[str, Any], str, str, str]:
+def _settings(palace: str, env: Mapping[str, str]) -> tuple[dict[str, Any], str, str, str]:
     """(settings as JSON, engine setting, what is wrong with them, its hint)."""
     try:
-        settings = SettingsFile.read(files.toml).broker(env)
+        settings = PrivateSettings.read(env).broker(env, palace)
     except BrokerError as exc:
         return {}, "", exc.message, exc.hint
     return settings.as_json(), settings.engine, "", ""
+
+
+def _unwritable(folder: str) -> str:
+    """Why a private folder can't be made or written to, as far as that shows without trying; "" if it can."""
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
 
 
 def _engine(env: Mapping[str, str], named: str) -> EngineFacts:

@@ -2,8 +2,8 @@
 
 Imported late.
 
-The settings come from table [container] of broker.toml in the shared state root, so that they reach a shim whose
-environment was filtered, with environment variables over them.
+The settings come from table [container]: which machine has the palace may stand in broker.toml in the shared state
+root, and reaches a shim whose environment was filtered; what runs or maps files comes from the user's own config.toml.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 
 from ..errors import BrokerUnavailable
 from ..protocol.record import DiscoveryRecord
-from ..settings import ContainerSettings, DirectMode, SettingsFile
+from ..settings import ContainerSettings, DirectMode
+from ..settings_files import PrivateSettings, SharedSettings
 from ..system.paths import expand, home_of
 from ..system.record_file import RecordFile
 from .endpoint import TCP, Endpoint, parse
@@ -63,11 +64,10 @@ def plan_routes(context: Context) -> Plan:
         UsageError: a setting makes no sense.
     """
     files, env = context.files, context.env
-    file = SettingsFile.read(files.toml)
-    settings = file.container(env)
+    settings = PrivateSettings.read(env).container(env, SharedSettings.read(files.toml))
     target = _target(settings.ssh_host, settings, env)
     tcp, token = _tcp(files, env)
-    listens = bool(tcp) or _listener_wanted(files, file)
+    listens = bool(tcp) or _listener_wanted(files)
     bridged = target is not None or listens
     why = ""
     if settings.direct is DirectMode.NEVER:
@@ -109,11 +109,11 @@ def _tcp(files: StateFiles, env: Mapping[str, str]) -> tuple[list[Endpoint], str
     return found, record.token
 
 
-def _listener_wanted(files: StateFiles, file: SettingsFile) -> bool:
-    """Whether the palace's broker listens on TCP when it runs: it has made a token, or broker.toml says so."""
+def _listener_wanted(files: StateFiles) -> bool:
+    """Whether the palace's broker listens on TCP when it runs: it has made a token."""
     from ..system.token_file import token_path
 
-    return os.path.exists(token_path(files.root)) or file.broker({}).tcp != ""
+    return os.path.exists(token_path(files.root))
 
 
 def ssh(target: SshTarget, env: Mapping[str, str], deadline: Deadline, policy: StartPolicy) -> SshRoute:
@@ -137,7 +137,7 @@ def tcp(endpoint: Endpoint, token: str, deadline: Deadline) -> TcpRoute:
 
 def named_ssh(endpoint: Endpoint, env: Mapping[str, str], deadline: Deadline, policy: StartPolicy) -> SshRoute:
     """$MEMPALACE_BROKER=ssh://...: that host, with the ssh settings of this environment."""
-    target = _target(str(endpoint), SettingsFile().container(env), env)
+    target = _target(str(endpoint), PrivateSettings.read(env).container(env), env)
     assert target is not None, "a host was given"
     return ssh(target, env, deadline, policy)
 

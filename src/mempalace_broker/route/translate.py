@@ -6,7 +6,7 @@ import os
 
 from ..locality.machine.path_map import PathMap, read_mounts
 from ..locality.mounts import mount_table
-from ..settings import SettingsFile
+from ..settings_files import PrivateSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def translate(context: Context, path: str, told: Mapping[str, Any]) -> str | Non
         told: the part of the broker's welcome that describes its files.
 
     Raises:
-        UsageError: broker.toml makes no sense.
+        UsageError: config.toml makes no sense.
     """
     palace, there = context.identity.path, told.get("palace")
     pathmap = PathMap(
@@ -33,6 +33,6 @@ def translate(context: Context, path: str, told: Mapping[str, Any]) -> str | Non
         palace_mine=palace,
         palace_theirs=there if isinstance(there, str) else palace,
         same_kernel=told.get("same_kernel") is True,
-        fixed=SettingsFile.read(context.files.toml).container(context.env).paths,
+        fixed=PrivateSettings.read(context.env).container(context.env).paths,
     )
     return pathmap.translate(os.path.realpath(path))

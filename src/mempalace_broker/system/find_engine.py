@@ -3,7 +3,7 @@
 The broker runs in an environment of its own; mempalace is usually installed in another one (uv tool, pipx, a
 project's venv). These places are searched, the first hit wins:
 
-    1. the user's choice: an interpreter, or a mempalace-mcp script (MEMPALACE_BROKER_ENGINE, broker.toml)
+    1. the user's choice: an interpreter, or a mempalace-mcp script (MEMPALACE_BROKER_ENGINE, config.toml)
     2. the broker's own environment
     3. the interpreter behind `mempalace-mcp`, then `mempalace`, on PATH
 

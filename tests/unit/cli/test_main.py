@@ -15,6 +15,7 @@ from mempalace_broker import __version__
 from mempalace_broker.cli import main
 from mempalace_broker.cli.outcome import EXIT_INTERRUPTED, EXIT_PIPE, guarded
 from mempalace_broker.errors import EXIT_CONFIG, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE, EngineNotFound
+from mempalace_broker.system.private import VARIABLE
 
 COMMANDS = ("demo", "run", "ensure", "status", "stop", "restart", "logs", "doctor", "model")
 
@@ -106,8 +107,11 @@ def test_a_wrong_endpoint_is_configuration(
     assert err.count("\n") == 1
 
 
-def test_settings_that_make_no_sense_are_a_finding(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (Path(palace).parent / "broker.toml").write_text("[broker]\nidel_s = 1\n", encoding="utf-8")
+def test_settings_that_make_no_sense_are_a_finding(
+    palace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    (tmp_path / "config.toml").write_text("[broker]\nidel_s = 1\n", encoding="utf-8")
     main(["doctor", "--json", "--palace", palace])
     found = json.loads(capsys.readouterr().out)
     assert any(row["what"] == "settings" and row["severity"] == "error" for row in found["findings"])

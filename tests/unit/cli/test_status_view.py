@@ -57,7 +57,7 @@ def status() -> dict[str, Any]:
         ],
         "counters": {"calls": 12, "reads": 8, "writes": 4, "errors": 2, "timeouts": 0},
         "settings": {
-            "idle_s": {"value": 0, "source": "/p/broker.toml"},
+            "idle_s": {"value": 0, "source": "/p/config.toml"},
             "engine": {"value": "", "source": "default"},
         },
         "degraded": [{"what": "the disk is full", "hint": "free some space"}],
@@ -131,7 +131,7 @@ def test_it_shows_lanes_sessions_counters() -> None:
 
 def test_it_shows_where_settings_come_from() -> None:
     text = drawn(render_status(status()))
-    assert "idle_s = 0  from /p/broker.toml" in text
+    assert "idle_s = 0  from /p/config.toml" in text
     assert "by default: engine (found by itself)" in text
 
 

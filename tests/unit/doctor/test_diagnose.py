@@ -334,7 +334,7 @@ def test_a_variable_that_agents_may_not_see_is_named() -> None:
 
 
 def test_other_settings_than_the_running_brokers_are_named() -> None:
-    findings = judge(dataclasses.replace(healthy(), settings={"idle_s": {"value": 5, "source": "broker.toml"}}))
+    findings = judge(dataclasses.replace(healthy(), settings={"idle_s": {"value": 5, "source": "config.toml"}}))
     assert any(row.what == "settings" and "other values for: idle_s" in row.detail for row in findings)
 
 

@@ -18,6 +18,7 @@ from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
 from mempalace_broker.system.context import Context
 from mempalace_broker.system.lock import FileLock
 from mempalace_broker.system.paths import resolve_palace
+from mempalace_broker.system.private import VARIABLE
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def home() -> Iterator[Path]:
 
 
 def looked(home: Path, **env: str) -> Facts:
-    variables = {"HOME": str(home), "PATH": "/nowhere", **env}
+    variables = {"HOME": str(home), "PATH": "/nowhere", VARIABLE: str(home / "private"), **env}
     identity = resolve_palace(str(home / ".mempalace" / "palace"), variables, str(home))
     return gather(Context(identity, variables))
 
@@ -57,7 +58,9 @@ def test_locks_records_and_leftovers_are_seen_and_left_alone(home: Path) -> None
     (palace / "chroma.sqlite3").write_bytes(b"no database, and never opened")
     (home / ".mempalace" / "broker-exit.json").write_text('{"reason": "idle"}')
     (home / ".mempalace" / "broker.json").write_text("{half")
-    (home / ".mempalace" / "broker.toml").write_text("[broker]\nidle_s = 7\n")
+    (home / ".mempalace" / "broker.toml").write_text("[broker]\nengine = '/evil'\n")
+    (home / "private").mkdir(mode=0o700)
+    (home / "private" / "config.toml").write_text("[broker]\nidle_s = 7\n")
     lock = FileLock(str(palace / "broker.lock"))
     assert lock.try_acquire()
     lock.write_body(json.dumps({"pid": os.getpid(), "start": "x", "boot": "y", "pidns": "z"}).encode())
@@ -72,6 +75,9 @@ def test_locks_records_and_leftovers_are_seen_and_left_alone(home: Path) -> None
     assert facts.leftovers == ["abc.corrupt-1"]
     assert facts.last_exit == {"reason": "idle"}
     assert facts.settings["idle_s"]["value"] == 7
+    assert facts.settings_path == str(home / "private" / "config.toml")
+    assert facts.shared_settings.misplaced == ["[broker] engine"]
+    assert facts.private_problem == ""
     assert facts.has_palace
 
 
@@ -94,6 +100,11 @@ def test_wrong_settings_are_a_fact_and_no_error(home: Path) -> None:
     facts = looked(home, MEMPALACE_BROKER_IDLE_S="soon")
     assert "MEMPALACE_BROKER_IDLE_S" in facts.settings_problem
     assert facts.settings == {}
+
+
+def test_a_private_folder_that_cannot_be_is_a_fact(home: Path) -> None:
+    (home / "file").write_bytes(b"")
+    assert "is not a folder" in looked(home, **{VARIABLE: str(home / "file")}).private_problem
 
 
 def test_variables_are_noted(home: Path) -> None:

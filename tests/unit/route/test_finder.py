@@ -21,6 +21,7 @@ from mempalace_broker.route.plan import Plan, plan_routes
 from mempalace_broker.system.clock import Deadline
 from mempalace_broker.system.context import Context
 from mempalace_broker.system.paths import StateFiles, state_files
+from mempalace_broker.system.private import VARIABLE as PRIVATE
 from tests.fakes.clock import FakeClock
 
 TOKEN = "ab" * 32
@@ -153,11 +154,21 @@ def test_the_devboxs_bridge_is_found_by_itself(palace: tuple[PalaceIdentity, Sta
 
 
 def test_settings_that_make_no_sense_are_named(palace: tuple[PalaceIdentity, StateFiles]) -> None:
-    Path(palace[1].toml).write_text('[container]\ndirect = "perhaps"\n', encoding="utf-8")
-    found = RouteFinder(Context(palace[0], {"HOME": "/nowhere"}), Deadline.after(FakeClock(), 60)).step()
+    Path(palace[1].root, "config.toml").write_text('[container]\ndirect = "perhaps"\n', encoding="utf-8")
+    env = {"HOME": "/nowhere", PRIVATE: palace[1].root}
+    found = RouteFinder(Context(palace[0], env), Deadline.after(FakeClock(), 60)).step()
     assert isinstance(found, Failed)
     assert isinstance(found.error, UsageError)
     assert "'perhaps' is none of auto, always, never" in found.error.message
+
+
+def test_the_shared_settings_name_the_host_and_run_nothing(palace: tuple[PalaceIdentity, StateFiles]) -> None:
+    Path(palace[1].toml).write_text(
+        '[container]\nssh_host = "me@mac"\nssh_config = "/evil"\nssh_command = "/evil"\n', encoding="utf-8"
+    )
+    target = plan_of(palace, {"HOME": "/nowhere"}).ssh
+    assert target is not None
+    assert (target.host, target.user, target.config, target.command) == ("mac", "me", "", "mempalace-broker")
 
 
 def test_a_named_endpoint_is_the_only_one_tried(
@@ -188,12 +199,8 @@ def test_on_the_same_kernel_a_failure_is_the_routes_own(
     assert "Tried" not in error.message
 
 
-@pytest.mark.parametrize("trace", ["token", "setting"])
-def test_a_listener_that_is_down_still_forbids_direct(palace: tuple[PalaceIdentity, StateFiles], trace: str) -> None:
-    if trace == "token":
-        Path(palace[1].root, "broker-token").write_text(TOKEN, encoding="utf-8")
-    else:
-        Path(palace[1].toml).write_text('[broker]\ntcp = "127.0.0.1"\n', encoding="utf-8")
+def test_a_listener_that_is_down_still_forbids_direct(palace: tuple[PalaceIdentity, StateFiles]) -> None:
+    Path(palace[1].root, "broker-token").write_text(TOKEN, encoding="utf-8")
     found = plan_of(palace, {"HOME": "/nowhere"})
     assert not found.direct
     assert "TCP listener" in found.why_not_direct

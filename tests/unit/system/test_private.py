@@ -12,6 +12,7 @@ import pytest
 
 from mempalace_broker.system import private
 from mempalace_broker.system.private import VARIABLE, PrivateFolder, palace_key, settings_folder, state_folder
+from mempalace_broker.system.private import private_home as real_home
 from mempalace_broker.system.shared_files import Untrusted
 
 STRANGER = 54321
@@ -33,12 +34,13 @@ def mode_of(path: Path) -> int:
 def test_the_home_is_the_password_files_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/elsewhere")
     monkeypatch.setenv("XDG_CONFIG_HOME", "/elsewhere")
-    assert private.private_home() == pwd.getpwuid(os.geteuid()).pw_dir
+    assert real_home() == pwd.getpwuid(os.geteuid()).pw_dir
 
 
 def test_a_user_without_an_entry_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
-    assert private.private_home() == ""
+    monkeypatch.setattr(private, "private_home", real_home)
+    assert real_home() == ""
     folder = settings_folder({})
     assert (folder.path, folder.file("x")) == ("", "")
     assert folder.read("config.toml", 10) is None

@@ -16,6 +16,7 @@ from ...errors import UsageError
 from ...system import embedding_model as model
 from ...system.find_engine import SETTING, EngineCommand, find_engine
 from ...system.paths import home_of
+from ...system.private import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,6 +66,7 @@ def environment(env: Mapping[str, str], home: Path, engine: EngineCommand) -> di
     return {
         **out,
         "HOME": str(home),
+        VARIABLE: str(home / ".private"),
         SETTING: engine.interpreter,
         "MEMPALACE_BROKER_IDLE_S": "60",  # should the demo itself be killed, its broker leaves soon
     }

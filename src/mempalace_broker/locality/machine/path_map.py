@@ -3,7 +3,7 @@
 Inside a container a path names a file of the container. The broker, outside, can open it only if that file lies
 on a filesystem that it has mounted too. Three sources say so, in this order:
 
-1. the user's own table ([container.paths] in broker.toml);
+1. the user's own table ([container.paths] in config.toml);
 2. the state root, which both sides have by definition: /home/dev/.mempalace here is /Users/me/.mempalace there;
 3. the mount tables: under one kernel a device number and the path inside that filesystem name a file for both.
    Across kernels device numbers mean nothing, but all mounts of *our* one shared device come from the same export,

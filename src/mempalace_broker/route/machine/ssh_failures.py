@@ -156,7 +156,7 @@ def _hint(kind: str, host: SshHost) -> str:
         FORWARD_REFUSED: f"allow AllowStreamLocalForwarding, or the command `{host.command} dial-stdio`, for this key "
         f"on {host.name}.",
         NOT_FOUND: f"install mempalace-broker on {host.name}, or give its full path there: "
-        "MEMPALACE_BROKER_SSH_COMMAND, or ssh_command in broker.toml.",
+        "MEMPALACE_BROKER_SSH_COMMAND, or ssh_command in config.toml.",
     }.get(kind, f"test with {test}.")
 
 

@@ -61,7 +61,7 @@ def with_names(line: bytes, names: Mapping[str, str | None]) -> tuple[bytes, str
             return b"", (
                 f"{name} {path!r} is a path of this container, and the broker, which runs outside, can't find what "
                 "lies there. Hint: use a folder that is mounted from the broker's machine, or name the pair under "
-                "[container.paths] in broker.toml."
+                "[container.paths] in config.toml."
             )
         arguments[name] = there
     return rpc.to_bytes(body), ""

@@ -15,7 +15,7 @@ from mempalace_broker.broker.tcp import listener as tcp
 from mempalace_broker.broker.tcp.bind import NotThere, usual_port
 from mempalace_broker.broker.tcp.listener import RETRY_S, TcpListener, last_port
 from mempalace_broker.protocol.record import DiscoveryRecord, encode
-from mempalace_broker.settings import SettingsFile
+from mempalace_broker.settings_files import PrivateSettings
 from mempalace_broker.system.token_file import replace_token, token_path
 from tests.fakes.clock import FakeClock
 from tests.proctools import eventually
@@ -47,7 +47,7 @@ class Bench:
         self.clock = FakeClock()
         self.revoked = 0
         self.listener = TcpListener(
-            settings=SettingsFile().broker({"MEMPALACE_BROKER_TCP": name, **env}),
+            settings=PrivateSettings().broker({"MEMPALACE_BROKER_TCP": name, **env}),
             root=self.root,
             last_port=0,
             clock=self.clock,
