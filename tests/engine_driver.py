@@ -13,7 +13,6 @@ from typing import Any
 from mempalace_broker.broker.engine_launch import engine_argv, engine_env
 from mempalace_broker.protocol.engine_frames import Frame, FrameDecoder
 from mempalace_broker.protocol.palace import PalaceIdentity
-from mempalace_broker.system.find_engine import EngineCommand
 from tests.harness import engine_python, model_home
 
 _MODELS = ".cache/chroma/onnx_models"
@@ -63,9 +62,13 @@ class EngineProcess:
         identity = PalaceIdentity(str(palace), str(palace / "knowledge_graph.sqlite3"), by)
         engine_reads, self._to_engine = os.pipe()
         self._from_engine, engine_writes = os.pipe()
-        command = EngineCommand(str(interpreter or engine_python(which)), "the test", None)
         argv = engine_argv(
-            command, identity, rfd=engine_reads, wfd=engine_writes, journal=str(journal) if journal else None, tune=tune
+            str(interpreter or engine_python(which)),
+            identity,
+            rfd=engine_reads,
+            wfd=engine_writes,
+            journal=str(journal) if journal else None,
+            tune=tune,
         )
         self._stderr = (home / f"engine-{time.monotonic_ns()}.log").open("w+b")
         self.process = subprocess.Popen(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mempalace_broker.broker.machine import effects as fx
-from mempalace_broker.broker.machine import supervisor as sv
 from mempalace_broker.broker.machine.answers import Answers
+from mempalace_broker.broker.machine.greeting import Host
+from mempalace_broker.broker.machine.lifecycle import Lifecycle
 from mempalace_broker.broker.machine.protocol import BrokerProtocol
+from mempalace_broker.broker.machine.supervisor import EngineAction
 from mempalace_broker.protocol import journal
+from mempalace_broker.protocol import jsonrpc as rpc
 from mempalace_broker.protocol.engine_frames import FrameDecoder, FrameError
 from mempalace_broker.protocol.framing import LineReader
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from .world import World
 
 LEAVES_S = 2.0
+SYNC_S = 0.02  # of a record on a mount, at most
 
 
 class Conn:
@@ -42,16 +46,12 @@ class Broker(Actor):
         answers = Answers("3.11.0")
         answers.load(world.disk.answers, "3.11.0")
         self.protocol = BrokerProtocol(
-            identity=world.identity,
-            limits=world.limits,
+            Host(world.identity, world.limits, {"record": str(number), "broker": "0", "pid": number}),
             policy=world.policy,
             rng=world.rng.random,
             answers=answers,
             label=f"raw{number}x",
-            hello={"record": str(number), "broker": "0", "pid": number},
-            idle_s=world.idle_s,
-            drain_s=2.0,
-            now=self.loop.now,
+            lifecycle=Lifecycle(idle_s=world.idle_s, drain_s=2.0, now=self.loop.now),
         )
         self._conns: dict[Wire, Conn] = {}
         self._wires: dict[int, Wire] = {}
@@ -145,14 +145,14 @@ class Broker(Actor):
         self.engine = self.world.new_engine(self)
         dispatcher.spawned(now, self.engine.pid)
 
-    def _signal(self, what: str) -> None:
-        if what == sv.SPAWN:
+    def _control(self, action: EngineAction) -> None:
+        if action == EngineAction.SPAWN:
             self._spawn()
-        elif what == sv.KILL_ORPHAN:
+        elif action == EngineAction.KILL_ORPHAN:
             orphan = self.world.orphan()
             if orphan is not None:
                 orphan.die("signal 9")
-        elif self.engine is not None and what == sv.TERM:
+        elif self.engine is not None and action == EngineAction.TERMINATE:
             self.engine.term()
         elif self.engine is not None:
             self.engine.die("signal 9")
@@ -171,15 +171,17 @@ class Broker(Actor):
 
     def _carry_out(self, effect: fx.Effect) -> None:
         if isinstance(effect, fx.Send):
-            wire = self._wires.get(effect.conn)
-            if wire is not None and self.world.rng.random() >= self.world.faults.mute:
-                wire.send(self, effect.data)
+            self._send(effect.conn, effect.data)
+        elif isinstance(effect, fx.SendWelcome):
+            self._send(effect.conn, rpc.result_line(effect.id, effect.welcome))
+        elif isinstance(effect, fx.ConfirmLease):
+            self._confirm_lease()
         elif isinstance(effect, fx.ToEngine):
             engine = self.engine
             if engine is not None:
                 engine.after(0.0005, lambda: engine.feed(effect.data))
-        elif isinstance(effect, fx.Engine):
-            self._signal(effect.what)
+        elif isinstance(effect, fx.ControlEngine):
+            self._control(effect.action)
         elif isinstance(effect, fx.Close):
             self._close(effect.conn)
         elif isinstance(effect, fx.SaveAnswers):
@@ -188,6 +190,22 @@ class Broker(Actor):
             self.listening = False
         elif isinstance(effect, fx.Quit):
             self._leave()
+
+    def _send(self, number: int, data: bytes) -> None:
+        wire = self._wires.get(number)
+        if wire is not None and self.world.rng.random() >= self.world.faults.mute:
+            wire.send(self, data)
+
+    def _confirm_lease(self) -> None:
+        """At once on the palace's own kernel; elsewhere it takes a sync."""
+        if self.world.foreign:
+            self.after(self.world.rng.random() * SYNC_S, self._lease_confirmed)
+        else:
+            self.protocol.dispatcher.lease_confirmed(self.loop.now)
+
+    def _lease_confirmed(self) -> None:
+        self.protocol.dispatcher.lease_confirmed(self.loop.now)
+        self.turn()
 
     def _close(self, number: int) -> None:
         wire = self._wires.pop(number, None)

@@ -6,7 +6,7 @@ import json
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from mempalace_broker.broker.machine.dispatcher import STALE_LIBRARY
+from mempalace_broker.broker.machine.replay import STALE_LIBRARY
 from mempalace_broker.broker.machine.scheduler import MINE
 from mempalace_broker.protocol import journal
 from mempalace_broker.protocol.engine_frames import Frame, FrameDecoder

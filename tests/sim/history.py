@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mempalace_broker import errors
-from mempalace_broker.broker.machine.dispatcher import STALE_LIBRARY
+from mempalace_broker.broker.machine.replay import STALE_LIBRARY
 from mempalace_broker.broker.machine.scheduler import MINE
 
 from .palace import ADD, APPEND, DELETE, READ, TOOLS, Disk, rule

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mempalace_broker.broker.machine import dispatcher, protocol, replay
+from mempalace_broker.broker.machine.call import Call
+from mempalace_broker.broker.machine.fair_queue import FairQueue
 from mempalace_broker.broker.machine.outcomes import Outcomes
-from mempalace_broker.broker.machine.scheduler import Call, FairQueue, Scheduler
+from mempalace_broker.broker.machine.scheduler import Scheduler
 from mempalace_broker.protocol import journal
 from mempalace_broker.protocol.hello import WriteOutcome
 from mempalace_broker.shim.machine.delivery import Delivery
@@ -36,12 +38,12 @@ CRASHES, NETWORK, KILLS = PROFILES["crashes"], PROFILES["network"], PROFILES["ki
 
 
 def test_replays_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "after_death", lambda call, ended, begun: replay.AGAIN)
+    monkeypatch.setattr(dispatcher, "after_death", lambda call, ended, begun: replay.Verdict.RERUN)
     caught("executed 2 times", CRASHES)
 
 
 def test_ignores_what_the_journal_says_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    def after_death(call: Call, ended: dict[str, bytes | None], begun: set[str]) -> str:
+    def after_death(call: Call, ended: dict[str, bytes | None], begun: set[str]) -> replay.Verdict:
         return replay.after_death(call, {}, begun - ended.keys())
 
     monkeypatch.setattr(dispatcher, "after_death", after_death)
@@ -57,13 +59,13 @@ def test_engine_answers_before_it_works() -> None:
 
 
 def test_broker_tells_unknown_writes_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Outcomes.fate
+    real = Outcomes.outcome
 
-    def fate(self: Outcomes, key: str, sent_at: float) -> tuple[str, bytes | None]:
+    def outcome(self: Outcomes, key: str, sent_at: float) -> tuple[str, bytes | None]:
         state, response = real(self, key, sent_at)
         return (WriteOutcome.NOT_STARTED if state == WriteOutcome.UNKNOWN else state), response
 
-    monkeypatch.setattr(Outcomes, "fate", fate)
+    monkeypatch.setattr(Outcomes, "outcome", outcome)
     caught("executed 2 times", KILLS)
 
 

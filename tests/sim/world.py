@@ -95,6 +95,7 @@ class World:
         self.broker: Broker | None = None
         self.upgraded = 0
         self.yields = self.rng.random() < 0.5  # whether this mempalace lets calls in between two files of a mine
+        self.foreign = self.rng.random() < 0.5  # whether the palace lies on another kernel's disk
         self._owner: Engine | None = None
         self.brokers = self.engines = self._ids = 0
         self.agents = [Agent(self, f"agent{n}", f"s{seed % 1000}n{n}") for n in range(self.rng.randint(1, 4))]

@@ -1,14 +1,11 @@
-"""The daemon, top down: take the palace, listen, serve, leave. All decisions are the hub's."""
+"""One broker from start to end: listen, serve, leave. All decisions are the protocol's."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import signal
-import socket
-import time
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -16,39 +13,39 @@ from ..errors import EXIT_OK, BrokerError, StateRootError
 from ..lease.files import flush_palace
 from ..locality.mounts import folders_table
 from ..locality.view import view_of
-from ..protocol.hello import WIRE_VERSION
-from ..protocol.record import DiscoveryRecord
-from ..system.atomic_files import read_bytes, write_atomic
-from ..system.clock import Clock, Deadline
-from ..system.process_ids import this_process
-from ..system.record_file import RecordFile
+from ..protocol.jsonrpc import result_line
+from ..system.atomic_files import read_bytes
+from ..system.clock import Clock
 from .engine_host import EngineHost
 from .lease_keeper import LeaseKeeper
 from .listeners import Listeners
 from .machine import effects as fx
 from .machine.answers import Answers
+from .machine.greeting import Host
+from .machine.lifecycle import BrokerState, Lifecycle
 from .machine.protocol import BrokerProtocol
 from .machine.scheduler import Limits
 from .machine.supervisor import Policy
-from .snapshot import snapshot
-from .tasks import Tasks
+from .publisher import Publisher, new_record
+from .runner import ProtocolRunner
+from .snapshot import Snapshot
+from .tasks import Tasks, wait_until
+from .warnings import Warnings
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping
 
     from ..lease.acquire import AcquiredLease
-    from ..protocol.framing import TooLong
     from ..protocol.palace import PalaceIdentity
     from ..settings import BrokerSettings
     from ..system.lock import FileLock
     from ..system.paths import StateFiles
-    from .connection import Connection
 
 SELF_CHECK_S = 2.0
-ENGINE_LEAVES_S = 5.0
 FLUSH_S = 1.0
 _ANSWERS_LIMIT = 8 << 20
+_MAKE_ROOM = "free space in, or allow writing to, the state root"
 
 
 class App:
@@ -67,347 +64,251 @@ class App:
         log: logging.Logger,
         since: int = 0,
     ) -> None:
-        self.identity = identity
-        self.files = files
-        self.settings = settings
-        self.log = log
-        self.clock = Clock()
-        self.started = self.clock.monotonic()
-        self.stall_s = float(settings.client_stall_s)
-        self.troubles: list[dict[str, str]] = []
-        self.record_file = RecordFile(files.record)
-        self.record = self._new_record(held.holder.epoch, started_by)
+        epoch = held.holder.epoch
+        self._identity = identity
+        self._files = files
+        self._log = log
+        self._clock = Clock()
+        self._owner = owner
+        self._leaving = False
+        self._quit: asyncio.Future[str] | None = None
+        self._warnings = Warnings(log)
+        self._tasks = Tasks(self._task_failed)
+        record = new_record(identity, files, epoch=epoch, started_by=started_by, at=self._clock.wall())
+        lease = {"epoch": epoch, "nonce": held.folder.me.nonce}
+        facts = {"record": record.record, "broker": __version__, "pid": os.getpid(), "lease": lease}
+        now = self._clock.monotonic()
         answers = Answers()
-        self.protocol = BrokerProtocol(
-            identity=identity,
-            limits=Limits(
-                wait_s=settings.call_s,
-                run_s=settings.call_s,
-                init_s=settings.init_s,
-                session_calls=settings.session_calls,
-            ),
+        self._protocol = BrokerProtocol(
+            Host(identity, _limits(settings), facts, view_of(identity.path)),
             policy=Policy(init_s=settings.init_s),
             rng=random.random,
             answers=answers,
-            label=f"raw{self.record.record[:8]}x",
-            hello={
-                "record": self.record.record,
-                "broker": __version__,
-                "pid": os.getpid(),
-                "lease": {"epoch": held.holder.epoch, "nonce": held.folder.me.nonce},
-            },
-            idle_s=float(settings.idle_s),
-            drain_s=float(settings.drain_s),
-            now=self.started,
-            status=lambda now: snapshot(self, now),
+            label=f"raw{record.record[:8]}x",
+            lifecycle=Lifecycle(idle_s=settings.idle_s, drain_s=settings.drain_s, now=now),
+            since=since,
         )
-        self.engine = EngineHost(
-            dispatcher=self.protocol.dispatcher,
+        self._dispatcher = self._protocol.dispatcher
+        self._runner = ProtocolRunner(
+            self._protocol,
+            carry_out=self._carry_out,
+            after_turn=self._rest,
+            stall_s=settings.client_stall_s,
+            clock=self._clock,
+            log=log,
+            warnings=self._warnings,
+        )
+        self._engine = EngineHost(
+            dispatcher=self._dispatcher,
             identity=identity,
             files=files,
             settings=settings,
             env=env,
-            clock=self.clock,
+            clock=self._clock,
             log=log,
-            turn=self.turn,
-            covers=since < held.holder.epoch,
+            tasks=Tasks(self._task_failed),  # its own: a start that was begun is not cancelled
+            turn=self._runner.turn,
+            covers=since < epoch,
         )
-        self.lease = LeaseKeeper(
+        self._lease = LeaseKeeper(
             held,
-            kill=self.engine.kill_now,
+            kill=self._engine.kill_now,
             fenced=self._lease_lost,
             asked=self._handover_requested,
             log=log,
-            resting=lambda: self.protocol.dispatcher.resting,
+            resting=self._is_resting,
             flush=lambda: flush_palace(identity.path, identity.graph),
         )
-        self.protocol.dispatcher.permit = self.lease.permit
-        self.protocol.dispatcher.outcomes.since = since
-        self.engine.unlocked = self.lease.unlocked
-        self.protocol.view = view_of(identity.path)
-        self.protocol.mounts = folders_table
-        self._tasks = Tasks(self._task_failed)
-        self.listeners = Listeners(self, files=files, settings=settings, clock=self.clock, tasks=self._tasks)
-        self._owner = owner
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._quit: asyncio.Future[str] | None = None
+        self._publisher = Publisher(record, files, log)
+        self._listeners = Listeners(self._runner, files=files, settings=settings, clock=self._clock, tasks=self._tasks)
+        self._snapshot = Snapshot(
+            identity=identity,
+            files=files,
+            settings=settings,
+            protocol=self._protocol,
+            engine=self._engine,
+            lease=self._lease,
+            listeners=self._listeners,
+            record=record,
+            warnings=self._warnings,
+            started=now,
+        )
         self._load_answers(answers)
 
-    def _new_record(self, epoch: int, started_by: str) -> DiscoveryRecord:
-        me = this_process()
-        return DiscoveryRecord(
-            record=os.urandom(16).hex(),
-            epoch=epoch,
-            pid=me.pid,
-            start=me.start,
-            boot=me.boot,
-            pidns=me.pidns,
-            host=socket.gethostname(),
-            endpoints=[f"unix:{self.files.socket}"],
-            wire=WIRE_VERSION,
-            capabilities=["outcomes"],
-            palace=self.identity.as_json(),
-            broker_version=__version__,
-            started_at=self.clock.wall(),
-            started_by=started_by,
-        )
-
     def _load_answers(self, answers: Answers) -> None:
-        version = self.engine.locate()
+        version = self._engine.locate()
         if not version:
             return
         answers.expect(version)
         try:
-            answers.load(read_bytes(self.files.answers, _ANSWERS_LIMIT), version)
+            answers.load(read_bytes(self._files.answers, _ANSWERS_LIMIT), version)
         except OSError as exc:
-            self.log.warning("cannot read %s: %s", self.files.answers, exc)
-        self.record.engine_version = version
+            self._log.warning("cannot read %s: %s", self._files.answers, exc)
+        self._publisher.record.engine_version = version
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop."""
-        return asyncio.get_running_loop()
-
-    # -- startup, serve, leave
+    # -- start, serve, leave
 
     async def run(self, on_ready: Callable[[str], None]) -> int:
-        """Serve until told to leave, or idle; the exit code.
+        """Serve until told to leave, or idle; return the exit code.
 
         Raises:
             StateRootError: socket or record can't be placed.
         """
-        self._quit = self.loop.create_future()
+        loop = asyncio.get_running_loop()
+        self._quit = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self.loop.add_signal_handler(number, self._signalled, number)
-        self.loop.set_exception_handler(self._callback_failed)
-        await self.listeners.open()
+            loop.add_signal_handler(number, self._signalled, number)
+        loop.set_exception_handler(self._callback_failed)
+        await self._listeners.open()
         try:
-            self.record_file.remove_litter()
-            self._publish()
+            await self._publisher.start(self._listeners.endpoints, self._listeners.tcp.token)
         except OSError as exc:
             hint = "free space there, or make it writable"
-            raise StateRootError(f"cannot write {self.files.record}: {exc.strerror or exc}.", hint=hint) from exc
-        on_ready(self.record.endpoints[0])
-        self.log.info("serving %s on %s, record %s", self.identity.path, self.files.socket, self.record.record)
+            raise StateRootError(f"cannot write {self._files.record}: {exc.strerror or exc}.", hint=hint) from exc
+        record = self._publisher.record
+        on_ready(record.endpoints[0])
+        self._log.info("serving %s on %s, record %s", self._identity.path, self._files.socket, record.record)
         self._tasks.start("self-check", self._check_self())
-        self.lease.start(self.loop)
-        self.protocol.dispatcher.start(self.clock.monotonic())
-        self.turn()
+        self._lease.start()
+        self._dispatcher.start(self._clock.monotonic())
+        self._runner.turn()
         reason = await self._quit
+        self._leaving = True
         self._tasks.cancel_all()
         await self._leave(reason)
         return EXIT_OK
 
-    def _publish(self) -> None:
-        self.record.endpoints = self.listeners.endpoints
-        self.record.token = self.listeners.tcp.token or None
-        self.record_file.publish(self.record)
-
-    def _retire(self) -> None:
-        try:
-            self.record_file.remove(self.record)
-        except OSError as exc:
-            self.log.warning("cannot remove the record: %s", exc)
-        self.listeners.close()
+    async def _retire(self) -> None:
+        await self._publisher.withdraw()
+        self._listeners.close()
 
     async def _leave(self, reason: str) -> None:
-        self._retire()
-        conns = list(self.listeners.conns.values())
-        for conn in conns:
+        await self._retire()
+        conns = self._runner.conns
+        for conn in list(conns.values()):
             conn.close()
-        await self._wait(FLUSH_S, lambda: not self.listeners.conns)
-        for conn in list(self.listeners.conns.values()):
+        await wait_until(lambda: not conns, FLUSH_S, self._clock)
+        for conn in list(conns.values()):
             conn.drop("the broker leaves")
-        await self._end_engine()
-        self.let_go()
-        self._note_exit(reason)
-        self.log.info("left: %s", reason)
-
-    async def _end_engine(self) -> None:
-        process = self.engine.process
-        if process is not None and self.lease.permit():
-            process.close_input()
-            await self._wait(ENGINE_LEAVES_S, lambda: self.engine.process is None)
-        self.protocol.dispatcher.supervisor.end(self.clock.monotonic(), "the broker leaves", replace=False)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if self.engine.process is not None:
-                self.engine.process.signal(number)
-                await self._wait(ENGINE_LEAVES_S, lambda: self.engine.process is None)
-
-    async def _wait(self, seconds: float, done: Callable[[], bool]) -> None:
-        deadline = Deadline.after(self.clock, seconds)
-        while not done() and not deadline.expired:  # noqa: ASYNC110 - ended by callbacks of several owners, bounded
-            await asyncio.sleep(0.005)
-
-    def _note_exit(self, reason: str) -> None:
-        note = {"reason": reason, "at": time.time(), "pid": os.getpid(), "version": __version__}
-        try:
-            write_atomic(self.files.exit, json.dumps(note).encode() + b"\n")
-        except OSError as exc:
-            self.log.warning("cannot write %s: %s", self.files.exit, exc)
+        await self._engine.end(self._lease)
+        if self._engine.process is None:
+            await self._lease.leave()
+        await self._publisher.note_exit(reason)
+        self._log.info("left: %s", reason)
 
     def let_go(self) -> None:
-        """Release the lease, unless an engine of ours still lives: then others have to find out for themselves."""
-        if self.engine.process is None:
-            self.lease.release()
-
-    def _lease_lost(self, why: str) -> None:
-        """The engine is dead already. Later, for this may be in the middle of sending a call."""
-        self.loop.call_soon(self._drain, f"the palace is no longer ours: {why}", True)
-
-    def _handover_requested(self) -> None:
-        self._drain("the palace's own machine asks for it", False)
-
-    def _drain(self, reason: str, at_once: bool) -> None:
-        self.protocol.drain(self.clock.monotonic(), reason, at_once=at_once)
-        self.turn()
+        """Release the lease after the loop, unless an engine of ours still lives: then others must find that out."""
+        if self._engine.process is None:
+            self._lease.release()
 
     def _signalled(self, number: int) -> None:
-        self._drain(signal.Signals(number).name, self.protocol.state != "serving")
+        at_once = self._protocol.state != BrokerState.SERVING
+        self._runner.drain(signal.Signals(number).name, at_once=at_once)
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
         exc = context.get("exception")
-        self.log.error("in the loop: %s", context.get("message"), exc_info=exc)
-        self.trouble(f"an internal error: {exc!r}", "see `mempalace-broker logs`; please report it")
+        self._log.error("in the loop: %s", context.get("message"), exc_info=exc)
+        self._warnings.internal_error(exc)
 
     def _task_failed(self, name: str, exc: BaseException) -> None:
-        self.log.error("task %s failed: %r", name, exc, exc_info=exc)
+        self._log.error("task %s failed: %r", name, exc, exc_info=exc)
 
-    # -- events of the clients
-
-    def opened(self, conn: Connection, pid: int) -> None:
-        """A client was accepted."""
-        self.listeners.conns[conn.number] = conn
-        self.protocol.opened(conn.number, self.clock.monotonic(), pid)
-
-    def lines(self, conn: Connection, lines: list[bytes | TooLong]) -> None:
-        """Lines of a client."""
-        self.protocol.lines(conn.number, lines, self.clock.monotonic())
-        self.turn()
-
-    def eof(self, conn: Connection) -> None:
-        """A client sends no more."""
-        self.protocol.half_closed(conn.number)
-        self.turn()
-
-    def closed(self, conn: Connection) -> None:
-        """A client is gone."""
-        if self.listeners.conns.pop(conn.number, None) is not None:
-            self.protocol.closed(conn.number, self.clock.monotonic())
-            self.turn()
-
-    def session_name(self, conn: int) -> str:
-        """The session behind a connection, for status."""
-        session = self.protocol.sessions.get(conn)
-        return session.name if session is not None else "(gone)"
-
-    # -- effects and time
-
-    def turn(self) -> None:
-        """Carry out all effects, then see when time has something to do."""
-        self.protocol.settle(self.clock.monotonic())
-        while batch := self.protocol.take():
-            out: dict[int, list[bytes]] = {}
-            for effect in batch:
-                if isinstance(effect, fx.Send):
-                    out.setdefault(effect.conn, []).append(effect.data)
-                elif isinstance(effect, fx.ToEngine):
-                    if self.engine.process is not None:
-                        self.engine.process.send(effect.data)
-                else:
-                    self._flush(out)
-                    self._try(effect)
-            self._flush(out)
-            self.protocol.settle(self.clock.monotonic())
-        if self.protocol.dispatcher.resting:
-            self.lease.rest()
-        self._book_timer()
-
-    def _flush(self, out: dict[int, list[bytes]]) -> None:
-        for number, lines in out.items():
-            conn = self.listeners.conns.get(number)
-            if conn is not None:
-                conn.send(lines[0] if len(lines) == 1 else b"".join(lines))
-        out.clear()
-
-    def _try(self, effect: fx.Effect) -> None:
-        try:
-            self._carry_out(effect)
-        except Exception as exc:
-            self.log.error("cannot carry out %s: %r", effect, exc, exc_info=exc)
-            self.trouble(f"an internal error: {exc!r}", "see `mempalace-broker logs`; please report it")
+    # -- effects
 
     def _carry_out(self, effect: fx.Effect) -> None:
-        if isinstance(effect, fx.Engine):
-            self.engine.carry_out(effect.what)
+        if isinstance(effect, fx.ToEngine):
+            if self._engine.process is not None:
+                self._engine.process.send(effect.data)
+        elif isinstance(effect, fx.ConfirmLease):
+            self._lease.confirm(self._lease_answered)
+        elif isinstance(effect, fx.ControlEngine):
+            self._engine.control(effect.action, self._lease)
         elif isinstance(effect, fx.Close):
-            conn = self.listeners.conns.get(effect.conn)
-            if conn is not None:
-                self.log.debug("closing client %d: %s", effect.conn, effect.reason)
-                conn.close()
+            self._runner.close(effect.conn, effect.reason)
         elif isinstance(effect, fx.Log):
-            getattr(self.log, effect.level)(effect.text)
-        elif isinstance(effect, fx.SaveAnswers):
-            self._save_answers(effect.data)
+            getattr(self._log, effect.level)(effect.text)
         elif isinstance(effect, fx.Retire):
-            self._retire()
-        elif isinstance(effect, fx.Quit) and self._quit is not None and not self._quit.done():
-            self._quit.set_result(effect.reason)
+            self._tasks.start("retire", self._retire())
+        elif isinstance(effect, fx.Quit):
+            if self._quit is not None and not self._quit.done():
+                self._quit.set_result(effect.reason)
+        else:
+            self._answer_or_save(effect)
 
-    def _save_answers(self, data: bytes) -> None:
-        self.record.engine_version = self.protocol.answers.version
+    def _answer_or_save(self, effect: fx.Effect) -> None:
+        if isinstance(effect, fx.SendStatus):
+            status = self._snapshot.take(self._clock.monotonic())
+            self._runner.send(effect.conn, result_line(effect.id, status))
+        elif isinstance(effect, fx.SendWelcome):
+            if effect.with_mounts:
+                effect.welcome["files"]["mounts"] = folders_table()
+            self._runner.send(effect.conn, result_line(effect.id, effect.welcome))
+        elif isinstance(effect, fx.SaveAnswers):
+            self._tasks.start("save-answers", self._save_answers(effect.data))
+
+    async def _save_answers(self, data: bytes) -> None:
+        self._publisher.record.engine_version = self._protocol.answers.version
         try:
-            write_atomic(self.files.answers, data)
-            if self.protocol.state == "serving":
-                self._publish()
+            await self._publisher.save_answers(data)
+            await self._publish()
         except OSError as exc:
-            self.trouble(
-                f"cannot write {self.files.answers}: {exc}",
-                "free space in, or allow writing to, the state root",
-            )
+            self._warnings.add(f"cannot write {self._files.answers}: {exc}", _MAKE_ROOM)
 
-    def trouble(self, what: str, hint: str) -> None:
-        """Something is degraded: said once in the log, and in status as long as we live."""
-        entry = {"what": what, "hint": hint}
-        if entry not in self.troubles:
-            self.troubles.append(entry)
-            self.log.warning("%s", what)
+    async def _publish(self) -> None:
+        await self._publisher.publish(self._listeners.endpoints, self._listeners.tcp.token)
 
-    def _book_timer(self) -> None:
-        at = self.protocol.next_deadline()
-        if at is None or (self._timer is not None and self._timer_at <= at):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = at
-        delay = max(0.0, at - self.clock.monotonic())
-        self._timer = self.loop.call_later(delay, self._tick)
+    # -- the lease
 
-    def _tick(self) -> None:
-        self._timer = None
-        self.protocol.tick(self.clock.monotonic())
-        self.turn()
+    def _lease_answered(self, ours: bool) -> None:
+        if ours:
+            self._dispatcher.lease_confirmed(self._clock.monotonic())
+        else:
+            self._dispatcher.lease_lost()
+        self._runner.turn()
+
+    def _lease_lost(self, why: str) -> None:
+        self._runner.drain(f"the palace is no longer ours: {why}", at_once=True)
+
+    def _handover_requested(self) -> None:
+        self._runner.drain("the palace's own machine asks for it")
+
+    def _rest(self) -> None:
+        if self._is_resting():
+            self._lease.rest()
+
+    def _is_resting(self) -> bool:
+        """Whether nothing is in the engine, or may be soon; once we leave, the lease is released instead."""
+        return self._dispatcher.resting and not self._engine.starting and not self._leaving
+
+    # -- the self-check
 
     async def _check_self(self) -> None:
-        """Our name and record may vanish under us (cleaners, restores): while the lock is ours, put them back."""
-        while self.protocol.state == "serving":
+        """Socket name and record may vanish under us (cleaners, restores): while the lock is ours, put them back."""
+        while self._protocol.state == BrokerState.SERVING:
             await asyncio.sleep(SELF_CHECK_S)
             try:
                 await self._check_once()
             except (OSError, BrokerError) as exc:
-                self.trouble(f"the self-check failed: {exc}", "free space in, or allow writing to, the state root")
+                self._warnings.add(f"the self-check failed: {exc}", _MAKE_ROOM)
 
     async def _check_once(self) -> None:
-        if self.protocol.state != "serving":
+        if self._protocol.state != BrokerState.SERVING:
             return
         if not self._owner.still_named():
-            self.protocol.drain(self.clock.monotonic(), f"{self.files.owner_lock} was removed: another broker may come")
-            self.turn()
+            self._runner.drain(f"{self._files.owner_lock} was removed: another broker may come")
             return
-        changed = await self.listeners.check()
-        mine = self.record_file.holds(self.record)
-        if not mine:
-            self.log.warning("the record is gone or another's: writing it again")
-        if changed or not mine:
-            self._publish()
+        changed = await self._listeners.check()
+        published = self._publisher.is_published()
+        if not published:
+            self._log.warning("the record is gone or another's: writing it again")
+        if changed or not published:
+            await self._publish()
+
+
+def _limits(settings: BrokerSettings) -> Limits:
+    return Limits(
+        wait_s=settings.call_s,
+        run_s=settings.call_s,
+        init_s=settings.init_s,
+        session_calls=settings.session_calls,
+    )

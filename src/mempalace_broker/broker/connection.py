@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..protocol.framing import LineReader
 from .unix_listener import allowed, peer
 
 if TYPE_CHECKING:
-    import logging
     import socket
 
     from ..protocol.framing import TooLong
+    from .runner import ProtocolRunner
 
 UNIX = "unix"
 STALL_S = 60.0
@@ -26,53 +26,30 @@ HIGH_WATER = 1 << 20
 MOST_BUFFERED = 512 << 20
 
 
-class Listener(Protocol):
-    """Who hears of what clients do; `stall_s`: how long one may accept no byte."""
-
-    log: logging.Logger
-    stall_s: float
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop."""
-
-    def opened(self, conn: Connection, pid: int) -> None:
-        """A client was accepted; `pid` 0 where it is not known."""
-
-    def lines(self, conn: Connection, lines: list[bytes | TooLong]) -> None:
-        """Lines of a client."""
-
-    def eof(self, conn: Connection) -> None:
-        """A client sends no more."""
-
-    def closed(self, conn: Connection) -> None:
-        """A client is gone."""
-
-
 class Connection(asyncio.Protocol):
-    """Protocol of one client; `number` names it in the hub.
+    """The asyncio protocol of one client; `number` names it in the broker's protocol.
 
     Args:
-        via: "unix", or for a client that has proved itself already "tcp ADDRESS".
-        early: what it has sent already.
+        via: "unix", or "tcp ADDRESS" for a client that has already proved itself.
+        early: bytes that were read from it already.
     """
 
-    def __init__(self, app: Listener, number: int, via: str = UNIX, early: bytes = b"") -> None:
-        self.app = app
+    def __init__(self, runner: ProtocolRunner, number: int, via: str = UNIX, early: bytes = b"") -> None:
+        self._runner = runner
         self.number = number
         self.via = via
         self._early = early
         self.transport: asyncio.Transport | None = None
         self._reader = LineReader()
         self._pending: deque[bytes | TooLong] = deque()
-        self._turn_booked = False
+        self._turn_scheduled = False
         self._full = False
         self._closing = False
         self._written = 0
         self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Accepted; a stranger is shown the door before a byte is read."""
+        """Accepted; a stranger is refused before a byte is read."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         pid = 0
@@ -80,38 +57,38 @@ class Connection(asyncio.Protocol):
             sock: socket.socket = transport.get_extra_info("socket")
             uid, pid = peer(sock)
             if not allowed(uid):
-                self.app.log.warning("refused a connection of uid %d", uid)
+                self._runner.log.warning("refused a connection of uid %d", uid)
                 transport.abort()
                 return
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        self.app.opened(self, pid)
+        self._runner.opened(self, pid)
         if self._early:
             early, self._early = self._early, b""
             self.data_received(early)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Split what was read into lines; a client that floods gets a slice of each turn of the loop."""
         lines = self._reader.feed(data)
         if self._pending or self._full or len(lines) > SLICE:
             self._pending.extend(lines)
-            self._book_turn()
+            self._schedule_turn()
         elif lines:
-            self.app.lines(self, lines)
+            self._runner.lines(self, lines)
 
-    def _book_turn(self) -> None:
-        if self.transport is None or self._turn_booked or self._full:
+    def _schedule_turn(self) -> None:
+        if self.transport is None or self._turn_scheduled or self._full:
             return
-        self._turn_booked = True
+        self._turn_scheduled = True
         self.transport.pause_reading()
-        self.app.loop.call_soon(self._take_turn)
+        asyncio.get_running_loop().call_soon(self._take_turn)
 
     def _take_turn(self) -> None:
-        self._turn_booked = False
+        self._turn_scheduled = False
         if self.transport is None or self._full:
             return
-        self.app.lines(self, [self._pending.popleft() for _ in range(min(SLICE, len(self._pending)))])
+        self._runner.lines(self, [self._pending.popleft() for _ in range(min(SLICE, len(self._pending)))])
         if self._pending:
-            self._book_turn()
+            self._schedule_turn()
         elif self.transport is not None and not self._full:
             self.transport.resume_reading()
 
@@ -122,10 +99,10 @@ class Connection(asyncio.Protocol):
         self._written += len(data)
         self.transport.write(data)
         if self.transport is not None and self.transport.get_write_buffer_size() > MOST_BUFFERED:
-            self.drop("its unread answers fill the memory")
+            self.drop("its unread answers use too much memory")
 
     def pause_writing(self) -> None:
-        """The client does not keep up: stop taking its requests, and watch whether it reads at all."""
+        """The client does not keep up: stop reading its requests, and watch whether it reads at all."""
         self._full = True
         if self.transport is not None:
             self.transport.pause_reading()
@@ -138,8 +115,8 @@ class Connection(asyncio.Protocol):
             self._stall.cancel()
             self._stall = None
         if self._pending:
-            self._book_turn()
-        elif self.transport is not None and not self._turn_booked:
+            self._schedule_turn()
+        elif self.transport is not None and not self._turn_scheduled:
             self.transport.resume_reading()
 
     def _accepted(self) -> int:
@@ -147,23 +124,23 @@ class Connection(asyncio.Protocol):
         return self._written - buffered
 
     def _watch(self, before: int) -> None:
-        self._stall = self.app.loop.call_later(self.app.stall_s, self._stalled, before)
+        self._stall = asyncio.get_running_loop().call_later(self._runner.stall_s, self._stalled, before)
 
     def _stalled(self, before: int) -> None:
         now = self._accepted()
         if now == before:
-            self.drop(f"it accepted no byte for {self.app.stall_s:g} s")
+            self.drop(f"it accepted no byte for {self._runner.stall_s:g} s")
         else:
             self._watch(now)
 
     def drop(self, reason: str) -> None:
-        """End it at once."""
+        """Drop the connection at once."""
         if self.transport is not None:
-            self.app.log.warning("dropping client %d: %s", self.number, reason)
+            self._runner.log.warning("dropping client %d: %s", self.number, reason)
             self.transport.abort()
 
     def close(self) -> None:
-        """End it once what was sent is out; a client that does not take it meanwhile is dropped by the stall watch."""
+        """Close it once everything is sent; a client that does not read is dropped by the stall watch."""
         if self.transport is not None:
             self._pending.clear()
             self._closing = True
@@ -172,17 +149,17 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     def eof_received(self) -> bool:
-        """The client sends no more; it still gets the answers to what it asked."""
-        self.app.eof(self)
+        """The client sends no more; it still gets its answers."""
+        self._runner.eof(self)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Gone, in order or with `exc`."""
+        """The connection is gone, in order or with `exc`."""
         if exc is not None:
-            self.app.log.debug("client %d: %s", self.number, exc)
+            self._runner.log.debug("client %d: %s", self.number, exc)
         self.transport = None
         self._pending.clear()
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-        self.app.closed(self)
+        self._runner.closed(self)

@@ -1,21 +1,26 @@
-"""Carries out what supervision wants: take engine.lock, find mempalace, start the child, signal it, reap it."""
+"""Starts, signals and reaps the engine, as the supervisor decides.
+
+A start takes engine.lock, confirms the lease, reads the journal, finds mempalace, and spawns the child. Whatever of
+this may take long runs in a thread.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
 from ..errors import BrokerError, EngineNotFound, StateRootError
-from ..protocol import journal
-from ..system.atomic_files import read_bytes
 from ..system.find_engine import SETTING, find_engine
 from ..system.lock import FileLock, read_body
 from ..system.lock_notes import read_holder, write_holder
 from ..system.process_ids import ALIVE, process_of, process_state
 from .engine_process import EngineProcess
-from .machine import supervisor as sv
+from .journal_reader import JournalEntries, read_journal
+from .machine.supervisor import EngineAction
+from .tasks import wait_until
 
 if TYPE_CHECKING:
     import logging
@@ -27,19 +32,25 @@ if TYPE_CHECKING:
     from ..system.clock import Clock
     from ..system.find_engine import EngineCommand
     from ..system.paths import StateFiles
+    from .lease_keeper import LeaseKeeper
     from .machine.dispatcher import Dispatcher
+    from .tasks import Tasks
 
-_NOTHING: dict[str, bytes | None] = {}
+LEAVES_S = 5.0
 REAP_S = 5.0  # a killed engine that is not gone by then hangs in the kernel
-_JOURNAL_LIMIT = 4 * journal.ROTATE_BYTES
+_LEASE_LOST = "the palace is no longer ours"
 
 
 class EngineHost:
-    """One engine slot of the broker.
+    """The engine slot of one broker. Methods belong to the loop, unless they say otherwise.
 
     Args:
-        turn: called after every event, so that the hub's effects are carried out.
+        turn: called after every event, so that its effects are carried out.
         covers: whether the journal in our state root holds all that earlier brokers of the palace wrote.
+
+    Attributes:
+        starting: a start is under way. process: the engine, None where there is none.
+        command: the interpreter with mempalace that was found last.
     """
 
     def __init__(
@@ -52,11 +63,12 @@ class EngineHost:
         env: Mapping[str, str],
         clock: Clock,
         log: logging.Logger,
+        tasks: Tasks,
         turn: Callable[[], None],
         covers: bool,
     ) -> None:
-        self.unlocked: Callable[[], None] = lambda: None  # called with engine.lock in hand, before each start
         self.dispatcher = dispatcher
+        self.starting = False
         self.process: EngineProcess | None = None
         self.command: EngineCommand | None = None
         self._identity = identity
@@ -65,11 +77,12 @@ class EngineHost:
         self._env = env
         self._clock = clock
         self._log = log
+        self._tasks = tasks
         self._turn = turn
         self._covers = covers
 
     def locate(self) -> str:
-        """Find mempalace; its version, or "" where that is not known yet (the start will tell what is wrong)."""
+        """Find mempalace; return its version, or "" if that is not known yet (a start reports what is wrong)."""
         try:
             self.command = self._find()
         except EngineNotFound:
@@ -77,81 +90,117 @@ class EngineHost:
         return self.command.version or ""
 
     def _find(self) -> EngineCommand:
-        env = dict(self._env)
-        env[SETTING] = self._settings.engine
+        env = {**self._env, SETTING: self._settings.engine}
         return find_engine(env, sys.executable, self._env.get("PATH", os.defpath))
 
-    def carry_out(self, what: str) -> None:
-        """One effect of supervision."""
-        if what == sv.SPAWN:
-            self._spawn()
-        elif what == sv.KILL_ORPHAN:
+    def control(self, action: EngineAction, lease: LeaseKeeper) -> None:
+        """Carry out one action of the supervisor."""
+        if action == EngineAction.SPAWN:
+            if not self.starting:
+                self.starting = True
+                self._tasks.start("engine-start", self._start(lease))
+        elif action == EngineAction.KILL_ORPHAN:
             self._kill_orphan()
         elif self.process is not None:
-            self._log.warning("engine: %s (%s)", what, self.dispatcher.supervisor.reason)
-            self.process.signal(signal.SIGTERM if what == sv.TERM else signal.SIGKILL)
+            self._log.warning("engine: %s (%s)", action, self.dispatcher.supervisor.reason)
+            self.process.signal(signal.SIGTERM if action == EngineAction.TERMINATE else signal.SIGKILL)
 
-    def _spawn(self) -> None:
-        now = self._clock.monotonic()
+    # -- one start
+
+    async def _start(self, lease: LeaseKeeper) -> None:
         lock = FileLock(self._files.engine_lock)
         try:
-            if not lock.try_acquire():
-                self.dispatcher.lock_busy(now, holder_text(self._files.engine_lock))
-                return
-            if not self.dispatcher.permit():
-                self.dispatcher.supervisor.end(now, "the palace is no longer ours", replace=False)
-                return
-            self.unlocked()
-            if not self.dispatcher.settled:
-                self._load_journal(now)
-            self.command = self._find()
-            self._start(lock)
+            if lock.try_acquire():
+                lease.engine_lock_taken()
+                await self._start_under(lock, lease)
+            else:
+                self.dispatcher.lock_busy(self._clock.monotonic(), holder_text(self._files.engine_lock))
         except BrokerError as exc:
             self._log.error("no engine: %s", exc)
             passing = isinstance(exc, StateRootError | EngineNotFound)  # room may be made, mempalace be installed
-            self.dispatcher.unstartable(now, exc.message.rstrip("."), exc.hint, permanent=not passing)
+            self._failed(exc.message.rstrip("."), exc.hint, permanent=not passing)
         except OSError as exc:
             self._log.error("cannot start the engine: %s", exc)
-            self.dispatcher.unstartable(now, f"cannot start the engine: {exc}", "", permanent=False)
+            self._failed(f"cannot start the engine: {exc}", "", permanent=False)
         finally:
             lock.close_copy()
+            self.starting = False
+        self._turn()
 
-    def _start(self, lock: FileLock) -> None:
-        assert self.command is not None
-        import asyncio
+    async def _start_under(self, lock: FileLock, lease: LeaseKeeper) -> None:
+        if not await _confirmed(lease):
+            self._give_up()
+            return
+        if not self.dispatcher.settled:
+            self._load_journal()
+        self.command = await asyncio.to_thread(self._find)
+        spawn = _Spawn(self, lock, self.command)
+        if not await _confirmed(lease, spawn):
+            self._give_up()
+            return
+        if spawn.failure is not None:
+            raise spawn.failure
+        self._spawned(spawn.process, lock, self.command)
 
-        process = EngineProcess(
+    def new_process(self) -> EngineProcess:
+        """A process that reports to us."""
+        return EngineProcess(
             asyncio.get_running_loop(),
             on_frames=self._frames,
             on_garbled=self._garbled,
             on_exit=self._exited,
             on_log=lambda text: self._log.info("engine: %s", text),
         )
+
+    def spawn(self, process: EngineProcess, lock: FileLock, command: EngineCommand) -> None:
+        """Spawn the child. Runs in the thread of the lease; from here on `kill_now` finds it. Raises OSError."""
         env = {name: value for name, value in self._env.items() if not name.startswith("MEMPALACE_BROKER_START")}
-        process.start(
-            self.command, self._identity, lock, env=env, journal=self._files.journal, tune=self._settings.tune
-        )
+        process.spawn(command, self._identity, lock, env=env, journal=self._files.journal, tune=self._settings.tune)
         self.process = process
+
+    def _spawned(self, process: EngineProcess, lock: FileLock, command: EngineCommand) -> None:
+        process.watch()
         self.dispatcher.spawned(self._clock.monotonic(), process.pid)
-        self._sign(lock, process.pid)
+        try:
+            write_holder(lock, process_of(process.pid))  # for those who wait for an orphan
+        except StateRootError as exc:
+            self._log.warning("%s", exc)
         self._log.info(
             "engine %d started: pid %d, %s (%s)",
             self.dispatcher.supervisor.generation,
             process.pid,
-            self.command.interpreter,
-            self.command.source,
+            command.interpreter,
+            command.source,
         )
 
-    def _sign(self, lock: FileLock, pid: int) -> None:
-        """Say in engine.lock who holds it. For those who wait for an orphan: the lock itself does not need it."""
-        try:
-            write_holder(lock, process_of(pid))
-        except StateRootError as exc:
-            self._log.warning("%s", exc)
+    def _give_up(self) -> None:
+        self.dispatcher.supervisor.end(self._clock.monotonic(), _LEASE_LOST, replace=False)
+
+    def _failed(self, reason: str, hint: str, *, permanent: bool) -> None:
+        self.dispatcher.unstartable(self._clock.monotonic(), reason, hint, permanent=permanent)
 
     def kill_now(self) -> bool:
-        """SIGKILL the engine and wait for its end; whether it is gone. The loop hears of it as of any other end."""
-        return self.process is None or self.process.kill_now(REAP_S)
+        """SIGKILL the engine and wait for its end; whether it is gone. For any thread; `_exited` follows."""
+        process = self.process
+        return process is None or process.kill_now(REAP_S)
+
+    # -- the end
+
+    async def end(self, lease: LeaseKeeper) -> None:
+        """End the engine because the broker leaves: in order if the palace is still ours, and by signals if need be."""
+        await wait_until(lambda: not self.starting, LEAVES_S, self._clock)
+        if self.process is not None:
+            lease.confirm(self._let_finish)
+            await wait_until(lambda: self.process is None, LEAVES_S, self._clock)
+        self.dispatcher.supervisor.end(self._clock.monotonic(), "the broker leaves", replace=False)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.process is not None:
+                self.process.signal(number)
+                await wait_until(lambda: self.process is None, LEAVES_S, self._clock)
+
+    def _let_finish(self, ours: bool) -> None:
+        if ours and self.process is not None:
+            self.process.close_input()
 
     # -- what the child does
 
@@ -170,52 +219,66 @@ class EngineHost:
         self._log.info("engine %d ended: %s", self.dispatcher.supervisor.generation, how)
         self.process = None
         running = self.dispatcher.scheduler.running.values()
-        ended, begun, covered = self._read_journal() or (_NOTHING, set[str](), float("inf"))
-        begun |= {call.key for call in running if call.started < covered}  # nothing proves that these had not begun
-        self.dispatcher.exited(self._clock.monotonic(), how, ended, begun)
+        entries = self._read_journal() or JournalEntries({}, set(), float("inf"))
+        unproven = {call.key for call in running if call.started < entries.covered_from}
+        self.dispatcher.exited(self._clock.monotonic(), how, entries.ended, entries.begun | unproven)
         self._turn()
 
     # -- the journal
 
-    def _load_journal(self, now: float) -> None:
+    def _load_journal(self) -> None:
+        now = self._clock.monotonic()
         first = not read_body(self._files.engine_lock)  # no engine has been here: nothing can be missing
-        nothing_proven = (_NOTHING, set[str](), float("-inf") if first else now)
-        ended, begun, covered = self._read_journal() or nothing_proven
-        self.dispatcher.journal(ended, begun, now, covered if self._covers else now)
+        entries = self._read_journal() or JournalEntries({}, set(), float("-inf") if first else now)
+        self.dispatcher.journal(entries.ended, entries.begun, now, entries.covered_from if self._covers else now)
 
-    def _read_journal(self) -> tuple[dict[str, bytes | None], set[str], float] | None:
-        """(ended, begun, covered from): the older file first. Monotonic seconds since when nothing is missing.
-
-        None where there is none, or it can't be read.
-        """
-        covered = float("-inf")
-        data = b""
-        older = self._files.journal + ".1"
-        try:
-            data = read_bytes(older, _JOURNAL_LIMIT) or b""
-            if data:
-                age = max(0.0, self._clock.wall() - os.stat(older).st_mtime)
-                covered = self._clock.monotonic() - age
-            current = read_bytes(self._files.journal, _JOURNAL_LIMIT)
-        except OSError as exc:
-            self._log.error("cannot read the journal of writes: %s; earlier outcomes are unknown", exc)
-            return None
-        if current is None:
-            return None
-        return *journal.parse(data + current), covered
+    def _read_journal(self) -> JournalEntries | None:
+        return read_journal(self._files.journal, self._clock, self._log)
 
     # -- the engine of an earlier broker
 
     def _kill_orphan(self) -> None:
         who = read_holder(self._files.engine_lock)
         if who is None or process_state(who) != ALIVE:
-            self._log.warning("engine.lock is held by somebody who left no name; waiting on")
+            self._log.warning("engine.lock is held by a process that left no name; waiting on")
             return
         self._log.warning("ending the engine of an earlier broker, pid %d: it did not finish in time", who.pid)
         try:
             os.kill(who.pid, signal.SIGKILL)
         except OSError as exc:
             self._log.error("cannot end pid %d: %s", who.pid, exc)
+
+
+class _Spawn:
+    """One spawn in the thread of the lease, and what came of it."""
+
+    def __init__(self, host: EngineHost, lock: FileLock, command: EngineCommand) -> None:
+        self.process = host.new_process()
+        self.failure: OSError | None = None
+        self._host = host
+        self._lock = lock
+        self._command = command
+
+    def __call__(self) -> None:
+        try:
+            self._host.spawn(self.process, self._lock, self._command)
+        except OSError as exc:
+            self.failure = exc
+
+
+async def _confirmed(lease: LeaseKeeper, when_clear: Callable[[], None] | None = None) -> bool:
+    """Whether something may go to the engine now; `when_clear` as in LeaseKeeper.confirm."""
+    answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def done(clear: bool) -> None:
+        if not answer.done():  # else the broker has left meanwhile
+            answer.set_result(clear)
+
+    if when_clear is None:
+        lease.confirm(done)
+    else:
+        lease.confirm(done, when_clear)
+    return await answer
 
 
 def holder_text(path: str) -> str:

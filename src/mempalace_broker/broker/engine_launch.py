@@ -1,7 +1,7 @@
-"""How the engine child is started: its argument vector and its environment.
+"""The command line and the environment of the engine process.
 
-The interpreter is the user's, so our package is loaded from where it lies, by path: nothing is put on the
-child's sys.path, and nothing of ours shadows a module that mempalace imports.
+The interpreter is the user's, so our package is loaded by its path: nothing is put on the child's sys.path, and
+nothing of ours shadows a module that mempalace imports.
 """
 
 from __future__ import annotations
@@ -11,16 +11,8 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Protocol
 
     from ..protocol.palace import PalaceIdentity
-
-    class Command(Protocol):
-        """What is needed of enginefind.EngineCommand."""
-
-        @property
-        def interpreter(self) -> str:
-            """Python that has mempalace."""
 
 
 # -c puts the working directory first on sys.path; mempalace must not be imported from there.
@@ -36,7 +28,7 @@ from mempalace_broker.engine.worker import main
 main(sys.argv[1:])
 """
 
-# of the broker's own environment; they would lead the child's interpreter or its imports astray
+# variables of the broker that would lead the child's interpreter or its imports astray
 _NOT_INHERITED = ("PYTHONHOME", "PYTHONSTARTUP", "PYTHONSAFEPATH", "__PYVENV_LAUNCHER__", "VIRTUAL_ENV")
 
 
@@ -46,7 +38,7 @@ def package_root() -> str:
 
 
 def engine_argv(
-    cmd: Command,
+    interpreter: str,
     identity: PalaceIdentity,
     *,
     rfd: int,
@@ -57,13 +49,13 @@ def engine_argv(
     """The command that starts an engine.
 
     Args:
-        cmd: the interpreter that has mempalace.
+        interpreter: Python that has mempalace.
         identity: the palace and how it was chosen.
         rfd, wfd: the child's ends of the two pipes, to be passed with pass_fds.
         journal: path of the journal of writes, or None.
         tune: apply tune-ups.
     """
-    argv = [cmd.interpreter, "-c", BOOTSTRAP, package_root()]
+    argv = [interpreter, "-c", BOOTSTRAP, package_root()]
     argv += ["--rfd", str(rfd), "--wfd", str(wfd), "--palace", identity.path, "--by", identity.by]
     for flag, value in (
         ("--backend", identity.backend),
@@ -77,8 +69,8 @@ def engine_argv(
 def engine_env(env: Mapping[str, str], identity: PalaceIdentity) -> dict[str, str]:
     """The engine's environment: the broker's, less what would lead it astray.
 
-    The palace goes by argument where the client chose it by flag, else by MEMPALACE_PALACE_PATH: upstream
-    puts the knowledge graph into the palace only for the flag.
+    The palace is named by argument where the client chose it by flag, else by MEMPALACE_PALACE_PATH: only for the flag
+    does mempalace put the knowledge graph into the palace.
     """
     out = {name: value for name, value in env.items() if name not in _NOT_INHERITED}
     out["MEMPALACE_HUB_FORWARD"] = "0"

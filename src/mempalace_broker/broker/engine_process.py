@@ -2,6 +2,10 @@
 
 The broker takes engine.lock, hands the descriptor to the child alone and closes its own copy: after a kill -9 of the
 broker the orphan still holds it, and no second engine starts beside it.
+
+asyncio's own subprocess does not fit. The process is started and killed in the thread of the lease (lease_keeper.py),
+not on the loop. Its end counts once it is reaped and its last frames are read, whether or not a grandchild still holds
+a pipe; asyncio reports either the exit without the last bytes, or nothing before all pipes are closed.
 """
 
 from __future__ import annotations
@@ -34,13 +38,16 @@ _BURST_S = 10.0
 
 
 class EngineProcess:
-    """One generation of the engine. Callbacks come on the loop's thread.
+    """One generation of the engine: `spawn` it in any thread, then `watch` it on the loop, which gets the callbacks.
 
     Args:
-        on_frames: frames, as they come.
-        on_garbled: the pipe carries something else.
-        on_exit: (how, pid) once the process is reaped and its last frames were delivered.
-        on_log: a line of its stderr, or about it.
+        on_frames: gets frames, as they come.
+        on_garbled: gets what is wrong when the pipe carries something else.
+        on_exit: gets the exit status in words, once the process is reaped and its last frames were delivered.
+        on_log: gets a line of its stderr, or about it.
+
+    Attributes:
+        tail: the last lines of its stderr.
     """
 
     def __init__(
@@ -69,10 +76,10 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Its process id, 0 before the start."""
         return self._process.pid if self._process is not None else 0
 
-    def start(
+    def spawn(
         self,
         command: EngineCommand,
         identity: PalaceIdentity,
@@ -82,7 +89,7 @@ class EngineProcess:
         journal: str,
         tune: bool,
     ) -> None:
-        """Start it. `lock` is engine.lock, held; it is the child's from here on.
+        """Start the process. `lock` is engine.lock, held; the child inherits it.
 
         Raises:
             OSError: the interpreter can't be run.
@@ -90,7 +97,9 @@ class EngineProcess:
         theirs: list[int] = []
         try:
             to_engine, from_engine, err = self._pipes(theirs)
-            argv = engine_argv(command, identity, rfd=to_engine, wfd=from_engine, journal=journal, tune=tune)
+            argv = engine_argv(
+                command.interpreter, identity, rfd=to_engine, wfd=from_engine, journal=journal, tune=tune
+            )
             self._process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -107,10 +116,9 @@ class EngineProcess:
         finally:
             for fd in theirs:
                 os.close(fd)
-        self._watch()
 
     def _pipes(self, theirs: list[int]) -> tuple[int, int, int]:
-        """The child's ends of its three pipes, which also go to `theirs`; ours are attributes."""
+        """Make three pipes: return the child's ends, add them to `theirs`, and keep ours."""
         to_engine, self._write_fd = os.pipe()
         theirs.append(to_engine)
         self._read_fd, from_engine = os.pipe()
@@ -119,7 +127,8 @@ class EngineProcess:
         theirs.append(err)
         return to_engine, from_engine, err
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Read what it sends, and wait for its end."""
         for fd in (self._read_fd, self._write_fd, self._err_fd):
             os.set_blocking(fd, False)
             widen_pipe(fd, _PIPE_BYTES)
@@ -154,7 +163,7 @@ class EngineProcess:
                 self._writing = True
                 self._loop.add_writer(self._write_fd, self._flush)
             return
-        except OSError:  # it is dying; the reaper tells
+        except OSError:  # it is dying: `on_exit` follows
             self._out.clear()
         if self._writing:
             self._writing = False
@@ -215,12 +224,12 @@ class EngineProcess:
     # -- the end
 
     def signal(self, number: int) -> None:
-        """Send a signal; no error if it is gone."""
+        """Send a signal, unless the process is gone."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
     def kill_now(self, seconds: float) -> bool:
-        """SIGKILL it and block until it is reaped; False if that takes longer. `on_exit` follows as always."""
+        """SIGKILL it and block until it is reaped; False if that takes longer. For any thread; `on_exit` follows."""
         if self._process is None:
             return True
         self._process.kill()
@@ -231,7 +240,7 @@ class EngineProcess:
         return True
 
     def close_input(self) -> None:
-        """Tell it to finish what runs and leave."""
+        """Close its input: it finishes the running calls and leaves."""
         if self._write_fd >= 0:
             if self._writing:
                 self._loop.remove_writer(self._write_fd)
@@ -240,8 +249,8 @@ class EngineProcess:
             self._write_fd = -1
 
     def _exited(self, code: int) -> None:
-        for drain in (self._drain_frames, self._err_readable):
-            drain()
+        self._drain_frames()
+        self._err_readable()
         self._close_all()
         self._on_exit(how(code))
 

@@ -1,37 +1,62 @@
-"""Keeps the lease of a palace, and lets it go: carries out what the holder decides.
+"""Keeps a palace that is ours across kernels, and lets it go.
 
-Everything here blocks, for microseconds on the host: a call must not go in before its flag is written and the names
-were looked at.
+The operations of the lease machine run strictly one after another. On the host each costs microseconds and runs at
+once. On a foreign kernel each needs a sync, so there they run in a worker thread; and wherever an engine has to be
+killed, which may take seconds, the worker does it. What came of an operation is reported on the loop.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..lease.machine.describe import describe_leases
-from ..lease.machine.hold import Holding
+from ..lease.machine.hold import Holding, LeaseHolder
 from ..lease.machine.lease import LeasePolicy, NodeKind, Verb
 
 if TYPE_CHECKING:
-    import asyncio
     import logging
     from collections.abc import Callable
 
     from ..lease.acquire import AcquiredLease
-    from ..lease.machine.hold import LeaseHolder
     from ..lease.machine.lease import LeaseAction, Listing
 
 LINGER_S = 0.25
 
 
+def _nothing() -> None:
+    return None
+
+
+def _always() -> bool:
+    return True
+
+
+class _Operation(NamedTuple):
+    """One operation of the machine.
+
+    Attributes:
+        begin: one of LeaseHolder's methods. done: gets its outcome, on the loop.
+        prepare: runs before it, in the same thread; False leaves the operation out.
+        when_clear: runs right after the outcome CLEAR, in the same thread and before any other operation.
+    """
+
+    begin: Callable[[LeaseHolder], LeaseHolder]
+    done: Callable[[Holding | None], None]
+    prepare: Callable[[], bool] = _always
+    when_clear: Callable[[], None] = _nothing
+
+
 class LeaseKeeper:
-    """Keeps a palace that is ours. All methods are the loop's.
+    """The lease of one broker. Methods belong to the loop, unless they say otherwise.
 
     Args:
-        kill: SIGKILLs the engine and waits for its end; whether it is gone (or was never there).
-        fenced: the palace is no longer ours; gets the reason. asked: the host wants it. Both are called once.
-        resting: whether nothing is in the engine. flush: on a foreign kernel, writes out what that still keeps of the
-            palace; raises OSError.
+        kill: SIGKILLs the engine and waits for its end; whether it is gone, or never was. Runs in the worker.
+        fenced: called once when the palace is no longer ours, with the reason; the engine is dead by then.
+        asked: called once when the host wants the palace.
+        resting: whether nothing is in the engine, or about to be sent to it.
+        flush: writes out what a foreign kernel still keeps of the palace; raises OSError. Runs in the worker.
     """
 
     def __init__(
@@ -42,8 +67,8 @@ class LeaseKeeper:
         fenced: Callable[[str], None],
         asked: Callable[[], None],
         log: logging.Logger,
-        resting: Callable[[], bool] = lambda: True,
-        flush: Callable[[], None] = lambda: None,
+        resting: Callable[[], bool] = _always,
+        flush: Callable[[], None] = _nothing,
     ) -> None:
         self._holder = lease.holder
         self._folder = lease.folder
@@ -53,30 +78,21 @@ class LeaseKeeper:
         self._asked = asked
         self._resting = resting
         self._flush = flush
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._rest_timer: asyncio.TimerHandle | None = None
-        self._was_asked = False
         self._log = log
         self._policy = LeasePolicy()
-        self._unlocked = False
+        self._foreign = lease.holder.kind is NodeKind.FOREIGN
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lease")
+        self._in_worker = 0  # operations that the worker has or will get
+        self._beating = False
+        self._was_fenced = self._was_asked = self._released = False
+        self._engine_lock_seen = False
         self._born = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Beat until `release`."""
-        self._loop = loop
-        self._born = loop.time()
-        self._timer = loop.call_later(self._policy.heartbeat_s, self._beat_on, loop)
-
-    def _beat_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None if self.over else loop.call_later(self._policy.heartbeat_s, self._beat_on, loop)
-        self.beat()
-        if self._stale and not self.over:
-            self.tidy(loop.time())
+        self._beat_timer: asyncio.TimerHandle | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
 
     @property
     def epoch(self) -> int:
-        """Ours."""
+        """Our epoch."""
         return self._holder.epoch
 
     @property
@@ -84,62 +100,73 @@ class LeaseKeeper:
         """Whether the palace is no longer ours."""
         return self._holder.over
 
-    def permit(self) -> bool:
-        """Whether something may go into the engine now, its start and its orderly end included."""
-        return self._do(self._holder.mark_busy()) is Holding.CLEAR
+    # -- what the broker asks for
 
-    def rest(self) -> None:
-        """Nothing is in the engine now. On a foreign kernel the flag falls later, for it costs a flush there."""
-        if not self._holder.busy or self._rest_timer is not None:
-            return
-        if self._holder.kind is NodeKind.FOREIGN and self._loop is not None:
-            self._rest_timer = self._loop.call_later(LINGER_S, self._rest_late)
-        else:
-            self._do(self._holder.mark_idle())
+    def start(self) -> None:
+        """Write heartbeats until `leave`."""
+        loop = asyncio.get_running_loop()
+        self._born = loop.time()
+        self._beat_timer = loop.call_later(self._policy.heartbeat_s, self._beat_on)
 
-    def _rest_late(self) -> None:
-        self._rest_timer = None
-        if self._resting() and self._flushed():
-            self._do(self._holder.mark_idle())
-
-    def _flushed(self) -> bool:
-        """Whether all that was written is with the host; if not, the flag stays up, and others are in doubt."""
-        try:
-            self._flush()
-        except OSError as exc:
-            self._log.warning("lease: cannot flush the palace: %s", exc)
-            return False
-        return True
-
-    def beat(self) -> None:
-        """A second is over."""
-        if self._do(self._holder.renew()) is Holding.HANDOVER and not self._was_asked:
-            self._was_asked = True
-            self._asked()
-
-    def release(self) -> None:
-        """The engine is gone and reaped: let go. A second call does nothing."""
-        for timer in (self._timer, self._rest_timer):
-            if timer is not None:
-                timer.cancel()
-        if self.over or self._holder.kind is not NodeKind.FOREIGN or self._flushed():
-            self._do(self._holder.release())
-        self._folder.close()
-
-    def unlocked(self) -> None:
-        """We have had engine.lock: the engine of a dead broker of this kernel is gone, too."""
-        self._unlocked = True
-
-    def tidy(self, now: float) -> None:
-        """Remove what nobody needs any more, once everybody sees our own name.
-
-        Earlier one who looks at the folder might find neither the old name nor ours, and create an old number again:
-        the model checker found two writers there.
+    def confirm(self, done: Callable[[bool], None], when_clear: Callable[[], None] = _nothing) -> None:
+        """Find out whether something may go to the engine now, its start and its orderly end included.
 
         Args:
-            now: the loop's time.
+            done: gets the answer; before this returns on the host, later on a foreign kernel. A palace that was
+                confirmed stays marked as busy until `rest`.
+            when_clear: starts the engine. It runs in the thread of the lease, so that no engine can start after the
+                lease was found lost and the engine of that time was killed.
         """
-        if not self._unlocked or now < self._born + self._policy.settle_s:
+        self._submit(
+            _Operation(LeaseHolder.mark_busy, lambda outcome: done(outcome is Holding.CLEAR), when_clear=when_clear)
+        )
+
+    def rest(self) -> None:
+        """Nothing is in the engine now. On a foreign kernel the busy flag falls later, for that costs a flush."""
+        if not self._holder.busy or self._rest_timer is not None:
+            return
+        if self._foreign:
+            self._rest_timer = asyncio.get_running_loop().call_later(LINGER_S, self._rest_late)
+        else:
+            self._submit(_Operation(LeaseHolder.mark_idle, self._rested))
+
+    def beat(self) -> None:
+        """Look for higher epochs and for requests to hand over, then write a heartbeat."""
+        self._beating = True
+        self._submit(_Operation(LeaseHolder.renew, self._beaten))
+
+    def engine_lock_taken(self) -> None:
+        """We have had engine.lock: the engine of a dead broker of this kernel is gone, too."""
+        self._engine_lock_seen = True
+
+    async def leave(self) -> None:
+        """Release the lease after all earlier operations; the engine is gone and reaped."""
+        for timer in (self._beat_timer, self._rest_timer):
+            if timer is not None:
+                timer.cancel()
+        if not self._released:
+            await asyncio.get_running_loop().run_in_executor(self._worker, self._release)
+
+    def release(self) -> None:
+        """Do the same where no loop runs any more. Blocks; a second call does nothing."""
+        self._worker.shutdown()
+        if not self._released:
+            self._release()
+
+    def facts(self) -> dict[str, Any]:
+        """All leases, for status."""
+        try:
+            return describe_leases(*self._folder.read_all())
+        except OSError as exc:
+            return {"epoch": self.epoch, "state": f"unreadable: {exc.strerror or exc}"}
+
+    def tidy(self, now: float) -> None:
+        """Remove the stale leases, once everybody sees ours. Runs in the worker.
+
+        Earlier, a reader of the folder might find neither the old name nor ours, and create an old number again: the
+        model checker found two writers there. `now` is the loop's time.
+        """
+        if not self._engine_lock_seen or now < self._born + self._policy.settle_s:
             return
         stale, self._stale = self._stale, ()
         try:
@@ -148,23 +175,79 @@ class LeaseKeeper:
         except OSError as exc:
             self._log.warning("cannot remove a stale lease: %s", exc)
 
-    def facts(self) -> dict[str, Any]:
-        """For status."""
-        try:
-            return describe_leases(*self._folder.read_all())
-        except OSError as exc:
-            return {"epoch": self.epoch, "state": f"unreadable: {exc.strerror or exc}"}
+    # -- what comes of it
 
-    def _do(self, machine: LeaseHolder) -> Holding | None:
-        """Run one operation to its end; its outcome."""
-        was_over = self._holder.over
-        while machine.step is not Verb.DONE:
-            machine = machine.advance(self._carry_out(machine.action))
-        self._holder = machine
-        if machine.outcome is Holding.FENCED and not was_over:
+    def _beat_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._beat_timer = None if self.over else loop.call_later(self._policy.heartbeat_s, self._beat_on)
+        if not self._beating:  # else the last one still waits for a slow disk
+            self.beat()
+
+    def _beaten(self, outcome: Holding | None) -> None:
+        self._beating = False
+        if outcome is Holding.HANDOVER and not self._was_asked:
+            self._was_asked = True
+            self._asked()
+        if self._stale and not self.over:
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(self._worker, self.tidy, loop.time())
+
+    def _rest_late(self) -> None:
+        if self._resting():
+            self._submit(_Operation(LeaseHolder.mark_idle, self._rested, prepare=self._flushed))
+        else:
+            self._rest_timer = None
+
+    def _rested(self, outcome: Holding | None) -> None:  # noqa: ARG002 - as every `done`
+        self._rest_timer = None
+
+    # -- one operation after another
+
+    def _submit(self, operation: _Operation) -> None:
+        """Run an operation after all earlier ones; on the host at once, unless the worker is at work."""
+        if self._foreign or self._in_worker:
+            self._run_in_worker(operation, self._run)
+            return
+        self._begin(operation)
+        self._advance(may_kill=False)
+        if self._holder.step is not Verb.DONE:
+            self._run_in_worker(operation, self._end)
+        else:
+            self._report(operation, self._end(operation))
+
+    def _run_in_worker(self, operation: _Operation, run: Callable[[_Operation], LeaseHolder]) -> None:
+        self._in_worker += 1
+        future = asyncio.get_running_loop().run_in_executor(self._worker, run, operation)
+        future.add_done_callback(lambda ended: self._back(operation, ended))
+
+    def _back(self, operation: _Operation, ended: asyncio.Future[LeaseHolder]) -> None:
+        self._in_worker -= 1
+        self._report(operation, ended.result())
+
+    def _report(self, operation: _Operation, machine: LeaseHolder) -> None:
+        if machine.outcome is Holding.FENCED and not self._was_fenced:
+            self._was_fenced = True
             self._log.error("fenced: %s", machine.reason)
             self._fenced(machine.reason)
-        return machine.outcome
+        operation.done(machine.outcome)
+
+    def _run(self, operation: _Operation) -> LeaseHolder:
+        self._begin(operation)
+        return self._end(operation)
+
+    def _begin(self, operation: _Operation) -> None:
+        if operation.prepare():
+            self._holder = operation.begin(self._holder)
+
+    def _end(self, operation: _Operation) -> LeaseHolder:
+        self._advance(may_kill=True)
+        if self._holder.outcome is Holding.CLEAR:
+            operation.when_clear()
+        return self._holder
+
+    def _advance(self, *, may_kill: bool) -> None:
+        while self._holder.step is not Verb.DONE and (may_kill or self._holder.step is not Verb.KILL):
+            self._holder = self._holder.advance(self._carry_out(self._holder.action))
 
     def _carry_out(self, action: LeaseAction) -> Listing | bool | None:
         try:
@@ -177,3 +260,19 @@ class LeaseKeeper:
             self._log.error("lease: cannot %s: %s", action.verb, exc)
             return None
         return True
+
+    def _flushed(self) -> bool:
+        """Whether all that was written is with the host; if not, the busy flag stays up, and others are in doubt."""
+        try:
+            self._flush()
+        except OSError as exc:
+            self._log.warning("lease: cannot flush the palace: %s", exc)
+            return False
+        return True
+
+    def _release(self) -> None:
+        self._released = True
+        if self.over or not self._foreign or self._flushed():
+            self._holder = self._holder.release()
+            self._advance(may_kill=True)
+        self._folder.close()

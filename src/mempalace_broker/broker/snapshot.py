@@ -1,13 +1,15 @@
-"""What `status` shows: a snapshot made by the broker alone, whatever the engine does."""
+"""The snapshot that `status` shows, taken by the broker alone, whatever the engine does."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .machine.scheduler import LANES
+from .machine.supervisor import EngineState
 
 if TYPE_CHECKING:
     from ..protocol.palace import PalaceIdentity
@@ -19,10 +21,16 @@ if TYPE_CHECKING:
     from .lease_keeper import LeaseKeeper
     from .listeners import Listeners
     from .machine.protocol import BrokerProtocol
+    from .machine.session import Session
+    from .warnings import Warnings
+
+_TAIL_LINES = 10  # of stderr
+_CALLS = 8  # shown of one lane
 
 
-class Serving(Protocol):
-    """The broker as its snapshot needs it."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The parts of the broker that `status` shows. `started`: monotonic seconds."""
 
     identity: PalaceIdentity
     files: StateFiles
@@ -32,104 +40,103 @@ class Serving(Protocol):
     lease: LeaseKeeper
     listeners: Listeners
     record: DiscoveryRecord
+    warnings: Warnings
     started: float
-    troubles: list[dict[str, str]]
 
-    def session_name(self, conn: int) -> str:
-        """The session behind a connection."""
+    def take(self, now: float) -> dict[str, Any]:
+        """The answer to broker/status; times in seconds, sizes in KiB. docs/status.md describes it."""
+        return {
+            "broker": self._broker(now),
+            "lease": self.lease.facts(),
+            "palace": {**self.identity.as_json(), "state_root": self.files.root},
+            "engine": self._engine(now),
+            "lanes": {lane: self._lane(lane, now) for lane in LANES},
+            "sessions": [
+                self._session(session, now)
+                for session in self.protocol.sessions.values()
+                if session.greeted or session.counted
+            ],
+            "counters": {**self.protocol.counters, **self.protocol.dispatcher.counters},
+            "settings": self.settings.as_json(),
+            "degraded": self._degraded(),
+            "endpoints": self.record.endpoints,
+            "tcp": self.listeners.tcp.as_json(),
+        }
 
-
-def snapshot(app: Serving, now: float) -> dict[str, Any]:
-    """The answer to broker/status; times in seconds, sizes in KiB. docs/status.md describes it."""
-    protocol, dispatcher = app.protocol, app.protocol.dispatcher
-    record = app.record
-    return {
-        "broker": {
+    def _broker(self, now: float) -> dict[str, Any]:
+        return {
             "version": __version__,
             "pid": os.getpid(),
             "python": sys.version.split()[0],
-            "state": protocol.state,
-            "started_at": record.started_at,
-            "started_by": record.started_by,
-            "uptime_s": round(now - app.started, 1),
-            "record": record.record,
-            "epoch": record.epoch,
+            "state": self.protocol.state,
+            "started_at": self.record.started_at,
+            "started_by": self.record.started_by,
+            "uptime_s": round(now - self.started, 1),
+            "record": self.record.record,
+            "epoch": self.record.epoch,
             "rss_kb": rss_kb(os.getpid()),
-        },
-        "lease": app.lease.facts(),
-        "palace": {**app.identity.as_json(), "state_root": app.files.root},
-        "engine": _engine(app, now),
-        "lanes": {lane: _lane(app, lane, now) for lane in LANES},
-        "sessions": [
-            {
-                "id": session.name,
-                "agent": session.agent or None,
-                "client": session.client,
-                "via": app.listeners.via(session.conn),
-                "pid": session.pid,
-                "since_s": round(now - session.opened, 1),
-                "in_flight": session.open_calls,
-                "answered": session.answered,
-            }
-            for session in protocol.sessions.values()
-            if session.greeted or session.counted
-        ],
-        "counters": {**protocol.counters, **dispatcher.counters},
-        "settings": app.settings.as_json(),
-        "degraded": degraded(app),
-        "endpoints": record.endpoints,
-        "tcp": app.listeners.tcp.as_json(),
-    }
+        }
 
+    def _engine(self, now: float) -> dict[str, Any]:
+        supervisor, report = self.protocol.dispatcher.supervisor, self.protocol.dispatcher.report
+        command, process = self.engine.command, self.engine.process
+        return {
+            "state": supervisor.state,
+            "since_s": round(now - supervisor.since, 1),
+            "pid": supervisor.pid or None,
+            "version": report.version or (command.version if command else None),
+            "python": report.python,
+            "interpreter": command.interpreter if command else None,
+            "source": command.source if command else None,
+            "generation": supervisor.generation,
+            "restarts": supervisor.restarts,
+            "drawers": report.drawers,
+            "graph": report.graph,
+            "tuneups": report.tuneups or [],
+            "reason": supervisor.reason or None,
+            "hint": supervisor.hint or None,
+            "stderr_tail": list(process.tail)[-_TAIL_LINES:] if process else [],
+            "rss_kb": rss_kb(supervisor.pid) if supervisor.pid else None,
+        }
 
-def _engine(app: Serving, now: float) -> dict[str, Any]:
-    supervisor = app.protocol.dispatcher.supervisor
-    command, process = app.engine.command, app.engine.process
-    told = app.protocol.dispatcher.engine
-    return {
-        "state": supervisor.state,
-        "since_s": round(now - supervisor.since, 1),
-        "pid": supervisor.pid or None,
-        "version": told.get("version") or (command.version if command else None),
-        "python": told.get("python"),
-        "interpreter": command.interpreter if command else None,
-        "source": command.source if command else None,
-        "generation": supervisor.generation,
-        "restarts": supervisor.restarts,
-        "drawers": told.get("drawers"),
-        "graph": told.get("graph"),
-        "tuneups": told.get("tuneups") or [],
-        "reason": supervisor.reason or None,
-        "hint": supervisor.hint or None,
-        "stderr_tail": list(process.tail)[-10:] if process else [],
-        "rss_kb": rss_kb(supervisor.pid) if supervisor.pid else None,
-    }
+    def _lane(self, lane: Lane, now: float) -> dict[str, Any]:
+        scheduler = self.protocol.dispatcher.scheduler
+        running = [call for call in scheduler.running.values() if call.rule.lane == lane]
+        shown = [
+            {"tool": call.tool, "session": self._session_name(call.conn), "for_s": round(now - call.started, 2)}
+            for call in running[:_CALLS]
+        ]
+        return {"running": shown, "queued": len(scheduler.queues[lane])}
 
+    def _session_name(self, conn: int) -> str:
+        session = self.protocol.sessions.get(conn)
+        return session.name if session is not None else "(gone)"
 
-def _lane(app: Serving, lane: Lane, now: float) -> dict[str, Any]:
-    scheduler = app.protocol.dispatcher.scheduler
-    running = [call for call in scheduler.running.values() if call.rule.lane == lane]
-    shown = [
-        {"tool": c.tool, "session": app.session_name(c.conn), "for_s": round(now - c.started, 2)} for c in running[:8]
-    ]
-    return {"running": shown, "queued": len(scheduler.queues[lane])}
+    def _session(self, session: Session, now: float) -> dict[str, Any]:
+        return {
+            "id": session.name,
+            "agent": session.agent or None,
+            "client": session.client,
+            "via": self.listeners.via(session.conn),
+            "pid": session.pid,
+            "since_s": round(now - session.opened, 1),
+            "in_flight": session.open_calls,
+            "answered": session.answered,
+        }
 
-
-def degraded(app: Serving) -> list[dict[str, str]]:
-    """Everything that is not as it should be, each with its hint (I9)."""
-    out = list(app.protocol.dispatcher.degraded)
-    supervisor = app.protocol.dispatcher.supervisor
-    if supervisor.hopeless:
-        out.append({"what": f"the engine is {supervisor.state}: {supervisor.reason}", "hint": supervisor.hint})
-    elif supervisor.state != "ready" and supervisor.reason:
-        out.append({"what": f"the engine is {supervisor.state}: {supervisor.reason}", "hint": "it is under way"})
-    out.extend(app.troubles)
-    out.extend(app.listeners.tcp.degraded())
-    return out
+    def _degraded(self) -> list[dict[str, str]]:
+        """All that is not as it should be, each with its hint."""
+        dispatcher = self.protocol.dispatcher
+        supervisor = dispatcher.supervisor
+        out = list(dispatcher.report.degraded)
+        if supervisor.hopeless or (supervisor.state != EngineState.READY and supervisor.reason):
+            hint = supervisor.hint if supervisor.hopeless else "it is under way"
+            out.append({"what": f"the engine is {supervisor.state}: {supervisor.reason}", "hint": hint})
+        return [*out, *self.warnings.entries, *self.listeners.tcp.degraded()]
 
 
 def rss_kb(pid: int) -> int | None:
-    """Resident memory of a process in KiB; None where the system doesn't tell cheaply."""
+    """Resident memory of a process in KiB; None where the system has no cheap way to tell."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)

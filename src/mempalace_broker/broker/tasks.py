@@ -1,23 +1,29 @@
-"""The one place that creates tasks: each is named, kept alive, and its failure is never swallowed."""
+"""Creates tasks, and nothing else does: each is named and kept alive, and its failure is reported."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from ..system.clock import Deadline
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from ..system.clock import Clock
+
+_LOOK_S = 0.005
+
 
 class Tasks:
-    """Tasks of one owner. `on_error(name, exc)` hears of every task that raised."""
+    """The tasks of one owner. `on_error(name, exc)` is called for every task that raised."""
 
     def __init__(self, on_error: Callable[[str, BaseException], None]) -> None:
         self._on_error = on_error
         self._running: set[asyncio.Task[Any]] = set()
 
     def start(self, name: str, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine beside everything else."""
+        """Run a coroutine as a task."""
         task = asyncio.get_running_loop().create_task(coro, name=name)
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -29,6 +35,13 @@ class Tasks:
             self._on_error(task.get_name(), exc)
 
     def cancel_all(self) -> None:
-        """End all of them."""
+        """Cancel all of them."""
         for task in list(self._running):
             task.cancel()
+
+
+async def wait_until(done: Callable[[], bool], seconds: float, clock: Clock) -> None:
+    """Wait for what callbacks of several owners bring about, at most so long."""
+    deadline = Deadline.after(clock, seconds)
+    while not done() and not deadline.expired:  # noqa: ASYNC110 - nothing to await, and bounded
+        await asyncio.sleep(_LOOK_S)

@@ -11,13 +11,11 @@ import pytest
 from mempalace_broker.broker.engine_launch import engine_argv, engine_env, package_root
 from mempalace_broker.protocol.palace import PalaceIdentity
 
-
-class Command:
-    interpreter = "/opt/venv/bin/python"
+INTERPRETER = "/opt/venv/bin/python"
 
 
 def argv(identity: PalaceIdentity, journal: str | None = None, *, tune: bool = True) -> list[str]:
-    return engine_argv(Command(), identity, rfd=5, wfd=6, journal=journal, tune=tune)
+    return engine_argv(INTERPRETER, identity, rfd=5, wfd=6, journal=journal, tune=tune)
 
 
 def options(words: list[str]) -> dict[str, str]:
@@ -28,7 +26,7 @@ def options(words: list[str]) -> dict[str, str]:
 def test_every_setting_has_its_flag() -> None:
     identity = PalaceIdentity("/p", "/p/knowledge_graph.sqlite3", "flag", "chroma", "notes")
     words = argv(identity, "/root/broker.journal", tune=False)
-    assert words[0] == Command.interpreter
+    assert words[0] == INTERPRETER
     assert words[3] == package_root()
     assert options(words) == {
         "--rfd": "5",
@@ -69,9 +67,7 @@ def test_the_users_settings_go_on_and_what_leads_astray_does_not() -> None:
 
 def test_the_bootstrap_loads_our_package_and_leaves_the_path_alone(tmp_path: Path) -> None:
     (tmp_path / "argparse.py").write_text("raise SystemExit('imported from the working directory')")
-    command = Command()
-    command.interpreter = sys.executable
-    words = engine_argv(command, PalaceIdentity("/p", "/g", "flag"), rfd=5, wfd=6, journal=None, tune=True)
+    words = engine_argv(sys.executable, PalaceIdentity("/p", "/g", "flag"), rfd=5, wfd=6, journal=None, tune=True)
     done = subprocess.run([*words[:4], "--help"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--rfd" in done.stdout

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pytest
 
+from mempalace_broker.broker import lease_keeper
 from mempalace_broker.broker.lease_keeper import LeaseKeeper
 from mempalace_broker.errors import PalaceHeld, StateRootError
 from mempalace_broker.lease.acquire import AcquiredLease, LeaseAcquisition
@@ -39,15 +41,47 @@ class Jumping(Clock):
         self.on_sleep()
 
 
-class Node:
-    """A keeper with its engine, as far as it sees one."""
+async def until(done: Callable[[], bool]) -> None:
+    """What a worker does comes back on the loop."""
+    async with asyncio.timeout(10):
+        while not done():  # noqa: ASYNC110 - there is nothing to await
+            await asyncio.sleep(0.001)
 
-    def __init__(self, held: AcquiredLease) -> None:
+
+class Node:
+    """A keeper with its engine, as far as it sees one, and a loop for each of its operations."""
+
+    def __init__(self, held: AcquiredLease, **more: Any) -> None:
         self.did: list[str] = []
         self.dies = True
         self.keeper = LeaseKeeper(
-            held, kill=self._kill, fenced=self._fenced, asked=self._asked, log=logging.getLogger("test")
+            held, kill=self._kill, fenced=self._fenced, asked=self._asked, log=logging.getLogger("test"), **more
         )
+
+    def confirm(self, started: list[str] | None = None) -> bool:
+        """Whether something may go to the engine; then one is `started`."""
+        answers: list[bool] = []
+
+        async def confirm() -> None:
+            self.keeper.confirm(answers.append, lambda: started.append("engine") if started is not None else None)
+            await until(lambda: bool(answers))
+
+        asyncio.run(confirm())
+        return answers[0]
+
+    def beat(self) -> None:
+        async def beat() -> None:
+            self.keeper.beat()
+            await until(lambda: not self.keeper._beating)
+
+        asyncio.run(beat())
+
+    def rest(self) -> None:
+        async def rest() -> None:
+            self.keeper.rest()
+            await until(lambda: self.keeper._rest_timer is None)
+
+        asyncio.run(rest())
 
     def _kill(self) -> bool:
         self.did.append("kill")
@@ -71,7 +105,7 @@ def acquire(
 def test_a_host_takes_a_fresh_palace_and_the_next_one_follows(tmp_path: Path) -> None:
     first = Node(acquire(tmp_path, NEAR))
     assert first.keeper.epoch == 1
-    assert first.keeper.permit()
+    assert first.confirm()
     first.keeper.release()
     second = acquire(tmp_path, NEAR._replace(nonce="cc"))
     assert second.holder.epoch == 2
@@ -80,7 +114,7 @@ def test_a_host_takes_a_fresh_palace_and_the_next_one_follows(tmp_path: Path) ->
     keeper = Node(second).keeper
     keeper.tidy(1000.0)
     assert second.folder.listing().epochs == (1, 2), "an engine of before may still run"
-    keeper.unlocked()
+    keeper.engine_lock_taken()
     keeper.tidy(3.0)
     assert second.folder.listing().epochs == (1, 2), "not everybody sees our name yet"
     keeper.tidy(4.0)
@@ -92,9 +126,9 @@ def test_a_host_takes_a_fresh_palace_and_the_next_one_follows(tmp_path: Path) ->
 
 def test_busy_goes_up_and_down(tmp_path: Path) -> None:
     node = Node(acquire(tmp_path, NEAR))
-    assert node.keeper.permit()
+    assert node.confirm()
     assert node.keeper.facts()["busy"]
-    node.keeper.rest()
+    node.rest()
     facts = node.keeper.facts()
     assert not facts["busy"]
     assert (facts["state"], facts["kind"], facts["host"], facts["boot"]) == (
@@ -104,13 +138,13 @@ def test_busy_goes_up_and_down(tmp_path: Path) -> None:
         "boot-nea",
     )
     node.keeper.release()
-    assert not node.keeper.permit()
+    assert not node.confirm()
 
 
 def test_a_live_owner_is_named(tmp_path: Path) -> None:
     node = Node(acquire(tmp_path, NEAR))
     with pytest.raises(PalaceHeld, match=r"near, boot boot-nea, pid 1, since .*epoch 1, active.*alive") as caught:
-        acquire(tmp_path, FAR, node.keeper.beat)
+        acquire(tmp_path, FAR, node.beat)
     assert "ssh or tcp" in caught.value.hint
     node.keeper.release()
 
@@ -119,7 +153,7 @@ def test_the_host_asks_and_the_container_lets_go(tmp_path: Path) -> None:
     far = Node(acquire(tmp_path, FAR))
 
     def meanwhile() -> None:
-        far.keeper.beat()
+        far.beat()
         if far.did:
             far.keeper.release()
 
@@ -133,7 +167,7 @@ def test_the_host_asks_and_the_container_lets_go(tmp_path: Path) -> None:
 def test_a_container_that_does_not_let_go_is_named_in_time(tmp_path: Path) -> None:
     far = Node(acquire(tmp_path, FAR))
     with pytest.raises(PalaceHeld, match="alive") as caught:
-        acquire(tmp_path, NEAR, far.keeper.beat, seconds=20)
+        acquire(tmp_path, NEAR, far.beat, seconds=20)
     assert "stop it there" in caught.value.hint
     assert not LeaseFolder(str(tmp_path / "leases"), NEAR).listing().requested
     far.keeper.release()
@@ -143,31 +177,31 @@ def test_a_sleeper_wakes_up_fenced_before_its_next_call(tmp_path: Path) -> None:
     far = Node(acquire(tmp_path, FAR))
     near = Node(acquire(tmp_path, NEAR))
     assert near.keeper.epoch == 2
-    assert not far.keeper.permit()
+    assert not far.confirm()
     assert far.did == ["kill", "fenced: epoch 2 was acquired after ours (1)"]
     assert far.keeper.over
-    assert near.keeper.permit()
+    assert near.confirm()
     far.keeper.release()
     near.keeper.release()
 
 
 def test_a_sleeper_in_a_call_is_in_doubt(tmp_path: Path) -> None:
     far = Node(acquire(tmp_path, FAR))
-    far.keeper.permit()
+    far.confirm()
     with pytest.raises(PalaceHeld, match="middle of a call") as caught:
         acquire(tmp_path, NEAR)
     assert "take-over --yes" in caught.value.hint
-    far.keeper.rest()
+    far.rest()
     acquire(tmp_path, NEAR).folder.close()
     far.keeper.release()
 
 
 def test_an_engine_that_does_not_die_keeps_the_claim(tmp_path: Path) -> None:
     far = Node(acquire(tmp_path, FAR))
-    far.keeper.permit()
+    far.confirm()
     LeaseFolder(str(tmp_path / "leases"), NEAR).create(2)
     far.dies = False
-    far.keeper.beat()
+    far.beat()
     assert far.keeper.over
     assert LeaseFolder(str(tmp_path / "leases"), NEAR).read(1).busy
     far.keeper.release()
@@ -181,36 +215,15 @@ def test_a_flag_that_can_t_be_written_lets_nothing_in(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(held.folder, "write", broken)
-    assert not node.keeper.permit()
+    assert not node.confirm()
     assert node.did == ["kill", "fenced: our lease could not be written"]
     node.keeper.release()
 
 
-class Timers:
-    """A loop's call_later; `run` lets everything that is due happen."""
-
-    def __init__(self) -> None:
-        self.due: list[tuple[Callable[..., None], tuple[object, ...]]] = []
-
-    def call_later(self, delay: float, what: Callable[..., None], *args: object) -> asyncio.TimerHandle:
-        self.due.append((what, args))
-        return asyncio.TimerHandle(delay, what, args, cast("asyncio.AbstractEventLoop", self))
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None: ...
-
-    def time(self) -> float:
-        return 0.0
-
-    def get_debug(self) -> bool:
-        return False
-
-    def run(self) -> None:
-        due, self.due = self.due, []
-        for what, args in due:
-            what(*args)
-
-
-def test_on_a_foreign_kernel_the_flag_falls_after_a_flush_and_only_if_nothing_began(tmp_path: Path) -> None:
+def test_on_a_foreign_kernel_the_flag_falls_after_a_flush_and_only_if_nothing_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_keeper, "LINGER_S", 0.0)
     held = acquire(tmp_path, FAR)
     flushed: list[bool] = []
     idle = [False]
@@ -220,33 +233,67 @@ def test_on_a_foreign_kernel_the_flag_falls_after_a_flush_and_only_if_nothing_be
         if len(flushed) == 1:
             raise OSError(5, "Input/output error")
 
-    keeper = LeaseKeeper(
-        held,
-        kill=lambda: True,
-        fenced=lambda why: None,
-        asked=lambda: None,
-        log=logging.getLogger("test"),
-        resting=lambda: idle[0],
-        flush=flush,
-    )
-    timers = Timers()
-    keeper.start(cast("asyncio.AbstractEventLoop", timers))
+    node = Node(held, resting=lambda: idle[0], flush=flush)
 
     def rest() -> bool:
-        keeper.rest()
-        keeper.rest()
-        timers.run()
+        node.rest()
         return bool(held.folder.read(1).busy)
 
-    assert keeper.permit()
+    assert node.confirm()
     assert rest(), "a call began meanwhile"
     assert not flushed
     idle[0] = True
     assert rest(), "what can't be flushed keeps others in doubt"
     assert not rest()
     assert len(flushed) == 2
-    keeper.release()
+    node.keeper.release()
     assert held.folder.read(1).state == LeaseState.RELEASED
+
+
+@pytest.mark.parametrize("who", [NEAR, FAR])
+def test_an_engine_starts_only_under_a_confirmed_lease(tmp_path: Path, who: HolderId) -> None:
+    node = Node(acquire(tmp_path, who))
+    started: list[str] = []
+    assert node.confirm(started)
+    assert started == ["engine"]
+    LeaseFolder(str(tmp_path / "leases"), NEAR).create(2)
+    assert not node.confirm(started)
+    assert started == ["engine"]
+    assert node.did == ["kill", "fenced: epoch 2 was acquired after ours (1)"]
+    node.keeper.release()
+
+
+@pytest.mark.parametrize("who", [NEAR, FAR])
+def test_neither_a_kill_nor_a_sync_holds_up_the_loop_and_nothing_overtakes_it(tmp_path: Path, who: HolderId) -> None:
+    """While the engine of a lost lease is being killed, what asks for the lease waits, and is refused then."""
+    held = acquire(tmp_path, who)
+    killing, killed = threading.Event(), threading.Event()
+    happened: list[str] = []
+
+    def kill() -> bool:
+        killing.set()
+        happened.append("killed" if killed.wait(10) else "not killed")
+        return True
+
+    async def scene() -> None:
+        keeper.beat()
+        await until(killing.is_set)
+        keeper.confirm(lambda ours: happened.append(f"ours: {ours}"), lambda: happened.append("started"))
+        keeper.beat()
+        await asyncio.sleep(0.01)
+        assert happened == [], "the loop runs on, and nobody was answered"
+        killed.set()
+        await until(lambda: len(happened) == 3)
+        await keeper.leave()
+
+    keeper = LeaseKeeper(
+        held, kill=kill, fenced=lambda why: happened.append("fenced"), asked=lambda: None, log=logging.getLogger("test")
+    )
+    LeaseFolder(str(tmp_path / "leases"), NEAR).create(2)
+    asyncio.run(scene())
+    assert happened == ["killed", "fenced", "ours: False"]
+    assert held.folder.read(1).state == LeaseState.RELEASED
+    keeper.release()
 
 
 def test_a_folder_that_can_t_be_used_is_said(tmp_path: Path) -> None:

@@ -50,6 +50,11 @@ class Answers(ConstantAnswers):
     def _state(self) -> tuple[object, ...]:
         return self.version, self.protocols, self.template, self.tools
 
+    @property
+    def offered(self) -> list[Any] | None:
+        """The present engine's tools; None until it has reported them."""
+        return self.tools if self.fresh else None
+
     def load(self, data: bytes | None, version: str) -> None:
         """Load a cache that was written for mempalace `version`; ignore any other, and a damaged one."""
         cached = ConstantAnswers.decode(data)

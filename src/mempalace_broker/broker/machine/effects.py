@@ -1,16 +1,38 @@
-"""What the hub wants done. The application carries these out in order; nothing else in core reaches the world."""
+"""What the protocol wants done. The app carries these out in order; the machines reach the world in no other way."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .supervisor import EngineAction
 
 
 @dataclass(slots=True)
 class Send:
-    """Bytes for a connection; whole lines."""
+    """Send bytes, whole lines, on a connection."""
 
     conn: int
     data: bytes
+
+
+@dataclass(slots=True)
+class SendStatus:
+    """Answer `broker/status` with a snapshot taken now."""
+
+    conn: int
+    id: Any
+
+
+@dataclass(slots=True)
+class SendWelcome:
+    """Answer a hello. Where `with_mounts`, the mount table goes in under `files.mounts`."""
+
+    conn: int
+    id: Any
+    welcome: dict[str, Any]
+    with_mounts: bool
 
 
 @dataclass(slots=True)
@@ -22,29 +44,34 @@ class Close:
 
 
 @dataclass(slots=True)
+class ConfirmLease:
+    """Make sure that the palace is still ours, then report `lease_confirmed` or `lease_lost` to the dispatcher."""
+
+
+@dataclass(slots=True)
 class ToEngine:
-    """Bytes for the engine's pipe: one frame."""
+    """Send bytes, one frame, to the engine."""
 
     data: bytes
 
 
 @dataclass(slots=True)
-class Engine:
-    """An effect of supervision: SPAWN, TERM, KILL or KILL_ORPHAN."""
+class ControlEngine:
+    """Start or end the engine process."""
 
-    what: str
+    action: EngineAction
 
 
 @dataclass(slots=True)
 class SaveAnswers:
-    """Content for the cache of constant answers."""
+    """Store the cache of constant answers."""
 
     data: bytes
 
 
 @dataclass(slots=True)
 class Log:
-    """A line for broker.log: `level` as in the logging module's names."""
+    """Write a line to broker.log; `level` is the name of a method of logging.Logger."""
 
     level: str
     text: str
@@ -52,14 +79,26 @@ class Log:
 
 @dataclass(slots=True)
 class Retire:
-    """Take no more clients: remove the record and the socket's name, close the listener."""
+    """Take no more clients: remove the record and the socket's name, close the listeners."""
 
 
 @dataclass(slots=True)
 class Quit:
-    """Everything is drained: leave, and say why."""
+    """Everything is drained: leave, for this reason."""
 
     reason: str
 
 
-Effect = Send | Close | ToEngine | Engine | SaveAnswers | Log | Retire | Quit
+Effect = (
+    Send
+    | SendStatus
+    | SendWelcome
+    | Close
+    | ConfirmLease
+    | ToEngine
+    | ControlEngine
+    | SaveAnswers
+    | Log
+    | Retire
+    | Quit
+)

@@ -1,7 +1,7 @@
-"""What became of writes whose client lost its connection: proved, or unknown. Never guessed.
+"""The outcomes of writes whose client lost its connection: proved, or unknown, never guessed.
 
-Knowledge comes from the journal (earlier engines and brokers) and from the answers of the engine that runs now. Both
-are bounded, so absence proves "not started" only as far back as the memory reaches: `covered_from` says since when.
+They are known from the journal (earlier engines and brokers) and from the answers of the present engine. Both are
+bounded, so absence proves "not started" only as far back as they reach: `covered_from` says since when.
 """
 
 from __future__ import annotations
@@ -10,39 +10,42 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from ...protocol.hello import WriteOutcome
+from .replay import refused_as_stale
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from .call import Call
 
 ENTRIES = 50_000
 _MARGIN_S = 1.0
 
 
 class Outcomes:
-    """Fates of writes by key.
+    """Outcomes of writes by journal key.
 
     Attributes:
         covered_from: monotonic seconds; what is older and absent is unknown.
-        since: the first generation (lease/machine/lease) of which the journal tells everything: what an earlier broker
-            was given is unknown where it is absent. No clock is asked for that: a paused machine's stands still.
+        since: the first epoch (lease/machine/lease.py) whose writes are all in the journal; a write given to an
+            earlier broker is unknown where it is absent. No clock could tell: a paused machine's stands still.
     """
 
-    def __init__(self, entries: int = ENTRIES) -> None:
+    def __init__(self, since: int = 0, entries: int = ENTRIES) -> None:
         self._ended: OrderedDict[str, tuple[float, bytes | None]] = OrderedDict()
         self._open: set[str] = set()
         self._entries = entries
         self.covered_from = float("-inf")
-        self.since = 0
+        self.since = since
 
     def load(self, ended: Mapping[str, bytes | None], begun: Collection[str], now: float, covered_from: float) -> None:
-        """Take over what a journal proves; nobody works on its open entries any more."""
+        """Load a journal; no engine works on its open entries any more."""
         self.covered_from = max(self.covered_from, covered_from)
         for key, response in ended.items():
             self.ended(key, response, now)
         self._open |= set(begun)
 
     def ended(self, key: str, response: bytes | None, now: float) -> None:
-        """The write `key` ran; `response` None: not kept."""
+        """The write `key` ran; `response` is None where it was not kept."""
         self._open.discard(key)
         self._ended[key] = (now, response)
         while len(self._ended) > self._entries:
@@ -53,7 +56,17 @@ class Outcomes:
         """The write `key` had begun when its engine died."""
         self._open.add(key)
 
-    def fate(self, key: str, sent_at: float) -> tuple[str, bytes | None]:
+    def after_death(self, call: Call, ended: Mapping[str, bytes | None], begun: Collection[str], now: float) -> None:
+        """Note what the journal says of a call whose engine died."""
+        if not call.writes:
+            return
+        refused = refused_as_stale(ended.get(call.key))
+        if call.key in ended and not refused:
+            self.ended(call.key, ended[call.key], now)
+        elif refused or call.key in begun or call.answered:
+            self.unknown(call.key)
+
+    def outcome(self, key: str, sent_at: float) -> tuple[str, bytes | None]:
         """(state, response) of a write that was sent at `sent_at` (monotonic seconds, the latest it can have been)."""
         if key in self._ended:
             return WriteOutcome.DONE, self._ended[key][1]

@@ -1,9 +1,9 @@
 """The broker's core: lines of many clients in, frames of one engine out, and back. No IO, no clock, no randomness.
 
-    opened / line / too_long / closed     what clients do
-    desk.*                                what the engine does (see desk.py)
-    tick / next_deadline                  time
-    take()                                the effects to carry out, in order
+    opened / lines / half_closed / closed     what clients do
+    dispatcher.*                              what the engine does, see dispatcher.py
+    tick / next_deadline                      time
+    take                                      the effects to carry out, in order
 
 `initialize`, `ping`, `tools/list` and every broker/* method are answered here, whatever the engine does.
 """
@@ -15,82 +15,74 @@ from typing import TYPE_CHECKING, Any
 from ... import errors
 from ...protocol import jsonrpc as rpc
 from ...protocol.framing import TooLong
-from ...protocol.hello import HELLO, OUTCOMES, WIRE_VERSION
+from ...protocol.hello import HELLO, OUTCOMES
 from ...protocol.mcp import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
-from ...protocol.palace import PalaceIdentity
-from ...protocol.tools import NO_LIMIT, Lane, Replay, ToolRule, rule_for
+from .call import Call, CallState, call_of, rule_of
 from .dispatcher import Dispatcher
-from .effects import Close, Effect, Log, Quit, Retire, Send
-from .judge_hello import judge_hello
+from .effects import Close, Effect, Log, Quit, Retire, Send, SendStatus, SendWelcome
+from .greeting import Host, greeted
+from .lifecycle import BrokerState, Lifecycle
 from .pending_replies import PendingReplies
-from .scheduler import QUEUED, Call, Limits
-from .session import Session, is_name
+from .session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ...protocol.jsonrpc import Message
-    from ...protocol.palace import FileView
     from .answers import Answers
     from .supervisor import Policy
 
 MAX_BATCH = 10_000
-SERVING, DRAINING, OVER = "serving", "draining", "over"
-_NO_SUCH_TOOL = ToolRule("", store="", lane=Lane.FREE, writes=False, replay=Replay.READ, known=False)
 
 
 class BrokerProtocol:
-    """See the module. Times are monotonic seconds.
+    """All sessions of one broker. Times are monotonic seconds.
 
     Args:
-        identity: the palace served.
+        host: what the broker says of itself: palace, limits, view of the files.
         label: prefix for journal keys of clients that don't greet; unique per broker.
-        hello: what a welcome carries besides limits: record id, broker version, pid.
-        idle_s: leave after this long without sessions and work; 0 = never.
-        drain_s: how long running calls may go on when the broker is told to leave.
-        status: makes the answer to broker/status.
+        lifecycle: when to leave.
+        since: the first epoch whose writes are all in our journal, see outcomes.py.
     """
 
     def __init__(
         self,
+        host: Host,
         *,
-        identity: PalaceIdentity,
-        limits: Limits,
         policy: Policy,
         rng: Callable[[], float],
         answers: Answers,
         label: str,
-        hello: dict[str, Any],
-        idle_s: float,
-        drain_s: float,
-        now: float,
-        status: Callable[[float], dict[str, Any]] = lambda now: {"now": now},
+        lifecycle: Lifecycle,
+        since: int = 0,
     ) -> None:
-        self.identity = identity
-        self.view: FileView | None = None  # of the files, to be compared with a client's
-        self.mounts: Callable[[], list[list[str]]] = list  # the mount table, for clients with another view
-        self.limits = limits
+        self.limits = host.limits
         self.answers = answers
-        self.state = SERVING
         self.sessions: dict[int, Session] = {}
         self.counters = dict.fromkeys(("calls", "reads", "writes", "cancelled", "sessions"), 0)
         self.effects: list[Effect] = []
         self.dispatcher = Dispatcher(
-            limits=limits, policy=policy, rng=rng, answers=answers, effects=self.effects, reply=self._reply
+            limits=host.limits,
+            policy=policy,
+            rng=rng,
+            answers=answers,
+            since=since,
+            effects=self.effects,
+            reply=self._reply,
         )
-        self._hello = hello
-        self._status = status
+        self._host = host
         self._label = label
-        self._idle_s = idle_s
-        self._drain_s = drain_s
-        self._idle_since: float | None = now
-        self._drain_until = 0.0
-        self._reason = ""
-        self._n = 0
-        self._pending_replies = PendingReplies(self.dispatcher, answers, limits.init_s)
+        self._lifecycle = lifecycle
+        self._calls = 0
+        self._pending_replies = PendingReplies(self.dispatcher, answers, host.limits.init_s)
+
+    @property
+    def state(self) -> BrokerState:
+        """Whether the broker serves, drains, or has finished."""
+        return self._lifecycle.state
 
     def take(self) -> list[Effect]:
-        """The effects since the last call."""
+        """Return the effects since the last call of this."""
         out = self.effects[:]
         self.effects.clear()
         return out
@@ -102,7 +94,7 @@ class BrokerProtocol:
         self.sessions[conn] = Session(conn, now, pid, self._label)
 
     def closed(self, conn: int, now: float) -> None:
-        """A connection is gone: what it had waiting is withdrawn, what runs goes on and is remembered."""
+        """A connection is gone: its queued calls are withdrawn, the running ones go on and are remembered."""
         session = self.sessions.pop(conn, None)
         if session is None:
             return
@@ -115,7 +107,7 @@ class BrokerProtocol:
         self._drained(now)
 
     def half_closed(self, conn: int) -> None:
-        """A client sends no more. A shim that does so is dead; a bare client still gets what it asked for."""
+        """A client sends no more. A shim that does so is dead; a bare client still gets its answers."""
         session = self.sessions.get(conn)
         if session is None:
             return
@@ -127,7 +119,7 @@ class BrokerProtocol:
         return bool(session.by_id) or self._pending_replies.owed(session.conn)
 
     def too_long(self, conn: int, limit: int) -> None:
-        """A line beyond the limit came and was skipped."""
+        """A client sent a line beyond the limit, which was skipped."""
         session = self.sessions.get(conn)
         if session is None:
             return
@@ -154,7 +146,7 @@ class BrokerProtocol:
             self._message(session, message, line, 0, now)
 
     def lines(self, conn: int, lines: Iterable[bytes | TooLong], now: float) -> None:
-        """Several at once, as they came off the wire."""
+        """Several lines at once, as they were read."""
         for line in lines:
             if isinstance(line, TooLong):
                 self.too_long(conn, line.limit)
@@ -178,7 +170,7 @@ class BrokerProtocol:
         if not session.counted:
             session.counted = True
             self.counters["sessions"] += 1
-        self._idle_since = None
+        self._lifecycle.work()
         if method == TOOLS_CALL:
             self._tools_call(session, message, raw, part, now)
         elif method == "ping":
@@ -193,69 +185,29 @@ class BrokerProtocol:
             self._send(session, rpc.error_line(message.id, errors.METHOD_NOT_FOUND, f"Unknown method: {method}"))
 
     def _tools_call(self, session: Session, message: Message, raw: bytes, part: int, now: float) -> None:
-        if self.state != SERVING:
+        if self.state != BrokerState.SERVING:
             if not session.greeted:  # a shim sends it again to the next broker
-                self._send(session, rpc.error_line(message.id, errors.NOT_EXECUTED, self._leaving_text()))
+                self._send(session, rpc.error_line(message.id, errors.NOT_EXECUTED, self._lifecycle.leaving_text))
             return
-        tool = message.params.get("name")
-        arguments = message.params.get("arguments")
-        rule = rule_for(tool)
-        if not rule.known and not self._offered(tool):
-            rule = _NO_SUCH_TOOL  # the engine says so at once
+        rule = rule_of(message.params.get("name"), self.answers.offered)
         self.counters["calls"] += 1
-        if rule.graph and session.graph_refused:
-            self._send(session, rpc.error_line(message.id, errors.OTHER_PALACE, session.graph_refused))
+        refusal = session.refusal(rule, self.limits.session_calls)
+        if refusal:
+            self._send(session, rpc.error_line(message.id, *refusal))
             return
-        if session.open_calls >= self.limits.session_calls:
-            text = f"not executed: {session.open_calls} calls of this session wait already. Send it again later."
-            self._send(session, rpc.error_line(message.id, errors.OVERLOADED, text))
-            return
-        call = self._call(session, message, raw, part, now, rule, arguments)
+        self._calls += 1
+        key = session.key(part)
+        call = call_of(message, raw, rule, n=self._calls, conn=session.conn, key=key, run_s=self.limits.run_s, now=now)
         self.counters["writes" if call.writes else "reads"] += 1
         session.add(message.key, call)
-        self.dispatcher.submit(call, now)
-
-    def _call(
-        self,
-        session: Session,
-        message: Message,
-        raw: bytes,
-        part: int,
-        now: float,
-        rule: ToolRule,
-        arguments: Any,
-    ) -> Call:
-        self._n += 1
-        own = rule.own_limit_s(arguments)
-        run_limit: float | None = None
-        if own != NO_LIMIT and self.limits.run_s:
-            run_limit = self.limits.run_s if own is None else own
-        return Call(
-            n=self._n,
-            conn=session.conn,
-            key=session.key(part),
-            id=message.id,
-            raw=raw,
-            tool=rule.name or str(message.params.get("name"))[:64],
-            rule=rule,
-            arrived=now,
-            run_limit=run_limit,
-            writes=rule.may_write(arguments),
-            replay=rule.replay_for(arguments),
-            exclusive=(not rule.known and rule is not _NO_SUCH_TOOL) or rule.name == "mempalace_reconnect",
-        )
-
-    def _offered(self, tool: object) -> bool:
-        if not self.answers.fresh or self.answers.tools is None:
-            return True
-        return any(isinstance(entry, dict) and entry.get("name") == tool for entry in self.answers.tools)
+        self.dispatcher.submit(call)
 
     def _cancel(self, session: Session, id_: Any) -> None:
         if not rpc.is_id(id_):
             return
         key = rpc.key_of(id_)
         for call in session.by_id.get(key, ()):
-            if call.state == QUEUED and self.dispatcher.scheduler.withdraw(call):
+            if call.state == CallState.QUEUED and self.dispatcher.scheduler.withdraw(call):
                 call.answered = True
                 session.remove(key, call)
                 self.counters["cancelled"] += 1
@@ -264,8 +216,11 @@ class BrokerProtocol:
     # -- answers
 
     def _send(self, session: Session, line: bytes) -> None:
+        self._answer(session, Send(session.conn, line))
+
+    def _answer(self, session: Session, effect: Send | SendStatus | SendWelcome) -> None:
         session.answered += 1
-        self.effects.append(Send(session.conn, line))
+        self.effects.append(effect)
         if session.finishing and not self._owes(session):
             self.effects.append(Close(session.conn, "end of input"))
 
@@ -287,11 +242,11 @@ class BrokerProtocol:
                 self._send(session, rpc.error_line(message.id, errors.INVALID_PARAMS, wrong))
             self._settle_pending_replies(now)
         elif message.method == "broker/status":
-            self._send(session, rpc.result_line(message.id, self._status(now)))
+            self._answer(session, SendStatus(session.conn, message.id))
         elif message.method in ("broker/stop", "broker/restart"):
             mode = message.params.get("mode", "drain")
             reason = str(message.params.get("reason") or message.method.removeprefix("broker/"))
-            self._send(session, rpc.result_line(message.id, {"stopping": True, "pid": self._hello.get("pid")}))
+            self._send(session, rpc.result_line(message.id, {"stopping": True, "pid": self._host.facts.get("pid")}))
             self.drain(now, reason, at_once=mode == "now")
         else:
             text = f"Unknown method: {message.method}"
@@ -299,42 +254,24 @@ class BrokerProtocol:
 
     def _greet(self, session: Session, message: Message, now: float) -> None:
         params = message.params
-        name, connection = params.get("session"), params.get("connection")
-        verdict = judge_hello(params, self.identity, self.view)
-        if not isinstance(connection, int):
-            connection = 0
-        if session.ordinal != 1 or not is_name(name) or connection < 1:
-            verdict.code = errors.INVALID_PARAMS
-            verdict.message = "hello must be the first line, with session (letters and digits) and connection (number)"
+        verdict = self._host.judge(params, session)
         if verdict.code:
             self._send(session, rpc.error_line(message.id, verdict.code, verdict.message))
             session.refused = True
             self.effects.append(Close(session.conn, f"hello refused: {verdict.message}"))
             return
+        self._close_older(params["session"], params["connection"], now)
+        greeted(session, params, verdict)
+        self._lifecycle.work()
+        with_mounts = not verdict.same_files and verdict.same_kernel
+        self._answer(session, SendWelcome(session.conn, message.id, self._host.welcome(verdict), with_mounts))
+
+    def _close_older(self, name: str, connection: int, now: float) -> None:
+        """Close the earlier connections of a client that came back."""
         for other in list(self.sessions.values()):
             if other.greeted and other.name == name and other.connection < connection:
                 self.effects.append(Close(other.conn, "the same client came back on a new connection"))
                 self.closed(other.conn, now)
-        pid = params.get("pid")
-        session.greet(str(name), connection, str(params.get("client", ""))[:64], pid if isinstance(pid, int) else 0)
-        session.graph_refused = verdict.graph_refused
-        self._idle_since = None
-        welcome = {
-            **self._hello,
-            "wire": WIRE_VERSION,
-            "capabilities": ["outcomes"],
-            "palace": self.identity.as_json(),
-            "limits": {
-                "wait_s": self.limits.wait_s,
-                "run_s": self.limits.run_s,
-                "init_s": self.limits.init_s,
-            },
-            "notice": verdict.notice or None,
-        }
-        if not verdict.same_files:
-            mounts = self.mounts() if verdict.same_kernel else []
-            welcome["files"] = {"same_kernel": verdict.same_kernel, "palace": self.identity.path, "mounts": mounts}
-        self._send(session, rpc.result_line(message.id, welcome))
 
     def _settle_pending_replies(self, now: float) -> None:
         for conn, line in self._pending_replies.settle(now):
@@ -343,44 +280,38 @@ class BrokerProtocol:
     # -- time and the end
 
     def tick(self, now: float) -> None:
-        """Do what is due, and what the last events made possible."""
+        """Do what is due, and what the latest events made possible."""
         self.dispatcher.tick(now)
         self.settle(now)
-        if self.state == SERVING and self._idle_s and self._idle_since is not None:
-            if now - self._idle_since >= self._idle_s:
-                self.drain(now, f"idle for {self._idle_s:g} s")
-        elif self.state == DRAINING and now >= self._drain_until:
+        idle = self._lifecycle.idle_too_long(now)
+        if idle:
+            self.drain(now, idle)
+        elif self._lifecycle.drained_too_long(now):
             self._leave()
 
     def settle(self, now: float) -> None:
-        """Answer what waited for the engine's word: tools/list and outcomes. Call after every engine event."""
+        """Answer the pending replies that can be answered now. Call after every engine event."""
         self._settle_pending_replies(now)
         self._drained(now)
 
     def _mark_idle(self, now: float) -> None:
-        if self._idle_since is not None or not self.dispatcher.scheduler.idle:
+        if self._lifecycle.idle or not self.dispatcher.scheduler.idle:
             return  # before the sessions are looked at: this runs after every event
         if not any(session.greeted or session.counted for session in self.sessions.values()):
-            self._idle_since = now
+            self._lifecycle.rest(now)
 
     def next_deadline(self) -> float | None:
-        """When `tick` is due next, or None."""
-        times = [self.dispatcher.next_deadline(), self._pending_replies.next_deadline()]
-        if self.state == SERVING and self._idle_s and self._idle_since is not None:
-            times.append(self._idle_since + self._idle_s)
-        if self.state == DRAINING:
-            times.append(self._drain_until)
-        return min((t for t in times if t is not None), default=None)
+        """When to call `tick` next, or None."""
+        parts = (self.dispatcher, self._pending_replies, self._lifecycle)
+        return min((at for at in (part.next_deadline() for part in parts) if at is not None), default=None)
 
     def drain(self, now: float, reason: str, *, at_once: bool = False) -> None:
-        """Leave: nothing more goes in; what runs may finish within `drain_s`, unless `at_once`."""
-        if self.state != SERVING:
-            if at_once and self.state == DRAINING:
+        """Leave: no more calls are accepted, and running ones may finish within the drain time, unless `at_once`."""
+        if self.state != BrokerState.SERVING:
+            if at_once and self.state == BrokerState.DRAINING:
                 self._leave()
             return
-        self.state = DRAINING
-        self._reason = reason
-        self._drain_until = now + self._drain_s
+        self._lifecycle.drain(now, reason)
         self.dispatcher.holding = True
         self.effects.append(Log("info", f"leaving: {reason}"))
         self.effects.append(Retire())
@@ -388,31 +319,28 @@ class BrokerProtocol:
             session = self.sessions.get(call.conn)
             self.dispatcher.scheduler.withdraw(call)
             if session is not None and not session.greeted:
-                self.dispatcher.fail_waiting(call, errors.NOT_EXECUTED, self._leaving_text())
+                self.dispatcher.fail_waiting(call, errors.NOT_EXECUTED, self._lifecycle.leaving_text)
         if at_once:
             self._leave()
         else:
             self._drained(now)
 
     def _drained(self, now: float) -> None:
-        if self.state == DRAINING and not self.dispatcher.scheduler.running:
+        if self.state == BrokerState.DRAINING and not self.dispatcher.scheduler.running:
             self._leave()
-        elif self.state == SERVING:
+        elif self.state == BrokerState.SERVING:
             self._mark_idle(now)
 
     def _leave(self) -> None:
-        if self.state != OVER:
-            self.state = OVER
+        if self.state != BrokerState.OVER:
+            self._lifecycle.state = BrokerState.OVER
             for session in self.sessions.values():
                 if not session.greeted:  # a shim asks the next broker
                     self._turn_away(session)
-            self.effects.append(Quit(self._reason))
-
-    def _leaving_text(self) -> str:
-        return f"not executed: the broker is leaving ({self._reason}). Send it again on a new connection."
+            self.effects.append(Quit(self._lifecycle.reason))
 
     def _turn_away(self, session: Session) -> None:
         for call in [call for calls in session.by_id.values() for call in calls]:
-            self.dispatcher.abandon(call, self._leaving_text())
+            self.dispatcher.abandon(call, self._lifecycle.leaving_text)
         for id_ in self._pending_replies.give_up_tools(session.conn):
-            self._send(session, rpc.error_line(id_, errors.NOT_EXECUTED, self._leaving_text()))
+            self._send(session, rpc.error_line(id_, errors.NOT_EXECUTED, self._lifecycle.leaving_text))

@@ -1,4 +1,4 @@
-"""What to do with the calls that were inside an engine when it died. One pure function; the hub carries it out.
+"""What happens to the calls that were inside an engine when it died.
 
 Replays are safe only because they run on the next engine before anything else: no other call comes between the death
 and the second run, so "idempotent" need hold only against the call itself.
@@ -7,6 +7,7 @@ and the second run, so "idempotent" need hold only against the call itself.
 from __future__ import annotations
 
 import json
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from ...protocol.tools import Replay
@@ -14,9 +15,9 @@ from ...protocol.tools import Replay
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from .scheduler import Call
+    from .call import Call
 
-ANSWER, AGAIN, LOST, POISON = "answer", "again", "lost", "poison"
+STALE_LIBRARY = -32005  # mempalace: the package was upgraded underneath the running process
 MAX_ATTEMPTS = 2
 _REPEATED = (
     "the engine died before it could answer, and the delete was repeated: what is not found now may have been deleted "
@@ -24,32 +25,40 @@ _REPEATED = (
 )
 
 
-def after_death(call: Call, ended: Mapping[str, bytes | None], begun: Collection[str]) -> str:
-    """Decide for one call.
+class Verdict(Enum):
+    """What to do with one call after its engine died.
 
-    Returns:
-        ANSWER: the journal holds its response (or that it ran): answer with that.
-        AGAIN:  run it again before anything else: it never started, is a read, or is idempotent.
-        LOST:   a write that began and must not run twice: the outcome is unknown.
-        POISON: a read that was in a dying engine twice: fail it, or it kills the next one too.
+    ANSWER: the journal proves that it ran: answer from there.
+    RERUN: run it again before anything else: it never began, is a read, or is idempotent.
+    UNKNOWN: a write that began and must not run twice: report its outcome as unknown.
+    POISON: a read that was in a dying engine twice: fail it before it kills a third one.
     """
+
+    ANSWER = auto()
+    RERUN = auto()
+    UNKNOWN = auto()
+    POISON = auto()
+
+
+def after_death(call: Call, ended: Mapping[str, bytes | None], begun: Collection[str]) -> Verdict:
+    """Decide for one call; `ended` and `begun` are the journal's entries."""
     if call.writes:
         if call.key in ended:
-            return ANSWER
+            return Verdict.ANSWER
         if call.key not in begun:
-            return AGAIN
+            return Verdict.RERUN
         if call.replay == Replay.IDEMPOTENT and call.attempts < MAX_ATTEMPTS:
-            return AGAIN
-        return LOST
+            return Verdict.RERUN
+        return Verdict.UNKNOWN
     if call.replay == Replay.READ and call.attempts >= MAX_ATTEMPTS:
-        return POISON
-    return AGAIN
+        return Verdict.POISON
+    return Verdict.RERUN
 
 
 def settle_replayed(call: Call, response: bytes) -> bytes:
-    """The response of a second run: a delete that finds nothing has succeeded; one of many says that it was repeated.
+    """The response to send after a second run: a delete that finds nothing has succeeded, and says it was repeated.
 
-    Only for calls that ran before (`attempts` > 1) and whose rule says `gone_ok`; everything else passes unchanged.
+    Changes only calls that ran before (`attempts` > 1) and whose rule has `gone_ok`.
     """
     if call.attempts < MAX_ATTEMPTS or not call.rule.gone_ok:
         return response
@@ -68,3 +77,13 @@ def settle_replayed(call: Call, response: bytes) -> bytes:
     content["text"] = json.dumps(told, indent=2, ensure_ascii=False)
     message["result"].pop("isError", None)
     return json.dumps(message, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def refused_as_stale(response: bytes | None) -> bool:
+    """Whether an engine refused a call because it was out of date; an earlier one may have run it all the same."""
+    if response is None or b"%d" % STALE_LIBRARY not in response:
+        return False
+    try:
+        return bool(json.loads(response)["error"]["code"] == STALE_LIBRARY)
+    except (ValueError, KeyError, TypeError):
+        return False

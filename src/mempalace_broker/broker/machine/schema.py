@@ -1,13 +1,13 @@
 """Tool schemas that every model provider accepts.
 
 One tool whose `inputSchema` has `anyOf` at its root (mempalace 3.4.0: diary_write) makes Anthropic and Codex
-reject the whole tool array, and the session is dead. The hard rules that we mend, as providers state them:
+reject the whole tool array, and the session is dead. The hard rules, as providers state them:
 
     root        type "object"; no anyOf, oneOf, allOf, not, enum
     anywhere    an array has items; required names only what properties has; enum only on strings (Gemini)
 
-What a rule takes away is only ever a *restriction*: the engine checks its arguments itself, whatever the
-schema says. A tool that breaks no rule comes back as the very same object.
+Applying a rule only ever removes a *restriction*: the engine checks its arguments itself, whatever the
+schema says. A tool that breaks no rule is returned as the very same object.
 
 Soft rules (keyword subsets, long descriptions, objects without properties) are left alone: no provider
 rejects them.
@@ -31,7 +31,7 @@ _MAX_DEPTH = 40  # far beyond any tool; deeper parts are left as they are
 def normalise_tools(tools: Iterable[Any]) -> list[Any]:
     """The tools of a tools/list result with acceptable schemas; the input is not changed.
 
-    Entries that are no tools stay as they are: a client should see what the engine said.
+    Entries that are not tools stay as they are: a client should see what the engine said.
     """
     return [_normalise_tool(tool) for tool in tools]
 
@@ -49,8 +49,8 @@ def normalise_schema(schema: Any) -> Schema:
     if not isinstance(schema, dict):
         return {"type": "object", "properties": {}}
     lifted = _lift_root(schema) if _root_breaks(schema) else schema
-    mended = _mend(lifted, 0)
-    return mended if isinstance(mended, dict) else lifted
+    accepted = _normalise(lifted, 0)
+    return accepted if isinstance(accepted, dict) else lifted
 
 
 def _root_breaks(schema: Schema) -> bool:
@@ -101,7 +101,7 @@ def _join(branches: list[Schema], word: str) -> Schema:
 
 
 def _add_missing(properties: Schema, more: Schema) -> None:
-    # What the root says of a property holds in every branch; the branch could only narrow it.
+    # The root's schema of a property holds in every branch; a branch could only narrow it.
     for name, prop in more.items():
         properties.setdefault(name, prop)
 
@@ -122,53 +122,53 @@ def _names(value: Any) -> list[str]:
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
-def _mend(schema: Any, depth: int) -> Any:
-    """Apply the rules that hold anywhere; the same object where nothing is to mend."""
+def _normalise(schema: Any, depth: int) -> Any:
+    """Apply the rules that hold anywhere; return the same object if it breaks none."""
     if not isinstance(schema, dict) or depth > _MAX_DEPTH:
         return schema
-    changed = _mend_children(schema, depth)
+    changed = _normalise_children(schema, depth)
     out = {**schema, **changed} if changed else schema
     for rule in (_array_has_items, _required_is_there, _enum_on_strings):
         out = rule(out)
     return out
 
 
-def _mend_children(schema: Schema, depth: int) -> Schema:
-    """The members of `schema` that hold schemas and had something to mend."""
+def _normalise_children(schema: Schema, depth: int) -> Schema:
+    """The members of `schema` that hold schemas and had to be changed."""
 
     def child(value: Any) -> Any:
-        return _mend(value, depth + 1)
+        return _normalise(value, depth + 1)
 
     changed: Schema = {}
-    for words, mend in (
+    for words, apply in (
         (_SUBSCHEMAS, child),
         (_SUBSCHEMA_LISTS, _each(child)),
         (_SUBSCHEMA_MAPS, _values(child)),
     ):
         for word in words:
-            if word in schema and (new := mend(schema[word])) is not schema[word]:
+            if word in schema and (new := apply(schema[word])) is not schema[word]:
                 changed[word] = new
     return changed
 
 
 def _each(child: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def mend(value: Any) -> Any:
+    def apply(value: Any) -> Any:
         if not isinstance(value, list):
             return value
         new = [child(item) for item in value]
         return value if all(a is b for a, b in zip(new, value, strict=True)) else new
 
-    return mend
+    return apply
 
 
 def _values(child: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def mend(value: Any) -> Any:
+    def apply(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         new = {name: child(item) for name, item in value.items()}
         return value if all(new[name] is value[name] for name in value) else new
 
-    return mend
+    return apply
 
 
 def _array_has_items(schema: Schema) -> Schema:
@@ -191,7 +191,7 @@ def _required_is_there(schema: Schema) -> Schema:
 
 
 def _enum_on_strings(schema: Schema) -> Schema:
-    """Values that are no strings move into the description: a model still reads them."""
+    """Values that are not strings move into the description, where a model still reads them."""
     values = schema.get("enum")
     if "enum" not in schema or (
         isinstance(values, list)

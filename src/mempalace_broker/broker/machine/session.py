@@ -1,11 +1,14 @@
-"""One connection as the hub sees it: who greets, what waits, what was counted."""
+"""One connection as the protocol sees it: who greeted, which calls are open, what was counted."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...errors import OTHER_PALACE, OVERLOADED
+
 if TYPE_CHECKING:
-    from .scheduler import Call
+    from ...protocol.tools import ToolRule
+    from .call import Call
 
 MAX_NAME = 64
 
@@ -46,9 +49,9 @@ class Session:
         self.client = "raw"
         self.agent = ""
         self.greeted = False
-        self.counted = False  # real work came by it; a status probe is none
-        self.refused = False  # its hello was; nothing more of it is heard
-        self.finishing = False  # it sends no more, and is closed when it has its answers
+        self.counted = False  # it asked for more than the status
+        self.refused = False  # its hello was refused: nothing more of it is read
+        self.finishing = False  # it sends no more; close it once it has its answers
         self.graph_refused = ""
         self.ordinal = 0
         self.answered = 0
@@ -56,12 +59,12 @@ class Session:
         self.open_calls = 0  # calls not answered yet
 
     def greet(self, name: str, connection: int, client: str, pid: int) -> None:
-        """Hello was accepted: from now on its writes are named by the client's own session."""
+        """Its hello was accepted: from now on its writes are named by the client's own session."""
         self.name, self.connection, self.client, self.pid = name, connection, client, pid
         self.greeted = True
 
     def introduce(self, info: object) -> None:
-        """The agent said its name in `initialize`: for status."""
+        """Note the name that the agent gave in `initialize`, for status."""
         name = info.get("name") if isinstance(info, dict) else None
         if isinstance(name, str) and name and not self.agent:
             self.agent = name[:MAX_NAME]
@@ -74,6 +77,15 @@ class Session:
     def key_of(self, connection: int, ordinal: int) -> str:
         """Journal key of a line of an earlier connection."""
         return f"{self.name}.{connection}.{ordinal}"
+
+    def refusal(self, rule: ToolRule, most_calls: int) -> tuple[int, str] | None:
+        """Why one more call, to the tool of `rule`, is refused: code and text, or None."""
+        if rule.graph and self.graph_refused:
+            return OTHER_PALACE, self.graph_refused
+        if self.open_calls >= most_calls:
+            text = f"not executed: {self.open_calls} calls of this session wait already. Send it again later."
+            return OVERLOADED, text
+        return None
 
     def add(self, key: str, call: Call) -> None:
         """Remember an open call under its id."""

@@ -1,4 +1,4 @@
-"""The engine's life, as its supervisor sees it. Pure: time and randomness are handed in, effects are returned.
+"""When the engine is started, ended and replaced. Pure: time and randomness are handed in, actions are returned.
 
     DOWN --start--> LOCKING --lock--> STARTING --hello--> WARMING --ready--> READY
       LOCKING: an engine of an earlier broker still holds engine.lock; wait for it, then end it
@@ -15,16 +15,40 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DOWN, LOCKING, STARTING, WARMING, READY = "down", "locking", "starting", "warming", "ready"
-STOPPING, KILLING, BACKOFF, OPEN, FATAL = "stopping", "killing", "backoff", "open", "fatal"
 
-# effects
-SPAWN, TERM, KILL, KILL_ORPHAN = "spawn", "term", "kill", "kill_orphan"
+class EngineState(StrEnum):
+    """The states above; `broker/status` shows their values."""
+
+    DOWN = "down"
+    LOCKING = "locking"
+    STARTING = "starting"
+    WARMING = "warming"
+    READY = "ready"
+    STOPPING = "stopping"
+    KILLING = "killing"
+    BACKOFF = "backoff"
+    OPEN = "open"
+    FATAL = "fatal"
+
+
+class EngineAction(StrEnum):
+    """What the supervisor wants done to the engine process; values are for the log."""
+
+    SPAWN = "spawn"
+    TERMINATE = "terminate"
+    KILL = "kill"
+    KILL_ORPHAN = "kill orphan"  # the engine of an earlier broker, which still holds engine.lock
+
+
+_HAS_PROCESS = frozenset(
+    {EngineState.STARTING, EngineState.WARMING, EngineState.READY, EngineState.STOPPING, EngineState.KILLING}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +68,11 @@ class Policy:
 
 
 class Supervisor:
-    """One engine slot. Every method returns the effects to carry out, in order."""
+    """One engine slot. Every event returns the actions to carry out, in order."""
 
     def __init__(self, policy: Policy, rng: Callable[[], float]) -> None:
         self.policy = policy
-        self.state = DOWN
+        self.state = EngineState.DOWN
         self.since = 0.0
         self.generation = 0
         self.restarts = 0
@@ -61,136 +85,136 @@ class Supervisor:
         self._failures = 0
         self._locking_since = 0.0
         self._wanted = True
-        self._verdict: tuple[str, str, bool] | None = None
+        self._fault: tuple[str, str, bool] | None = None
 
-    def _enter(self, state: str, now: float, deadline: float | None = None) -> None:
+    def _enter(self, state: EngineState, now: float, deadline: float | None = None) -> None:
         self.state = state
         self.since = now
         self._deadline = deadline
 
     @property
     def alive(self) -> bool:
-        """A process exists that is ours to reap."""
-        return self.state in (STARTING, WARMING, READY, STOPPING, KILLING)
+        """Whether there is a process of ours to reap."""
+        return self.state in _HAS_PROCESS
 
     @property
     def hopeless(self) -> bool:
-        """Calls should fail at once instead of waiting."""
-        return self.state in (OPEN, FATAL)
+        """Whether calls should fail at once instead of waiting."""
+        return self.state in (EngineState.OPEN, EngineState.FATAL)
 
     def next_deadline(self) -> float | None:
-        """When `tick` has something to do next, or None."""
+        """When to call `tick` next, or None."""
         return self._deadline
 
-    def start(self, now: float) -> list[str]:
-        """Bring an engine up; no effect where one is up or on its way."""
+    def start(self, now: float) -> list[EngineAction]:
+        """Bring an engine up, unless one is up or on its way."""
         self._wanted = True
-        if self.state not in (DOWN, BACKOFF, OPEN, FATAL):
+        if self.state not in (EngineState.DOWN, EngineState.BACKOFF, EngineState.OPEN, EngineState.FATAL):
             return []
         self._locking_since = now
-        self._enter(LOCKING, now, now + self.policy.lock_poll_s)
-        return [SPAWN]
+        self._enter(EngineState.LOCKING, now, now + self.policy.lock_poll_s)
+        return [EngineAction.SPAWN]
 
-    def lock_busy(self, now: float, holder: str) -> list[str]:
-        """engine.lock is held by `holder`; look again soon, and end that engine when its grace is over."""
+    def lock_busy(self, now: float, holder: str) -> list[EngineAction]:
+        """Another process, `holder`, has engine.lock: look again soon, and kill that engine once its grace is over."""
         self.reason = f"waiting for the engine of an earlier broker ({holder}) to finish"
         self._deadline = now + self.policy.lock_poll_s
         if now - self._locking_since >= self.policy.orphan_grace_s:
             self._locking_since = now
-            return [KILL_ORPHAN]
+            return [EngineAction.KILL_ORPHAN]
         return []
 
-    def spawned(self, now: float, pid: int) -> list[str]:
-        """The process exists."""
+    def spawned(self, now: float, pid: int) -> list[EngineAction]:
+        """The process was started."""
         self.generation += 1
         self.pid = pid
-        self._verdict = None
+        self._fault = None
         self._starts.append(now)
-        self._enter(STARTING, now, now + self.policy.init_s if self.policy.init_s else None)
+        self._enter(EngineState.STARTING, now, now + self.policy.init_s if self.policy.init_s else None)
         return []
 
-    def hello(self, now: float) -> list[str]:
+    def hello(self, now: float) -> list[EngineAction]:
         """mempalace is imported."""
-        if self.state == STARTING:
-            self._enter(WARMING, now, self._deadline)
+        if self.state == EngineState.STARTING:
+            self._enter(EngineState.WARMING, now, self._deadline)
         return []
 
-    def ready(self, now: float) -> list[str]:
-        """Warm-up is over: calls may go in. Closes an open circuit."""
-        if self.state in (STARTING, WARMING):
+    def ready(self, now: float) -> list[EngineAction]:
+        """Warm-up is over and calls may be sent. Closes an open circuit."""
+        if self.state in (EngineState.STARTING, EngineState.WARMING):
             self.reason = self.hint = ""
-            self._enter(READY, now, now + self.policy.stable_s)
+            self._enter(EngineState.READY, now, now + self.policy.stable_s)
         return []
 
-    def failed(self, now: float, reason: str, hint: str, *, permanent: bool) -> list[str]:
-        """The engine (or the attempt to start one) said why it can't serve."""
-        self._verdict = (reason, hint, permanent)
+    def failed(self, now: float, reason: str, hint: str, *, permanent: bool) -> list[EngineAction]:
+        """The engine, or the attempt to start one, reported why it can't serve."""
+        self._fault = (reason, hint, permanent)
         if self.alive:
             return []
         return self._after_exit(now)
 
-    def end(self, now: float, reason: str, *, replace: bool = True) -> list[str]:
-        """End this engine: TERM, grace, KILL. `replace` False: and start no other."""
+    def end(self, now: float, reason: str, *, replace: bool = True) -> list[EngineAction]:
+        """End this engine: SIGTERM, grace, SIGKILL. With `replace` False no other is started."""
         self._wanted = replace
-        if self.state in (STARTING, WARMING, READY):
+        if self.state in (EngineState.STARTING, EngineState.WARMING, EngineState.READY):
             self.reason = reason
-            self._enter(STOPPING, now, now + self.policy.term_grace_s)
-            return [TERM]
+            self._enter(EngineState.STOPPING, now, now + self.policy.term_grace_s)
+            return [EngineAction.TERMINATE]
         if not self.alive:
-            self._enter(self.state if replace else DOWN, now, self._deadline if replace else None)
+            self._enter(self.state if replace else EngineState.DOWN, now, self._deadline if replace else None)
         return []
 
-    def exited(self, now: float, how: str) -> list[str]:
-        """The process is reaped; `how` says by what status or signal."""
-        asked = self.state in (STOPPING, KILLING)
+    def exited(self, now: float, how: str) -> list[EngineAction]:
+        """The process was reaped; `how` names its exit status or signal."""
+        asked = self.state in (EngineState.STOPPING, EngineState.KILLING)
         self.pid = 0
         if not asked or not self.reason:
             self.reason = f"the engine ended: {how}"
         self.restarts += 1
         return self._after_exit(now)
 
-    def _after_exit(self, now: float) -> list[str]:
-        verdict, self._verdict = self._verdict, None
+    def _after_exit(self, now: float) -> list[EngineAction]:
+        fault, self._fault = self._fault, None
         if not self._wanted:
-            self._enter(DOWN, now)
+            self._enter(EngineState.DOWN, now)
             return []
-        if verdict is not None:
-            self.reason, self.hint, permanent = verdict
+        if fault is not None:
+            self.reason, self.hint, permanent = fault
             if permanent:
-                self._enter(FATAL, now)
+                self._enter(EngineState.FATAL, now)
             else:
-                self._enter(OPEN, now, now + self.policy.probe_s)
+                self._enter(EngineState.OPEN, now, now + self.policy.probe_s)
             return []
         while self._starts and self._starts[0] <= now - self.policy.window_s:
             self._starts.popleft()
         self._failures += 1
         if len(self._starts) >= self.policy.budget:
             self.hint = "see `mempalace-broker logs` and `mempalace-broker doctor`"
-            self._enter(OPEN, now, now + self.policy.probe_s)
+            self._enter(EngineState.OPEN, now, now + self.policy.probe_s)
             return []
         span = min(self.policy.backoff_cap_s, self.policy.backoff_base_s * 2 ** (self._failures - 1))
-        self._enter(BACKOFF, now, now + span * (0.5 + 0.5 * self._rng()))
+        self._enter(EngineState.BACKOFF, now, now + span * (0.5 + 0.5 * self._rng()))
         return []
 
-    def tick(self, now: float) -> list[str]:
-        """Carry out what is due."""
+    def tick(self, now: float) -> list[EngineAction]:
+        """Handle a deadline that has passed."""
         if self._deadline is None or now < self._deadline:
             return []
-        if self.state == LOCKING:
+        if self.state == EngineState.LOCKING:
             self._deadline = now + self.policy.lock_poll_s
-            return [SPAWN]
-        if self.state in (STARTING, WARMING):
+            return [EngineAction.SPAWN]
+        if self.state in (EngineState.STARTING, EngineState.WARMING):
             limit = f"the engine was not ready within {self.policy.init_s:g} s (MEMPALACE_MCP_INIT_TIMEOUT_MS)"
             return self.end(now, limit, replace=self._wanted)
-        if self.state == READY:
+        if self.state == EngineState.READY:
             self._starts.clear()
             self._failures = 0
             self._deadline = None
             return []
-        if self.state == STOPPING:
-            self._enter(KILLING, now)
-            return [KILL]
-        if self.state in (BACKOFF, OPEN):
+        if self.state == EngineState.STOPPING:
+            self._enter(EngineState.KILLING, now)
+            return [EngineAction.KILL]
+        if self.state in (EngineState.BACKOFF, EngineState.OPEN):
             return self.start(now)
         self._deadline = None
         return []

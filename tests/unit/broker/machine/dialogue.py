@@ -1,4 +1,4 @@
-"""Dialogues with a hub: lines and engine events in, effects out. The clock stands still until it is told to move."""
+"""Dialogues with the broker's protocol: lines and engine events in, effects out, and a clock that is moved by hand."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 from typing import Any
 
 from mempalace_broker.broker.machine import effects as fx
-from mempalace_broker.broker.machine import supervisor as sv
 from mempalace_broker.broker.machine.answers import Answers
+from mempalace_broker.broker.machine.greeting import Host
+from mempalace_broker.broker.machine.lifecycle import Lifecycle
 from mempalace_broker.broker.machine.protocol import BrokerProtocol
 from mempalace_broker.broker.machine.scheduler import Limits
-from mempalace_broker.broker.machine.supervisor import Policy
-from mempalace_broker.protocol.engine_frames import Frame, FrameDecoder
+from mempalace_broker.broker.machine.supervisor import EngineAction, Policy
+from mempalace_broker.protocol import jsonrpc as rpc
+from mempalace_broker.protocol.engine_frames import CALL, Frame, FrameDecoder
 from mempalace_broker.protocol.hello import OUTCOMES, hello_request
-from mempalace_broker.protocol.palace import PalaceIdentity
+from mempalace_broker.protocol.palace import FileView, PalaceIdentity
 
 PALACE = PalaceIdentity("/home/u/.mempalace/palace", "/home/u/.mempalace/knowledge_graph.sqlite3", "default")
 TOOLS = [{"name": name} for name in ("mempalace_search", "mempalace_add_drawer", "mempalace_diary_write", "strange")]
@@ -40,7 +42,7 @@ def result(id_: object, text: str = "ok") -> bytes:
 
 
 class Talk:
-    """A hub, its clock, and what it has said so far and nobody has looked at yet."""
+    """A protocol, its clock, and the effects that no assertion has looked at yet."""
 
     def __init__(
         self,
@@ -50,19 +52,21 @@ class Talk:
         idle_s: float = 0.0,
         up: bool = True,
         settled: bool = True,
+        since: int = 0,
+        view: FileView | None = None,
     ) -> None:
         self.now = 100.0
+        self.mounts: list[list[str]] = []
+        self.leased = True  # whether the palace is ours
+        self.confirms = True  # whether the lease is confirmed as soon as that is asked
         self.protocol = BrokerProtocol(
-            identity=PALACE,
-            limits=limits or Limits(),
+            Host(PALACE, limits or Limits(), {"record": "r", "broker": "1", "pid": 42}, view),
             policy=policy or Policy(),
             rng=lambda: 0.0,
             answers=Answers("3.11.0"),
             label="raw0x",
-            hello={"record": "r", "broker": "1", "pid": 42},
-            idle_s=idle_s,
-            drain_s=5.0,
-            now=self.now,
+            lifecycle=Lifecycle(idle_s=idle_s, drain_s=5.0, now=self.now),
+            since=since,
         )
         self.dispatcher = self.protocol.dispatcher
         self.seen: list[fx.Effect] = []
@@ -81,13 +85,31 @@ class Talk:
         self.protocol.settle(self.now)
         while batch := self.protocol.take():
             for effect in batch:
-                self.seen.append(effect)
-                if isinstance(effect, fx.ToEngine):
-                    for frame in self._decoder.feed(effect.data):
-                        (self.inside if frame.verb == "call" else self.prefetches).append(frame)
-                if isinstance(effect, fx.Close):
-                    self.protocol.closed(effect.conn, self.now)
+                self._carry_out(effect)
             self.protocol.settle(self.now)
+
+    def _carry_out(self, effect: fx.Effect) -> None:
+        if isinstance(effect, fx.ToEngine):
+            for frame in self._decoder.feed(effect.data):
+                (self.inside if frame.verb == CALL else self.prefetches).append(frame)
+        elif isinstance(effect, fx.Close):
+            self.protocol.closed(effect.conn, self.now)
+        elif isinstance(effect, fx.ConfirmLease) and self.confirms:
+            self.lease()
+        elif isinstance(effect, fx.SendStatus):
+            effect = fx.Send(effect.conn, rpc.result_line(effect.id, {"now": self.now}))
+        elif isinstance(effect, fx.SendWelcome):
+            if effect.with_mounts:
+                effect.welcome["files"]["mounts"] = self.mounts
+            effect = fx.Send(effect.conn, rpc.result_line(effect.id, effect.welcome))
+        self.seen.append(effect)
+
+    def lease(self) -> None:
+        """The lease is confirmed, or lost."""
+        if self.leased:
+            self.dispatcher.lease_confirmed(self.now)
+        else:
+            self.dispatcher.lease_lost()
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -139,7 +161,7 @@ class Talk:
 
     def recovers(self) -> None:
         """The pause before the next engine passes, and it comes up."""
-        while sv.SPAWN not in self.engine():
+        while EngineAction.SPAWN not in self.engine():
             deadline = self.protocol.next_deadline()
             assert deadline is not None
             self.wait(max(0.0, deadline - self.now))
@@ -169,8 +191,12 @@ class Talk:
         code: int = self.answer(conn).get("error", {}).get("code", 0)
         return code
 
-    def engine(self) -> list[str]:
-        return [effect.what for effect in self._take(fx.Engine)]
+    def engine(self) -> list[EngineAction]:
+        return [effect.action for effect in self._take(fx.ControlEngine)]
+
+    def confirmations(self) -> int:
+        """How often the lease was to be confirmed."""
+        return len(self._take(fx.ConfirmLease))
 
     def closes(self) -> list[int]:
         return [effect.conn for effect in self._take(fx.Close)]

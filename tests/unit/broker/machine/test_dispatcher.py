@@ -8,19 +8,30 @@ import pytest
 
 from mempalace_broker import errors
 from mempalace_broker.broker.machine import effects as fx
-from mempalace_broker.broker.machine import supervisor as sv
 from mempalace_broker.broker.machine.scheduler import Limits
-from mempalace_broker.broker.machine.supervisor import Policy
+from mempalace_broker.broker.machine.supervisor import EngineAction, EngineState, Policy
 from mempalace_broker.protocol.engine_frames import Frame
 from mempalace_broker.protocol.journal import KEEP_BYTES
-from tests.unit.broker.machine.dialogue import ADD, DELETE, DIARY, KG_ADD, KG_QUERY, SEARCH, WAIT, Talk, call, result
+from tests.unit.broker.machine.dialogue import (
+    ADD,
+    DELETE,
+    DIARY,
+    KG_ADD,
+    KG_QUERY,
+    SEARCH,
+    WAIT,
+    Talk,
+    call,
+    cancel,
+    result,
+)
 
 MINE = "mempalace_mine"
 KEY = "raw0x1.0.1"
 
 
 def talk_of(*tools: str, limits: Limits | None = None) -> Talk:
-    """One bare client whose calls 1, 2, ... have reached the hub."""
+    """One bare client whose calls 1, 2, ... have reached the broker."""
     talk = Talk(limits=limits)
     talk.opens(1)
     talk.says(1, *(call(n, tool, query="x") for n, tool in enumerate(tools, 1)))
@@ -158,9 +169,9 @@ def test_a_call_that_runs_too_long_is_answered_and_its_engine_replaced(tool: str
     talk = talk_of(tool, SEARCH, limits=Limits(run_s=10.0))
     talk.wait(10.0)
     assert talk.code(1) == code
-    assert talk.engine() == [sv.TERM]
+    assert talk.engine() == [EngineAction.TERMINATE]
     talk.wait(2.0)
-    assert talk.engine() == [sv.KILL]
+    assert talk.engine() == [EngineAction.KILL]
     talk.done(talk.frame(1))  # its last word, unheard
     assert talk.heard(1) == []
     talk.dies()
@@ -269,7 +280,7 @@ def test_the_running_limit_begins_when_the_engine_says_so() -> None:
     assert talk.heard(1) == []
     talk.wait(1.0)
     assert talk.code(1) == errors.RUN_TIMEOUT
-    assert talk.engine() == [sv.TERM]
+    assert talk.engine() == [EngineAction.TERMINATE]
 
 
 # -- the engine's words
@@ -278,7 +289,7 @@ def test_the_running_limit_begins_when_the_engine_says_so() -> None:
 def test_an_upgrade_underneath_replaces_the_engine_and_runs_the_call_on_the_next() -> None:
     talk = talk_of(DIARY)
     talk.done(talk.inside[0], b'{"id":1,"error":{"code":-32005,"message":"upgraded"}}', code=-32005)
-    assert talk.engine() == [sv.TERM]
+    assert talk.engine() == [EngineAction.TERMINATE]
     assert talk.heard(1) == []
     talk.dies({KEY: b"stale"})
     talk.recovers()
@@ -331,7 +342,7 @@ def test_garbled_output_ends_the_engine() -> None:
     talk = talk_of(SEARCH)
     talk.dispatcher.garbled("Segmentation fault", talk.now)
     talk.turn()
-    assert talk.engine() == [sv.TERM]
+    assert talk.engine() == [EngineAction.TERMINATE]
     assert "garbled" in talk.dispatcher.supervisor.reason
 
 
@@ -349,11 +360,13 @@ def test_words_without_sense_do_no_harm(payload: bytes) -> None:
     talk.dispatcher.spawned(talk.now, 1)
     talk.dispatcher.frame(Frame("hello", payload=payload), talk.now)
     talk.dispatcher.frame(Frame("ready", payload=payload), talk.now)
-    assert talk.dispatcher.supervisor.state == sv.READY
-    assert talk.dispatcher.degraded == ([{"what": "w", "hint": "m"}] if b"what" in payload else [])
+    assert talk.dispatcher.supervisor.state == EngineState.READY
+    assert talk.dispatcher.report.degraded == ([{"what": "w", "hint": "m"}] if b"what" in payload else [])
 
 
-@pytest.mark.parametrize(("reason", "state"), [("write_lock_held", sv.OPEN), ("no_mempalace", sv.FATAL)])
+@pytest.mark.parametrize(
+    ("reason", "state"), [("write_lock_held", EngineState.OPEN), ("no_mempalace", EngineState.FATAL)]
+)
 def test_a_fault_that_passes_is_tried_again_another_is_not(reason: str, state: str) -> None:
     talk = Talk(up=False)
     talk.dispatcher.spawned(talk.now, 1)
@@ -390,7 +403,7 @@ def test_what_is_seen_in_the_middle_of_an_upgrade_passes(reason: str) -> None:
     fault = {"reason": reason, "message": "half of it is there", "hint": ""}
     talk.dispatcher.frame(Frame("fail", tag="70", payload=json.dumps(fault).encode()), talk.now)
     talk.dies()
-    assert talk.dispatcher.supervisor.state == sv.OPEN
+    assert talk.dispatcher.supervisor.state == EngineState.OPEN
     assert talk.dispatcher.supervisor.next_deadline() is not None
 
 
@@ -417,7 +430,7 @@ def test_large_responses_are_not_kept_for_outcomes() -> None:
     assert talk.answer(1)["result"]["outcomes"]["2"] == {"state": "done"}
 
 
-# -- hints and counters
+# -- prefetches and counters
 
 
 def test_the_text_of_calls_that_wait_is_told_ahead_once() -> None:
@@ -447,3 +460,61 @@ def test_nothing_goes_in_while_the_engine_warms_up() -> None:
     talk.dispatcher.frame(Frame("ready", payload=b"{}"), talk.now)
     talk.turn()
     assert talk.ids() == [1]
+
+
+# -- the lease
+
+
+def unconfirmed(*tools: str) -> Talk:
+    """As on a foreign kernel: the confirmation takes its time."""
+    talk = Talk()
+    talk.confirms = False
+    talk.opens(1)
+    talk.says(1, *(call(n, tool, query="x") for n, tool in enumerate(tools, 1)))
+    return talk
+
+
+def test_nothing_is_sent_before_the_lease_is_confirmed() -> None:
+    talk = unconfirmed(SEARCH, KG_ADD)
+    assert talk.confirmations() == 1, "asked once"
+    assert talk.ids() == []
+    assert not talk.dispatcher.resting, "the busy flag must not fall meanwhile"
+    talk.lease()
+    talk.turn()
+    assert talk.ids() == [1, 2]
+    talk.done(talk.frame(1))
+    assert talk.confirmations() == 0, "nothing to send"
+    talk.says(1, call(3, SEARCH))
+    assert talk.confirmations() == 1, "each time anew"
+
+
+def test_a_call_can_be_withdrawn_until_the_lease_is_confirmed() -> None:
+    talk = unconfirmed(SEARCH, KG_ADD)
+    talk.says(1, cancel(1))
+    talk.lease()
+    talk.turn()
+    assert talk.ids() == [2]
+
+
+def test_an_engine_that_dies_before_the_lease_is_confirmed_gets_nothing() -> None:
+    talk = unconfirmed(DIARY)
+    talk.dies()
+    talk.lease()
+    talk.turn()
+    assert talk.ids() == []
+    talk.confirms = True
+    talk.recovers()
+    assert talk.ids() == [1]
+
+
+def test_nothing_is_sent_once_the_lease_is_lost() -> None:
+    talk = unconfirmed(DIARY)
+    talk.leased = False
+    talk.lease()
+    talk.says(1, call(2, KG_ADD))
+    assert talk.ids() == []
+    assert talk.heard(1) == []
+    assert talk.dispatcher.resting
+    talk.protocol.drain(talk.now, "the palace is no longer ours", at_once=True)
+    talk.turn()
+    assert [answer["error"]["code"] for answer in talk.heard(1)] == [errors.NOT_EXECUTED] * 2

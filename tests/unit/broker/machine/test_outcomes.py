@@ -10,32 +10,32 @@ def test_what_ran_is_done_with_its_response() -> None:
     outcomes = Outcomes()
     outcomes.ended("a", b"answer", 1.0)
     outcomes.ended("b", None, 1.0)
-    assert outcomes.fate("a", 0.0) == (WriteOutcome.DONE, b"answer")
-    assert outcomes.fate("b", 0.0) == (WriteOutcome.DONE, None)
+    assert outcomes.outcome("a", 0.0) == (WriteOutcome.DONE, b"answer")
+    assert outcomes.outcome("b", 0.0) == (WriteOutcome.DONE, None)
 
 
 def test_what_began_and_did_not_end_is_unknown_until_it_runs_again() -> None:
     outcomes = Outcomes()
     outcomes.unknown("a")
-    assert outcomes.fate("a", 0.0) == (WriteOutcome.UNKNOWN, None)
+    assert outcomes.outcome("a", 0.0) == (WriteOutcome.UNKNOWN, None)
     outcomes.ended("a", b"x", 2.0)
-    assert outcomes.fate("a", 0.0) == (WriteOutcome.DONE, b"x")
+    assert outcomes.outcome("a", 0.0) == (WriteOutcome.DONE, b"x")
 
 
 def test_absence_proves_only_as_far_back_as_the_memory_reaches() -> None:
     outcomes = Outcomes()
-    assert outcomes.fate("a", 5.0) == (WriteOutcome.NOT_STARTED, None)
+    assert outcomes.outcome("a", 5.0) == (WriteOutcome.NOT_STARTED, None)
     outcomes.load({}, (), 10.0, 7.0)
-    assert outcomes.fate("a", 7.9) == (WriteOutcome.UNKNOWN, None), "within the margin"
-    assert outcomes.fate("a", 8.0) == (WriteOutcome.NOT_STARTED, None)
+    assert outcomes.outcome("a", 7.9) == (WriteOutcome.UNKNOWN, None), "within the margin"
+    assert outcomes.outcome("a", 8.0) == (WriteOutcome.NOT_STARTED, None)
 
 
 def test_a_journal_is_taken_over() -> None:
     outcomes = Outcomes()
     outcomes.load({"a": b"x"}, {"b"}, 10.0, float("-inf"))
-    assert outcomes.fate("a", 0.0) == (WriteOutcome.DONE, b"x")
-    assert outcomes.fate("b", 0.0) == (WriteOutcome.UNKNOWN, None)
-    assert outcomes.fate("c", 0.0) == (WriteOutcome.NOT_STARTED, None)
+    assert outcomes.outcome("a", 0.0) == (WriteOutcome.DONE, b"x")
+    assert outcomes.outcome("b", 0.0) == (WriteOutcome.UNKNOWN, None)
+    assert outcomes.outcome("c", 0.0) == (WriteOutcome.NOT_STARTED, None)
 
 
 def test_the_memory_is_bounded_and_knows_it() -> None:
@@ -43,8 +43,8 @@ def test_the_memory_is_bounded_and_knows_it() -> None:
     for n in range(4):
         outcomes.ended(f"k{n}", b"", float(n))
     assert outcomes.covered_from == 1.0
-    assert outcomes.fate("k0", 0.0) == (WriteOutcome.UNKNOWN, None)
-    assert outcomes.fate("k3", 3.0)[0] == WriteOutcome.DONE
+    assert outcomes.outcome("k0", 0.0) == (WriteOutcome.UNKNOWN, None)
+    assert outcomes.outcome("k3", 3.0)[0] == WriteOutcome.DONE
 
 
 @pytest.mark.parametrize("covered", [3.0, float("-inf")])

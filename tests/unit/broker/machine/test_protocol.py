@@ -174,7 +174,8 @@ def test_cancel_withdraws_what_waits_and_is_not_answered() -> None:
 def test_cancel_of_what_runs_or_is_unknown_does_nothing() -> None:
     talk = Talk()
     talk.opens(1)
-    talk.says(1, call(1, ADD), cancel(1), cancel(99), cancel(None), cancel({"a": 1}))
+    talk.says(1, call(1, ADD))
+    talk.says(1, cancel(1), cancel(99), cancel(None), cancel({"a": 1}))
     talk.done(talk.frame(1))
     talk.says(1, cancel(1))
     assert [answer["id"] for answer in talk.heard(1)] == [1]
@@ -369,8 +370,7 @@ def test_outcomes_older_than_the_journal_are_unknown() -> None:
 
 
 def test_outcomes_of_brokers_whose_journal_is_not_ours_are_unknown_however_young() -> None:
-    talk = Talk(up=False, settled=False)
-    talk.dispatcher.outcomes.since = 5
+    talk = Talk(up=False, settled=False, since=5)
     talk.dispatcher.journal({"s.1.3": None}, set(), talk.now, talk.now - 1000.0)
     talk.greets(1, "s", 2)
     talk.heard(1)
@@ -580,7 +580,8 @@ def test_stats() -> None:
 def test_a_tool_that_the_engine_has_not_harms_nobody() -> None:
     talk = Talk()
     talk.opens(1)
-    talk.says(1, call(1, "no_such_tool"), call(2, SEARCH))
+    talk.says(1, call(1, "no_such_tool"))
+    talk.says(1, call(2, SEARCH))
     assert [(frame.lane, frame.tag) for frame in talk.inside] == [("free", "-"), ("palace", "-")]
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.broker.machine.replay import AGAIN, ANSWER, LOST, POISON, after_death, settle_replayed
-from mempalace_broker.broker.machine.scheduler import Call
+from mempalace_broker.broker.machine.call import Call
+from mempalace_broker.broker.machine.replay import Verdict, after_death, settle_replayed
 from mempalace_broker.protocol.tools import rule_for
 
 
@@ -34,25 +34,25 @@ NEVER, IDEMPOTENT, READ = "mempalace_diary_write", "mempalace_add_drawer", "memp
 @pytest.mark.parametrize(
     ("tool", "attempts", "ended", "begun", "verdict"),
     [
-        (NEVER, 1, {}, set(), AGAIN),
-        (NEVER, 5, {}, set(), AGAIN),
-        (NEVER, 1, {}, {"k"}, LOST),
-        (NEVER, 1, {"k": b"x"}, set(), ANSWER),
-        (NEVER, 1, {"k": None}, set(), ANSWER),
-        (IDEMPOTENT, 1, {}, set(), AGAIN),
-        (IDEMPOTENT, 1, {}, {"k"}, AGAIN),
-        (IDEMPOTENT, 2, {}, {"k"}, LOST),
-        (IDEMPOTENT, 2, {"k": b"x"}, set(), ANSWER),
-        ("never_heard_of", 1, {}, {"k"}, LOST),
-        ("never_heard_of", 1, {}, {"other"}, AGAIN),
-        (READ, 1, {}, set(), AGAIN),
-        (READ, 2, {}, set(), POISON),
-        ("mempalace_event_wait", 1, {}, set(), AGAIN),
-        ("mempalace_sync", 1, {}, set(), AGAIN),  # without `apply` it is a read
+        (NEVER, 1, {}, set(), Verdict.RERUN),
+        (NEVER, 5, {}, set(), Verdict.RERUN),
+        (NEVER, 1, {}, {"k"}, Verdict.UNKNOWN),
+        (NEVER, 1, {"k": b"x"}, set(), Verdict.ANSWER),
+        (NEVER, 1, {"k": None}, set(), Verdict.ANSWER),
+        (IDEMPOTENT, 1, {}, set(), Verdict.RERUN),
+        (IDEMPOTENT, 1, {}, {"k"}, Verdict.RERUN),
+        (IDEMPOTENT, 2, {}, {"k"}, Verdict.UNKNOWN),
+        (IDEMPOTENT, 2, {"k": b"x"}, set(), Verdict.ANSWER),
+        ("never_heard_of", 1, {}, {"k"}, Verdict.UNKNOWN),
+        ("never_heard_of", 1, {}, {"other"}, Verdict.RERUN),
+        (READ, 1, {}, set(), Verdict.RERUN),
+        (READ, 2, {}, set(), Verdict.POISON),
+        ("mempalace_event_wait", 1, {}, set(), Verdict.RERUN),
+        ("mempalace_sync", 1, {}, set(), Verdict.RERUN),  # without `apply` it is a read
     ],
 )
 def test_what_becomes_of_a_call(
-    tool: str, attempts: int, ended: dict[str, bytes | None], begun: set[str], verdict: str
+    tool: str, attempts: int, ended: dict[str, bytes | None], begun: set[str], verdict: Verdict
 ) -> None:
     assert after_death(call_of(tool, attempts), ended, begun) == verdict
 

@@ -9,7 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mempalace_broker.broker.machine.scheduler import MINE, OVER, QUEUED, SENT, Call, FairQueue, Limits, Scheduler
+from mempalace_broker.broker.machine.call import Call, CallState
+from mempalace_broker.broker.machine.fair_queue import FairQueue
+from mempalace_broker.broker.machine.scheduler import MINE, Limits, Scheduler
 from mempalace_broker.protocol.tools import Lane, rule_for
 
 SEARCH, ADD, KG, EVENT_WAIT = "mempalace_search", "mempalace_add_drawer", "mempalace_kg_add", "mempalace_event_wait"
@@ -208,18 +210,18 @@ def test_calls_beside_a_mine(make: Maker) -> None:
     assert started(scheduler, 9.0) == []
 
 
-# -- hints
+# -- prefetches
 
 
-def test_hints_name_the_next_texts_once_and_only_while_the_lane_is_busy(make: Maker) -> None:
-    scheduler = Scheduler(Limits(hints=2))
+def test_prefetches_name_the_next_texts_once_and_only_while_the_lane_is_busy(make: Maker) -> None:
+    scheduler = Scheduler(Limits(prefetches=2))
     scheduler.submit(make(ADD, conn=1))
-    assert scheduler.hints() == []
+    assert scheduler.prefetches() == []
     started(scheduler)
     for conn in (1, 2, 3):
         scheduler.submit(make(SEARCH if conn < 3 else ADD, conn=conn))
-    assert [call.n for call in scheduler.hints()] == [2, 3]
-    assert scheduler.hints() == []
+    assert [call.n for call in scheduler.prefetches()] == [2, 3]
+    assert scheduler.prefetches() == []
 
 
 # -- against a model
@@ -257,7 +259,7 @@ class Scheduling(RuleBasedStateMachine):
     @rule()
     def dispatch(self) -> None:
         for call in self.scheduler.dispatch(self.now):
-            assert call.state == SENT
+            assert call.state == CallState.SENT
             assert self.waiting.pop(call.n) is call
             self.running[call.n] = call
             if call.n in self.returned:
@@ -343,8 +345,8 @@ class Scheduling(RuleBasedStateMachine):
     def nothing_is_lost_and_nothing_runs_twice(self) -> None:
         assert {call.n for call in self.scheduler.waiting()} == self.waiting.keys()
         assert self.scheduler.running == self.running
-        assert all(call.state == QUEUED for call in self.waiting.values())
-        assert all(call.state == SENT for call in self.running.values())
+        assert all(call.state == CallState.QUEUED for call in self.waiting.values())
+        assert all(call.state == CallState.SENT for call in self.running.values())
         assert len(self.waiting) + len(self.running) + len(self.over) == self.make.n
         assert self.scheduler.idle == (not self.waiting and not self.running)
 
@@ -384,4 +386,4 @@ TestScheduling = Scheduling.TestCase
 
 
 def test_states_are_what_the_hub_compares_with() -> None:
-    assert len({QUEUED, SENT, OVER}) == 3
+    assert len({CallState.QUEUED, CallState.SENT, CallState.OVER}) == 3

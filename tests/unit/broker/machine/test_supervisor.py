@@ -7,24 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mempalace_broker.broker.machine.supervisor import (
-    BACKOFF,
-    DOWN,
-    FATAL,
-    KILL,
-    KILL_ORPHAN,
-    KILLING,
-    LOCKING,
-    OPEN,
-    READY,
-    SPAWN,
-    STARTING,
-    STOPPING,
-    TERM,
-    WARMING,
-    Policy,
-    Supervisor,
-)
+from mempalace_broker.broker.machine.supervisor import EngineAction, EngineState, Policy, Supervisor
 
 
 def new(policy: Policy | None = None) -> Supervisor:
@@ -40,7 +23,12 @@ def ready(policy: Policy | None = None) -> Supervisor:
     return supervisor
 
 
-def due(supervisor: Supervisor) -> list[str]:
+def state_of(supervisor: Supervisor) -> EngineState:
+    """Keeps mypy from taking the state for settled by an earlier assertion."""
+    return supervisor.state
+
+
+def due(supervisor: Supervisor) -> list[EngineAction]:
     """Let time pass until the next deadline."""
     deadline = supervisor.next_deadline()
     assert deadline is not None
@@ -49,16 +37,16 @@ def due(supervisor: Supervisor) -> list[str]:
 
 def test_the_way_up() -> None:
     supervisor = new()
-    assert supervisor.state == DOWN
-    assert supervisor.start(1.0) == [SPAWN]
+    assert state_of(supervisor) == EngineState.DOWN
+    assert supervisor.start(1.0) == [EngineAction.SPAWN]
     assert supervisor.start(1.0) == [], "on its way"
-    assert supervisor.state == LOCKING
+    assert state_of(supervisor) == EngineState.LOCKING
     supervisor.spawned(1.0, 7)
-    assert (supervisor.state, supervisor.pid, supervisor.generation) == (STARTING, 7, 1)
+    assert (supervisor.state, supervisor.pid, supervisor.generation) == (EngineState.STARTING, 7, 1)
     supervisor.hello(2.0)
-    assert supervisor.state == WARMING
+    assert state_of(supervisor) == EngineState.WARMING
     supervisor.ready(3.0)
-    assert supervisor.state == READY
+    assert state_of(supervisor) == EngineState.READY
     assert supervisor.alive
     assert supervisor.start(4.0) == []
 
@@ -66,28 +54,28 @@ def test_the_way_up() -> None:
 def test_a_lock_that_is_held_is_tried_again_and_its_holder_ended_when_its_grace_is_over() -> None:
     supervisor = new(Policy(lock_poll_s=0.5, orphan_grace_s=2.0))
     supervisor.start(0.0)
-    effects: list[str] = []
+    effects: list[EngineAction] = []
     now = 0.0
     while now < 5.0:
         effects += supervisor.lock_busy(now, "pid 9")
         now += 0.5
-        assert supervisor.tick(now) == [SPAWN]
-    assert effects == [KILL_ORPHAN, KILL_ORPHAN]
+        assert supervisor.tick(now) == [EngineAction.SPAWN]
+    assert effects == [EngineAction.KILL_ORPHAN, EngineAction.KILL_ORPHAN]
     assert "pid 9" in supervisor.reason
 
 
 def test_ending_means_term_then_grace_then_kill() -> None:
     supervisor = ready()
-    assert supervisor.end(10.0, "it hangs") == [TERM]
+    assert supervisor.end(10.0, "it hangs") == [EngineAction.TERMINATE]
     assert supervisor.end(10.0, "again") == []
     assert supervisor.tick(11.9) == []
-    assert supervisor.tick(12.0) == [KILL]
-    assert supervisor.state == KILLING
+    assert supervisor.tick(12.0) == [EngineAction.KILL]
+    assert state_of(supervisor) == EngineState.KILLING
     assert supervisor.next_deadline() is None
     assert supervisor.tick(99.0) == []
     supervisor.exited(13.0, "signal 9")
-    assert (supervisor.state, supervisor.reason, supervisor.pid) == (BACKOFF, "it hangs", 0)
-    assert due(supervisor) == [SPAWN]
+    assert (supervisor.state, supervisor.reason, supervisor.pid) == (EngineState.BACKOFF, "it hangs", 0)
+    assert due(supervisor) == [EngineAction.SPAWN]
 
 
 def test_words_of_an_engine_that_is_being_ended_do_not_revive_it() -> None:
@@ -95,7 +83,7 @@ def test_words_of_an_engine_that_is_being_ended_do_not_revive_it() -> None:
     supervisor.end(1.0, "it hangs")
     supervisor.hello(1.0)
     supervisor.ready(1.0)
-    assert supervisor.state == STOPPING
+    assert state_of(supervisor) == EngineState.STOPPING
 
 
 @pytest.mark.parametrize("said_hello", [True, False])
@@ -106,7 +94,7 @@ def test_a_start_has_a_limit(said_hello: bool) -> None:
     if said_hello:
         supervisor.hello(50.0)
     assert supervisor.tick(119.9) == []
-    assert supervisor.tick(120.0) == [TERM]
+    assert supervisor.tick(120.0) == [EngineAction.TERMINATE]
     assert "MEMPALACE_MCP_INIT_TIMEOUT_MS" in supervisor.reason
 
 
@@ -140,22 +128,22 @@ def test_the_budget_opens_the_circuit_and_a_probe_closes_it() -> None:
     for _ in range(2):
         supervisor.spawned(1.0, 7)
         supervisor.exited(1.0, "status 1")
-        if supervisor.state == BACKOFF:
+        if supervisor.state == EngineState.BACKOFF:
             due(supervisor)
-    assert supervisor.state == OPEN
+    assert state_of(supervisor) == EngineState.OPEN
     assert supervisor.hopeless
     assert "status 1" in supervisor.reason
     assert supervisor.hint
     assert supervisor.tick(10.9) == []
-    assert supervisor.tick(11.0) == [SPAWN]
-    assert supervisor.state == LOCKING
+    assert supervisor.tick(11.0) == [EngineAction.SPAWN]
+    assert state_of(supervisor) == EngineState.LOCKING
     supervisor.spawned(11.0, 8)
     supervisor.exited(11.0, "status 1")
-    assert supervisor.state == OPEN
-    assert due(supervisor) == [SPAWN]
+    assert state_of(supervisor) == EngineState.OPEN
+    assert due(supervisor) == [EngineAction.SPAWN]
     supervisor.spawned(21.0, 9)
     supervisor.ready(21.0)
-    assert (supervisor.state, supervisor.reason, supervisor.hint) == (READY, "", "")
+    assert (supervisor.state, supervisor.reason, supervisor.hint) == (EngineState.READY, "", "")
 
 
 def test_an_engine_that_stayed_up_pays_its_starts_back() -> None:
@@ -163,7 +151,7 @@ def test_an_engine_that_stayed_up_pays_its_starts_back() -> None:
     assert supervisor.tick(30.0) == []
     assert supervisor.next_deadline() is None
     supervisor.exited(31.0, "signal 11")
-    assert supervisor.state == BACKOFF
+    assert state_of(supervisor) == EngineState.BACKOFF
 
 
 def test_old_starts_do_not_count() -> None:
@@ -172,51 +160,51 @@ def test_old_starts_do_not_count() -> None:
     for now in (0.0, 61.0, 122.0):
         supervisor.spawned(now, 7)
         supervisor.exited(now, "status 1")
-        assert supervisor.state == BACKOFF
+        assert state_of(supervisor) == EngineState.BACKOFF
         supervisor.tick(now + 5.0)
 
 
-@pytest.mark.parametrize(("permanent", "state"), [(True, FATAL), (False, OPEN)])
-def test_a_fault_that_the_engine_names_ends_in_its_words(permanent: bool, state: str) -> None:
+@pytest.mark.parametrize(("permanent", "state"), [(True, EngineState.FATAL), (False, EngineState.OPEN)])
+def test_a_fault_that_the_engine_names_ends_in_its_words(permanent: bool, state: EngineState) -> None:
     supervisor = new()
     supervisor.start(0.0)
     supervisor.spawned(0.0, 7)
     supervisor.failed(0.1, "lease held by pid 9", "end pid 9", permanent=permanent)
-    assert supervisor.state == STARTING, "it is not reaped yet"
+    assert state_of(supervisor) == EngineState.STARTING, "it is not reaped yet"
     supervisor.exited(0.2, "status 75")
     assert (supervisor.state, supervisor.reason, supervisor.hint) == (state, "lease held by pid 9", "end pid 9")
     assert (supervisor.next_deadline() is None) == permanent
-    assert supervisor.start(5.0) == [SPAWN]
+    assert supervisor.start(5.0) == [EngineAction.SPAWN]
 
 
 def test_an_attempt_that_makes_no_process_fails_at_once() -> None:
     supervisor = new()
     supervisor.start(0.0)
     supervisor.failed(0.0, "no mempalace", "install it", permanent=True)
-    assert supervisor.state == FATAL
+    assert state_of(supervisor) == EngineState.FATAL
     assert supervisor.tick(1e9) == []
 
 
 def test_ending_for_good_starts_no_other() -> None:
     supervisor = ready()
-    assert supervisor.end(1.0, "the broker leaves", replace=False) == [TERM]
+    assert supervisor.end(1.0, "the broker leaves", replace=False) == [EngineAction.TERMINATE]
     supervisor.exited(1.1, "status 0")
-    assert supervisor.state == DOWN
+    assert state_of(supervisor) == EngineState.DOWN
     assert supervisor.next_deadline() is None
 
 
-@pytest.mark.parametrize("state", [LOCKING, BACKOFF, OPEN])
-def test_ending_for_good_while_there_is_none(state: str) -> None:
-    supervisor = new(Policy(budget=1 if state == OPEN else 9))
+@pytest.mark.parametrize("state", [EngineState.LOCKING, EngineState.BACKOFF, EngineState.OPEN])
+def test_ending_for_good_while_there_is_none(state: EngineState) -> None:
+    supervisor = new(Policy(budget=1 if state == EngineState.OPEN else 9))
     supervisor.start(0.0)
-    if state != LOCKING:
+    if state != EngineState.LOCKING:
         supervisor.spawned(0.0, 7)
         supervisor.exited(0.0, "status 1")
     assert supervisor.state == state
     assert supervisor.end(1.0, "x") == []
     assert supervisor.state == state
     assert supervisor.end(1.0, "x", replace=False) == []
-    assert supervisor.state == DOWN
+    assert state_of(supervisor) == EngineState.DOWN
     assert supervisor.tick(1e9) == []
 
 
@@ -238,21 +226,21 @@ class Engines(RuleBasedStateMachine):
         self.stable_at = 0.0
         self.carry_out(self.supervisor.start(0.0))
 
-    def carry_out(self, effects: list[str]) -> None:
+    def carry_out(self, effects: list[EngineAction]) -> None:
         for effect in effects:
-            if effect == SPAWN:
+            if effect == EngineAction.SPAWN:
                 self.spawn()
-            elif effect == TERM:
+            elif effect == EngineAction.TERMINATE:
                 assert self.process
                 assert not self.termed
                 self.termed = True
-            elif effect == KILL:
+            elif effect == EngineAction.KILL:
                 assert self.process
-                assert self.termed, "TERM first"
+                assert self.termed, "EngineAction.TERMINATE first"
                 assert not self.killed
                 self.killed = True
             else:
-                assert effect == KILL_ORPHAN
+                assert effect == EngineAction.KILL_ORPHAN
                 self.orphan = False
 
     def spawn(self) -> None:
@@ -308,7 +296,7 @@ class Engines(RuleBasedStateMachine):
 
     @rule()
     def is_wanted(self) -> None:
-        if self.supervisor.state in (DOWN, FATAL):
+        if self.supervisor.state in (EngineState.DOWN, EngineState.FATAL):
             self.starts.clear()  # somebody asked: that is no loop of ours
             self.carry_out(self.supervisor.start(self.now))
 
@@ -325,7 +313,7 @@ class Engines(RuleBasedStateMachine):
     @invariant()
     def a_kill_is_never_forgotten(self) -> None:
         if self.process and self.termed and not self.killed:
-            assert self.supervisor.state == STOPPING
+            assert self.supervisor.state == EngineState.STOPPING
             deadline = self.supervisor.next_deadline()
             assert deadline is not None
             assert deadline <= self.now + POLICY.term_grace_s
@@ -333,11 +321,23 @@ class Engines(RuleBasedStateMachine):
     @invariant()
     def every_state_but_fatal_has_a_way_out(self) -> None:
         state = self.supervisor.state
-        timed = {LOCKING, STARTING, WARMING, STOPPING, BACKOFF, OPEN}
+        timed = {
+            EngineState.LOCKING,
+            EngineState.STARTING,
+            EngineState.WARMING,
+            EngineState.STOPPING,
+            EngineState.BACKOFF,
+            EngineState.OPEN,
+        }
         if state in timed:
             assert self.supervisor.next_deadline() is not None, state
         else:
-            assert state in {READY, KILLING, DOWN, FATAL}  # by its exit, or on demand
+            assert state in {
+                EngineState.READY,
+                EngineState.KILLING,
+                EngineState.DOWN,
+                EngineState.FATAL,
+            }  # by its exit, or on demand
 
     @invariant()
     def there_is_no_restart_loop(self) -> None:
@@ -350,18 +350,18 @@ class Engines(RuleBasedStateMachine):
         """From anywhere, with an engine that behaves, service comes back."""
         self.carry_out(self.supervisor.start(self.now))
         for _ in range(400):
-            if self.supervisor.state == READY and self.process:
+            if self.supervisor.state == EngineState.READY and self.process:
                 break
-            if self.process and (self.termed or self.supervisor._verdict is not None):
+            if self.process and (self.termed or self.supervisor._fault is not None):
                 self.ends()
             elif self.process:
                 self.says_hello()
                 self.says_ready()
-            elif self.supervisor.state in (DOWN, FATAL):
+            elif self.supervisor.state in (EngineState.DOWN, EngineState.FATAL):
                 self.carry_out(self.supervisor.start(self.now))
             else:
                 self.time_passes(0.5)
-        assert self.supervisor.state == READY
+        assert self.supervisor.state == EngineState.READY
 
 
 Engines.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)

@@ -1,0 +1,54 @@
+"""What the engine reports about itself while it starts: in its frames hello, ready and fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ...protocol.engine_frames import IMPORT_FAILED, NO_MEMPALACE, WRITE_LOCK_HELD
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_UPGRADE_FAULTS = frozenset({NO_MEMPALACE, IMPORT_FAILED})  # seen while the package is being replaced
+_PASSING_FAULTS = frozenset({WRITE_LOCK_HELD})
+
+
+@dataclass(slots=True)
+class EngineReport:
+    """The latest reports; None where the engine has not said. Shown by `broker/status`.
+
+    Attributes:
+        degraded: what is not as it should be, each with `what` and `hint`.
+        was_ready: an engine of this broker was ready once.
+    """
+
+    version: str | None = None
+    python: str | None = None
+    graph: str | None = None
+    tuneups: list[Any] = field(default_factory=list)
+    drawers: int | None = None
+    degraded: list[dict[str, str]] = field(default_factory=list)
+    was_ready: bool = False
+
+    def hello(self, told: Mapping[str, Any]) -> None:
+        """mempalace is imported."""
+        self.version, self.python, self.graph = (told.get(name) for name in ("version", "python", "graph"))
+        self.tuneups, self.drawers = [], None
+
+    def ready(self, told: Mapping[str, Any]) -> None:
+        """Warm-up is over."""
+        self.tuneups = told.get("tuneups", [])
+        self.drawers = told.get("drawers")
+        self.degraded = [
+            {"what": str(entry.get("what", "")), "hint": str(entry.get("hint", ""))}
+            for entry in told.get("degraded", ())
+            if isinstance(entry, dict)
+        ]
+        self.was_ready = True
+
+    def fault(self, told: Mapping[str, Any]) -> tuple[str, str, bool]:
+        """(reason, hint, permanent) of a fail frame: whether only a person can change it."""
+        kind = str(told.get("reason", "unknown"))
+        passing = kind in _PASSING_FAULTS or (self.was_ready and kind in _UPGRADE_FAULTS)
+        return f"{told.get('message') or kind}", str(told.get("hint", "")), not passing

@@ -1,0 +1,53 @@
+"""What an agent reads when its call was not answered by the engine: what happened, whether it is safe to send it again,
+and what to look at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .supervisor import Supervisor
+
+DOWN_HINT = "Hint: `mempalace-broker doctor` says what is wrong; `mempalace-broker logs` shows the engine's own words."
+UPGRADED_AGAIN = "not executed: mempalace was upgraded underneath each engine"
+STORED_BUT_LOST = "it was executed and stored, but its answer was lost with the engine. Do not send it again."
+_LIMIT = "MEMPALACE_MCP_TIMEOUT_MS"
+
+
+def unknown(call: Call) -> str:
+    """About a write of unknown outcome; stands behind the reason."""
+    look = f"check with {call.rule.check_with}" if call.rule.check_with else "check"
+    return f"{call.tool}: it may or may not be stored. Before you send it again, {look}."
+
+
+def engine_down(supervisor: Supervisor) -> str:
+    """Why calls can't run at present."""
+    text = f"the mempalace engine is {supervisor.state}: {supervisor.reason or 'no reason known'}."
+    return f"{text} Hint: {supervisor.hint}." if supervisor.hint else f"{text} {DOWN_HINT}"
+
+
+def waited(call: Call, wait_s: float, busy: list[str], supervisor: Supervisor) -> str:
+    """About a call that waited too long. `busy`: the tools that run in its lane."""
+    waiting_for = f"for the engine ({supervisor.state}: {supervisor.reason or 'starting'})"
+    behind = f"behind {busy[0]}" if busy else waiting_for
+    return (
+        f"{call.tool} waited {wait_s:g} s ({_LIMIT}) {behind} and was not executed. "
+        "It is safe to send it again. Hint: `mempalace-broker status` shows what holds the lane."
+    )
+
+
+def waited_behind_mine(call: Call, wait_s: float) -> str:
+    """About a write that waited too long inside the engine."""
+    return f"waited {wait_s:g} s inside the engine behind a mine: {unknown(call)}"
+
+
+def ran_too_long(call: Call) -> str:
+    """Why an engine is ended."""
+    return f"{call.tool} ran longer than {call.run_limit:g} s ({_LIMIT})"
+
+
+def poisonous(call: Call, how: str) -> str:
+    """About a read that two engines died of."""
+    return f"{call.tool} was running each time when the engine died ({how}); not tried a third time. {DOWN_HINT}"

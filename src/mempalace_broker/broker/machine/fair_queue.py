@@ -1,0 +1,89 @@
+"""A queue that takes sessions in turn, and each session's calls in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .call import CallState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .call import Call
+
+
+class FairQueue:
+    """Queued calls; withdrawn ones stay in place and are skipped when their turn comes."""
+
+    def __init__(self) -> None:
+        self._urgent: deque[Call] = deque()
+        self._by_conn: dict[int, deque[Call]] = {}
+        self._turn: deque[int] = deque()
+        self._live = 0
+
+    def __len__(self) -> int:
+        """Number of calls that are not withdrawn."""
+        return self._live
+
+    def push(self, call: Call) -> None:
+        """Add behind the calls of the same session."""
+        line = self._by_conn.get(call.conn)
+        if line is None:
+            line = self._by_conn[call.conn] = deque()
+            self._turn.append(call.conn)
+        line.append(call)
+        self._live += 1
+
+    def push_front(self, calls: Iterable[Call]) -> None:
+        """Put calls before all others, in the order of their turns: calls that an engine left must not be overtaken."""
+        batch = list(calls)
+        self._urgent = deque(sorted((*self._urgent, *batch), key=lambda call: call.turn))
+        self._live += len(batch)
+
+    def pop(self) -> Call | None:
+        """The next call, or None."""
+        while self._urgent:
+            call = self._urgent.popleft()
+            if call.state == CallState.QUEUED:
+                self._live -= 1
+                return call
+        while self._turn:
+            conn = self._turn.popleft()
+            line = self._by_conn[conn]
+            while line and line[0].state != CallState.QUEUED:
+                line.popleft()
+            if not line:
+                del self._by_conn[conn]
+                continue
+            call = line.popleft()
+            if line:
+                self._turn.append(conn)
+            else:
+                del self._by_conn[conn]
+            self._live -= 1
+            return call
+        return None
+
+    def withdraw(self, call: Call) -> None:
+        """Take a queued call out; the caller has checked that it is in this queue."""
+        call.state = CallState.OVER
+        self._live -= 1
+
+    def upcoming(self, count: int) -> list[Call]:
+        """The calls that `pop` would give next, at most one a session and `count` in all."""
+        out = [call for call in self._urgent if call.state == CallState.QUEUED][:count]
+        for conn in self._turn:
+            if len(out) >= count:
+                break
+            line = self._by_conn[conn]
+            while line and line[0].state != CallState.QUEUED:  # withdrawn
+                line.popleft()
+            if line:
+                out.append(line[0])
+        return out
+
+    def __iter__(self) -> Iterator[Call]:
+        """All queued calls, in no particular order across sessions."""
+        for line in (self._urgent, *self._by_conn.values()):
+            yield from (call for call in line if call.state == CallState.QUEUED)

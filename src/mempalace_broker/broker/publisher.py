@@ -1,0 +1,108 @@
+"""What this broker writes for others to read: discovery record, cached answers, the reason of its exit.
+
+Each write ends with an fsync, so a thread does it, one write after another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..protocol.hello import WIRE_VERSION
+from ..protocol.record import DiscoveryRecord
+from ..system.atomic_files import write_atomic
+from ..system.process_ids import this_process
+from ..system.record_file import RecordFile
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from ..protocol.palace import PalaceIdentity
+    from ..system.paths import StateFiles
+
+
+class Publisher:
+    """Writes the files of one broker. Methods raise OSError as the system reports it, unless they say otherwise."""
+
+    def __init__(self, record: DiscoveryRecord, files: StateFiles, log: logging.Logger) -> None:
+        self.record = record
+        self._file = RecordFile(files.record)
+        self._files = files
+        self._log = log
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
+        self._withdrawn = False
+
+    async def start(self, endpoints: list[str], token: str) -> None:
+        """Publish the record for the first time."""
+        await self._run(self._file.remove_litter)
+        await self.publish(endpoints, token)
+
+    async def publish(self, endpoints: list[str], token: str) -> None:
+        """Write the record, unless it was withdrawn."""
+        self.record.endpoints = endpoints
+        self.record.token = token or None
+        await self._run(self._write_record)
+
+    def is_published(self) -> bool:
+        """Whether the file still is our record. Only reads."""
+        return self._file.holds(self.record)
+
+    async def withdraw(self) -> None:
+        """Remove the record, for good. Never raises."""
+        self._withdrawn = True
+        await self._run(self._remove_record)
+
+    async def save_answers(self, data: bytes) -> None:
+        """Write the cache of constant answers."""
+        await self._run(lambda: write_atomic(self._files.answers, data))
+
+    async def note_exit(self, reason: str) -> None:
+        """Write down why the broker leaves. Never raises."""
+        note = {"reason": reason, "at": time.time(), "pid": os.getpid(), "version": __version__}
+        try:
+            await self._run(lambda: write_atomic(self._files.exit, json.dumps(note).encode() + b"\n"))
+        except OSError as exc:
+            self._log.warning("cannot write %s: %s", self._files.exit, exc)
+
+    async def _run(self, write: Callable[[], object]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._worker, write)
+
+    def _write_record(self) -> None:
+        if not self._withdrawn:
+            self._file.publish(self.record)
+
+    def _remove_record(self) -> None:
+        try:
+            self._file.remove(self.record)
+        except OSError as exc:
+            self._log.warning("cannot remove the record: %s", exc)
+
+
+def new_record(
+    identity: PalaceIdentity, files: StateFiles, *, epoch: int, started_by: str, at: float
+) -> DiscoveryRecord:
+    """The record of a broker that this process is about to be; `at` in seconds since 1970."""
+    me = this_process()
+    return DiscoveryRecord(
+        record=os.urandom(16).hex(),
+        epoch=epoch,
+        pid=me.pid,
+        start=me.start,
+        boot=me.boot,
+        pidns=me.pidns,
+        host=socket.gethostname(),
+        endpoints=[f"unix:{files.socket}"],
+        wire=WIRE_VERSION,
+        capabilities=["outcomes"],
+        palace=identity.as_json(),
+        broker_version=__version__,
+        started_at=at,
+        started_by=started_by,
+    )

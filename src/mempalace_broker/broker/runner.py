@@ -1,0 +1,151 @@
+"""Runs the protocol: what clients do and what time it is go in, and its effects are carried out in order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .machine.effects import ConfirmLease, Send, ToEngine
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from ..protocol.framing import TooLong
+    from ..system.clock import Clock
+    from .connection import Connection
+    from .machine.effects import Effect
+    from .machine.protocol import BrokerProtocol
+    from .warnings import Warnings
+
+
+class ProtocolRunner:
+    """The loop around one BrokerProtocol.
+
+    Args:
+        carry_out: does what an effect says; all but Send, which this class does itself.
+        after_turn: called when all effects of a turn are carried out.
+
+    Attributes:
+        conns: the open connections, by number. stall_s: drop a client that accepts no byte for this long.
+    """
+
+    def __init__(
+        self,
+        protocol: BrokerProtocol,
+        *,
+        carry_out: Callable[[Effect], None],
+        after_turn: Callable[[], None],
+        stall_s: float,
+        clock: Clock,
+        log: logging.Logger,
+        warnings: Warnings,
+    ) -> None:
+        self.protocol = protocol
+        self.log = log
+        self.stall_s = stall_s
+        self.conns: dict[int, Connection] = {}
+        self._carry_out = carry_out
+        self._after_turn = after_turn
+        self._clock = clock
+        self._warnings = warnings
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._turning = False
+
+    # -- what clients do
+
+    def opened(self, conn: Connection, pid: int) -> None:
+        """A client was accepted; `pid` 0 where it is not known."""
+        self.conns[conn.number] = conn
+        self.protocol.opened(conn.number, self._clock.monotonic(), pid)
+
+    def lines(self, conn: Connection, lines: list[bytes | TooLong]) -> None:
+        """A client sent lines."""
+        self.protocol.lines(conn.number, lines, self._clock.monotonic())
+        self.turn()
+
+    def eof(self, conn: Connection) -> None:
+        """A client sends no more."""
+        self.protocol.half_closed(conn.number)
+        self.turn()
+
+    def closed(self, conn: Connection) -> None:
+        """A client is gone."""
+        if self.conns.pop(conn.number, None) is not None:
+            self.protocol.closed(conn.number, self._clock.monotonic())
+            self.turn()
+
+    def close(self, conn: int, reason: str) -> None:
+        """Close a connection once its bytes are out."""
+        if conn in self.conns:
+            self.log.debug("closing client %d: %s", conn, reason)
+            self.conns[conn].close()
+
+    def send(self, conn: int, data: bytes) -> None:
+        """Send whole lines to a client, if it is still there."""
+        if conn in self.conns:
+            self.conns[conn].send(data)
+
+    # -- effects and time
+
+    def drain(self, reason: str, *, at_once: bool = False) -> None:
+        """Tell the protocol to leave."""
+        self.protocol.drain(self._clock.monotonic(), reason, at_once=at_once)
+        self.turn()
+
+    def turn(self) -> None:
+        """Carry out all effects, then find out when time has something to do. Call after every event.
+
+        What an effect brings about within a turn, the same turn carries out.
+        """
+        if self._turning:
+            return
+        self._turning = True
+        try:
+            self.protocol.settle(self._clock.monotonic())
+            while batch := self.protocol.take():
+                self._carry_out_all(batch)
+                self.protocol.settle(self._clock.monotonic())
+        finally:
+            self._turning = False
+        self._after_turn()
+        self._book_timer()
+
+    def _carry_out_all(self, batch: list[Effect]) -> None:
+        lines: dict[int, list[bytes]] = {}  # the answers to one client go out in one write
+        for effect in batch:
+            if isinstance(effect, Send):
+                lines.setdefault(effect.conn, []).append(effect.data)
+            else:
+                if not isinstance(effect, ConfirmLease | ToEngine):  # no client sees in which order those come
+                    self._flush(lines)
+                self._try(effect)
+        self._flush(lines)
+
+    def _flush(self, lines: dict[int, list[bytes]]) -> None:
+        for conn, parts in lines.items():
+            self.send(conn, parts[0] if len(parts) == 1 else b"".join(parts))
+        lines.clear()
+
+    def _try(self, effect: Effect) -> None:
+        try:
+            self._carry_out(effect)
+        except Exception as exc:
+            self.log.error("cannot carry out %s: %r", effect, exc, exc_info=exc)
+            self._warnings.internal_error(exc)
+
+    def _book_timer(self) -> None:
+        at = self.protocol.next_deadline()
+        if at is None or (self._timer is not None and self._timer_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        delay = max(0.0, at - self._clock.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.protocol.tick(self._clock.monotonic())
+        self.turn()

@@ -1,0 +1,31 @@
+"""What is degraded in this broker: said once in the log, and in status for as long as it lives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
+
+
+class Warnings:
+    """Every warning given so far.
+
+    Attributes:
+        entries: each with `what` and `hint`, as `broker/status` shows them.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self.entries: list[dict[str, str]] = []
+        self._log = log
+
+    def add(self, what: str, hint: str) -> None:
+        """Warn, unless this was said before."""
+        entry = {"what": what, "hint": hint}
+        if entry not in self.entries:
+            self.entries.append(entry)
+            self._log.warning("%s", what)
+
+    def internal_error(self, exc: BaseException | None) -> None:
+        """Warn of a bug of ours; the caller has logged where it happened."""
+        self.add(f"an internal error: {exc!r}", "see `mempalace-broker logs`; please report it")
