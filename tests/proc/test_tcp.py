@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from mempalace_broker.broker.tcp.gate import HANDSHAKE_S, MOST
-from mempalace_broker.broker.tcp.tally import LONGEST_DELAY_S
+from mempalace_broker.broker.tcp.refusals import LONGEST_DELAY_S
 from mempalace_broker.errors import EXIT_CONFIG, EXIT_HELD, EXIT_OK, BrokerUnavailable, HandshakeRefused
 from mempalace_broker.protocol.tcp_auth import AUTH, PROVE, ClientSide, proof
 from tests import harness

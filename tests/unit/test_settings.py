@@ -37,11 +37,11 @@ def test_neither_an_address_nor_an_interface(name: str) -> None:
 
 @given(st.text(max_size=20))
 def test_nothing_else_leads_to_the_wildcard(name: str) -> None:
-    from mempalace_broker.broker.tcp.bind import NotThere, find_address
+    from mempalace_broker.broker.tcp.address import Unavailable, find_address
 
     try:
         checked = check_tcp(name, "tcp")
         address = find_address(checked) if checked else "off"
-    except (UsageError, NotThere):
+    except (UsageError, Unavailable):
         return
     assert checked == "any" or address not in ("0.0.0.0", "::")

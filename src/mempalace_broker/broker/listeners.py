@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..system.atomic_files import unlink_quietly
 from .connection import UNIX, Connection
-from .tcp.listener import TcpListener, last_port
+from .tcp.listener import TcpListener
+from .tcp.port import last_port
 from .unix_listener import Name, bind_unix
 
 if TYPE_CHECKING:

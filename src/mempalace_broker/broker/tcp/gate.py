@@ -1,11 +1,11 @@
-"""What a TCP connection goes through before it is a session: cheap for us, whoever is there.
+"""The handshake that a TCP connection has to pass before it becomes a session; cheap for us, whoever connects.
 
-Until it has proved that it knows the token a connection is a socket and a small machine, no session: at most `MOST`
-of them at a time, each with `HANDSHAKE_S` in all and lines of 1 KiB. Where more come, those go first that were
-refused already, then the oldest that have said nothing, so a good client, which speaks at once, is not the one.
+Until it has proved that it knows the token, a connection is a socket and a small machine: at most `MOST` of them at a
+time, each with `HANDSHAKE_S` in all and lines of 1 KiB. If more connect, the refused ones are dropped first, then the
+oldest silent ones, so clients that speak at once are never dropped first.
 
-A refusal is answered late, and later with every failure of that address. A good proof is never made to wait: behind
-the proxy of a virtual machine all containers have one address, and must not pay for each other.
+The answer to a refused client is delayed, longer with every failure of its address. A good proof is never delayed:
+behind the proxy of a virtual machine all containers share one address.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from ...protocol.tcp_auth import NONCE_BYTES, AuthState, ServerSide
-from .tally import Tally
+from .refusals import Refusals
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,7 +31,7 @@ _READ = 2048
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_ROOM_PAUSE_S = 1.0
 
-# what becomes of one that does not get in, beside what the machine says
+# why a client was not admitted, beside the reasons of the handshake itself
 SILENT = "silent"  # it ran out of time without a line
 SLOW = "too slow"
 LEFT = "left"
@@ -45,7 +45,7 @@ class Admit(Protocol):
         """`address`: of the client, for people."""
 
 
-class _Guest:
+class _Handshake:
     """One connection that has not proved itself."""
 
     __slots__ = ("address", "number", "parked", "side", "sock", "timer")
@@ -60,17 +60,17 @@ class _Guest:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Who goes first where there is no room."""
+        """Who is dropped first when there is no room: the lowest."""
         return (0 if self.parked else 2 if self.side.heard else 1), self.number
 
 
 class Gate:
-    """The door of one listening socket.
+    """Accepts the connections of one listening socket, and admits those that prove themselves.
 
     Args:
         listener: listening, non-blocking; closed by `close`.
         token: gives the token as it is now.
-        admit: takes those who have proved themselves.
+        admit: takes their sockets.
     """
 
     def __init__(
@@ -80,27 +80,27 @@ class Gate:
         loop: asyncio.AbstractEventLoop,
         token: Callable[[], str],
         admit: Admit,
-        tally: Tally,
+        refusals: Refusals,
         log: logging.Logger,
     ) -> None:
         self._listener = listener
         self._loop = loop
         self._token = token
         self._admit = admit
-        self._tally = tally
+        self._refusals = refusals
         self._log = log
-        self._guests: OrderedDict[int, _Guest] = OrderedDict()
+        self._handshakes: OrderedDict[int, _Handshake] = OrderedDict()
         self._count = 0
         self._pause: asyncio.TimerHandle | None = None
         loop.add_reader(listener.fileno(), self._accept)
 
     @property
     def waiting(self) -> int:
-        """How many have not proved themselves yet."""
-        return len(self._guests)
+        """How many connections have not proved themselves yet."""
+        return len(self._handshakes)
 
     def close(self) -> None:
-        """Listen no more; whoever has not proved himself is sent away."""
+        """Stop listening, and drop the connections that have not proved themselves."""
         if self._listener.fileno() < 0:
             return
         if self._pause is not None:
@@ -110,12 +110,12 @@ class Gate:
         self.clear()
 
     def clear(self) -> None:
-        """Send away whoever has not proved himself; what they have begun counts no more."""
-        for guest in list(self._guests.values()):
-            self._forget(guest)
-            guest.sock.close()
+        """Drop the connections that have not proved themselves."""
+        for handshake in list(self._handshakes.values()):
+            self._forget(handshake)
+            handshake.sock.close()
 
-    # -- who comes
+    # -- accepting
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS):
@@ -126,15 +126,15 @@ class Gate:
             except ConnectionError:  # gone again before we looked
                 continue
             except OSError as exc:
-                self._trouble(exc)
+                self._accept_failed(exc)
                 return
-            self._welcome(sock, str(where[0]))
+            self._begin(sock, str(where[0]))
 
-    def _trouble(self, exc: OSError) -> None:
-        """No descriptors left, most likely: the listener stays readable, so look away for a while."""
+    def _accept_failed(self, exc: OSError) -> None:
+        """No descriptors left, most likely: the listener stays readable, so pause for a while."""
         if exc.errno not in _NO_ROOM:
             self._log.error("cannot accept TCP connections: %s", exc)
-        self._tally.note("(nobody)", f"not accepted ({exc.strerror})")
+        self._refusals.note("(nobody)", f"not accepted ({exc.strerror})")
         self._loop.remove_reader(self._listener.fileno())
         self._pause = self._loop.call_later(_NO_ROOM_PAUSE_S, self._resume)
 
@@ -142,72 +142,72 @@ class Gate:
         self._pause = None
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
-    def _welcome(self, sock: socket.socket, address: str) -> None:
+    def _begin(self, sock: socket.socket, address: str) -> None:
         sock.setblocking(False)
-        if len(self._guests) >= MOST:
-            self._end(min(self._guests.values(), key=lambda guest: guest.rank), CROWDED)
+        if len(self._handshakes) >= MOST:
+            self._end(min(self._handshakes.values(), key=lambda handshake: handshake.rank), CROWDED)
         self._count += 1
-        guest = _Guest(sock, address, ServerSide(self._token(), os.urandom(NONCE_BYTES)), self._count)
-        self._guests[guest.number] = guest
-        guest.timer = self._loop.call_later(HANDSHAKE_S, self._time_is_up, guest)
-        self._loop.add_reader(sock.fileno(), self._read, guest)
-        self._read(guest)  # a client speaks at once: most likely it has
+        handshake = _Handshake(sock, address, ServerSide(self._token(), os.urandom(NONCE_BYTES)), self._count)
+        self._handshakes[handshake.number] = handshake
+        handshake.timer = self._loop.call_later(HANDSHAKE_S, self._time_is_up, handshake)
+        self._loop.add_reader(sock.fileno(), self._read, handshake)
+        self._read(handshake)  # most likely it has spoken already
 
-    # -- what they say
+    # -- the handshake
 
-    def _read(self, guest: _Guest) -> None:
+    def _read(self, handshake: _Handshake) -> None:
         try:
-            data = guest.sock.recv(_READ)
+            data = handshake.sock.recv(_READ)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             data = b""
         if not data:
-            self._end(guest, LEFT)
+            self._end(handshake, LEFT)
             return
-        said = guest.side.feed(data)
-        if guest.side.state == AuthState.FAILED:
-            self._park(guest, said)
-        elif said and not _send(guest.sock, said):
-            self._end(guest, LEFT)
-        elif guest.side.state == AuthState.PROVED:
-            self._forget(guest)
-            self._admit(guest.sock, guest.side.rest, guest.address)
+        said = handshake.side.feed(data)
+        if handshake.side.state == AuthState.FAILED:
+            self._park(handshake, said)
+        elif said and not _send(handshake.sock, said):
+            self._end(handshake, LEFT)
+        elif handshake.side.state == AuthState.PROVED:
+            self._forget(handshake)
+            self._admit(handshake.sock, handshake.side.rest, handshake.address)
 
-    def _park(self, guest: _Guest, answer: bytes) -> None:
-        """Refused. It is told so later; until then it is only a socket that nobody reads."""
-        self._loop.remove_reader(guest.sock.fileno())
-        if guest.timer is not None:
-            guest.timer.cancel()
-        guest.parked = True
-        delay = self._tally.note(guest.address, guest.side.failure)
-        guest.timer = self._loop.call_later(delay, self._answer, guest, answer)
+    def _park(self, handshake: _Handshake, answer: bytes) -> None:
+        """Refuse it, and say so later; until then its socket is not read."""
+        self._loop.remove_reader(handshake.sock.fileno())
+        if handshake.timer is not None:
+            handshake.timer.cancel()
+        handshake.parked = True
+        delay = self._refusals.note(handshake.address, handshake.side.failure)
+        handshake.timer = self._loop.call_later(delay, self._answer, handshake, answer)
 
-    def _answer(self, guest: _Guest, answer: bytes) -> None:
-        _send(guest.sock, answer)
-        self._end(guest, "")
+    def _answer(self, handshake: _Handshake, answer: bytes) -> None:
+        _send(handshake.sock, answer)
+        self._end(handshake, "")
 
-    def _time_is_up(self, guest: _Guest) -> None:
-        self._end(guest, SLOW if guest.side.heard else SILENT)
+    def _time_is_up(self, handshake: _Handshake) -> None:
+        self._end(handshake, SLOW if handshake.side.heard else SILENT)
 
-    # -- how they go
+    # -- the end
 
-    def _end(self, guest: _Guest, why: str) -> None:
-        self._forget(guest)
-        guest.sock.close()
-        if why and not guest.parked:
-            self._tally.note(guest.address, why)
+    def _end(self, handshake: _Handshake, why: str) -> None:
+        self._forget(handshake)
+        handshake.sock.close()
+        if why and not handshake.parked:
+            self._refusals.note(handshake.address, why)
 
-    def _forget(self, guest: _Guest) -> None:
-        if guest.timer is not None:
-            guest.timer.cancel()
-            guest.timer = None
-        self._guests.pop(guest.number, None)
-        self._loop.remove_reader(guest.sock.fileno())
+    def _forget(self, handshake: _Handshake) -> None:
+        if handshake.timer is not None:
+            handshake.timer.cancel()
+            handshake.timer = None
+        self._handshakes.pop(handshake.number, None)
+        self._loop.remove_reader(handshake.sock.fileno())
 
 
 def _send(sock: socket.socket, data: bytes) -> bool:
-    """Whether all of it went: an empty send buffer takes our few hundred bytes, or the connection is none."""
+    """Whether all was sent: an empty send buffer takes our few hundred bytes, unless the connection is broken."""
     try:
         return sock.send(data) == len(data)
     except OSError:

@@ -1,4 +1,4 @@
-"""The broker's listener on TCP, if it was asked for: address, token, gate, and what status says of them."""
+"""The broker's TCP listener, where the setting `tcp` asks for one: address, port, token, and what status says of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError
-from ...protocol.record import DiscoveryRecord
-from ...settings import MAX_PORT, TCP_ANY
-from ...system.record_file import RecordFile
+from ...settings import TCP_ANY
 from ...system.tcp_options import set_tcp_options
 from ...system.token_file import ensure_token, restore_token, token_path
-from .bind import NotThere, bind_tcp, endpoint_of, find_address, usual_port
+from .address import Unavailable, find_address
 from .gate import Gate
-from .tally import Tally
+from .port import bind_tcp, candidate_ports, endpoint_of
+from .refusals import Refusals
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,12 +28,12 @@ RETRY_S = 30.0
 
 
 class TcpListener:
-    """See the module. Does nothing where the setting `tcp` is empty.
+    """One TCP listener; does nothing where the setting `tcp` is empty.
 
     Args:
-        root: the state root, where the token lies. last_port: of the last broker, 0 where not known.
+        root: the state root, where the token is. last_port: the last broker's, 0 where it is not known.
         admit: takes sockets that have proved themselves.
-        revoked: called when the token was replaced: whoever showed the old one must go.
+        revoked: called when the token was replaced: clients that showed the old one must go.
     """
 
     def __init__(
@@ -52,31 +51,31 @@ class TcpListener:
         self.endpoint = ""
         self.token = ""
         self._port = settings.tcp_port
-        self._ports = [self._port] if self._port else [*filter(None, [last_port]), usual_port(root), 0]
+        self._ports = candidate_ports(self._port, last_port, root)
         self._root = root
         self._clock = clock
         self._log = log
         self._admit = admit
         self._revoked = revoked
-        self._tally = Tally(clock.monotonic, log.warning)
+        self._refusals = Refusals(clock.monotonic, log.warning)
         self._address = ""
         self._gate: Gate | None = None
         self._mark: tuple[int, int] | None = None  # inode and change time of the file that was read
-        self._trouble: dict[str, str] | None = None
+        self._warning: dict[str, str] | None = None
         self._look_at = 0.0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Listen if that is wanted and possible. Never fails: what is in the way is a trouble, tried again."""
+        """Listen if that is configured. Never fails: if it is impossible now, warn and try again later."""
         if self.name:
             self._look(loop)
 
     def check(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """To be called every few seconds; whether endpoint or token changed."""
+        """Look again at address and token; return whether endpoint or token changed. Call it every few seconds."""
         if not self.name:
             return False
         before = self.endpoint, self.token
         now = self._clock.monotonic()
-        self._tally.flush(now)
+        self._refusals.flush(now)
         if self.token:
             self._reread()
         if now >= self._look_at:
@@ -84,7 +83,7 @@ class TcpListener:
         return (self.endpoint, self.token) != before
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self.endpoint = self._address = ""
         if self._gate is not None:
             self._gate.close()
@@ -93,7 +92,7 @@ class TcpListener:
     # -- address and socket
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """See to it that we listen where we should; addresses come and go with container engines."""
+        """Listen where we should by now; addresses come and go with container engines."""
         self._look_at = self._clock.monotonic() + RETRY_S
         try:
             if not self.token:
@@ -103,7 +102,7 @@ class TcpListener:
                 return
             self.close()
             self._open(loop, address)
-        except NotThere as exc:
+        except Unavailable as exc:
             self.close()
             self._degrade(str(exc), exc.hint)
         except BrokerError as exc:
@@ -116,23 +115,23 @@ class TcpListener:
             loop=loop,
             token=lambda: self.token,
             admit=self._take,
-            tally=self._tally,
+            refusals=self._refusals,
             log=self._log,
         )
         self._address, self.endpoint = address, endpoint_of(sock)
         if not self._port:
             self._ports = list(dict.fromkeys([sock.getsockname()[1], *self._ports]))
-        self._trouble = None
+        self._warning = None
         self._log.info("listening on %s (%s)", self.endpoint, self.name)
 
     def _degrade(self, why: str, hint: str) -> None:
-        trouble = {
+        warning = {
             "what": f"not listening on TCP ({self.name}): {why}; tried again every {RETRY_S:g} s",
             "hint": hint,
         }
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._log.warning("%s", trouble["what"])
+        if warning != self._warning:
+            self._warning = warning
+            self._log.warning("%s", warning["what"])
 
     def _take(self, sock: socket.socket, rest: bytes, address: str) -> None:
         set_tcp_options(sock)
@@ -152,7 +151,7 @@ class TcpListener:
         return info.st_ino, info.st_ctime_ns  # which chmod changes, too
 
     def _reread(self) -> None:
-        """A new token counts at once; one that was removed is put back, as the record is."""
+        """Use a new token at once; put back one that was removed, as the record is."""
         mark = self._stat()
         if mark == self._mark:
             return
@@ -165,7 +164,7 @@ class TcpListener:
         try:
             self._read()
         except BrokerError as exc:
-            self.token, self._mark = "", None  # what we had may be known to others: shut the door until it is mended
+            self.token, self._mark = "", None  # others may know the old one: stop listening until this is fixed
             self.close()
             self._degrade(exc.message.rstrip("."), exc.hint)
         if self.token != old:
@@ -177,8 +176,8 @@ class TcpListener:
     # -- what people see
 
     def degraded(self) -> list[dict[str, str]]:
-        """What is not as it was asked for, or is worth a second look."""
-        out = [self._trouble] if self._trouble is not None else []
+        """What is not as configured, or deserves a second look."""
+        out = [self._warning] if self._warning is not None else []
         if self.name == TCP_ANY and self.endpoint:
             out.append(
                 {
@@ -189,24 +188,12 @@ class TcpListener:
         return out
 
     def as_json(self) -> dict[str, Any] | None:
-        """For status; None where it was not asked for. Nothing secret."""
+        """For status; None where `tcp` is empty. Nothing secret."""
         if not self.name:
             return None
         return {
             "asked": self.name,
             "endpoint": self.endpoint or None,
             "waiting": self._gate.waiting if self._gate is not None else 0,
-            "refused": dict(self._tally.totals),
+            "refused": dict(self._refusals.totals),
         }
-
-
-def last_port(record_path: str) -> int:
-    """The port of the last broker, if its record is still there; else 0."""
-    last = RecordFile(record_path).read()
-    return next(filter(None, map(_port_of, last.endpoints)), 0) if isinstance(last, DiscoveryRecord) else 0
-
-
-def _port_of(endpoint: str) -> int:
-    kind, _, place = endpoint.partition("://")
-    port = place.rpartition(":")[2]
-    return int(port) if kind == "tcp" and port.isascii() and port.isdecimal() and int(port) <= MAX_PORT else 0

@@ -14,7 +14,7 @@ import pytest
 
 from mempalace_broker.broker.tcp import gate as tcpgate
 from mempalace_broker.broker.tcp.gate import MOST, Gate
-from mempalace_broker.broker.tcp.tally import Tally
+from mempalace_broker.broker.tcp.refusals import Refusals
 from mempalace_broker.protocol.tcp_auth import AuthState, ClientSide
 from tests.proctools import PATIENCE_S
 
@@ -43,13 +43,13 @@ class House:
         self.listener.setblocking(False)
         self.guests: list[tuple[socket.socket, bytes, str]] = []
         self.mine: list[socket.socket] = []
-        self.tally = Tally(loop.time, lambda line: None)
+        self.tally = Refusals(loop.time, lambda line: None)
         self.gate = Gate(
             self.listener,
             loop=loop,
             token=lambda: TOKEN,
             admit=lambda sock, rest, address: self.guests.append((sock, rest, address)),
-            tally=self.tally,
+            refusals=self.tally,
             log=logging.getLogger("mempalace_broker.test"),
         )
         self.where = self.listener.getsockname()

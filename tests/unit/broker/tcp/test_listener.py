@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 
 from mempalace_broker.broker.tcp import listener as tcp
-from mempalace_broker.broker.tcp.bind import NotThere, usual_port
-from mempalace_broker.broker.tcp.listener import RETRY_S, TcpListener, last_port
+from mempalace_broker.broker.tcp.address import Unavailable
+from mempalace_broker.broker.tcp.listener import RETRY_S, TcpListener
+from mempalace_broker.broker.tcp.port import last_port, usual_port
 from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.settings_files import PrivateSettings
 from mempalace_broker.system.token_file import replace_token, token_path
@@ -67,7 +68,7 @@ class Bench:
         return self.listener.check(cast(Any, self.loop))
 
     @property
-    def troubles(self) -> str:
+    def warnings(self) -> str:
         return " ".join(entry["what"] for entry in self.listener.degraded())
 
 
@@ -78,7 +79,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     def find(name: str) -> str:
         if name not in known:
-            raise NotThere(f"no {name}", "start it")
+            raise Unavailable(f"no {name}", "start it")
         return known[name]
 
     monkeypatch.setattr(tcp, "find_address", find)
@@ -104,13 +105,13 @@ def test_off(tmp_path: Path) -> None:
 def test_an_address_that_comes_later(bench: Bench, addresses: dict[str, str]) -> None:
     bench.start()
     assert bench.listener.endpoint == ""
-    assert "not listening on TCP (docker): no docker" in bench.troubles
+    assert "not listening on TCP (docker): no docker" in bench.warnings
     assert bench.listener.degraded()[0]["hint"] == "start it"
     addresses["docker"] = "127.0.0.1"
     assert not bench.check(RETRY_S - 3)
     assert bench.check(4)
     assert bench.listener.endpoint == f"tcp://127.0.0.1:{usual_port(bench.root)}"
-    assert bench.troubles == ""
+    assert bench.warnings == ""
     assert bench.loop.readers
 
 
@@ -126,7 +127,7 @@ def test_an_address_that_changes_and_one_that_goes(bench: Bench, addresses: dict
     del addresses["docker"]
     assert bench.check(RETRY_S + 1)
     assert bench.listener.endpoint == ""
-    assert "no docker" in bench.troubles
+    assert "no docker" in bench.warnings
     assert not bench.loop.readers
 
 
@@ -136,7 +137,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         taken.listen(1)
         made = Bench(tmp_path, "127.0.0.1", MEMPALACE_BROKER_TCP_PORT=str(taken.getsockname()[1]))
         made.start()
-        assert "Address already in use" in made.troubles
+        assert "Address already in use" in made.warnings
     assert made.check(RETRY_S + 1)
     made.listener.close()
 
@@ -144,7 +145,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 def test_any_is_named_as_exposed(tmp_path: Path) -> None:
     made = Bench(tmp_path, "any")
     made.start()
-    assert "exposed" in made.troubles
+    assert "exposed" in made.warnings
     made.listener.close()
 
 
@@ -195,11 +196,11 @@ def test_a_token_that_others_may_have_seen_shuts_the_door(bench: Bench, addresse
     os.chmod(token_path(bench.root), 0o644)
     assert bench.check()
     assert (bench.listener.token, bench.listener.endpoint, bench.revoked) == ("", "", 1)
-    assert "others can read" in bench.troubles
+    assert "others can read" in bench.warnings
     os.chmod(token_path(bench.root), 0o600)
     assert bench.check(RETRY_S + 1)
     assert bench.listener.endpoint
-    assert bench.troubles == ""
+    assert bench.warnings == ""
 
 
 @pytest.mark.parametrize(

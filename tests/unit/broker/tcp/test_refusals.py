@@ -3,13 +3,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempalace_broker.broker.tcp.tally import (
+from mempalace_broker.broker.tcp.refusals import (
     FIRST_DELAY_S,
     FORGIVEN_S,
+    LOG_EVERY_S,
     LONGEST_DELAY_S,
     MOST_ADDRESSES,
-    SAY_EVERY_S,
-    Tally,
+    Refusals,
 )
 
 
@@ -19,7 +19,7 @@ class Book:
     def __init__(self) -> None:
         self.now = 100.0
         self.said: list[str] = []
-        self.tally = Tally(lambda: self.now, self.said.append)
+        self.tally = Refusals(lambda: self.now, self.said.append)
 
 
 def test_the_wait_grows_and_is_forgiven() -> None:
@@ -40,7 +40,7 @@ def test_the_first_is_said_at_once_the_rest_together() -> None:
         book.tally.note("10.0.0.2", "wrong proof")
         book.now += 0.01
     assert book.said == ["refused over TCP: 10.0.0.1 (1 garbage)"]
-    book.now += SAY_EVERY_S
+    book.now += LOG_EVERY_S
     book.tally.flush(book.now)
     book.tally.flush(book.now)
     assert book.said[1:] == ["refused over TCP: 10.0.0.2 (500 wrong proof), 10.0.0.1 (499 garbage)"]
@@ -54,7 +54,7 @@ def test_bounded_whoever_comes(knocks: list[tuple[int, str, float]]) -> None:
         book.now += pause
         delay = book.tally.note(f"10.1.{number >> 8}.{number & 255}", kind)
         assert FIRST_DELAY_S <= delay <= LONGEST_DELAY_S
-    assert len(book.said) <= 1 + (book.now - 100) / SAY_EVERY_S
+    assert len(book.said) <= 1 + (book.now - 100) / LOG_EVERY_S
     assert sum(book.tally.totals.values()) == len(knocks)
 
 
@@ -62,7 +62,7 @@ def test_memory_and_lines_are_bounded() -> None:
     book = Book()
     for number in range(10_000):
         book.tally.note(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "garbage")
-    book.now += SAY_EVERY_S
+    book.now += LOG_EVERY_S
     book.tally.flush(book.now)
     assert len(book.tally._recent) <= MOST_ADDRESSES
     assert len(book.said) == 2
