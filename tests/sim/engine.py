@@ -61,7 +61,7 @@ class Engine(Actor):
             self.after(rng.random() * 0.3, lambda: self.die("exit status 1"))
             return
         if rng.random() < faults.start_fail:
-            fault = {"reason": "write_lock_held", "message": "somebody writes directly", "hint": "end it"}
+            fault = {"reason": "write_lock_held", "message": "another process writes directly", "hint": "end it"}
             self.after(0.1, lambda: self._tell(Frame("fail", tag="75", payload=json.dumps(fault).encode())))
             self.after(0.15, lambda: self.die("exit status 75"))
             return

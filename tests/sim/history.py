@@ -75,7 +75,7 @@ class History:
         self.slack: dict[str, float] = {}
         self._by_token: dict[str, Asked] = {}
         self._acked: dict[str, set[str]] = {"palace": set(), "log": set()}
-        self._doomed: set[str] = set()  # tokens that somebody asked to delete
+        self._doomed: set[str] = set()  # tokens that an agent asked to delete
 
     # -- what happens
 

@@ -1,4 +1,4 @@
-"""Seeded histories of the whole: real hub, real relays, a model engine, and everything that may befall them.
+"""Seeded histories of the whole: real protocols of broker and shims, a model engine, and every fault they may meet.
 
 pytest tests/sim --sim-seed=N     or MPB_SIM_SEED=N: play history N again
 MPB_SIM_RUNS=N                    as many histories; MPB_SIM_FROM: the first seed

@@ -76,7 +76,7 @@ PROFILES: dict[str, Faults] = {
 
 
 class World:
-    """See the module."""
+    """One seeded history: its processes, its disk, and what happens to them."""
 
     def __init__(self, seed: int, faults: Faults | None = None) -> None:
         self.seed = seed
@@ -107,7 +107,7 @@ class World:
     # -- processes
 
     def start_broker(self) -> None:
-        """Somebody starts a broker; the owner lock lets one live."""
+        """A shim starts a broker; the owner lock lets one live."""
         if self.broker is None:
             self.brokers += 1
             self.broker = broker = Broker.__new__(Broker)

@@ -1,4 +1,4 @@
-"""One client's socket: bytes to lines and back, with bounds, so that no client can harm another.
+"""One client's socket: bytes to lines and back, bounded so that no client can harm another.
 
 A client that floods gets a slice of each turn of the loop; one that does not read is not read from either; one that
 accepts no byte for `STALL_S` seconds is dropped.

@@ -1,4 +1,4 @@
-"""From a command line to a serving broker: options, settings, log, the owner lock, the report to the starter."""
+"""Starts a broker from a command line: options, settings, log, owner lock, lease, and a report to the starter."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from ..lease.machine.record import HolderId
     from ..settings import BrokerSettings
 
-HANDOVER_S = 15.0  # beyond drain_s: the other side sees our request, ends its engine, and we see that it did
-PATIENCE_S = 27.0  # whatever drain_s is: who starts us waits for 30 s; the other side goes on handing over
-OWNER_WAIT_S = 2.0  # a predecessor that is leaving drops its lock last
+HANDOVER_S = 15.0  # besides drain_s: the other side sees our request and ends its engine, and we see that it did
+PATIENCE_S = 27.0  # whatever drain_s is: our starter waits for 30 s; the other side goes on handing over
+OWNER_WAIT_S = 2.0  # a leaving predecessor drops its lock last
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The daemon's own flags; people use `mempalace-broker run`, which fills them in."""
+    """Parse the daemon's own flags; people use `mempalace-broker run`, which fills them in."""
     parser = argparse.ArgumentParser(prog="mempalace-broker-daemon", description=__doc__)
     parser.add_argument("--palace", required=True, help="real path of the palace directory")
     parser.add_argument("--palace-by", default="default", choices=["flag", "env", "config", "default"])
@@ -57,7 +57,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a broker until it leaves; the exit code."""
+    """Run a broker until it leaves; return the exit code."""
     options = parse(sys.argv[1:] if argv is None else argv)
     report = StartReport(options.start_fd)
     try:
@@ -126,7 +126,7 @@ def _acquire_lease(
     before = OwnerNote.read(files.owner_lock) or OwnerNote(None, root=files.root)
     clock = Clock()
     local = is_local(files.palace)
-    elsewhere = direct or (local is not True and not kernel.MACOS)  # a network disk is nobody's own
+    elsewhere = direct or (local is not True and not kernel.MACOS)  # a network disk belongs to no kernel
     me = own_holder_id(owner, clock, direct=elsewhere)
     deadline = Deadline.after(clock, min(settings.drain_s + HANDOVER_S, PATIENCE_S))
     try:

@@ -1,6 +1,6 @@
-"""The unix socket: bound and named by us, under the owner lock, and removed only while it is still ours.
+"""The unix socket: bound under the owner lock, and removed only while the name is still ours.
 
-asyncio would steal the name of a live listener without an error (cpython#121252), so it only gets a ready socket.
+asyncio would take over the name of a live listener without an error (cpython#121252), so it gets a bound socket.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Name(NamedTuple):
 
 
 def bind_unix(path: str) -> tuple[socket.socket, Name]:
-    """Bind a listening socket, 0600. The caller holds the owner lock: whatever has that name is stale.
+    """Bind a listening socket, 0600. The caller holds the owner lock, so an older file of that name is stale.
 
     Raises:
-        StateRootError: the name can't be taken; says why.
+        StateRootError: the name can't be bound; says why.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old_mask = os.umask(0o177)
@@ -58,7 +58,7 @@ def bind_unix(path: str) -> tuple[socket.socket, Name]:
 
 
 def peer(sock: socket.socket) -> tuple[int, int]:
-    """(uid, pid) of the other side of a unix socket; pid 0 where the kernel doesn't tell, or in another namespace."""
+    """(uid, pid) of the peer of a unix socket; pid 0 where the kernel doesn't say, or in another pid namespace."""
     if hasattr(socket, "SO_PEERCRED"):
         pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return uid, pid
@@ -68,5 +68,5 @@ def peer(sock: socket.socket) -> tuple[int, int]:
 
 
 def allowed(uid: int) -> bool:
-    """Only the palace's own user gets in; root could anyway."""
+    """Whether that user may connect: the palace's own, or root, who could open the palace anyway."""
     return uid in (os.geteuid(), 0)

@@ -14,7 +14,7 @@ MAX_NAME = 64
 
 
 def is_name(text: object) -> bool:
-    """Whether a client's session id may stand in the journal: letters and digits, at most 64."""
+    """Whether a client's session id is fit for the journal: letters and digits, at most 64."""
     return isinstance(text, str) and 0 < len(text) <= MAX_NAME and text.isascii() and text.isalnum()
 
 

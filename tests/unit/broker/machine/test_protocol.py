@@ -1,4 +1,4 @@
-"""The hub as its clients see it."""
+"""The broker's protocol as its clients see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever clients send, the hub lives, and no request is answered twice; other clients notice nothing."""
+"""Whatever clients send, the protocol survives, no request is answered twice, and other clients notice nothing."""
 
 from __future__ import annotations
 

@@ -297,7 +297,7 @@ class Engines(RuleBasedStateMachine):
     @rule()
     def is_wanted(self) -> None:
         if self.supervisor.state in (EngineState.DOWN, EngineState.FATAL):
-            self.starts.clear()  # somebody asked: that is no loop of ours
+            self.starts.clear()  # a person asked for it: not a restart loop
             self.carry_out(self.supervisor.start(self.now))
 
     @rule()
