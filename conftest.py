@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from mempalace_broker.system import private
 from tests import harness
 from tests.harness import World
+
+settings.register_profile("busy", deadline=None)  # how long one example takes says nothing on a busy machine
+settings.load_profile("busy")
 
 # quick ones first; within a suite the order is random
 _ORDER = (("tests", "unit"), ("tests", "sim"), ("tests", "proc"), ("tests", "net"), ("devbox", "tests"))

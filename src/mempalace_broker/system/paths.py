@@ -54,10 +54,13 @@ def home_of(env: Mapping[str, str]) -> str:
 
 
 def expand(path: str, home: str) -> str:
-    """`~` and `~/x` against `home`, `~user` against the password file."""
+    """`~` and `~/x` against `home`, `~user` against the password file; a name that no user can have stays as it is."""
     if path == "~" or path.startswith("~/"):
         return (home.rstrip("/") + path[1:]) or "/"
-    return os.path.expanduser(path) if path.startswith("~") else path
+    try:
+        return os.path.expanduser(path) if path.startswith("~") else path
+    except ValueError:  # a NUL in the name
+        return path
 
 
 def config_dir(env: Mapping[str, str], home: str) -> str:

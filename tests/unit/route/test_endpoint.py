@@ -58,6 +58,7 @@ def test_what_is_understood(text: str, want: Endpoint) -> None:
         "ssh://host;reboot",
         "ssh://$(id)",
         "unix:/" + "x" * 107,
+        "~\0",
     ],
 )
 def test_what_is_refused_names_the_text_and_the_right_form(text: str) -> None:
