@@ -1,4 +1,4 @@
-"""What Gitea, GitHub, pre-commit and pip read: valid, and in step with the project."""
+"""The files that Gitea, GitHub, pre-commit and pip read are valid and in step with the project."""
 
 from __future__ import annotations
 
@@ -98,3 +98,12 @@ def test_constraints_pin_all_that_development_needs_and_name_no_host() -> None:
         for group in config["dependency-groups"].values():
             needed += [item for item in group if isinstance(item, str)]
         assert {wanted(item) for item in needed} <= pinned
+
+
+@pytest.mark.parametrize(("folder", "package"), [("", "src/mempalace_broker"), ("devbox", "src/pi_devbox")])
+def test_the_changelog_begins_with_this_version(folder: str, package: str) -> None:
+    heading = re.search(r"^## (\S+)", (REPO / folder / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    version = re.search(r'__version__ = "(.+)"', (REPO / folder / package / "__init__.py").read_text(encoding="utf-8"))
+    assert heading is not None
+    assert version is not None
+    assert heading[1] == version[1]

@@ -171,28 +171,7 @@ class IndexGuard:
         path = os.path.join(self._palace, "chroma.sqlite3")
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
             row = db.execute("SELECT collection FROM segments WHERE id = ?", (name,)).fetchone()
-            stored = db.execute("SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (name,)).fetchone()
-            if row is None:
-                return False
-            alive = {
-                i
-                for (i,) in db.execute(
-                    "SELECT e.embedding_id FROM embeddings e JOIN segments s ON s.id = e.segment_id "
-                    "WHERE s.collection = ?",
-                    row,
-                )
-            }
-            tail = db.execute(
-                "SELECT operation, id FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ? ORDER BY seq_id",
-                (_number(stored[0]) if stored else 0, f"%{row[0]}"),
-            )
-            found = set(ids)
-            for operation, id_ in tail:
-                if operation == _DELETE:
-                    found.discard(id_)
-                elif operation != _UPDATE:
-                    found.add(id_)
-        return found == alive
+            return row is not None and _replay_queue(db, name, row[0], ids) == _live_ids(db, row[0])
 
     # -- while it is open --------------------------------------------------------------------------
 
@@ -255,6 +234,27 @@ class IndexGuard:
         for name in copied:
             if not os.path.isdir(os.path.join(self._palace, name)):
                 self._drop_copies(name, keep=None)
+
+
+def _live_ids(db: sqlite3.Connection, collection: str) -> set[str]:
+    query = "SELECT e.embedding_id FROM embeddings e JOIN segments s ON s.id = e.segment_id WHERE s.collection = ?"
+    return {id_ for (id_,) in db.execute(query, (collection,))}
+
+
+def _replay_queue(db: sqlite3.Connection, name: str, collection: str, ids: set[str]) -> set[str]:
+    """The ids of an index after the queued writes that it has not stored yet."""
+    stored = db.execute("SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (name,)).fetchone()
+    tail = db.execute(
+        "SELECT operation, id FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ? ORDER BY seq_id",
+        (_number(stored[0]) if stored else 0, f"%{collection}"),
+    )
+    found = set(ids)
+    for operation, id_ in tail:
+        if operation == _DELETE:
+            found.discard(id_)
+        elif operation != _UPDATE:
+            found.add(id_)
+    return found
 
 
 def _number(seq_id: Any) -> int:

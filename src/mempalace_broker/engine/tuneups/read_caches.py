@@ -12,6 +12,9 @@ from .tuneup import TuneUp, parameters, replace, require
 if TYPE_CHECKING:
     from ..adapter import Mempalace
 
+    Key = tuple[str, str]
+    Stamp = tuple[int, int, int] | None  # inode, modification time in ns, size; None: the file is missing
+
 
 # -- a read must not write: pin the thread count of a collection once ---------------------------------
 
@@ -68,16 +71,16 @@ def _apply_own_writes(mempalace: Mempalace) -> None:
     mempalace.after_call.append(restamp)
 
 
-# -- 3.4.0: the capacity probe reads the whole index file on every search ------------------------------
+# -- answers that hold while files are unchanged -------------------------------------------------------
 
 _RACY_NS = 50_000_000  # a file changed this recently may change again without its time stamp showing it
 
 
-def _stamp(paths: list[str]) -> list[tuple[int, int, int] | None]:
-    return [_stamp_one(path) for path in paths]
+def _stamps(paths: list[str]) -> list[Stamp]:
+    return [_stamp(path) for path in paths]
 
 
-def _stamp_one(path: str) -> tuple[int, int, int] | None:
+def _stamp(path: str) -> Stamp:
     try:
         st = os.stat(path)
     except OSError:
@@ -85,8 +88,34 @@ def _stamp_one(path: str) -> tuple[int, int, int] | None:
     return st.st_ino, st.st_mtime_ns, st.st_size
 
 
-def _is_settled(stamp: list[tuple[int, int, int] | None], now_ns: int) -> bool:
-    return all(one is None or one[1] < now_ns - _RACY_NS for one in stamp)
+class _FileCache:
+    """Answers by key, each valid while the files that it was read from are unchanged."""
+
+    def __init__(self) -> None:
+        self._known: dict[Key, tuple[Any, list[str], list[Stamp]]] = {}
+
+    def get(self, key: Key) -> Any:
+        """The answer, None if it is unknown or no longer valid."""
+        answer, paths, stamps = self._known.get(key, (None, [], []))
+        if _stamps(paths) != stamps:
+            del self._known[key]
+            return None
+        return answer
+
+    def put(self, key: Key, answer: Any, paths: list[str], before: list[Stamp]) -> None:
+        """Keep an answer, unless a file changed a moment ago or since `before`, the stamps of the first paths."""
+        stamps = _stamps(paths)
+        settled = time.time_ns() - _RACY_NS
+        if stamps[: len(before)] == before and all(one is None or one[1] < settled for one in stamps):
+            self._known[key] = answer, paths, stamps
+
+
+def _database_files(palace: str) -> list[str]:
+    database = os.path.join(palace, "chroma.sqlite3")
+    return [database, database + "-wal"]
+
+
+# -- 3.4.0: the capacity probe reads the whole index file on every search ------------------------------
 
 
 def _apply_capacity_cache(mempalace: Mempalace) -> None:
@@ -95,25 +124,20 @@ def _apply_capacity_cache(mempalace: Mempalace) -> None:
     stock: Any = getattr(chroma, "hnsw_capacity_status", None)
     require(parameters(stock) == ["palace_path", "collection_name"], "hnsw_capacity_status is not what it was")
     require(getattr(server, "hnsw_capacity_status", None) is stock, "the server has another capacity probe")
-    known: dict[tuple[str, str], tuple[Any, list[str], dict[str, Any]]] = {}
+    cache = _FileCache()
 
     def probe(palace_path: str, collection_name: str = "mempalace_drawers") -> dict[str, Any]:
         """Answer from memory while every file that the probe reads is unchanged."""
-        key = (palace_path, collection_name)
-        if key in known:
-            stamp, paths, status = known[key]
-            if _stamp(paths) == stamp:
-                return dict(status)
-        database = os.path.join(palace_path, "chroma.sqlite3")
-        before = _stamp([database, database + "-wal"])
-        status = stock(palace_path, collection_name)
-        segment = status.get("segment_id")
-        known.pop(key, None)
-        if segment and status.get("sqlite_count") is not None:
-            paths = [database, database + "-wal", os.path.join(palace_path, segment, "index_metadata.pickle")]
-            stamp = _stamp(paths)
-            if stamp[:2] == before and _is_settled(stamp, time.time_ns()):
-                known[key] = (stamp, paths, dict(status))
+        key = palace_path, collection_name
+        status = cache.get(key)
+        if status is None:
+            database = _database_files(palace_path)
+            before = _stamps(database)
+            status = stock(palace_path, collection_name)
+            segment = status.get("segment_id")
+            if segment and status.get("sqlite_count") is not None:
+                index = os.path.join(palace_path, segment, "index_metadata.pickle")
+                cache.put(key, status, [*database, index], before)
         return dict(status)
 
     replace(probe, "hnsw_capacity_status", chroma, server)
@@ -130,24 +154,21 @@ def _apply_overview_cache(mempalace: Mempalace) -> None:
     stock: Any = getattr(server, "_get_cached_metadata", None)
     require(parameters(stock) == ["col", "where"], "_get_cached_metadata is not what it was")
     require(hasattr(server, "_metadata_cache"), "the server has no _metadata_cache")
-    known: dict[tuple[str, str], tuple[Any, list[Any]]] = {}
+    cache = _FileCache()
 
     def metadata(col: Any, where: Any = None) -> Any:
         """Answer from memory while the database is unchanged."""
         if where is not None:
             return stock(col, where)
         palace = str(server._config.palace_path)
-        key = (palace, str(server._config.collection_name))
-        paths = [os.path.join(palace, "chroma.sqlite3"), os.path.join(palace, "chroma.sqlite3-wal")]
-        before = _stamp(paths)
-        if key in known and known[key][0] == before:
-            return known[key][1]
-        server._metadata_cache = None  # upstream's is good for five seconds, changed or not
-        rows = stock(col)
-        known.clear()
-        settled = before[0] is not None and _stamp(paths) == before and _is_settled(before, time.time_ns())
-        if settled and len(rows) <= _MOST_ROWS:
-            known[key] = (before, rows)
+        key = palace, str(server._config.collection_name)
+        rows = cache.get(key)
+        if rows is None:
+            before = _stamps(_database_files(palace))
+            server._metadata_cache = None  # upstream's is good for five seconds, changed or not
+            rows = stock(col)
+            if before[0] is not None and len(rows) <= _MOST_ROWS:
+                cache.put(key, rows, _database_files(palace), before)
         return rows
 
     replace(metadata, "_get_cached_metadata", server)
