@@ -39,6 +39,10 @@ class StartPolicy:
         self.started_by = started_by or f"pid {os.getpid()}"
         self.heed_failures = heed_failures
 
+    def with_mode(self, mode: str) -> StartPolicy:
+        """The same with another mode."""
+        return StartPolicy(mode, self.started_by, heed_failures=self.heed_failures)
+
 
 class Connected:
     """Done: a connected, non-blocking stream socket, the caller's to close. Nothing was said on it yet.

@@ -97,9 +97,7 @@ class RouteFinder(Attempt):
 
     def _remote_policy(self) -> StartPolicy:
         """For ssh: a look must not open a bridge, but one that is up gets the time to answer."""
-        if self._policy.mode != ONCE:
-            return self._policy
-        return StartPolicy(WAIT_ONLY, self._policy.started_by, heed_failures=self._policy.heed_failures)
+        return self._policy.with_mode(WAIT_ONLY) if self._policy.mode == ONCE else self._policy
 
     def _next(self, error: BrokerError) -> Attempt:
         """A route failed: the next one. Raises what was learned on all of them where there is none."""

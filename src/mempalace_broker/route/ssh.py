@@ -68,7 +68,7 @@ class SshRoute(StartUnderLock):
             start_lock=where.start_lock,
             lock=where.lock,
             log=where.log,
-            help=f"look at {where.log}.",
+            hint=f"look at {where.log}.",
         )
         super().__init__(daemon, deadline, policy, rng=rng)
         self._spawn = spawn

@@ -39,18 +39,18 @@ class Daemon:
     Attributes:
         name: for messages: "broker". owns: what its lock stands for: "the palace".
         start_lock, lock: files: held by a client that starts it, and by the daemon for life. log: its log.
-        help: the command that tells more.
+        hint: the step that tells more, where it does not come up.
     """
 
-    __slots__ = ("help", "lock", "log", "name", "owns", "start_lock")
+    __slots__ = ("hint", "lock", "log", "name", "owns", "start_lock")
 
-    def __init__(self, name: str, owns: str, *, start_lock: str, lock: str, log: str, help: str) -> None:
+    def __init__(self, name: str, owns: str, *, start_lock: str, lock: str, log: str, hint: str) -> None:
         self.name = name
         self.owns = owns
         self.start_lock = start_lock
         self.lock = lock
         self.log = log
-        self.help = help
+        self.hint = hint
 
 
 class StartUnderLock(Attempt):
@@ -144,7 +144,7 @@ class StartUnderLock(Attempt):
             pid = read_note(daemon.lock).get("pid", "unknown")
             return self._pause(f"a {daemon.name} (pid {pid}) owns {daemon.owns} but does not listen yet, or no longer")
         if self._starts == MAX_STARTS:
-            raise self._blamed(f"the {daemon.name} comes up and is gone at once (log: {daemon.log}).", daemon.help)
+            raise self._blamed(f"the {daemon.name} comes up and is gone at once (log: {daemon.log}).", daemon.hint)
         failure = StartNote.read(daemon.start_lock).failure(self._clock.wall())
         if failure is not None and self._policy.heed_failures:
             raise failure
@@ -170,7 +170,7 @@ class StartUnderLock(Attempt):
         if report is None and not self._pipe_limit.expired:
             return self._pause(starting)  # our time is up, not the daemon's: it has not failed
         if report is None:
-            raise self._blamed(f"the {daemon.name} did not report that it serves (log: {daemon.log}).", daemon.help)
+            raise self._blamed(f"the {daemon.name} did not report that it serves (log: {daemon.log}).", daemon.hint)
         if report["state"] == READY:
             self._started = True
             self._unlock()

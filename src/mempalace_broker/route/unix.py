@@ -52,10 +52,10 @@ class UnixRoute(StartUnderLock):
     ) -> None:
         policy = policy or StartPolicy()
         if policy.mode == START_IF_NEEDED and context.env.get(NO_SPAWN_VARIABLE, "") not in ("", "0"):
-            policy = StartPolicy(WAIT_ONLY, policy.started_by, heed_failures=policy.heed_failures)
+            policy = policy.with_mode(WAIT_ONLY)
         files = context.files
         daemon = Daemon(
-            "broker", "the palace", start_lock=files.start_lock, lock=files.owner_lock, log=files.log, help=_STATUS
+            "broker", "the palace", start_lock=files.start_lock, lock=files.owner_lock, log=files.log, hint=_STATUS
         )
         super().__init__(daemon, deadline, policy, rng=rng)
         self._context = context

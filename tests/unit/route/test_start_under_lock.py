@@ -22,7 +22,7 @@ class Scripted(StartUnderLock):
     def __init__(self, folder: Path, reports: list[str], *, heed_failures: bool = True) -> None:
         self.log = str(folder / "x.log")
         daemon = Daemon(
-            "ferry", "the river", start_lock=str(folder / "start"), lock=str(folder / "x"), log=self.log, help="wait"
+            "ferry", "the river", start_lock=str(folder / "start"), lock=str(folder / "x"), log=self.log, hint="wait"
         )
         self.clock = FakeClock()
         super().__init__(daemon, Deadline.after(self.clock, 60), StartPolicy(heed_failures=heed_failures))

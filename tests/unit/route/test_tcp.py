@@ -14,18 +14,11 @@ from typing import Any
 import pytest
 
 from mempalace_broker.errors import BrokerUnavailable, DeadlineExceeded, HandshakeRefused, UsageError
-from mempalace_broker.protocol.palace import PalaceIdentity
-from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.route import tcp_addresses
 from mempalace_broker.route.attempt import Connected, Failed, Waiting
 from mempalace_broker.route.endpoint import Endpoint, parse
 from mempalace_broker.route.tcp import ATTEMPTS, TcpRoute
-from mempalace_broker.route.tcp_addresses import candidates
-from mempalace_broker.route.tcp_token import find_token
 from mempalace_broker.system.clock import Clock, Deadline
-from mempalace_broker.system.context import Context
-from mempalace_broker.system.paths import StateFiles
-from mempalace_broker.system.token_file import VARIABLE, ensure_token
 from tests.proctools import eventually, own_descriptors
 from tests.tcptools import TOKEN, broker_like, connect, listener
 
@@ -225,48 +218,6 @@ def test_nothing_is_left_open() -> None:
             route.close()
             route.close()
     eventually(lambda: own_descriptors() <= before, what="the end of all look-ups")
-
-
-HOSTS = "127.0.0.1 localhost\n172.17.0.1\thost.docker.internal gw # the host\n# 1.2.3.4 host.containers.internal\n"
-
-
-@pytest.mark.parametrize(
-    ("record", "hosts", "expected"),
-    [
-        ("tcp://172.17.0.1:5", "", ["tcp://172.17.0.1:5"]),
-        ("tcp://172.17.0.1:5", HOSTS, ["tcp://172.17.0.1:5", "tcp://host.docker.internal:5"]),
-        ("tcp://0.0.0.0:5", HOSTS, ["tcp://host.docker.internal:5"]),
-        ("tcp://127.0.0.1:5", HOSTS, ["tcp://host.docker.internal:5", "tcp://127.0.0.1:5"]),
-        ("tcp://0.0.0.0:5", "", []),
-    ],
-)
-def test_candidates(
-    record: str, hosts: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tcp_addresses, "_IN_DOCKER", str(tmp_path / "no"))
-    file = tmp_path / "hosts"
-    file.write_text(hosts)
-    assert [str(end) for end in candidates(parse(record, ""), hosts_file=str(file))] == expected
-
-
-def test_where_the_token_comes_from(tmp_path: Path) -> None:
-    files = StateFiles(str(tmp_path), str(tmp_path / "palace"))
-
-    def token(**env: str) -> str:
-        return find_token(Context(PalaceIdentity(files.palace, "", "flag"), env, files=files))
-
-    assert token() == ""
-    made = ensure_token(str(tmp_path))
-    assert token() == made
-    record = DiscoveryRecord(record="ab", pid=1, endpoints=["unix:/x"], palace={"path": "/x"}, token=OTHER)
-    Path(files.record).write_bytes(encode(record))
-    assert token() == OTHER
-    named = tmp_path / "mine"
-    with pytest.raises(UsageError, match="is not there"):
-        token(**{VARIABLE: str(named)})
-    named.write_text(TOKEN + "\n")
-    named.chmod(0o600)
-    assert token(**{VARIABLE: str(named)}) == TOKEN
 
 
 CODE = """

@@ -17,6 +17,7 @@ from _socket import CMSG_LEN, SCM_RIGHTS, SOL_SOCKET
 
 from ...errors import UsageError
 from ...protocol.jsonrpc import load
+from ..endpoint import SSH, Endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,10 +74,7 @@ class SshTarget:
 
     def __str__(self) -> str:
         """As $MEMPALACE_BROKER has it."""
-        user = f"{self.user}@" if self.user else ""
-        port = f":{self.port}" if self.port else ""
-        root = self.state_root if not self.state_root or self.state_root.startswith("/") else f"/{self.state_root}"
-        return f"ssh://{user}{self.host}{port}{root}"
+        return str(Endpoint(SSH, host=self.host, user=self.user, port=self.port, path=self.state_root))
 
     def fields(self) -> list[str]:
         """All fields as words, for a command line and for the name of the folder."""
