@@ -71,7 +71,7 @@ def test_without_agents_the_bridge_leaves_and_takes_all_with_it(host: World) -> 
             eventually(road.nothing_left, what="nothing left")
         assert time.monotonic() - began > 3, "the next agent should find the way open for a moment"
         eventually(lambda: not any(map(proctools.is_running, bridges)), what="the end of the bridges")
-        assert users.sshd.master_pid(), "the user's own connection is his"
+        assert users.sshd.master_pid(), "the user's own connection stays the user's"
 
 
 def test_a_second_agent_finds_the_way_open(host: World) -> None:

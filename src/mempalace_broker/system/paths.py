@@ -233,7 +233,7 @@ class StateFiles:
             self.check_socket_folder()
 
     def check_socket_folder(self) -> None:
-        """Make sure that nobody else can put a socket of his own under our socket's name.
+        """Make sure that nobody else can put another socket under our socket's name.
 
         In the state root that is for the palace's owner to see to; in a folder under /tmp anybody could come first.
 

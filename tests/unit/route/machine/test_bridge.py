@@ -158,7 +158,7 @@ def test_whoever_asks_is_answered_at_once_and_the_bridge_never_leaves_a_user(
     events: list[tuple[str, float]], works: list[bool]
 ) -> None:
     keeper, now, tries = BridgeState(0.0), 0.0, 0
-    asking: list[bool] = []  # per user: does he wait
+    asking: list[bool] = []  # per user: does it wait
     for event, pause in events:
         now += pause
         if event == "join":
