@@ -112,13 +112,13 @@ class Road:
         """Pid of the one bridge, once any that lost the race to start is gone."""
         return eventually(lambda: found[0] if len(found := self.bridges()) == 1 else 0, what="one bridge")
 
-    def way(self) -> str:
+    def forwarded(self) -> str:
         """Name of the one socket that the bridge forwards to the broker, once any before it is gone."""
 
-        def ways() -> list[str]:
+        def sockets() -> list[str]:
             return [name for name in os.listdir(self.files.folder) if name.startswith("w-")]
 
-        return eventually(lambda: found[0] if len(found := ways()) == 1 else "", what="one forwarded socket")
+        return eventually(lambda: found[0] if len(found := sockets()) == 1 else "", what="one forwarded socket")
 
     def clients(self) -> list[int]:
         """Pids of all ssh clients of this road but the user's own master."""

@@ -37,7 +37,7 @@ both_masters = pytest.mark.parametrize("master", [False, True], ids=["own", "use
 _sessions = itertools.count(0, 10)
 
 
-# --- the way
+# --- reaching the broker
 
 
 @both_masters
@@ -69,7 +69,7 @@ def test_without_agents_the_bridge_leaves_and_takes_all_with_it(host: World) -> 
             shim.kill()
         for road in roads:
             eventually(road.nothing_left, what="nothing left")
-        assert time.monotonic() - began > 3, "the next agent should find the way open for a moment"
+        assert time.monotonic() - began > 3, "the next agent should find the tunnel up for a moment"
         eventually(lambda: not any(map(proctools.is_running, bridges)), what="the end of the bridges")
         assert users.sshd.master_pid(), "the user's own connection stays the user's"
 
@@ -227,7 +227,7 @@ def remove_bridge_socket(road: Road) -> None:
 
 
 def remove_forwarded_socket(road: Road) -> None:
-    os.unlink(f"{road.files.folder}/{road.way()}")
+    os.unlink(f"{road.files.folder}/{road.forwarded()}")
     road.shim().initialize(PATIENCE_S)
 
 
@@ -286,10 +286,10 @@ def test_no_fault_loses_an_acknowledged_write_or_leaves_a_call_unanswered(host: 
 def test_the_next_bridge_cleans_up_after_one_that_was_killed(host: World) -> None:
     with Road(host, master=True) as road:
         road.started()
-        before = road.way()
+        before = road.forwarded()
         os.kill(road.bridge(), signal.SIGKILL)
         road.started()
-        assert road.way() != before
+        assert road.forwarded() != before
         eventually(lambda: not listening(f"{road.files.folder}/{before}"), what="the user's master without the forward")
 
 

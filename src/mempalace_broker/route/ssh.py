@@ -64,7 +64,7 @@ class SshRoute(StartUnderLock):
         where = self._files
         daemon = Daemon(
             "bridge",
-            f"the way to {target}",
+            f"the tunnel to {target}",
             start_lock=where.start_lock,
             lock=where.lock,
             log=where.log,
@@ -118,7 +118,7 @@ class SshRoute(StartUnderLock):
 
     def _listen(self, bridge: RawSocket) -> Connected | Waiting:
         """Wait for the bridge's answer."""
-        self.why = f"the way to {self.target} is being opened"
+        self.why = f"the tunnel to {self.target} is being opened"
         answer = self._answer
         while not answer.complete:
             try:
