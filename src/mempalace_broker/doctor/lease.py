@@ -9,13 +9,14 @@ from ..lease.files import lock_id, read_leases
 from ..lease.machine.describe import describe_holder
 from ..lease.machine.lease import NodeKind
 from ..system.kernel import boot_id
-from .findings import Finding, Severity
+from .findings import error, info, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..lease.machine.lease import Listing
     from ..lease.machine.record import LeaseRecord
+    from .findings import Finding
 
 
 def leases(path: str, owner_lock: str) -> Iterator[Finding]:
@@ -23,7 +24,7 @@ def leases(path: str, owner_lock: str) -> Iterator[Finding]:
     try:
         listing, found = read_leases(path)
     except StateRootError as exc:
-        yield Finding(Severity.ERROR, "lease", exc.message, exc.hint)
+        yield error("lease", exc.message, exc.hint)
         return
     yield from judge_leases(listing, found, boot_id(), lock_id(owner_lock))
 
@@ -33,21 +34,17 @@ def judge_leases(listing: Listing, found: list[LeaseRecord], boot: str, lock: st
     open_ = [lease for lease in found if not lease.is_resolved(listing)]
     if not open_:
         last = f"the last one was epoch {found[-1].epoch}" if found else "there never was one"
-        yield Finding(Severity.OK, "lease", f"no broker holds a lease of this palace; {last}")
+        yield ok("lease", f"no broker holds a lease of this palace; {last}")
     for lease in open_:
         holder = lease.holder
         if (holder.boot, holder.lock) == (boot, lock):
-            yield Finding(Severity.OK, "lease", f"epoch {lease.epoch}, of this kernel (pid {holder.pid})")
+            yield ok("lease", f"epoch {lease.epoch}, of this kernel (pid {holder.pid})")
         elif holder.kind is not NodeKind.FOREIGN:
             who = describe_holder(lease)
-            yield Finding(
-                Severity.INFO, "lease", f"{who}: acquired before this machine was restarted, or on another one"
-            )
+            yield info("lease", f"{who}: acquired before this machine was restarted, or on another one")
         else:
             hint = "reach or stop that broker; if it is gone for certain: mempalace-broker take-over --yes"
             busy = ", in the middle of a call" if lease.busy else ""
-            yield Finding(Severity.WARN, "lease", f"{describe_holder(lease)}{busy}", hint)
+            yield warn("lease", f"{describe_holder(lease)}{busy}", hint)
     if listing.requested:
-        yield Finding(
-            Severity.INFO, "lease", "the palace's own machine asks for it: a handover is under way, or was given up"
-        )
+        yield info("lease", "the palace's own machine asks for it: a handover is under way, or was given up")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .findings import Finding, Severity
+from .findings import error, info, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..route.plan import Plan
     from .facts import Facts
+    from .findings import Finding
 
 _PAGE = "docs/topologies.md"
 
@@ -19,13 +20,12 @@ def kernel(facts: Facts) -> Iterator[Finding]:
     """Whether this kernel owns the palace's files, and why."""
     where = f" (in a container: {facts.container})" if facts.container else ""
     if facts.locality.foreign:
-        yield Finding(
-            Severity.INFO,
+        yield info(
             "locality",
             f"other kernel{where}: {facts.locality.why}; the broker is reached by ssh, tcp or direct",
         )
     else:
-        yield Finding(Severity.OK, "locality", f"same kernel{where}: {facts.locality.why}")
+        yield ok("locality", f"same kernel{where}: {facts.locality.why}")
 
 
 def routes(facts: Facts) -> Iterator[Finding]:
@@ -33,7 +33,7 @@ def routes(facts: Facts) -> Iterator[Finding]:
     if not facts.locality.foreign:
         return
     if facts.plan is None:
-        yield Finding(Severity.ERROR, "routes", facts.plan_problem, "correct it, see docs/settings.md")
+        yield error("routes", facts.plan_problem, "correct it, see docs/settings.md")
         return
     yield from _bridges(facts.plan)
     yield from _bridge(facts)
@@ -42,20 +42,17 @@ def routes(facts: Facts) -> Iterator[Finding]:
 
 def _bridges(plan: Plan) -> Iterator[Finding]:
     if plan.ssh is not None:
-        yield Finding(Severity.OK, "route: ssh", f"{plan.ssh}, configuration {plan.ssh.config or 'of ssh itself'}")
+        yield ok("route: ssh", f"{plan.ssh}, configuration {plan.ssh.config or 'of ssh itself'}")
     else:
-        yield Finding(
-            Severity.INFO,
+        yield info(
             "route: ssh",
             "not configured",
             f"MEMPALACE_BROKER_SSH_HOST, or ssh_host in broker.toml; {_PAGE}",
         )
     if plan.tcp:
-        yield Finding(Severity.OK, "route: tcp", ", ".join(map(str, plan.tcp)))
+        yield ok("route: tcp", ", ".join(map(str, plan.tcp)))
     else:
-        yield Finding(
-            Severity.INFO, "route: tcp", "the record names no TCP address", f"set tcp on the palace's machine; {_PAGE}"
-        )
+        yield info("route: tcp", "the record names no TCP address", f"set tcp on the palace's machine; {_PAGE}")
 
 
 def _bridge(facts: Facts) -> Iterator[Finding]:
@@ -63,18 +60,17 @@ def _bridge(facts: Facts) -> Iterator[Finding]:
     if not said:
         return
     if said.get("error"):
-        yield Finding(Severity.ERROR, "bridge", str(said["error"]), str(said.get("hint") or f"see {_PAGE}"))
+        yield error("bridge", str(said["error"]), str(said.get("hint") or f"see {_PAGE}"))
         return
     how = f"{said.get('mode')} over {said.get('over')}" if said.get("mode") else str(said.get("state"))
-    yield Finding(Severity.OK, "bridge", f"pid {said.get('pid')}, {how}, {said.get('users')} users")
+    yield ok("bridge", f"pid {said.get('pid')}, {how}, {said.get('users')} users")
 
 
 def _direct(plan: Plan) -> Iterator[Finding]:
     if not plan.direct:
-        yield Finding(Severity.INFO, "route: direct", plan.why_not_direct)
+        yield info("route: direct", plan.why_not_direct)
         return
-    yield Finding(
-        Severity.WARN,
+    yield warn(
         "route: direct",
         "a broker here may open the palace itself, if its lease shows that no other broker has it",
         f"configure a bridge (ssh or tcp); {_PAGE}",

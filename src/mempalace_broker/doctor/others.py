@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .findings import Finding, Severity
+from .findings import Finding, Severity, error, info, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +17,7 @@ def open_files(facts: Facts) -> Iterator[Finding]:
     engine = facts.engine_pid
     strangers = [opener for opener in facts.open_files if opener.pid != engine]
     for opener in strangers:
-        yield Finding(
-            Severity.ERROR,
+        yield error(
             "foreign opener",
             f"pid {opener.pid} ({opener.command}) has {len(opener.files)} palace file(s) open beside the engine, "
             f"such as {opener.files[0]}",
@@ -26,7 +25,7 @@ def open_files(facts: Facts) -> Iterator[Finding]:
         )
     if not strangers:
         owner = f"only the engine, pid {engine}" if facts.open_files else "no process"
-        yield Finding(Severity.OK, "palace files", f"open in: {owner} (of the processes that you may see)")
+        yield ok("palace files", f"open in: {owner} (of the processes that you may see)")
 
 
 def upstream_lock(facts: Facts) -> Iterator[Finding]:
@@ -36,9 +35,7 @@ def upstream_lock(facts: Facts) -> Iterator[Finding]:
     if not lock.held:
         return
     if engine and lock.pid == engine:
-        yield Finding(
-            Severity.OK, "upstream write lock", f"held by our engine, pid {engine}: stray writers are refused"
-        )
+        yield ok("upstream write lock", f"held by our engine, pid {engine}: stray writers are refused")
     else:
         yield Finding(
             Severity.ERROR if facts.reply.answer is not None else Severity.WARN,
@@ -53,15 +50,13 @@ def upstream_processes(facts: Facts) -> Iterator[Finding]:
     for record in facts.upstream_processes:
         same = not record.palace or record.palace == facts.identity.path
         if record.alive and same:
-            yield Finding(
-                Severity.WARN,
+            yield warn(
                 f"mempalace's own {record.kind}",
                 f"pid {record.pid} ({record.command or '?'}) may serve this palace too ({record.path})",
                 f"stop it: kill {record.pid}",
             )
         elif not record.alive:
-            yield Finding(
-                Severity.INFO,
+            yield info(
                 f"mempalace's own {record.kind}",
                 f"stale record of pid {record.pid} in {record.path}; plain mempalace-mcp sessions may fail on it",
                 f"rm {record.path}",
@@ -71,8 +66,7 @@ def upstream_processes(facts: Facts) -> Iterator[Finding]:
 def leftovers(facts: Facts) -> Iterator[Finding]:
     """Indexes that mempalace set aside."""
     for name in facts.leftovers:
-        yield Finding(
-            Severity.WARN,
+        yield warn(
             "set-aside index",
             f"{name} in {facts.identity.path}: mempalace set a vector index aside, after two processes wrote at once "
             "or because of the delete error of 3.4.0; search may not find drawers written before",

@@ -5,82 +5,66 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..route.machine.election import CONNECT_DENIED
-from .findings import Finding, Severity
+from .findings import error, info, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .facts import Facts
+    from .facts import Facts, LockFacts
+    from .findings import Finding
 
 
 def owner(facts: Facts) -> Iterator[Finding]:
     """The owner lock against the answer of a broker."""
-    owner, said = facts.owner, facts.reply
-    if said.answer is not None and facts.locality.foreign:
-        broker = facts.status.get("broker", {})
-        yield Finding(
-            Severity.OK, "broker", f"pid {broker.get('pid')} answers over {said.path}, state {broker.get('state')}"
-        )
+    reply, foreign = facts.reply, facts.locality.foreign
+    if reply.answer is None:
+        yield _silent_owner(facts)
         return
-    who = f"pid {owner.pid} ({owner.command or 'unknown command'})" if owner.pid else "an unknown process"
-    if said.answer is not None:
-        broker = facts.status.get("broker", {})
-        yield Finding(
-            Severity.OK, "broker", f"pid {broker.get('pid')} answers on {said.path}, state {broker.get('state')}"
-        )
-        if owner.held is False:
-            yield Finding(
-                Severity.ERROR,
-                "owner lock",
-                f"a broker answers, but no process holds {owner.path}: the file was replaced or removed",
-                "mempalace-broker restart; and don't let anything remove lock files",
-            )
-        elif owner.pid != broker.get("pid"):
-            yield Finding(
-                Severity.WARN,
-                "owner lock",
-                f"held by {who}, but pid {broker.get('pid')} answers: another pid namespace, or two brokers",
-                "compare with `mempalace-broker status` where the broker runs",
-            )
-        else:
-            yield Finding(Severity.OK, "owner lock", f"held by the broker, pid {owner.pid}")
-        return
-    yield from _silent_owner(facts, who)
+    broker = facts.status.get("broker", {})
+    pid = broker.get("pid")
+    yield ok("broker", f"pid {pid} answers {'over' if foreign else 'on'} {reply.path}, state {broker.get('state')}")
+    if not foreign:
+        yield _answering_owner(facts.owner, pid)
 
 
-def _silent_owner(facts: Facts, who: str) -> Iterator[Finding]:
-    owner, said = facts.owner, facts.reply
-    if owner.held is None:
-        yield Finding(
-            Severity.ERROR, "owner lock", f"{owner.path} can't be probed", "look at its permissions and its mount"
+def _answering_owner(lock: LockFacts, pid: object) -> Finding:
+    if lock.held is False:
+        return error(
+            "owner lock",
+            f"a broker answers, but no process holds {lock.path}: the file was replaced or removed",
+            "mempalace-broker restart; and don't let anything remove lock files",
         )
-    elif said.connect == CONNECT_DENIED:
-        yield Finding(Severity.ERROR, "broker", f"no access: {said.why}", "run this as the owner of the palace")
-    elif said.accepted:
-        yield Finding(
-            Severity.ERROR,
-            "broker",
-            f"{who} owns the palace, accepts connections and does not answer: {said.why}",
-            "wait a moment; if it persists: mempalace-broker stop --now",
+    if lock.pid != pid:
+        return warn(
+            "owner lock",
+            f"held by {_holder(lock)}, but pid {pid} answers: another pid namespace, or two brokers",
+            "compare with `mempalace-broker status` where the broker runs",
         )
-    elif facts.locality.foreign:
+    return ok("owner lock", f"held by the broker, pid {pid}")
+
+
+def _silent_owner(facts: Facts) -> Finding:
+    lock, reply = facts.owner, facts.reply
+    stop_it = "wait a moment; if it persists: mempalace-broker stop --now"
+    if lock.held is None:
+        return error("owner lock", f"{lock.path} can't be probed", "look at its permissions and its mount")
+    if reply.connect == CONNECT_DENIED:
+        return error("broker", f"no access: {reply.why}", "run this as the owner of the palace")
+    if reply.accepted:
+        silent = f"{_holder(lock)} owns the palace, accepts connections and does not answer: {reply.why}"
+        return error("broker", silent, stop_it)
+    if facts.locality.foreign:
         bridged = facts.plan is not None and bool(facts.plan.ssh or facts.plan.tcp)
         hint = "see the findings above, and docs/topologies.md"
-        yield Finding(
-            Severity.ERROR if bridged else Severity.INFO,
-            "broker",
-            f"not running here, or out of reach: {said.why}",
-            hint,
-        )
-    elif owner.held:
-        yield Finding(
-            Severity.ERROR,
-            "broker",
-            f"{who} owns the palace, but does not listen ({said.why}): it is starting, leaving, or hanging",
-            "wait a moment; if it persists: mempalace-broker stop --now",
-        )
-    else:
-        yield Finding(Severity.INFO, "broker", "not running; the first mp-shim starts it", "")
+        return (error if bridged else info)("broker", f"not running here, or out of reach: {reply.why}", hint)
+    if lock.held:
+        deaf = f"{_holder(lock)} owns the palace, but does not listen ({reply.why})"
+        return error("broker", f"{deaf}: it is starting, leaving, or hanging", stop_it)
+    return info("broker", "not running; the first mp-shim starts it")
+
+
+def _holder(lock: LockFacts) -> str:
+    return f"pid {lock.pid} ({lock.command or 'unknown command'})" if lock.pid else "an unknown process"
 
 
 def engine_lock(facts: Facts) -> Iterator[Finding]:
@@ -88,16 +72,13 @@ def engine_lock(facts: Facts) -> Iterator[Finding]:
     lock = facts.engine_lock
     running = facts.reply.answer is not None or bool(facts.owner.held)
     if lock.held and not running:
-        yield Finding(
-            Severity.WARN,
+        yield warn(
             "engine lock",
             f"an engine without a broker holds it, pid {lock.pid or 'unknown'} ({lock.command or '?'}); "
             "it finishes its work and ends; a new broker waits for it",
             f"wait; if it stays: kill {lock.pid}" if lock.pid else "see who holds it: lsof " + lock.path,
         )
     elif lock.held:
-        yield Finding(Severity.OK, "engine lock", f"held by the engine, pid {lock.pid}")
+        yield ok("engine lock", f"held by the engine, pid {lock.pid}")
     elif lock.held is None:
-        yield Finding(
-            Severity.ERROR, "engine lock", f"{lock.path} can't be probed", "look at its permissions and its mount"
-        )
+        yield error("engine lock", f"{lock.path} can't be probed", "look at its permissions and its mount")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .findings import Finding, Severity
+from .findings import error, info, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .facts import Facts, FolderFacts
+    from .findings import Finding
 
 LOW_DISK, NO_DISK = 1 << 30, 50 << 20
 
@@ -18,14 +19,13 @@ def palace(facts: Facts) -> Iterator[Finding]:
     """Which palace, why this one, and whether it has drawers."""
     chosen = f"{facts.identity.path} (by {facts.identity.by}), knowledge graph {facts.identity.graph}"
     if not facts.palace.entry.kind:
-        yield Finding(Severity.INFO, "palace", f"{chosen}; not there yet, the first write creates it")
+        yield info("palace", f"{chosen}; not there yet, the first write creates it")
     elif not facts.has_palace:
-        yield Finding(Severity.INFO, "palace", f"{chosen}; empty so far")
+        yield info("palace", f"{chosen}; empty so far")
     else:
-        yield Finding(Severity.OK, "palace", chosen)
+        yield ok("palace", chosen)
     for name, value in facts.variables.items():
-        yield Finding(
-            Severity.INFO,
+        yield info(
             "environment",
             f"{name}={value}: agents that get another environment (Codex, the MCP SDKs) do not see it",
             "name the palace in mempalace's config.json, or by --palace in every agent's config",
@@ -48,40 +48,31 @@ def _directory(name: str, folder: FolderFacts, uid: int) -> Iterator[Finding]:
     if not entry.kind:
         return
     if entry.kind != "dir":
-        yield Finding(
-            Severity.ERROR, name, f"{entry.path} is a {entry.kind}, not a directory", "give another palace (--palace)"
-        )
+        yield error(name, f"{entry.path} is a {entry.kind}, not a directory", "give another palace (--palace)")
     elif entry.uid not in (uid, 0) or not entry.writable:
-        yield Finding(
-            Severity.ERROR,
+        yield error(
             name,
             f"{entry.path} (uid {entry.uid}) is not yours (uid {uid}), or not writable",
             f"sudo chown -R {uid} {entry.path}, or run agents as its owner",
         )
     elif entry.mode & 0o022:
-        yield Finding(
-            Severity.WARN,
+        yield warn(
             name,
             f"{entry.path} can be written by others (mode {entry.mode:o})",
             f"chmod go-w {entry.path}",
         )
     else:
-        yield Finding(Severity.OK, name, f"{entry.path} is yours (mode {entry.mode:o})")
+        yield ok(name, f"{entry.path} is yours (mode {entry.mode:o})")
 
 
 def _mount(name: str, folder: FolderFacts, facts: Facts) -> Iterator[Finding]:
     kind = folder.filesystem or "unknown type"
     if facts.platform == "darwin":
-        yield Finding(
-            Severity.INFO, f"{name}: filesystem", "this system does not tell; locks are good on a Mac's own disks"
-        )
+        yield info(f"{name}: filesystem", "this system does not tell; locks are good on a Mac's own disks")
     elif folder.local:
-        yield Finding(
-            Severity.OK, f"{name}: filesystem", f"{kind}, local to this kernel: locks and sockets mean something"
-        )
+        yield ok(f"{name}: filesystem", f"{kind}, local to this kernel: locks and sockets mean something")
     else:
-        yield Finding(
-            Severity.INFO,
+        yield info(
             f"{name}: filesystem",
             f"{kind}: another kernel may have it mounted too, and locks can't be trusted here",
         )
@@ -92,10 +83,8 @@ def _disk(name: str, folder: FolderFacts) -> Iterator[Finding]:
         return
     amount = f"{folder.free / (1 << 30):.1f} GB free"
     if folder.free < NO_DISK:
-        yield Finding(Severity.ERROR, f"{name}: disk", f"{amount}: writes will fail", "free some space")
+        yield error(f"{name}: disk", f"{amount}: writes will fail", "free some space")
     elif folder.free < LOW_DISK:
-        yield Finding(
-            Severity.WARN, f"{name}: disk", f"{amount}: the index needs room to be rewritten", "free some space"
-        )
+        yield warn(f"{name}: disk", f"{amount}: the index needs room to be rewritten", "free some space")
     else:
-        yield Finding(Severity.OK, f"{name}: disk", amount)
+        yield ok(f"{name}: disk", amount)
