@@ -41,7 +41,7 @@ class Publisher:
 
     async def start(self, endpoints: list[str], token: str) -> None:
         """Publish the record for the first time."""
-        await self._run(self._file.remove_litter)
+        await self._run(self._file.remove_temp_files)
         await self.publish(endpoints, token)
 
     async def publish(self, endpoints: list[str], token: str) -> None:

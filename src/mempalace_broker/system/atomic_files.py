@@ -1,4 +1,4 @@
-"""Small files that others read while we replace them: whole or not at all, and removed only by their owner.
+"""Small files that other processes read while we replace them: they see a whole file, and only its owner removes it.
 
 `mp-shim` imports this module: keep it lean.
 """
@@ -15,21 +15,21 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO under that name must not hang us
 
 
-def _aside(path: str, what: str) -> str:
-    """A name beside `path` that nobody else uses."""
+def _name_beside(path: str, kind: str) -> str:
+    """A name beside `path` that no other process uses."""
     folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.{what}")
+    return os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.{kind}")
 
 
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` by `data`: a reader sees the old file or the new one, also after a power cut.
 
-    Temp file beside it, fsync, rename, fsync of the directory. The temp file is gone if anything fails.
+    Writes a temp file beside it, then fsync, rename, fsync of the directory. Removes the temp file if anything fails.
 
     Raises:
         OSError: as the system reports it; `path` is untouched then.
     """
-    temp = _aside(path, "tmp")
+    temp = _name_beside(path, "tmp")
     fd = os.open(temp, _CREATE, mode)
     try:
         try:
@@ -40,16 +40,16 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
         finally:
             os.close(fd)
         os.rename(temp, path)
-    except BaseException:  # whatever happened, interrupts included, no litter
+    except BaseException:  # an interrupt, too, must leave no temp file
         unlink_quietly(temp)
         raise
     _sync_folder(path)
 
 
 def read_bytes(path: str, limit: int) -> bytes | None:
-    """The content of `path`, None if there is no such file.
+    """Return the content of `path`, None if there is no such file.
 
-    Reads at most `limit` + 1 bytes, so that a longer file can be told from one that just fits.
+    Reads at most `limit` + 1 bytes, so that the caller can tell a longer file from one that just fits.
 
     Raises:
         OSError: it is there but can't be read (permissions, a directory, a symlink).
@@ -75,8 +75,8 @@ def read_bytes(path: str, limit: int) -> bytes | None:
 def remove_if(path: str, predicate: Callable[[bytes], bool], limit: int = 1 << 20) -> bool:
     """Remove `path` if `predicate(content)`; True if it was removed by this call.
 
-    Whoever replaces the file between our look and our removal keeps it: what is removed is moved aside first
-    and looked at again, and put back (never over a newer one) if it is somebody else's by now.
+    A process that replaces the file between our read and our removal keeps it: the file is moved aside first and read
+    again, and put back (never over a newer one) if it is another process's by now.
 
     Raises:
         OSError: it can't be read or moved.
@@ -84,7 +84,7 @@ def remove_if(path: str, predicate: Callable[[bytes], bool], limit: int = 1 << 2
     data = read_bytes(path, limit)
     if data is None or not predicate(data):
         return False
-    aside = _aside(path, "old")
+    aside = _name_beside(path, "old")
     try:
         os.rename(path, aside)
     except FileNotFoundError:
@@ -96,15 +96,15 @@ def remove_if(path: str, predicate: Callable[[bytes], bool], limit: int = 1 << 2
             try:  # noqa: SIM105 - contextlib is beyond the shim's import budget
                 os.link(aside, path)
             except FileExistsError:
-                pass  # a newer one is in place already
+                pass  # a newer file is in place already
     finally:
         unlink_quietly(aside)
     _sync_folder(path)
     return mine
 
 
-def remove_litter(path: str) -> int:
-    """Remove temp files of `path` that a killed writer left behind; how many. Only for its one owner."""
+def remove_temp_files(path: str) -> int:
+    """Remove the temp files of `path` that killed writers left behind, and count them. Only its one owner may."""
     folder, name = os.path.split(path)
     count = 0
     for entry in os.listdir(folder or "."):
@@ -115,7 +115,7 @@ def remove_litter(path: str) -> int:
 
 
 def unlink_quietly(path: str) -> None:
-    """Unlink `path`; no error if it is gone or may not be removed."""
+    """Unlink `path`, without an error if it is gone or can't be removed."""
     try:  # noqa: SIM105 - contextlib is beyond the shim's import budget
         os.unlink(path)
     except OSError:
@@ -123,7 +123,7 @@ def unlink_quietly(path: str) -> None:
 
 
 def _sync_folder(path: str) -> None:
-    """Make a rename durable. Some filesystems refuse to sync a directory: the rename stands all the same."""
+    """Make a rename durable. Some filesystems refuse to sync a directory; the rename stands nevertheless."""
     try:
         fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,7 +1,7 @@
 """File locks that only a living process can hold: flock(2) on files that are never unlinked.
 
-What such a lock promises: at most one holder on one kernel, free the moment the last copy of its descriptor
-is closed, by whatever death. What it does not promise: anything across a kernel boundary (virtiofs, 9p, NFS).
+Such a lock has at most one holder on one kernel, and it is free the moment the last copy of its descriptor is closed,
+however its holder dies. It guarantees nothing across a kernel boundary (virtiofs, 9p, NFS).
 flock, never lockf: a POSIX lock is lost when the process closes *any* descriptor of the file.
 `mp-shim` imports this module: keep it lean.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN)
-_REOPENS = 8  # somebody replaces the file under us: once is a careless cleaner, eight times is a fight
+_REOPENS = 8  # the file is replaced under us: once is a careless cleaner, eight times is a fight
 _FIRST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.1
 _MAX_BODY = 4096
@@ -58,7 +58,7 @@ class FileLock:
         return self._fd
 
     def try_acquire(self) -> bool:
-        """Take the lock if nobody has it; False if somebody does (this object included).
+        """Take the lock if it is free; False if it has a holder (this object included).
 
         Raises:
             StateRootError: the file can't be opened or locked at all, which says nothing about owners.
@@ -77,14 +77,14 @@ class FileLock:
             if _still_named(fd, self.path):
                 self._fd = fd
                 return True
-            os.close(fd)  # a lock on a file that is no longer the lock file excludes nobody
+            os.close(fd)  # a lock on a file that is no longer the lock file excludes no other process
         raise StateRootError(
             f"{self.path} is replaced again and again while it is being locked.",
-            hint="stop whatever removes it; lock files of mempalace-broker stay where they are for ever.",
+            hint="stop the program that removes it; lock files of mempalace-broker must never be removed.",
         )
 
     def acquire(self, deadline: Deadline) -> bool:
-        """Take the lock, waiting for it until `deadline`; False if it never came free.
+        """Take the lock, waiting for it until `deadline`; False if it did not become free.
 
         Polls: a blocking flock could not be bounded without signals. Raises as `try_acquire`.
         """
@@ -98,7 +98,7 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Free the lock for everybody, copies of the descriptor in children included."""
+        """Free the lock, even if children have copies of the descriptor."""
         if self.held:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
             self.close_copy()
@@ -110,11 +110,11 @@ class FileLock:
             os.close(fd)
 
     def still_named(self) -> bool:
-        """Whether the path still names the file that is locked; if not, somebody else can lock it, too."""
+        """Whether the path still names the locked file; if not, another process can lock it, too."""
         return self.held and _still_named(self._fd, self.path)
 
     def write_body(self, body: bytes) -> None:
-        """Replace the file's content (for messages only: a body proves nothing). Needs the lock."""
+        """Replace the file's content, which is for messages and proves nothing. Needs the lock."""
         if not self.held:
             raise RuntimeError(f"{self.path} is written only by its holder")
         try:
@@ -141,11 +141,10 @@ def _still_named(fd: int, path: str) -> bool:
 
 
 def is_held(path: str) -> bool | None:
-    """Whether somebody holds the lock file `path`; None if that can't be told.
+    """Whether the lock file `path` has a holder; None if that is not known.
 
-    The probe takes a shared lock for an instant: probes do not disturb each other, but one can make a
-    simultaneous `try_acquire` fail. So whoever must not lose by accident uses `acquire` with a short
-    deadline.
+    The probe takes a shared lock for an instant: probes don't disturb each other, but one can make a simultaneous
+    `try_acquire` fail. So use `acquire` with a short deadline where the lock must not be lost by accident.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
@@ -163,7 +162,7 @@ def is_held(path: str) -> bool | None:
 
 
 def read_body(path: str) -> bytes:
-    """What the last holder wrote into the lock file; empty if there is nothing to read."""
+    """Return what the last holder wrote into the lock file; empty if there is nothing to read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
     except OSError:

@@ -1,15 +1,15 @@
-"""The last lines of a log that may have been turned over."""
+"""The last lines of a log."""
 
 from __future__ import annotations
 
 import os
 
-PREVIOUS = ".1"  # what a log's name gets when a new one begins; there is one previous
+PREVIOUS = ".1"  # suffix of the one older log that rotation keeps
 _BLOCK = 65536
 
 
 def tail(path: str, n: int) -> list[str]:
-    """The last `n` lines of a log, oldest first, from its last 64 KB; empty if there is none to read."""
+    """Return the last `n` lines of a log, oldest first, from its last 64 KB; empty if it can't be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:

@@ -1,4 +1,4 @@
-"""Which palace, and where the files of its broker lie: the same answer for every client.
+"""Which palace, and where the files of its broker are: the same answer for every client.
 
 The palace directory is found as mempalace finds it (read in 3.4.0 and 3.11.0):
 
@@ -15,7 +15,7 @@ Where the two versions differ we follow the newer one, because the engine is tol
 * "~" in config.json is expanded; 3.4.0 takes it literally.
 
 Two deliberate differences from both: "~" in --palace is expanded (as their command line does); their MCP
-server takes it as a folder named "~" in the agent's working directory. And an absolute palace_path that was
+server looks for a folder named "~" in the agent's working directory. And an absolute palace_path that was
 written on the other side of a mount means the palace beside config.json, see `_seen_from_here`.
 
 `mp-shim` imports this module: keep it lean.
@@ -84,7 +84,7 @@ def resolve_palace(
     backend: str | None = None,
     collection: str | None = None,
 ) -> PalaceIdentity:
-    """Find the palace as mempalace does; the table stands in the module's docstring.
+    """Find the palace as mempalace does; the module's docstring has the table.
 
     Args:
         flag: the value of --palace, None or "" if it was not given.
@@ -160,7 +160,7 @@ def _read_config(path: str) -> dict[str, object]:
 
 
 class StateFiles:
-    """Where everything of one broker lies.
+    """Where the files of one broker are.
 
     Attributes:
         root: the state root. palace: the palace directory P.
@@ -201,8 +201,9 @@ class StateFiles:
         self.socket = socket_path(root, name)
 
     def direct(self) -> StateFiles:
-        """The same for a broker behind a kernel boundary, which opens the palace from there: what the palace's own
-        kernel writes and what this one writes must never be one file, for neither sees the other's locks.
+        """The files of a broker that opens the palace from beyond a kernel boundary.
+
+        The two kernels must never write the same file, because neither sees the other's locks.
         """
         from ..system.kernel import boot_id
 
@@ -211,7 +212,7 @@ class StateFiles:
     def prepare(self) -> None:
         """Create the state root, the palace directory and the socket's folder where they are missing (0700).
 
-        An empty palace directory is no palace yet: mempalace goes by the files in it.
+        An empty palace directory is not a palace yet: mempalace looks at the files in it.
 
         Raises:
             StateRootError: one of them can't be made, or the socket's folder is open to others.
@@ -233,9 +234,9 @@ class StateFiles:
             self.check_socket_folder()
 
     def check_socket_folder(self) -> None:
-        """Make sure that nobody else can put another socket under our socket's name.
+        """Make sure that no other user can put a socket under our socket's name.
 
-        In the state root that is for the palace's owner to see to; in a folder under /tmp anybody could come first.
+        The owner of the palace is responsible for the state root; in a folder under /tmp any user could be first.
 
         Raises:
             StateRootError: the folder is there and is not ours alone.

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ..protocol.record import MAX_BYTES, BadRecord, DiscoveryRecord, decode, encode, is_own
-from .atomic_files import read_bytes, remove_if, remove_litter, write_atomic
+from .atomic_files import read_bytes, remove_if, remove_temp_files, write_atomic
 
 
 class RecordFile:
@@ -36,6 +36,6 @@ class RecordFile:
         """Remove the file while it is this record; whether this call did. Raises OSError as the system reports."""
         return remove_if(self.path, lambda data: is_own(data, record.record))
 
-    def remove_litter(self) -> int:
-        """Remove what killed writers left beside it; how many files. For the palace's owner."""
-        return remove_litter(self.path)
+    def remove_temp_files(self) -> int:
+        """Remove the temp files that killed writers left beside it, and count them. For the palace's owner."""
+        return remove_temp_files(self.path)

@@ -75,7 +75,7 @@ class StartPipe:
 
     Args:
         fd: read end; poll it for reading. It is made non-blocking and closed by this object.
-        log_path: the daemon's log, quoted when it ends without a word; "" for none.
+        log_path: the daemon's log, quoted when it ends without a report; "" for none.
     """
 
     __slots__ = ("_buf", "_fd", "_log_path", "_result")
@@ -106,11 +106,11 @@ class StartPipe:
             elif not data:
                 self._finish(self._died())
             elif len(self._buf) > _MAX_LINE:
-                self._finish(_failed("the daemon wrote no report but a flood on its start pipe"))
+                self._finish(_failed("the daemon flooded its start pipe instead of writing a report"))
         return self._result
 
     def close(self) -> None:
-        """Stop listening; the daemon goes on."""
+        """Stop listening; the daemon continues."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
@@ -125,7 +125,7 @@ class StartPipe:
         from .logs import tail
 
         lines = tail(self._log_path, _TAIL_LINES) if self._log_path else []
-        said = f" Last words in {self._log_path}: " + " | ".join(lines) if lines else ""
+        said = f" The end of {self._log_path}: " + " | ".join(lines) if lines else ""
         return {**_failed(f"the daemon ended before it could serve.{said}", "mempalace-broker doctor"), "died": True}
 
 
@@ -141,14 +141,14 @@ def _parse(line: bytes) -> dict[str, Any]:
         data = None
     if isinstance(data, dict) and data.get("state") in (READY, LOST_RACE, FAILED):
         return data
-    return _failed(f"the daemon's report makes no sense: {line[:200]!r}")
+    return _failed(f"the daemon's report is invalid: {line[:200]!r}")
 
 
 def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log_path: str) -> StartPipe:
     """Start `argv` as a daemon; return the pipe on which it reports.
 
-    It gets a session of its own, is nobody's child (a client that kills the shim's descendants does not find
-    it), stdin from /dev/null, stdout and stderr appended to `log_path`, and of our descriptors only the write
+    It gets a session of its own, init as its parent (a client that kills the shim's descendants does not find it),
+    stdin from /dev/null, stdout and stderr appended to `log_path`, and of our descriptors only the write
     end of the start pipe, whose number is appended to argv: `--start-fd N`. Call it from a process without threads.
 
     Raises:
@@ -175,7 +175,7 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log
             start_new_session=True,
             preexec_fn=_orphan,  # noqa: PLW1509 - the caller has no threads; see _orphan
         )
-        child.wait()  # the one in between, gone by now
+        child.wait()  # the process in between, which has ended by now
     except (OSError, subprocess.SubprocessError) as exc:  # the latter: no second process could be forked
         os.close(read_fd)
         words = getattr(exc, "strerror", None) or exc
@@ -187,7 +187,7 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log
 
 
 def _orphan() -> None:
-    """Between fork and exec: let the child of the child go on, so that init is the daemon's parent."""
+    """Between fork and exec: fork again and exit, so that init becomes the daemon's parent."""
     if os.fork():
         os._exit(0)
 

@@ -1,6 +1,7 @@
 """The token that opens a broker's TCP listener, in a file of the state root that only its owner can read.
 
-It outlives brokers, so that clients elsewhere need a copy once. `mp-shim` imports this module where it uses TCP.
+It outlives brokers, so that clients on other machines need a copy only once.
+`mp-shim` imports this module where it uses TCP.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO under that name mus
 
 
 def token_path(root: str) -> str:
-    """The token's file in a state root."""
+    """Return the path of the token's file in a state root."""
     return os.path.join(root, FILE)
 
 
 def read_token(path: str, *, given: bool = False) -> str | None:
-    """The token in a file, None if there is no such file.
+    """Return the token in a file, None if there is no such file.
 
     Args:
-        given: a person named this file. It may be a link, and one of root's that all may read, as container
-            engines mount their secrets; our own may be neither.
+        given: the user named this file. It may be a link, and it may be root's and readable by all, as container
+            engines mount their secrets; our own file may be neither.
 
     Raises:
         UsageError: others can read or change it, it is not ours, or it holds no token. The message never quotes it.
@@ -54,7 +55,7 @@ def read_token(path: str, *, given: bool = False) -> str | None:
 
 
 def _check(path: str, info: os.stat_result, given: bool) -> None:
-    """Raise UsageError where somebody else could have read or made it."""
+    """Raise UsageError where another user could have read or made it."""
     secret_of_root = given and info.st_uid == 0 and not info.st_mode & 0o022
     if info.st_mode & 0o077 and not secret_of_root:
         raise UsageError(
@@ -68,7 +69,7 @@ def _check(path: str, info: os.stat_result, given: bool) -> None:
 
 
 def ensure_token(root: str) -> str:
-    """The state root's token, made if there is none yet.
+    """Return the state root's token; make it if there is none yet.
 
     Raises:
         UsageError: as `read_token`. StateRootError: it can't be written.
@@ -81,7 +82,7 @@ def ensure_token(root: str) -> str:
     try:
         write_atomic(temp, _fresh())
         try:
-            os.link(temp, path)  # unlike a rename it never replaces what somebody else has just made
+            os.link(temp, path)  # unlike a rename, it never replaces a token that another process has just made
         except FileExistsError:
             pass
         except OSError:  # a filesystem without hard links
@@ -97,7 +98,7 @@ def ensure_token(root: str) -> str:
 
 
 def replace_token(root: str) -> str:
-    """A new token in place of the old one.
+    """Put a new token in place of the old one and return it.
 
     Raises:
         StateRootError: it can't be written; the old one stands.

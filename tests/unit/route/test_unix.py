@@ -296,7 +296,7 @@ class TestStarting:
         [
             ("fail", r"could not start: the palace is on fire.*Hint: put it out"),
             ("die", r"ended before it could serve.*out of memory"),
-            ("garbage", r"makes no sense.*Segmentation fault"),
+            ("garbage", r"is invalid.*Segmentation fault"),
             ("flash", r"comes up and is gone at once"),
         ],
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mempalace_broker.system.atomic_files import read_bytes, remove_if, remove_litter, write_atomic
+from mempalace_broker.system.atomic_files import read_bytes, remove_if, remove_temp_files, write_atomic
 
 LIMIT = 1000
 
@@ -144,5 +144,5 @@ def test_litter_of_killed_writers_goes_and_nothing_else(tmp_path: Path) -> None:
     keep = {"r.json", ".r.json.swp", ".other.json.1-ab.tmp", "r.json.tmp"}
     for name in keep | {".r.json.77-0badcafe.tmp", ".r.json.78-0badcafe.old"}:
         (tmp_path / name).touch()
-    assert remove_litter(path) == 2
+    assert remove_temp_files(path) == 2
     assert set(os.listdir(tmp_path)) == keep

@@ -44,5 +44,5 @@ def test_one_that_can_not_be_read_is_a_bad_one(tmp_path: Path) -> None:
 def test_the_owner_tidies_up(tmp_path: Path) -> None:
     file = RecordFile(str(tmp_path / "broker.json"))
     (tmp_path / ".broker.json.77-ab.tmp").touch()
-    assert file.remove_litter() == 1
+    assert file.remove_temp_files() == 1
     assert list(tmp_path.iterdir()) == []
