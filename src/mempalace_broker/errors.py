@@ -1,7 +1,7 @@
 """Every error of the project, in one tree, with its JSON-RPC code and its exit code.
 
     BrokerError
-    +-- UsageError             a flag, setting or settings file that makes no sense
+    +-- UsageError             a flag, setting or settings file is invalid
     +-- PalaceError            the palace can't be resolved or used
     +-- EngineNotFound         no interpreter with mempalace
     +-- StateRootError         locks, record or socket can't be placed
@@ -65,7 +65,7 @@ class BrokerError(Exception):
 
 
 class UsageError(BrokerError):
-    """A flag, setting or settings file that makes no sense."""
+    """A flag, setting or settings file is invalid."""
 
     code = NOT_EXECUTED
     exit_code = EXIT_CONFIG
@@ -111,7 +111,7 @@ class PalaceHeld(BrokerError):
 
 
 class StopFailed(BrokerError):
-    """A broker or its engine was told to leave, or killed, and still holds the palace."""
+    """A broker or its engine was told to leave, or was killed, and still holds the palace."""
 
     code = INTERNAL_ERROR
     exit_code = EXIT_HELD

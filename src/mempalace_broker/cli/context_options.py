@@ -1,4 +1,4 @@
-"""Which palace a command is about: the options that every command takes, as mp-shim takes them."""
+"""The options that say which palace a command works on; mp-shim takes the same ones."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def context_at(root: str, palace: str | None, backend: str | None = None, collec
     else the one that is ours by default if it belongs there, else the one in `root`/palace.
 
     Raises:
-        UsageError: `root` is no absolute path.
+        UsageError: `root` is not an absolute path.
     """
     env = dict(os.environ)
     root = expand(root, home_of(env))
     if not os.path.isabs(root):
-        raise UsageError(f"--state-root {root}: not an absolute path.", hint="give it from / or ~ on.")
+        raise UsageError(f"--state-root {root}: not an absolute path.", hint="begin it with / or ~")
     env.pop(ROOT_VARIABLE, None)
     identity = resolve_palace(palace, env, home_of(env), backend, collection)
     if palace is None and state_root(identity.path, env) != os.path.realpath(root):
@@ -61,7 +61,7 @@ def _recorded(root: str) -> PalaceIdentity | None:
 
 
 def root_option(function: F) -> F:
-    """As `palace_options`, and --state-root as well, for commands that another machine runs here."""
+    """Give a command the options of `palace_options`, and --state-root, for commands that another machine runs here."""
 
     @click.option("--state-root", metavar="DIR", help="The folder of broker.json, instead of what the palace implies.")
     @click.option("--palace", metavar="DIR", help="The palace, as mp-shim and mempalace-mcp take it.")

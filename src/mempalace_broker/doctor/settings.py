@@ -48,7 +48,7 @@ def shared(facts: Facts) -> Iterator[Finding]:
     for name in found.misplaced[:_MOST]:
         yield warn(
             "shared settings",
-            f"{name} in {found.path} does not count: whoever has that folder mounted can write it",
+            f"{name} in {found.path} does not count: everyone who has that folder mounted can write it",
             f"move it to {facts.settings_path or 'the config.toml of a user with a home'}",
         )
     if len(found.misplaced) > _MOST:

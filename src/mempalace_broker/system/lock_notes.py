@@ -1,6 +1,6 @@
 """What the holders of locks write into their lock files, for others to read. It proves nothing: only the lock does.
 
-    broker.lock         OwnerNote: the broker's process, its generation, where it listens
+    broker.lock         OwnerNote: the broker's process, its epoch, where it listens
     engine.lock         a ProcessId: the engine
     broker.start.lock   StartNote: who starts a broker, or why that failed a moment ago
 
@@ -48,8 +48,8 @@ class OwnerNote:
     """The note in broker.lock.
 
     Attributes:
-        epoch: the owner's generation, 0 if not known. endpoint: "unix:/path". root: its state root.
-        since: the generation since which all owners have kept the journal in that root.
+        epoch: that of the owner's lease, 0 if not known. endpoint: "unix:/path". root: its state root.
+        since: the epoch since which all owners have kept the journal in that root.
         process: the broker, None where the note does not say.
     """
 
@@ -66,7 +66,7 @@ class OwnerNote:
 
     @classmethod
     def read(cls, path: str) -> OwnerNote | None:
-        """What the last owner wrote into the lock at `path`, None where nobody ever wrote; fields that make no sense
+        """What the last owner wrote into the lock at `path`, None where no owner ever wrote; invalid fields
         are left empty.
         """
         body = read_body(path)
@@ -106,7 +106,7 @@ class StartNote:
 
     @classmethod
     def read(cls, path: str) -> StartNote:
-        """The note in the lock at `path`; fields that make no sense are left empty."""
+        """The note in the lock at `path`; invalid fields are left empty."""
         note = read_note(path)
         at = note.get("at")
         at = float(at) if isinstance(at, int | float) else 0.0

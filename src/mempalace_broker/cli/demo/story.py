@@ -84,7 +84,7 @@ class Story:
         self.shared = Shared()
 
     def run(self) -> None:
-        """All of it. Raises CallFailed where going on makes no sense."""
+        """Run every step. Raises CallFailed where it is pointless to continue."""
         writers = self._open_sessions()
         self._file(writers)
         self._note(writers)
@@ -100,7 +100,7 @@ class Story:
 
     def _session(self, name: str) -> Agent:
         agent = Agent(name, self.home.shim, self.home.env, self.home.root)
-        self.agents.append(agent)  # before anything can go wrong: whoever ends the demo ends it
+        self.agents.append(agent)  # before anything can go wrong, so that the end of the demo ends it
         agent.initialize()
         return agent
 

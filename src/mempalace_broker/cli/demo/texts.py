@@ -28,7 +28,7 @@ def load(folder: Path | None = None) -> list[Piece]:
     """The pieces of all text files of a folder, of ours if none is given, at most `MOST_PIECES`.
 
     Raises:
-        UsageError: there is no text to be read.
+        UsageError: the folder has no readable text.
     """
     folder = folder or SHIPPED
     files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())

@@ -18,7 +18,7 @@ live owner, but it proves nothing. An owner that is silent with busy = 1 may be 
 takes over.
 
 A node that finds nothing open below and sees names without delay (the host: it has the files) needs no settle time:
-whoever comes later finds its name, or fails to create the same one.
+a later node finds its name, or fails to create the same one.
 
 Times are monotonic seconds of the reader; tests/model runs these very machines through all interleavings.
 """
