@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -232,11 +233,10 @@ def closed_loop(
     """
     outcome = Outcome(len(sessions))
     clock = time.perf_counter
-    poll = select.epoll() if hasattr(select, "epoll") else None
-    assert poll is not None, "Linux only"
+    readable = selectors.DefaultSelector()
     by_fd = {session.stdout: index for index, session in enumerate(sessions)}
     for fd in by_fd:
-        poll.register(fd, select.EPOLLIN)
+        readable.register(fd, selectors.EVENT_READ)
     counts = [0] * len(sessions)
     begun = clock()
     end = begun + seconds
@@ -245,13 +245,13 @@ def closed_loop(
         os.write(session.stdin, make(index, 0))
     open_calls = len(sessions)
     while open_calls and clock() < end + grace_s:
-        for fd, _ in poll.poll(1.0):
-            index = by_fd[fd]
+        for key, _ in readable.select(1.0):
+            index = by_fd[key.fd]
             session = sessions[index]
             try:
                 lines = session.receive()
             except Gone:
-                poll.unregister(fd)
+                readable.unregister(key.fd)
                 open_calls -= 1
                 outcome.unanswered += 1
                 continue
@@ -268,7 +268,7 @@ def closed_loop(
                     continue
                 session.sent_at = clock()
                 os.write(session.stdin, make(index, counts[index]))
-    poll.close()
+    readable.close()
     outcome.unanswered += open_calls
     outcome.seconds = seconds
     return outcome

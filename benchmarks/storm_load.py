@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import select
+import selectors
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -229,7 +229,7 @@ class Storm:
 
     def run(self) -> None:
         """Until the time is over and all answers are there, or the grace time too."""
-        self._poll = select.epoll()
+        self._readers = selectors.DefaultSelector()
         self._begin()
         for client in self.clients:
             self.start(client)
@@ -237,14 +237,14 @@ class Storm:
         while self.sessions and time.monotonic() < self._end + self.grace_s:
             while accidents and self.ledger.acknowledged and time.monotonic() - self._begun >= accidents[0][0]:
                 accidents.pop(0)[1](self)
-            for fd, _ in self._poll.poll(0.05):
-                if fd in self.sessions:
-                    self._readable(fd)
+            for key, _ in self._readers.select(0.05):
+                if key.fd in self.sessions:
+                    self._readable(key.fd)
         for session, client in list(self.sessions.values()):
             if session.sent_at:
                 client.lost_track()
         self.ended_s = time.monotonic() - self._begun
-        self._poll.close()
+        self._readers.close()
 
     @property
     def ledger(self) -> Ledger:
@@ -259,7 +259,7 @@ class Storm:
         """Give a client a server."""
         session = self.world.start()
         self.sessions[session.stdout] = (session, client)
-        self._poll.register(session.stdout, select.EPOLLIN)
+        self._readers.register(session.stdout, selectors.EVENT_READ)
         self._send(session, client.initialize())
 
     def _send(self, session: Session, line: bytes) -> None:
@@ -290,13 +290,13 @@ class Storm:
             if now < self._end:
                 self._send(session, client.next())
             else:
-                self._poll.unregister(fd)
+                self._readers.unregister(fd)
                 del self.sessions[fd]
 
     def drop(self, session: Session, *, killed: bool = False) -> None:
         """A session is gone; its call is unknown."""
         _, client = self.sessions.pop(session.stdout)
-        self._poll.unregister(session.stdout)
+        self._readers.unregister(session.stdout)
         if session.sent_at and client.kind != "initialize":
             client.lost_track(killed=killed)
         session.kill()

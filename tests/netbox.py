@@ -64,7 +64,7 @@ wait
 
 def lacking() -> str:
     """Why there can be no box here; empty when there can."""
-    if not sys.platform.startswith("linux"):
+    if os.uname().sysname != "Linux":
         return "namespaces are Linux's"
     if os.geteuid() != 0:
         return "namespaces of another container need root"

@@ -179,7 +179,7 @@ def _opened(pid: int, fd: str) -> tuple[int, int] | None:
     words = _read(pid, f"fdinfo/{fd}").decode().split()
     flags = int(words[words.index("flags:") + 1], 8) if "flags:" in words else 0
     syncing = flags & os.O_ACCMODE == os.O_RDONLY and "mempalace_broker.broker" in cmdline_of(pid)
-    return None if flags & os.O_PATH or syncing else (info.st_dev, info.st_ino)
+    return None if flags & getattr(os, "O_PATH", 0) or syncing else (info.st_dev, info.st_ino)
 
 
 class OwnerSampler:

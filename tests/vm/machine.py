@@ -47,7 +47,7 @@ def lacking() -> str:
     """Why there can be no machine here; empty when there can."""
     if os.geteuid() != 0:
         return "a guest that sees this machine's files needs root"
-    if os.uname().machine != "x86_64" or not sys.platform.startswith("linux"):
+    if os.uname().machine != "x86_64" or os.uname().sysname != "Linux":
         return "the guest is built for Linux on x86_64"
     missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
     missing += [] if _virtiofsd() else ["qemu-system-common"]

@@ -97,7 +97,7 @@ def test_a_stopped_holder_keeps_it(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with holder(path) as child:
         child.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+        os.waitpid(child.pid, os.WUNTRACED)
         assert is_held(str(path)) is True
         assert not FileLock(str(path)).try_acquire()
 

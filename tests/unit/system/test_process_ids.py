@@ -19,6 +19,7 @@ from mempalace_broker.system.process_ids import (
     process_state,
     this_process,
 )
+from tests.proctools import eventually
 
 
 def test_we_are_alive() -> None:
@@ -35,8 +36,7 @@ def test_a_child_lives_is_a_zombie_and_is_dead() -> None:
         who = process_of(child.pid)
         assert process_state(who) == ALIVE
         child.kill()
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert process_state(who) == ZOMBIE
+        eventually(lambda: process_state(who) == ZOMBIE, what="a zombie")
         child.wait()
         assert process_state(who) == DEAD
 
