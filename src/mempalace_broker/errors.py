@@ -34,6 +34,7 @@ ENGINE_DOWN = -32014  # the engine can't run at present; the message says why; n
 OVERLOADED = -32015  # this session has too many calls waiting; not executed
 OTHER_PALACE = -32016  # the caller's configuration names another palace or knowledge graph
 NOT_AUTHENTICATED = -32017  # over TCP: the caller has not proved that it knows the token
+NOT_ALLOWED = -32018  # for the broker's own machine only, and the caller is a guest
 
 # exit codes of mempalace-broker and mp-shim, see docs/exit-codes.md
 EXIT_OK = 0

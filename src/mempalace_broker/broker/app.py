@@ -237,7 +237,7 @@ class App:
 
     def _answer_or_save(self, effect: fx.Effect) -> None:
         if isinstance(effect, fx.SendStatus):
-            status = self._snapshot.take(self._clock.monotonic())
+            status = self._snapshot.take(self._clock.monotonic(), brief=effect.brief)
             self._runner.send(effect.conn, result_line(effect.id, status))
         elif isinstance(effect, fx.SendWelcome):
             if effect.with_mounts:

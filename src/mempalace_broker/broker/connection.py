@@ -11,6 +11,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ..protocol.framing import LineReader
+from .machine.session import Origin
+from .peer import origin_of
 from .unix_listener import allowed, peer
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class Connection(asyncio.Protocol):
         """Accepted; a stranger is refused before a byte is read."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        pid = 0
+        pid, origin = 0, Origin.GUEST
         if self.via == UNIX:
             sock: socket.socket = transport.get_extra_info("socket")
             uid, pid = peer(sock)
@@ -60,8 +62,9 @@ class Connection(asyncio.Protocol):
                 self._runner.log.warning("refused a connection of uid %d", uid)
                 transport.abort()
                 return
+            origin = origin_of(sock, pid)
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._runner.opened(self, pid)
+        self._runner.opened(self, pid, origin)
         if self._early:
             early, self._early = self._early, b""
             self.data_received(early)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .machine.effects import Effect
     from .machine.protocol import BrokerProtocol
+    from .machine.session import Origin
     from .warnings import Warnings
 
 
@@ -55,10 +56,10 @@ class ProtocolRunner:
 
     # -- what clients do
 
-    def opened(self, conn: Connection, pid: int) -> None:
+    def opened(self, conn: Connection, pid: int, origin: Origin) -> None:
         """A client was accepted; `pid` 0 where it is not known."""
         self.conns[conn.number] = conn
-        self.protocol.opened(conn.number, self._clock.monotonic(), pid)
+        self.protocol.opened(conn.number, self._clock.monotonic(), pid, origin)
 
     def lines(self, conn: Connection, lines: list[bytes | TooLong]) -> None:
         """A client sent lines."""

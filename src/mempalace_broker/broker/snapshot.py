@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _TAIL_LINES = 10  # of stderr
 _CALLS = 8  # shown of one lane
+_ASK_THE_HOST = "on the broker's machine: mempalace-broker status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,38 @@ class Snapshot:
     warnings: Warnings
     started: float
 
-    def take(self, now: float) -> dict[str, Any]:
-        """The answer to broker/status; times in seconds, sizes in KiB. docs/status.md describes it."""
+    def take(self, now: float, *, brief: bool = False) -> dict[str, Any]:
+        """The answer to broker/status; times in seconds, sizes in KiB. docs/status.md describes it.
+
+        Args:
+            brief: what a guest may know: nothing of other sessions, of the host's files, programs and settings.
+        """
+        return self._brief(now) if brief else self._full(now)
+
+    def _brief(self, now: float) -> dict[str, Any]:
+        supervisor = self.protocol.dispatcher.supervisor
+        return {
+            "brief": True,
+            "broker": {
+                "version": __version__,
+                "pid": os.getpid(),
+                "state": self.protocol.state,
+                "started_at": self.record.started_at,
+                "uptime_s": round(now - self.started, 1),
+                "record": self.record.record,
+            },
+            "palace": {"path": self.identity.path, "graph": self.identity.graph, "by": self.identity.by},
+            "engine": {
+                "state": supervisor.state,
+                "since_s": round(now - supervisor.since, 1),
+                "version": self.protocol.dispatcher.report.version or None,
+                "restarts": supervisor.restarts,
+            },
+            "lanes": {lane: {"running": [], "queued": self._queued(lane)} for lane in LANES},
+            "degraded": [{"what": what, "hint": _ASK_THE_HOST} for what in self._ailing()],
+        }
+
+    def _full(self, now: float) -> dict[str, Any]:
         return {
             "broker": self._broker(now),
             "lease": self.lease.facts(),
@@ -106,7 +137,15 @@ class Snapshot:
             {"tool": call.tool, "session": self._session_name(call.conn), "for_s": round(now - call.started, 2)}
             for call in running[:_CALLS]
         ]
-        return {"running": shown, "queued": len(scheduler.queues[lane])}
+        return {"running": shown, "queued": self._queued(lane)}
+
+    def _queued(self, lane: Lane) -> int:
+        return len(self.protocol.dispatcher.scheduler.queues[lane])
+
+    def _ailing(self) -> list[str]:
+        """Which parts are degraded, without the words, which name files of the host."""
+        engine = self.protocol.dispatcher.supervisor
+        return [f"the engine is {engine.state}"] if engine.hopeless else ["the broker is degraded"] if self._degraded() else []
 
     def _session_name(self, conn: int) -> str:
         session = self.protocol.sessions.get(conn)
@@ -118,6 +157,7 @@ class Snapshot:
             "agent": session.agent or None,
             "client": session.client,
             "via": self.listeners.via(session.conn),
+            "origin": session.origin,
             "pid": session.pid,
             "since_s": round(now - session.opened, 1),
             "in_flight": session.open_calls,

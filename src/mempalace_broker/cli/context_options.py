@@ -60,6 +60,27 @@ def _recorded(root: str) -> PalaceIdentity | None:
         return None
 
 
+def pinned_context(root: str | None, palace: str | None) -> Context:
+    """The palace to which a key is limited: the named one, else the one in `root`, else the user's own.
+
+    The record in `root` does not count here: whoever has that folder mounted can name any palace in it.
+
+    Raises:
+        UsageError: `root` is not an absolute path. PalaceError: the configuration names something that can't be one.
+    """
+    if root is None:
+        return context_for(palace)
+    env = {name: value for name, value in os.environ.items() if name != ROOT_VARIABLE}
+    home = home_of(env)
+    root = expand(root, home)
+    if not os.path.isabs(root):
+        raise UsageError(f"--state-root {root}: not an absolute path.", hint="give it from / or ~ on.")
+    identity = resolve_palace(palace, env, home)
+    if palace is None and state_root(identity.path, env) != os.path.realpath(root):
+        identity = resolve_palace(os.path.join(root, "palace"), env, home)
+    return Context(identity, {**env, ROOT_VARIABLE: root})
+
+
 def root_option(function: F) -> F:
     """Give a command the options of `palace_options`, and --state-root, for commands that another machine runs here."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 from typing import TYPE_CHECKING
@@ -12,9 +13,13 @@ from .. import __version__
 from .context_options import root_option
 
 if TYPE_CHECKING:
+    from _socket import socket as RawSocket
+
+    from ..system.clock import Deadline
     from ..system.context import Context
 
 START_S = 40.0
+GUEST_S = 10.0
 _READ = 64 * 1024
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
@@ -36,6 +41,15 @@ def command_dial_stdio(context: Context) -> int:
     Exit codes: 0 either side ended, 69 no broker could be reached or started, 73 its files
     can't be placed, 78 the palace is invalid.
     """
+    return dial_stdio(context, guest=False)
+
+
+def dial_stdio(context: Context, *, guest: bool) -> int:
+    """Do it. With `guest` the connection gets the memory of this palace and nothing else, whoever speaks on it.
+
+    Raises:
+        BrokerUnavailable: no broker, or one that can't limit the connection so.
+    """
     from ..route.attempt import StartPolicy
     from ..route.finder import RouteFinder
     from ..system.clock import Deadline
@@ -43,8 +57,35 @@ def command_dial_stdio(context: Context) -> int:
     started_by = f"mempalace-broker dial-stdio {__version__} pid {os.getpid()}"
     policy = StartPolicy(started_by=started_by, heed_failures=False)  # a person may have fixed the cause
     found = RouteFinder(context, Deadline.after(context.clock, START_S), policy).run()
+    if guest:
+        lower_rights(found.sock, context.identity.path, Deadline.after(context.clock, GUEST_S))
     join(found.sock.detach(), 0, 1)
     return 0
+
+
+def lower_rights(sock: RawSocket, palace: str, deadline: Deadline) -> None:
+    """Tell the broker that a guest speaks on this connection from now on.
+
+    Raises:
+        BrokerUnavailable: it does not confirm that; the socket is closed.
+    """
+    from ..errors import BrokerUnavailable
+    from ..protocol.hello import GUEST
+    from ..route.exchange import exchange
+
+    request = {"jsonrpc": "2.0", "id": GUEST, "method": GUEST, "params": {"palace": palace}}
+    try:
+        answer = json.loads(exchange(sock, json.dumps(request).encode() + b"\n", deadline) or b"null")
+    except (OSError, ValueError):
+        answer = None
+    if not isinstance(answer, dict) or not isinstance(answer.get("result"), dict):
+        sock.close()
+        told = answer.get("error") if isinstance(answer, dict) else None
+        why = told.get("message") if isinstance(told, dict) else "no answer"
+        raise BrokerUnavailable(
+            f"the broker does not serve this key as a guest: {str(why)[:300]}",
+            hint="on the broker's machine: `mempalace-broker restart`, then `mempalace-broker doctor`",
+        )
 
 
 class _Direction:

@@ -87,7 +87,7 @@ def command_ensure(context: Context, tcp: str | None) -> int:
     """
     found = ensure(context.replace(env=_with_tcp(context.env, tcp)))
     told = _check_tcp(context, tcp) if tcp else None
-    click.echo(json.dumps({**found, "tcp": (told or {}).get("endpoint") or _tcp_endpoint(context)}))
+    click.echo(json.dumps({**found, "tcp": (told or {}).get("endpoint") or tcp_endpoint(context)}))
     return 0
 
 
@@ -122,7 +122,7 @@ def _check_tcp(context: Context, tcp: str) -> dict[str, Any]:
     return told
 
 
-def _tcp_endpoint(context: Context) -> str | None:
+def tcp_endpoint(context: Context) -> str | None:
     """Where the broker of the record listens on TCP."""
     from ..protocol.record import DiscoveryRecord
     from ..system.record_file import RecordFile

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import EXIT_USAGE
+from ..protocol.text import printable
 from .outcome import say_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VARIABLE = "SSH_ORIGINAL_COMMAND"
 ALLOWED = ("ensure", "dial-stdio")
 _OPTIONS = ("--state-root", "--palace")
 _HINT = "let this key run `mempalace-broker ensure` or `mempalace-broker dial-stdio` only, or use another key"
+_SHOWN = 200
 
 
 class Refused(Exception):
@@ -21,12 +28,14 @@ class Refused(Exception):
 
 
 @click.command("ssh-command", short_help="For authorized_keys: run what the ssh client asked for, if allowed.")
-@click.option("--state-root", metavar="DIR", help="Allow no other state root, and use it if the client names none.")
-@click.option("--palace", metavar="DIR", help="Allow no other palace, and use it if the client names none.")
+@click.option("--state-root", metavar="DIR", help="The state root that this key may use.")
+@click.option("--palace", metavar="DIR", help="The palace that this key may use.")
 def command_ssh_command(state_root: str | None, palace: str | None) -> int:
     """Run the command that an ssh client asked for, if it is `ensure` or `dial-stdio`; refuse everything else.
 
-    For a key with which a container may reach the broker and nothing else on this machine.
+    For a key with which a container may use the memory and nothing else on this machine. The key is limited to one
+    palace: the one that the options name, else your own. The client may name that one, too, and no other; nothing
+    else of its command counts. Its sessions are a guest's: see docs/security.md.
 
     \b
     Example: (one line of ~/.ssh/authorized_keys)
@@ -35,25 +44,30 @@ def command_ssh_command(state_root: str | None, palace: str | None) -> int:
     \b
     Exit codes: 2 refused, else those of the command.
     """
-    from .root import root
+    from .context_options import pinned_context
 
-    pinned = [
-        word for name, value in (("--state-root", state_root), ("--palace", palace)) if value for word in (name, value)
-    ]
+    context = pinned_context(state_root, palace)
+    own = {"--state-root": context.files.root, "--palace": context.identity.path}
     try:
-        words = allowed(os.environ.get(VARIABLE, ""), pinned)
+        command = allowed(os.environ.get(VARIABLE, ""), own)
     except Refused as exc:
         say_error(f"ssh-command: {exc}.", _HINT)
         return EXIT_USAGE
-    result = root.main(args=words, prog_name="mempalace-broker", standalone_mode=False)
-    return result if isinstance(result, int) else 0
+    if command == "dial-stdio":
+        from .dial_stdio import dial_stdio
+
+        return dial_stdio(context, guest=True)
+    from .serve import ensure, tcp_endpoint
+
+    click.echo(json.dumps({**ensure(context), "tcp": tcp_endpoint(context)}))
+    return 0
 
 
-def allowed(asked: str, pinned: list[str]) -> list[str]:
-    """The words to run for what the client asked for.
+def allowed(asked: str, own: Mapping[str, str]) -> str:
+    """Which command to run for what the client asked for: one of ALLOWED.
 
     Args:
-        asked: its whole command. pinned: options that it may not contradict, as words.
+        asked: its whole command. own: by option, the real path that this key is limited to.
 
     Raises:
         Refused: it is not allowed.
@@ -66,14 +80,11 @@ def allowed(asked: str, pinned: list[str]) -> list[str]:
         raise Refused("this key gives no shell")
     program, *rest = words
     if program.rpartition("/")[2] != "mempalace-broker" or not rest or rest[0] not in ALLOWED:
-        raise Refused(f"{' '.join(words)[:200]!r} is not for this key")
-    fixed = dict(zip(pinned[::2], pinned[1::2], strict=True))
-    given = _options(rest[1:])
-    for name, value in given.items():
-        if name in fixed and os.path.realpath(os.path.expanduser(value)) != os.path.realpath(fixed[name]):
-            raise Refused(f"{name} {value!r} is not for this key")
-    chosen = {**given, **fixed}
-    return [rest[0], *(word for pair in chosen.items() for word in pair)]
+        raise Refused(f"{printable(repr(' '.join(words)), _SHOWN)} is not for this key")
+    for name, value in _options(rest[1:]).items():
+        if os.path.realpath(os.path.expanduser(value)) != own[name]:
+            raise Refused(f"{name} {printable(repr(value), _SHOWN)} is not for this key")
+    return rest[0]
 
 
 def _options(words: list[str]) -> dict[str, str]:
@@ -83,7 +94,7 @@ def _options(words: list[str]) -> dict[str, str]:
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         if name not in _OPTIONS or name in given:
-            raise Refused(f"{name[:100]!r} is not for this key")
+            raise Refused(f"{printable(repr(name), _SHOWN)} is not for this key")
         if not equals:
             if not rest:
                 raise Refused(f"{name} needs a value")

@@ -6,6 +6,12 @@
                       "params": {"connection": k, "lines": [n, ...], "age_s": s, "epoch": generation}}
     broker -> shim   {"id": "broker/outcomes", "result": {"outcomes": {"n": {"state": ...}}}}
 
+A process that speaks for a guest of this machine (`dial-stdio` under `ssh-command`) says so before anything else; that
+lowers the rights of the connection, for good, and does not count as a line of the session:
+
+    dial-stdio -> broker   {"id": "broker/guest", "method": "broker/guest", "params": {"palace": path}}
+    broker -> dial-stdio   {"id": "broker/guest", "result": {...}}     or an error: it serves another palace
+
 Every line that a shim sends on a connection has an ordinal: hello is 1, the next line 2, and so on. Both sides count;
 no line is rewritten. (session, connection, ordinal) identifies a write for good: the engine records it in the journal
 before and after it runs the write, so the outcome can be proved after shim, broker or engine was killed.
@@ -25,6 +31,10 @@ if TYPE_CHECKING:
 WIRE_VERSION = 1
 HELLO = "broker/hello"
 OUTCOMES = "broker/outcomes"
+GUEST = "broker/guest"
+STATUS = "broker/status"
+STOP = "broker/stop"
+RESTART = "broker/restart"
 
 
 class WriteOutcome(str):

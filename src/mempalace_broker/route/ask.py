@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BrokerError, BrokerUnavailable, HandshakeRefused, UsageError
+from ..errors import NOT_ALLOWED, BrokerError, BrokerUnavailable, HandshakeRefused, UsageError
 from ..locality.locality import locate
 from ..protocol.hello import HELLO
 from ..system.clock import Deadline
@@ -130,6 +130,8 @@ def ask(sock: RawSocket, path: str, method: str, params: dict[str, Any], deadlin
 def _refusal(path: str, method: str, error: dict[str, Any]) -> BrokerError:
     if method == HELLO:
         return HandshakeRefused(str(error.get("message")))
+    if error.get("code") == NOT_ALLOWED:
+        return BrokerUnavailable(str(error.get("message")))
     return BrokerUnavailable(
         f"the broker at {path} refused {method}: {error.get('message')}.",
         hint="install the same mempalace-broker version everywhere, then `mempalace-broker restart`",

@@ -19,10 +19,11 @@ class Send:
 
 @dataclass(slots=True)
 class SendStatus:
-    """Answer `broker/status` with a snapshot taken now."""
+    """Answer `broker/status` with a snapshot taken now; `brief`: what a guest may know of it."""
 
     conn: int
     id: Any
+    brief: bool = False
 
 
 @dataclass(slots=True)

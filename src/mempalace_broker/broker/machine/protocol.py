@@ -17,13 +17,14 @@ from ...protocol import jsonrpc as rpc
 from ...protocol.framing import TooLong
 from ...protocol.hello import HELLO, OUTCOMES
 from ...protocol.mcp import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
+from .admin import answer_admin
 from .call import Call, CallState, call_of, rule_of
 from .dispatcher import Dispatcher
 from .effects import Close, Effect, Log, Quit, Retire, Send, SendStatus, SendWelcome
 from .greeting import Host, greeted
 from .lifecycle import BrokerState, Lifecycle
 from .pending_replies import PendingReplies
-from .session import Session
+from .session import Origin, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -89,9 +90,9 @@ class BrokerProtocol:
 
     # -- clients
 
-    def opened(self, conn: int, now: float, pid: int = 0) -> None:
+    def opened(self, conn: int, now: float, pid: int = 0, origin: Origin = Origin.HOST) -> None:
         """A connection was accepted; `pid` of the peer where it is known."""
-        self.sessions[conn] = Session(conn, now, pid, self._label)
+        self.sessions[conn] = Session(conn, now, pid, self._label, origin)
 
     def closed(self, conn: int, now: float) -> None:
         """A connection is gone: its queued calls are withdrawn, the running ones go on and are remembered."""
@@ -241,16 +242,13 @@ class BrokerProtocol:
             if wrong:
                 self._send(session, rpc.error_line(message.id, errors.INVALID_PARAMS, wrong))
             self._settle_pending_replies(now)
-        elif message.method == "broker/status":
-            self._answer(session, SendStatus(session.conn, message.id))
-        elif message.method in ("broker/stop", "broker/restart"):
-            mode = message.params.get("mode", "drain")
-            reason = str(message.params.get("reason") or message.method.removeprefix("broker/"))
-            self._send(session, rpc.result_line(message.id, {"stopping": True, "pid": self._host.facts.get("pid")}))
-            self.drain(now, reason, at_once=mode == "now")
         else:
-            text = f"Unknown method: {message.method}"
-            self._send(session, rpc.error_line(message.id, errors.METHOD_NOT_FOUND, text))
+            answer = answer_admin(session, message, self._host)
+            self._answer(session, answer.effect)
+            if answer.close is not None:
+                self.effects.append(answer.close)
+            if answer.stop:
+                self.drain(now, answer.stop, at_once=answer.at_once)
 
     def _greet(self, session: Session, message: Message, now: float) -> None:
         params = message.params

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ...errors import OTHER_PALACE, OVERLOADED
@@ -13,13 +14,23 @@ if TYPE_CHECKING:
 MAX_NAME = 64
 
 
+class Origin(StrEnum):
+    """Where a client runs."""
+
+    HOST = "host"  # beside the broker, as the palace's own user: it may do whatever that user may
+    GUEST = "guest"  # in a container, or on another machine: it gets the memory and nothing else
+
+
 def is_name(text: object) -> bool:
     """Whether a client's session id is fit for the journal: letters and digits, at most 64."""
     return isinstance(text, str) and 0 < len(text) <= MAX_NAME and text.isascii() and text.isalnum()
 
 
 class Session:
-    """State of one connection. `ordinal` counts its lines, the first is 1; times in monotonic seconds."""
+    """State of one connection. `ordinal` counts its lines, the first is 1; times in monotonic seconds.
+
+    `origin` says what the client may do; it can only be lowered.
+    """
 
     __slots__ = (
         "agent",
@@ -36,13 +47,15 @@ class Session:
         "open_calls",
         "opened",
         "ordinal",
+        "origin",
         "pid",
         "refused",
     )
 
-    def __init__(self, conn: int, now: float, pid: int, prefix: str) -> None:
+    def __init__(self, conn: int, now: float, pid: int, prefix: str, origin: Origin = Origin.HOST) -> None:
         self.conn = conn
         self.opened = now
+        self.origin = origin
         self.pid = pid
         self.name = f"{prefix}{conn}"
         self.connection = 0

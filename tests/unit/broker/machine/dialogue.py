@@ -11,6 +11,7 @@ from mempalace_broker.broker.machine.greeting import Host
 from mempalace_broker.broker.machine.lifecycle import Lifecycle
 from mempalace_broker.broker.machine.protocol import BrokerProtocol
 from mempalace_broker.broker.machine.scheduler import Limits
+from mempalace_broker.broker.machine.session import Origin
 from mempalace_broker.broker.machine.supervisor import EngineAction, Policy
 from mempalace_broker.protocol import jsonrpc as rpc
 from mempalace_broker.protocol.engine_frames import CALL, Frame, FrameDecoder
@@ -97,7 +98,7 @@ class Talk:
         elif isinstance(effect, fx.ConfirmLease) and self.confirms:
             self.lease()
         elif isinstance(effect, fx.SendStatus):
-            effect = fx.Send(effect.conn, rpc.result_line(effect.id, {"now": self.now}))
+            effect = fx.Send(effect.conn, rpc.result_line(effect.id, {"now": self.now} | ({"brief": True} if effect.brief else {})))
         elif isinstance(effect, fx.SendWelcome):
             if effect.with_mounts:
                 effect.welcome["files"]["mounts"] = self.mounts
@@ -116,9 +117,9 @@ class Talk:
         self.protocol.tick(self.now)
         self.turn()
 
-    def opens(self, *conns: int) -> None:
+    def opens(self, *conns: int, origin: Origin = Origin.HOST) -> None:
         for conn in conns:
-            self.protocol.opened(conn, self.now)
+            self.protocol.opened(conn, self.now, origin=origin)
 
     def greets(self, conn: int, session: str = "abc", connection: int = 1, **changes: Any) -> None:
         self.opens(conn)

@@ -1,0 +1,78 @@
+"""The admin methods of a broker, `broker/status`, `broker/stop` and the like: who may call them, and their answers.
+
+A guest may ask for the short status, and lower its own rights, which they already are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ... import errors
+from ...protocol import jsonrpc as rpc
+from ...protocol.hello import GUEST, RESTART, STATUS, STOP
+from .effects import Close, Send, SendStatus
+from .session import Origin
+
+if TYPE_CHECKING:
+    from ...protocol.jsonrpc import Message
+    from .greeting import Host
+    from .session import Session
+
+_GUESTS_MAY_NOT = (
+    "not allowed: {method} is for processes of the broker's own machine, and this connection is a guest's (it came "
+    "over ssh or TCP, or from a container). Hint: run `mempalace-broker {command}` on the broker's machine."
+)
+
+
+class AdminAnswer(NamedTuple):
+    """What follows from an admin method: the answer, the end of the connection, the end of the broker.
+
+    Attributes:
+        close: closes the connection once the answer is out, or None.
+        stop: why the broker has to leave, "" if it hasn't. at_once: without waiting for running calls.
+    """
+
+    effect: Send | SendStatus
+    close: Close | None = None
+    stop: str = ""
+    at_once: bool = False
+
+
+def answer_admin(session: Session, message: Message, host: Host) -> AdminAnswer:
+    """Answer the request `message`, whose method begins with "broker/"."""
+    method = message.method
+    if method == STATUS:
+        return AdminAnswer(SendStatus(session.conn, message.id, brief=session.origin is Origin.GUEST))
+    if method in (STOP, RESTART):
+        return _stop(session, message, host)
+    if method == GUEST:
+        return _lower(session, message, host)
+    return _error(session, message, errors.METHOD_NOT_FOUND, f"Unknown method: {method}")
+
+
+def _stop(session: Session, message: Message, host: Host) -> AdminAnswer:
+    command = message.method.removeprefix("broker/")
+    if session.origin is Origin.GUEST:
+        text = _GUESTS_MAY_NOT.format(method=message.method, command=command)
+        return _error(session, message, errors.NOT_ALLOWED, text)
+    line = rpc.result_line(message.id, {"stopping": True, "pid": host.facts.get("pid")})
+    reason = str(message.params.get("reason") or command)
+    return AdminAnswer(Send(session.conn, line), stop=reason, at_once=message.params.get("mode", "drain") == "now")
+
+
+def _lower(session: Session, message: Message, host: Host) -> AdminAnswer:
+    """The peer says that it speaks for a guest; of that palace and no other."""
+    session.origin = Origin.GUEST
+    if session.ordinal == 1:
+        session.ordinal = 0  # hello may still be the first line
+    palace = message.params.get("palace")
+    if palace is not None and palace != host.identity.path:
+        session.refused = True
+        text = f"this broker serves another palace than {str(palace)[:200]!r}, to which this connection is limited."
+        refused = _error(session, message, errors.OTHER_PALACE, text)
+        return refused._replace(close=Close(session.conn, "a guest of another palace"))
+    return AdminAnswer(Send(session.conn, rpc.result_line(message.id, {"origin": Origin.GUEST})))
+
+
+def _error(session: Session, message: Message, code: int, text: str) -> AdminAnswer:
+    return AdminAnswer(Send(session.conn, rpc.error_line(message.id, code, text)))

@@ -1,0 +1,91 @@
+"""Who may call the admin methods of a broker."""
+
+from __future__ import annotations
+
+import pytest
+
+from mempalace_broker import errors
+from mempalace_broker.broker.machine import effects as fx
+from mempalace_broker.broker.machine.lifecycle import BrokerState
+from mempalace_broker.broker.machine.session import Origin
+from mempalace_broker.protocol.hello import GUEST, hello_request
+from tests.unit.broker.machine.dialogue import KG_QUERY, PALACE, Talk, call, request
+
+
+def guest() -> Talk:
+    """A broker with a guest on connection 1."""
+    talk = Talk()
+    talk.opens(1, origin=Origin.GUEST)
+    return talk
+
+
+@pytest.mark.parametrize("method", ["broker/stop", "broker/restart"])
+@pytest.mark.parametrize("mode", ["drain", "now"])
+def test_a_guest_does_not_stop_the_broker(method: str, mode: str) -> None:
+    talk = guest()
+    talk.says(1, request(1, method, mode=mode))
+    error = talk.answer(1)["error"]
+    assert error["code"] == errors.NOT_ALLOWED
+    assert f"mempalace-broker {method.removeprefix('broker/')}" in error["message"]
+    assert talk.protocol.state == BrokerState.SERVING
+
+
+def test_nor_in_a_batch_or_as_a_notification_or_after_hello() -> None:
+    talk = guest()
+    hello = hello_request(session="abc", connection=1, identity=PALACE, client="test", pid=7)
+    stop = {"jsonrpc": "2.0", "method": "broker/stop", "params": {"mode": "now"}}
+    talk.says(1, hello, [{**stop, "id": 1}, {**stop, "id": 2}], stop)
+    codes = [said.get("error", {}).get("code") for said in talk.heard(1)]
+    assert codes == [None, errors.NOT_ALLOWED, errors.NOT_ALLOWED]
+    assert talk.protocol.state == BrokerState.SERVING
+
+
+def test_a_guest_gets_the_short_status_and_the_memory() -> None:
+    talk = guest()
+    talk.says(1, request(1, "broker/status"))
+    assert talk.answer(1)["result"]["brief"] is True
+    talk.says(1, request(2, "ping"), call(3, KG_QUERY))
+    talk.done(talk.inside[0])
+    assert [said["id"] for said in talk.heard(1)] == [2, 3]
+
+
+def test_the_host_gets_the_full_status_and_stops_the_broker() -> None:
+    talk = Talk()
+    talk.opens(1)
+    talk.says(1, request(1, "broker/status"), request(2, "broker/stop"))
+    status, stopped = talk.heard(1)
+    assert "brief" not in status["result"]
+    assert stopped["result"]["stopping"] is True
+    assert talk.protocol.state != BrokerState.SERVING
+
+
+def test_rights_are_lowered_for_good_and_hello_may_still_come_first() -> None:
+    talk = Talk()
+    talk.opens(1)
+    talk.says(1, request(GUEST, GUEST, palace=PALACE.path))
+    assert talk.answer(1)["result"] == {"origin": "guest"}
+    talk.says(1, hello_request(session="abc", connection=1, identity=PALACE, client="test", pid=7))
+    assert "result" in talk.answer(1)
+    assert talk.protocol.sessions[1].origin is Origin.GUEST
+    talk.says(1, request(2, "broker/stop"), request(3, GUEST), request(4, "broker/restart"))
+    codes = [said.get("error", {}).get("code") for said in talk.heard(1)]
+    assert codes == [errors.NOT_ALLOWED, None, errors.NOT_ALLOWED]
+
+
+def test_a_late_word_lowers_rights_too_and_is_not_a_way_to_greet_again() -> None:
+    talk = Talk()
+    talk.opens(1)
+    talk.says(1, request(1, "ping"), request(2, GUEST), request(3, "broker/stop"))
+    assert talk.heard(1)[-1]["error"]["code"] == errors.NOT_ALLOWED
+    talk.says(1, hello_request(session="abc", connection=1, identity=PALACE, client="test", pid=7))
+    assert talk.code(1) == errors.INVALID_PARAMS
+
+
+@pytest.mark.parametrize("palace", ["/elsewhere", "", 7, [PALACE.path], "/x" * 5000])
+def test_a_guest_of_another_palace_is_turned_away(palace: object) -> None:
+    talk = Talk()
+    talk.opens(1)
+    talk.says(1, request(GUEST, GUEST, palace=palace), call(1, KG_QUERY))
+    assert talk.code(1) == errors.OTHER_PALACE
+    assert fx.Close(1, "a guest of another palace") in talk.seen
+    assert not talk.inside
