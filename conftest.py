@@ -15,7 +15,14 @@ settings.register_profile("busy", deadline=None)  # how long one example takes s
 settings.load_profile("busy")
 
 # quick ones first; within a suite the order is random
-_ORDER = (("tests", "unit"), ("tests", "sim"), ("tests", "proc"), ("tests", "net"), ("devbox", "tests"))
+_ORDER = (
+    ("tests", "unit"),
+    ("tests", "sim"),
+    ("tests", "proc"),
+    ("tests", "net"),
+    ("tests", "security"),
+    ("devbox", "tests"),
+)
 _FAILED = pytest.StashKey[bool]()
 
 

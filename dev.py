@@ -50,7 +50,7 @@ OLDEST = "3.4.0"
 NEWEST = "3.11.0"  # what "newest" means to the tests: tests/data has a snapshot of its tools
 ENGINES = {"engine-3.4.0": OLDEST, "engine-newest": NEWEST}
 SUITES = (
-    *("tests/unit", "tests/sim", "tests/model", "tests/proc", "tests/net"),
+    *("tests/unit", "tests/sim", "tests/model", "tests/proc", "tests/net", "tests/security"),
     "devbox/tests",
     *("tests/clients", "tests/vm"),
 )

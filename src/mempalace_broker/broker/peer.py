@@ -22,7 +22,7 @@ _MAX_PATH = 4096
 
 
 def origin_of(sock: socket.socket, pid: int) -> Origin:
-    """Where the peer of a connected unix socket runs. `pid`: of the peer as SO_PEERCRED has it, 0 where it is unseen."""
+    """Where the peer of a connected unix socket runs. `pid`: the peer's by SO_PEERCRED, 0 if unseen."""
     try:
         near = _is_beside_us_on_a_mac(sock) if kernel.MACOS else _is_beside_us(sock, pid)
     except (OSError, ValueError):

@@ -145,7 +145,13 @@ class Snapshot:
     def _ailing(self) -> list[str]:
         """Which parts are degraded, without the words, which name files of the host."""
         engine = self.protocol.dispatcher.supervisor
-        return [f"the engine is {engine.state}"] if engine.hopeless else ["the broker is degraded"] if self._degraded() else []
+        return (
+            [f"the engine is {engine.state}"]
+            if engine.hopeless
+            else ["the broker is degraded"]
+            if self._degraded()
+            else []
+        )
 
     def _session_name(self, conn: int) -> str:
         session = self.protocol.sessions.get(conn)

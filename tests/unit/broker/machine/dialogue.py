@@ -98,7 +98,9 @@ class Talk:
         elif isinstance(effect, fx.ConfirmLease) and self.confirms:
             self.lease()
         elif isinstance(effect, fx.SendStatus):
-            effect = fx.Send(effect.conn, rpc.result_line(effect.id, {"now": self.now} | ({"brief": True} if effect.brief else {})))
+            effect = fx.Send(
+                effect.conn, rpc.result_line(effect.id, {"now": self.now} | ({"brief": True} if effect.brief else {}))
+            )
         elif isinstance(effect, fx.SendWelcome):
             if effect.with_mounts:
                 effect.welcome["files"]["mounts"] = self.mounts
