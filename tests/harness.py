@@ -34,7 +34,7 @@ from typing import Any, Self
 
 import pytest
 
-from mempalace_broker.system.private import SETTINGS
+from mempalace_broker.system.private import SETTINGS, state_folder
 from mempalace_broker.system.private import VARIABLE as PRIVATE
 from tests import proctools
 from tests.proctools import OwnerSampler, eventually, is_running
@@ -299,9 +299,13 @@ class World:
         """Pids of all brokers of this world, in the record or not."""
         return proctools.running_module("mempalace_broker.broker", self.pids())
 
+    def state(self, name: str) -> Path:
+        """A file that the palace's broker keeps in the private folder."""
+        return Path(state_folder(str(self.palace.resolve()), self.env).file(name).path)
+
     def log(self) -> str:
         """broker.log, or nothing."""
-        path = self.state_root / "broker.log"
+        path = self.state("broker.log")
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     # --- observation

@@ -58,10 +58,10 @@ class PrivateSettings:
         Raises:
             UsageError: it can't be read or believed, or it is not TOML in UTF-8.
         """
-        folder = settings_folder(env)
-        path = folder.file(SETTINGS)
+        file = settings_folder(env).file(SETTINGS)
+        path = file.path
         try:
-            data = folder.read(SETTINGS, _MAX_BYTES)
+            data = file.read(_MAX_BYTES)
         except Untrusted as exc:
             hint = f"let it and the folders above it belong to you, writable by you alone: ls -ld {path}"
             raise UsageError(f"{path} is not believed: {exc.strerror}.", hint=hint) from exc
@@ -191,7 +191,7 @@ class SharedSettings:
 
 def settings_path(env: Mapping[str, str]) -> str:
     """The path of the user's config.toml, for messages; "" where the user has no home."""
-    return settings_folder(env).file(SETTINGS)
+    return settings_folder(env).file(SETTINGS).path
 
 
 def _tables(data: bytes, path: str, limit: int) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def test_logs_follow(newest: World) -> None:
     with out.open("wb") as stdout:
         child = subprocess.Popen([*CLI, "logs", "-f", "-n", "0"], env=world.env, cwd=world.cwd, stdout=stdout)
     try:
-        with (world.state_root / "broker.log").open("a") as file:
+        with world.state("broker.log").open("a") as file:
 
             def seen() -> bool:
                 file.write("a new line\n")

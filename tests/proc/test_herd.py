@@ -42,7 +42,7 @@ def test_only_the_owner_gets_in(world: World) -> None:
     shim = world.shim()
     shim.initialize()
     address = world.broker().record["endpoints"][0].removeprefix("unix:")
-    for path in (address, str(world.state_root / "broker.json"), str(world.state_root / "broker.log")):
+    for path in (address, str(world.state_root / "broker.json"), str(world.state("broker.log"))):
         assert stat.S_IMODE(os.stat(path).st_mode) & 0o077 == 0, path
     for folder in (world.root, world.home, world.state_root):
         folder.chmod(0o755)

@@ -14,7 +14,6 @@ from ..lease.files import flush_palace
 from ..locality.mounts import folders_table
 from ..locality.view import view_of
 from ..protocol.jsonrpc import result_line
-from ..system.atomic_files import read_bytes
 from ..system.clock import Clock
 from .engine_host import EngineHost
 from .lease_keeper import LeaseKeeper
@@ -34,7 +33,7 @@ from .warnings import Warnings
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ..lease.acquire import AcquiredLease
     from ..protocol.palace import PalaceIdentity
@@ -45,11 +44,16 @@ if TYPE_CHECKING:
 SELF_CHECK_S = 2.0
 FLUSH_S = 1.0
 _ANSWERS_LIMIT = 8 << 20
-_MAKE_ROOM = "free space in, or allow writing to, the state root"
+_MAKE_ROOM = "free space there, or allow writing"
 
 
 class App:
-    """One broker. `owner` is broker.lock, held; the caller releases it after `run` and `let_go`."""
+    """One broker. `owner` is broker.lock, held; the caller releases it after `run` and `let_go`.
+
+    Args:
+        degraded: what is not as it should be from the start, each with its hint.
+        keeps: whether there is a private folder to keep answers and exit reason in.
+    """
 
     def __init__(
         self,
@@ -63,6 +67,8 @@ class App:
         started_by: str,
         log: logging.Logger,
         since: int = 0,
+        degraded: Iterable[tuple[str, str]] = (),
+        keeps: bool = True,
     ) -> None:
         epoch = held.holder.epoch
         self._identity = identity
@@ -73,6 +79,8 @@ class App:
         self._leaving = False
         self._quit: asyncio.Future[str] | None = None
         self._warnings = Warnings(log)
+        for what, hint in degraded:
+            self._warnings.add(what, hint)
         self._tasks = Tasks(self._task_failed)
         record = new_record(identity, files, epoch=epoch, started_by=started_by, at=self._clock.wall())
         lease = {"epoch": epoch, "nonce": held.folder.me.nonce}
@@ -119,7 +127,7 @@ class App:
             resting=self._is_resting,
             flush=lambda: flush_palace(identity.path, identity.graph),
         )
-        self._publisher = Publisher(record, files, log)
+        self._publisher = Publisher(record, files, log, keeps=keeps)
         self._listeners = Listeners(self._runner, files=files, settings=settings, clock=self._clock, tasks=self._tasks)
         self._snapshot = Snapshot(
             identity=identity,
@@ -141,9 +149,9 @@ class App:
             return
         answers.expect(version)
         try:
-            answers.load(read_bytes(self._files.answers, _ANSWERS_LIMIT), version)
+            answers.load(self._files.answers.read(_ANSWERS_LIMIT), version)
         except OSError as exc:
-            self._log.warning("cannot read %s: %s", self._files.answers, exc)
+            self._log.warning("cannot read %s: %s", self._files.answers.path, exc)
         self._publisher.record.engine_version = version
 
     # -- start, serve, leave
@@ -252,7 +260,7 @@ class App:
             await self._publisher.save_answers(data)
             await self._publish()
         except OSError as exc:
-            self._warnings.add(f"cannot write {self._files.answers}: {exc}", _MAKE_ROOM)
+            self._warnings.add(f"cannot write {self._files.answers.path}, or the record: {exc}", _MAKE_ROOM)
 
     async def _publish(self) -> None:
         await self._publisher.publish(self._listeners.endpoints, self._listeners.tcp.token)

@@ -17,15 +17,17 @@ from ..lease.files import LeaseFolder
 from ..lease.machine.lease import NodeKind
 from ..locality.mounts import is_local
 from ..protocol.palace import PalaceIdentity
-from ..settings_files import PrivateSettings
+from ..settings_files import PrivateSettings, SharedSettings
 from ..system import kernel
 from ..system.clock import Clock, Deadline
 from ..system.lock import FileLock
 from ..system.lock_notes import OwnerNote, read_holder
 from ..system.paths import StateFiles
+from ..system.private import VARIABLE
 from ..system.process_ids import this_process
 from ..system.spawn import StartReport
 from .app import App
+from .old_files import move_old_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 HANDOVER_S = 15.0  # besides drain_s: the other side sees our request and ends its engine, and we see that it did
 PATIENCE_S = 27.0  # whatever drain_s is: our starter waits for 30 s; the other side goes on handing over
+_NAMED = 10  # misplaced settings that are named one by one
+_DOCTOR = "mempalace-broker doctor says where each belongs"
 OWNER_WAIT_S = 2.0  # a leaving predecessor drops its lock last
 
 
@@ -71,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, report: StartReport) -> int:
-    files = StateFiles(options.root, options.palace)
+    files = StateFiles(options.root, options.palace, env=os.environ)
     if options.direct:
         files = files.direct()
     files.prepare()
@@ -85,7 +89,10 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
             print(f"mempalace-broker: another broker owns {options.palace}: {who}", file=sys.stderr)
         return EXIT_HELD
     try:
-        log = make_log(files.log, settings, foreground=options.foreground)
+        problem = files.private.make()
+        log = make_log("" if problem else files.log, settings, foreground=options.foreground)
+        if not problem:
+            move_old_files(files, log)
         held, since = _acquire_lease(owner, files, settings, log, direct=options.direct)
         app = App(
             identity=PalaceIdentity(
@@ -99,6 +106,8 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
             since=since,
             started_by=options.started_by,
             log=log,
+            degraded=_degraded(files, problem),
+            keeps=not problem,
         )
         log.info("broker %s, pid %d, started by %s", __version__, os.getpid(), options.started_by or "hand")
         try:
@@ -107,6 +116,18 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
             app.let_go()
     finally:
         owner.release()
+
+
+def _degraded(files: StateFiles, problem: str) -> list[tuple[str, str]]:
+    """What is not as it should be around this broker, each with its hint. `problem`: of the private folder."""
+    found = []
+    if problem:
+        what = f"no log, cached answers or exit reason is kept, and only default settings hold: {problem}"
+        found.append((what, f"name a folder of your own in {VARIABLE}, for every agent alike"))
+    shared = SharedSettings.read(files.toml)
+    if shared.misplaced:
+        found.append((f"settings in {shared.path} do not count: {', '.join(shared.misplaced[:_NAMED])}", _DOCTOR))
+    return found
 
 
 def _acquire_lease(
@@ -154,7 +175,7 @@ def _follows(held: AcquiredLease, me: HolderId, last: int) -> bool:
 
 
 def make_log(path: str, settings: BrokerSettings, *, foreground: bool) -> logging.Logger:
-    """broker.log with one predecessor, 0600; and stderr in the foreground.
+    """broker.log with one predecessor, 0600, where `path` is not ""; and stderr in the foreground.
 
     Raises:
         StateRootError: the file can't be written.
@@ -163,13 +184,15 @@ def make_log(path: str, settings: BrokerSettings, *, foreground: bool) -> loggin
     log.setLevel(settings.log_level.upper())
     log.propagate = False
     form = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    handlers: list[logging.Handler] = [logging.NullHandler()]
     old_mask = os.umask(0o177)
     try:
-        handlers: list[logging.Handler] = [
-            logging.handlers.RotatingFileHandler(path, maxBytes=settings.log_bytes, backupCount=1, encoding="utf-8")
-        ]
+        if path:
+            handlers = [
+                logging.handlers.RotatingFileHandler(path, maxBytes=settings.log_bytes, backupCount=1, encoding="utf-8")
+            ]
     except OSError as exc:
-        raise StateRootError(f"cannot write {path}: {exc}.", hint="make the state root writable") from exc
+        raise StateRootError(f"cannot write {path}: {exc}.", hint="make it writable, or free space there") from exc
     finally:
         os.umask(old_mask)
     if foreground:

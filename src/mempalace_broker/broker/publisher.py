@@ -1,4 +1,4 @@
-"""What this broker writes for others to read: discovery record, cached answers, the reason of its exit.
+"""What this broker writes for others to read: the discovery record, and in the private folder answers and exit reason.
 
 Each write ends with an fsync, so a thread does it, one write after another.
 """
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..protocol.hello import WIRE_VERSION
 from ..protocol.record import DiscoveryRecord
-from ..system.atomic_files import write_atomic
 from ..system.process_ids import this_process
 from ..system.record_file import RecordFile
 
@@ -29,13 +28,18 @@ if TYPE_CHECKING:
 
 
 class Publisher:
-    """Writes the files of one broker. Methods raise OSError as the system reports it, unless they say otherwise."""
+    """Writes the files of one broker. Methods raise OSError as the system reports it, unless they say otherwise.
 
-    def __init__(self, record: DiscoveryRecord, files: StateFiles, log: logging.Logger) -> None:
+    Args:
+        keeps: whether there is a private folder for answers and exit reason; without one they are not kept.
+    """
+
+    def __init__(self, record: DiscoveryRecord, files: StateFiles, log: logging.Logger, *, keeps: bool = True) -> None:
         self.record = record
         self._file = RecordFile(files.record)
         self._files = files
         self._log = log
+        self._keeps = keeps
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._withdrawn = False
 
@@ -61,15 +65,18 @@ class Publisher:
 
     async def save_answers(self, data: bytes) -> None:
         """Write the cache of constant answers."""
-        await self._run(lambda: write_atomic(self._files.answers, data))
+        if self._keeps:
+            await self._run(lambda: self._files.answers.write(data))
 
     async def note_exit(self, reason: str) -> None:
         """Write down why the broker leaves. Never raises."""
+        if not self._keeps:
+            return
         note = {"reason": reason, "at": time.time(), "pid": os.getpid(), "version": __version__}
         try:
-            await self._run(lambda: write_atomic(self._files.exit, json.dumps(note).encode() + b"\n"))
+            await self._run(lambda: self._files.exit.write(json.dumps(note).encode() + b"\n"))
         except OSError as exc:
-            self._log.warning("cannot write %s: %s", self._files.exit, exc)
+            self._log.warning("cannot write %s: %s", self._files.exit.path, exc)
 
     async def _run(self, write: Callable[[], object]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._worker, write)

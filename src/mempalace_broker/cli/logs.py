@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EXIT_NOT_RUNNING, EXIT_OK
+from ..protocol.text import printable
 from .context_options import palace_options
 from .outcome import say_error
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLLOW_S = 0.2
 _CHUNK = 1 << 16
+_WIDEST = 10_000  # characters of one line that are shown
 
 
 @click.command("logs", short_help="The last lines of the broker's log.")
@@ -40,12 +42,15 @@ def command_logs(context: Context, lines: int, follow: bool, previous: bool) -> 
     """
     from ..system.logs import PREVIOUS
 
+    if why := context.files.private.problem():
+        say_error(f"no log is kept: {why}.", "mempalace-broker doctor")
+        return EXIT_NOT_RUNNING
     path = context.files.log + (PREVIOUS if previous else "")
     if not os.path.exists(path):
         say_error(f"there is no {path}.", "" if previous else "start a broker: mempalace-broker ensure")
         return EXIT_NOT_RUNNING
     for text in last_lines(path, lines):
-        click.echo(text)
+        click.echo(printable(text, _WIDEST))
     if follow and not previous:
         _follow(path, context.clock)
     return EXIT_OK
@@ -69,7 +74,7 @@ def last_lines(path: str, count: int) -> list[str]:
 def _follow(path: str, clock: Clock) -> None:
     try:
         for text in grown(path, clock):
-            sys.stdout.write(text)
+            sys.stdout.write("\n".join(printable(line, _WIDEST) for line in text.split("\n")))
             sys.stdout.flush()
     except KeyboardInterrupt:
         return

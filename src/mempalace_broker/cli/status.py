@@ -77,10 +77,8 @@ def ask_status(context: Context) -> dict[str, Any]:
 
 def read_last_exit(context: Context) -> dict[str, Any] | None:
     """broker-exit.json, or None where it is missing or invalid."""
-    from ..system.atomic_files import read_bytes
-
     try:
-        note = json.loads(read_bytes(context.files.exit, _EXIT_LIMIT) or b"null")
+        note = json.loads(context.files.exit.read(_EXIT_LIMIT) or b"null")
     except (OSError, ValueError):
         return None
     return note if isinstance(note, dict) else None

@@ -27,7 +27,7 @@ from ..system.atomic_files import read_bytes
 from ..system.clock import Deadline
 from ..system.find_engine import SETTING, find_engine
 from ..system.lock import is_held, read_body
-from ..system.lock_notes import read_holder
+from ..system.lock_notes import read_holder, read_starter
 from ..system.paths import PALACE_VARIABLES, ROOT_VARIABLE, home_of
 from ..system.private import state_folder
 from ..system.process_command import process_command
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 ANSWER_S = 5.0
 _NOTE_LIMIT = 1 << 20
+_MAX_PID = 1 << 31
 _VARIABLES = (ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, ROOT_VARIABLE, *PALACE_VARIABLES)
 LEFTOVER_MARKS = (".corrupt", ".drift", "quarantine")
 
@@ -66,7 +67,7 @@ def gather(context: Context) -> Facts:
         root=_folder(files.root),
         owner=_lock(files.owner_lock),
         engine_lock=_lock(files.engine_lock),
-        start_lock=_lock(files.start_lock),
+        start_lock=LockFacts(files.start_lock, is_held(files.start_lock), read_starter(files.start_lock)),
         record=record,
         record_entry=entry,
         record_origin=origin,
@@ -98,7 +99,7 @@ def gather(context: Context) -> Facts:
         private_problem=private.problem() or _unwritable(private.path),
         state_folder=private.path,
         leftovers=_leftovers(identity.path),
-        last_exit=_json(files.exit),
+        last_exit=_exit_note(files),
         variables={name: env[name] for name in _VARIABLES if env.get(name)},
     )
 
@@ -176,7 +177,7 @@ def _upstream_lock(home: str, palace: str) -> LockFacts:
     key = hashlib.sha256(os.path.normcase(os.path.realpath(palace)).encode()).hexdigest()[:16]
     path = os.path.join(home, ".mempalace", "locks", f"mine_palace_{key}.lock")
     words = read_body(path).decode("utf-8", "replace").strip("\0 ").split()
-    pid = int(words[0]) if words and words[0].isdigit() else 0
+    pid = int(words[0]) if words and words[0].isascii() and words[0].isdigit() and len(words[0]) <= 9 else 0
     return LockFacts(path, is_held(path), pid, UNKNOWN, process_command(pid) if pid else "")
 
 
@@ -187,7 +188,7 @@ def _upstream_processes(home: str) -> Iterator[UpstreamProcess]:
             for key in sorted(os.listdir(base)):
                 note = _json(os.path.join(base, key, name))
                 pid = note.get("pid")
-                if isinstance(pid, int) and pid > 0:
+                if type(pid) is int and 0 < pid < _MAX_PID:
                     path = os.path.join(base, key, name)
                     palace = str(note.get("palace_path") or "")
                     yield UpstreamProcess(path, kind, pid, _exists(pid), palace, process_command(pid))
@@ -236,7 +237,21 @@ def _leftovers(palace: str) -> list[str]:
 
 def _json(path: str) -> dict[str, Any]:
     try:
-        note = json.loads(read_bytes(path, _NOTE_LIMIT) or b"{}")
-    except (OSError, ValueError):
+        return _object(read_bytes(path, _NOTE_LIMIT))
+    except OSError:
+        return {}
+
+
+def _exit_note(files: StateFiles) -> dict[str, Any]:
+    try:
+        return _object(files.exit.read(_NOTE_LIMIT))
+    except OSError:
+        return {}
+
+
+def _object(data: bytes | None) -> dict[str, Any]:
+    try:
+        note = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..system.clock import Deadline
+    from ..system.private import PrivateFile
     from ..system.spawn import StartPipe
     from .attempt import StartPolicy
     from .bridge.wire import SshTarget
@@ -67,13 +68,18 @@ class SshRoute(StartUnderLock):
             f"the tunnel to {target}",
             start_lock=where.start_lock,
             lock=where.lock,
-            log=where.log,
             hint=f"look at {where.log}.",
         )
         super().__init__(daemon, deadline, policy, rng=rng)
         self._spawn = spawn
         self._bridge: RawSocket | None = None
         self._answer = Answer()
+
+    def _log_path(self) -> str:
+        return self._files.log
+
+    def _failure_file(self) -> PrivateFile:
+        return self._files.start_failure
 
     def close(self) -> None:
         """Give up; a bridge that was started goes on, and leaves if nobody uses it."""

@@ -74,4 +74,5 @@ def start_broker(context: Context, *, started_by: str, direct: bool = False) -> 
     if not sys.executable:
         raise StartFailed("this program does not know its own interpreter.", hint="mempalace-broker run")
     argv = broker_argv(context.identity, context.files, started_by=started_by, direct=direct)
-    return spawn_detached(argv, env=broker_env(context.env), cwd="/", log_path=context.files.log)
+    log = "" if context.files.private.make() else context.files.log  # without a private folder there is no log
+    return spawn_detached(argv, env=broker_env(context.env), cwd="/", log_path=log)

@@ -5,7 +5,7 @@
     lock obtained  look once more; is the daemon's own lock held? then it starts or leaves: pause, look again
                    else spawn one, keep the lock, and listen on its start pipe
     start pipe     ready: free the lock, look again. Lost the race: pause, look again. Died: spawn again, three times
-                   at most. Failed: leave the reason in the start lock for those who wait, and fail
+                   at most. Failed: leave the reason in a private file for those who wait, and fail
 
 `UnixRoute` starts brokers this way and `SshRoute` bridges. `mp-shim` imports this module: keep it lean.
 """
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..system.lock import FileLock
+    from ..system.private import PrivateFile
     from ..system.spawn import StartPipe
     from .attempt import StartPolicy
 
@@ -38,23 +39,22 @@ class Daemon:
 
     Attributes:
         name: for messages: "broker". owns: what its lock stands for: "the palace".
-        start_lock, lock: files: held by a client that starts it, and by the daemon for life. log: its log.
+        start_lock, lock: files: held by a client that starts it, and by the daemon for life.
         hint: the step that tells more, where it does not come up.
     """
 
-    __slots__ = ("hint", "lock", "log", "name", "owns", "start_lock")
+    __slots__ = ("hint", "lock", "name", "owns", "start_lock")
 
-    def __init__(self, name: str, owns: str, *, start_lock: str, lock: str, log: str, hint: str) -> None:
+    def __init__(self, name: str, owns: str, *, start_lock: str, lock: str, hint: str) -> None:
         self.name = name
         self.owns = owns
         self.start_lock = start_lock
         self.lock = lock
-        self.log = log
         self.hint = hint
 
 
 class StartUnderLock(Attempt):
-    """Reach a daemon, and start it if need be. Routes implement `_look`, `_prepare` and `_spawn_daemon`.
+    """Reach a daemon, and start it if need be. Routes implement the hooks below.
 
     Args:
         daemon: which. deadline: of the whole attempt. policy: whether to start one, and in whose name.
@@ -94,6 +94,14 @@ class StartUnderLock(Attempt):
 
     def _spawn_daemon(self) -> StartPipe:
         """Start one."""
+        raise NotImplementedError
+
+    def _log_path(self) -> str:
+        """Its log, "" where it keeps none."""
+        raise NotImplementedError
+
+    def _failure_file(self) -> PrivateFile:
+        """Where a start that failed is noted, for those who wait for it."""
         raise NotImplementedError
 
     def _served_meanwhile(self) -> Connected | None:
@@ -137,19 +145,21 @@ class StartUnderLock(Attempt):
     def _start(self) -> Connected | Waiting:
         """We hold the start lock and nobody listens: spawn a daemon, unless that is known to be in vain."""
         from ..system.lock import is_held
-        from ..system.lock_notes import StartNote, read_note
+        from ..system.lock_notes import read_note, write_starter
+        from ..system.start_failure import forget_failure, recent_failure
 
         daemon = self._daemon
         if is_held(daemon.lock):
             pid = read_note(daemon.lock).get("pid", "unknown")
             return self._pause(f"a {daemon.name} (pid {pid}) owns {daemon.owns} but does not listen yet, or no longer")
         if self._starts == MAX_STARTS:
-            raise self._blamed(f"the {daemon.name} comes up and is gone at once (log: {daemon.log}).", daemon.hint)
-        failure = StartNote.read(daemon.start_lock).failure(self._clock.wall())
-        if failure is not None and self._policy.heed_failures:
+            raise self._blamed(f"the {daemon.name} comes up and is gone at once{self._log_hint()}.", daemon.hint)
+        failure = recent_failure(self._failure_file(), self._clock.wall()) if self._policy.heed_failures else None
+        if failure is not None:
             raise failure
+        forget_failure(self._failure_file())
         if self._lock is not None:
-            StartNote(os.getpid(), self._clock.wall()).write(self._lock)
+            write_starter(self._lock, os.getpid())
         self._starts += 1
         self._pipe = self._spawn_daemon()
         self._pipe_limit = Deadline.after(self._clock, START_LIMIT_S)
@@ -170,7 +180,7 @@ class StartUnderLock(Attempt):
         if report is None and not self._pipe_limit.expired:
             return self._pause(starting)  # our time is up, not the daemon's: it has not failed
         if report is None:
-            raise self._blamed(f"the {daemon.name} did not report that it serves (log: {daemon.log}).", daemon.hint)
+            raise self._blamed(f"the {daemon.name} did not report that it serves{self._log_hint()}.", daemon.hint)
         if report["state"] == READY:
             self._started = True
             self._unlock()
@@ -181,22 +191,21 @@ class StartUnderLock(Attempt):
         if report.get("died") and self._starts < MAX_STARTS:
             return self._look(LOCK_OBTAINED) or self._start()  # the lock is still ours: nobody comes in between
         reason = str(report.get("reason") or "it did not say why")
-        log = "" if daemon.log in reason else f" (log: {daemon.log})"
+        log = "" if self._log_path() in reason else self._log_hint()
         raise self._blamed(f"the {daemon.name} could not start: {reason}{log}", str(report.get("hint") or ""))
 
+    def _log_hint(self) -> str:
+        path = self._log_path()
+        return f" (log: {path})" if path else ""
+
     def _blamed(self, message: str, hint: str) -> StartFailed:
-        """The failure, which is also left in the start lock for those who wait for this start.
+        """The failure, which is also left for those who wait for this start."""
+        from ..system.start_failure import note_failure
 
-        Without that, a hundred clients of a daemon that can't start would start it a hundred times.
-        """
-        from ..system.lock_notes import StartNote
-
-        try:
-            if self._lock is not None:
-                StartNote(os.getpid(), self._clock.wall(), message, hint).write(self._lock)
-        except BrokerError:
-            pass  # a full disk must not hide why the daemon did not start
-        return StartFailed(message, hint=hint)
+        error = StartFailed(message, hint=hint)
+        if self._lock is not None:
+            note_failure(self._failure_file(), error, self._clock.wall())
+        return error
 
     def _pause(self, why: str) -> Waiting:
         """Nothing to do now: let go of the lock, come back later; or give up if this was the last look."""

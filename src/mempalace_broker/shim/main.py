@@ -194,10 +194,8 @@ class Dialer:
 
     def read_answers(self) -> bytes | None:
         """The broker's cache of constant answers, None if there is none."""
-        from ..system.atomic_files import read_bytes
-
         try:
-            return read_bytes(self.context.files.answers, _CACHE_LIMIT) if self.context is not None else None
+            return self.context.files.answers.read(_CACHE_LIMIT) if self.context is not None else None
         except OSError:
             return None
 

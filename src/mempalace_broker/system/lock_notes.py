@@ -2,14 +2,13 @@
 
     broker.lock         OwnerNote: the broker's process, its epoch, where it listens
     engine.lock         a ProcessId: the engine
-    broker.start.lock   StartNote: who starts a broker, or why that failed a moment ago
+    broker.start.lock   the pid of the client that starts a broker, in digits
 
 `mp-shim` imports this module where it finds no broker: keep it lean.
 """
 
 from __future__ import annotations
 
-from ..errors import StartFailed
 from ..protocol.jsonrpc import load, to_bytes
 from .lock import read_body
 from .process_ids import ProcessId
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
     from .lock import FileLock
 
-FAILURE_COUNTS_S = 3.0  # how long those who waited for the same start take its failure for theirs
-_MAX_REASON, _MAX_HINT = 2000, 500
+_PID_DIGITS = 10
+_MAX_NUMBER = 1 << 53
 
 
 def read_note(path: str) -> dict[str, Any]:
@@ -88,41 +87,17 @@ class OwnerNote:
         write_note(lock, {**words, **rest})
 
 
-class StartNote:
-    """The note in broker.start.lock.
+def read_starter(path: str) -> int:
+    """The pid in the broker.start.lock at `path`, 0 where there is none. Nothing else in it is looked at."""
+    body = read_body(path)
+    return int(body) if len(body) <= _PID_DIGITS and body.isdigit() else 0
 
-    Attributes:
-        pid: of the starter, 0 if not known. at: wall-clock seconds.
-        failed: why its start failed, "" while that is not known. hint: what helps.
+
+def write_starter(lock: FileLock, pid: int) -> None:
+    """Write who starts a broker into broker.start.lock, which we hold. Raises StateRootError where it can't be
+    written.
     """
-
-    __slots__ = ("at", "failed", "hint", "pid")
-
-    def __init__(self, pid: int, at: float, failed: str = "", hint: str = "") -> None:
-        self.pid = pid
-        self.at = at
-        self.failed = failed
-        self.hint = hint
-
-    @classmethod
-    def read(cls, path: str) -> StartNote:
-        """The note in the lock at `path`; invalid fields are left empty."""
-        note = read_note(path)
-        at = note.get("at")
-        at = float(at) if isinstance(at, int | float) else 0.0
-        return cls(_number(note.get("pid")), at, _text(note.get("failed")), _text(note.get("hint")))
-
-    def failure(self, now: float) -> StartFailed | None:
-        """The failure that it tells, where that was a moment ago. `now`: wall-clock seconds."""
-        recent = 0 <= now - self.at < FAILURE_COUNTS_S
-        return StartFailed(self.failed, hint=self.hint) if self.failed and recent else None
-
-    def write(self, lock: FileLock) -> None:
-        """Replace the note in broker.start.lock, which we hold. Raises StateRootError where it can't be written."""
-        note: dict[str, Any] = {"pid": self.pid, "at": self.at}
-        if self.failed:
-            note |= {"failed": self.failed[:_MAX_REASON], "hint": self.hint[:_MAX_HINT]}
-        write_note(lock, note)
+    lock.write_body(b"%d" % pid)
 
 
 def _parse(body: bytes) -> dict[str, Any]:
@@ -145,7 +120,7 @@ def _words(process: ProcessId) -> dict[str, Any]:
 
 
 def _number(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if type(value) is int and 0 < value < _MAX_NUMBER else 0
 
 
 def _text(value: object) -> str:

@@ -33,6 +33,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .private import PrivateFile, PrivateFolder
+
 BY_FLAG = "flag"
 BY_ENV = "env"
 BY_CONFIG = "config"
@@ -164,18 +166,17 @@ class StateFiles:
 
     Attributes:
         root: the state root. palace: the palace directory P.
-        record, socket, start_lock, toml, log, exit, answers, journal: in the root (the socket see
-            `socket_path`).
+        record, socket, start_lock, toml, journal: in the root (the socket see `socket_path`).
         owner_lock, engine_lock, leases: in P, beside the files they guard, whatever the root is.
     """
 
     __slots__ = (
-        "answers",
+        "_env",
+        "_name",
+        "_private",
         "engine_lock",
-        "exit",
         "journal",
         "leases",
-        "log",
         "owner_lock",
         "palace",
         "record",
@@ -185,20 +186,53 @@ class StateFiles:
         "toml",
     )
 
-    def __init__(self, root: str, palace: str, name: str = "broker") -> None:
+    def __init__(self, root: str, palace: str, name: str = "broker", *, env: Mapping[str, str] | None = None) -> None:
+        self._env = env or {}
+        self._name = name
+        self._private: PrivateFolder | None = None
         self.root = root
         self.palace = palace
         self.record = os.path.join(root, f"{name}.json")
         self.start_lock = os.path.join(root, f"{name}.start.lock")
         self.toml = os.path.join(root, "broker.toml")
-        self.log = os.path.join(root, f"{name}.log")
-        self.exit = os.path.join(root, f"{name}-exit.json")
-        self.answers = os.path.join(root, f"{name}-answers.json")
         self.journal = os.path.join(root, f"{name}.journal")
         self.owner_lock = os.path.join(palace, "broker.lock")
         self.engine_lock = os.path.join(palace, "engine.lock")
         self.leases = os.path.join(palace, "broker-claims")  # the name on disk stays: older brokers look there
         self.socket = socket_path(root, name)
+
+    @property
+    def private(self) -> PrivateFolder:
+        """The user's own folder for this palace."""
+        if self._private is None:
+            from .private import state_folder  # late: whoever finds a running broker needs nothing there
+
+            self._private = state_folder(self.palace, self._env)
+        return self._private
+
+    @property
+    def log(self) -> str:
+        """The broker's log in the private folder, "" where the user has no home."""
+        return self.private.file(f"{self._name}.log").path
+
+    @property
+    def exit(self) -> PrivateFile:
+        """Why the last broker left."""
+        return self.private.file(f"{self._name}-exit.json")
+
+    @property
+    def answers(self) -> PrivateFile:
+        """The answers that never change while the engine is the same."""
+        return self.private.file(f"{self._name}-answers.json")
+
+    @property
+    def start_failure(self) -> PrivateFile:
+        """Why the last start failed, for clients that waited for it."""
+        return self.private.file(f"{self._name}-start-failure.json")
+
+    def in_root(self, path: str) -> str:
+        """Where a private file of this name lay before there were private folders."""
+        return os.path.join(self.root, os.path.basename(path))
 
     def direct(self) -> StateFiles:
         """The files of a broker that opens the palace from beyond a kernel boundary.
@@ -207,7 +241,8 @@ class StateFiles:
         """
         from ..system.kernel import boot_id
 
-        return StateFiles(self.root, self.palace, f"broker-direct-{boot_id().replace('-', '')[:8] or 'unknown'}")
+        name = f"broker-direct-{boot_id().replace('-', '')[:8] or 'unknown'}"
+        return StateFiles(self.root, self.palace, name, env=self._env)
 
     def prepare(self) -> None:
         """Create the state root, the palace directory and the socket's folder where they are missing (0700).
@@ -255,7 +290,7 @@ class StateFiles:
 
 
 def state_root(palace: str, env: Mapping[str, str]) -> str:
-    """The folder of record, socket and log for the palace with this real path.
+    """The folder of record and socket for the palace with this real path.
 
     By name only: a rule that looked at what exists would send two clients to two places.
     """
@@ -268,7 +303,7 @@ def state_root(palace: str, env: Mapping[str, str]) -> str:
 
 def state_files(identity: PalaceIdentity, env: Mapping[str, str]) -> StateFiles:
     """The files of the broker of this palace. Touches nothing."""
-    return StateFiles(state_root(identity.path, env), identity.path)
+    return StateFiles(state_root(identity.path, env), identity.path, env=env)
 
 
 def socket_path(root: str, name: str = "broker") -> str:

@@ -85,9 +85,9 @@ class PrivateFolder:
         self._make_base = make_base
         self.path = os.path.join(base, *steps) if base else ""
 
-    def file(self, name: str) -> str:
-        """The path of a file in this folder, "" where the user has no home."""
-        return os.path.join(self.path, name) if self.path else ""
+    def file(self, name: str) -> PrivateFile:
+        """A file in this folder."""
+        return PrivateFile(self, name)
 
     def problem(self) -> str:
         """Why nothing in this folder counts, "" where it does, or where there is no such folder yet."""
@@ -120,35 +120,12 @@ class PrivateFolder:
                 return f"{path}: {exc.strerror or exc}"
         return self.problem() or ("" if os.access(self.path, os.W_OK | os.X_OK) else f"{self.path} is not writable")
 
-    def read(self, name: str, limit: int) -> bytes | None:
-        """The first `limit` + 1 bytes of a file, None where there is none. A link is followed: it is the user's own, as
-        dotfile managers make them. In a home that belongs to another user there is none for us.
-
-        Raises:
-            Untrusted: others can write to the file or to a folder above it, or it is not a regular file.
-            OSError: as the system reports it.
-        """
-        path = self.file(name)
+    def is_anothers(self) -> bool:
+        """Whether trust would begin in a folder of another user: then nothing here is for us."""
         try:
-            if not _is_ours(os.stat(self._base)):
-                return None
-            fd = os.open(path, _READ)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        try:
-            info = os.fstat(fd)
-            why = "it is not a regular file" if not stat.S_ISREG(info.st_mode) else _distrust(info, path)
-            if why or (why := self.problem()):
-                raise Untrusted(path, why)
-            return read_at_most(fd, limit + 1)
-        finally:
-            os.close(fd)
-
-    def write(self, name: str, data: bytes) -> None:
-        """Replace a file, making the folder where it is missing. Raises OSError where that is impossible."""
-        if why := self.make():
-            raise OSError(errno.EACCES, why, self.file(name))
-        write_atomic(self.file(name), data)
+            return not _is_ours(os.stat(self._base))
+        except OSError:
+            return False
 
     def _chain(self) -> list[str]:
         """The base and every folder from there to this one."""
@@ -156,6 +133,49 @@ class PrivateFolder:
         for step in self._steps:
             chain.append(os.path.join(chain[-1], step))
         return chain
+
+
+class PrivateFile:
+    """One file in a private folder.
+
+    Attributes:
+        path: "" where the user has no home.
+    """
+
+    __slots__ = ("_folder", "path")
+
+    def __init__(self, folder: PrivateFolder, name: str) -> None:
+        self._folder = folder
+        self.path = os.path.join(folder.path, name) if folder.path else ""
+
+    def read(self, limit: int) -> bytes | None:
+        """Its first `limit` + 1 bytes, None where there is no such file. A link is followed: it is the user's own, as
+        dotfile managers make them. In a home that belongs to another user there is no file for us.
+
+        Raises:
+            Untrusted: others can write to the file or to a folder above it, or it is not a regular file.
+            OSError: as the system reports it.
+        """
+        try:
+            fd = os.open(self.path, _READ)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            if self._folder.is_anothers():
+                return None
+            info = os.fstat(fd)
+            why = "it is not a regular file" if not stat.S_ISREG(info.st_mode) else _distrust(info, self.path)
+            if why or (why := self._folder.problem()):
+                raise Untrusted(self.path, why)
+            return read_at_most(fd, limit + 1)
+        finally:
+            os.close(fd)
+
+    def write(self, data: bytes) -> None:
+        """Replace it, making the folder where it is missing. Raises OSError where that is impossible."""
+        if why := self._folder.make():
+            raise OSError(errno.EACCES, why, self.path)
+        write_atomic(self.path, data)
 
 
 def _is_ours(info: os.stat_result) -> bool:

@@ -148,8 +148,9 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log
     """Start `argv` as a daemon; return the pipe on which it reports.
 
     It gets a session of its own, init as its parent (a client that kills the shim's descendants does not find it),
-    stdin from /dev/null, stdout and stderr appended to `log_path`, and of our descriptors only the write
-    end of the start pipe, whose number is appended to argv: `--start-fd N`. Call it from a process without threads.
+    stdin from /dev/null, stdout and stderr appended to `log_path` ("": discarded), and of our descriptors only the
+    write end of the start pipe, whose number is appended to argv: `--start-fd N`. Call it from a process without
+    threads.
 
     Raises:
         StateRootError: the log can't be opened.
@@ -194,7 +195,7 @@ def _orphan() -> None:
 
 def _open_log(path: str) -> int:
     try:
-        return os.open(path, _LOG_FLAGS, 0o600)
+        return os.open(path or os.devnull, _LOG_FLAGS if path else os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise StateRootError(
             f"cannot write the log {path}: {exc.strerror or exc}.",

@@ -15,7 +15,7 @@ from mempalace_broker import __version__
 from mempalace_broker.cli import main
 from mempalace_broker.cli.outcome import EXIT_INTERRUPTED, EXIT_PIPE, guarded
 from mempalace_broker.errors import EXIT_CONFIG, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE, EngineNotFound
-from mempalace_broker.system.private import VARIABLE
+from mempalace_broker.system.private import VARIABLE, state_folder
 
 COMMANDS = ("demo", "run", "ensure", "status", "stop", "restart", "logs", "doctor", "model")
 
@@ -71,9 +71,12 @@ def test_status_json_is_one_document(palace: str, capsys: pytest.CaptureFixture[
     assert found["palace"]["by"] == "flag"
 
 
-def test_status_shows_why_the_last_one_left(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_why_the_last_one_left(
+    palace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
     note = {"reason": "idle for 900 s", "at": 1795000000.0, "pid": 7, "version": "0.1.0"}
-    (Path(palace).parent / "broker-exit.json").write_text(json.dumps(note), encoding="utf-8")
+    state_folder(palace, os.environ).file("broker-exit.json").write(json.dumps(note).encode())
     assert main(["status", "--palace", palace]) == EXIT_NOT_RUNNING
     assert "idle for 900 s (pid 7" in capsys.readouterr().out
 

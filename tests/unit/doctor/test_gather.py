@@ -18,7 +18,7 @@ from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
 from mempalace_broker.system.context import Context
 from mempalace_broker.system.lock import FileLock
 from mempalace_broker.system.paths import resolve_palace
-from mempalace_broker.system.private import VARIABLE
+from mempalace_broker.system.private import VARIABLE, state_folder
 
 
 @pytest.fixture
@@ -56,10 +56,10 @@ def test_locks_records_and_leftovers_are_seen_and_left_alone(home: Path) -> None
     palace.mkdir(parents=True)
     (palace / "abc.corrupt-1").mkdir()
     (palace / "chroma.sqlite3").write_bytes(b"no database, and never opened")
-    (home / ".mempalace" / "broker-exit.json").write_text('{"reason": "idle"}')
+    (home / ".mempalace" / "broker-exit.json").write_text('{"reason": "of somebody else"}')
+    state_folder(str(palace), {VARIABLE: str(home / "private")}).file("broker-exit.json").write(b'{"reason": "idle"}')
     (home / ".mempalace" / "broker.json").write_text("{half")
     (home / ".mempalace" / "broker.toml").write_text("[broker]\nengine = '/evil'\n")
-    (home / "private").mkdir(mode=0o700)
     (home / "private" / "config.toml").write_text("[broker]\nidle_s = 7\n")
     lock = FileLock(str(palace / "broker.lock"))
     assert lock.try_acquire()

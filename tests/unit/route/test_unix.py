@@ -36,6 +36,7 @@ from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.context import Context
 from mempalace_broker.system.lock import FileLock, is_held
 from mempalace_broker.system.paths import StateFiles, state_files
+from mempalace_broker.system.private import VARIABLE
 from mempalace_broker.system.process_ids import DEAD, ZOMBIE, ProcessId, process_of, process_state
 from mempalace_broker.system.spawn import StartPipe, spawn_detached
 from tests.fakes import daemon
@@ -53,7 +54,7 @@ for _ in range(n):
     if os.fork() == 0:
         os.close(release)
         os.read(gate, 1)
-        found = connect(stage.identity, Deadline.after(Clock(), 60), env={}, spawn=stage.spawn("serve"))
+        found = connect(stage.identity, Deadline.after(Clock(), 60), env=stage.env, spawn=stage.spawn("serve"))
         found.sock.setblocking(True)
         os.write(1, found.sock.recv(100))
         os._exit(0)
@@ -69,7 +70,7 @@ stage, clients, rounds = Stage(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 for _ in range(clients):
     if os.fork() == 0:
         for _ in range(rounds):
-            connect(stage.identity, Deadline.after(Clock(), 60), env={}, spawn=stage.spawn("serve")).sock.close()
+            connect(stage.identity, Deadline.after(Clock(), 60), env=stage.env, spawn=stage.spawn("serve")).sock.close()
         os._exit(0)
 codes = {os.wait()[1] for _ in range(clients)}
 sys.exit(codes != {0})
@@ -106,7 +107,8 @@ class Stage:
 
     def __init__(self, root: str) -> None:
         self.identity = PalaceIdentity(f"{root}/palace", f"{root}/palace/knowledge_graph.sqlite3", "flag")
-        self.files: StateFiles = state_files(self.identity, {})
+        self.env = {VARIABLE: f"{root}/private"}
+        self.files: StateFiles = state_files(self.identity, self.env)
         self.spawned = 0
 
     def spawn(self, behaviour: str) -> Any:
@@ -115,6 +117,7 @@ class Stage:
         def start(context: Context, *, started_by: str) -> StartPipe:
             self.spawned += 1
             files = context.files
+            assert files.private.make() == ""
             argv = [sys.executable, "-m", "tests.fakes.daemon", behaviour, files.root, files.palace]
             path = os.pathsep.join([REPO, f"{REPO}/src"])
             return spawn_detached(
@@ -136,11 +139,12 @@ class Stage:
     ) -> UnixRoute:
         deadline = Deadline.after(clock or Clock(), seconds)
         policy = StartPolicy(mode, heed_failures=heed_failures)
-        return UnixRoute(Context(self.identity, env or {}), deadline, policy, spawn=self.spawn(behaviour), rng=rng)
+        context = Context(self.identity, {**self.env, **(env or {})})
+        return UnixRoute(context, deadline, policy, spawn=self.spawn(behaviour), rng=rng)
 
     def reach(self, behaviour: str = "serve", **options: Any) -> Connected:
         """Connect for real, blocking."""
-        options.setdefault("env", {})
+        options["env"] = {**self.env, **options.get("env", {})}
         return connect(self.identity, Deadline.after(Clock(), 30), spawn=self.spawn(behaviour), **options)
 
     def pids(self, name: str = daemon.PIDS) -> list[int]:
@@ -392,7 +396,7 @@ class TestWaiting:
         stage.files.prepare()
         other = FileLock(stage.files.start_lock)
         assert other.try_acquire()
-        other.write_body(b'{"pid": 4711}')
+        other.write_body(b"4711")
         clock = FakeClock()
         route = stage.route(clock=clock, rng=lambda: 0.999999)
         pauses = []

@@ -24,6 +24,7 @@ from mempalace_broker.system.paths import (
     state_files,
     state_root,
 )
+from mempalace_broker.system.private import palace_key
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ class TestConfigDir:
         StateFiles(f"{home}/.mempalace", f"{home}/.mempalace/palace").prepare()
         files = state_files(before, {})
         files.prepare()
-        for path in (files.record, files.owner_lock, files.start_lock, files.log):
+        for path in (files.record, files.owner_lock, files.start_lock):
             Path(path).touch()
         assert resolve_palace(None, {}, str(home)).as_json() == before.as_json()
 
@@ -168,17 +169,26 @@ class TestStateRoot:
 
     def test_all_files(self) -> None:
         files = state_files(PalaceIdentity("/r/palace", "/g", "flag"), {})
-        assert {files.record, files.start_lock, files.toml, files.log, files.exit, files.answers, files.journal} == {
+        assert {files.record, files.start_lock, files.toml, files.journal} == {
             "/r/broker.json",
             "/r/broker.start.lock",
             "/r/broker.toml",
-            "/r/broker.log",
-            "/r/broker-exit.json",
-            "/r/broker-answers.json",
             "/r/broker.journal",
         }
         assert (files.owner_lock, files.engine_lock) == ("/r/palace/broker.lock", "/r/palace/engine.lock")
         assert files.socket == "/r/broker.sock"
+
+    def test_what_others_must_not_write_lies_in_a_private_folder(self) -> None:
+        env = {"MEMPALACE_BROKER_PRIVATE": "/mine"}
+        files = state_files(PalaceIdentity("/r/palace", "/g", "flag"), env)
+        folder = f"/mine/state/{palace_key('/r/palace')}"
+        assert files.log == f"{folder}/broker.log"
+        assert [file.path for file in (files.exit, files.answers, files.start_failure)] == [
+            f"{folder}/broker-exit.json",
+            f"{folder}/broker-answers.json",
+            f"{folder}/broker-start-failure.json",
+        ]
+        assert files.direct().log.startswith(f"{folder}/broker-direct-")
 
     def test_the_locks_stay_with_the_palace_wherever_the_root_is(self) -> None:
         files = state_files(PalaceIdentity("/p", "/g", "flag"), {"MEMPALACE_PATH": "/elsewhere"})
@@ -252,8 +262,12 @@ def test_home_without_a_variable() -> None:
 def test_a_broker_from_beyond_shares_the_locks_and_the_settings_and_no_file_that_it_writes(tmp_path: Path) -> None:
     own = StateFiles(str(tmp_path), str(tmp_path / "palace"))
     direct = own.direct()
-    same = {name for name in StateFiles.__slots__ if getattr(own, name) == getattr(direct, name)}
+    names = {name for name in StateFiles.__slots__ if not name.startswith("_")}
+    same = {name for name in names if getattr(own, name) == getattr(direct, name)}
     assert same == {"root", "palace", "owner_lock", "engine_lock", "leases", "toml"}
+    for name in ("exit", "answers", "start_failure"):
+        assert getattr(own, name).path != getattr(direct, name).path
+    assert own.log != direct.log
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ def test_a_user_without_an_entry_has_none(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(private, "private_home", real_home)
     assert real_home() == ""
     folder = settings_folder({})
-    assert (folder.path, folder.file("x")) == ("", "")
-    assert folder.read("config.toml", 10) is None
+    assert (folder.path, folder.file("x").path) == ("", "")
+    assert folder.file("config.toml").read(10) is None
     assert "no home directory" in folder.make()
     with pytest.raises(OSError, match="no home directory"):
-        folder.write("x", b"")
+        folder.file("x").write(b"")
 
 
 def test_each_palace_has_a_folder_of_its_own(home: Path) -> None:
@@ -64,7 +64,7 @@ def test_one_variable_names_both(tmp_path: Path) -> None:
     assert settings_folder(env).path == str(tmp_path / "mine")
     folder = state_folder("/p", env)
     assert folder.path == str(tmp_path / "mine/state" / palace_key("/p"))
-    folder.write("a", b"x")
+    folder.file("a").write(b"x")
     assert mode_of(tmp_path / "mine") == 0o700
     assert settings_folder({VARIABLE: "relative"}).path == settings_folder({}).path
 
@@ -83,10 +83,10 @@ def test_folders_are_private_whatever_the_umask(home: Path, umask: int) -> None:
 
 def test_what_was_written_is_read_bounded(home: Path) -> None:
     folder = state_folder("/p", {})
-    assert folder.read("note", 10) is None
-    folder.write("note", b"x" * 50)
-    assert folder.read("note", 10) == b"x" * 11
-    assert mode_of(Path(folder.file("note"))) == 0o600
+    assert folder.file("note").read(10) is None
+    folder.file("note").write(b"x" * 50)
+    assert folder.file("note").read(10) == b"x" * 11
+    assert mode_of(Path(folder.file("note").path)) == 0o600
     assert home
 
 
@@ -94,39 +94,39 @@ def test_a_link_of_a_dotfile_manager_is_followed(home: Path) -> None:
     folder = settings_folder({})
     folder.make()
     (home / "dotfiles.toml").write_bytes(b"[broker]")
-    os.symlink(home / "dotfiles.toml", folder.file("config.toml"))
-    assert folder.read("config.toml", 100) == b"[broker]"
+    os.symlink(home / "dotfiles.toml", folder.file("config.toml").path)
+    assert folder.file("config.toml").read(100) == b"[broker]"
 
 
 @pytest.mark.parametrize("path", [".", ".config", ".config/mempalace-broker", ".config/mempalace-broker/config.toml"])
 def test_what_others_can_write_is_refused_with_its_chmod(home: Path, path: str) -> None:
     folder = settings_folder({})
-    folder.write("config.toml", b"x")
+    folder.file("config.toml").write(b"x")
     (home / path).chmod(0o777)
     with pytest.raises(Untrusted, match=r"can be written by other users .*chmod go-w"):
-        folder.read("config.toml", 10)
+        folder.file("config.toml").read(10)
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo"])
 def test_only_a_file_is_read(home: Path, kind: str) -> None:
     folder = settings_folder({})
     folder.make()
-    path = Path(folder.file("config.toml"))
+    path = Path(folder.file("config.toml").path)
     path.mkdir() if kind == "folder" else os.mkfifo(path)
     with pytest.raises(Untrusted, match="not a regular file"):
-        folder.read("config.toml", 10)
+        folder.file("config.toml").read(10)
     assert home
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_home_or_file_of_another_user_counts_for_nothing(home: Path) -> None:
     folder = settings_folder({})
-    folder.write("config.toml", b"x")
-    os.chown(folder.file("config.toml"), STRANGER, -1)
+    folder.file("config.toml").write(b"x")
+    os.chown(folder.file("config.toml").path, STRANGER, -1)
     with pytest.raises(Untrusted, match="belongs to another user"):
-        folder.read("config.toml", 10)
+        folder.file("config.toml").read(10)
     os.chown(home, STRANGER, -1)
-    assert folder.read("config.toml", 10) is None
+    assert folder.file("config.toml").read(10) is None
     assert "belongs to another user" in folder.make()
 
 
@@ -147,7 +147,7 @@ def test_a_home_that_is_read_only_is_told(home: Path, monkeypatch: pytest.Monkey
 
 def test_a_group_of_ones_own_is_nobody_else(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = settings_folder({})
-    folder.write("config.toml", b"x")
+    folder.file("config.toml").write(b"x")
     (home / ".config").chmod(0o770)
     import grp
 

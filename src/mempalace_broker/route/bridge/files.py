@@ -8,6 +8,7 @@ from ...errors import StateRootError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...system.private import PrivateFile
     from .wire import SshTarget
 
 
@@ -31,6 +32,13 @@ class BridgeFiles:
         self.lock = f"{self.folder}/bridge.lock"
         self.start_lock = f"{self.folder}/start.lock"
         self.log = f"{self.folder}/bridge.log"
+
+    @property
+    def start_failure(self) -> PrivateFile:
+        """Why the last start failed, for clients that waited for it."""
+        from ...system.private import PrivateFolder
+
+        return PrivateFolder(self.folder, ()).file("start-failure.json")
 
     def check(self) -> bool:
         """Whether the folder is there. StateRootError: somebody else may put files into it."""

@@ -1,0 +1,48 @@
+"""Files that earlier brokers kept in the shared state root, and that belong into the user's private folder now.
+
+Log and exit reason are moved, once. Cached answers are removed: others could write them, and a model reads them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..system.logs import PREVIOUS
+from ..system.shared_files import SharedFolder
+
+if TYPE_CHECKING:
+    import logging
+
+    from ..system.paths import StateFiles
+
+_MOST = 8 << 20  # bytes that are moved of one file
+
+
+def move_old_files(files: StateFiles, log: logging.Logger) -> None:
+    """Move what an older broker left in the root. Never raises: a file that can't be moved is named in the log."""
+    try:
+        with SharedFolder.open(files.root) as root:
+            for path in (files.log + PREVIOUS, files.log, files.exit.path):
+                _move(root, path, log)
+            name = os.path.basename(files.answers.path)
+            if root.remove(name):
+                log.info("removed %s: cached answers are kept in %s now", files.in_root(name), files.private.path)
+    except OSError as exc:
+        log.warning("cannot move old files out of %s: %s", files.root, exc)
+
+
+def _move(root: SharedFolder, path: str, log: logging.Logger) -> None:
+    name = os.path.basename(path)
+    try:
+        data = root.read(name, _MOST)
+        if data is None:
+            return
+        with open(path, "ab") as file:  # the log is there already: the process that started us opened it
+            if file.tell() == 0:
+                file.write(data[:_MOST])
+        root.remove(name)
+    except OSError as exc:
+        log.warning("cannot move %s to %s: %s", os.path.join(root.path, name), path, exc)
+        return
+    log.info("moved %s to %s", os.path.join(root.path, name), path)
