@@ -11,8 +11,9 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ..protocol.framing import LineReader
+from ..system.peer import PeerProcess
 from .machine.session import Origin
-from .peer import origin_of
+from .peer import look_at_peer, origin_of
 from .unix_listener import allowed, peer
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ MOST_BUFFERED = 512 << 20
 
 
 class Connection(asyncio.Protocol):
-    """The asyncio protocol of one client; `number` names it in the broker's protocol.
+    """The asyncio protocol of one client; `number` names it in the broker's protocol, `peer` is its process.
 
     Args:
         via: "unix", or "tcp ADDRESS" for a client that has already proved itself.
@@ -41,6 +42,7 @@ class Connection(asyncio.Protocol):
         self.number = number
         self.via = via
         self._early = early
+        self.peer = PeerProcess()
         self.transport: asyncio.Transport | None = None
         self._reader = LineReader()
         self._pending: deque[bytes | TooLong] = deque()
@@ -54,17 +56,19 @@ class Connection(asyncio.Protocol):
         """Accepted; a stranger is refused before a byte is read."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        pid, origin = 0, Origin.GUEST
+        who, origin = PeerProcess(), Origin.GUEST
         if self.via == UNIX:
             sock: socket.socket = transport.get_extra_info("socket")
-            uid, pid = peer(sock)
+            uid, _ = peer(sock)
             if not allowed(uid):
                 self._runner.log.warning("refused a connection of uid %d", uid)
                 transport.abort()
                 return
-            origin = origin_of(sock, pid)
+            who = look_at_peer(sock)
+            origin = origin_of(who)
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._runner.opened(self, pid, origin)
+        self.peer = who
+        self._runner.opened(self, who.pid, origin)
         if self._early:
             early, self._early = self._early, b""
             self.data_received(early)

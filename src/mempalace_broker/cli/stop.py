@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_OK, BrokerUnavailable, StopFailed
+from ..settings import BrokerSettings
 from .context_options import palace_options
 
 if TYPE_CHECKING:
     from ..system.context import Context
+    from ..system.peer import PeerProcess
 
 ANSWER_S = 5.0
 LEAVE_S = 25.0  # beyond drain_s: the engine gets 5 s for each of EOF, SIGTERM and SIGKILL
@@ -85,6 +87,9 @@ def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") 
     from ..system.lock import is_held
 
     broker, engine = LockHolder(context.files.owner_lock), LockHolder(context.files.engine_lock)
+    inside = _broker_in_container(context)
+    if inside is not None:
+        return _stop_in_container(context, inside, [broker, engine])
     patience = LEAVE_S + (0 if now else _drain_s(context))
     params = {"mode": "now" if now else "drain", "reason": why}
     said = ask_broker(context, method, params, Deadline.after(context.clock, ANSWER_S))
@@ -109,6 +114,40 @@ def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") 
         )
     _kill(context, broker, engine)
     return {"was_running": True, "pid": broker.pid or None}
+
+
+def _broker_in_container(context: Context) -> PeerProcess | None:
+    """The broker's process, where it runs in a container of this machine: we are no more than a guest to it."""
+    from ..route.ask import socket_paths
+    from ..route.dial import dial_any
+    from ..route.discover import fixed_endpoint
+    from ..route.endpoint import UNIX
+    from ..system.kernel import LINUX
+    from ..system.peer import peer_process
+
+    fixed = fixed_endpoint(context.env)
+    if not LINUX or (fixed is not None and fixed.kind != UNIX):
+        return None
+    sock = dial_any(socket_paths(context)).sock
+    if sock is None:
+        return None
+    try:
+        found = peer_process(sock)
+    finally:
+        sock.close()
+    return found if found.inside else None
+
+
+def _stop_in_container(context: Context, inside: PeerProcess, holders: list[LockHolder]) -> dict[str, Any]:
+    from ..route.handover import tell_to_leave
+
+    tell_to_leave(inside, context.identity.path)
+    if not _gone(context, holders, LEAVE_S + BrokerSettings().drain_s):
+        raise StopFailed(
+            f"the broker of a container ({_named(inside.pid)}) was told to leave, but did not.",
+            hint=f"kill -9 {inside.pid}, or stop the container",
+        )
+    return {"was_running": True, "pid": inside.pid}
 
 
 class LockHolder:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.broker.machine.session import Origin
-from mempalace_broker.broker.peer import origin_of
-from mempalace_broker.broker.unix_listener import peer
+from mempalace_broker.broker.peer import has_own_mounts, look_at_peer, origin_of
 from mempalace_broker.system.kernel import LINUX
+from mempalace_broker.system.peer import PeerProcess
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="reads /proc")
 
@@ -48,7 +48,7 @@ def judged(listener: socket.socket, *before: str, name: str = "python3", stays: 
         with sock:
             if not stays:
                 process.wait()
-            origin = origin_of(sock, peer(sock)[1])
+            origin = origin_of(look_at_peer(sock))
         process.wait()
     return origin
 
@@ -76,10 +76,9 @@ def test_another_pid_namespace_is_a_guests(listener: socket.socket) -> None:
 def test_from_inside_a_namespace_the_outside_is_a_guest(listener: socket.socket, tmp_path: Path) -> None:
     code = (
         "import socket, sys\n"
-        "from mempalace_broker.broker.peer import origin_of\n"
-        "from mempalace_broker.broker.unix_listener import peer\n"
+        "from mempalace_broker.broker.peer import look_at_peer, origin_of\n"
         "sock = socket.socket(socket.AF_UNIX); sock.bind(sys.argv[1]); sock.listen(); print('ready', flush=True)\n"
-        "there, _ = sock.accept(); uid, pid = peer(there); print(pid, origin_of(there, pid))\n"
+        "there, _ = sock.accept(); who = look_at_peer(there); print(who.pid, origin_of(who))\n"
     )
     path = str(tmp_path / "inside")
     with subprocess.Popen([*_NEW_NAMESPACE, sys.executable, "-c", code, path], stdout=subprocess.PIPE) as process:
@@ -90,7 +89,15 @@ def test_from_inside_a_namespace_the_outside_is_a_guest(listener: socket.socket,
             assert process.stdout.readline() == b"0 guest\n"
 
 
-def test_what_has_no_pid_is_a_guest() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        assert origin_of(ours, 0) is Origin.GUEST
+def test_what_is_not_known_is_a_guest() -> None:
+    assert origin_of(PeerProcess()) is Origin.GUEST
+    assert origin_of(PeerProcess(7)) is Origin.GUEST
+    with socket.socket(socket.AF_INET) as sock:
+        assert origin_of(look_at_peer(sock)) is Origin.GUEST
+
+
+def test_only_a_containers_own_process_has_the_mounts_of_the_guest() -> None:
+    assert has_own_mounts(PeerProcess(7, 2, "mp-shim"))
+    assert not has_own_mounts(PeerProcess(7, 1, "mp-shim"))
+    assert not has_own_mounts(PeerProcess(7, 2, "sshd"))
+    assert not has_own_mounts(PeerProcess())
