@@ -32,6 +32,7 @@ class Agent(Actor):
         self.name = name
         self.protocol = ShimProtocol(
             session=session,
+            secret=session.ljust(32, "0"),
             client=name,
             pid=1,
             cwd="/w",

@@ -155,11 +155,11 @@ class Snapshot:
 
     def _session_name(self, conn: int) -> str:
         session = self.protocol.sessions.get(conn)
-        return session.name if session is not None else "(gone)"
+        return session.public if session is not None else "(gone)"
 
     def _session(self, session: Session, now: float) -> dict[str, Any]:
         return {
-            "id": session.name,
+            "id": session.public,
             "agent": session.agent or None,
             "client": session.client,
             "via": self.listeners.via(session.conn),

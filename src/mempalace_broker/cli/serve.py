@@ -151,6 +151,7 @@ def ensure(context: Context) -> dict[str, Any]:
     found = RouteFinder(context, Deadline.after(context.clock, START_S), policy).run()
     hello = hello_request(
         session=os.urandom(16).hex(),
+        secret=os.urandom(16).hex(),
         connection=1,
         identity=context.identity,
         client=f"mempalace-broker {__version__}",

@@ -13,10 +13,16 @@ lowers the rights of the connection, for good, and does not count as a line of t
     broker -> dial-stdio   {"id": "broker/guest", "result": {...}}     or an error: it serves another palace
 
 Every line that a shim sends on a connection has an ordinal: hello is 1, the next line 2, and so on. Both sides count;
-no line is rewritten. (session, connection, ordinal) identifies a write for good: the engine records it in the journal
+no line is rewritten. (secret, connection, ordinal) identifies a write for good: the engine records it in the journal
 before and after it runs the write, so the outcome can be proved after shim, broker or engine was killed.
 
-A bare MCP client on the socket may skip hello; it has no session to resume.
+A session belongs to whoever knows its secret, which hello carries and nothing shows. The journal has an HMAC of it for
+each line, so that nobody else can ask for an outcome, or record one beforehand. A hello with the name of a live session
+and another secret is refused.
+
+A bare MCP client on the socket may skip hello; it has no session to resume. A hello without a secret, as shims of 0.1.0
+send it, gets the same: a session without outcomes. A broker that does not know secrets lacks the capability "secret";
+a shim takes the outcome of each write that it lost with such a broker as unknown.
 `mp-shim` imports this module: keep it lean.
 """
 
@@ -36,6 +42,15 @@ STATUS = "broker/status"
 STOP = "broker/stop"
 RESTART = "broker/restart"
 
+# capabilities in the broker's welcome
+CAN_TELL_OUTCOMES = "outcomes"
+BINDS_SESSIONS = "secret"
+
+# bounds of what a hello or a question may hold
+MAX_CONNECTION = 1 << 31
+MAX_ORDINAL = 1 << 53
+MAX_LINES = 10_000  # of one question: as many as a shim has unanswered requests
+
 
 class WriteOutcome(str):
     """What became of a write, in the answer to broker/outcomes."""
@@ -53,12 +68,20 @@ WriteOutcome.UNKNOWN = WriteOutcome("unknown")
 
 
 def hello_request(
-    *, session: str, connection: int, identity: PalaceIdentity, client: str, pid: int, view: FileView | None = None
+    *,
+    session: str,
+    secret: str,
+    connection: int,
+    identity: PalaceIdentity,
+    client: str,
+    pid: int,
+    view: FileView | None = None,
 ) -> dict[str, Any]:
-    """The shim's first line. `session`: 32 hex digits, for the life of the shim; `connection`: 1, 2, ..."""
+    """The shim's first line. `session`, `secret`: 32 hex digits, for the life of the shim; `connection`: 1, 2, ..."""
     params: dict[str, Any] = {
         "wire": WIRE_VERSION,
         "session": session,
+        "secret": secret,
         "connection": connection,
         "palace": identity.as_json(),
         "client": client,

@@ -138,6 +138,11 @@ def is_id(value: object) -> bool:
     return isinstance(value, (str, int))
 
 
+def whole_number(value: object, low: int, high: int) -> int | None:
+    """`value` if it is a whole number of that range, else None; true and false are not numbers."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high else None
+
+
 def _bad(code: int, why: str, id_: Any = None) -> Message:
     return Message(BAD, id=id_, code=code, text=f"{_LABELS[code]}: {why}")
 

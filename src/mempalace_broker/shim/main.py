@@ -120,6 +120,7 @@ def _serve(options: dict[str, str]) -> int:
     client = f"mp-shim {__version__}"
     protocol = ShimProtocol(
         session=os.urandom(16).hex(),
+        secret=os.urandom(16).hex(),
         client=client,
         pid=os.getpid(),
         cwd=_cwd(),

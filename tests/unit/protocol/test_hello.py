@@ -7,13 +7,14 @@ OWN = PalaceIdentity("/p", "/g", "default")
 
 
 def test_the_request_says_who_and_where() -> None:
-    assert hello_request(session="s", connection=2, identity=OWN, client="c", pid=3) == {
+    assert hello_request(session="s", secret="5" * 32, connection=2, identity=OWN, client="c", pid=3) == {
         "jsonrpc": "2.0",
         "id": HELLO,
         "method": HELLO,
         "params": {
             "wire": WIRE_VERSION,
             "session": "s",
+            "secret": "5" * 32,
             "connection": 2,
             "palace": {"path": "/p", "graph": "/g", "by": "default", "backend": None, "collection": None},
             "client": "c",

@@ -335,9 +335,10 @@ class Dispatcher:
         times = [t for t in (self.scheduler.next_deadline(), self.supervisor.next_deadline()) if t is not None]
         return min(times, default=None)
 
-    def is_open(self, key: str) -> bool:
-        """Whether the write of that journal key is in the engine now, so that its outcome is still to come."""
-        return any(call.key == key and call.state == CallState.SENT for call in self.scheduler.running.values())
+    @property
+    def running_keys(self) -> set[str]:
+        """Journal keys of what is in the engine now: the outcomes of these writes are still to come."""
+        return {call.key for call in self.scheduler.running.values() if call.state == CallState.SENT}
 
 
 def _object(payload: bytes) -> dict[str, Any]:

@@ -6,18 +6,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ... import errors
-from ...protocol.hello import WIRE_VERSION
+from ...protocol.hello import BINDS_SESSIONS, CAN_TELL_OUTCOMES, MAX_CONNECTION, WIRE_VERSION
+from ...protocol.jsonrpc import whole_number
 from ...protocol.palace import PalaceIdentity
+from ...protocol.text import printable
 from .judge_hello import judge_hello
-from .session import MAX_NAME, is_name
+from .session import MAX_NAME, is_name, is_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ...protocol.palace import FileView
     from .judge_hello import HelloVerdict
     from .scheduler import Limits
     from .session import Session
 
-_MALFORMED = "hello must be the first line, with session (letters and digits) and connection (number)"
+_MALFORMED = (
+    "hello must be the first line, with session (letters and digits), secret (32 to 64 of them) and connection (number)"
+)
+_UNBOUND = (
+    "this client is of another version than the broker and sends no secret: if the connection is lost, the outcome of "
+    "a write is unknown. Hint: install the same mempalace-broker on both sides."
+)
+_ANOTHERS = "this session is another client's"
+_MAX_PID = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +46,49 @@ class Host:
     facts: dict[str, Any]
     view: FileView | None = None
 
-    def judge(self, params: dict[str, Any], session: Session) -> HelloVerdict:
-        """Whether a hello is well-formed and fits this broker."""
+    def judge(self, params: dict[str, Any], session: Session, others: list[Session]) -> HelloVerdict:
+        """Whether a hello is well-formed and fits this broker. `others`: see `earlier_connections`."""
         verdict = judge_hello(params, self.identity, self.view)
-        if session.ordinal != 1 or not is_name(params.get("session")) or _number(params.get("connection")) < 1:
+        connection = whole_number(params.get("connection"), 1, MAX_CONNECTION)
+        secret = params.get("secret")
+        named = is_name(params.get("session")) and (secret is None or is_secret(secret))
+        if session.ordinal != 1 or not named or connection is None:
             verdict.code = errors.INVALID_PARAMS
             verdict.message = _MALFORMED
+        elif not verdict.code and not all(other.is_of(str(secret)) for other in others):
+            verdict.code = errors.INVALID_PARAMS
+            verdict.message = _ANOTHERS
         return verdict
 
-    def welcome(self, verdict: HelloVerdict) -> dict[str, Any]:
-        """The result that a fitting client gets."""
+    def welcome(self, verdict: HelloVerdict, *, bound: bool) -> dict[str, Any]:
+        """The result that a fitting client gets. `bound`: its session has a secret."""
         welcome = {
             **self.facts,
             "wire": WIRE_VERSION,
-            "capabilities": ["outcomes"],
+            "capabilities": [CAN_TELL_OUTCOMES, BINDS_SESSIONS] if bound else [BINDS_SESSIONS],
             "palace": self.identity.as_json(),
             "limits": {name: getattr(self.limits, name) for name in ("wait_s", "run_s", "init_s")},
-            "notice": verdict.notice or None,
+            "notice": verdict.notice or (None if bound else _UNBOUND),
         }
         if not verdict.same_files:
             welcome["files"] = {"same_kernel": verdict.same_kernel, "palace": self.identity.path, "mounts": []}
         return welcome
 
 
+def earlier_connections(params: dict[str, Any], sessions: Iterable[Session]) -> list[Session]:
+    """The live connections of the session that says hello."""
+    if params.get("secret") is None:
+        return []
+    return [session for session in sessions if session.name and session.name == params.get("session")]
+
+
 def greeted(session: Session, params: dict[str, Any], verdict: HelloVerdict) -> None:
     """Note in `session` who greeted."""
-    name, client = str(params["session"]), str(params.get("client", ""))[:MAX_NAME]
-    session.greet(name, _number(params["connection"]), client, _number(params.get("pid")))
+    client = params.get("client")
+    session.greet(
+        printable(client, MAX_NAME) if isinstance(client, str) else "",
+        whole_number(params.get("pid"), 0, _MAX_PID) or 0,
+    )
+    if params.get("secret") is not None:
+        session.bind(params["session"], params["secret"], params["connection"])
     session.graph_refused = verdict.graph_refused
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0

@@ -66,10 +66,14 @@ class Outcomes:
         elif refused or call.key in begun or call.answered:
             self.unknown(call.key)
 
-    def outcome(self, key: str, sent_at: float) -> tuple[str, bytes | None]:
-        """(state, response) of a write that was sent at `sent_at` (monotonic seconds, the latest it can have been)."""
+    def outcome(self, key: str, sent_at: float | None) -> tuple[str, bytes | None]:
+        """(state, response) of a write that was sent at `sent_at`.
+
+        Args:
+            sent_at: monotonic seconds, the latest it can have been; None: to a broker that kept another journal.
+        """
         if key in self._ended:
             return WriteOutcome.DONE, self._ended[key][1]
-        if key in self._open or sent_at - _MARGIN_S < self.covered_from:
+        if key in self._open or sent_at is None or sent_at - _MARGIN_S < self.covered_from:
             return WriteOutcome.UNKNOWN, None
         return WriteOutcome.NOT_STARTED, None

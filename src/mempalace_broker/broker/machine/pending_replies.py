@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import errors
 from ...protocol import jsonrpc as rpc
-from ...protocol.hello import WriteOutcome
+from ...protocol.hello import MAX_CONNECTION, MAX_LINES, MAX_ORDINAL, WriteOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from .session import Session
 
 _OLD_AGE_S = 600.0  # of a write whose sender does not say when it was sent
+_MAX_AGE_S = 1e9
+_WRONG = (
+    "broker/outcomes needs a greeted session with a secret, connection (number) and lines "
+    f"(list of at most {MAX_LINES} numbers)"
+)
+_ONE_AT_A_TIME = "broker/outcomes: one question at a time"
 
 
 @dataclass(slots=True)
@@ -33,7 +39,8 @@ class _ToolsRequest:
 class _OutcomesRequest:
     conn: int
     id: Any
-    keys: Mapping[str, tuple[str, float]]  # ordinal -> (journal key, sent at)
+    keys: Mapping[str, str]  # journal key -> ordinal
+    sent_at: float | None  # as in Outcomes.outcome
 
 
 class PendingReplies:
@@ -53,16 +60,20 @@ class PendingReplies:
 
     def ask_outcomes(self, session: Session, message: Message, now: float) -> str:
         """Take a `broker/outcomes`, about lines of an earlier connection. Return what is wrong with it, or ""."""
-        connection, lines = message.params.get("connection"), message.params.get("lines")
-        age = message.params.get("age_s", _OLD_AGE_S)
-        if not session.greeted or not isinstance(connection, int) or not isinstance(lines, list):
-            return "broker/outcomes needs a greeted session, connection (number) and lines (list of numbers)"
-        sent_at = now - (age if isinstance(age, (int, float)) and age >= 0 else _OLD_AGE_S)
-        epoch = message.params.get("epoch")
+        connection = rpc.whole_number(message.params.get("connection"), 1, MAX_CONNECTION)
+        lines = message.params.get("lines")
+        if not session.greeted or connection is None or not isinstance(lines, list) or len(lines) > MAX_LINES:
+            return _WRONG
+        if any(rpc.whole_number(n, 1, MAX_ORDINAL) is None for n in lines):
+            return _WRONG
+        if any(ask.conn == session.conn for ask in self._outcomes):
+            return _ONE_AT_A_TIME
+        age, epoch = message.params.get("age_s"), message.params.get("epoch")
+        sent_at: float | None = now - (age if isinstance(age, int | float) and 0 <= age <= _MAX_AGE_S else _OLD_AGE_S)
         if isinstance(epoch, int) and epoch < self._dispatcher.outcomes.since:
-            sent_at = float("-inf")
-        keys = {str(n): (session.key_of(connection, n), sent_at) for n in lines if isinstance(n, int)}
-        self._outcomes.append(_OutcomesRequest(session.conn, message.id, keys))
+            sent_at = None
+        keys = {session.key_of(connection, n): str(n) for n in lines}
+        self._outcomes.append(_OutcomesRequest(session.conn, message.id, keys, sent_at))
         return ""
 
     def drop(self, conn: int) -> None:
@@ -96,7 +107,8 @@ class PendingReplies:
                 else:
                     self._tools.append(ask)
         if self._outcomes and self._dispatcher.settled:
-            ready = [a for a in self._outcomes if not any(self._dispatcher.is_open(key) for key, _ in a.keys.values())]
+            running = self._dispatcher.running_keys
+            ready = [ask for ask in self._outcomes if not any(key in ask.keys for key in running)]
             self._outcomes = [ask for ask in self._outcomes if ask not in ready]
             out.extend((ask.conn, self._outcomes_line(ask)) for ask in ready)
         return out
@@ -116,8 +128,8 @@ class PendingReplies:
 
     def _outcomes_line(self, ask: _OutcomesRequest) -> bytes:
         outcomes: dict[str, dict[str, Any]] = {}
-        for ordinal, (key, sent_at) in ask.keys.items():
-            state, response = self._dispatcher.outcomes.outcome(key, sent_at)
+        for key, ordinal in ask.keys.items():
+            state, response = self._dispatcher.outcomes.outcome(key, ask.sent_at)
             outcomes[ordinal] = {"state": state}
             if state == WriteOutcome.DONE and response is not None:
                 outcomes[ordinal]["response"] = rpc.parse(response).body

@@ -21,7 +21,7 @@ from .admin import answer_admin
 from .call import Call, CallState, call_of, rule_of
 from .dispatcher import Dispatcher
 from .effects import Close, Effect, Log, Quit, Retire, Send, SendStatus, SendWelcome
-from .greeting import Host, greeted
+from .greeting import Host, earlier_connections, greeted
 from .lifecycle import BrokerState, Lifecycle
 from .pending_replies import PendingReplies
 from .session import Origin, Session
@@ -252,24 +252,22 @@ class BrokerProtocol:
 
     def _greet(self, session: Session, message: Message, now: float) -> None:
         params = message.params
-        verdict = self._host.judge(params, session)
+        others = earlier_connections(params, self.sessions.values())
+        verdict = self._host.judge(params, session, others)
         if verdict.code:
             self._send(session, rpc.error_line(message.id, verdict.code, verdict.message))
             session.refused = True
             self.effects.append(Close(session.conn, f"hello refused: {verdict.message}"))
             return
-        self._close_older(params["session"], params["connection"], now)
+        for other in others:
+            if other.connection < params["connection"]:
+                self.effects.append(Close(other.conn, "the same client came back on a new connection"))
+                self.closed(other.conn, now)
         greeted(session, params, verdict)
         self._lifecycle.work()
         with_mounts = not verdict.same_files and verdict.same_kernel
-        self._answer(session, SendWelcome(session.conn, message.id, self._host.welcome(verdict), with_mounts))
-
-    def _close_older(self, name: str, connection: int, now: float) -> None:
-        """Close the earlier connections of a client that came back."""
-        for other in list(self.sessions.values()):
-            if other.greeted and other.name == name and other.connection < connection:
-                self.effects.append(Close(other.conn, "the same client came back on a new connection"))
-                self.closed(other.conn, now)
+        welcome = self._host.welcome(verdict, bound=session.greeted)
+        self._answer(session, SendWelcome(session.conn, message.id, welcome, with_mounts))
 
     def _settle_pending_replies(self, now: float) -> None:
         for conn, line in self._pending_replies.settle(now):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ...errors import OTHER_PALACE, OVERLOADED
+from ...protocol.text import printable
 
 if TYPE_CHECKING:
     from ...protocol.tools import ToolRule
     from .call import Call
 
 MAX_NAME = 64
+MIN_SECRET = 32
+_PUBLIC = 8  # digits of the name that status shows
+_KEY = 32  # digits of a journal key
 
 
 class Origin(StrEnum):
@@ -22,14 +28,22 @@ class Origin(StrEnum):
 
 
 def is_name(text: object) -> bool:
-    """Whether a client's session id is fit for the journal: letters and digits, at most 64."""
+    """Whether a client may call its session so: letters and digits, at most 64."""
     return isinstance(text, str) and 0 < len(text) <= MAX_NAME and text.isascii() and text.isalnum()
+
+
+def is_secret(text: object) -> bool:
+    """Whether a session may have this secret: 32 to 64 letters and digits."""
+    return is_name(text) and len(str(text)) >= MIN_SECRET
 
 
 class Session:
     """State of one connection. `ordinal` counts its lines, the first is 1; times in monotonic seconds.
 
-    `origin` says what the client may do; it can only be lowered.
+    Attributes:
+        public: what status calls it. name: what its client calls it, "" if it did not greet with a secret.
+        greeted: it is the session of a secret, and may ask for the outcomes of its writes.
+        origin: what the client may do; it can only be lowered.
     """
 
     __slots__ = (
@@ -49,7 +63,9 @@ class Session:
         "ordinal",
         "origin",
         "pid",
+        "public",
         "refused",
+        "secret",
     )
 
     def __init__(self, conn: int, now: float, pid: int, prefix: str, origin: Origin = Origin.HOST) -> None:
@@ -57,7 +73,9 @@ class Session:
         self.opened = now
         self.origin = origin
         self.pid = pid
-        self.name = f"{prefix}{conn}"
+        self.public = f"{prefix}{conn}"
+        self.name = ""
+        self.secret = b""
         self.connection = 0
         self.client = "raw"
         self.agent = ""
@@ -71,25 +89,35 @@ class Session:
         self.by_id: dict[str, list[Call]] = {}
         self.open_calls = 0  # calls not answered yet
 
-    def greet(self, name: str, connection: int, client: str, pid: int) -> None:
-        """Its hello was accepted: from now on its writes are named by the client's own session."""
-        self.name, self.connection, self.client, self.pid = name, connection, client, pid
+    def greet(self, client: str, pid: int) -> None:
+        """Its hello was accepted."""
+        self.client, self.pid = client, pid
+
+    def bind(self, name: str, secret: str, connection: int) -> None:
+        """From now on its writes are named by the client's own secret."""
+        self.name, self.secret, self.connection = name, secret.encode("ascii"), connection
+        self.public = hashlib.sha256(b"session " + self.secret).hexdigest()[:_PUBLIC]
         self.greeted = True
+
+    def is_of(self, secret: str) -> bool:
+        """Whether it was bound by the same secret."""
+        return hmac.compare_digest(self.secret, secret.encode("ascii"))
 
     def introduce(self, info: object) -> None:
         """Note the name that the agent gave in `initialize`, for status."""
         name = info.get("name") if isinstance(info, dict) else None
         if isinstance(name, str) and name and not self.agent:
-            self.agent = name[:MAX_NAME]
+            self.agent = printable(name, MAX_NAME)
 
     def key(self, part: int = 0) -> str:
         """Journal key of the line just counted; `part` numbers the elements of a batch."""
-        base = f"{self.name}.{self.connection}.{self.ordinal}"
-        return f"{base}.{part}" if part else base
+        return self.key_of(self.connection, self.ordinal, part)
 
-    def key_of(self, connection: int, ordinal: int) -> str:
-        """Journal key of a line of an earlier connection."""
-        return f"{self.name}.{connection}.{ordinal}"
+    def key_of(self, connection: int, ordinal: int, part: int = 0) -> str:
+        """Journal key of a line of any connection of this session: only who knows the secret can work it out."""
+        if not self.secret:
+            return f"{self.public}.{connection}.{ordinal}" + (f".{part}" if part else "")
+        return hmac.digest(self.secret, b"%d.%d.%d" % (connection, ordinal, part), "sha256").hex()[:_KEY]
 
     def refusal(self, rule: ToolRule, most_calls: int) -> tuple[int, str] | None:
         """Why one more call, to the tool of `rule`, is refused: code and text, or None."""

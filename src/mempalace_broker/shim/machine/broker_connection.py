@@ -11,7 +11,7 @@ from __future__ import annotations
 from ...errors import NOT_EXECUTED
 from ...protocol import jsonrpc as rpc
 from ...protocol.framing import LineReader, TooLong, WriteBuffer
-from ...protocol.hello import HELLO, OUTCOMES, hello_request
+from ...protocol.hello import BINDS_SESSIONS, HELLO, OUTCOMES, hello_request
 from ...protocol.mcp import CANCELLED, INITIALIZE
 from .pending_requests import OUR_IDS, OUR_KEYS
 
@@ -27,6 +27,7 @@ MAX_NOISE = 64 * 1024  # bytes before hello's answer: over ssh a shell's profile
 MAX_ANSWER = 320 * 1024 * 1024  # bytes of one answer: more than the engine's largest
 MAX_EPOCHS = 64  # connections whose broker is remembered
 REPLAY = OUR_IDS + INITIALIZE
+_NO_EPOCH = -1  # earlier than every broker's journal: what is not in it counts as unknown
 
 
 class Answer:
@@ -85,7 +86,7 @@ class BrokerConnection:
     """The connection that is open now, if any, and what is known of earlier ones.
 
     Args:
-        session: 32 hex digits, new for every shim. client, pid: who we are, for `status`.
+        session, secret: 32 hex digits each, new for every shim. client, pid: who we are, for `status`.
 
     Attributes:
         to_broker: bytes to be written; the caller takes them.
@@ -97,6 +98,7 @@ class BrokerConnection:
     """
 
     __slots__ = (
+        "_bound",
         "_client",
         "_epochs",
         "_held",
@@ -104,6 +106,7 @@ class BrokerConnection:
         "_ordinal",
         "_pid",
         "_reader",
+        "_secret",
         "_session",
         "_welcome",
         "asked",
@@ -116,8 +119,10 @@ class BrokerConnection:
         "verifying",
     )
 
-    def __init__(self, session: str, client: str, pid: int) -> None:
+    def __init__(self, session: str, secret: str, client: str, pid: int) -> None:
         self._session = session
+        self._secret = secret
+        self._bound = False  # this broker names our writes by the secret
         self._client = client
         self._pid = pid
         self.files: dict[str, Any] = {}
@@ -140,6 +145,7 @@ class BrokerConnection:
         self._noise = 0
         hello = hello_request(
             session=self._session,
+            secret=self._secret,
             connection=self.number,
             identity=identity,
             client=self._client,
@@ -184,7 +190,7 @@ class BrokerConnection:
         """Ask what became of the lost writes that went out on the same connection as the first of them."""
         writes = list(lost)
         self.asked = writes[0].connection
-        epoch = self._epochs.get(self.asked)
+        epoch = self._epochs.get(self.asked) if self._bound else _NO_EPOCH
         same = [request for request in writes if request.connection == self.asked]
         params: dict[str, Any] = {
             "connection": self.asked,
@@ -246,9 +252,10 @@ class BrokerConnection:
         return Refusal(code if isinstance(code, int) else NOT_EXECUTED, text)
 
     def _learn(self, welcome: Mapping[str, Any]) -> None:
-        files, lease = welcome.get("files"), welcome.get("lease")
+        files, lease, capabilities = (welcome.get(name) for name in ("files", "lease", "capabilities"))
         self.files = files if isinstance(files, dict) else {}
+        self._bound = isinstance(capabilities, list) and BINDS_SESSIONS in capabilities
         epoch = lease.get("epoch") if isinstance(lease, dict) else None
-        if isinstance(epoch, int):
-            self._epochs[self.number] = epoch
+        if isinstance(epoch, int) or not self._bound:
+            self._epochs[self.number] = epoch if isinstance(epoch, int) and self._bound else _NO_EPOCH
             self._epochs.pop(self.number - MAX_EPOCHS, None)

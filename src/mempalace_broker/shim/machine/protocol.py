@@ -56,7 +56,7 @@ class ShimProtocol:
     """One session of one agent. Times are monotonic seconds, handed in.
 
     Args:
-        session: 32 hex digits, new for every shim. client, pid: who we are, for `status`.
+        session, secret: 32 hex digits each, new for every shim. client, pid: who we are, for `status`.
         cwd, home: the agent's folders, for arguments that name files.
         limits: in force until a broker says its own.
 
@@ -69,7 +69,15 @@ class ShimProtocol:
     """
 
     def __init__(
-        self, *, session: str, client: str, pid: int, cwd: str, home: str, limits: BrokerLimits | None = None
+        self,
+        *,
+        session: str,
+        secret: str,
+        client: str,
+        pid: int,
+        cwd: str,
+        home: str,
+        limits: BrokerLimits | None = None,
     ) -> None:
         self._cwd = cwd
         self._home = home
@@ -77,7 +85,7 @@ class ShimProtocol:
         self._agent = AgentStream()
         self.to_agent = self._agent.out
         self.effects: list[Effect] = []
-        self.connection = BrokerConnection(session, client, pid)
+        self.connection = BrokerConnection(session, secret, client, pid)
         self.reconnect = ReconnectPolicy()
         self.notices = self.reconnect.notices
         self._delivery = Delivery(self._agent, self.connection, self.effects)

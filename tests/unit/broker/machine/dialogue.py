@@ -11,7 +11,7 @@ from mempalace_broker.broker.machine.greeting import Host
 from mempalace_broker.broker.machine.lifecycle import Lifecycle
 from mempalace_broker.broker.machine.protocol import BrokerProtocol
 from mempalace_broker.broker.machine.scheduler import Limits
-from mempalace_broker.broker.machine.session import Origin
+from mempalace_broker.broker.machine.session import Origin, Session
 from mempalace_broker.broker.machine.supervisor import EngineAction, Policy
 from mempalace_broker.protocol import jsonrpc as rpc
 from mempalace_broker.protocol.engine_frames import CALL, Frame, FrameDecoder
@@ -22,6 +22,7 @@ PALACE = PalaceIdentity("/home/u/.mempalace/palace", "/home/u/.mempalace/knowled
 TOOLS = [{"name": name} for name in ("mempalace_search", "mempalace_add_drawer", "mempalace_diary_write", "strange")]
 
 ADD, DIARY, DELETE = "mempalace_add_drawer", "mempalace_diary_write", "mempalace_delete_drawer"
+SECRET = "5ec7e7" * 6
 SEARCH, KG_ADD, KG_QUERY, WAIT = "mempalace_search", "mempalace_kg_add", "mempalace_kg_query", "mempalace_event_wait"
 
 
@@ -35,6 +36,13 @@ def call(id_: object, tool: str, **arguments: Any) -> dict[str, Any]:
 
 def cancel(id_: object) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id_}}
+
+
+def key(connection: int, ordinal: int, part: int = 0, secret: str = SECRET) -> str:
+    """Journal key of a write of a session with that secret."""
+    session = Session(0, 0.0, 0, "")
+    session.bind("s", secret, connection)
+    return session.key_of(connection, ordinal, part)
 
 
 def result(id_: object, text: str = "ok") -> bytes:
@@ -125,7 +133,9 @@ class Talk:
 
     def greets(self, conn: int, session: str = "abc", connection: int = 1, **changes: Any) -> None:
         self.opens(conn)
-        hello = hello_request(session=session, connection=connection, identity=PALACE, client="test", pid=7)
+        hello = hello_request(
+            session=session, secret=SECRET, connection=connection, identity=PALACE, client="test", pid=7
+        )
         hello["params"].update(changes)
         self.says(conn, hello)
 

@@ -9,7 +9,7 @@ from mempalace_broker.broker.machine import effects as fx
 from mempalace_broker.broker.machine.lifecycle import BrokerState
 from mempalace_broker.broker.machine.session import Origin
 from mempalace_broker.protocol.hello import GUEST, hello_request
-from tests.unit.broker.machine.dialogue import KG_QUERY, PALACE, Talk, call, request
+from tests.unit.broker.machine.dialogue import KG_QUERY, PALACE, SECRET, Talk, call, request
 
 
 def guest() -> Talk:
@@ -32,7 +32,7 @@ def test_a_guest_does_not_stop_the_broker(method: str, mode: str) -> None:
 
 def test_nor_in_a_batch_or_as_a_notification_or_after_hello() -> None:
     talk = guest()
-    hello = hello_request(session="abc", connection=1, identity=PALACE, client="test", pid=7)
+    hello = hello_request(session="abc", secret=SECRET, connection=1, identity=PALACE, client="test", pid=7)
     stop = {"jsonrpc": "2.0", "method": "broker/stop", "params": {"mode": "now"}}
     talk.says(1, hello, [{**stop, "id": 1}, {**stop, "id": 2}], stop)
     codes = [said.get("error", {}).get("code") for said in talk.heard(1)]
@@ -64,7 +64,7 @@ def test_rights_are_lowered_for_good_and_hello_may_still_come_first() -> None:
     talk.opens(1)
     talk.says(1, request(GUEST, GUEST, palace=PALACE.path))
     assert talk.answer(1)["result"] == {"origin": "guest"}
-    talk.says(1, hello_request(session="abc", connection=1, identity=PALACE, client="test", pid=7))
+    talk.says(1, hello_request(session="abc", secret=SECRET, connection=1, identity=PALACE, client="test", pid=7))
     assert "result" in talk.answer(1)
     assert talk.protocol.sessions[1].origin is Origin.GUEST
     talk.says(1, request(2, "broker/stop"), request(3, GUEST), request(4, "broker/restart"))
@@ -77,7 +77,7 @@ def test_a_late_word_lowers_rights_too_and_is_not_a_way_to_greet_again() -> None
     talk.opens(1)
     talk.says(1, request(1, "ping"), request(2, GUEST), request(3, "broker/stop"))
     assert talk.heard(1)[-1]["error"]["code"] == errors.NOT_ALLOWED
-    talk.says(1, hello_request(session="abc", connection=1, identity=PALACE, client="test", pid=7))
+    talk.says(1, hello_request(session="abc", secret=SECRET, connection=1, identity=PALACE, client="test", pid=7))
     assert talk.code(1) == errors.INVALID_PARAMS
 
 

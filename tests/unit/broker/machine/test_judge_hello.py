@@ -13,7 +13,7 @@ OWN = PalaceIdentity("/p", "/g", "default")
 
 
 def hello(identity: PalaceIdentity = OWN, **changes: Any) -> dict[str, Any]:
-    request = hello_request(session="s", connection=1, identity=identity, client="c", pid=3)
+    request = hello_request(session="s", secret="5" * 32, connection=1, identity=identity, client="c", pid=3)
     return {**request["params"], **changes}
 
 

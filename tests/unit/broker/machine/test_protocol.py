@@ -12,7 +12,20 @@ from mempalace_broker.broker.machine import effects as fx
 from mempalace_broker.broker.machine.scheduler import Limits
 from mempalace_broker.protocol.framing import TooLong
 from mempalace_broker.protocol.hello import HELLO, OUTCOMES, hello_request
-from tests.unit.broker.machine.dialogue import ADD, DIARY, KG_ADD, KG_QUERY, PALACE, SEARCH, Talk, call, cancel, request
+from tests.unit.broker.machine.dialogue import (
+    ADD,
+    DIARY,
+    KG_ADD,
+    KG_QUERY,
+    PALACE,
+    SEARCH,
+    SECRET,
+    Talk,
+    call,
+    cancel,
+    key,
+    request,
+)
 
 
 def test_a_call_goes_to_the_engine_verbatim_and_its_answer_back_verbatim() -> None:
@@ -35,7 +48,7 @@ def test_a_write_is_named_for_the_journal() -> None:
     talk.greets(6, "s1", 3)
     talk.done(talk.inside[0])
     talk.says(6, call(1, ADD, content="x"))
-    assert talk.inside[0].tag == "s1.3.2"
+    assert talk.inside[0].tag == key(3, 2)
 
 
 def test_initialize_and_ping_need_no_engine() -> None:
@@ -291,11 +304,11 @@ def test_hello_must_come_first_and_once() -> None:
     talk = Talk()
     talk.opens(1)
     talk.says(1, request(1, "ping"))
-    talk.says(1, hello_request(session="a", connection=1, identity=PALACE, client="c", pid=1))
+    talk.says(1, hello_request(session="a", secret=SECRET, connection=1, identity=PALACE, client="c", pid=1))
     assert talk.heard(1)[1]["error"]["code"] == errors.INVALID_PARAMS
     assert talk.closes() == [1]
     talk.greets(2)
-    talk.says(2, hello_request(session="a", connection=1, identity=PALACE, client="c", pid=1))
+    talk.says(2, hello_request(session="a", secret=SECRET, connection=1, identity=PALACE, client="c", pid=1))
     assert talk.closes() == [2]
 
 
@@ -328,7 +341,95 @@ def test_the_same_client_on_a_new_connection_replaces_its_old_one() -> None:
     assert talk.inside == []
 
 
+THIEF = "7" * 32
+
+
+def test_a_session_of_another_secret_is_left_alone() -> None:
+    talk = Talk()
+    talk.greets(1, "s", 1)
+    talk.says(1, call(1, ADD))
+    talk.heard(1)
+    talk.greets(2, "s", 2, secret=THIEF)
+    error = talk.answer(2)["error"]
+    assert (error["code"], error["message"]) == (errors.INVALID_PARAMS, "this session is another client's")
+    assert talk.closes() == [2]
+    talk.done(talk.frame(1))
+    assert talk.answer(1)["id"] == 1
+
+
+def test_outcomes_are_told_to_the_owner_of_the_secret_alone() -> None:
+    talk = Talk(up=False, settled=False)
+    talk.dispatcher.journal({key(1, 2): b'{"id":1,"result":{}}'}, set(), talk.now, float("-inf"))
+    for conn, secret, state in ((1, SECRET, "done"), (2, THIEF, "not_started")):
+        talk.greets(conn, f"s{conn}", 2, secret=secret)
+        talk.heard(conn)
+        talk.asks(conn, 1, 2)
+        assert talk.answer(conn)["result"]["outcomes"]["2"]["state"] == state
+
+
+def test_a_hello_without_a_secret_is_served_without_outcomes() -> None:
+    talk = Talk()
+    talk.greets(1, secret=None)
+    welcome = talk.answer(1)["result"]
+    assert welcome["capabilities"] == ["secret"]
+    assert "another version" in welcome["notice"]
+    talk.says(1, call(1, ADD))
+    assert talk.inside[0].tag == "raw0x1.0.2"
+    talk.greets(2, secret=None, connection=2)
+    assert talk.closes() == [], "nobody can prove to be the same client"
+    talk.asks(1, 1, 2)
+    assert talk.code(1) == errors.INVALID_PARAMS
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"connection": n} for n in (0, 10**500, True, "1")] + [{"secret": s} for s in ("short", "x" * 65, 7, "ä" * 32)],
+    ids=repr,
+)
+def test_a_hello_out_of_bounds_is_refused(bad: dict[str, Any]) -> None:
+    talk = Talk()
+    talk.greets(1, **bad)
+    assert talk.code(1) == errors.INVALID_PARAMS
+    assert talk.closes() == [1]
+
+
 # -- outcomes
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"connection": n} for n in (0, -1, 10**500, True, None)]
+    + [{"lines": lines} for lines in ([0], [10**500], ["2"], [True], [2, None], [2] * 10_001, 7)],
+    ids=lambda bad: repr(bad)[:30],
+)
+def test_a_question_out_of_bounds_is_refused(bad: dict[str, Any]) -> None:
+    talk = Talk()
+    talk.greets(1)
+    talk.heard(1)
+    talk.says(1, request(OUTCOMES, OUTCOMES, **({"connection": 1, "lines": [2]} | bad)))
+    assert talk.code(1) == errors.INVALID_PARAMS
+
+
+@pytest.mark.parametrize("age", [10**500, 1e300, float("nan"), float("inf"), True, []])
+def test_an_age_that_makes_no_sense_does_no_harm(age: object) -> None:
+    talk = Talk()
+    talk.greets(1)
+    talk.heard(1)
+    talk.says(1, request(OUTCOMES, OUTCOMES, connection=1, lines=[2], age_s=age, epoch=10**500))
+    assert talk.code(1) == 0
+
+
+def test_one_question_waits_at_a_time() -> None:
+    talk = Talk(up=False, settled=False)
+    talk.greets(1)
+    talk.heard(1)
+    talk.asks(1, 1, 2)
+    talk.asks(1, 1, 2)
+    assert talk.code(1) == errors.INVALID_PARAMS
+    talk.dispatcher.journal({}, set(), talk.now, float("-inf"))
+    talk.turn()
+    talk.asks(1, 1, 2)
+    assert [answer["id"] for answer in talk.heard(1)] == [OUTCOMES, OUTCOMES]
 
 
 def test_outcomes_wait_until_the_journal_was_read() -> None:
@@ -336,7 +437,7 @@ def test_outcomes_wait_until_the_journal_was_read() -> None:
     talk.greets(1, "s", 2)
     talk.asks(1, 1, 2, 3, 4, 5)
     assert len(talk.heard(1)) == 1
-    talk.dispatcher.journal({"s.1.2": b'{"id":1,"result":{}}', "s.1.3": None}, {"s.1.4"}, talk.now, float("-inf"))
+    talk.dispatcher.journal({key(1, 2): b'{"id":1,"result":{}}', key(1, 3): None}, {key(1, 4)}, talk.now, float("-inf"))
     talk.turn()
     assert talk.answer(1)["result"]["outcomes"] == {
         "2": {"state": "done", "response": {"id": 1, "result": {}}},
@@ -350,7 +451,7 @@ def test_a_refusal_of_a_stale_engine_proves_nothing() -> None:
     talk = Talk(up=False, settled=False)
     stale = b'{"id":1,"error":{"code":-32005,"message":"upgraded"}}'
     stored = b'{"id":1,"result":{"text":"-32005"}}'
-    talk.dispatcher.journal({"s.1.2": stale, "s.1.3": stored}, set(), talk.now, float("-inf"))
+    talk.dispatcher.journal({key(1, 2): stale, key(1, 3): stored}, set(), talk.now, float("-inf"))
     talk.greets(1, "s", 2)
     talk.heard(1)
     talk.asks(1, 1, 2, 3)
@@ -371,7 +472,7 @@ def test_outcomes_older_than_the_journal_are_unknown() -> None:
 
 def test_outcomes_of_brokers_whose_journal_is_not_ours_are_unknown_however_young() -> None:
     talk = Talk(up=False, settled=False, since=5)
-    talk.dispatcher.journal({"s.1.3": None}, set(), talk.now, talk.now - 1000.0)
+    talk.dispatcher.journal({key(1, 3): None}, set(), talk.now, talk.now - 1000.0)
     talk.greets(1, "s", 2)
     talk.heard(1)
     for epoch, state in ((4, "unknown"), (5, "not_started"), ("x", "not_started")):

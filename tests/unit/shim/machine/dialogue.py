@@ -64,6 +64,7 @@ class Talk:
         self.verify: Callable[[Message], str] = lambda _welcome: ""
         self.protocol = ShimProtocol(
             session="ab" * 16,
+            secret="cd" * 16,
             client="test",
             pid=7,
             cwd="/work/dir",
@@ -103,7 +104,7 @@ class Talk:
         return parsed(drain(self.protocol.connection.to_broker))
 
     def welcome(self, **more: Any) -> None:
-        self.broker(result(HELLO, {"wire": 1, "limits": LIMITS, **more}))
+        self.broker(result(HELLO, {"wire": 1, "capabilities": ["secret"], "limits": LIMITS, **more}))
 
     def open(self) -> None:
         """Open a connection; the broker has said nothing yet."""

@@ -44,7 +44,8 @@ def test_hello_is_first_and_early_questions_go_with_it(talk: Talk) -> None:
     first, second = talk.heard_by_broker()
     assert first["method"] == HELLO
     assert first["params"] | {"palace": None} == {
-        "wire": 1, "session": "ab" * 16, "connection": 1, "palace": None, "client": "test", "pid": 7,
+        "wire": 1, "session": "ab" * 16, "secret": "cd" * 16, "connection": 1, "palace": None, "client": "test",
+        "pid": 7,
     }  # fmt: skip
     assert second == initialize()
     talk.welcome()
@@ -210,6 +211,19 @@ def test_fates_are_asked_by_the_generation_of_the_broker_that_had_the_write(talk
     (asked,) = talk.connect(lease={"epoch": 8})
     assert asked["method"] == OUTCOMES
     assert asked["params"]["epoch"] == 7
+
+
+@pytest.mark.parametrize(("before", "after"), [([], ["secret"]), (["secret"], []), (["secret"], "secret")])
+def test_what_a_broker_without_secrets_says_of_a_write_proves_nothing(
+    talk: Talk, before: object, after: object
+) -> None:
+    talk.connect(lease={"epoch": 7}, capabilities=before)
+    talk.agent(call(1, ADD))
+    talk.heard_by_broker()
+    talk.lose()
+    talk.later(1)
+    (asked,) = talk.connect(lease={"epoch": 8}, capabilities=after)
+    assert asked["params"]["epoch"] == -1, "no broker has a journal of that time"
 
 
 ELSEWHERE = {"files": {"map": {"/work/dir/a": "/Users/me/a"}}}
