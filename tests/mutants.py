@@ -4,6 +4,7 @@ A mutant is the source with one small fault: a comparison turned (`<` for `<=`, 
 and `or` swapped, a `not` lost. Each mutant is written into a copy of the tree and meets the tests that mirror its
 module, then the simulations. A test that fails catches it; so does a run that never ends. A mutant that survives is
 a missing test, or it behaves like the original. The latter are listed, each with its reason, in EQUIVALENT.
+Before the mutants, their tests run without one: tests that fail anyway would catch everything.
 
 The well-kept mutation testers were looked at first: cosmic-ray 8.7 has no operator that drops a call and runs the same
 tests for every mutant; mutmut 3.8 takes no random sample and no choice of operators.
@@ -14,10 +15,12 @@ from __future__ import annotations
 import argparse
 import ast
 import concurrent.futures
+import contextlib
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,7 +35,18 @@ PACKAGE = Path("src/mempalace_broker")
 EQUIVALENT = ROOT / "tests" / "mutants.toml"
 WANTED = 0.95  # caught, of those that change behaviour
 LIMIT_S = 180.0  # for one run of tests: the slowest takes a fifth of it
+LIMITS = "ulimit -t 60 -v 4194304"  # seconds of processor and KiB of memory: a loop without an end needs no patience
+OVER_LIMIT = (-signal.SIGXCPU, -signal.SIGKILL)
 COPIED = ("src", "tests", "pyproject.toml", "dev.py")
+# Which tests meet the faults of a package beside those that mirror the module, the quickest first.
+FURTHER: dict[str, tuple[list[str], ...]] = {
+    "protocol": (["tests/unit/shim", "tests/unit/broker/machine"], ["tests/sim"], ["tests/unit/route"]),
+    "shim": (["tests/sim"],),
+    "broker": (["tests/sim"],),
+    "lease": (["tests/unit/lease", "tests/unit/broker"], ["tests/model"]),
+    "locality": (["tests/unit/locality", "tests/unit/shim"], ["tests/unit/route"]),
+    "route": (["tests/unit/route"],),
+}
 TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -47,6 +61,10 @@ TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 }
 
 
+class BrokenTests(Exception):
+    """Tests that fail anyway; what they say of mutants means nothing."""
+
+
 @dataclass(frozen=True)
 class Mutant:
     """One fault: what replaces which characters of which file (offsets in bytes of UTF-8)."""
@@ -58,6 +76,7 @@ class Mutant:
     end: int
     before: str
     after: str
+    twin: int = 1  # the how many-th of its kind in the function
 
     def __str__(self) -> str:
         """For people: where, and what became what."""
@@ -66,7 +85,8 @@ class Mutant:
     @property
     def key(self) -> str:
         """Its name in EQUIVALENT: survives changes elsewhere in the file."""
-        return f"{self.file.removeprefix(str(PACKAGE) + '/')} {self.function}: {self.before} -> {self.after}"
+        twin = f" ({self.twin})" if self.twin > 1 else ""
+        return f"{self.file.removeprefix(str(PACKAGE) + '/')} {self.function}: {self.before} -> {self.after}{twin}"
 
 
 def machines() -> list[Path]:
@@ -91,7 +111,9 @@ class _Finder(ast.NodeVisitor):
         begin = self._starts[node.lineno - 1] + node.col_offset
         end = self._starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
         before = self._data[begin:end].decode()
-        self.found.append(Mutant(self._file, node.lineno, ".".join(self._names), begin, end, before, after))
+        function = ".".join(self._names)
+        twin = 1 + sum((m.function, m.before, m.after) == (function, before, after) for m in self.found)
+        self.found.append(Mutant(self._file, node.lineno, function, begin, end, before, after, twin))
 
     def _inside(self, node: ast.FunctionDef | ast.ClassDef) -> None:
         self._names.append(node.name)
@@ -137,28 +159,28 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
 
-def mutants_of(path: Path) -> list[Mutant]:
-    """All mutants of one file."""
-    text = (ROOT / path).read_text(encoding="utf-8")
-    finder = _Finder(str(path), text)
+def mutants_in(file: str, text: str) -> list[Mutant]:
+    """All mutants of one source text."""
+    finder = _Finder(file, text)
     finder.visit(ast.parse(text))
     return finder.found
 
 
+def every_mutant() -> Iterator[Mutant]:
+    """All mutants of all machines."""
+    for path in machines():
+        yield from mutants_in(str(path), (ROOT / path).read_text(encoding="utf-8"))
+
+
 def tests_for(file: str) -> Iterator[list[str]]:
-    """Directories of tests, the quickest first; each is run only if those before it caught nothing."""
+    """Files or directories of tests, the quickest first; each is run only if those before it caught nothing."""
     room = Path(file).relative_to(PACKAGE).parent
     mirrored = Path("tests/unit") / room
     own = mirrored / f"test_{Path(file).stem}.py"
     if (ROOT / own).exists():
         yield [str(own)]
     yield [str(mirrored)]
-    if room.parts[0] in ("broker", "shim", "protocol"):
-        if room.parts[0] == "protocol":
-            yield ["tests/unit/shim", "tests/unit/broker/machine", "tests/unit/route"]
-        yield ["tests/sim"]
-    else:
-        yield [f"tests/unit/{room.parts[0]}", "tests/unit/broker", "tests/model"]
+    yield from FURTHER[room.parts[0]]
 
 
 def copy_tree(target: Path) -> None:
@@ -174,8 +196,8 @@ def copy_tree(target: Path) -> None:
 def fails(tree: Path, tests: list[str]) -> bool:
     """Whether these tests notice what was done to the tree. A run without an end was noticed."""
     env = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    argv = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header"]
-    argv += ["-m", "not slow and not engine", *tests]
+    argv = ["/bin/sh", "-c", f'{LIMITS}; exec "$@"', "sh", sys.executable, "-m", "pytest", "-x", "-q", "--no-header"]
+    argv += ["-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not slow and not engine", *tests]
     with subprocess.Popen(
         argv, cwd=tree, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as run:
@@ -184,20 +206,34 @@ def fails(tree: Path, tests: list[str]) -> bool:
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, 9)
             return True
-    if run.returncode not in (0, 1, 2, 5):  # 2: the mutant can't even be imported; 5: no test is left by the marks
+    noticed = (1, 2, *OVER_LIMIT)  # 2: the mutant can't even be imported
+    if run.returncode not in (0, 5, *noticed):  # 5: no test is left by the marks
         raise RuntimeError(f"pytest ended with {run.returncode} on {tests}:\n{output[-2000:]}")
-    return run.returncode in (1, 2)
+    return run.returncode in noticed
 
 
-def caught(tree: Path, mutant: Mutant) -> bool:
-    """Plant the fault, run the tests, take it out again."""
+@contextlib.contextmanager
+def planted(tree: Path, mutant: Mutant) -> Iterator[None]:
+    """The tree with this fault in it."""
     target = tree / mutant.file
     original = target.read_bytes()
     try:
         target.write_bytes(original[: mutant.begin] + mutant.after.encode() + original[mutant.end :])
-        return any(fails(tree, tests) for tests in tests_for(mutant.file))
+        yield
     finally:
         target.write_bytes(original)
+
+
+def caught(tree: Path, mutant: Mutant) -> bool:
+    """Whether a test notices this fault."""
+    with planted(tree, mutant):
+        return any(fails(tree, tests) for tests in tests_for(mutant.file))
+
+
+def broken_tests(tree: Path, chosen: list[Mutant]) -> list[str]:
+    """Those of the tests for these mutants that fail without any; a file is run with its directory."""
+    needed = {" ".join(tests): tests for mutant in chosen for tests in tests_for(mutant.file)}
+    return [name for name, tests in needed.items() if not name.endswith(".py") and fails(tree, tests)]
 
 
 def known_equivalents() -> dict[str, str]:
@@ -209,9 +245,8 @@ def known_equivalents() -> dict[str, str]:
 
 def choose(patterns: list[str], count: int, seed: int) -> list[Mutant]:
     """A random sample of the mutants whose description holds one of the patterns; count 0: all of them."""
-    every = [mutant for path in machines() for mutant in mutants_of(path)]
     known = known_equivalents()
-    fit = [m for m in every if m.key not in known and (not patterns or any(p in str(m) for p in patterns))]
+    fit = [m for m in every_mutant() if m.key not in known and (not patterns or any(p in str(m) for p in patterns))]
     return random.Random(seed).sample(fit, min(count, len(fit))) if count else fit
 
 
@@ -227,14 +262,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 enough were caught, 1 too many survived, 2 usage."""
+    """Exit status: 0 enough were caught, 1 too many survived, 2 nothing could be measured."""
     options = parse(argv)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)
     chosen = choose(options.patterns, options.count, seed)
     if not chosen:
         print("no mutant fits", file=sys.stderr)
         return 2
-    survivors = run_all(chosen, max(1, options.jobs), quiet=options.json)
+    try:
+        survivors = run_all(chosen, max(1, options.jobs), quiet=options.json)
+    except BrokenTests as exc:
+        print(exc, file=sys.stderr)
+        return 2
     share = 1 - len(survivors) / len(chosen)
     if options.json:
         result = {"seed": seed, "mutants": len(chosen), "survivors": [str(m) for m in survivors], "share": share}
@@ -245,12 +284,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_all(chosen: list[Mutant], jobs: int, *, quiet: bool) -> list[Mutant]:
-    """Try each mutant, in as many copies of the tree as there are jobs; those that survived."""
+    """Try each mutant, in as many copies of the tree as there are jobs; those that survived.
+
+    Raises:
+        BrokenTests: tests fail without any mutant.
+    """
     survivors = []
     with tempfile.TemporaryDirectory(prefix="mpb-mutants-") as folder:
         trees = [Path(folder) / str(number) for number in range(jobs)]
         for tree in trees:
             copy_tree(tree)
+        if broken := broken_tests(trees[0], chosen):
+            raise BrokenTests(f"fail without a mutant: {', '.join(broken)}")
         free = trees.copy()
 
         def attempt(mutant: Mutant) -> tuple[Mutant, bool, float]:
