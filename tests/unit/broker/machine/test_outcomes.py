@@ -4,6 +4,7 @@ import pytest
 
 from mempalace_broker.broker.machine.outcomes import Outcomes
 from mempalace_broker.protocol.hello import WriteOutcome
+from tests.unit.broker.machine.test_replay import IDEMPOTENT, READ, call_of
 
 
 def test_what_ran_is_done_with_its_response() -> None:
@@ -53,3 +54,41 @@ def test_what_is_covered_never_grows_back(covered: float) -> None:
     outcomes.load({}, (), 10.0, 5.0)
     outcomes.load({}, (), 11.0, covered)
     assert outcomes.covered_from == 5.0
+
+
+def test_what_ended_is_not_kept_as_begun_as_well() -> None:
+    outcomes = Outcomes(entries=1)
+    for n in range(100):
+        outcomes.unknown(f"k{n}")
+        outcomes.ended(f"k{n}", b"", float(n))
+    assert not outcomes._open, "or it would grow for as long as the broker lives"
+
+
+STALE = b'{"jsonrpc": "2.0", "id": 1, "error": {"code": -32005, "message": "upgraded"}}'
+
+
+@pytest.mark.parametrize(
+    ("ended", "begun", "answered", "outcome"),
+    [
+        ({"k": b"x"}, set(), False, (WriteOutcome.DONE, b"x")),
+        ({"k": None}, {"k"}, False, (WriteOutcome.DONE, None)),
+        ({}, {"k"}, False, (WriteOutcome.UNKNOWN, None)),
+        ({}, {"other"}, False, (WriteOutcome.NOT_STARTED, None)),
+        ({}, set(), True, (WriteOutcome.UNKNOWN, None)),  # its client was told something, nobody knows what is true
+        ({"k": STALE}, set(), False, (WriteOutcome.UNKNOWN, None)),  # an engine before that one may have run it
+    ],
+)
+def test_what_the_journal_says_of_a_write_whose_engine_died(
+    ended: dict[str, bytes | None], begun: set[str], answered: bool, outcome: tuple[str, bytes | None]
+) -> None:
+    outcomes = Outcomes()
+    call = call_of(IDEMPOTENT)
+    call.answered = answered
+    outcomes.after_death(call, ended, begun, 5.0)
+    assert outcomes.outcome("k", 5.0) == outcome
+
+
+def test_a_read_has_no_outcome() -> None:
+    outcomes = Outcomes()
+    outcomes.after_death(call_of(READ), {"k": b"x"}, {"k"}, 5.0)
+    assert outcomes.outcome("k", 5.0) == (WriteOutcome.NOT_STARTED, None)

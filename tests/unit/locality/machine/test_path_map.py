@@ -116,6 +116,32 @@ def test_a_palace_without_a_root_of_its_own_anchors_itself_only() -> None:
     assert found.translate("/a") is None
 
 
+def test_an_export_that_begins_deeper_on_the_host_and_holds_the_state_root_in_a_folder() -> None:
+    mine = [
+        Mount("0:1", "/", "/", "overlay"),
+        Mount("0:33", "/me", "/home/dev", "virtiofs"),
+        Mount("0:33", "/me/work", "/workspace", "virtiofs"),
+    ]
+    assert machine(mine=mine).translate("/workspace/src") == "/Users/me/work/src"
+
+
+def test_a_palace_of_another_name_on_one_side_says_nothing_about_the_folder_around_it() -> None:
+    found = PathMap(
+        mine=[Mount("0:1", "/", "/", "overlay"), Mount("0:9", "/", "/data", "virtiofs")],
+        theirs=[],
+        palace_mine="/data/palace",
+        palace_theirs="/Users/me/mem",
+        same_kernel=False,
+    )
+    assert found.translate("/data/palace/a") == "/Users/me/mem/a"
+    assert found.translate("/data/a") is None
+
+
+def test_of_two_mounts_on_one_folder_the_later_covers_the_earlier() -> None:
+    earlier, later = Mount("1:1", "/", "/x", "ext4"), Mount("2:2", "/", "/x", "ext4")
+    assert mount_of("/x/a", [earlier, later]) == later
+
+
 @pytest.mark.parametrize("rows", [None, 7, "x", [7], [["a"]], [["a", "b", "c", 7]]])
 def test_rows_of_anything_are_no_mounts(rows: object) -> None:
     assert read_mounts(rows) == []

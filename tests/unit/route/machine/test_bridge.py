@@ -55,6 +55,7 @@ def test_versions(said: bytes, version: tuple[int, int]) -> None:
         ((10, 0), "/home/100%/broker.sock", "", [STDIO]),
         ((10, 0), "/tmp/a:b/broker.sock", "", [STDIO]),
         ((10, 0), "/" + "x" * 107, "", [CHANNEL, STDIO]),
+        ((10, 0), "/" + "x" * 106, "", [FORWARD, CHANNEL, STDIO]),
         ((0, 0), PATH, "", [FORWARD, STDIO]),
     ],
 )
