@@ -9,7 +9,8 @@ folder, a link is never followed, only a regular file of a trusted owner counts,
         folder.replace("broker.json", fresh)
 
 Every refusal is an OSError, as the system reports it, or `Untrusted`, which says why. `mp-shim` imports this module:
-keep it lean.
+keep it lean. So does the engine, in the user's interpreter (Python 3.9): one implementation for all who open such
+files, and it needs nothing but `errors`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _CHUNK = 1 << 20
+_DEEPEST = 16  # folders in a tree that is removed; ours have one level
 
 
 class Untrusted(OSError):
@@ -100,21 +102,30 @@ class SharedFolder:
         finally:
             os.close(fd)
 
-    def open_in_place(self, name: str, *, create: bool = False) -> int:
+    def open_in_place(self, name: str, *, create: bool = False, append: bool = False) -> int:
         """A descriptor for reading and writing a file as it stands, the caller's to close; made 0600 if `create`.
 
         Raises as `open_read`; Untrusted also where the file has a second name, for that could be any file of ours.
         """
-        fd = self._opened(name, os.O_RDWR | (os.O_CREAT if create else 0))
+        flags = (os.O_CREAT if create else 0) | (os.O_APPEND if append else 0)
+        fd = self._opened(name, os.O_RDWR | flags)
         if os.fstat(fd).st_nlink > 1:
             os.close(fd)
             raise Untrusted(self._named(name), "it has more than one name (hard links)")
         return fd
 
-    def create(self, name: str, data: bytes = b"", mode: int = 0o600) -> None:
-        """Make a file that is not there yet. Raises OSError, FileExistsError where the name is taken by anything."""
+    def open_new(self, name: str, mode: int = 0o600) -> int:
+        """A descriptor for reading and writing a file that is not there yet, the caller's to close.
+
+        Raises:
+            OSError: as the system reports it, FileExistsError where the name is taken by anything.
+        """
         self._named(name)
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, mode, dir_fd=self.fd)
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FILE, mode, dir_fd=self.fd)
+
+    def create(self, name: str, data: bytes = b"", mode: int = 0o600) -> None:
+        """Make a file that is not there yet. Raises as `open_new`."""
+        fd = self.open_new(name, mode)
         try:
             try:
                 write_all(fd, data)
@@ -155,6 +166,35 @@ class SharedFolder:
         except FileNotFoundError:
             return False
         return True
+
+    def remove_tree(self, name: str) -> bool:
+        """Unlink whatever has that name, a folder with all that is in it; whether it was there. Raises OSError."""
+        return self._remove_tree(name, _DEEPEST)
+
+    def _remove_tree(self, name: str, deepest: int) -> bool:
+        try:
+            inner = self.folder(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return self.remove(name)
+        except OSError as exc:
+            if exc.errno not in (errno.ELOOP, errno.EMLINK):
+                raise
+            return self.remove(name)  # a link
+        with inner:
+            if not deepest:
+                raise OSError(errno.ELOOP, "too many folders in one another", inner.path)
+            for entry in inner.names():
+                inner._remove_tree(entry, deepest - 1)
+        os.rmdir(name, dir_fd=self.fd)
+        return True
+
+    def look(self, name: str) -> os.stat_result | None:
+        """What has that name, a link and not its target; None where nothing has. Raises OSError."""
+        self._named(name)
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
 
     def sync(self) -> None:
         """Make names durable. Some filesystems refuse to sync a folder: the names stand all the same."""
@@ -270,6 +310,21 @@ def read_at_most(fd: int, count: int) -> bytes:
         parts.append(part)
         count -= len(part)
     return b"".join(parts)
+
+
+def copy_bytes(source: int, target: int) -> int:
+    """Copy a file from one descriptor to another, as long as it is now and not as long as it grows; the bytes copied.
+
+    Raises OSError.
+    """
+    left = size = os.fstat(source).st_size
+    while left > 0:
+        part = os.read(source, min(left, _CHUNK))
+        if not part:
+            break
+        write_all(target, part)
+        left -= len(part)
+    return size - left
 
 
 def write_all(fd: int, data: bytes) -> None:
