@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..protocol import journal
-from ..system.atomic_files import read_bytes
+from ..system.shared_files import SharedFolder
 
 if TYPE_CHECKING:
     import logging
@@ -31,13 +31,18 @@ class JournalEntries(NamedTuple):
 def read_journal(path: str, clock: Clock, log: logging.Logger) -> JournalEntries | None:
     """Read the journal at `path` and its predecessor; None where there is none, or it can't be read."""
     covered_from = float("-inf")
-    older = path + ".1"
+    folder, name = os.path.split(path)
+    older = name + ".1"
     try:
-        data = read_bytes(older, _LIMIT) or b""
-        if data:
-            age = max(0.0, clock.wall() - os.stat(older).st_mtime)
-            covered_from = clock.monotonic() - age
-        current = read_bytes(path, _LIMIT)
+        with SharedFolder.open(folder) as root:
+            data = root.read(older, _LIMIT) or b""
+            found = root.look(older)
+            if data and found is not None:
+                age = max(0.0, clock.wall() - found.st_mtime)
+                covered_from = clock.monotonic() - age
+            current = root.read(name, _LIMIT)
+    except FileNotFoundError:
+        return None
     except OSError as exc:
         log.error("cannot read the journal of writes: %s; earlier outcomes are unknown", exc)
         return None

@@ -15,15 +15,17 @@ The copy is put back only if its ids and the queue give exactly the ids of the d
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import pickle
-import shutil
 import sqlite3
-import struct
+import stat
 from typing import Any, Callable
+from urllib.parse import quote
 
-META = "index_metadata.pickle"
+from ..system.shared_files import SharedFolder, copy_bytes
+from .index_metadata import META, Torn, UnknownFormat, read_ids
+
 FILES = (
     "header.bin",
     "data_level0.bin",
@@ -31,64 +33,28 @@ FILES = (
     "link_lists.bin",
     META,
 )  # in the order of writing
+_DATABASE = "chroma.sqlite3"
 _COMPLETE = "complete.json"
+_COMPLETE_LIMIT = 4096
 _UUID_CHARS = 36
-_HEADER = struct.Struct("<iQQQ")  # of hnswlib: version, offset of level 0, capacity, number of elements
+_MOST = 2**63
 _UPDATE, _DELETE = 1, 3  # operations in embeddings_queue; 0 add, 2 upsert
 
 Stamps = list[tuple[int, int]]  # (modification time in ns, size) of each of FILES
 
 
-class Torn(Exception):
-    """The index was not stored completely; the text says why."""
+def segments(palace: SharedFolder) -> list[str]:
+    """Names of the stored indexes of a palace. Raises OSError."""
+    uuids = (name for name in palace.names() if len(name) == _UUID_CHARS and name.count("-") == 4)
+    return sorted(name for name in uuids if _has_metadata(palace, name))
 
 
-class UnknownFormat(Exception):
-    """The index has a format that we don't know: it is left alone."""
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads the metadata, which consists of plain values; refuses anything else instead of running it."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise UnknownFormat(f"{module}.{name} in {META}")
-
-
-def read_ids(folder: str) -> set[str]:
-    """The ids in a stored index.
-
-    Raises:
-        Torn: it was not stored completely.
-        UnknownFormat: it has another format.
-        OSError: it can't be read.
-    """
+def _has_metadata(palace: SharedFolder, name: str) -> bool:
     try:
-        with open(os.path.join(folder, META), "rb") as file:
-            meta = _PlainUnpickler(file).load()
-        labels, total = meta["id_to_label"], meta["total_elements_added"]
-        ids = set(labels)
-    except (OSError, UnknownFormat):
-        raise
-    except Exception as exc:  # half a pickle can raise anything
-        raise Torn(f"{META}: {type(exc).__name__}: {exc}") from exc
-    with open(os.path.join(folder, "header.bin"), "rb") as file:
-        head = file.read(_HEADER.size)
-    if len(head) < _HEADER.size:
-        raise Torn("header.bin is too short")
-    version, _, _, count = _HEADER.unpack(head)
-    if version == 1 and count != total:
-        raise Torn(f"header.bin counts {count} elements, {META} {total}")
-    return ids
-
-
-def segments(palace: str) -> list[str]:
-    """Names of the stored indexes of a palace."""
-    try:
-        names = os.listdir(palace)
+        with palace.folder(name) as index:
+            return index.look(META) is not None
     except OSError:
-        return []
-    uuids = (name for name in names if len(name) == _UUID_CHARS and name.count("-") == 4)
-    return sorted(name for name in uuids if os.path.isfile(os.path.join(palace, name, META)))
+        return False
 
 
 class IndexGuard:
@@ -96,8 +62,11 @@ class IndexGuard:
 
     Args:
         palace: the palace directory.
-        copies: directory for the copies; created when needed.
+        copies: directory for the copies, in a folder that exists; created when needed.
         log: takes a line for the log.
+
+    Whoever reaches the palace and the copies can put anything there under any name: no link is followed, and nothing
+    but a regular file of ours is read or written.
     """
 
     def __init__(self, palace: str, copies: str, log: Callable[[str], None]) -> None:
@@ -114,61 +83,67 @@ class IndexGuard:
         Returns:
             {"what", "hint"} of each index that could not be repaired.
         """
-        warnings = []
-        for name in segments(self._palace):
-            folder = os.path.join(self._palace, name)
-            try:
-                read_ids(folder)
-                self._compare_with_copy(name)
-            except Torn as exc:
-                warning = self._restore(name, str(exc))
-                if warning:
-                    warnings.append({"what": warning, "hint": "mempalace repair"})
-                    continue
-            except (OSError, UnknownFormat) as exc:
-                self._log(f"index {name} can't be checked: {exc}")
-                continue
-            self._copy_if_new(name)
-        self._drop_copies_of_missing()
-        return warnings
+        try:
+            with SharedFolder.open(self._palace) as palace, self._open_copies() as copies:
+                warnings = []
+                for name in segments(palace):
+                    warning = self._check(palace, copies, name)
+                    if warning:
+                        warnings.append({"what": warning, "hint": "mempalace repair"})
+                self._drop_copies_of_missing(palace, copies)
+                return warnings
+        except FileNotFoundError:
+            return []  # no palace yet
+        except OSError as exc:
+            self._log(f"the indexes can't be checked: {exc}")
+            return []
 
-    def _compare_with_copy(self, name: str) -> None:
-        """Raise Torn if files changed since the copy was made but the metadata did not: a write was cut short."""
-        copy = self._newest_copy(name)
-        then = _read_stamps(copy) if copy is not None else None
-        now = _stamps(os.path.join(self._palace, name))
-        if then is not None and then[-1] == now[-1] and then != now:
-            raise Torn("its files are newer than its metadata")
+    def _check(self, palace: SharedFolder, copies: SharedFolder, name: str) -> str:
+        """Check one index; return why it could not be repaired, or ""."""
+        try:
+            with palace.folder(name) as index:
+                read_ids(index)
+                _compare_with_copy(index, copies, name)
+        except Torn as exc:
+            warning = self._restore(palace, copies, name, str(exc))
+            if warning:
+                return warning
+        except (OSError, UnknownFormat) as exc:
+            self._log(f"index {name} can't be checked: {exc}")
+            return ""
+        self._copy_if_new(palace, copies, name)
+        return ""
 
-    def _restore(self, name: str, why: str) -> str:
+    def _restore(self, palace: SharedFolder, copies: SharedFolder, name: str, why: str) -> str:
         """Put the copy back; return why that failed, or ""."""
         torn = f"the search index {name} was torn by a kill ({why})"
-        copy = self._newest_copy(name)
-        if copy is None:
+        newest = _newest_copy(copies, name)
+        if newest is None:
             return f"{torn} and there is no copy of it"
         try:
-            ids = read_ids(copy)
-            if not self._matches_database(name, ids):
-                return f"{torn} and its copy does not fit the database any more"
-            folder = os.path.join(self._palace, name)
-            with open(os.path.join(folder, META), "wb"):
-                pass  # emptied first, put back last: killed in between, the index still counts as torn
-            for file in FILES:
-                part = os.path.join(folder, file + ".part")
-                shutil.copyfile(os.path.join(copy, file), part)
-                os.replace(part, os.path.join(folder, file))
-        except (Torn, UnknownFormat, OSError, sqlite3.Error) as exc:
+            with copies.folder(newest) as copy, palace.folder(name) as index:
+                ids = read_ids(copy)
+                if not self._matches_database(palace, name, ids):
+                    return f"{torn} and its copy does not fit the database any more"
+                _empty(index, META)  # first, and put back last: killed in between, the index still counts as torn
+                for file in FILES:
+                    part = file + ".part"
+                    index.remove(part)
+                    _copy_file(copy, file, index, part)
+                    index.rename(part, file)
+        except (Torn, UnknownFormat, OSError, sqlite3.Error, TypeError, ValueError) as exc:
             return f"{torn} and its copy can't be put back: {exc}"
         self._log(f"{torn}; put back its last complete state of {len(ids)} entries, the database holds the rest")
         return ""
 
-    def _matches_database(self, name: str, ids: set[str]) -> bool:
+    def _matches_database(self, palace: SharedFolder, name: str, ids: set[str]) -> bool:
         """Whether the copy's ids and the queue since then give exactly the ids of the database.
 
         Call it only while this process has the database open nowhere else: closing a second descriptor would drop
         SQLite's locks.
         """
-        path = os.path.join(self._palace, "chroma.sqlite3")
+        os.close(palace.open_read(_DATABASE))  # refuses a link, and what is not a regular file of ours
+        path = quote(os.path.join(self._palace, _DATABASE))
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
             row = db.execute("SELECT collection FROM segments WHERE id = ?", (name,)).fetchone()
             return row is not None and _replay_queue(db, name, row[0], ids) == _live_ids(db, row[0])
@@ -177,63 +152,103 @@ class IndexGuard:
 
     def after_write(self) -> None:
         """Copy every index that was stored since the last call; costs one stat for each that was not."""
-        for name in segments(self._palace):
-            self._copy_if_new(name)
-
-    def _copy_if_new(self, name: str) -> None:
-        folder = os.path.join(self._palace, name)
         try:
-            meta = _stamp(folder, META)
-            if self._handled.get(name) == meta:
-                return
-            self._handled[name] = meta  # even if copying fails: try again when it is stored again
-            stamps = _stamps(folder)
-            newest = self._newest_copy(name)
-            if newest is None or _read_stamps(newest) != stamps:
-                self._copy(name, stamps)
+            with SharedFolder.open(self._palace) as palace:
+                stored = [name for name in segments(palace) if self._handled.get(name) != _stamp_of(palace, name)]
+                if stored:
+                    with self._open_copies() as copies:
+                        for name in stored:
+                            self._copy_if_new(palace, copies, name)
         except OSError as exc:
-            self._drop_copies(name, keep=None)  # an outdated copy would be worse than none
+            self._log(f"the indexes could not be copied aside: {exc}")
+
+    def _open_copies(self) -> SharedFolder:
+        """The folder of copies; in place of anything else that has its name. Raises OSError."""
+        root, name = os.path.split(self._copies)
+        with SharedFolder.open(root) as folder:
+            found = folder.look(name)
+            if found is not None and not stat.S_ISDIR(found.st_mode):
+                folder.remove(name)
+            return folder.folder(name, make=True)
+
+    def _copy_if_new(self, palace: SharedFolder, copies: SharedFolder, name: str) -> None:
+        try:
+            with palace.folder(name) as index:
+                meta = _stamp(index, META)
+                if self._handled.get(name) == meta:
+                    return
+                self._handled[name] = meta  # even if copying fails: try again when it is stored again
+                stamps = _stamps(index)
+                newest = _newest_copy(copies, name)
+                if newest is None or _read_stamps(copies, newest) != stamps:
+                    _copy(index, copies, name, stamps)
+        except OSError as exc:
+            _drop_copies(copies, name, keep=None)  # an outdated copy would be worse than none
             self._log(f"index {name} could not be copied aside: {exc}")
 
-    def _copy(self, name: str, stamps: Stamps) -> None:
-        target = os.path.join(self._copies, f"{name}.{stamps[-1][0]}")
-        shutil.rmtree(target, ignore_errors=True)
-        os.makedirs(target, 0o700)
-        for file in FILES:
-            shutil.copyfile(os.path.join(self._palace, name, file), os.path.join(target, file))
-        temp = os.path.join(target, _COMPLETE + ".part")
-        with open(temp, "w", encoding="ascii") as out:
-            json.dump(stamps, out)
-        os.replace(temp, os.path.join(target, _COMPLETE))
-        self._drop_copies(name, keep=target)
-
-    # -- copies ------------------------------------------------------------------------------------
-
-    def _copies_of(self, name: str) -> list[str]:
-        try:
-            found = [n for n in os.listdir(self._copies) if n.startswith(name + ".")]
-        except OSError:
-            return []
-        return [os.path.join(self._copies, n) for n in found]
-
-    def _newest_copy(self, name: str) -> str | None:
-        complete = [(stamps[-1], path) for path in self._copies_of(name) if (stamps := _read_stamps(path)) is not None]
-        return max(complete)[1] if complete else None
-
-    def _drop_copies(self, name: str, keep: str | None) -> None:
-        for path in self._copies_of(name):
-            if path != keep:
-                shutil.rmtree(path, ignore_errors=True)
-
-    def _drop_copies_of_missing(self) -> None:
+    def _drop_copies_of_missing(self, palace: SharedFolder, copies: SharedFolder) -> None:
         """Remove copies of indexes that the palace no longer has."""
-        try:
-            copied = {entry[:_UUID_CHARS] for entry in os.listdir(self._copies)}
-        except OSError:
-            return
-        for name in copied:
-            if not os.path.isdir(os.path.join(self._palace, name)):
-                self._drop_copies(name, keep=None)
+        for name in {entry[:_UUID_CHARS] for entry in copies.names()}:
+            found = palace.look(name)
+            if found is None or not stat.S_ISDIR(found.st_mode):
+                _drop_copies(copies, name, keep=None)
+
+
+# -- copies --------------------------------------------------------------------------------------------
+
+
+def _copy(index: SharedFolder, copies: SharedFolder, name: str, stamps: Stamps) -> None:
+    target = f"{name}.{stamps[-1][0]}"
+    room = os.fstatvfs(copies.fd)
+    if sum(size for _, size in stamps) > room.f_bavail * room.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), copies.path)  # a file may claim any size
+    copies.remove_tree(target)
+    with copies.folder(target, make=True) as copy:
+        for file in FILES:
+            _copy_file(index, file, copy, file)
+        copy.replace(_COMPLETE, json.dumps(stamps).encode("ascii"))
+    _drop_copies(copies, name, keep=target)
+
+
+def _copy_file(source: SharedFolder, name: str, target: SharedFolder, new: str) -> None:
+    """Copy a file to a name that is free. Raises OSError."""
+    with contextlib.ExitStack() as stack:
+        reading = source.open_read(name)
+        stack.callback(os.close, reading)
+        writing = target.open_new(new)
+        stack.callback(os.close, writing)
+        copy_bytes(reading, writing)
+
+
+def _compare_with_copy(index: SharedFolder, copies: SharedFolder, name: str) -> None:
+    """Raise Torn if files changed since the copy was made but the metadata did not: a write was cut short."""
+    newest = _newest_copy(copies, name)
+    then = _read_stamps(copies, newest) if newest is not None else None
+    now = _stamps(index)
+    if then is not None and then[-1] == now[-1] and then != now:
+        raise Torn("its files are newer than its metadata")
+
+
+def _newest_copy(copies: SharedFolder, name: str) -> str | None:
+    """The folder of the newest complete copy of an index. Raises OSError."""
+    complete = [
+        (stamps[-1], copy) for copy in _copies_of(copies, name) if (stamps := _read_stamps(copies, copy)) is not None
+    ]
+    return max(complete)[1] if complete else None
+
+
+def _copies_of(copies: SharedFolder, name: str) -> list[str]:
+    return [entry for entry in copies.names() if entry.startswith(name + ".")]
+
+
+def _drop_copies(copies: SharedFolder, name: str, keep: str | None) -> None:
+    for copy in _copies_of(copies, name):
+        if copy != keep:
+            with contextlib.suppress(OSError):  # the next copy of this index tries again
+                copies.remove_tree(copy)
+
+
+# -- the database --------------------------------------------------------------------------------------
 
 
 def _live_ids(db: sqlite3.Connection, collection: str) -> set[str]:
@@ -262,22 +277,57 @@ def _number(seq_id: Any) -> int:
     return int.from_bytes(seq_id, "big") if isinstance(seq_id, bytes) else int(seq_id)
 
 
-def _stamp(folder: str, file: str) -> tuple[int, int]:
-    """Modification time in ns and size of a file."""
-    found = os.stat(os.path.join(folder, file))
+# -- stamps --------------------------------------------------------------------------------------------
+
+
+def _stamp_of(palace: SharedFolder, name: str) -> tuple[int, int]:
+    with palace.folder(name) as index:
+        return _stamp(index, META)
+
+
+def _stamp(index: SharedFolder, file: str) -> tuple[int, int]:
+    """Modification time in ns and size of a file. Raises OSError."""
+    found = index.look(file)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.join(index.path, file))
     return found.st_mtime_ns, found.st_size
 
 
-def _stamps(folder: str) -> Stamps:
-    """Stamps of all files of an index; the last is that of the metadata, which is written last."""
-    return [_stamp(folder, file) for file in FILES]
+def _stamps(index: SharedFolder) -> Stamps:
+    """Stamps of all files of an index; the last is that of the metadata, which is written last. Raises OSError."""
+    return [_stamp(index, file) for file in FILES]
 
 
-def _read_stamps(copy: str) -> Stamps | None:
+def _read_stamps(copies: SharedFolder, copy: str) -> Stamps | None:
     """Stamps of the index when it was copied; None if the copy is not complete."""
     try:
-        with open(os.path.join(copy, _COMPLETE), encoding="ascii") as file:
-            found = [(int(time_ns), int(size)) for time_ns, size in json.load(file)]
-    except (OSError, ValueError, TypeError):
+        with copies.folder(copy) as folder:
+            return parse_stamps(folder.read(_COMPLETE, _COMPLETE_LIMIT) or b"")
+    except OSError:
         return None
-    return found if len(found) == len(FILES) else None
+
+
+def parse_stamps(data: bytes) -> Stamps | None:
+    """Read the stamps in complete.json from any bytes; None if they are not such stamps."""
+    try:
+        found = json.loads(data) if len(data) <= _COMPLETE_LIMIT else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, list) or len(found) != len(FILES):
+        return None
+    if not all(isinstance(stamp, list) and len(stamp) == 2 and all(map(_is_whole, stamp)) for stamp in found):
+        return None
+    return [(stamp[0], stamp[1]) for stamp in found]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -_MOST <= value < _MOST
+
+
+def _empty(index: SharedFolder, name: str) -> None:
+    """Truncate a file as it stands, where it is there. Raises OSError."""
+    fd = index.open_in_place(name)
+    try:
+        os.ftruncate(fd, 0)
+    finally:
+        os.close(fd)

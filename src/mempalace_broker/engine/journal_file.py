@@ -7,6 +7,10 @@ import sys
 import threading
 
 from ..protocol import journal
+from ..system.shared_files import SharedFolder, read_at_most
+
+_OLDER = ".1"
+_LARGEST = 2 * journal.ROTATE_BYTES  # ours are rotated long before
 
 
 class JournalFile:
@@ -61,13 +65,18 @@ class JournalFile:
             self._fd = -1
 
     def _open(self, path: str) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o600)
-        with open(self._fd, "rb", closefd=False) as file:
-            data = file.read()
+        folder, name = os.path.split(path)
+        with SharedFolder.open(folder) as root:
+            fd = root.open_in_place(name, create=True, append=True)
+            if os.fstat(fd).st_size > _LARGEST:
+                os.close(fd)
+                root.rename(name, name + _OLDER)
+                fd = root.open_in_place(name, create=True, append=True)
+        self._fd = fd
+        data = read_at_most(fd, _LARGEST)
         self._size = journal.whole_length(data)
         if self._size != len(data):
-            os.ftruncate(self._fd, self._size)
+            os.ftruncate(fd, self._size)
 
     def _append(self, entry: bytes) -> bool:
         with self._lock:
@@ -90,7 +99,9 @@ class JournalFile:
     def _rotate(self) -> None:
         assert self.path is not None
         self._close()
-        os.replace(self.path, self.path + ".1")
+        folder, name = os.path.split(self.path)
+        with SharedFolder.open(folder) as root:
+            root.rename(name, name + _OLDER)
         self._open(self.path)
 
     def _give_up(self, exc: OSError) -> None:

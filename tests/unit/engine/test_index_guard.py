@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from mempalace_broker.engine.index_guard import FILES, META, IndexGuard, Torn, UnknownFormat, read_ids
+from mempalace_broker.engine import index_guard
+from mempalace_broker.engine.index_guard import FILES, IndexGuard
+from mempalace_broker.engine.index_metadata import META, Torn, UnknownFormat, read_ids
+from mempalace_broker.system.shared_files import SharedFolder
 
 NAME = "11111111-2222-3333-4444-555555555555"
 COLLECTION = "99999999-2222-3333-4444-555555555555"
@@ -57,6 +60,11 @@ class Palace:
 
     def content(self) -> dict[str, bytes]:
         return {file: (self.index / file).read_bytes() for file in FILES}
+
+
+def ids_in(folder: Path) -> set[str]:
+    with SharedFolder.open(str(folder)) as index:
+        return read_ids(index)
 
 
 def cut_metadata(palace: Palace) -> None:
@@ -109,15 +117,16 @@ def test_a_repair_that_was_killed_is_completed_the_next_time(
     tear(palace)
     left = step
 
-    def replace(source: str, target: str) -> None:
+    def rename(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         nonlocal left
         if not left:
             raise Killed
         left -= 1
-        os.rename(source, target)
+        stock(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
+    stock = os.rename
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", replace)
+        patch.setattr(os, "rename", rename)
         try:
             palace.guard().repair()
         except Killed:
@@ -140,7 +149,7 @@ def test_a_new_store_is_copied_and_an_old_copy_dropped(tmp_path: Path) -> None:
     guard.after_write()
     (second,) = palace.store.iterdir()
     assert second != first
-    assert read_ids(str(second)) == {f"d{n}" for n in range(5)}
+    assert ids_in(second) == {f"d{n}" for n in range(5)}
 
 
 def test_a_copy_that_does_not_fit_the_database_is_left(tmp_path: Path) -> None:
@@ -184,7 +193,7 @@ def test_a_copy_that_fails_is_said_once_and_leaves_no_older_one(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(index_guard, "copy_bytes", full)
     guard.after_write()
     guard.after_write()
     assert sum("could not be copied" in line for line in palace.said) == 1
@@ -203,11 +212,117 @@ def test_what_is_not_ours_to_judge(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
     (palace.index / META).write_bytes(pickle.dumps(Path("/")))
     with pytest.raises(UnknownFormat):
-        read_ids(str(palace.index))
+        ids_in(palace.index)
     assert palace.guard().repair() == []
     assert any("can't be checked" in line for line in palace.said)
     (palace.index / "header.bin").write_bytes(b"short")
     palace.write_index(2)
     (palace.index / "header.bin").write_bytes(b"short")
     with pytest.raises(Torn, match="too short"):
-        read_ids(str(palace.index))
+        ids_in(palace.index)
+
+
+# -- whatever a guest puts under these names -----------------------------------------------------------
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file of ours beyond the palace, which nothing may read or change."""
+    path = tmp_path / "id_ed25519"
+    path.write_bytes(b"secret")
+    return path
+
+
+def place(path: Path, kind: str, secret: Path) -> None:
+    if kind == "link":
+        path.symlink_to(secret)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+
+
+def stored(folder: Path) -> bytes:
+    """All bytes in all files below a folder."""
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_only_regular_files_are_copied(tmp_path: Path, secret: Path, file: str, kind: str) -> None:
+    palace = Palace(tmp_path)
+    path = palace.index / file
+    path.unlink()
+    place(path, kind, secret)
+    guard = palace.guard()
+    guard.repair()
+    guard.after_write()
+    assert b"secret" not in stored(palace.store)
+    assert secret.read_bytes() == b"secret"
+
+
+def test_an_index_folder_that_is_a_link_is_no_index(tmp_path: Path, secret: Path) -> None:
+    palace = Palace(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    palace.index.rename(elsewhere)
+    palace.index.symlink_to(elsewhere)
+    assert palace.guard().repair() == []
+    assert list(palace.store.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", [f"{name}.part" for name in FILES])
+def test_a_link_under_the_name_of_a_part_is_not_written_through(tmp_path: Path, secret: Path, file: str) -> None:
+    palace = Palace(tmp_path)
+    palace.guard().repair()
+    whole = palace.content()
+    cut_metadata(palace)
+    (palace.index / file).symlink_to(secret)
+    assert palace.guard().repair() == []
+    assert palace.content() == whole
+    assert secret.read_bytes() == b"secret"
+
+
+def test_metadata_with_a_second_name_is_not_emptied(tmp_path: Path, secret: Path) -> None:
+    palace = Palace(tmp_path)
+    palace.guard().repair()
+    (palace.index / META).unlink()
+    os.link(secret, palace.index / META)
+    (warning,) = palace.guard().repair()
+    assert "hard link" in warning["what"]
+    assert secret.read_bytes() == b"secret"
+
+
+@pytest.mark.parametrize("what", ["link to a folder", "link", "file"])
+def test_the_folder_of_copies_is_never_elsewhere(tmp_path: Path, secret: Path, what: str) -> None:
+    palace = Palace(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if what == "file":
+        palace.store.write_bytes(b"x")
+    else:
+        palace.store.symlink_to(elsewhere if what == "link to a folder" else secret)
+    assert palace.guard().repair() == []
+    assert list(elsewhere.iterdir()) == []
+    assert not palace.store.is_symlink()
+    (copy,) = palace.store.iterdir()
+    assert (copy / META).read_bytes() == (palace.index / META).read_bytes()
+
+
+def test_a_copy_made_of_links_is_not_put_back(tmp_path: Path, secret: Path) -> None:
+    palace = Palace(tmp_path)
+    palace.guard().repair()
+    (copy,) = palace.store.iterdir()
+    (copy / "data_level0.bin").unlink()
+    (copy / "data_level0.bin").symlink_to(secret)
+    cut_metadata(palace)
+    (warning,) = palace.guard().repair()
+    assert "can't be put back" in warning["what"]
+    assert b"secret" not in stored(palace.path)
+
+
+def test_a_file_that_claims_more_bytes_than_the_disk_has_is_not_copied(tmp_path: Path) -> None:
+    palace = Palace(tmp_path)
+    os.truncate(palace.index / "data_level0.bin", 1 << 43)
+    palace.guard().repair()
+    assert any("No space left" in line for line in palace.said)
+    assert list(palace.store.iterdir()) == []

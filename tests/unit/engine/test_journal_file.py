@@ -106,3 +106,30 @@ def test_a_write_that_cannot_be_noted_is_told_and_a_mended_disk_is_noticed(tmp_p
 
 def test_no_journal_is_no_failure() -> None:
     assert JournalFile(None).started("a.1.1") is True
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "second name"])
+def test_only_a_regular_file_of_one_name_is_written(tmp_path: Path, kind: str) -> None:
+    path, own = tmp_path / "j", tmp_path / "own"
+    own.write_bytes(b"precious")
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.link(own, path)
+    file = JournalFile(str(path))
+    assert file.started("a") is False
+    assert "can't be written" in file.error
+    assert own.read_bytes() == b"precious"
+
+
+def test_a_journal_beyond_all_bounds_is_put_aside_unread(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    file = JournalFile(str(path))
+    assert file.started("a") is True
+    file.close()
+    assert path.read_bytes() == journal.started("a")
+    assert (tmp_path / "j.1").stat().st_size == 1 << 40

@@ -15,6 +15,7 @@ FILES = sorted((ROOT / "engine").rglob("*.py")) + [
     for name in (
         *("__init__.py", "errors.py", "protocol/__init__.py"),
         *("protocol/engine_frames.py", "protocol/journal.py", "protocol/tools.py"),
+        *("system/__init__.py", "system/shared_files.py"),
     )
 ]
 
