@@ -73,7 +73,7 @@ class EngineProcess:
         self._stderr = (home / f"engine-{time.monotonic_ns()}.log").open("w+b")
         self.process = subprocess.Popen(
             argv,
-            env=engine_env(clean_env(home, **(env or {})), identity),
+            env=engine_env(clean_env(home, **(env or {})), identity, {}),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,

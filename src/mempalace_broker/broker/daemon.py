@@ -17,9 +17,10 @@ from ..lease.files import LeaseFolder
 from ..lease.machine.lease import NodeKind
 from ..locality.mounts import is_local
 from ..protocol.palace import PalaceIdentity
-from ..settings_files import PrivateSettings, SharedSettings
+from ..settings_files import PrivateSettings, SharedSettings, settings_path
 from ..system import kernel
 from ..system.clock import Clock, Deadline
+from ..system.environment import LEFT_OUT, known_environment, settle_process
 from ..system.lock import FileLock
 from ..system.lock_notes import OwnerNote, read_holder
 from ..system.paths import StateFiles
@@ -30,7 +31,7 @@ from .app import App
 from .old_files import move_old_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..lease.acquire import AcquiredLease
     from ..lease.machine.record import HolderId
@@ -75,11 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, report: StartReport) -> int:
-    files = StateFiles(options.root, options.palace, env=os.environ)
+    degraded = settle_process(by_agent=options.start_fd >= 0)
+    env = known_environment(os.environ)
+    files = StateFiles(options.root, options.palace, env=env)
     if options.direct:
         files = files.direct()
     files.prepare()
-    settings = PrivateSettings.read(os.environ).broker(os.environ, options.palace)
+    settings = PrivateSettings.read(env).broker(env, options.palace)
     owner = FileLock(files.owner_lock)
     if not owner.acquire(Deadline.after(Clock(), OWNER_WAIT_S)):
         report.lost_race()
@@ -100,13 +103,13 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
             ),
             files=files,
             settings=settings,
-            env=os.environ,
+            env=env,
             owner=owner,
             held=held,
             since=since,
             started_by=options.started_by,
             log=log,
-            degraded=_degraded(files, problem),
+            degraded=[*degraded, *_degraded(files, env, problem)],
             keeps=not problem,
         )
         log.info("broker %s, pid %d, started by %s", __version__, os.getpid(), options.started_by or "hand")
@@ -118,12 +121,15 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
         owner.release()
 
 
-def _degraded(files: StateFiles, problem: str) -> list[tuple[str, str]]:
+def _degraded(files: StateFiles, env: Mapping[str, str], problem: str) -> list[tuple[str, str]]:
     """What is not as it should be around this broker, each with its hint. `problem`: of the private folder."""
     found = []
     if problem:
         what = f"no log, cached answers or exit reason is kept, and only default settings hold: {problem}"
         found.append((what, f"name a folder of your own in {VARIABLE}, for every agent alike"))
+    if names := env.get(LEFT_OUT):
+        what = f"variables of whoever started this broker do not reach the engine: {names}"
+        found.append((what, f"put them under [broker] env in {settings_path(env) or 'config.toml'}"))
     shared = SharedSettings.read(files.toml)
     if shared.misplaced:
         found.append((f"settings in {shared.path} do not count: {', '.join(shared.misplaced[:_NAMED])}", _DOCTOR))

@@ -154,8 +154,15 @@ class EngineHost:
 
     def spawn(self, process: EngineProcess, lock: FileLock, command: EngineCommand) -> None:
         """Spawn the child. Runs in the thread of the lease; from here on `kill_now` finds it. Raises OSError."""
-        env = {name: value for name, value in self._env.items() if not name.startswith("MEMPALACE_BROKER_START")}
-        process.spawn(command, self._identity, lock, env=env, journal=self._files.journal, tune=self._settings.tune)
+        process.spawn(
+            command,
+            self._identity,
+            lock,
+            env=self._env,
+            own=self._settings.env,
+            journal=self._files.journal,
+            tune=self._settings.tune,
+        )
         self.process = process
 
     def _spawned(self, process: EngineProcess, lock: FileLock, command: EngineCommand) -> None:

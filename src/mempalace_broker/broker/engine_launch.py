@@ -66,13 +66,13 @@ def engine_argv(
     return [*argv, "--tune", "1" if tune else "0"]
 
 
-def engine_env(env: Mapping[str, str], identity: PalaceIdentity) -> dict[str, str]:
-    """The engine's environment: the broker's, less what would lead it astray.
+def engine_env(env: Mapping[str, str], identity: PalaceIdentity, own: Mapping[str, str]) -> dict[str, str]:
+    """The engine's environment: the broker's, less what would lead it astray, and the user's settings `own` over it.
 
     The palace is named by argument where the client chose it by flag, else by MEMPALACE_PALACE_PATH: only for the flag
     does mempalace put the knowledge graph into the palace.
     """
-    out = {name: value for name, value in env.items() if name not in _NOT_INHERITED}
+    out = {name: value for name, value in env.items() if name not in _NOT_INHERITED} | dict(own)
     out["MEMPALACE_HUB_FORWARD"] = "0"
     out["MEMPALACE_MCP_IDLE_HOURS"] = "0"
     out["PYTHONUNBUFFERED"] = "1"

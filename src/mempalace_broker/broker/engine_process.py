@@ -86,10 +86,11 @@ class EngineProcess:
         lock: FileLock,
         *,
         env: Mapping[str, str],
+        own: Mapping[str, str],
         journal: str,
         tune: bool,
     ) -> None:
-        """Start the process. `lock` is engine.lock, held; the child inherits it.
+        """Start the process. `lock` is engine.lock, held; the child inherits it. `own`: variables for the engine alone.
 
         Raises:
             OSError: the interpreter can't be run.
@@ -106,7 +107,7 @@ class EngineProcess:
                 stdout=err,
                 stderr=err,
                 cwd="/",
-                env=engine_env(env, identity),
+                env=engine_env(env, identity, own),
                 pass_fds=(to_engine, from_engine, lock.fd),
                 start_new_session=True,
             )

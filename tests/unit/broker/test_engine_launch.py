@@ -47,22 +47,28 @@ def test_what_was_not_chosen_is_not_passed() -> None:
 
 @pytest.mark.parametrize("by", ["env", "config", "default"])
 def test_without_the_flag_the_palace_goes_by_environment(by: str) -> None:
-    assert engine_env({}, PalaceIdentity("/p", "/g", by))["MEMPALACE_PALACE_PATH"] == "/p"
+    assert engine_env({}, PalaceIdentity("/p", "/g", by), {})["MEMPALACE_PALACE_PATH"] == "/p"
 
 
 def test_with_the_flag_the_environment_says_nothing_of_it() -> None:
-    assert "MEMPALACE_PALACE_PATH" not in engine_env({}, PalaceIdentity("/p", "/g", "flag"))
+    assert "MEMPALACE_PALACE_PATH" not in engine_env({}, PalaceIdentity("/p", "/g", "flag"), {})
 
 
 def test_the_users_settings_go_on_and_what_leads_astray_does_not() -> None:
     env = {"HOME": "/h", "MEMPALACE_EMBEDDING_MODEL": "minilm", "PYTHONHOME": "/x", "VIRTUAL_ENV": "/y"}
-    out = engine_env(env, PalaceIdentity("/p", "/g", "flag"))
+    out = engine_env(env, PalaceIdentity("/p", "/g", "flag"), {})
     assert out["HOME"] == "/h"
     assert out["MEMPALACE_EMBEDDING_MODEL"] == "minilm"
     assert out["MEMPALACE_HUB_FORWARD"] == "0"
     assert out["MEMPALACE_MCP_IDLE_HOURS"] == "0"
     assert not {"PYTHONHOME", "VIRTUAL_ENV"} & set(out)
     assert env["PYTHONHOME"] == "/x"
+
+
+def test_the_users_own_variables_reach_the_engine_and_can_not_undo_ours() -> None:
+    own = {"PGPASSWORD": "secret", "HOME": "/other", "MEMPALACE_HUB_FORWARD": "1"}
+    out = engine_env({"HOME": "/h"}, PalaceIdentity("/p", "/g", "flag"), own)
+    assert (out["PGPASSWORD"], out["HOME"], out["MEMPALACE_HUB_FORWARD"]) == ("secret", "/other", "0")
 
 
 def test_the_bootstrap_loads_our_package_and_leaves_the_path_alone(tmp_path: Path) -> None:

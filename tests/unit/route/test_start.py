@@ -8,7 +8,7 @@ import pytest
 
 from mempalace_broker.errors import StartFailed
 from mempalace_broker.protocol.palace import PalaceIdentity
-from mempalace_broker.route.start import broker_argv, broker_env, start_broker
+from mempalace_broker.route.start import broker_argv, start_broker
 from mempalace_broker.system.context import Context
 from mempalace_broker.system.paths import state_files
 
@@ -35,26 +35,6 @@ def test_the_daemon_understands_its_command_line() -> None:
     options = parse([*argv[argv.index("mempalace_broker.broker") + 1 :], "--start-fd", "9"])
     assert (options.palace, options.palace_by, options.graph, options.root) == ("/r/palace", "env", "/g", "/r")
     assert (options.backend, options.collection, options.start_fd, options.started_by) == ("chroma", "c", 9, "me")
-
-
-def test_the_daemons_environment_is_chosen() -> None:
-    kept = {
-        "HOME": "/h",
-        "PATH": "/b",
-        "MEMPALACE_BROKER_IDLE_S": "1",
-        "MEMPALACE_PATH": "/r",
-        "LC_ALL": "C",
-        "HF_HOME": "x",
-    }
-    dropped = {
-        "MEMPALACE_BROKER": "unix:/x",
-        "MEMPALACE_BROKER_NO_SPAWN": "1",
-        "GITHUB_TOKEN": "secret",
-        "ANTHROPIC_API_KEY": "secret",
-        "CLAUDECODE": "1",
-        "PYTHONSTARTUP": "/x",
-    }
-    assert broker_env({**kept, **dropped}) == kept
 
 
 def test_without_an_interpreter_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:

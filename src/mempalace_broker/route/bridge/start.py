@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 from ...protocol.jsonrpc import load
+from ...system.environment import known_environment
 from ...system.spawn import spawn_detached
 from ..dial import dial
 from ..exchange import exchange
-from ..start import broker_env
 from .files import BridgeFiles
 from .wire import FIELDS, MAX_ANSWER, STATUS
 
@@ -33,7 +33,7 @@ def start_bridge(target: SshTarget, files: BridgeFiles, started_by: str, env: Ma
     argv = [sys.executable, "-P", "-m", "mempalace_broker.route.bridge", "--started-by", started_by]
     argv += ["--folder", files.folder]
     argv += [f"--{name}={value}" for name, value in zip(FIELDS, target.fields(), strict=True)]
-    words = {**broker_env(env), **{name: env[name] for name in _SSH_VARIABLES if name in env}}
+    words = {**known_environment(env), **{name: env[name] for name in _SSH_VARIABLES if name in env}}
     return spawn_detached(argv, env=words, cwd="/", log_path=files.log)
 
 
