@@ -113,6 +113,7 @@ class BrokerSettings(_Sourced):
     """Tables [broker] and [palaces."/path"]: the settings of one broker.
 
     `env` is their table {variable: value} for the engine: passwords and addresses of its storage. Never shown.
+    `guest_folders` are real folders that every guest may name in a call.
     """
 
     # interpreter with mempalace, or a mempalace-mcp; "" = found by itself
@@ -139,6 +140,7 @@ class BrokerSettings(_Sourced):
     log_bytes: int = _setting("MEMPALACE_BROKER_LOG_BYTES", 4_000_000, minimum=10_000)
     log_level: LogLevel = _setting("MEMPALACE_BROKER_LOG_LEVEL", LogLevel.INFO)  # noqa: RUF009 - a field, not a value
     env: dict[str, str] = field(default_factory=dict, repr=False)
+    guest_folders: tuple[str, ...] = ()
 
     @property
     def call_s(self) -> float:

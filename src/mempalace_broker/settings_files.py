@@ -87,13 +87,15 @@ class PrivateSettings:
         values: dict[str, Any] = {}
         sources = dict.fromkeys((setting.name for setting in _BROKER), "default")
         variables: dict[str, str] = {}
+        folders: list[str] = []
         for name, table in self._broker_tables(palace):
             variables |= _variables(table.pop("env", {}), f"{self._path}: [{name}] env")
+            folders += _folders(table.pop("guest_folders", []), f"{self._path}: [{name}] guest_folders")
             found = _checked(_BROKER, table, f"{self._path}: [{name}]")
             values |= found
             sources |= dict.fromkeys(found, self._path if name == "broker" else f"{self._path} [{name}]")
         _apply_environment(_BROKER, env, values, sources)
-        return BrokerSettings(sources, **values, env=variables)
+        return BrokerSettings(sources, **values, env=variables, guest_folders=tuple(folders))
 
     def container(self, env: Mapping[str, str], shared: SharedSettings | None = None) -> ContainerSettings:
         """Table [container] over what `shared` says, with the variables of `env` over both. Errors as `broker`."""
@@ -245,6 +247,20 @@ def _variables(table: object, where: str) -> dict[str, str]:
         if not isinstance(value, str) or len(value) > _MAX_VALUE or "\0" in value:
             raise UsageError(f"{where}: the value of {name} is not text.", hint=f'write {name} = "value"')
     return dict(table)
+
+
+def _folders(value: object, where: str) -> list[str]:
+    """Folders by absolute paths; `~` is the user's own home, whatever $HOME says. Raises UsageError."""
+    hint = 'write guest_folders = ["/home/me/work"]'
+    if not isinstance(value, list):
+        raise UsageError(f"{where} must be a list.", hint=hint)
+    found = []
+    for folder in value:
+        path = os.path.join(private_home(), folder[2:]) if isinstance(folder, str) and folder[:2] == "~/" else folder
+        if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+            raise UsageError(f"{where}: {shown(folder)} is not an absolute path.", hint=hint)
+        found.append(path)
+    return found
 
 
 def _is_folder(value: object) -> bool:

@@ -16,6 +16,7 @@ from ..locality.view import view_of
 from ..protocol.jsonrpc import result_line
 from ..system.clock import Clock
 from .engine_host import EngineHost
+from .guest_paths import GuestPaths, NotShared
 from .lease_keeper import LeaseKeeper
 from .listeners import Listeners
 from .machine import effects as fx
@@ -127,6 +128,7 @@ class App:
             resting=self._is_resting,
             flush=lambda: flush_palace(identity.path, identity.graph),
         )
+        self._guest_paths = GuestPaths(settings.guest_folders)
         self._publisher = Publisher(record, files, log, keeps=keeps)
         self._listeners = Listeners(self._runner, files=files, settings=settings, clock=self._clock, tasks=self._tasks)
         self._snapshot = Snapshot(
@@ -250,9 +252,25 @@ class App:
         elif isinstance(effect, fx.SendWelcome):
             if effect.with_mounts:
                 effect.welcome["files"]["mounts"] = folders_table()
+            if effect.guest and "files" in effect.welcome:
+                effect.welcome["files"]["proof"] = self._runner.proof_nonce(effect.conn)
             self._runner.send(effect.conn, result_line(effect.id, effect.welcome))
+        elif isinstance(effect, fx.CheckPaths):
+            self._tasks.start("check-paths", self._check_paths(effect))
         elif isinstance(effect, fx.SaveAnswers):
             self._tasks.start("save-answers", self._save_answers(effect.data))
+
+    async def _check_paths(self, effect: fx.CheckPaths) -> None:
+        real, refusal, conn = {}, "", self._runner.conns.get(effect.conn)
+        try:
+            for path in effect.paths if conn is not None else ():
+                real[path] = await asyncio.to_thread(self._guest_paths.real, conn.peer, conn.proof, path)
+        except NotShared as exc:
+            refusal = str(exc)
+        except (OSError, ValueError) as exc:
+            refusal = f"that path can't be looked up: {exc}"
+        self._protocol.guest_calls.checked(effect.n, real, refusal)
+        self._runner.turn()
 
     async def _save_answers(self, data: bytes) -> None:
         self._publisher.record.engine_version = self._protocol.answers.version

@@ -30,7 +30,8 @@ MOST_BUFFERED = 512 << 20
 
 
 class Connection(asyncio.Protocol):
-    """The asyncio protocol of one client; `number` names it in the broker's protocol, `peer` is its process.
+    """The asyncio protocol of one client; `number` names it in the broker's protocol, `peer` is its process;
+    `proof` the name by which it proves its folders, see guest_paths.
 
     Args:
         via: "unix", or "tcp ADDRESS" for a client that has already proved itself.
@@ -43,6 +44,7 @@ class Connection(asyncio.Protocol):
         self.via = via
         self._early = early
         self.peer = PeerProcess()
+        self.proof = ""
         self.transport: asyncio.Transport | None = None
         self._reader = LineReader()
         self._pending: deque[bytes | TooLong] = deque()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from .guest_paths import new_nonce
 from .machine.effects import ConfirmLease, Send, ToEngine
 
 if TYPE_CHECKING:
@@ -60,6 +61,14 @@ class ProtocolRunner:
         """A client was accepted; `pid` 0 where it is not known."""
         self.conns[conn.number] = conn
         self.protocol.opened(conn.number, self._clock.monotonic(), pid, origin)
+
+    def proof_nonce(self, conn: int) -> str:
+        """A new name for a guest to prove its folders with, kept with its connection."""
+        found = self.conns.get(conn)
+        if found is None:
+            return ""
+        found.proof = new_nonce(found.peer)
+        return found.proof
 
     def lines(self, conn: Connection, lines: list[bytes | TooLong]) -> None:
         """A client sent lines."""

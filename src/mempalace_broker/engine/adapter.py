@@ -164,6 +164,14 @@ class Mempalace:
         """The palace directory as mempalace resolved it."""
         return str(self.server._config.palace_path)
 
+    def own_folders(self) -> list[str]:
+        """The folders that mempalace itself works with, whoever calls: palace, graph, settings, models."""
+        home = os.path.expanduser("~")
+        graph = self.graph_path()
+        models = (".cache/chroma", ".cache/huggingface", ".cache/torch", ".cache/mempalace")
+        named = [os.path.join(home, name) for name in (".mempalace", ".config/mempalace", *models)]
+        return [self.palace_path(), *([os.path.dirname(graph)] if graph else []), *named]
+
     def graph_path(self) -> str | None:
         """The database of its knowledge graph; None where this version can't tell."""
         resolve = getattr(self.server, "_resolve_kg_path", None)

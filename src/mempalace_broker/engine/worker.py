@@ -25,10 +25,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
 from ..errors import EXIT_FAILURE, EXIT_OK, INTERNAL_ERROR, NOT_EXECUTED
-from ..protocol.engine_frames import BEGUN, CALL, DONE, FAIL, HELLO, PREFETCH, READY, Frame, FrameError
-from ..protocol.tools import Lane
+from ..protocol.engine_frames import BEGUN, CALL, CONFINE, DONE, FAIL, HELLO, PREFETCH, READY, Frame, FrameError
+from ..protocol.tools import Lane, rule_for
 from . import payload
 from .adapter import EngineFailure, Mempalace, Options
+from .confinement import Confinement
 from .embedding_prefetch import texts_to_embed
 from .empty_palace import treat_empty_palace_as_missing
 from .journal_file import JournalFile
@@ -48,7 +49,12 @@ class _BrokerGone(BaseException):
 
 
 class Call:
-    """One `call` frame, decoded. `error`: the answer to a payload that is not JSON, else None."""
+    """One `call` frame, decoded.
+
+    Attributes:
+        error: the answer to a payload that is not JSON, else None.
+        folders: what a guest's call may read, None for every other call.
+    """
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
@@ -58,7 +64,11 @@ class Call:
             self.request = payload.decode_request(frame.payload)
         except payload.BadRequest as exc:
             self.error = exc.response
-        self.tool, _ = payload.tool_call(self.request)
+        self.tool, arguments = payload.tool_call(self.request)
+        self.folders: list[str] | None = None
+        if frame.verb == CONFINE:
+            named = [arguments.get(name) for name in rule_for(self.tool).paths]
+            self.folders = [path for path in named if isinstance(path, str) and os.path.realpath(path) == path]
 
 
 class Worker:
@@ -68,6 +78,7 @@ class Worker:
         self._pipes = pipes
         self._mempalace = mempalace
         self._journal = journal
+        self._confinement = Confinement(mempalace.own_folders())
         self._palace_lane = JobQueue()
         self._free_lane = JobQueue()
         self._prefetches = ThreadPoolExecutor(1, "engine-prefetch")
@@ -82,7 +93,7 @@ class Worker:
         """Body of the reader thread."""
         try:
             for frame in self._pipes.frames():
-                if frame.verb == CALL:
+                if frame.verb in (CALL, CONFINE):
                     self._dispatch(Call(frame))
                 elif frame.verb == PREFETCH:
                     self._prefetches.submit(self._prefetch, frame.payload)
@@ -163,7 +174,8 @@ class Worker:
             key = "-"
             response = _not_journalled(call, self._journal.error)
         else:
-            response = call.error or self._mempalace.handle(call.request)
+            with self._confinement.confine(call.folders):
+                response = call.error or self._mempalace.handle(call.request)
         body = _encode(call.request, response)
         if key != "-":
             self._journal.ended(key, body)

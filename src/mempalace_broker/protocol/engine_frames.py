@@ -1,6 +1,7 @@
 """Frames between broker and engine: one header line of five ASCII words, then a payload of known length.
 
     broker -> engine   call <n> <lane> <key> <len>       run this JSON-RPC request (payload: the client's bytes)
+                       confine <n> <lane> <key> <len>    the same, but read no file outside the paths in its arguments
                        prefetch <n> <lane> - <len>       this call comes soon: embed its text now (best effort)
                        (end of file)                     finish the running calls, then leave
     engine -> broker   hello 0 - - <len>                 mempalace is imported; payload: Mempalace.hello()
@@ -21,6 +22,7 @@ _WORDS = 5
 
 # verbs
 CALL = "call"
+CONFINE = "confine"
 PREFETCH = "prefetch"
 HELLO = "hello"
 READY = "ready"

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 WIRE_VERSION = 1
 HELLO = "broker/hello"
 OUTCOMES = "broker/outcomes"
+PROOF_PREFIX = ".mempalace-proof-"  # of the file by which a guest proves that it has a folder; a nonce follows
 GUEST = "broker/guest"
 STATUS = "broker/status"
 STOP = "broker/stop"

@@ -6,6 +6,7 @@ import os
 
 from ..locality.machine.path_map import PathMap, read_mounts
 from ..locality.mounts import mount_table
+from ..protocol.hello import PROOF_PREFIX
 from ..settings_files import PrivateSettings
 
 TYPE_CHECKING = False
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..system.context import Context
+
+_MAX_NONCE = 64
 
 
 def translate(context: Context, path: str, told: Mapping[str, Any]) -> str | None:
@@ -36,3 +39,18 @@ def translate(context: Context, path: str, told: Mapping[str, Any]) -> str | Non
         fixed=PrivateSettings.read(context.env).container(context.env).paths,
     )
     return pathmap.translate(os.path.realpath(path))
+
+
+def prove(path: str, nonce: object) -> None:
+    """Show the broker that we have the folder `path`, or the one of that file: make a file of the name it told us.
+
+    The broker removes the file. Where we can't make it, the broker says what else helps.
+    """
+    if not isinstance(nonce, str) or not nonce.isalnum() or len(nonce) > _MAX_NONCE:
+        return
+    real = os.path.realpath(path)
+    name = os.path.join(real if os.path.isdir(real) else os.path.dirname(real), PROOF_PREFIX + nonce)
+    try:
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except OSError:
+        return

@@ -188,10 +188,13 @@ class Dialer:
             paths: absolute.
             files: what the broker's welcome says of its files.
         """
-        from ..route.translate import translate
+        from ..route.translate import prove, translate
 
         assert self.context is not None, "an attempt comes first"
-        return {path: translate(self.context, path, files) for path in paths}
+        names = {path: translate(self.context, path, files) for path in paths}
+        for path in paths:
+            prove(path, files.get("proof"))
+        return names
 
     def read_answers(self) -> bytes | None:
         """The broker's cache of constant answers, None if there is none."""

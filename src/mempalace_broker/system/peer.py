@@ -9,7 +9,7 @@ import os
 import sys
 from _socket import SOL_SOCKET
 
-from .kernel import read_small
+from .kernel import process_status, read_small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ class PeerProcess:
     Attributes:
         pid: as we number it, 0 where its pid namespace can't be seen from ours: our own host, or a sibling.
         depth: how many pid namespaces it is in, counted from ours: 1 is beside us, 2 in a container of ours; 0 where
-            it can't be told, or it is gone. name: its command, at most 15 characters.
+            it can't be told, or it is gone. name: its command, at most 15 characters. start: its start token.
     """
 
-    __slots__ = ("depth", "name", "pid")
+    __slots__ = ("depth", "name", "pid", "start")
 
-    def __init__(self, pid: int = 0, depth: int = 0, name: str = "") -> None:
+    def __init__(self, pid: int = 0, depth: int = 0, name: str = "", start: str = "") -> None:
         self.pid = pid
+        self.start = start
         self.depth = depth
         self.name = name
 
@@ -42,6 +43,11 @@ class PeerProcess:
         """Whether it runs in a container that we see into from outside."""
         return self.depth > 1
 
+    def is_alive(self) -> bool:
+        """Whether that very process still has its pid."""
+        status = process_status(self.pid) if self.pid else None
+        return status is not None and bool(self.start) and status[1] == self.start
+
 
 def peer_process(sock: RawSocket | socket.socket) -> PeerProcess:
     """Look at the peer of a connected unix socket; for a client that is the process that listens. Linux only."""
@@ -49,9 +55,10 @@ def peer_process(sock: RawSocket | socket.socket) -> PeerProcess:
     if pid <= 0 or _fields("/proc/self/status").get("Pid") != str(os.getpid()):
         return PeerProcess()  # or /proc shows another namespace's processes
     fields = _fields(f"/proc/{pid}/status")
+    status = process_status(pid)
     if not _is_alive(sock, pid):  # after we looked: so it was the process that we looked at
         return PeerProcess(pid)
-    return PeerProcess(pid, len(fields.get("NSpid", "").split()), fields.get("Name", ""))
+    return PeerProcess(pid, len(fields.get("NSpid", "").split()), fields.get("Name", ""), status[1] if status else "")
 
 
 def _is_alive(sock: RawSocket | socket.socket, pid: int) -> bool:

@@ -35,6 +35,7 @@ class Call:
         turn: its place in the order in which calls were first sent to an engine; 0 before that.
         begun: False while it waits inside the engine, behind a mine.
         was_stale: an engine refused it because mempalace had been upgraded underneath.
+        confined: a guest's: it may read no file but those that its arguments name.
         may_have_run: an engine died in the middle of it, so nobody may say that it was not executed.
     """
 
@@ -60,6 +61,7 @@ class Call:
     was_stale: bool = False
     may_have_run: bool = False
     begun: bool = True
+    confined: bool = False
 
 
 def call_of(

@@ -15,6 +15,7 @@ from ... import errors
 from ...protocol.engine_frames import (
     BEGUN,
     CALL,
+    CONFINE,
     DONE,
     FAIL,
     HELLO,
@@ -105,7 +106,8 @@ class Dispatcher:
         if self._open:
             for call in self.scheduler.dispatch(now):
                 key = call.key if call.writes else "-"
-                self._to_engine(Frame(CALL, call.n, call.rule.lane, key, call.raw))
+                verb = CONFINE if call.confined else CALL
+                self._to_engine(Frame(verb, call.n, call.rule.lane, key, call.raw))
             self._send_prefetches()
 
     def lease_lost(self) -> None:

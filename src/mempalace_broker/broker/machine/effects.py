@@ -28,12 +28,24 @@ class SendStatus:
 
 @dataclass(slots=True)
 class SendWelcome:
-    """Answer a hello. Where `with_mounts`, the mount table goes in under `files.mounts`."""
+    """Answer a hello. Where `with_mounts`, the mount table goes in under `files.mounts`; for a `guest`, a nonce as
+    `files.proof`.
+    """
 
     conn: int
     id: Any
     welcome: dict[str, Any]
     with_mounts: bool
+    guest: bool = False
+
+
+@dataclass(slots=True)
+class CheckPaths:
+    """Find out whether the guest on a connection may name these paths; then report `paths_checked` for the call `n`."""
+
+    conn: int
+    n: int
+    paths: list[str]
 
 
 @dataclass(slots=True)
@@ -94,6 +106,7 @@ Effect = (
     Send
     | SendStatus
     | SendWelcome
+    | CheckPaths
     | Close
     | ConfirmLease
     | ToEngine

@@ -22,6 +22,7 @@ from .call import Call, CallState, call_of, rule_of
 from .dispatcher import Dispatcher
 from .effects import Close, Effect, Log, Quit, Retire, Send, SendStatus, SendWelcome
 from .greeting import Host, earlier_connections, greeted
+from .guest_calls import GuestCalls, refuse_guest
 from .lifecycle import BrokerState, Lifecycle
 from .pending_replies import PendingReplies
 from .session import Origin, Session
@@ -75,6 +76,7 @@ class BrokerProtocol:
         self._label = label
         self._lifecycle = lifecycle
         self._calls = 0
+        self.guest_calls = GuestCalls(self.dispatcher, self._reply, self.effects)
         self._pending_replies = PendingReplies(self.dispatcher, answers, host.limits.init_s)
 
     @property
@@ -101,7 +103,7 @@ class BrokerProtocol:
             return
         for calls in session.by_id.values():
             for call in calls:
-                self.dispatcher.scheduler.withdraw(call)
+                self.guest_calls.withdraw(call)
                 call.answered = True
         self._pending_replies.drop(conn)
         self._mark_idle(now)
@@ -192,7 +194,7 @@ class BrokerProtocol:
             return
         rule = rule_of(message.params.get("name"), self.answers.offered)
         self.counters["calls"] += 1
-        refusal = session.refusal(rule, self.limits.session_calls)
+        refusal = session.refusal(rule, self.limits.session_calls) or refuse_guest(session, message.params, rule)
         if refusal:
             self._send(session, rpc.error_line(message.id, *refusal))
             return
@@ -201,14 +203,14 @@ class BrokerProtocol:
         call = call_of(message, raw, rule, n=self._calls, conn=session.conn, key=key, run_s=self.limits.run_s, now=now)
         self.counters["writes" if call.writes else "reads"] += 1
         session.add(message.key, call)
-        self.dispatcher.submit(call)
+        self.guest_calls.submit(session, call, message.params)
 
     def _cancel(self, session: Session, id_: Any) -> None:
         if not rpc.is_id(id_):
             return
         key = rpc.key_of(id_)
         for call in session.by_id.get(key, ()):
-            if call.state == CallState.QUEUED and self.dispatcher.scheduler.withdraw(call):
+            if call.state == CallState.QUEUED and self.guest_calls.withdraw(call):
                 call.answered = True
                 session.remove(key, call)
                 self.counters["cancelled"] += 1
@@ -267,7 +269,8 @@ class BrokerProtocol:
         self._lifecycle.work()
         with_mounts = not verdict.same_files and verdict.same_kernel
         welcome = self._host.welcome(verdict, bound=session.greeted)
-        self._answer(session, SendWelcome(session.conn, message.id, welcome, with_mounts))
+        guest = session.origin is Origin.GUEST
+        self._answer(session, SendWelcome(session.conn, message.id, welcome, with_mounts, guest))
 
     def _settle_pending_replies(self, now: float) -> None:
         for conn, line in self._pending_replies.settle(now):

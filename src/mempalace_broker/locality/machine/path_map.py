@@ -84,6 +84,22 @@ def parent(path: str) -> str:
     return path.rsplit("/", 1)[0] or "/"
 
 
+def same_device_name(path: str, mine: list[Mount], theirs: list[Mount]) -> str | None:
+    """One kernel: the other side's name for what lies at `path` here, where it has mounted that too, uncovered."""
+    mount = mount_of(path, mine)
+    if mount is None:
+        return None
+    inside = join(mount.root, under(path, mount.point) or "")
+    for other in reversed(theirs):
+        rest = under(inside, other.root)
+        if other.dev != mount.dev or rest is None:
+            continue
+        there = join(other.point, rest)
+        if mount_of(there, theirs) == other:
+            return there
+    return None
+
+
 class PathMap:
     """Translates one caller's paths. All paths are absolute, without links, `.` and `..`.
 
@@ -116,7 +132,11 @@ class PathMap:
             rest = under(path, here)
             if rest is not None:  # unless this side has something else mounted inside
                 return join(there, rest) if mount_of(path, self._mine) == mount_of(here, self._mine) else None
-        return self._by_state_root(path) or (self._by_device(path) if self._same_kernel else self._by_export(path))
+        found = self._by_state_root(path)
+        if found is not None:
+            return found
+        return same_device_name(path, self._mine, self._theirs) if self._same_kernel else self._by_export(path)
+        )
 
     def _roots(self) -> tuple[str, str]:
         """The state root here and there: the palace's parent where that is certain to be shared as well."""
@@ -134,21 +154,6 @@ class PathMap:
             return None  # something else is mounted in between
         found = join(there, rest)
         return found if mount_of(found, self._theirs) == mount_of(there, self._theirs) else None
-
-    def _by_device(self, path: str) -> str | None:
-        """One kernel: the same filesystem, and the broker's mount shows that part of it, uncovered."""
-        mount = mount_of(path, self._mine)
-        if mount is None:
-            return None
-        inside = join(mount.root, under(path, mount.point) or "")
-        for other in reversed(self._theirs):
-            rest = under(inside, other.root)
-            if other.dev != mount.dev or rest is None:
-                continue
-            there = join(other.point, rest)
-            if mount_of(there, self._theirs) == other:
-                return there
-        return None
 
     def _by_export(self, path: str) -> str | None:
         """Two kernels: what lies on the same shared device as the state root lies in the same export."""

@@ -1,0 +1,111 @@
+"""Keeps a guest's mine inside the folder that it named.
+
+mempalace does not follow links to files, but whoever can write the folder can swap a file or a folder for a link
+between its look and its open. So every file that a confined call opens for reading is looked at again once it is open:
+the kernel says which one it became. What mempalace opens to write is its own, under names that the guest does not choose.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import errno
+import fcntl
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, Optional
+
+_F_GETPATH = 50  # macOS
+_MAX_PATH = 1024
+_SYSTEM = ("/usr", "/lib", "/lib64", "/opt", "/dev", "/proc", "/Library", "/System")
+
+_state = threading.local()
+
+
+class Confinement:
+    """Which files confined calls may read besides those of their own folder.
+
+    Args:
+        own: folders that mempalace works with: palace, state root, its folders in HOME.
+    """
+
+    def __init__(self, own: Sequence[str]) -> None:
+        folders = [*own, sys.prefix, sys.base_prefix, *filter(None, sys.path), *_SYSTEM]
+        self._own = tuple(os.path.realpath(folder) for folder in folders)
+
+    @contextlib.contextmanager
+    def confine(self, folders: Sequence[str] | None) -> Iterator[None]:
+        """Confine what this thread opens within the block to `folders`, real paths; None: not at all.
+
+        A call that runs between two files of a confined mine is judged by its own folders.
+        """
+        before = getattr(_state, "allowed", None)
+        if folders is not None:
+            _install()
+        _state.allowed = None if folders is None else (*folders, *self._own)
+        try:
+            yield
+        finally:
+            _state.allowed = before
+
+
+def _under(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _check(fd: int, name: object) -> None:
+    """Raise PermissionError where the open file is none that the running call may read."""
+    allowed = getattr(_state, "allowed", None)
+    if allowed is None:
+        return
+    path = _path_of(fd)
+    if path.startswith("/") and not any(_under(path, folder) for folder in allowed):
+        raise PermissionError(errno.EACCES, "it lies outside the folder that the guest named", os.fspath(name))  # type: ignore[call-overload]  # whatever open() took
+
+
+def _path_of(fd: int) -> str:
+    """The real path of an open file; what has none, such as a pipe, does not begin with a slash."""
+    if sys.platform == "darwin":
+        return fcntl.fcntl(fd, _F_GETPATH, bytes(_MAX_PATH)).split(b"\0")[0].decode("utf-8", "surrogateescape")
+    return os.readlink(f"/proc/self/fd/{fd}")
+
+
+def _install() -> None:
+    """Put our open() in place of Python's own, once in the life of the engine."""
+    if getattr(builtins.open, "confines", False):
+        return
+    checked: Any = _checked_open(builtins.open)
+    checked.confines = True
+    builtins.open = io.open = checked
+    os.open = _checked_os_open(os.open)
+
+
+def _checked_open(plain: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+        opened = plain(file, mode, *args, **options)
+        if not isinstance(file, int) and "r" in mode and "+" not in mode:
+            try:
+                _check(opened.fileno(), file)
+            except BaseException:
+                opened.close()
+                raise
+        return opened
+
+    return checked
+
+
+def _checked_os_open(plain: Callable[..., int]) -> Callable[..., int]:
+    def checked(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        fd = plain(path, flags, *args, **options)
+        if flags & (os.O_WRONLY | os.O_RDWR) == 0:
+            try:
+                _check(fd, path)
+            except BaseException:
+                os.close(fd)
+                raise
+        return fd
+
+    return checked
