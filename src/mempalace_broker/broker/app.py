@@ -263,7 +263,9 @@ class App:
     async def _check_paths(self, effect: fx.CheckPaths) -> None:
         real, refusal, conn = {}, "", self._runner.conns.get(effect.conn)
         try:
-            for path in effect.paths if conn is not None else ():
+            for path in effect.paths:
+                if conn is None:
+                    return  # the guest is gone, and its call withdrawn
                 real[path] = await asyncio.to_thread(self._guest_paths.real, conn.peer, conn.proof, path)
         except NotShared as exc:
             refusal = str(exc)

@@ -65,8 +65,8 @@ class GuestPaths:
             return real
         raise NotShared(
             f"{printable(path, 200)} is not a folder that the broker's machine shares with you, as far as the broker "
-            "can tell. Hint: use a folder that is mounted on both sides and that you can write to; or let the owner of the "
-            "memory name it on the broker's machine, in guest_folders under [broker] in config.toml."
+            "can tell. Hint: use a folder that is mounted on both sides and that you can write to; or let the owner of "
+            "the memory name it on the broker's machine, in guest_folders under [broker] in config.toml."
         )
 
     def _is_named(self, real: str) -> bool:

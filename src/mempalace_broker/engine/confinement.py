@@ -2,7 +2,7 @@
 
 mempalace does not follow links to files, but whoever can write the folder can swap a file or a folder for a link
 between its look and its open. So every file that a confined call opens for reading is looked at again once it is open:
-the kernel says which one it became. What mempalace opens to write is its own, under names that the guest does not choose.
+the kernel says which one it became. What mempalace opens to write is its own, under names that no guest chooses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 _F_GETPATH = 50  # macOS
 _MAX_PATH = 1024

@@ -106,8 +106,7 @@ class Dispatcher:
         if self._open:
             for call in self.scheduler.dispatch(now):
                 key = call.key if call.writes else "-"
-                verb = CONFINE if call.confined else CALL
-                self._to_engine(Frame(verb, call.n, call.rule.lane, key, call.raw))
+                self._to_engine(Frame(CONFINE if call.confined else CALL, call.n, call.rule.lane, key, call.raw))
             self._send_prefetches()
 
     def lease_lost(self) -> None:

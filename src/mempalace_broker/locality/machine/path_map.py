@@ -136,7 +136,6 @@ class PathMap:
         if found is not None:
             return found
         return same_device_name(path, self._mine, self._theirs) if self._same_kernel else self._by_export(path)
-        )
 
     def _roots(self) -> tuple[str, str]:
         """The state root here and there: the palace's parent where that is certain to be shared as well."""

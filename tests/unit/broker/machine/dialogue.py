@@ -14,7 +14,7 @@ from mempalace_broker.broker.machine.scheduler import Limits
 from mempalace_broker.broker.machine.session import Origin, Session
 from mempalace_broker.broker.machine.supervisor import EngineAction, Policy
 from mempalace_broker.protocol import jsonrpc as rpc
-from mempalace_broker.protocol.engine_frames import CALL, Frame, FrameDecoder
+from mempalace_broker.protocol.engine_frames import PREFETCH, Frame, FrameDecoder
 from mempalace_broker.protocol.hello import OUTCOMES, hello_request
 from mempalace_broker.protocol.palace import FileView, PalaceIdentity
 
@@ -100,7 +100,7 @@ class Talk:
     def _carry_out(self, effect: fx.Effect) -> None:
         if isinstance(effect, fx.ToEngine):
             for frame in self._decoder.feed(effect.data):
-                (self.inside if frame.verb == CALL else self.prefetches).append(frame)
+                (self.prefetches if frame.verb == PREFETCH else self.inside).append(frame)
         elif isinstance(effect, fx.Close):
             self.protocol.closed(effect.conn, self.now)
         elif isinstance(effect, fx.ConfirmLease) and self.confirms:
