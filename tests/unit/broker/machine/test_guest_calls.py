@@ -60,9 +60,7 @@ def test_a_refused_path_never_reaches_the_engine() -> None:
     assert not talk.inside
 
 
-@pytest.mark.parametrize(
-    "path", ["ws", "~", "~/x", "~root", "x://y", "..", "/a\0b", 7, ["/a"], True, "\x1b[2J"]
-)
+@pytest.mark.parametrize("path", ["ws", "~", "~/x", "~root", "x://y", "..", "/a\0b", 7, ["/a"], True, "\x1b[2J"])
 @pytest.mark.parametrize(("tool", "name"), [(MINE, "source"), (SYNC, "project_dir")])
 def test_only_absolute_paths_are_looked_at(tool: str, name: str, path: object) -> None:
     talk = guest()
