@@ -33,7 +33,10 @@ with socket.socket(socket.AF_UNIX) as sock:
 @pytest.fixture
 def world(world: World) -> World:
     """A world with a workspace, and with a secret that a link in the workspace leads to."""
-    for folder, text in (("ws", "The lighthouse keeper feeds nine cats."), ("secret", "TOPSECRET: the vault code is 8841.")):
+    for folder, text in (
+        ("ws", "The lighthouse keeper feeds nine cats."),
+        ("secret", "TOPSECRET: vault code 8841."),
+    ):
         (world.root / folder).mkdir()
         (world.root / folder / "notes.md").write_text(f"# Notes\n{text} {_FILLER}")
     (world.root / "ws" / "link.md").symlink_to(world.root / "secret" / "notes.md")
