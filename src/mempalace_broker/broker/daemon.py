@@ -28,6 +28,7 @@ from ..system.private import VARIABLE
 from ..system.process_ids import this_process
 from ..system.spawn import StartReport
 from .app import App
+from .log_lines import LineFormatter
 from .old_files import move_old_files
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def make_log(path: str, settings: BrokerSettings, *, foreground: bool) -> loggin
     log = logging.getLogger("mempalace_broker")
     log.setLevel(settings.log_level.upper())
     log.propagate = False
-    form = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    form = LineFormatter("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     handlers: list[logging.Handler] = [logging.NullHandler()]
     old_mask = os.umask(0o177)
     try:

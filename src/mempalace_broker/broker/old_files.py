@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from ..system.paths import StateFiles
 
 _MOST = 8 << 20  # bytes that are moved of one file
+_MARK = b"(moved) "  # others could write those lines: none may look like one of ours
 
 
 def move_old_files(files: StateFiles, log: logging.Logger) -> None:
     """Move what an older broker left in the root. Never raises: a file that can't be moved is named in the log."""
     try:
         with SharedFolder.open(files.root) as root:
-            for path in (files.log + PREVIOUS, files.log, files.exit.path):
-                _move(root, path, log)
+            for path in (files.log + PREVIOUS, files.log):
+                _move(root, path, log, mark=_MARK)
+            _move(root, files.exit.path, log)
             name = os.path.basename(files.answers.path)
             if root.remove(name):
                 log.info("removed %s: cached answers are kept in %s now", files.in_root(name), files.private.path)
@@ -32,7 +34,8 @@ def move_old_files(files: StateFiles, log: logging.Logger) -> None:
         log.warning("cannot move old files out of %s: %s", files.root, exc)
 
 
-def _move(root: SharedFolder, path: str, log: logging.Logger) -> None:
+def _move(root: SharedFolder, path: str, log: logging.Logger, mark: bytes = b"") -> None:
+    """Move one file; `mark` goes before each of its lines."""
     name = os.path.basename(path)
     try:
         data = root.read(name, _MOST)
@@ -40,7 +43,7 @@ def _move(root: SharedFolder, path: str, log: logging.Logger) -> None:
             return
         with open(path, "ab") as file:  # the log is there already: the process that started us opened it
             if file.tell() == 0:
-                file.write(data[:_MOST])
+                file.write(b"".join(mark + line for line in data[:_MOST].splitlines(keepends=True)))
         root.remove(name)
     except OSError as exc:
         log.warning("cannot move %s to %s: %s", os.path.join(root.path, name), path, exc)

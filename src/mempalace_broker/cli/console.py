@@ -10,10 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..protocol.text import printable
+
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderResult
 
 PLAIN_WIDTH = 200
+_WIDEST = 10_000  # characters of one part of a line
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -45,8 +48,15 @@ def size(kib: int | float | None) -> str:
 
 
 def line(*parts: str | tuple[str, str]) -> Text:
-    """A line of text from parts, each plain or (text, style). Never parsed as markup: paths may hold brackets."""
-    return Text.assemble(*parts)
+    """A line of text from parts, each plain or (text, style). Never parsed as markup: paths may hold brackets.
+
+    Parts may quote what others wrote: they are made printable.
+    """
+    return Text.assemble(*(_printable(part) for part in parts))
+
+
+def _printable(part: str | tuple[str, str]) -> str | tuple[str, str]:
+    return printable(part, _WIDEST) if isinstance(part, str) else (printable(part[0], _WIDEST), part[1])
 
 
 class Labelled:

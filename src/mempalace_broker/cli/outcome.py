@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EXIT_FAILURE, EXIT_OK, BrokerError
+from ..protocol.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PROG = "mempalace-broker"
+_WIDEST = 10_000
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141  # as a shell reports a command that SIGPIPE ended
 DEBUG_VARIABLE = "MEMPALACE_BROKER_TRACEBACK"
@@ -54,7 +56,7 @@ def _invoke(command: click.Command, args: list[str]) -> object:
 def say_error(message: str, hint: str = "") -> None:
     """Print one line on stderr: what is wrong, and the step that helps."""
     text = f"{PROG}: {message}" + (f" Hint: {hint}" if hint else "")
-    print(" ".join(text.split("\n")), file=sys.stderr)
+    print(printable(" ".join(text.split("\n")), _WIDEST), file=sys.stderr)
 
 
 def _unexpected(exc: Exception) -> int:

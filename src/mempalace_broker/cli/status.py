@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ANSWER_S = 5.0
 WATCH_S = 1.0
 _EXIT_LIMIT = 1 << 16
+_WIDEST = 2000  # characters of one text in the view
 
 
 @click.command("status", short_help="Who owns the palace, and what it is doing.")
@@ -103,9 +104,11 @@ def show(context: Context, found: dict[str, Any]) -> None:
 
 def _parts(context: Context, found: dict[str, Any]) -> list[Any]:
     from ..locality.locality import OTHER_KERNEL
+    from ..protocol.text import printable_tree
     from .console import line
     from .status_view import render_not_running, render_status
 
+    found = {name: printable_tree(value, _WIDEST) for name, value in found.items()}  # clients named themselves
     if found["running"]:
         return list(render_status(found))
     if found["exit_code"] == EXIT_NOT_RUNNING:

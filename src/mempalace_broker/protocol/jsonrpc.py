@@ -10,6 +10,7 @@ so this module uses the C scanner and encoder behind it, and the package only wh
 from __future__ import annotations
 
 from ..errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
+from .text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ BLANK = Kind("blank")
 _LABELS = {PARSE_ERROR: "Parse error", INVALID_REQUEST: "Invalid request", INVALID_PARAMS: "Invalid params"}
 _SPACE = " \t\r\n"
 _SCAN_ERRORS = (ValueError, StopIteration, RecursionError, SystemError)
+_MAX_MESSAGE = 8000  # characters of an error message of ours
 _SALVAGE = 64 * 1024  # characters searched for the id of a request that can't be parsed
 _HEAD = 400  # bytes of a response that are looked at to find its id
 _HEADS = (b'{"jsonrpc": "2.0", "id": ', b'{"jsonrpc":"2.0","id":')
@@ -291,8 +293,11 @@ def result_line(id_: Any, result: object) -> bytes:
 
 
 def error_line(id_: Any, code: int, message: str, data: object = None) -> bytes:
-    """Return an error response line with its newline; `data` is left out when None."""
-    error: dict[str, object] = {"code": code, "message": message}
+    """Return an error response line with its newline; `data` is left out when None.
+
+    The message may quote what others wrote: it is made printable and bounded.
+    """
+    error: dict[str, object] = {"code": code, "message": printable(message, _MAX_MESSAGE)}
     if data is not None:
         error["data"] = data
     return to_bytes({"jsonrpc": "2.0", "id": id_, "error": error}) + b"\n"

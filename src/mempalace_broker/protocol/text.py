@@ -21,5 +21,16 @@ def printable(text: str, limit: int = LIMIT) -> str:
     return shown if len(shown) <= limit else shown[: max(0, limit - len(_MORE))] + _MORE[:limit]
 
 
+def printable_tree(value: object, limit: int = LIMIT) -> object:
+    """The same for every text in a JSON value, names of fields included."""
+    if isinstance(value, str):
+        return printable(value, limit)
+    if isinstance(value, list):
+        return [printable_tree(item, limit) for item in value]
+    if isinstance(value, dict):
+        return {printable(str(name), limit): printable_tree(item, limit) for name, item in value.items()}
+    return value
+
+
 def _visible(char: str) -> str:
     return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")

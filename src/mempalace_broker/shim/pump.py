@@ -13,6 +13,7 @@ import stat
 from time import monotonic
 
 from ..errors import EXIT_FAILURE, EXIT_OK, BrokerError
+from ..protocol.text import printable
 from .machine.effects import TranslatePaths, VerifyPalace
 
 TYPE_CHECKING = False
@@ -28,6 +29,7 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 _READ = 64 * 1024
 _GONE = select.POLLERR | select.POLLHUP
 _MAX_WAIT_S = 3600.0
+_LONGEST_NOTICE = 4000  # characters
 
 
 class AgentGone(Exception):
@@ -220,7 +222,7 @@ class Pump:
         notices = self._protocol.notices
         if not notices:
             return
-        text = "".join(f"mp-shim: {notice}\n" for notice in notices).encode("utf-8", "replace")
+        text = "".join(f"mp-shim: {printable(notice, _LONGEST_NOTICE)}\n" for notice in notices).encode()
         notices.clear()
         try:
             if self._err is None:

@@ -33,8 +33,8 @@ def test_log_and_exit_reason_are_moved_and_cached_answers_removed(
         (root / name).write_text(name)
     move_old_files(files, LOG)
     assert [path.name for path in root.iterdir()] == ["broker.json"]
-    assert Path(files.log).read_text() == "broker.log"
-    assert Path(files.log + ".1").read_text() == "broker.log.1"
+    assert Path(files.log).read_text() == "(moved) broker.log"
+    assert Path(files.log + ".1").read_text() == "(moved) broker.log.1"
     assert files.exit.read(100) == b"broker-exit.json"
     assert files.answers.read(100) is None
     assert f"moved {root}/broker.log to {files.log}" in caplog.messages

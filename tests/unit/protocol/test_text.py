@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempalace_broker.protocol.text import LIMIT, printable
+from mempalace_broker.protocol.text import LIMIT, printable, printable_tree
 
 
 @pytest.mark.parametrize("text", ["", "claude-code 2.1", "Gedächtnis, 記憶, память, 🏛", "a" * LIMIT, r"C:\new\table"])
@@ -44,3 +44,8 @@ def test_whatever_comes(text: str, limit: int) -> None:
     assert shown.isprintable()
     assert len(shown) <= limit
     assert printable(shown, limit) == shown
+
+
+def test_every_text_of_a_json_value() -> None:
+    value = {"a\n": ["\x1b", {"b": "\u202e", "n": 1, "t": True, "z": None}], "f": 0.5}
+    assert printable_tree(value) == {r"a\n": [r"\x1b", {"b": r"\u202e", "n": 1, "t": True, "z": None}], "f": 0.5}

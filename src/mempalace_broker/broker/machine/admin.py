@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ... import errors
 from ...protocol import jsonrpc as rpc
 from ...protocol.hello import GUEST, RESTART, STATUS, STOP
+from ...protocol.text import printable
 from .effects import Close, Send, SendStatus
 from .session import Origin
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .greeting import Host
     from .session import Session
 
+_MAX_REASON = 200  # characters
 _GUESTS_MAY_NOT = (
     "not allowed: {method} is for processes of the broker's own machine, and this connection is a guest's (it came "
     "over ssh or TCP, or from a container). Hint: run `mempalace-broker {command}` on the broker's machine."
@@ -56,7 +58,8 @@ def _stop(session: Session, message: Message, host: Host) -> AdminAnswer:
         text = _GUESTS_MAY_NOT.format(method=message.method, command=command)
         return _error(session, message, errors.NOT_ALLOWED, text)
     line = rpc.result_line(message.id, {"stopping": True, "pid": host.facts.get("pid")})
-    reason = str(message.params.get("reason") or command)
+    given = message.params.get("reason")
+    reason = printable(given, _MAX_REASON) if isinstance(given, str) and given else command
     return AdminAnswer(Send(session.conn, line), stop=reason, at_once=message.params.get("mode", "drain") == "now")
 
 
