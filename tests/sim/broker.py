@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from mempalace_broker.broker.machine import effects as fx
@@ -80,7 +81,9 @@ class Broker(Actor):
     def _lines(self, wire: Wire, data: bytes) -> None:
         conn = self._conns.get(wire)
         if conn is not None:
-            self.protocol.lines(conn.number, conn.reader.feed(data), self.loop.now)
+            lines = deque(conn.reader.feed(data))
+            while self.protocol.work(conn.number, lines, self.loop.now):
+                self.turn()
             self.turn()
 
     def hung_up(self, wire: Wire) -> None:

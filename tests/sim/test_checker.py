@@ -70,7 +70,7 @@ def test_broker_tells_unknown_writes_not_started(monkeypatch: pytest.MonkeyPatch
 
 
 def test_broker_tells_outcomes_while_the_call_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher.Dispatcher, "running_keys", property(lambda self: set()))
+    monkeypatch.setattr(Scheduler, "running_keys", property(lambda self: set()))
     caught("executed 2 times", Faults(cuts=6, slow=0.6, slow_s=1.5))
 
 

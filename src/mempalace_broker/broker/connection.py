@@ -10,7 +10,9 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ..errors import OVERLOADED
 from ..protocol.framing import LineReader
+from ..protocol.jsonrpc import error_line
 from ..system.peer import PeerProcess
 from .machine.session import Origin
 from .peer import look_at_peer, origin_of
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 UNIX = "unix"
 STALL_S = 60.0
-SLICE = 64  # lines of one client per turn of the loop
 HIGH_WATER = 1 << 20
+LARGE = 1 << 20  # from here on the bytes of all clients are added up
 MOST_BUFFERED = 512 << 20
 
 
@@ -48,8 +50,13 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._reader = LineReader()
         self._pending: deque[bytes | TooLong] = deque()
+        self.who = "tcp"
+        self.opened = 0.0
+        self.heard = False
+        self.leaving = False
         self._turn_scheduled = False
         self._full = False
+        self._ended = False
         self._closing = False
         self._written = 0
         self._stall: asyncio.TimerHandle | None = None
@@ -66,8 +73,13 @@ class Connection(asyncio.Protocol):
                 self._runner.log.warning("refused a connection of uid %d", uid)
                 transport.abort()
                 return
+            self.who = f"uid {uid}"
             who = look_at_peer(sock)
             origin = origin_of(who)
+        refusal = self._runner.refusal(self.who)
+        if refusal:
+            self.refuse(refusal)
+            return
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self.peer = who
         self._runner.opened(self, who.pid, origin)
@@ -77,12 +89,35 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Split what was read into lines; a client that floods gets a slice of each turn of the loop."""
+        if self.leaving:
+            return
         lines = self._reader.feed(data)
-        if self._pending or self._full or len(lines) > SLICE:
-            self._pending.extend(lines)
+        self._pending.extend(lines)
+        if self._reader.held > LARGE:
+            self._runner.limit_unfinished()
+        if lines:
+            self.heard = True
+            if not self._turn_scheduled and not self._full:
+                self._work()
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes that were read and not yet acted upon."""
+        return self._reader.held + sum(len(line) for line in self._pending if isinstance(line, bytes))
+
+    @property
+    def unread(self) -> int:
+        """Bytes that the client has not read yet."""
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+
+    def _work(self) -> None:
+        """Take the client's share of this turn of the loop, and go on in the next one if there is more."""
+        if self._runner.work(self, self._pending):
             self._schedule_turn()
-        elif lines:
-            self._runner.lines(self, lines)
+        elif self._ended:
+            self._runner.eof(self)
+        elif self.transport is not None and not self._full:
+            self.transport.resume_reading()
 
     def _schedule_turn(self) -> None:
         if self.transport is None or self._turn_scheduled or self._full:
@@ -95,11 +130,7 @@ class Connection(asyncio.Protocol):
         self._turn_scheduled = False
         if self.transport is None or self._full:
             return
-        self._runner.lines(self, [self._pending.popleft() for _ in range(min(SLICE, len(self._pending)))])
-        if self._pending:
-            self._schedule_turn()
-        elif self.transport is not None and not self._full:
-            self.transport.resume_reading()
+        self._work()
 
     def send(self, data: bytes) -> None:
         """Queue bytes for the client."""
@@ -107,8 +138,10 @@ class Connection(asyncio.Protocol):
             return
         self._written += len(data)
         self.transport.write(data)
-        if self.transport is not None and self.transport.get_write_buffer_size() > MOST_BUFFERED:
+        if self.unread > MOST_BUFFERED:
             self.drop("its unread answers use too much memory")
+        elif self.unread > LARGE:
+            self._runner.limit_unread()
 
     def pause_writing(self) -> None:
         """The client does not keep up: stop reading its requests, and watch whether it reads at all."""
@@ -123,14 +156,10 @@ class Connection(asyncio.Protocol):
         if self._stall is not None and not self._closing:
             self._stall.cancel()
             self._stall = None
-        if self._pending:
-            self._schedule_turn()
-        elif self.transport is not None and not self._turn_scheduled:
-            self.transport.resume_reading()
+        self._schedule_turn()
 
     def _accepted(self) -> int:
-        buffered = self.transport.get_write_buffer_size() if self.transport is not None else 0
-        return self._written - buffered
+        return self._written - self.unread
 
     def _watch(self, before: int) -> None:
         self._stall = asyncio.get_running_loop().call_later(self._runner.stall_s, self._stalled, before)
@@ -144,22 +173,32 @@ class Connection(asyncio.Protocol):
 
     def drop(self, reason: str) -> None:
         """Drop the connection at once."""
+        self.leaving = True
         if self.transport is not None:
             self._runner.log.warning("dropping client %d: %s", self.number, reason)
             self.transport.abort()
+
+    def refuse(self, text: str) -> None:
+        """Tell the client why, and close the connection."""
+        self.leaving = True
+        if self.transport is not None:
+            self.transport.write(error_line(None, OVERLOADED, text))
+            self.close()
 
     def close(self) -> None:
         """Close it once everything is sent; a client that does not read is dropped by the stall watch."""
         if self.transport is not None:
             self._pending.clear()
-            self._closing = True
+            self._closing = self.leaving = True
             if self._stall is None:
                 self._watch(self._accepted())
             self.transport.close()
 
     def eof_received(self) -> bool:
-        """The client sends no more; it still gets its answers."""
-        self._runner.eof(self)
+        """The client sends no more; it still gets its answers, to lines that wait here too."""
+        self._ended = True
+        if not self._turn_scheduled and not self._full:
+            self._work()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:

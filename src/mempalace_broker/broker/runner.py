@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from .admission import MOST_HELD, MOST_UNREAD, Admission, most_connections
 from .guest_paths import new_nonce
 from .machine.effects import ConfirmLease, Send, ToEngine
 
 if TYPE_CHECKING:
     import logging
+    from collections import deque
     from collections.abc import Callable
 
     from ..protocol.framing import TooLong
@@ -47,6 +49,7 @@ class ProtocolRunner:
         self.log = log
         self.stall_s = stall_s
         self.conns: dict[int, Connection] = {}
+        self._admission = Admission(clock, log, most_connections())
         self._carry_out = carry_out
         self._after_turn = after_turn
         self._clock = clock
@@ -57,9 +60,28 @@ class ProtocolRunner:
 
     # -- what clients do
 
+    def refusal(self, who: str) -> str:
+        """Why one more connection of `who` is refused, "" if it isn't."""
+        return self._admission.refusal(who, self.conns.values())
+
+    def limit_unfinished(self) -> None:
+        """Refuse the client with the longest unfinished lines if all of these together take too much memory."""
+        conns = self.conns.values()
+        largest = max(conns, key=lambda conn: conn.unfinished, default=None)
+        if largest is not None and sum(conn.unfinished for conn in conns) > MOST_HELD:
+            largest.refuse("too much that was not sent to its end: send shorter lines, or fewer at a time")
+
+    def limit_unread(self) -> None:
+        """Drop the client with the most unread answers if all of these together take too much memory."""
+        conns = self.conns.values()
+        largest = max(conns, key=lambda conn: conn.unread, default=None)
+        if largest is not None and sum(conn.unread for conn in conns) > MOST_UNREAD:
+            largest.drop("its unread answers use too much memory")
+
     def opened(self, conn: Connection, pid: int, origin: Origin) -> None:
         """A client was accepted; `pid` 0 where it is not known."""
         self.conns[conn.number] = conn
+        conn.opened = self._clock.monotonic()
         self.protocol.opened(conn.number, self._clock.monotonic(), pid, origin)
 
     def proof_nonce(self, conn: int) -> str:
@@ -70,10 +92,11 @@ class ProtocolRunner:
         found.proof = new_nonce(found.peer)
         return found.proof
 
-    def lines(self, conn: Connection, lines: list[bytes | TooLong]) -> None:
-        """A client sent lines."""
-        self.protocol.lines(conn.number, lines, self._clock.monotonic())
+    def work(self, conn: Connection, lines: deque[bytes | TooLong]) -> bool:
+        """Let a client have its share of this turn of the loop; return whether there is more to do for it."""
+        more = self.protocol.work(conn.number, lines, self._clock.monotonic())
         self.turn()
+        return more
 
     def eof(self, conn: Connection) -> None:
         """A client sends no more."""

@@ -56,9 +56,17 @@ class Frame:
         self.payload = payload
 
     def encode(self) -> bytes:
-        """Header and payload, as sent."""
-        head = f"{self.verb} {self.n} {self.lane} {self.tag} {len(self.payload)}\n"
-        return head.encode("ascii") + self.payload
+        """Header and payload, as sent.
+
+        Raises:
+            FrameError: the other side would not take it.
+        """
+        if len(self.payload) > MAX_PAYLOAD:
+            raise FrameError(f"a message of {len(self.payload)} bytes is too long for the engine's pipe")
+        head = f"{self.verb} {self.n} {self.lane} {self.tag} {len(self.payload)}\n".encode("ascii", "replace")
+        if len(head) > MAX_HEADER or len(head.split(b" ")) != _WORDS:
+            raise FrameError(f"not a frame header: {head[:80]!r}")
+        return head + self.payload
 
     def __repr__(self) -> str:
         """For logs; never shows the payload."""

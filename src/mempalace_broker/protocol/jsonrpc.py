@@ -39,6 +39,10 @@ _SPACE = " \t\r\n"
 _SCAN_ERRORS = (ValueError, StopIteration, RecursionError, SystemError)
 _MAX_MESSAGE = 8000  # characters of an error message of ours
 _SALVAGE = 64 * 1024  # characters searched for the id of a request that can't be parsed
+MAX_ID = 1024  # characters or digits of an id
+MAX_VALUES = 200_000  # of one message: more than these take too long to parse, whatever their size
+_PIECE = 1 << 20  # bytes that are looked at together
+_MAX_NUMBER_ID = 10**MAX_ID
 _HEAD = 400  # bytes of a response that are looked at to find its id
 _HEADS = (b'{"jsonrpc": "2.0", "id": ', b'{"jsonrpc":"2.0","id":')
 _TAILS = (', "result"', ',"result"', ', "error"', ',"error"')
@@ -132,12 +136,12 @@ def key_of(id_: Any) -> str:
 
 
 def is_id(value: object) -> bool:
-    """Whether a request may have this id: a string or a finite number (MCP forbids null)."""
-    if isinstance(value, bool):
-        return False
+    """Whether a request may have this id: a string or a finite number (MCP forbids null), neither of them endless."""
+    if isinstance(value, str):
+        return len(value) <= MAX_ID
     if isinstance(value, float):
         return value - value == 0.0  # neither infinite nor NaN
-    return isinstance(value, (str, int))
+    return isinstance(value, int) and not isinstance(value, bool) and -_MAX_NUMBER_ID < value < _MAX_NUMBER_ID
 
 
 def whole_number(value: object, low: int, high: int) -> int | None:
@@ -151,6 +155,9 @@ def _bad(code: int, why: str, id_: Any = None) -> Message:
 
 def parse(line: bytes) -> Message:
     """Classify one line, without its newline. Never raises."""
+    if _crowded(line):
+        start = line[:_SALVAGE].decode("utf-8", "replace")
+        return _bad(INVALID_REQUEST, f"more than {MAX_VALUES} values in one message", _salvage_id(start))
     text = line.decode("utf-8", "replace").strip(_SPACE)
     if not text:
         return Message(BLANK)
@@ -161,6 +168,25 @@ def parse(line: bytes) -> Message:
     if end != len(text):
         return _bad(PARSE_ERROR, f"more after the value, at character {end}")
     return Message(BATCH, body=value) if isinstance(value, list) and value else classify(value)
+
+
+def _crowded(line: bytes) -> bool:
+    """Whether a line holds more values than MAX_VALUES: each is behind a bracket, a brace or a comma of its own."""
+    if len(line) < 2 * MAX_VALUES:
+        return False
+    found = quotes = start = 0
+    while start < len(line) and found <= MAX_VALUES and quotes <= 4 * MAX_VALUES:
+        piece = line[start : start + _PIECE]
+        if (len(piece) - len(piece.rstrip(b"\\"))) % 2 and start + len(piece) < len(line):
+            piece = piece[:-1]  # the first half of an escape
+        start += len(piece)
+        if b"\\" in piece:
+            piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+        parts = piece.split(b'"')
+        bare = b"".join(parts[quotes % 2 :: 2])  # what is not in a string
+        found += bare.count(b",") + bare.count(b"[") + bare.count(b"{")
+        quotes += len(parts) - 1
+    return start < len(line) or found > MAX_VALUES or quotes > 4 * MAX_VALUES
 
 
 def _unparsable(text: str, exc: Exception) -> Message:
@@ -192,7 +218,7 @@ def classify(value: Any) -> Message:
 
 def _classify_call(value: dict[str, Any], method: object, id_: Any, key: str) -> Message:
     if not key and "id" in value:
-        return _bad(INVALID_REQUEST, "id must be a string or a number")
+        return _bad(INVALID_REQUEST, f"id must be a string or a number, of at most {MAX_ID} characters")
     if not isinstance(method, str):
         return _bad(INVALID_REQUEST, "method must be a string", id_)
     if not key:

@@ -85,3 +85,9 @@ def test_frames_are_values_and_hide_their_payload() -> None:
     assert one != Frame("call", 2, "palace", "k", b"secret")
     assert one != "call"
     assert repr(one) == "Frame(call 1 palace k +6 bytes)"
+
+
+@pytest.mark.parametrize(("lane", "tag"), [("palace", "k" * 600), ("a b", "-"), ("\u00e9 b", "-")])
+def test_a_frame_that_nobody_could_read_is_not_written(lane: str, tag: str) -> None:
+    with pytest.raises(FrameError):
+        Frame("call", 1, lane, tag).encode()

@@ -30,7 +30,8 @@ class Call:
 
     Attributes:
         n: the broker's own number for it. conn: the connection that it came by. key: its name in the journal.
-        raw: the client's line. exclusive: nothing else may run beside it.
+        raw: the client's line, b"" once it can't run any more. size: the line's length.
+        exclusive: nothing else may run beside it.
         since: when it last began to wait. attempts: how many engines it was sent to.
         turn: its place in the order in which calls were first sent to an engine; 0 before that.
         begun: False while it waits inside the engine, behind a mine.
@@ -50,6 +51,7 @@ class Call:
     run_limit: float | None
     writes: bool
     replay: Replay
+    size: int = 0
     exclusive: bool = False
     state: CallState = CallState.QUEUED
     started: float = 0.0
@@ -85,6 +87,7 @@ def call_of(
         run_limit=run_limit,
         writes=rule.may_write(arguments),
         replay=rule.replay_for(arguments),
+        size=len(raw),
         exclusive=(not rule.known and rule is not NO_SUCH_TOOL) or rule.name == _RECONNECT,
     )
 

@@ -8,7 +8,7 @@ the host the answer comes within microseconds; on a foreign kernel it needs a sy
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ... import errors
@@ -22,13 +22,14 @@ from ...protocol.engine_frames import (
     PREFETCH,
     READY,
     Frame,
+    FrameError,
 )
 from ...protocol.journal import KEEP_BYTES
 from ...protocol.jsonrpc import error_line
 from . import failure_texts as texts
 from .call import Call, CallState
 from .effects import ConfirmLease, ControlEngine, Effect, Log, SaveAnswers, ToEngine
-from .engine_report import EngineReport
+from .engine_report import EngineReport, parse_report
 from .outcomes import Outcomes
 from .replay import STALE_LIBRARY, Verdict, after_death, refused_as_stale, settle_replayed
 from .scheduler import Limits, Scheduler
@@ -105,9 +106,18 @@ class Dispatcher:
         self._confirming = False
         if self._open:
             for call in self.scheduler.dispatch(now):
-                key = call.key if call.writes else "-"
-                self._to_engine(Frame(CONFINE if call.confined else CALL, call.n, call.rule.lane, key, call.raw))
+                self._send_call(call)
             self._send_prefetches()
+
+    def _send_call(self, call: Call) -> None:
+        """Send a call to the engine; if it can't be sent, that is an error of its sender's and of nobody else."""
+        key = call.key if call.writes else "-"
+        try:
+            self._to_engine(Frame(CONFINE if call.confined else CALL, call.n, call.rule.lane, key, call.raw))
+        except FrameError as exc:
+            self.scheduler.finish(call.n)
+            self._fail(call, errors.INVALID_REQUEST, f"not executed: {exc}")
+            self.pump()
 
     def lease_lost(self) -> None:
         """The palace is no longer ours: queued calls stay queued, and nothing more is sent."""
@@ -120,7 +130,8 @@ class Dispatcher:
 
     def _send_prefetches(self) -> None:
         for call in self.scheduler.prefetches():
-            self._to_engine(Frame(PREFETCH, call.n, call.rule.lane, "-", call.raw))
+            with suppress(FrameError):  # the call itself reports it
+                self._to_engine(Frame(PREFETCH, call.n, call.rule.lane, "-", call.raw))
 
     def _to_engine(self, frame: Frame) -> None:
         self._effects.append(ToEngine(frame.encode()))
@@ -193,13 +204,13 @@ class Dispatcher:
         if frame.verb == DONE:
             self._done(frame, now)
         elif frame.verb == HELLO:
-            self._hello(_object(frame.payload), now)
+            self._hello(parse_report(frame.payload), now)
         elif frame.verb == READY:
-            self._ready(_object(frame.payload), now)
+            self._ready(parse_report(frame.payload), now)
         elif frame.verb == BEGUN:
             self.scheduler.begun(frame.n, now)
         elif frame.verb == FAIL:
-            self._failed(_object(frame.payload), now)
+            self._failed(parse_report(frame.payload), now)
         else:
             self._effects.append(Log("warning", f"engine sent an unknown frame: {frame!r}"))
 
@@ -335,16 +346,3 @@ class Dispatcher:
         """When to call `tick` next, or None."""
         times = [t for t in (self.scheduler.next_deadline(), self.supervisor.next_deadline()) if t is not None]
         return min(times, default=None)
-
-    @property
-    def running_keys(self) -> set[str]:
-        """Journal keys of what is in the engine now: the outcomes of these writes are still to come."""
-        return {call.key for call in self.scheduler.running.values() if call.state == CallState.SENT}
-
-
-def _object(payload: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(payload)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

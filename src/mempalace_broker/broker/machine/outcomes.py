@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .call import Call
 
 ENTRIES = 50_000
+RESPONSE_BYTES = 64 << 20  # kept of all responses; of older writes only that they ran is known
 _MARGIN_S = 1.0
 
 
@@ -30,10 +31,13 @@ class Outcomes:
             earlier broker is unknown where it is absent. No clock could tell: a paused machine's stands still.
     """
 
-    def __init__(self, since: int = 0, entries: int = ENTRIES) -> None:
-        self._ended: OrderedDict[str, tuple[float, bytes | None]] = OrderedDict()
+    def __init__(self, since: int = 0, entries: int = ENTRIES, response_bytes: int = RESPONSE_BYTES) -> None:
+        self._ended: OrderedDict[str, float] = OrderedDict()  # when
+        self._responses: OrderedDict[str, bytes] = OrderedDict()
         self._open: set[str] = set()
         self._entries = entries
+        self._response_bytes = response_bytes
+        self._size = 0
         self.covered_from = float("-inf")
         self.since = since
 
@@ -47,9 +51,16 @@ class Outcomes:
     def ended(self, key: str, response: bytes | None, now: float) -> None:
         """The write `key` ran; `response` is None where it was not kept."""
         self._open.discard(key)
-        self._ended[key] = (now, response)
+        self._ended[key] = now
+        self._size -= len(self._responses.pop(key, b""))
+        if response is not None:
+            self._responses[key] = response
+            self._size += len(response)
+        while self._size > self._response_bytes:
+            self._size -= len(self._responses.popitem(last=False)[1])
         while len(self._ended) > self._entries:
-            _, (when, _) = self._ended.popitem(last=False)
+            oldest, when = self._ended.popitem(last=False)
+            self._size -= len(self._responses.pop(oldest, b""))
             self.covered_from = max(self.covered_from, when)
 
     def unknown(self, key: str) -> None:
@@ -73,7 +84,7 @@ class Outcomes:
             sent_at: monotonic seconds, the latest it can have been; None: to a broker that kept another journal.
         """
         if key in self._ended:
-            return WriteOutcome.DONE, self._ended[key][1]
+            return WriteOutcome.DONE, self._responses.get(key)
         if key in self._open or sent_at is None or sent_at - _MARGIN_S < self.covered_from:
             return WriteOutcome.UNKNOWN, None
         return WriteOutcome.NOT_STARTED, None

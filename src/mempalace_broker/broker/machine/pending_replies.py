@@ -107,7 +107,7 @@ class PendingReplies:
                 else:
                     self._tools.append(ask)
         if self._outcomes and self._dispatcher.settled:
-            running = self._dispatcher.running_keys
+            running = self._dispatcher.scheduler.running_keys
             ready = [ask for ask in self._outcomes if not any(key in ask.keys for key in running)]
             self._outcomes = [ask for ask in self._outcomes if ask not in ready]
             out.extend((ask.conn, self._outcomes_line(ask)) for ask in ready)

@@ -1,6 +1,6 @@
 """The broker's core: lines of many clients in, frames of one engine out, and back. No IO, no clock, no randomness.
 
-    opened / lines / half_closed / closed     what clients do
+    opened / work / half_closed / closed      what clients do
     dispatcher.*                              what the engine does, see dispatcher.py
     tick / next_deadline                      time
     take                                      the effects to carry out, in order
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ... import errors
 from ...protocol import jsonrpc as rpc
-from ...protocol.framing import TooLong
 from ...protocol.hello import HELLO, OUTCOMES
 from ...protocol.mcp import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
 from .admin import answer_admin
@@ -23,18 +22,19 @@ from .dispatcher import Dispatcher
 from .effects import Close, Effect, Log, Quit, Retire, Send, SendStatus, SendWelcome
 from .greeting import Host, earlier_connections, greeted
 from .guest_calls import GuestCalls, refuse_guest
+from .intake import SHARE, Piece, has_more, next_piece
 from .lifecycle import BrokerState, Lifecycle
 from .pending_replies import PendingReplies
 from .session import Origin, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections import deque
+    from collections.abc import Callable
 
+    from ...protocol.framing import TooLong
     from ...protocol.jsonrpc import Message
     from .answers import Answers
     from .supervisor import Policy
-
-MAX_BATCH = 10_000
 
 
 class BrokerProtocol:
@@ -105,6 +105,7 @@ class BrokerProtocol:
             for call in calls:
                 self.guest_calls.withdraw(call)
                 call.answered = True
+                call.raw = b""  # it is not run again
         self._pending_replies.drop(conn)
         self._mark_idle(now)
         self._drained(now)
@@ -121,51 +122,33 @@ class BrokerProtocol:
     def _owes(self, session: Session) -> bool:
         return bool(session.by_id) or self._pending_replies.owed(session.conn)
 
-    def too_long(self, conn: int, limit: int) -> None:
-        """A client sent a line beyond the limit, which was skipped."""
-        session = self.sessions.get(conn)
-        if session is None:
-            return
-        session.ordinal += 1
-        text = f"Invalid request: a line of more than {limit} bytes"
-        self._send(session, rpc.error_line(None, errors.INVALID_REQUEST, text))
+    def work(self, conn: int, lines: deque[bytes | TooLong], now: float) -> bool:
+        """Take lines, oldest first, until the client has had its share of this turn; return whether there is more."""
+        share = SHARE
+        while share > 0:
+            session = self.sessions.get(conn)
+            if session is None or session.refused:
+                lines.clear()
+                return False
+            piece = next_piece(session, lines)
+            if piece is None:
+                return False
+            share -= piece.cost
+            self._message(session, piece, now)
+        return has_more(self.sessions.get(conn), lines)
 
-    def line(self, conn: int, line: bytes, now: float) -> None:
-        """One line of a client, without its newline."""
-        session = self.sessions.get(conn)
-        if session is None or session.refused:
-            return
-        session.ordinal += 1
-        message = rpc.parse(line)
-        if message.kind == rpc.BATCH and len(message.body) > MAX_BATCH:
-            text = f"Invalid request: a batch of more than {MAX_BATCH} elements"
-            self._send(session, rpc.error_line(None, errors.INVALID_REQUEST, text))
-        elif message.kind == rpc.BATCH:
-            for part, value in enumerate(message.body, 1):
-                element = rpc.classify(value)
-                raw = rpc.to_bytes(value) if element.kind == rpc.REQUEST else b""
-                self._message(session, element, raw, part, now)
-        else:
-            self._message(session, message, line, 0, now)
-
-    def lines(self, conn: int, lines: Iterable[bytes | TooLong], now: float) -> None:
-        """Several lines at once, as they were read."""
-        for line in lines:
-            if isinstance(line, TooLong):
-                self.too_long(conn, line.limit)
-            else:
-                self.line(conn, line, now)
-
-    def _message(self, session: Session, message: Message, raw: bytes, part: int, now: float) -> None:
+    def _message(self, session: Session, piece: Piece, now: float) -> None:
+        message = piece.message
         if message.kind == rpc.REQUEST:
-            self._request(session, message, raw, part, now)
+            self._request(session, piece, now)
         elif message.kind == rpc.NOTIFICATION:
             if message.method == CANCELLED:
                 self._cancel(session, message.params.get("requestId"))
         elif message.kind == rpc.BAD:
             self._send(session, rpc.error_line(message.id, message.code, message.text))
 
-    def _request(self, session: Session, message: Message, raw: bytes, part: int, now: float) -> None:
+    def _request(self, session: Session, piece: Piece, now: float) -> None:
+        message = piece.message
         method = message.method
         if method.startswith("broker/"):
             self._broker_method(session, message, now)
@@ -175,7 +158,7 @@ class BrokerProtocol:
             self.counters["sessions"] += 1
         self._lifecycle.work()
         if method == TOOLS_CALL:
-            self._tools_call(session, message, raw, part, now)
+            self._tools_call(session, piece, now)
         elif method == "ping":
             self._send(session, rpc.result_line(message.id, {}))
         elif method == INITIALIZE:
@@ -187,19 +170,22 @@ class BrokerProtocol:
         else:
             self._send(session, rpc.error_line(message.id, errors.METHOD_NOT_FOUND, f"Unknown method: {method}"))
 
-    def _tools_call(self, session: Session, message: Message, raw: bytes, part: int, now: float) -> None:
+    def _tools_call(self, session: Session, piece: Piece, now: float) -> None:
+        message, raw = piece.message, piece.raw
         if self.state != BrokerState.SERVING:
             if not session.greeted:  # a shim sends it again to the next broker
                 self._send(session, rpc.error_line(message.id, errors.NOT_EXECUTED, self._lifecycle.leaving_text))
             return
         rule = rule_of(message.params.get("name"), self.answers.offered)
         self.counters["calls"] += 1
-        refusal = session.refusal(rule, self.limits.session_calls) or refuse_guest(session, message.params, rule)
+        refusal = session.refusal(rule, len(raw), self.limits, self.dispatcher.scheduler.held) or refuse_guest(
+            session, message.params, rule
+        )
         if refusal:
             self._send(session, rpc.error_line(message.id, *refusal))
             return
         self._calls += 1
-        key = session.key(part)
+        key = session.key(piece.part)
         call = call_of(message, raw, rule, n=self._calls, conn=session.conn, key=key, run_s=self.limits.run_s, now=now)
         self.counters["writes" if call.writes else "reads"] += 1
         session.add(message.key, call)

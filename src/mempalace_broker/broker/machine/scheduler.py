@@ -42,6 +42,9 @@ class Limits:
     free_width: int = 4
     wait_width: int = 64
     session_calls: int = 20_000
+    session_bytes: int = 64 << 20  # of calls that one session may have open; one call may always have more
+    all_bytes: int = 192 << 20  # of all open calls; beyond it, a session may have `spare_bytes`
+    spare_bytes: int = 1 << 20
     prefetches: int = 2
 
 
@@ -61,11 +64,16 @@ class Expired:
 
 
 class Scheduler:
-    """Decides and never acts: its caller sends what `dispatch` returns, and reports what came back."""
+    """Decides and never acts: its caller sends what `dispatch` returns, and reports what came back.
+
+    Attributes:
+        held: bytes of all calls that wait or run.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.mine_yields = False
+        self.held = 0
         self.queues = {lane: FairQueue() for lane in LANES}
         self.running: dict[int, Call] = {}
         self._width = {Lane.PALACE: 1, Lane.FREE: limits.free_width, Lane.WAIT: limits.wait_width}
@@ -77,6 +85,7 @@ class Scheduler:
     def submit(self, call: Call) -> None:
         """Queue a call."""
         call.since = call.arrived
+        self.held += call.size
         self.queues[call.rule.lane].push(call)
         if self.limits.wait_s:
             self._waiting_since.append((call.since, call))
@@ -159,6 +168,7 @@ class Scheduler:
         call = self.running.pop(n, None)
         if call is not None:
             call.state = CallState.OVER
+            self.held -= call.size
             self._in_lane[call.rule.lane] -= 1
         return call
 
@@ -167,6 +177,8 @@ class Scheduler:
         if call.state != CallState.QUEUED:
             return False
         self.queues[call.rule.lane].withdraw(call)
+        self.held -= call.size
+        call.raw = b""  # the queue may keep the call itself until its turn comes
         return True
 
     def lost(self) -> list[Call]:
@@ -183,6 +195,7 @@ class Scheduler:
         for call in calls:
             call.state = CallState.QUEUED
             call.since = now
+            self.held += call.size
             if self.limits.wait_s:
                 self._waiting_since.append((call.since, call))
         for lane in LANES:
@@ -230,6 +243,11 @@ class Scheduler:
         if self._run_heap:
             times.append(self._run_heap[0][0])
         return min(times, default=None)
+
+    @property
+    def running_keys(self) -> set[str]:
+        """Journal keys of the calls that are in the engine: the outcomes of these writes are still to come."""
+        return {call.key for call in self.running.values()}
 
     @property
     def idle(self) -> bool:

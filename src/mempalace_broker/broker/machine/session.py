@@ -11,8 +11,12 @@ from ...errors import OTHER_PALACE, OVERLOADED
 from ...protocol.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
     from ...protocol.tools import ToolRule
     from .call import Call
+    from .scheduler import Limits
 
 MAX_NAME = 64
 MIN_SECRET = 32
@@ -49,6 +53,7 @@ class Session:
     __slots__ = (
         "agent",
         "answered",
+        "batch",
         "by_id",
         "client",
         "conn",
@@ -57,6 +62,7 @@ class Session:
         "finishing",
         "graph_refused",
         "greeted",
+        "held",
         "name",
         "open_calls",
         "opened",
@@ -88,6 +94,8 @@ class Session:
         self.answered = 0
         self.by_id: dict[str, list[Call]] = {}
         self.open_calls = 0  # calls not answered yet
+        self.held = 0  # their bytes
+        self.batch: Iterator[tuple[int, Any]] | None = None  # elements of a batch that are still to be read
 
     def greet(self, client: str, pid: int) -> None:
         """Its hello was accepted."""
@@ -119,19 +127,29 @@ class Session:
             return f"{self.public}.{connection}.{ordinal}" + (f".{part}" if part else "")
         return hmac.digest(self.secret, b"%d.%d.%d" % (connection, ordinal, part), "sha256").hex()[:_KEY]
 
-    def refusal(self, rule: ToolRule, most_calls: int) -> tuple[int, str] | None:
-        """Why one more call, to the tool of `rule`, is refused: code and text, or None."""
+    def refusal(self, rule: ToolRule, size: int, limits: Limits, held: int) -> tuple[int, str] | None:
+        """Why one more call, to the tool of `rule`, is refused: code and text, or None.
+
+        Args:
+            size: its bytes. held: the bytes of all open calls of all sessions.
+        """
         if rule.graph and self.graph_refused:
             return OTHER_PALACE, self.graph_refused
-        if self.open_calls >= most_calls:
+        if self.open_calls >= limits.session_calls:
             text = f"not executed: {self.open_calls} calls of this session wait already. Send it again later."
             return OVERLOADED, text
+        own = self.held + size
+        if self.open_calls and own > limits.session_bytes:
+            return OVERLOADED, f"not executed: calls of {self.held} bytes of this session wait. Send it again later."
+        if held + size > limits.all_bytes and own > limits.spare_bytes:
+            return OVERLOADED, f"not executed: calls of {held} bytes wait already. Send it again later."
         return None
 
     def add(self, key: str, call: Call) -> None:
         """Remember an open call under its id."""
         self.by_id.setdefault(key, []).append(call)
         self.open_calls += 1
+        self.held += call.size
 
     def remove(self, key: str, call: Call) -> None:
         """Forget an open call."""
@@ -139,5 +157,6 @@ class Session:
         if calls and call in calls:
             calls.remove(call)
             self.open_calls -= 1
+            self.held -= call.size
             if not calls:
                 del self.by_id[key]

@@ -225,6 +225,8 @@ class BrokerConnection:
         message = rpc.parse(line)
         if message.kind == rpc.RESPONSE and message.id == HELLO:
             yield self._hello_answered(message.body)
+        elif message.kind == rpc.RESPONSE and message.id is None and not self.established:
+            yield self._hello_answered(message.body)  # refused before hello was read
         elif message.kind == rpc.RESPONSE and message.id == OUTCOMES:
             asked, self.asked = self.asked, 0
             result = message.body.get("result")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from typing import Any
 
 from mempalace_broker.broker.machine import effects as fx
@@ -15,6 +16,7 @@ from mempalace_broker.broker.machine.session import Origin, Session
 from mempalace_broker.broker.machine.supervisor import EngineAction, Policy
 from mempalace_broker.protocol import jsonrpc as rpc
 from mempalace_broker.protocol.engine_frames import PREFETCH, Frame, FrameDecoder
+from mempalace_broker.protocol.framing import TooLong
 from mempalace_broker.protocol.hello import OUTCOMES, hello_request
 from mempalace_broker.protocol.palace import FileView, PalaceIdentity
 
@@ -142,8 +144,14 @@ class Talk:
     def says(self, conn: int, *messages: object) -> None:
         for message in messages:
             line = message if isinstance(message, bytes) else json.dumps(message).encode()
-            self.protocol.line(conn, line, self.now)
+            self.reads(conn, line)
         self.turn()
+
+    def reads(self, conn: int, *lines: bytes | TooLong) -> None:
+        """These lines came in one piece; the client gets its share of each turn until it has had its say."""
+        left = deque(lines)
+        while self.protocol.work(conn, left, self.now):
+            self.turn()
 
     def gone(self, conn: int) -> None:
         self.protocol.closed(conn, self.now)

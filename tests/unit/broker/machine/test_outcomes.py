@@ -92,3 +92,13 @@ def test_a_read_has_no_outcome() -> None:
     outcomes = Outcomes()
     outcomes.after_death(call_of(READ), {"k": b"x"}, {"k"}, 5.0)
     assert outcomes.outcome("k", 5.0) == (WriteOutcome.NOT_STARTED, None)
+
+
+def test_responses_are_kept_up_to_a_size_and_that_a_write_ran_longer() -> None:
+    outcomes = Outcomes(response_bytes=100)
+    for number in range(5):
+        outcomes.ended(f"k{number}", b"x" * 40, float(number))
+    outcomes.ended("k4", b"y" * 40, 5.0)
+    told = [outcomes.outcome(f"k{number}", 100.0) for number in range(5)]
+    assert told == [(WriteOutcome.DONE, None)] * 3 + [(WriteOutcome.DONE, b"x" * 40), (WriteOutcome.DONE, b"y" * 40)]
+    assert outcomes.covered_from == float("-inf")

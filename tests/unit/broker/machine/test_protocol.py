@@ -112,12 +112,12 @@ def test_a_tool_call_without_id_is_not_executed() -> None:
 def test_a_line_too_long_is_refused_and_counted() -> None:
     talk = Talk()
     talk.opens(1)
-    talk.protocol.lines(1, [TooLong(10), json.dumps(call(1, ADD)).encode()], talk.now)
+    talk.reads(1, TooLong(10), json.dumps(call(1, ADD)).encode())
     talk.turn()
     assert talk.code(1) == errors.INVALID_REQUEST
     assert talk.inside[0].tag.endswith(".2")
     talk.gone(1)
-    talk.protocol.lines(1, [TooLong(10)], talk.now)  # nobody there any more
+    talk.reads(1, TooLong(10))  # nobody there any more
 
 
 def test_ids_keep_value_and_type() -> None:

@@ -1,0 +1,89 @@
+"""How many clients there may be, and how much of what they sent or are owed may wait in memory.
+
+All clients are processes of one user, or root's. A process that leaks connections must not lock the others out: when
+there is no room, those that never said a word go first, and only then is a newcomer refused, in words.
+"""
+
+from __future__ import annotations
+
+import resource
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Collection
+
+    from ..system.clock import Clock
+
+MOST = 2000
+RESERVE = 160  # descriptors for files, engines, handshakes over TCP, and a burst of connections to be refused
+SILENT_S = 1.0  # a client speaks at once
+MOST_HELD = 256 << 20  # bytes of all unfinished lines
+MOST_UNREAD = 512 << 20  # bytes of all answers that were not read
+_LOG_EVERY_S = 30.0
+
+
+class Client(Protocol):
+    """What is asked of a connection.
+
+    Attributes:
+        who: whose it is. opened: monotonic seconds. heard: it has sent a line. leaving: it is being closed.
+    """
+
+    who: str
+    opened: float
+    heard: bool
+    leaving: bool
+
+    def drop(self, reason: str) -> None:
+        """Drop it at once."""
+
+
+def most_connections() -> int:
+    """How many connections the limit of open files allows, a reserve left aside."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST
+    return min(MOST, max(soft // 2, soft - RESERVE))
+
+
+class Admission:
+    """Decides which connections stay.
+
+    Args:
+        most: how many there may be; an eighth of them is kept from each single user.
+    """
+
+    def __init__(self, clock: Clock, log: logging.Logger, most: int) -> None:
+        self.most = most
+        self.most_of_one = most - most // 8
+        self._clock = clock
+        self._log = log
+        self._logged_at = float("-inf")
+        self.refused = 0
+
+    def refusal(self, who: str, clients: Collection[Client]) -> str:
+        """Why one more connection of `who` is refused, "" if it isn't; a silent one may have been dropped for it."""
+        if len(clients) < self.most_of_one:
+            return ""
+        staying = [client for client in clients if not client.leaving]
+        own = [client for client in staying if client.who == who]
+        if len(own) < self.most_of_one and len(staying) < self.most:
+            return ""
+        now = self._clock.monotonic()
+        crowd = own if len(own) >= self.most_of_one else staying
+        silent = [client for client in crowd if not client.heard and now - client.opened >= SILENT_S]
+        if silent:
+            min(silent, key=lambda client: client.opened).drop("it never sent a line, and others need the room")
+            return ""
+        self.refused += 1
+        self._note(who, len(crowd), now)
+        return (
+            f"the broker has {len(crowd)} connections and takes no more. Hint: `mempalace-broker status` shows "
+            "whose they are; end agents that were left over."
+        )
+
+    def _note(self, who: str, count: int, now: float) -> None:
+        if now - self._logged_at >= _LOG_EVERY_S:
+            self._logged_at = now
+            self._log.warning("refused a connection of %s: there are %d (%d refused so far)", who, count, self.refused)
