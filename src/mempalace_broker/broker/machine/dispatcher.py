@@ -167,7 +167,6 @@ class Dispatcher:
             why = "the broker is leaving while the engine runs"
             self._fail(call, errors.OUTCOME_UNKNOWN, f"{why} {texts.unknown(call)}")
         else:
-            self.scheduler.withdraw(call)
             self.fail_waiting(call, errors.NOT_EXECUTED, text)
 
     # -- engine events

@@ -73,6 +73,23 @@ def test_a_second_delete_that_finds_nothing_has_succeeded() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tool", "told"),
+    [
+        ("mempalace_delete_hallway", {"deleted": False}),
+        ("mempalace_delete_hallway", {"deleted": False, "success": False, "error": "locked"}),
+        ("mempalace_delete_drawers", {"success": True, "errors": 1, "results": [{"error": "Drawer not found: x"}]}),
+    ],
+)
+def test_a_second_delete_that_found_less_says_that_it_was_repeated_and_nothing_else(
+    tool: str, told: dict[str, Any]
+) -> None:
+    message: dict[str, Any] = json.loads(settle_replayed(call_of(tool, 2), said(json.dumps(told))))
+    repeated = json.loads(message["result"]["content"][0]["text"])
+    assert "repeated" in repeated.pop("note")
+    assert repeated == told
+
+
+@pytest.mark.parametrize(
     ("tool", "attempts", "response"),
     [
         ("mempalace_delete_drawer", 1, said(GONE)),

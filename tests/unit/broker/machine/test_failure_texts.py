@@ -1,0 +1,34 @@
+"""What an agent reads says what happened, whether to send again, and where to look."""
+
+from __future__ import annotations
+
+from mempalace_broker.broker.machine import failure_texts as texts
+from mempalace_broker.broker.machine.supervisor import Policy, Supervisor
+from tests.unit.broker.machine.test_replay import NEVER, READ, call_of
+
+
+def supervisor(reason: str = "", hint: str = "") -> Supervisor:
+    made = Supervisor(Policy(), lambda: 0.0)
+    made.reason, made.hint = reason, hint
+    return made
+
+
+def test_an_unknown_outcome_names_the_tool_to_look_with_where_there_is_one() -> None:
+    assert "Before you send it again, check with mempalace_diary_read." in texts.unknown(call_of(NEVER))
+    assert "Before you send it again, check." in texts.unknown(call_of("never_heard_of"))
+
+
+def test_an_engine_that_is_down_has_its_own_hint_before_the_general_one() -> None:
+    assert texts.engine_down(supervisor()) == f"the mempalace engine is down: no reason known. {texts.DOWN_HINT}"
+    assert texts.engine_down(supervisor("no disk", "buy one")) == (
+        "the mempalace engine is down: no disk. Hint: buy one."
+    )
+
+
+def test_a_call_that_waited_too_long_is_told_behind_what() -> None:
+    call = call_of(READ)
+    assert "waited 60 s (MEMPALACE_MCP_TIMEOUT_MS) behind mempalace_mine and was not" in texts.waited(
+        call, 60.0, ["mempalace_mine"], supervisor()
+    )
+    assert "for the engine (down: starting) and was not executed" in texts.waited(call, 60.0, [], supervisor())
+    assert "for the engine (down: no disk)" in texts.waited(call, 60.0, [], supervisor("no disk"))
