@@ -16,8 +16,7 @@ def test_it_leaves_after_resting_long_enough() -> None:
 def test_work_stops_the_idle_timer_and_rest_starts_it_anew() -> None:
     life = Lifecycle(idle_s=60.0, drain_s=5.0, now=100.0)
     life.work()
-    assert not life.idle
-    assert (life.next_deadline(), life.idle_too_long(1000.0)) == (None, "")
+    assert (life.idle, life.next_deadline(), life.idle_too_long(1000.0)) == (False, None, "")
     life.rest(1000.0)
     assert life.idle
     assert life.next_deadline() == 1060.0
