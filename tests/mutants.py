@@ -193,9 +193,13 @@ def copy_tree(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
-def fails(tree: Path, tests: list[str]) -> bool:
-    """Whether these tests notice what was done to the tree. A run without an end was noticed."""
-    env = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+def fails(tree: Path, tests: list[str], *, bytecode: str = "1") -> bool:
+    """Whether these tests notice what was done to the tree. A run without an end was noticed.
+
+    Args:
+        bytecode: "" to write compiled modules beside the sources, where the following runs find them.
+    """
+    env = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": bytecode}
     argv = ["/bin/sh", "-c", f'{LIMITS}; exec "$@"', "sh", sys.executable, "-m", "pytest", "-x", "-q", "--no-header"]
     argv += ["-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not slow and not engine", *tests]
     with subprocess.Popen(
@@ -214,14 +218,15 @@ def fails(tree: Path, tests: list[str]) -> bool:
 
 @contextlib.contextmanager
 def planted(tree: Path, mutant: Mutant) -> Iterator[None]:
-    """The tree with this fault in it."""
+    """The tree with this fault in it. Afterwards the file has its old time, so that its bytecode counts again."""
     target = tree / mutant.file
-    original = target.read_bytes()
+    original, status = target.read_bytes(), target.stat()
     try:
         target.write_bytes(original[: mutant.begin] + mutant.after.encode() + original[mutant.end :])
         yield
     finally:
         target.write_bytes(original)
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def caught(tree: Path, mutant: Mutant) -> bool:
@@ -233,7 +238,7 @@ def caught(tree: Path, mutant: Mutant) -> bool:
 def broken_tests(tree: Path, chosen: list[Mutant]) -> list[str]:
     """Those of the tests for these mutants that fail without any; a file is run with its directory."""
     needed = {" ".join(tests): tests for mutant in chosen for tests in tests_for(mutant.file)}
-    return [name for name, tests in needed.items() if not name.endswith(".py") and fails(tree, tests)]
+    return [name for name, tests in needed.items() if not name.endswith(".py") and fails(tree, tests, bytecode="")]
 
 
 def known_equivalents() -> dict[str, str]:
@@ -292,10 +297,11 @@ def run_all(chosen: list[Mutant], jobs: int, *, quiet: bool) -> list[Mutant]:
     survivors = []
     with tempfile.TemporaryDirectory(prefix="mpb-mutants-") as folder:
         trees = [Path(folder) / str(number) for number in range(jobs)]
-        for tree in trees:
-            copy_tree(tree)
+        copy_tree(trees[0])
         if broken := broken_tests(trees[0], chosen):
             raise BrokenTests(f"fail without a mutant: {', '.join(broken)}")
+        for tree in trees[1:]:
+            shutil.copytree(trees[0], tree)
         free = trees.copy()
 
         def attempt(mutant: Mutant) -> tuple[Mutant, bool, float]:

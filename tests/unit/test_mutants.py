@@ -118,15 +118,21 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_survives_is_told_and_the_tree_stays_as_it_was(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (small / FILE).read_bytes()
+def test_what_was_planted_is_taken_out_again(small: Path) -> None:
+    before, time = (small / FILE).read_bytes(), (small / FILE).stat().st_mtime_ns
+    [mutant, _] = mutants_in(FILE, before.decode())
+    with mutants.planted(small, mutant):
+        assert b"(a <= 1)" in (small / FILE).read_bytes()
+    assert ((small / FILE).read_bytes(), (small / FILE).stat().st_mtime_ns) == (before, time)
+
+
+def test_what_survives_is_told(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert mutants.main(["--count", "0", "--seed", "7", "--jobs", "1"]) == 1
     out = capsys.readouterr().out
     assert "caught" in out.splitlines()[0]
     assert "'a < 1' -> '(a <= 1)'" in out.splitlines()[0]
     assert "SURVIVED" in out.splitlines()[1]
     assert out.splitlines()[2] == "1 of 2 caught (50%); seed 7"
-    assert (small / FILE).read_bytes() == before
 
 
 def test_an_equivalent_is_left_out(small: Path, capsys: pytest.CaptureFixture[str]) -> None:

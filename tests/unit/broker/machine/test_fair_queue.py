@@ -67,3 +67,13 @@ def test_a_session_that_was_served_to_the_end_can_come_back(make: Maker) -> None
     assert numbers(queue) == [1]
     queue.push(make())
     assert numbers(queue) == [2]
+
+
+def test_a_session_that_withdrew_everything_has_no_turn(make: Maker) -> None:
+    queue = FairQueue()
+    calls = [make(conn=conn) for conn in (1, 1, 2)]
+    for call in calls:
+        queue.push(call)
+    for call in calls[:2]:
+        queue.withdraw(call)
+    assert numbers(queue) == [3]

@@ -258,7 +258,10 @@ class Scheduling(RuleBasedStateMachine):
 
     @rule()
     def dispatch(self) -> None:
-        for call in self.scheduler.dispatch(self.now):
+        startable = self.scheduler.has_startable
+        calls = self.scheduler.dispatch(self.now)
+        assert startable == bool(calls)
+        for call in calls:
             assert call.state == CallState.SENT
             assert self.waiting.pop(call.n) is call
             self.running[call.n] = call
