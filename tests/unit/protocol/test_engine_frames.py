@@ -71,6 +71,15 @@ def test_what_is_no_header_is_told(line: bytes) -> None:
         parse_header(line)
 
 
+def test_the_largest_payload_is_no_error() -> None:
+    assert parse_header(b"done 1 - 0 %d" % MAX_PAYLOAD) == (Frame("done", 1, tag="0"), MAX_PAYLOAD)
+
+
+def test_an_empty_line_is_garbled_at_once() -> None:
+    with pytest.raises(FrameError, match="not a frame header"):
+        FrameDecoder().feed(b"\n")
+
+
 def test_a_header_ends_in_time() -> None:
     decoder = FrameDecoder()
     assert decoder.feed(b"x" * (MAX_HEADER - 1)) == []

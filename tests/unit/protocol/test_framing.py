@@ -39,6 +39,15 @@ def test_half_line_is_never_an_event() -> None:
 
 def test_limit_is_inclusive() -> None:
     assert LineReader(LIMIT).feed(b"x" * 8 + b"\n" + b"y" * 9 + b"\n") == [b"x" * 8, TooLong(LIMIT)]
+    reader = LineReader(LIMIT)
+    assert reader.feed(b"x" * 8) == []
+    assert (reader.held, reader.feed(b"\n")) == (8, [b"x" * 8])
+
+
+def test_marks_of_oversized_lines_are_equal_where_the_limit_is() -> None:
+    assert TooLong(8) == TooLong(8)
+    assert TooLong(8) != TooLong(9)
+    assert TooLong(8) != 8
 
 
 def test_too_long_is_told_before_its_end_and_holds_nothing() -> None:

@@ -39,6 +39,21 @@ def test_short_lines_leave_together_and_long_ones_are_not_copied() -> None:
     assert box.head() is long
     box.advance(0)
     assert box.size == 100 * KB + 1
+    box.advance(KB)
+    rest = box.head()
+    assert isinstance(rest, memoryview)
+    assert rest.obj is long
+
+
+def test_a_line_of_64_kib_is_not_copied_and_two_of_half_of_that_leave_together() -> None:
+    box = WriteBuffer()
+    line = b"x" * (64 * KB)
+    box.put_line(line)
+    assert box.head() is line
+    box.clear()
+    for _ in range(3):
+        box.put_line(b"x" * (32 * KB - 1))
+    assert len(box.head()) == 64 * KB
 
 
 def test_cleared_is_empty() -> None:

@@ -69,6 +69,6 @@ def test_a_second_run_makes_the_first_ones_answer_void() -> None:
     assert parse(first + started("k") + ended("k", b"stored")) == ({"k": b"stored"}, set())
 
 
-@pytest.mark.parametrize("line", [b"E k x\n", b"S\n", b"E k\n", b"Q k\n", b"\n", b"S a b\n"])
+@pytest.mark.parametrize("line", [b"E k x\n", b"S\n", b"E k\n", b"Q k\n", b"\n", b"S a b\n", b"Q k 3\n"])
 def test_lines_that_mean_nothing_are_passed_over(line: bytes) -> None:
     assert parse(line + started("k")) == ({}, {"k"})

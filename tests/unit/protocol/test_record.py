@@ -133,6 +133,17 @@ def test_a_wrong_optional_field_is_as_good_as_none() -> None:
     assert (found.host, found.start) == ("", "")
 
 
+def test_the_longest_record_is_read() -> None:
+    assert isinstance(decode(json.dumps(GOOD).encode().ljust(MAX_BYTES)), DiscoveryRecord)
+
+
+@pytest.mark.parametrize("started_at", [-1, 1e12, True, "5", None])
+def test_an_impossible_time_counts_as_none(started_at: object) -> None:
+    found = record_from(started_at=started_at)
+    assert isinstance(found, DiscoveryRecord)
+    assert found.started_at == 0.0
+
+
 def test_a_later_schema_still_tells_where_to_dial() -> None:
     found = record_from(schema=9, novelty={"a": 1}, endpoints=["quic:x", "unix:/s"])
     assert isinstance(found, DiscoveryRecord)

@@ -89,7 +89,7 @@ def kind_of(status: int | None, words: str) -> str:
     """
     if status is None:
         return SILENT
-    if status not in (SSH_FAILED, 0) and status > 0:
+    if status > 0 and status != SSH_FAILED:
         return NOT_FOUND if status == COMMAND_NOT_FOUND else REMOTE
     low = words.lower()
     for kind, signs in _SIGNS:

@@ -86,6 +86,15 @@ def test_the_commands_own_error_comes_through_with_its_hint() -> None:
     assert "traceback line" in explain("start the broker there", HOST, 1, "traceback line").message
 
 
+def test_what_ssh_itself_did_is_not_blamed_on_the_command() -> None:
+    words = "mempalace-broker: oh"
+    assert kind_of(0, words) == kind_of(-9, words) == sshwords.OTHER
+    assert kind_of(1, words) == sshwords.REMOTE
+    assert "over ssh" in explain("connect", HOST, 255, words).message
+    assert "no answer in time" in explain("connect", HOST, None, "").message
+    assert "exit status 255" in explain("connect", HOST, 255, "---\n").message
+
+
 def test_a_machine_without_ssh() -> None:
     assert "openssh-client" in no_ssh(HOST, "No such file or directory").hint
 
@@ -102,6 +111,10 @@ def test_a_machine_without_ssh() -> None:
 )
 def test_the_answer_of_ensure_is_found_among_noise(output: bytes) -> None:
     assert read_ensure(output) == ("/h/.mempalace/broker.sock", True, "ab", "0.1.0")
+
+
+def test_an_answer_of_ensure_that_says_little() -> None:
+    assert read_ensure(b'{"endpoint": "unix:/s", "started": 1}') == ("/s", False, "", "")
 
 
 @pytest.mark.parametrize(
