@@ -111,19 +111,48 @@ def test_the_host_first(world: World) -> None:
         first.finish()
 
 
-def test_the_container_first(world: World) -> None:
-    with container(world) as side, one_owner(world) as watch:
+def test_the_container_first_and_alone(world: World) -> None:
+    with (
+        container(world) as side,
+        container(world, "two", "/data/.mempalace", "/data") as other,
+        one_owner(world) as watch,
+    ):
         first = started(side)
         (broker,) = world.brokers()
         assert pid_namespace(broker) == pid_namespace(side.place.pid)  # type: ignore[attr-defined]
-        with Load(world, 2) as here, Load(side, 2, first=2) as there:
+        assert (world.record() or {})["guest"] is True
+        with Load(other, 2) as here, Load(side, 2, first=2) as there:
             here.wait_writes(12)
             there.wait_writes(12)
         assert world.brokers() == [broker]
         here.verify(side)
-        there.verify(world)
+        there.verify(other)
         assert len(watch.seen) == 1
         first.finish()
+
+
+def test_the_host_takes_over_from_a_container_and_nothing_is_lost(world: World) -> None:
+    """A host's session is not served by a guest: the container's broker leaves, its sessions go on with the host's."""
+    with container(world) as side, one_owner(world) as watch:
+        started(side)
+        (before,) = world.brokers()
+        with Load(side, 2, first=2) as there:
+            there.wait_writes(6)
+            shims = [world.shim() for _ in range(3)]
+            asked = [shim.start_request("initialize", {"protocolVersion": "2025-06-18"}) for shim in shims]
+            for shim, id_ in zip(shims, asked, strict=True):
+                assert "result" in shim.wait_response(id_, PATIENCE_S)
+            with Load(world, 2) as here:
+                here.wait_writes(6)
+                there.wait_writes(6)
+        eventually(lambda: len(world.brokers()) == 1, what="one broker")
+        (broker,) = world.brokers()
+        assert broker != before
+        assert pid_namespace(broker) == pid_namespace(os.getpid())
+        here.verify(side)
+        there.verify(world)
+        assert len(watch.seen) == 2, "one engine in the container, one on the host"
+        assert (world.record() or {})["guest"] is (pid_namespace(os.getpid()) != "pid:[4026531836]")
 
 
 def test_the_container_dies_while_it_owns_the_broker_and_writes_are_under_way(world: World) -> None:
@@ -133,7 +162,8 @@ def test_the_container_dies_while_it_owns_the_broker_and_writes_are_under_way(wo
         watch = stack.enter_context(one_owner(world))
         started(side)
         (broker,) = world.brokers()
-        with Load(world, 2) as here, Load(side, 2, first=2) as there, Load(other, 1, first=4) as elsewhere:
+        third = stack.enter_context(container(world, "three", "/srv/.mempalace", "/srv"))
+        with Load(third, 2) as here, Load(side, 2, first=2) as there, Load(other, 1, first=4) as elsewhere:
             for load in (here, there, elsewhere):
                 load.wait_writes(6)
             for session in there.sessions:
@@ -142,7 +172,7 @@ def test_the_container_dies_while_it_owns_the_broker_and_writes_are_under_way(wo
             for load in (here, elsewhere):
                 load.wait_writes(6)
         for load in (here, there, elsewhere):
-            load.verify(world)
+            load.verify(third)
         assert world.brokers() != [broker]
         assert len(watch.seen) == 2, "one engine in the container, one after it"
 
@@ -158,7 +188,8 @@ def test_many_at_once_on_a_cold_palace_make_one_broker(world: World) -> None:
             assert "result" in shim.wait_response(id_, PATIENCE_S)
         eventually(lambda: len(world.brokers()) == 1, what="one broker, those that lost the race gone")
         status = json.loads(world.cli("status", "--json").stdout)
-        assert status["broker"]["epoch"] == 1, status["broker"]
+        assert status["broker"]["epoch"] <= 2, "the host's, perhaps after that of a container that came first"
+        assert pid_namespace(world.broker().pid) == pid_namespace(os.getpid())
 
 
 def test_a_config_written_on_the_host_leads_to_the_mounted_palace(world: World) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..protocol.hello import WIRE_VERSION
 from ..protocol.record import DiscoveryRecord
-from ..system.process_ids import this_process
+from ..system.process_ids import in_child_namespace, this_process
 from ..system.record_file import RecordFile
 
 if TYPE_CHECKING:
@@ -112,4 +112,5 @@ def new_record(
         broker_version=__version__,
         started_at=at,
         started_by=started_by,
+        guest=in_child_namespace(),
     )

@@ -27,6 +27,7 @@ class DiscoveryRecord:
     Attributes:
         record: id of this record, 32 hex digits; a broker removes the file only while it holds this id.
         epoch: grows with every owner of the palace.
+        guest: whether that process runs in a container.
         pid, start, boot, pidns: the broker's process. host: for people, and to recognise a reboot.
         endpoints: where to dial, best first, as "unix:/path". token: for a TCP endpoint, else None.
         wire: version of the wire protocol. capabilities: names of what the broker can do.
@@ -41,6 +42,7 @@ class DiscoveryRecord:
         "endpoints",
         "engine_version",
         "epoch",
+        "guest",
         "host",
         "palace",
         "pid",
@@ -72,6 +74,7 @@ class DiscoveryRecord:
         engine_version: str = "",
         started_at: float = 0.0,
         started_by: str = "",
+        guest: bool = False,
     ) -> None:
         self.record = record
         self.epoch = epoch
@@ -89,6 +92,7 @@ class DiscoveryRecord:
         self.engine_version = engine_version
         self.started_at = started_at
         self.started_by = started_by
+        self.guest = guest
 
     def as_json(self) -> dict[str, Any]:
         """The record as the file holds it."""
@@ -165,6 +169,7 @@ def _check(raw: dict[str, Any]) -> DiscoveryRecord | BadRecord:
         wire=raw["wire"] if _whole(raw.get("wire"), 0) else 0,
         capabilities=[c for c in _list(raw.get("capabilities")) if isinstance(c, str)],
         started_at=_seconds(raw.get("started_at")),
+        guest=raw.get("guest") is True,
         **texts,
     )
 

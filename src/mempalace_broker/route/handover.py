@@ -8,7 +8,7 @@ settled, and its clients go on with the next broker, which is the host's. Import
 from __future__ import annotations
 
 import os
-from signal import SIGTERM
+from signal import SIGTERM, pidfd_send_signal
 
 from ..errors import BrokerUnavailable
 
@@ -24,7 +24,12 @@ def tell_to_leave(broker: PeerProcess, palace: str) -> None:
         BrokerUnavailable: it belongs to a user whom we may not end.
     """
     try:
-        os.kill(broker.pid, SIGTERM)
+        process = os.pidfd_open(broker.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if broker.is_alive():  # so that pid is not another process's by now
+            pidfd_send_signal(process, SIGTERM)
     except ProcessLookupError:
         return
     except PermissionError as exc:
@@ -32,3 +37,5 @@ def tell_to_leave(broker: PeerProcess, palace: str) -> None:
             f"a container's broker (pid {broker.pid}) has {palace}, and this user may not tell it to leave.",
             hint=f"sudo kill {broker.pid}; and let the container run as the owner of the palace",
         ) from exc
+    finally:
+        os.close(process)

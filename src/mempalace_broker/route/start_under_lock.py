@@ -135,6 +135,8 @@ class StartUnderLock(Attempt):
         """Try the start lock without blocking."""
         from ..system.lock import FileLock
 
+        if self._lock is not None:
+            return LOCK_OBTAINED
         self._prepare()
         lock = FileLock(self._daemon.start_lock)
         if not lock.try_acquire():

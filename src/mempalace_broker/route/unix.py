@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from ..errors import BrokerUnavailable
 from ..protocol.record import BadRecord
+from ..system.kernel import LINUX
+from ..system.peer import peer_process
 from .attempt import ONCE, START_IF_NEEDED, WAIT_ONLY, Connected, StartPolicy, Waiting
 from .dial import dial, dial_any
 from .discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, discover, fixed_path, record_state
-from .machine.election import AVOID, CONNECT, RECORD_ABSENT, START, TAKE_LOCK, WAIT, decide
+from .machine.election import AVOID, CONNECT, LOCK_FREE, LOCK_HELD, RECORD_ABSENT, START, TAKE_LOCK, WAIT, decide
 from .start_under_lock import Daemon, StartUnderLock
 
 TYPE_CHECKING = False
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
 
     from ..system.clock import Deadline
     from ..system.context import Context
+    from ..system.peer import PeerProcess
     from ..system.private import PrivateFile
     from ..system.spawn import StartPipe
     from .dial import Dialled
     from .discover import Candidates
 
 _STATUS = "mempalace-broker status"
+HANDOVER_LOOK_S = 0.05
 
 
 class UnixRoute(StartUnderLock):
@@ -63,6 +67,8 @@ class UnixRoute(StartUnderLock):
         self._refused = ""  # what the system said to the last dial
         self._stale_record = ""  # id of the record of a broker that no longer listens
         self._locality_checked = False
+        self._guest: PeerProcess | None = None  # a container's broker that has, or had, the palace
+        self._told = False  # whether it was told to leave
 
     def _look(self, lock: str) -> Connected | Waiting | None:
         """One observation and its action."""
@@ -77,8 +83,12 @@ class UnixRoute(StartUnderLock):
         root = self._context.files.root
         record = record_state(candidates.record, root) if dialled.nobody else RECORD_ABSENT  # matters only then
         action = decide(lock=lock, record=record, connect=dialled.outcome)
+        if self._is_a_guests(dialled):
+            return self._take_over(lock)
         if action == CONNECT:
             return self._connected(dialled)
+        if action == START and self._guest is not None and self._owner_stays():
+            return self._still_leaving()
         if action == START or (action == TAKE_LOCK and self._policy.mode == START_IF_NEEDED):
             return None
         if action in (WAIT, TAKE_LOCK):
@@ -97,6 +107,54 @@ class UnixRoute(StartUnderLock):
         if dialled.sock is None:
             self._refused = f"{dialled.path}: {dialled.why}"
         return dialled
+
+    # -- the host never uses a broker of a guest
+
+    def _is_a_guests(self, dialled: Dialled) -> bool:
+        """Whether the listener is a process of a container that we see from outside: then we are its host.
+
+        A sound host's broker is not inside; so whoever only connects to it pays for a look at /proc.
+        """
+        if dialled.sock is None or not LINUX:
+            return False
+        peer = peer_process(dialled.sock)
+        if not peer.inside:
+            return False
+        dialled.sock.close()
+        dialled.sock = None
+        if self._guest is None or self._guest.pid != peer.pid:
+            self._guest, self._told = peer, False
+        return True
+
+    def _take_over(self, lock: str) -> Waiting | None:
+        """Tell the container's broker to leave, once the start lock is ours: so that no guest starts the next one."""
+        from .handover import tell_to_leave
+
+        assert self._guest is not None
+        if self._policy.mode != START_IF_NEEDED:
+            return self._pause(f"a container's broker (pid {self._guest.pid}) has the palace, and none starts here")
+        if lock == LOCK_FREE and self._lock is None:
+            return None
+        if lock == LOCK_HELD:
+            return self._pause("another client takes the palace over from a container's broker")
+        if not self._told:
+            tell_to_leave(self._guest, self._context.identity.path)
+            self._told = True
+        return self._still_leaving()
+
+    def _still_leaving(self) -> Waiting:
+        """Look again soon, and keep the start lock meanwhile."""
+        assert self._guest is not None
+        self.why = f"a container's broker (pid {self._guest.pid}) was told to leave and has not left yet"
+        if self._deadline.expired:
+            raise self._unavailable(self.why)
+        self._not_before = self._clock.monotonic() + HANDOVER_LOOK_S
+        return Waiting(min(HANDOVER_LOOK_S, self._deadline.remaining()), -1, self.why)
+
+    def _owner_stays(self) -> bool:
+        from ..system.lock import is_held
+
+        return bool(is_held(self._daemon.lock))
 
     def _connected(self, dialled: Dialled) -> Connected:
         assert dialled.sock is not None
@@ -142,7 +200,7 @@ class UnixRoute(StartUnderLock):
         if isinstance(record, BadRecord) or record.record == self._stale_record:
             return None  # a broker that serves publishes its record at once; the record says whether it is ours
         dialled = self._dial(candidates.paths)
-        if dialled.sock is None:
+        if dialled.sock is None or self._is_a_guests(dialled):
             return None
         self._started = record.started_by == self._policy.started_by
         self.close()
@@ -166,6 +224,8 @@ class UnixRoute(StartUnderLock):
             hint = "mempalace-broker ensure"
         elif self._context.env.get(ENDPOINT_VARIABLE):
             hint = f"start the broker that listens there, or unset {ENDPOINT_VARIABLE}."
+        if self._guest is not None:
+            hint = f"stop the container, or `kill {self._guest.pid}`; then mempalace-broker ensure."
         return BrokerUnavailable(f"no broker for {self._context.identity.path}: {why}.", hint=hint)
 
     def _refusal(self, action: str) -> BrokerUnavailable:

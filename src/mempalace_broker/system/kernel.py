@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 
@@ -51,6 +50,8 @@ def sync_data(fd: int) -> None:
 
 def widen_pipe(fd: int, size: int) -> None:
     """Give a pipe a buffer of `size` bytes where the system can; over the user's quota the default size has to do."""
+    import fcntl
+
     if hasattr(fcntl, "F_SETPIPE_SZ"):  # only on Linux
         try:  # noqa: SIM105 - contextlib is beyond the shim's import budget
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)

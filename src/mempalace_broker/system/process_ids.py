@@ -17,6 +17,7 @@ ZOMBIE = "zombie"  # ended, not yet reaped: holds no lock and no file any more
 UNKNOWN = "unknown"
 
 _MAX_PID = 2**31 - 1
+_FIRST_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO
 
 
 class ProcessId:
@@ -82,6 +83,11 @@ def pid_namespace() -> str:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
+
+
+def in_child_namespace() -> bool:
+    """Whether this process is in another pid namespace than the first of its kernel, as in a container."""
+    return pid_namespace() not in ("", _FIRST_NAMESPACE)
 
 
 def _look(pid: int) -> tuple[str, str]:
