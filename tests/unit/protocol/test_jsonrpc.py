@@ -46,6 +46,30 @@ def test_keys_are_equal_only_for_equal_ids_of_one_type(one: Any, other: Any) -> 
     assert (rpc.key_of(one) == rpc.key_of(other)) == same
 
 
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        ("x" * rpc.MAX_ID, True), ("x" * (rpc.MAX_ID + 1), False), (10**rpc.MAX_ID - 1, True), (10**rpc.MAX_ID, False),
+        (1 - 10**rpc.MAX_ID, True), (-(10**rpc.MAX_ID), False), (True, False), (None, False), (math.nan, False),
+        (math.inf, False), (-0.5, True), ([], False),
+    ],
+)  # fmt: skip
+def test_ids_are_strings_or_finite_numbers_of_bounded_length(value: object, fits: bool) -> None:
+    assert rpc.is_id(value) is fits
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [(1, 1), (5, 5), (0, None), (6, None), (True, None), (2.0, None), ("2", None), (None, None)]
+)
+def test_whole_numbers_of_a_range(value: object, found: int | None) -> None:
+    assert rpc.whole_number(value, 1, 5) == found
+
+
+def test_a_message_in_a_log_shows_no_body() -> None:
+    assert repr(rpc.parse(request(id=5, params={"q": "secret"}))) == "Message(request m 5 )"
+    assert repr(rpc.parse(b"3")).endswith(f" {INVALID_REQUEST})")
+
+
 def test_notification_response_batch_blank() -> None:
     assert rpc.parse(b'{"method":"notifications/x"}').kind == rpc.NOTIFICATION
     response = rpc.parse(b'{"id":"7","result":{}}')

@@ -36,7 +36,7 @@ class LeaseAcquirer(NamedTuple):
         step: the verb of the action, DONE at the end. after_write: what follows the write under way.
         outcome, blocker: the end, and the lease in the way.
         epoch, sequence: our epoch and our record's sequence, 0 while we have none.
-        settled: the round under way began after the settle time.
+        settled: the round under way began after the settle time; asked only once we have an epoch.
         unread: epochs of this round that are still to be read. observed: those that were.
         requested: the epoch that we asked to hand over. target: the epoch of the action.
         stale: epochs below ours that can be removed.
@@ -94,8 +94,7 @@ class LeaseAcquirer(NamedTuple):
         if isinstance(result, ObservedLease):
             return self._note(result, before)._read_on(before)
         if self.step is Verb.SLEEP:
-            settled = self.epoch > 0 and after >= self.settle_until
-            return self._replace(step=Verb.LIST, settled=settled, wake=0.0)
+            return self._replace(step=Verb.LIST, settled=after >= self.settle_until, wake=0.0)
         if self.step is Verb.CREATE:
             return self._created(after) if result else self._begin_again()
         if self.step is Verb.REQUEST_HANDOVER:

@@ -159,7 +159,8 @@ def test_the_waiting_limit(make: Maker) -> None:
     started(scheduler)
     assert scheduler.next_deadline() == 11.0
     assert scheduler.expire(10.9).waited == []
-    assert [call.n for call in scheduler.expire(12.0).waited] == [2, 3]
+    assert [call.n for call in scheduler.expire(11.0).waited] == [2]
+    assert [call.n for call in scheduler.expire(12.0).waited] == [3]
     assert scheduler.next_deadline() is None
     assert scheduler.waiting() == []
 
@@ -210,6 +211,36 @@ def test_calls_beside_a_mine(make: Maker) -> None:
     assert started(scheduler, 9.0) == []
 
 
+def test_a_call_that_waits_too_long_behind_a_mine_is_told_once(make: Maker) -> None:
+    scheduler = Scheduler(Limits(wait_s=10.0))
+    scheduler.mine_yields = True
+    for tool in (MINE, SEARCH):
+        scheduler.submit(make(tool, run_limit=None if tool == MINE else 5.0))
+    started(scheduler, 4.0)
+    assert scheduler.next_deadline() == 10.0
+    assert scheduler.expire(9.9).behind == []
+    found = scheduler.expire(10.0)
+    assert ([call.n for call in found.behind], found.waited, found.ran) == ([2], [], [])
+    assert scheduler.expire(99.0).behind == []
+
+
+def test_what_may_run_beside_a_mine(make: Maker) -> None:
+    for tool, beside in ((SEARCH, True), ("mempalace_sync", False), ("mempalace_reconnect", False), ("strange", False)):
+        scheduler = Scheduler(Limits())
+        scheduler.mine_yields = True
+        scheduler.submit(make(MINE, conn=1))
+        started(scheduler)
+        assert not scheduler.has_startable
+        scheduler.submit(make(tool, conn=2))
+        assert scheduler.has_startable is beside, tool
+    scheduler = Scheduler(Limits())
+    scheduler.mine_yields = True
+    scheduler.submit(make(ADD, conn=1))
+    started(scheduler)
+    scheduler.submit(make(SEARCH, conn=2))
+    assert not scheduler.has_startable, "only a mine lets others in"
+
+
 # -- prefetches
 
 
@@ -222,6 +253,14 @@ def test_prefetches_name_the_next_texts_once_and_only_while_the_lane_is_busy(mak
         scheduler.submit(make(SEARCH if conn < 3 else ADD, conn=conn))
     assert [call.n for call in scheduler.prefetches()] == [2, 3]
     assert scheduler.prefetches() == []
+
+
+def test_a_call_without_a_text_is_not_prefetched(make: Maker) -> None:
+    scheduler = Scheduler(Limits(prefetches=2))
+    for conn, tool in enumerate((ADD, "mempalace_status", SEARCH)):
+        scheduler.submit(make(tool, conn=conn))
+    started(scheduler)
+    assert [call.n for call in scheduler.prefetches()] == [3]
 
 
 # -- against a model

@@ -152,12 +152,16 @@ def test_an_engine_that_stayed_up_pays_its_starts_back() -> None:
     assert supervisor.next_deadline() is None
     supervisor.exited(31.0, "signal 11")
     assert state_of(supervisor) == EngineState.BACKOFF
+    due(supervisor)
+    supervisor.spawned(32.0, 8)
+    supervisor.exited(32.0, "signal 11")
+    assert state_of(supervisor) == EngineState.BACKOFF, "one start counts, not two"
 
 
 def test_old_starts_do_not_count() -> None:
     supervisor = new(Policy(budget=2, window_s=60.0))
     supervisor.start(0.0)
-    for now in (0.0, 61.0, 122.0):
+    for now in (0.0, 60.0, 120.0):
         supervisor.spawned(now, 7)
         supervisor.exited(now, "status 1")
         assert state_of(supervisor) == EngineState.BACKOFF
