@@ -14,9 +14,10 @@ from ..errors import OVERLOADED
 from ..protocol.framing import LineReader
 from ..protocol.jsonrpc import error_line
 from ..system.peer import PeerProcess
+from ..system.unix_socket import peer_uid
 from .machine.session import Origin
 from .peer import look_at_peer, origin_of
-from .unix_listener import allowed, peer
+from .unix_listener import allowed
 
 if TYPE_CHECKING:
     import socket
@@ -68,7 +69,7 @@ class Connection(asyncio.Protocol):
         who, origin = PeerProcess(), Origin.GUEST
         if self.via == UNIX:
             sock: socket.socket = transport.get_extra_info("socket")
-            uid, _ = peer(sock)
+            uid = peer_uid(sock)
             if not allowed(uid):
                 self._runner.log.warning("refused a connection of uid %d", uid)
                 transport.abort()

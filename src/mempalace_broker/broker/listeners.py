@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ..system.atomic_files import unlink_quietly
+from ..locality.strict_modes import check_folders
 from .connection import UNIX, Connection
 from .tcp.listener import TcpListener
 from .tcp.port import last_port
@@ -83,8 +83,8 @@ class Listeners:
     def close(self) -> None:
         """Stop listening; the socket's name is removed only while it is ours. Connections stay."""
         try:
-            if self._name is not None and self._name.intact():
-                unlink_quietly(self._files.socket)
+            if self._name is not None:
+                self._name.remove()
         except OSError as exc:
             self._runner.log.warning("cannot remove the socket: %s", exc)
         if self._server is not None:
@@ -97,6 +97,8 @@ class Listeners:
         return self._runner.conns[conn].via if conn in self._runner.conns else UNIX
 
     async def _listen(self) -> None:
+        check_folders(self._files)
+        self._files.check_socket_folder()
         listener, self._name = bind_unix(self._files.socket)
         self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=listener)
 

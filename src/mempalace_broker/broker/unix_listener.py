@@ -5,13 +5,14 @@ asyncio would take over the name of a live listener without an error (cpython#12
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-import struct
 from typing import NamedTuple
 
 from ..errors import StateRootError
-from ..system.atomic_files import unlink_quietly
+from ..system.shared_files import SharedFolder
+from ..system.unix_socket import bind
 
 BACKLOG = 512
 
@@ -31,6 +32,14 @@ class Name(NamedTuple):
             return False
         return (now.st_dev, now.st_ino) == (self.dev, self.ino)
 
+    def remove(self) -> None:
+        """Unlink the name while it is ours. Raises OSError."""
+        folder, name = os.path.split(self.path)
+        with SharedFolder.open(folder) as opened:
+            now = opened.look(name)
+            if now is not None and (now.st_dev, now.st_ino) == (self.dev, self.ino):
+                opened.remove(name)
+
 
 def bind_unix(path: str) -> tuple[socket.socket, Name]:
     """Bind a listening socket, 0600. The caller holds the owner lock, so an older file of that name is stale.
@@ -40,12 +49,16 @@ def bind_unix(path: str) -> tuple[socket.socket, Name]:
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old_mask = os.umask(0o177)
+    folder, name = os.path.split(path)
     try:
-        unlink_quietly(path)
-        listener.bind(path)
+        with SharedFolder.open(folder) as opened:
+            opened.remove(name)
+            bind(listener, opened.fd, name, path)
+            found = opened.look(name)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "its name was removed at once", path)
         listener.listen(BACKLOG)
         listener.setblocking(False)
-        found = os.lstat(path)
     except OSError as exc:
         listener.close()
         raise StateRootError(
@@ -55,16 +68,6 @@ def bind_unix(path: str) -> tuple[socket.socket, Name]:
     finally:
         os.umask(old_mask)
     return listener, Name(path, found.st_dev, found.st_ino)
-
-
-def peer(sock: socket.socket) -> tuple[int, int]:
-    """(uid, pid) of the peer of a unix socket; pid 0 where the kernel doesn't say, or in another pid namespace."""
-    if hasattr(socket, "SO_PEERCRED"):
-        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return uid, pid
-    local_peercred, size = 1, 76  # macOS, struct xucred: version, uid, number of groups, 16 groups
-    data = sock.getsockopt(0, local_peercred, size)
-    return int(struct.unpack_from("=II", data)[1]), 0
 
 
 def allowed(uid: int) -> bool:

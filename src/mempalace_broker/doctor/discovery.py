@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from ..protocol.record import BadRecord
 from ..route.machine.election import CONNECT_OK, RECORD_ABSENT, RECORD_FOREIGN
-from ..system.paths import MAX_SOCKET_PATH
 from ..system.process_ids import DEAD
 from .findings import Finding, Severity, error, info, ok, warn
 
@@ -50,14 +49,13 @@ def record(facts: Facts) -> Iterator[Finding]:
 def socket(facts: Facts) -> Iterator[Finding]:
     """The socket's name in the filesystem."""
     entry, files = facts.socket, facts.files
-    size = f"{facts.socket_bytes} of at most {MAX_SOCKET_PATH} bytes"
     moved = not entry.path.startswith(files.root.rstrip("/") + "/")
     place = f"; the state root's path is too long for a socket, so it is in {entry.path}" if moved else ""
     if not entry.kind:
         if facts.reply.connect == CONNECT_OK and facts.reply.path == entry.path:
             yield warn("socket", f"{entry.path} vanished just now", "none needed: the broker binds it again")
         else:
-            yield info("socket", f"{entry.path} is not there ({size}){place}")
+            yield info("socket", f"{entry.path} is not there{place}")
     elif entry.kind != "socket":
         yield error("socket", f"{entry.path} is a {entry.kind}", "none needed: the next broker replaces it")
     elif facts.uid not in (entry.uid, 0):
@@ -66,4 +64,4 @@ def socket(facts: Facts) -> Iterator[Finding]:
         yield warn("socket", f"{entry.path} is open to others (mode {entry.mode:o})", f"chmod 600 {entry.path}")
     else:
         stale = "" if facts.reply.accepted else ", left behind by a broker that was killed"
-        yield Finding(Severity.INFO if stale else Severity.OK, "socket", f"{entry.path} ({size}){place}{stale}")
+        yield Finding(Severity.INFO if stale else Severity.OK, "socket", f"{entry.path}{place}{stale}")

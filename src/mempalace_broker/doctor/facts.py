@@ -93,7 +93,6 @@ class Facts:
     record_process: str
     reply: BrokerReply
     socket: FileEntry
-    socket_bytes: int
     open_files: list[OpenFile]
     upstream_processes: list[UpstreamProcess]
     upstream_lock: LockFacts

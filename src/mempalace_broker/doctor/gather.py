@@ -74,7 +74,6 @@ def gather(context: Context) -> Facts:
         record_process=process,
         reply=_ask(context),
         socket=_entry(files.socket),
-        socket_bytes=len(os.fsencode(files.socket)),
         open_files=find_open_files(identity.path, identity.graph),
         upstream_processes=list(_upstream_processes(home)),
         upstream_lock=_upstream_lock(home, identity.path),

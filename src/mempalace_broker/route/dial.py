@@ -10,6 +10,7 @@ import errno
 from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as RawSocket
 
+from ..system.unix_socket import connect, serves_us
 from .machine.election import (
     CONNECT_DENIED,
     CONNECT_EAGAIN,
@@ -59,7 +60,7 @@ class Dialled:
 
 
 def dial(path: str) -> Dialled:
-    """Connect to a unix socket without ever blocking.
+    """Connect to a unix socket without ever blocking. A listener of another user counts as nobody.
 
     An error that is not in the table (no descriptors left, no memory) teaches nothing about owners: CONNECT_TIMEOUT.
     """
@@ -69,11 +70,14 @@ def dial(path: str) -> Dialled:
         return Dialled(CONNECT_TIMEOUT, path, None, exc.strerror or str(exc))
     try:
         sock.setblocking(False)
-        sock.connect(path)
+        connect(sock, path)
     except OSError as exc:
         sock.close()
         return Dialled(_OUTCOMES.get(exc.errno or 0, CONNECT_TIMEOUT), path, None, exc.strerror or str(exc))
-    return Dialled(CONNECT_OK, path, sock)
+    if serves_us(sock, path):
+        return Dialled(CONNECT_OK, path, sock)
+    sock.close()  # before a byte is said: whoever took that name, our broker is not there
+    return Dialled(CONNECT_REFUSED, path, None, "another user listens there")
 
 
 def dial_any(paths: list[str]) -> Dialled:

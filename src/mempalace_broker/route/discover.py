@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from ..errors import UsageError
+from ..locality.strict_modes import check_folders
 from ..protocol.record import BadRecord, DiscoveryRecord, from_this_kernel
 from ..system.paths import home_of
 from ..system.record_file import RecordFile
@@ -58,9 +59,11 @@ def discover(context: Context) -> Candidates:
     named otherwise ($MEMPALACE_PATH) left its endpoint there.
 
     Raises:
-        StateRootError: the folder of the socket is open to others; a listener there may be somebody else's.
+        StateRootError: other users can write to the state root, the palace or the folder of the socket.
     """
     files = context.files
+    check_folders(files)
+    files.check_socket_folder()
     record = RecordFile(files.record).read()
     named = _noted(files) if isinstance(record, BadRecord) else record.endpoints
     paths: list[str] = []
@@ -74,7 +77,6 @@ def discover(context: Context) -> Candidates:
         if path not in paths:
             paths.append(path)
     if files.socket not in paths:
-        files.check_socket_folder()
         paths.append(files.socket)
     return Candidates(record, paths)
 

@@ -28,6 +28,8 @@ import os
 from ..errors import PalaceError, StateRootError
 from ..protocol.jsonrpc import load
 from ..protocol.palace import PalaceIdentity
+from .kernel import LINUX
+from .unix_socket import fits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +46,6 @@ GRAPH = "knowledge_graph.sqlite3"
 PALACE_VARIABLES = ("MEMPALACE_PALACE_PATH", "MEMPALACE_PALACE", "MEMPAL_PALACE_PATH")
 ROOT_VARIABLE = "MEMPALACE_PATH"
 
-MAX_SOCKET_PATH = 103  # bytes; sun_path holds 104 on macOS and 108 on Linux, with a closing NUL
 _SHORTER = "give the palace a shorter path."
 _CONFIG_LIMIT = 16 * 1024 * 1024
 _INSTALL_MARKS = ("config.json", "people_map.json", "palace/chroma.sqlite3")
@@ -166,7 +167,8 @@ class StateFiles:
 
     Attributes:
         root: the state root. palace: the palace directory P.
-        record, socket, start_lock, toml, journal: in the root (the socket see `socket_path`).
+        record, socket, start_lock, toml, journal: in the root; but the socket in `private` where its path is too long,
+            except on Linux (see unix_socket).
         owner_lock, engine_lock, leases: in P, beside the files they guard, whatever the root is.
     """
 
@@ -199,7 +201,9 @@ class StateFiles:
         self.owner_lock = os.path.join(palace, "broker.lock")
         self.engine_lock = os.path.join(palace, "engine.lock")
         self.leases = os.path.join(palace, "broker-claims")  # the name on disk stays: older brokers look there
-        self.socket = socket_path(root, name)
+        self.socket = os.path.join(root, f"{name}.sock")
+        if not LINUX and not fits(self.socket) and fits(self.private.file(f"{name}.sock").path):
+            self.socket = self.private.file(f"{name}.sock").path  # there is no way to bind a path that is too long
 
     @property
     def private(self) -> PrivateFolder:
@@ -260,33 +264,17 @@ class StateFiles:
                     f"cannot create {folder}: {exc.strerror or exc}.",
                     hint="give a palace that you may write to (--palace or MEMPALACE_PALACE_PATH).",
                 ) from exc
-        folder = os.path.dirname(self.socket)
-        if folder != self.root:
-            try:
-                os.makedirs(folder, 0o700, exist_ok=True)
-            except OSError as exc:
-                raise StateRootError(f"cannot create {folder}: {exc.strerror or exc}.", hint=_SHORTER) from exc
-            self.check_socket_folder()
+        if os.path.dirname(self.socket) != self.root and (why := self.private.make()):
+            raise StateRootError(f"cannot place the broker's socket: {why}.", hint=_SHORTER)
 
     def check_socket_folder(self) -> None:
-        """Make sure that no other user can put a socket under our socket's name.
-
-        The owner of the palace is responsible for the state root; in a folder under /tmp any user could be first.
+        """Make sure that no other user can put a socket under our socket's name, where it is not in the state root.
 
         Raises:
-            StateRootError: the folder is there and is not ours alone.
+            StateRootError: its folder is not ours alone.
         """
-        folder = os.path.dirname(self.socket)
-        if folder == self.root:
-            return
-        try:
-            info = os.lstat(folder)
-        except FileNotFoundError:
-            return
-        if info.st_uid != os.getuid() or info.st_mode & 0o170077 != 0o040000:
-            raise StateRootError(
-                f"{folder} is not a directory that only you can use.", hint=f"remove it, or {_SHORTER}"
-            )
+        if os.path.dirname(self.socket) != self.root and (why := self.private.problem()):
+            raise StateRootError(f"the folder of the broker's socket can't be trusted: {why}.", hint=_SHORTER)
 
 
 def state_root(palace: str, env: Mapping[str, str]) -> str:
@@ -304,17 +292,3 @@ def state_root(palace: str, env: Mapping[str, str]) -> str:
 def state_files(identity: PalaceIdentity, env: Mapping[str, str]) -> StateFiles:
     """The files of the broker of this palace. Touches nothing."""
     return StateFiles(state_root(identity.path, env), identity.path, env=env)
-
-
-def socket_path(root: str, name: str = "broker") -> str:
-    """broker.sock in `root` (or another `name`), or one in a private folder where that is too long for the kernel.
-
-    The folder goes by user id and not by XDG_RUNTIME_DIR or TMPDIR: agents do not agree on those.
-    """
-    path = os.path.join(root, f"{name}.sock")
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
-        return path
-    import hashlib
-
-    key = hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
-    return f"/tmp/mempalace-broker-{os.getuid()}/{key}.sock"

@@ -53,7 +53,6 @@ def healthy() -> Facts:
         record_process="alive",
         reply=BrokerReply(CONNECT_OK, SOCKET, STATUS),
         socket=FileEntry(SOCKET, "socket", 0o600, 1000, True),
-        socket_bytes=len(SOCKET),
         open_files=[OpenFile(ENGINE, "python", (f"{P}/chroma.sqlite3",))],
         upstream_processes=[],
         upstream_lock=LockFacts("/h/lease", True, ENGINE),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mempalace_broker.broker.unix_listener import bind_unix
 from mempalace_broker.route import dial as dial_module
 from mempalace_broker.route.dial import dial, dial_any
 from mempalace_broker.route.machine.election import (
@@ -19,6 +20,7 @@ from mempalace_broker.route.machine.election import (
     CONNECT_REFUSED,
     CONNECT_TIMEOUT,
 )
+from mempalace_broker.system import unix_socket
 
 
 def test_a_listener(tmp_path: Path) -> None:
@@ -130,3 +132,48 @@ def test_of_several_the_one_that_accepts_else_the_strongest_sign_of_an_owner(tmp
         assert (found.outcome, found.path, found.nobody) == (CONNECT_OK, full, False)
         assert found.sock is not None
         found.sock.close()
+
+
+def test_a_path_of_any_length(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    listener, name = bind_unix(str(folder / "s"))
+    with listener:
+        assert name.intact()
+        found = dial(str(folder / "s"))
+        assert (found.outcome, found.why) == (CONNECT_OK, "")
+        assert found.sock is not None
+        found.sock.close()
+        listener.accept()[0].close()
+    assert dial(str(folder / "s")).outcome == CONNECT_REFUSED
+    name.remove()
+    assert dial(str(folder / "s")).outcome == CONNECT_ENOENT
+    assert dial(str(folder / "below" / "s")).outcome == CONNECT_ENOENT
+
+
+@pytest.mark.parametrize("uid", [54321, 65534])
+def test_a_listener_of_another_user_is_nobody_and_hears_nothing(
+    tmp_path: Path, uid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "s")
+    monkeypatch.setattr(unix_socket, "peer_uid", lambda sock: uid)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        found = dial(path)
+        assert (found.outcome, found.sock) == (CONNECT_REFUSED, None)
+        assert "another user" in found.why
+        peer, _ = listener.accept()
+        with peer:
+            assert peer.recv(1) == b""
+
+
+def test_the_kernel_names_the_user_that_listens(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(path)
+        listener.listen(1)
+        client.connect(path)
+        peer, _ = listener.accept()
+        with peer:
+            assert unix_socket.peer_uid(client) == unix_socket.peer_uid(peer) == os.geteuid()

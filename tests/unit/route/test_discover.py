@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord, encode
 from mempalace_broker.route.discover import Candidates, discover, fixed_endpoint, fixed_path, record_state
 from mempalace_broker.route.machine.election import RECORD_FOREIGN, RECORD_MINE
+from mempalace_broker.system import paths
 from mempalace_broker.system.context import Context
 from mempalace_broker.system.kernel import boot_id
 from mempalace_broker.system.paths import StateFiles, state_files
@@ -46,19 +48,31 @@ def test_the_variable() -> None:
     assert str(fixed_endpoint({"MEMPALACE_BROKER": "tcp://h:1"})) == "tcp://h:1"
 
 
-def test_a_socket_folder_that_anybody_could_have_made_is_not_dialled(files: StateFiles, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    files.socket = str(folder / "x.sock")
-    assert look(files).paths == [files.socket], "not there: harmless"
-    folder.mkdir()
-    folder.chmod(0o777)
-    with pytest.raises(StateRootError, match="only you can use"):
+def test_a_socket_folder_that_anybody_can_write_to_is_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "LINUX", False)
+    with tempfile.TemporaryDirectory() as short:
+        root = f"{short}/{'r' * 120}"
+        files = StateFiles(root, f"{root}/palace", env={"MEMPALACE_BROKER_PRIVATE": f"{short}/mine"})
+        assert look(files).paths == [files.socket], "not there: harmless"
+        files.prepare()
+        folder = Path(files.socket).parent
+        folder.chmod(0o777)
+        with pytest.raises(StateRootError, match="can be written by other users"):
+            look(files)
+        folder.chmod(0o700)
+        assert look(files).paths == [files.socket]
+        put(files, endpoints=[f"unix:{files.socket}"])
+        folder.chmod(0o777)
+        with pytest.raises(StateRootError, match="can be written by other users"):
+            look(files)
+
+
+@pytest.mark.parametrize("which", ["root", "palace"])
+def test_a_root_that_anybody_can_write_to_is_not_looked_at(files: StateFiles, which: str) -> None:
+    files.prepare()
+    os.chmod(getattr(files, which), 0o777)
+    with pytest.raises(StateRootError, match="other users can write"):
         look(files)
-    folder.chmod(0o700)
-    assert look(files).paths == [files.socket]
-    folder.chmod(0o777)
-    put(files, endpoints=[f"unix:{files.socket}"])
-    assert look(files).paths == [files.socket], "the record is our word"
 
 
 def test_nothing_there(files: StateFiles) -> None:

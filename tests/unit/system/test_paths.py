@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,17 +16,16 @@ from mempalace_broker.errors import PalaceError, StateRootError
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.system import paths
 from mempalace_broker.system.paths import (
-    MAX_SOCKET_PATH,
     StateFiles,
     config_dir,
     expand,
     home_of,
     resolve_palace,
-    socket_path,
     state_files,
     state_root,
 )
 from mempalace_broker.system.private import palace_key
+from mempalace_broker.system.unix_socket import MAX_PATH
 
 
 @pytest.fixture
@@ -195,16 +196,18 @@ class TestStateRoot:
         assert files.record == "/elsewhere/broker.json"
         assert files.owner_lock == "/p/broker.lock"
 
-    @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=300))
-    def test_the_socket_always_fits_and_never_changes(self, name: str) -> None:
-        root = f"/r/{name}"
-        path = socket_path(root)
-        assert len(os.fsencode(path)) <= MAX_SOCKET_PATH
-        assert path == socket_path(root)
-        assert path.startswith((os.path.join(root, ""), "/tmp/mempalace-broker-"))
+    def test_on_linux_the_socket_is_in_the_root_however_long_its_path_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(paths, "LINUX", True)
+        root = "/" + "a" * 300
+        assert StateFiles(root, f"{root}/palace").socket == f"{root}/broker.sock"
 
-    def test_long_roots_do_not_share_a_socket(self) -> None:
-        assert socket_path("/" + "a" * 200) != socket_path("/" + "a" * 201)
+    @given(st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=300))
+    def test_elsewhere_it_is_in_a_private_folder_where_its_path_is_too_long(self, name: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(paths, "LINUX", False)
+            files = StateFiles(f"/r/{name}", "/p", env={"MEMPALACE_BROKER_PRIVATE": "/mine"})
+        assert len(os.fsencode(files.socket)) <= MAX_PATH
+        assert files.socket in (f"/r/{name}/broker.sock", f"/mine/state/{palace_key('/p')}/broker.sock")
 
 
 class TestPrepare:
@@ -225,22 +228,23 @@ class TestPrepare:
         with pytest.raises(StateRootError, match=r"cannot create .*/file"):
             StateFiles(f"{home}/file", f"{home}/file/palace").prepare()
 
-    def test_the_sockets_own_folder_must_be_ours_alone(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        folder = home / "run"
-        monkeypatch.setattr(paths, "socket_path", lambda root, name: f"{folder}/key.sock")
-        files = StateFiles(f"{home}/r", f"{home}/r")
+    def test_the_sockets_own_folder_must_be_ours_alone(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    ) -> None:
+        monkeypatch.setattr(paths, "LINUX", False)
+        mine = Path(tempfile.mkdtemp())  # tmp_path is too long here
+        request.addfinalizer(lambda: shutil.rmtree(mine))
+        root = home / ("r" * 120)
+        files = StateFiles(str(root), str(root), env={"MEMPALACE_BROKER_PRIVATE": str(mine)})
+        folder = Path(files.socket).parent
+        assert folder.is_relative_to(mine)
         files.check_socket_folder()  # nothing there, nobody to fear
         files.prepare()
         assert os.stat(folder).st_mode & 0o777 == 0o700
-        folder.chmod(0o755)
-        with pytest.raises(StateRootError, match="only you can use"):
+        folder.chmod(0o777)
+        with pytest.raises(StateRootError, match="can be written by other users"):
             files.check_socket_folder()
-        with pytest.raises(StateRootError, match="only you can use"):
-            files.prepare()
-        folder.rmdir()
-        (home / "trap").mkdir(mode=0o700)
-        folder.symlink_to("trap")
-        with pytest.raises(StateRootError, match="only you can use"):
+        with pytest.raises(StateRootError, match="can be written by other users"):
             files.prepare()
 
 

@@ -1,0 +1,50 @@
+"""A root or palace that other users can write to is refused, with the chmod that mends it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.errors import StateRootError
+from mempalace_broker.locality import mounts
+from mempalace_broker.locality.strict_modes import check_folders
+from mempalace_broker.system.paths import StateFiles
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> StateFiles:
+    made = StateFiles(f"{tmp_path}/root", f"{tmp_path}/root/palace")
+    made.prepare()
+    return made
+
+
+@pytest.mark.parametrize("which", ["root", "palace"])
+@pytest.mark.parametrize("mode", [0o702, 0o777, 0o1777])
+def test_others_can_write(files: StateFiles, which: str, mode: int) -> None:
+    check_folders(files)
+    folder = getattr(files, which)
+    os.chmod(folder, mode)
+    with pytest.raises(StateRootError, match="other users can write") as refused:
+        check_folders(files)
+    assert (f"chmod go-w {folder}" in refused.value.hint) == (mode != 0o1777)
+    os.chmod(folder, mode & ~0o1022)
+    check_folders(files)
+
+
+def test_what_is_missing_passes(tmp_path: Path) -> None:
+    check_folders(StateFiles(f"{tmp_path}/root", f"{tmp_path}/root/palace"))
+
+
+@pytest.mark.parametrize(("local", "refused"), [(True, True), (None, True), (False, False)])
+def test_modes_of_another_kernels_files_say_nothing(
+    files: StateFiles, local: bool | None, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.chmod(files.root, 0o777)
+    monkeypatch.setattr(mounts, "is_local", lambda path: local)
+    if refused:
+        with pytest.raises(StateRootError):
+            check_folders(files)
+    else:
+        check_folders(files)
