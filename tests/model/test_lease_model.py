@@ -109,8 +109,8 @@ def _release_first(self: LeaseHolder, reason: str) -> LeaseHolder:
     return self._replace(step=Verb.WRITE, operation=Operation.FENCE, reason=reason, outcome=None)
 
 
-def _ignore_busy(self: LeaseAcquirer, open_: list[ObservedLease], top: int, now: float) -> LeaseAcquirer:
-    return _decide(self, [seen._replace(busy=False) for seen in open_], top, now)
+def _ignore_busy(self: LeaseAcquirer, open_: list[ObservedLease], listing: Listing, now: float) -> LeaseAcquirer:
+    return _decide(self, [seen._replace(busy=False) for seen in open_], listing, now)
 
 
 _decide = LeaseAcquirer._decide

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EXIT_OK, PalaceHeld
+from ..protocol.text import printable
 from .context_options import palace_options
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def command_take_over(context: Context, yes: bool, as_json: bool) -> int:
 
     Needed only when a container or virtual machine vanished in the middle of a call: only you can know whether it will
     ever continue. If it is merely paused and then continues, two brokers write into the palace: stop or delete the
-    container before you say yes. Without --yes the command shows who holds the palace.
+    container before you say yes. Without --yes the command shows who holds the palace. With it, files in the folder of
+    leases that no broker can have made are removed, too.
 
     \b
     Example:
@@ -37,8 +39,10 @@ def command_take_over(context: Context, yes: bool, as_json: bool) -> int:
     Exit codes: 0 nothing is in the way any more; 75 a broker holds it: it is alive, or
     --yes was not given; 73 the leases can't be read or written.
     """
+    from ..lease.files import mend
     from ..lease.machine.describe import describe_holder
 
+    removed = mend(context.files.leases) if yes else []
     waiting = holders(context)
     if waiting and not yes:
         names = "; ".join(describe_holder(lease) for lease in waiting)
@@ -46,11 +50,14 @@ def command_take_over(context: Context, yes: bool, as_json: bool) -> int:
         raise PalaceHeld(f"{context.identity.path} may be held by {names}.", hint=hint)
     if waiting:
         declare(context, waiting)
+        removed += mend(context.files.leases)  # what was in the way of higher epochs is resolved now
     if as_json:
-        click.echo(json.dumps({"taken_over": [lease.epoch for lease in waiting]}))
-    elif waiting:
+        click.echo(json.dumps({"taken_over": [lease.epoch for lease in waiting], "removed": removed}))
+    if removed and not as_json:
+        click.echo(f"removed what no broker made: {printable(', '.join(removed))}")
+    if waiting and not as_json:
         click.echo(f"taken over: {context.identity.path} is free; the next agent's call opens it.")
-    else:
+    elif not removed and not as_json:
         click.echo(f"nothing to take over: no broker on another kernel holds {context.identity.path}.")
     return EXIT_OK
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import PalaceHeld, StateRootError
 from ..system.process_ids import this_process
-from .files import LeaseFolder, lock_id
+from .files import MARGIN, LeaseFolder, lock_id
 from .machine.acquire import Acquired, LeaseAcquirer
 from .machine.describe import describe_refusal
 from .machine.hold import LeaseHolder
-from .machine.lease import LeasePolicy, LeaseState, NodeKind, Verb
+from .machine.lease import MAX_EPOCH, LeasePolicy, LeaseState, NodeKind, Verb
 from .machine.record import HolderId
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class LeaseAcquisition:
         self._clock = clock
         self._policy = LeasePolicy()
         self._log = log
+        if not 0 <= minimum_epoch <= MAX_EPOCH - MARGIN:
+            minimum_epoch = 0  # the note in broker.lock is not what a broker wrote
         self._machine = LeaseAcquirer(folder.me.kind, self._policy, deadline.at, minimum_epoch)
         self._leases: dict[int, LeaseRecord] = {}
 

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mempalace_broker.errors import StateRootError
-from mempalace_broker.lease.files import LeaseFolder, flush_palace, parse_names, read_leases
-from mempalace_broker.lease.machine.lease import LeaseState, Listing, NodeKind
+from mempalace_broker.errors import PalaceHeld, StateRootError
+from mempalace_broker.lease.acquire import LeaseAcquisition
+from mempalace_broker.lease.files import LeaseFolder, flush_palace, mend, parse_names, read_leases
+from mempalace_broker.lease.machine.lease import MAX_EPOCH, LeaseState, Listing, NodeKind
 from mempalace_broker.lease.machine.record import SIZE, HolderId
+from mempalace_broker.system.clock import Clock, Deadline
 
 ME = HolderId(NodeKind.HOST, "here", "boot", "pid:[1]", 1, "1:2", 1.5, "aa")
 
@@ -94,7 +99,8 @@ def test_a_generation_has_one_creator(folder: LeaseFolder) -> None:
 
 def test_names() -> None:
     names = ["000000000007", "ask-000000000007-9f2c01ab", "gone-000000000005-41", "x", "gone-1-x", "ask-", "7", ".swp"]
-    assert parse_names(names) == Listing((7,), frozenset({(5, 41)}), frozenset({7}))
+    strange = ("7", "ask-", "gone-1-x", "x")
+    assert parse_names(names) == Listing((7,), frozenset({(5, 41)}), frozenset({7}), strange)
 
 
 def test_requests_are_withdrawn_and_stale_leases_are_removed(folder: LeaseFolder) -> None:
@@ -137,3 +143,103 @@ def test_a_store_is_flushed_with_all_that_is_in_it(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
     flush_palace(str(palace), str(tmp_path / "graph"))
     assert sorted(synced) == ["chroma.sqlite3", "chroma.sqlite3-shm", "data.bin", "graph", "graph-shm"]
+
+
+# -- whatever a guest puts there -----------------------------------------------------------------------
+
+NAMES = [
+    *("999999999999", "000000000000", "\u00b2" * 12, "ask-\u00b2-x", "gone-\u00b2-1", "ask-1-x", "gone-000000000001-"),
+    *(f"gone-000000000001-{'9' * 200}", "000000000005x", "-1", "+00000000001", "lease", "readme"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_no_broker_makes_counts_for_nothing(folder: LeaseFolder, name: str) -> None:
+    Path(folder.path, name).touch()
+    assert folder.listing() == Listing(strange=(name,))
+    assert folder.create(1)
+    folder.write(LeaseState.ACTIVE, 1, busy=False)
+    folder.remove(1)
+    folder.close()
+    assert mend(folder.path) == [name]
+    assert os.listdir(folder.path) == []
+
+
+def place(path: Path, kind: str) -> None:
+    if kind == "link":
+        path.symlink_to("/etc/passwd")
+    elif kind == "link to itself":
+        path.symlink_to(path.name)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        (path / "with" / "more").mkdir(parents=True)
+    else:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
+
+
+KINDS = ["link", "link to itself", "fifo", "folder", "socket"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_regular_file_is_no_lease(folder: LeaseFolder, kind: str) -> None:
+    place(Path(folder.path, "000000000005"), kind)
+    assert folder.listing() == Listing(strange=("000000000005",), taken=5)
+    assert folder.read(5).state == LeaseState.UNREADABLE
+    assert not folder.create(5)
+    lease = LeaseAcquisition(folder, Clock(), Deadline.after(Clock(), 5)).run("/p")
+    assert lease.holder.epoch == 6
+    folder.close()
+    assert mend(folder.path) == ["000000000005"]
+    assert folder.listing() == Listing((6,))
+
+
+@pytest.mark.parametrize("kind", ["link", "link to itself", "fifo", "socket", "link to a folder"])
+def test_what_is_no_folder_is_refused_and_mended(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "leases"
+    (tmp_path / "elsewhere").mkdir()
+    path.symlink_to("elsewhere") if kind == "link to a folder" else place(path, kind)
+    folder = LeaseFolder(str(path), ME)
+    with pytest.raises(StateRootError, match="folder of leases") as refused:
+        folder.prepare()
+    assert "take-over --yes" in refused.value.hint
+    with pytest.raises(StateRootError, match="folder of leases"):
+        read_leases(str(path))
+    assert mend(str(path)) == ["leases"]
+    folder.prepare()
+    assert folder.listing() == Listing()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_highest_epoch_is_refused_and_mended(folder: LeaseFolder) -> None:
+    folder.create(MAX_EPOCH)
+    folder.write(LeaseState.RELEASED, 1, busy=False)
+    folder.close()
+    with pytest.raises(PalaceHeld, match="highest number") as refused:
+        LeaseAcquisition(folder, Clock(), Deadline.after(Clock(), 5)).run("/p")
+    assert "take-over --yes" in refused.value.hint
+    assert mend(folder.path) == [f"{MAX_EPOCH:012}"]
+    lease = LeaseAcquisition(folder, Clock(), Deadline.after(Clock(), 5), minimum_epoch=10**500).run("/p")
+    assert lease.holder.epoch == 1
+    folder.close()
+
+
+def test_a_request_to_hand_over_does_not_end_the_start_of_a_host(folder: LeaseFolder) -> None:
+    Path(folder.path, "ask-000000000001-ffff").touch()
+    assert LeaseAcquisition(folder, Clock(), Deadline.after(Clock(), 5)).run("/p").holder.epoch == 1
+    folder.close()
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=40)))
+def test_any_names_are_a_listing(names: list[str]) -> None:
+    listing = parse_names(names)
+    assert all(0 < epoch <= MAX_EPOCH for epoch in (*listing.epochs, *listing.requested))
+
+
+def test_a_lease_of_many_others_is_still_read_in_time(folder: LeaseFolder) -> None:
+    for epoch in range(1, 400):
+        Path(folder.path, f"{epoch:012}").touch()
+    listing, leases = folder.read_all()
+    assert len(listing.epochs) == 399
+    assert [lease.epoch for lease in leases] == list(range(144, 400))

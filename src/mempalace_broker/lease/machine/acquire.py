@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from .lease import LeaseAction, LeasePolicy, LeaseState, Listing, NodeKind, ObservedLease, Verb
+from .lease import MAX_EPOCH, LeaseAction, LeasePolicy, LeaseState, Listing, NodeKind, ObservedLease, Verb
 
 
 class Acquired(StrEnum):
@@ -16,6 +16,7 @@ class Acquired(StrEnum):
     IN_DOUBT = "in doubt"  # its holder is silent, and perhaps in the middle of a write
     HANDOVER = "handover"  # the host wants it
     CONTENDED = "contended"  # others were quicker again and again
+    EXHAUSTED = "exhausted"  # there is no higher epoch
 
 
 class Heartbeat(NamedTuple):
@@ -136,20 +137,20 @@ class LeaseAcquirer(NamedTuple):
         if self.epoch:
             if listing.top > self.epoch:  # another node came after us: release, look again
                 return next_round._replace(step=Verb.WRITE, after_write=Verb.LIST)
-            if self.epoch in listing.requested:
+            if self.kind is NodeKind.FOREIGN and self.epoch in listing.requested:
                 return next_round._refuse(Acquired.HANDOVER, None)
             if not self.settled:
                 return next_round._wait(now)
-        decided = next_round._decide(open_, listing.top, now)
+        decided = next_round._decide(open_, listing, now)
         if decided.step is not Verb.CREATE and decided.after_write is not Acquired.OURS:
             return decided
         return decided._replace(stale=tuple(lease.epoch for lease in self.observed if lease.is_resolved(listing)))
 
-    def _decide(self, open_: list[ObservedLease], top: int, now: float) -> LeaseAcquirer:
+    def _decide(self, open_: list[ObservedLease], listing: Listing, now: float) -> LeaseAcquirer:
         beats = {beat.epoch: beat for beat in self.heartbeats}
         live = [lease for lease in open_ if now < beats[lease.epoch].until]
         for lease in live:
-            if beats[lease.epoch].moved and not self.epoch and lease.epoch == top:
+            if beats[lease.epoch].moved and not self.epoch and lease.epoch == listing.top:
                 return self._meet(lease, now)
         doubtful = [
             lease for lease in open_ if lease not in live and (lease.busy or lease.state is LeaseState.UNREADABLE)
@@ -160,10 +161,13 @@ class LeaseAcquirer(NamedTuple):
             return self._wait(now) if now < self.deadline else self._refuse(Acquired.HELD, live[-1])
         if self.epoch:
             return self._replace(step=Verb.WRITE, after_write=Acquired.OURS)
+        target = max(listing.top, listing.taken, self.minimum_epoch) + 1
+        if target > MAX_EPOCH:
+            return self._refuse(Acquired.EXHAUSTED, None)
         needs_no_settling = self.kind is NodeKind.HOST and not open_
         return self._replace(
             step=Verb.CREATE,
-            target=max(top, self.minimum_epoch) + 1,
+            target=target,
             after_write=Acquired.OURS if needs_no_settling else Verb.SLEEP,
         )
 

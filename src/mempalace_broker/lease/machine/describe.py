@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
+from ...protocol.text import printable
 from .acquire import Acquired
 from .lease import LeaseState, NodeKind
 
@@ -40,8 +41,8 @@ def _facts(lease: LeaseRecord, listing: Listing) -> dict[str, Any]:
         "epoch": lease.epoch,
         "state": lease.state,
         "kind": holder.kind,
-        "host": holder.host,
-        "boot": holder.boot[:_BOOT],
+        "host": printable(holder.host),
+        "boot": printable(holder.boot[:_BOOT]),
         "pid": holder.pid,
         "since": holder.since,
         "sequence": lease.sequence,
@@ -56,9 +57,10 @@ def describe_holder(lease: LeaseRecord) -> str:
     if not holder.boot and not holder.host:
         return f"an unknown broker (epoch {lease.epoch})"
     since = datetime.datetime.fromtimestamp(holder.since).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    host, boot = printable(holder.host) or "unnamed", printable(holder.boot[:_BOOT]) or "unknown"
     return (
-        f"a broker on {_WHERE[holder.kind]} ({holder.host or 'unnamed'}, boot {holder.boot[:_BOOT] or 'unknown'}, "
-        f"pid {holder.pid}, since {since} by its clock, epoch {lease.epoch}, {lease.state})"
+        f"a broker on {_WHERE[holder.kind]} ({host}, boot {boot}, pid {holder.pid}, since {since} by its clock, "
+        f"epoch {lease.epoch}, {lease.state})"
     )
 
 
@@ -66,6 +68,11 @@ def describe_refusal(outcome: Acquired, lease: LeaseRecord | None, palace: str, 
     """Why a broker did not get the palace, and the hint. `lease`: the one in the way."""
     if outcome is Acquired.HANDOVER:
         return f"the host wants {palace} and asked for a handover.", "use the host's broker: ssh or tcp"
+    if outcome is Acquired.EXHAUSTED:
+        return (
+            f"the leases of {palace} bear the highest number that there is, which no broker gave them.",
+            "`mempalace-broker take-over --yes` removes those that nobody holds",
+        )
     if outcome is Acquired.CONTENDED or lease is None:
         return f"other brokers took {palace} first, again and again.", "try again, or see `mempalace-broker doctor`"
     if outcome is Acquired.HELD:

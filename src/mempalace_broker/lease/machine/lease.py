@@ -34,6 +34,10 @@ VISIBILITY_DELAY_S = 1.5  # D: names and records are visible within this; measur
 SETTLE_S = 2 * VISIBILITY_DELAY_S + 0.5
 
 
+# Brokers never come that far, with one epoch a second for thirty years: a higher number was made up.
+MAX_EPOCH = 10**9 - 1
+
+
 class NodeKind(StrEnum):
     """Where a broker runs: on the machine whose disk has the palace, or beyond a kernel boundary."""
 
@@ -84,11 +88,18 @@ class LeasePolicy(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The names in the folder: epochs, (epoch, sequence) that a person declared gone, epochs asked to hand over."""
+    """The names in the folder.
+
+    Attributes:
+        epochs: of the leases. gone: (epoch, sequence) that a person declared gone. requested: asked to hand over.
+        strange: names that no broker made; they count for nothing. taken: the highest epoch among them.
+    """
 
     epochs: tuple[int, ...] = ()
     gone: frozenset[tuple[int, int]] = frozenset()
     requested: frozenset[int] = frozenset()
+    strange: tuple[str, ...] = ()
+    taken: int = 0
 
     @property
     def top(self) -> int:

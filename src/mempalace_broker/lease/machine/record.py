@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .lease import LeaseState, Listing, NodeKind
 
@@ -23,6 +23,8 @@ _HEAD = struct.Struct("<8sHHQQBB")
 _TAIL = struct.Struct("<I")
 _ROOM = SIZE - _HEAD.size - _TAIL.size
 _MAX_HOST = 64
+_MAX_PID = 2**31 - 1
+_MAX_SECONDS = 2**33
 # by their numbers in the file
 WRITTEN_STATES = (LeaseState.ACQUIRING, LeaseState.ACTIVE, LeaseState.RELEASED)
 
@@ -98,17 +100,39 @@ def _decode(data: bytes, epoch: int) -> LeaseRecord:
     raw = json.loads(data[_HEAD.size : _HEAD.size + length])
     if magic != _MAGIC or named != epoch:
         raise ValueError("not a lease of this epoch")
+    if not isinstance(raw, dict):
+        raise ValueError("it names no holder")
     holder = HolderId(
         kind=NodeKind(raw["kind"]),
-        host=str(raw["host"]),
-        boot=str(raw["boot"]),
-        pidns=str(raw["pidns"]),
-        pid=int(raw["pid"]),
-        lock=str(raw["lock"]),
-        since=float(raw["since"]),
-        nonce=str(raw["nonce"]),
+        host=_text(raw, "host"),
+        boot=_text(raw, "boot"),
+        pidns=_text(raw, "pidns"),
+        pid=_whole(raw["pid"]),
+        lock=_text(raw, "lock"),
+        since=_seconds(raw["since"]),
+        nonce=_text(raw, "nonce"),
     )
     return LeaseRecord(epoch, WRITTEN_STATES[state], sequence, bool(busy), holder)
+
+
+def _text(raw: dict[str, Any], name: str) -> str:
+    value = raw[name]
+    if not isinstance(value, str):
+        raise ValueError(f"its {name} is not text")
+    return value
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_PID:
+        raise ValueError("not a process id")
+    return value
+
+
+def _seconds(value: object) -> float:
+    """A time that people can be shown; 0.0 for any other number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError("not a time")
+    return float(value) if 0 <= value < _MAX_SECONDS else 0.0
 
 
 def proven_dead(lease: LeaseRecord, me: HolderId, *, local: bool) -> bool:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mempalace_broker.lease.machine.describe import describe_holder
 from mempalace_broker.lease.machine.lease import LeaseState, NodeKind
 from mempalace_broker.lease.machine.record import (
     SIZE,
@@ -87,3 +91,45 @@ NEXT = ME._replace(pid=43, nonce="bb")
 )
 def test_only_facts_prove_a_death(theirs: HolderId, me: HolderId, local: bool, dead: bool) -> None:
     assert proven_dead(LeaseRecord(7, LeaseState.ACTIVE, 1, True, theirs), me, local=local) is dead
+
+
+def forged(body: bytes) -> LeaseRecord:
+    """What is read from a record with this body and a good checksum."""
+    return decode(encode(5, LeaseState.ACTIVE, 1, busy=True, holder=body), 5)
+
+
+@given(st.binary(max_size=SIZE - 40))
+def test_any_body_is_a_record_that_can_be_described(body: bytes) -> None:
+    lease = forged(body)
+    assert isinstance(describe_holder(lease), str)
+    proven_dead(lease, ME, local=True)
+
+
+values: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30) | st.just([[]])
+)
+
+
+@given(st.dictionaries(st.sampled_from(HolderId._fields), values), st.sampled_from(list(HolderId._fields)), values)
+def test_any_values_are_a_record_that_can_be_described(raw: dict[str, Any], name: str, value: Any) -> None:
+    whole = {**ME._asdict(), name: value}
+    for fields in (raw, whole):
+        lease = forged(json.dumps(fields).encode()[: SIZE - 40])
+        holder = lease.holder
+        assert describe_holder(lease).isprintable()
+        assert all(isinstance(getattr(holder, text), str) for text in ("host", "boot", "pidns", "lock", "nonce"))
+        assert type(holder.pid) is int
+        assert 0 <= holder.pid < 2**31
+        assert 0 <= holder.since < 2**33
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1", "9" * 300, "1.5", "true", "NaN", '"1"', "null"])
+def test_a_pid_that_is_none_is_unreadable(number: str) -> None:
+    body = ME.encode().replace(b'"pid":42', f'"pid":{number}'.encode())
+    assert forged(body).state is LeaseState.UNREADABLE
+
+
+@pytest.mark.parametrize("number", ["1e300", "1e999", "-1", "NaN", "9" * 200])
+def test_a_time_that_is_none_is_left_out(number: str) -> None:
+    body = ME.encode().replace(b'"since":1700000000.5', f'"since":{number}'.encode())
+    assert forged(body).holder.since == 0.0
