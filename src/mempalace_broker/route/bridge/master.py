@@ -7,13 +7,17 @@ that tells us of its end at once, and holds a ControlPersist time-out off while 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
+import stat
 import subprocess
 from typing import TYPE_CHECKING, Protocol
 
 from ...system.atomic_files import unlink_quietly
+from ...system.shared_files import others_write
+from ...system.unix_socket import peer_uid
 from ..machine.ssh_failures import explain
 from .ssh import TunnelError, end
 
@@ -137,7 +141,7 @@ class OwnMaster:
 
 
 def find_user_master(ssh: Ssh) -> UserMaster | None:
-    """The user's ControlMaster to the host, if their configuration names one and it lives."""
+    """The user's ControlMaster to the host, if their configuration names one, it lives, and it is really theirs."""
     settings = ssh.run(ssh.settings(), LOCAL_S)
     if settings.status != 0:
         return None  # a bad configuration: the next command fails with ssh's words
@@ -146,16 +150,41 @@ def find_user_master(ssh: Ssh) -> UserMaster | None:
         name, _, value = line.partition(" ")
         if name == "controlpath" and value != "none":
             control = value
-    if not control or ssh.run(ssh.tell(control, "check"), LOCAL_S).status != 0:
+    if not control or distrust_control(control) or ssh.run(ssh.tell(control, "check"), LOCAL_S).status != 0:
         return None
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.settimeout(LOCAL_S)
         sock.connect(control)
+        if peer_uid(sock) not in (os.geteuid(), 0):
+            raise PermissionError(errno.EPERM, "it belongs to another user", control)
     except OSError:
         sock.close()
         return None
     return UserMaster(control, sock)
+
+
+def distrust_control(control: str) -> str:
+    """Why a control socket must not be used, "" if it may be, or is not there.
+
+    Whoever listens there is told what to run on the host, and hears all that goes over the connection. ssh itself
+    checks neither the socket's owner nor its folder.
+    """
+    folder = os.path.dirname(control) or "."
+    try:
+        around, found = os.stat(folder), os.lstat(control)
+    except FileNotFoundError:
+        return ""
+    except OSError as exc:
+        return f"{control}: {exc.strerror or exc}"
+    owners = (os.geteuid(), 0)
+    if not stat.S_ISSOCK(found.st_mode):
+        return f"{control} is not a socket"
+    if found.st_uid not in owners:
+        return f"{control} belongs to another user (uid {found.st_uid})"
+    if around.st_uid not in owners or (others_write(around) and not around.st_mode & stat.S_ISVTX):
+        return f"other users can replace {control} (uid {around.st_uid}, mode {around.st_mode & 0o7777:o} of {folder})"
+    return ""
 
 
 def open_master(ssh: Ssh, control: str, deadline: Deadline) -> OwnMaster:
