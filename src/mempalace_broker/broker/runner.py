@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from .admission import MOST_HELD, MOST_UNREAD, Admission, most_connections
+from .admission import MOST_HELD, MOST_UNREAD, Admission, Client, most_connections
 from .guest_paths import new_nonce
 from .machine.effects import ConfirmLease, Send, ToEngine
 
@@ -16,11 +16,42 @@ if TYPE_CHECKING:
 
     from ..protocol.framing import TooLong
     from ..system.clock import Clock
-    from .connection import Connection
+    from ..system.peer import PeerProcess
     from .machine.effects import Effect
     from .machine.protocol import BrokerProtocol
     from .machine.session import Origin
     from .warnings import Warnings
+
+
+class Conn(Client, Protocol):
+    """A `connection`, which knows this class and hands itself to it.
+
+    Attributes:
+        number: names the client in the protocol. via: "unix", or "tcp ADDRESS". peer: its process.
+        proof: the name by which it proves its folders, see guest_paths.
+    """
+
+    number: int
+    via: str
+    peer: PeerProcess
+    proof: str
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes that were read and not yet acted upon."""
+
+    @property
+    def unread(self) -> int:
+        """Bytes that the client has not read yet."""
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes for the client."""
+
+    def refuse(self, text: str) -> None:
+        """Say why, and close it."""
+
+    def close(self) -> None:
+        """Close it once everything is sent."""
 
 
 class ProtocolRunner:
@@ -48,7 +79,7 @@ class ProtocolRunner:
         self.protocol = protocol
         self.log = log
         self.stall_s = stall_s
-        self.conns: dict[int, Connection] = {}
+        self.conns: dict[int, Conn] = {}
         self._admission = Admission(clock, log, most_connections())
         self._carry_out = carry_out
         self._after_turn = after_turn
@@ -78,7 +109,7 @@ class ProtocolRunner:
         if largest is not None and sum(conn.unread for conn in conns) > MOST_UNREAD:
             largest.drop("its unread answers use too much memory")
 
-    def opened(self, conn: Connection, pid: int, origin: Origin) -> None:
+    def opened(self, conn: Conn, pid: int, origin: Origin) -> None:
         """A client was accepted; `pid` 0 where it is not known."""
         self.conns[conn.number] = conn
         conn.opened = self._clock.monotonic()
@@ -92,18 +123,18 @@ class ProtocolRunner:
         found.proof = new_nonce(found.peer)
         return found.proof
 
-    def work(self, conn: Connection, lines: deque[bytes | TooLong]) -> bool:
+    def work(self, conn: Conn, lines: deque[bytes | TooLong]) -> bool:
         """Let a client have its share of this turn of the loop; return whether there is more to do for it."""
         more = self.protocol.work(conn.number, lines, self._clock.monotonic())
         self.turn()
         return more
 
-    def eof(self, conn: Connection) -> None:
+    def eof(self, conn: Conn) -> None:
         """A client sends no more."""
         self.protocol.half_closed(conn.number)
         self.turn()
 
-    def closed(self, conn: Connection) -> None:
+    def closed(self, conn: Conn) -> None:
         """A client is gone."""
         if self.conns.pop(conn.number, None) is not None:
             self.protocol.closed(conn.number, self._clock.monotonic())

@@ -1,4 +1,4 @@
-"""The command line of mp-shim, and how it reaches brokers. Imports nothing that the first answer does not need."""
+"""The command line of mp-shim. Imports nothing that the first answer does not need."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ from ..errors import EXIT_USAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
-    from ..protocol.palace import FileView
-    from ..route.attempt import Connected
-    from ..route.finder import RouteFinder
-    from ..system.context import Context
     from .machine.pending_requests import BrokerLimits
 
-ATTEMPT_S = 45.0  # one attempt to find or start a broker; the next request begins another
 TIMEOUT_VARIABLE = "MEMPALACE_MCP_TIMEOUT_MS"
-_CACHE_LIMIT = 16 * 1024 * 1024  # bytes
 _OPTIONS = ("--palace", "--backend", "--collection", "--transport")
 
 HELP = """\
@@ -114,6 +108,7 @@ def entry() -> None:
 
 def _serve(options: dict[str, str]) -> int:
     from .. import __version__
+    from .dialer import Dialer
     from .machine.protocol import ShimProtocol
     from .pump import Pump
 
@@ -134,74 +129,6 @@ def _limits(timeout_ms: str) -> BrokerLimits | None:
     from .machine.pending_requests import BrokerLimits
 
     return BrokerLimits(int(timeout_ms) / 1000, int(timeout_ms) / 1000) if timeout_ms.isdecimal() else None
-
-
-class Dialer:
-    """Dials the brokers of one palace, one after another.
-
-    Args:
-        options: the command line's, by name.
-        client: the shim's name and version.
-
-    Attributes:
-        context: the palace and its files, once `dial` has resolved them.
-    """
-
-    def __init__(self, options: dict[str, str], client: str) -> None:
-        self._options = options
-        self._started_by = f"{client} pid {os.getpid()}"
-        self._finder: RouteFinder | None = None
-        self._found: Connected | None = None
-        self.context: Context | None = None
-
-    def dial(self) -> RouteFinder:
-        """Begin an attempt. Raises BrokerError where the palace can't be resolved; the next one may succeed."""
-        from ..route.attempt import StartPolicy
-        from ..route.finder import RouteFinder
-        from ..system.clock import Deadline
-        from ..system.context import Context
-        from ..system.paths import home_of, resolve_palace
-
-        env, given = os.environ, self._options.get
-        identity = resolve_palace(given("palace"), env, home_of(env), given("backend"), given("collection"))
-        self.context = context = Context(identity, env)
-        deadline = Deadline.after(context.clock, ATTEMPT_S)
-        self._finder = RouteFinder(context, deadline, StartPolicy(started_by=self._started_by))
-        return self._finder
-
-    def view(self, found: Connected) -> FileView:
-        """The attempt succeeded: how this side sees the files, for hello on that connection."""
-        assert self._finder is not None, "an attempt comes first"
-        self._found = found
-        return self._finder.view(found)
-
-    def verify_palace(self, welcome: Mapping[str, Any]) -> str:
-        """Why the broker that sent `welcome` is not the one of our palace; "" if it is."""
-        assert self._finder is not None, "an attempt comes first"
-        assert self._found is not None, "a connection comes first"
-        return self._finder.verify_palace(self._found, welcome)
-
-    def translate_paths(self, paths: list[str], files: Mapping[str, Any]) -> dict[str, str | None]:
-        """The broker's names for our paths, None where there is none. Raises BrokerError where the settings are wrong.
-
-        Args:
-            paths: absolute.
-            files: what the broker's welcome says of its files.
-        """
-        from ..route.translate import prove, translate
-
-        assert self.context is not None, "an attempt comes first"
-        names = {path: translate(self.context, path, files) for path in paths}
-        for path in paths:
-            prove(path, files.get("proof"))
-        return names
-
-    def read_answers(self) -> bytes | None:
-        """The broker's cache of constant answers, None if there is none."""
-        try:
-            return self.context.files.answers.read(_CACHE_LIMIT) if self.context is not None else None
-        except OSError:
-            return None
 
 
 def _cwd() -> str:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..route.finder import RouteFinder
+    from .dialer import Dialer
     from .machine.effects import Effect
     from .machine.protocol import ShimProtocol
-    from .main import Dialer
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 _READ = 64 * 1024
