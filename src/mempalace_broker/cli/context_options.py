@@ -32,9 +32,19 @@ def context_for(palace: str | None, backend: str | None = None, collection: str 
     return Context(identity, env)
 
 
-def context_at(root: str, palace: str | None, backend: str | None = None, collection: str | None = None) -> Context:
+def context_at(
+    root: str,
+    palace: str | None,
+    backend: str | None = None,
+    collection: str | None = None,
+    *,
+    trust_record: bool = True,
+) -> Context:
     """The palace whose state root is `root` (`~` is this user's home): the one that its broker serves or served last,
     else the one that is ours by default if it belongs there, else the one in `root`/palace.
+
+    Args:
+        trust_record: whether the record in `root` counts; whoever has that folder mounted can name any palace in it.
 
     Raises:
         UsageError: `root` is not an absolute path.
@@ -46,7 +56,8 @@ def context_at(root: str, palace: str | None, backend: str | None = None, collec
     env.pop(ROOT_VARIABLE, None)
     identity = resolve_palace(palace, env, home_of(env), backend, collection)
     if palace is None and state_root(identity.path, env) != os.path.realpath(root):
-        identity = _recorded(root) or resolve_palace(os.path.join(root, "palace"), env, home_of(env))
+        recorded = _recorded(root) if trust_record else None
+        identity = recorded or resolve_palace(os.path.join(root, "palace"), env, home_of(env))
     env[ROOT_VARIABLE] = root
     return Context(identity, env)
 
@@ -63,40 +74,10 @@ def _recorded(root: str) -> PalaceIdentity | None:
 def pinned_context(root: str | None, palace: str | None) -> Context:
     """The palace to which a key is limited: the named one, else the one in `root`, else the user's own.
 
-    The record in `root` does not count here: whoever has that folder mounted can name any palace in it.
-
     Raises:
         UsageError: `root` is not an absolute path. PalaceError: the configuration names something that can't be one.
     """
-    if root is None:
-        return context_for(palace)
-    env = {name: value for name, value in os.environ.items() if name != ROOT_VARIABLE}
-    home = home_of(env)
-    root = expand(root, home)
-    if not os.path.isabs(root):
-        raise UsageError(f"--state-root {root}: not an absolute path.", hint="give it from / or ~ on.")
-    identity = resolve_palace(palace, env, home)
-    if palace is None and state_root(identity.path, env) != os.path.realpath(root):
-        identity = resolve_palace(os.path.join(root, "palace"), env, home)
-    return Context(identity, {**env, ROOT_VARIABLE: root})
-
-
-def root_option(function: F) -> F:
-    """Give a command the options of `palace_options`, and --state-root, for commands that another machine runs here."""
-
-    @click.option("--state-root", metavar="DIR", help="The folder of broker.json, instead of what the palace implies.")
-    @click.option("--palace", metavar="DIR", help="The palace, as mp-shim and mempalace-mcp take it.")
-    @click.option("--backend", metavar="NAME", help="Storage backend, as mempalace-mcp takes it.")
-    @click.option("--collection", metavar="NAME", help="Collection, as mempalace-mcp takes it.")
-    @functools.wraps(function)
-    def wrapped(
-        *, state_root: str | None, palace: str | None, backend: str | None, collection: str | None, **rest: Any
-    ) -> Any:
-        if state_root:
-            return function(context=context_at(state_root, palace, backend, collection), **rest)
-        return function(context=context_for(palace, backend, collection), **rest)
-
-    return wrapped  # type: ignore[return-value]  # as below
+    return context_for(palace) if root is None else context_at(root, palace, trust_record=False)
 
 
 def palace_options(function: F) -> F:
@@ -111,7 +92,17 @@ def palace_options(function: F) -> F:
     @click.option("--backend", metavar="NAME", help="Storage backend, as mempalace-mcp takes it.")
     @click.option("--collection", metavar="NAME", help="Collection, as mempalace-mcp takes it.")
     @functools.wraps(function)
-    def wrapped(*, palace: str | None, backend: str | None, collection: str | None, **rest: Any) -> Any:
+    def wrapped(
+        *, palace: str | None, backend: str | None, collection: str | None, state_root: str | None = None, **rest: Any
+    ) -> Any:
+        if state_root:
+            return function(context=context_at(state_root, palace, backend, collection), **rest)
         return function(context=context_for(palace, backend, collection), **rest)
 
     return wrapped  # type: ignore[return-value]  # click replaces the signature; the command's own type is F
+
+
+def root_option(function: F) -> F:
+    """Give a command the options of `palace_options`, and --state-root, for commands that another machine runs here."""
+    text = "The folder of broker.json, instead of what the palace implies."
+    return click.option("--state-root", metavar="DIR", help=text)(palace_options(function))

@@ -47,7 +47,7 @@ class RouteFinder(Attempt):
         self._policy = policy or StartPolicy()
         self._route: Attempt | None = None
         self._name = ""
-        self._left: list[tuple[str, Callable[[], Attempt]]] = []
+        self._left: list[tuple[str, Callable[..., Attempt], tuple[Any, ...]]] = []  # still to be tried
         self._locality: Locality | None = None
         self._failures: list[tuple[str, BrokerError]] = []
 
@@ -111,9 +111,9 @@ class RouteFinder(Attempt):
         else:
             self._failures.append((self._name, error))
         while self._left:
-            self._name, make = self._left.pop(0)
+            self._name, make, args = self._left.pop(0)
             try:
-                return make()
+                return make(*args)
             except BrokerError as exc:
                 self._failures.append((self._name, exc))
                 error = exc
@@ -126,23 +126,22 @@ class RouteFinder(Attempt):
         self._locality = locality
         routes = plan.plan_routes(self._context)
         if routes.ssh is not None:
-            self._left.append((f"ssh {routes.ssh.host}", self._ssh(routes.ssh)))
-        for endpoint in routes.tcp:
-            self._left.append((str(endpoint), self._tcp(endpoint, routes.token)))
+            self._left.append((f"ssh {routes.ssh.host}", self._ssh, (routes.ssh,)))
+        self._left += [(str(endpoint), self._tcp, (endpoint, routes.token)) for endpoint in routes.tcp]
         if routes.direct:
-            self._left.append(("direct", self._direct))
+            self._left.append(("direct", self._direct, ()))
         else:
             self._failures.append(("direct", BrokerUnavailable(routes.why_not_direct)))
 
-    def _ssh(self, target: SshTarget) -> Callable[[], Attempt]:
-        from . import plan
+    def _ssh(self, target: SshTarget) -> Attempt:
+        from .ssh import SshRoute
 
-        return lambda: plan.ssh(target, self._context.env, self._limit(SSH_LIMIT_S), self._remote_policy())
+        return SshRoute(target, self._limit(SSH_LIMIT_S), self._remote_policy(), env=self._context.env)
 
-    def _tcp(self, endpoint: Endpoint, token: str) -> Callable[[], Attempt]:
-        from . import plan
+    def _tcp(self, endpoint: Endpoint, token: str) -> Attempt:
+        from .tcp import TcpRoute
 
-        return lambda: plan.tcp(endpoint, token, self._limit(TCP_LIMIT_S))
+        return TcpRoute(endpoint, token, self._limit(TCP_LIMIT_S))
 
     def _direct(self) -> Attempt:
         from ..locality.locality import separate_mounts

@@ -1,4 +1,4 @@
-"""Which routes lead to a palace that another kernel owns, by the settings for containers, and the making of each.
+"""Which routes lead to a palace that another kernel owns, by the settings for containers.
 
 Imported late.
 
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from ..system.clock import Deadline
     from ..system.context import Context
     from ..system.paths import StateFiles
-    from ..system.spawn import StartPipe
     from .attempt import StartPolicy
-    from .bridge.files import BridgeFiles
     from .bridge.wire import SshTarget
     from .ssh import SshRoute
     from .tcp import TcpRoute
@@ -116,30 +114,13 @@ def _listener_wanted(files: StateFiles) -> bool:
     return os.path.exists(token_path(files.root))
 
 
-def ssh(target: SshTarget, env: Mapping[str, str], deadline: Deadline, policy: StartPolicy) -> SshRoute:
-    """The route over ssh."""
-    from .ssh import SshRoute
-
-    def start_bridge(target: SshTarget, files: BridgeFiles, started_by: str) -> StartPipe:
-        from .bridge.start import start_bridge
-
-        return start_bridge(target, files, started_by, env)
-
-    return SshRoute(target, deadline, policy, spawn=start_bridge)
-
-
-def tcp(endpoint: Endpoint, token: str, deadline: Deadline) -> TcpRoute:
-    """The route over TCP."""
-    from .tcp import TcpRoute
-
-    return TcpRoute(endpoint, token, deadline)
-
-
 def named_ssh(endpoint: Endpoint, env: Mapping[str, str], deadline: Deadline, policy: StartPolicy) -> SshRoute:
     """$MEMPALACE_BROKER=ssh://...: that host, with the ssh settings of this environment."""
+    from .ssh import SshRoute
+
     target = _target(str(endpoint), PrivateSettings.read(env).container(env), env)
     assert target is not None, "a host was given"
-    return ssh(target, env, deadline, policy)
+    return SshRoute(target, deadline, policy, env=env)
 
 
 def named_tcp(endpoint: Endpoint, context: Context, deadline: Deadline) -> TcpRoute:
@@ -148,6 +129,7 @@ def named_tcp(endpoint: Endpoint, context: Context, deadline: Deadline) -> TcpRo
     Raises:
         BrokerUnavailable: there is no token.
     """
+    from .tcp import TcpRoute
     from .tcp_token import find_token
 
     token = find_token(context)
@@ -157,4 +139,4 @@ def named_tcp(endpoint: Endpoint, context: Context, deadline: Deadline) -> TcpRo
             hint="on the broker's machine run `mempalace-broker token`, save it here in a file that only you can "
             "read, and name that in MEMPALACE_BROKER_TOKEN_FILE",
         )
-    return tcp(endpoint, token, deadline)
+    return TcpRoute(endpoint, token, deadline)

@@ -23,10 +23,9 @@ from .start_under_lock import Daemon, StartUnderLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ..system.clock import Deadline
-    from ..system.private import PrivateFile
     from ..system.spawn import StartPipe
     from .attempt import StartPolicy
     from .bridge.wire import SshTarget
@@ -43,9 +42,9 @@ class SshRoute(StartUnderLock):
     """One attempt to reach the broker behind a target. With WAIT_ONLY it uses a bridge that is up, and no other.
 
     Args:
-        target: where. spawn: starts a bridge, as `bridge.start.start_bridge` does.
+        target: where. env: for a bridge that is started.
         deadline, policy, rng: as `StartUnderLock` has them.
-        files: of the bridge, by default those of this target.
+        spawn: `bridge.start.start_bridge`, and files: of this target's bridge; both replaceable in tests.
     """
 
     hear_s = _LOOK_S
@@ -56,30 +55,20 @@ class SshRoute(StartUnderLock):
         deadline: Deadline,
         policy: StartPolicy,
         *,
-        spawn: Callable[[SshTarget, BridgeFiles, str], StartPipe],
+        env: Mapping[str, str],
+        spawn: Callable[..., StartPipe] | None = None,
         files: BridgeFiles | None = None,
         rng: Callable[[], float] | None = None,
     ) -> None:
         self.target = target
         self._files = files or BridgeFiles(target)
         where = self._files
-        daemon = Daemon(
-            "bridge",
-            f"the tunnel to {target}",
-            start_lock=where.start_lock,
-            lock=where.lock,
-            hint=f"look at {where.log}.",
-        )
-        super().__init__(daemon, deadline, policy, rng=rng)
+        owns, hint = f"the tunnel to {target}", f"look at {where.log}."
+        super().__init__(Daemon("bridge", owns, where, lock=where.lock, hint=hint), deadline, policy, rng=rng)
+        self._env = env
         self._spawn = spawn
         self._bridge: RawSocket | None = None
         self._answer = Answer()
-
-    def _log_path(self) -> str:
-        return self._files.log
-
-    def _failure_file(self) -> PrivateFile:
-        return self._files.start_failure
 
     def close(self) -> None:
         """Give up; a bridge that was started goes on, and leaves if nobody uses it."""
@@ -158,11 +147,10 @@ class SshRoute(StartUnderLock):
         self.close()
         return Connected(sock, str(self.target), said.get("started") is True)
 
-    def _prepare(self) -> None:
-        self._files.prepare()
-
     def _spawn_daemon(self) -> StartPipe:
-        return self._spawn(self.target, self._files, self._policy.started_by)
+        from .bridge.start import start_bridge
+
+        return (self._spawn or start_bridge)(self.target, self._files, self._policy.started_by, self._env)
 
     def _unavailable(self, why: str) -> BrokerUnavailable:
         return BrokerUnavailable(

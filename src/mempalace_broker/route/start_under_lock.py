@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..system.lock import FileLock
-    from ..system.private import PrivateFile
+    from ..system.paths import StateFiles
     from ..system.spawn import StartPipe
     from .attempt import StartPolicy
+    from .bridge.files import BridgeFiles
 
 PAUSE_BASE_S = 0.010
 PAUSE_CAP_S = 0.200
@@ -39,16 +40,17 @@ class Daemon:
 
     Attributes:
         name: for messages: "broker". owns: what its lock stands for: "the palace".
-        start_lock, lock: files: held by a client that starts it, and by the daemon for life.
+        files: with the lock that a client holds while it starts the daemon, and the note of a start that failed.
+        lock: the file that the daemon holds for life.
         hint: the step that tells more, where it does not come up.
     """
 
-    __slots__ = ("hint", "lock", "name", "owns", "start_lock")
+    __slots__ = ("files", "hint", "lock", "name", "owns")
 
-    def __init__(self, name: str, owns: str, *, start_lock: str, lock: str, hint: str) -> None:
+    def __init__(self, name: str, owns: str, files: StateFiles | BridgeFiles, *, lock: str, hint: str) -> None:
         self.name = name
         self.owns = owns
-        self.start_lock = start_lock
+        self.files = files
         self.lock = lock
         self.hint = hint
 
@@ -88,20 +90,8 @@ class StartUnderLock(Attempt):
         """
         raise NotImplementedError
 
-    def _prepare(self) -> None:
-        """Make the folders of the locks."""
-        raise NotImplementedError
-
     def _spawn_daemon(self) -> StartPipe:
         """Start one."""
-        raise NotImplementedError
-
-    def _log_path(self) -> str:
-        """Its log, "" where it keeps none."""
-        raise NotImplementedError
-
-    def _failure_file(self) -> PrivateFile:
-        """Where a start that failed is noted, for those who wait for it."""
         raise NotImplementedError
 
     def _served_meanwhile(self) -> Connected | None:
@@ -137,8 +127,8 @@ class StartUnderLock(Attempt):
 
         if self._lock is not None:
             return LOCK_OBTAINED
-        self._prepare()
-        lock = FileLock(self._daemon.start_lock)
+        self._daemon.files.prepare()
+        lock = FileLock(self._daemon.files.start_lock)
         if not lock.try_acquire():
             return LOCK_HELD
         self._lock = lock
@@ -156,10 +146,11 @@ class StartUnderLock(Attempt):
             return self._pause(f"a {daemon.name} (pid {pid}) owns {daemon.owns} but does not listen yet, or no longer")
         if self._starts == MAX_STARTS:
             raise self._blamed(f"the {daemon.name} comes up and is gone at once{self._log_hint()}.", daemon.hint)
-        failure = recent_failure(self._failure_file(), self._clock.wall()) if self._policy.heed_failures else None
+        failed = daemon.files.start_failure
+        failure = recent_failure(failed, self._clock.wall()) if self._policy.heed_failures else None
         if failure is not None:
             raise failure
-        forget_failure(self._failure_file())
+        forget_failure(failed)
         if self._lock is not None:
             write_starter(self._lock, os.getpid())
         self._starts += 1
@@ -193,12 +184,12 @@ class StartUnderLock(Attempt):
         if report.get("died") and self._starts < MAX_STARTS:
             return self._look(LOCK_OBTAINED) or self._start()  # the lock is still ours: nobody comes in between
         reason = str(report.get("reason") or "it did not say why")
-        log = "" if self._log_path() in reason else self._log_hint()
+        log = "" if daemon.files.log in reason else self._log_hint()
         raise self._blamed(f"the {daemon.name} could not start: {reason}{log}", str(report.get("hint") or ""))
 
     def _log_hint(self) -> str:
-        path = self._log_path()
-        return f" (log: {path})" if path else ""
+        log = self._daemon.files.log  # "" where there is no private folder
+        return f" (log: {log})" if log else ""
 
     def _blamed(self, message: str, hint: str) -> StartFailed:
         """The failure, which is also left for those who wait for this start."""
@@ -206,7 +197,7 @@ class StartUnderLock(Attempt):
 
         error = StartFailed(message, hint=hint)
         if self._lock is not None:
-            note_failure(self._failure_file(), error, self._clock.wall())
+            note_failure(self._daemon.files.start_failure, error, self._clock.wall())
         return error
 
     def _pause(self, why: str) -> Waiting:

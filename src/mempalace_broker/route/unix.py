@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..system.clock import Deadline
     from ..system.context import Context
     from ..system.peer import PeerProcess
-    from ..system.private import PrivateFile
     from ..system.spawn import StartPipe
     from .dial import Dialled
     from .discover import Candidates
@@ -59,7 +58,7 @@ class UnixRoute(StartUnderLock):
         if policy.mode == START_IF_NEEDED and context.env.get(NO_SPAWN_VARIABLE, "") not in ("", "0"):
             policy = policy.with_mode(WAIT_ONLY)
         files = context.files
-        daemon = Daemon("broker", "the palace", start_lock=files.start_lock, lock=files.owner_lock, hint=_STATUS)
+        daemon = Daemon("broker", "the palace", files, lock=files.owner_lock, hint=_STATUS)
         super().__init__(daemon, deadline, policy, rng=rng)
         self._context = context
         self._direct = direct
@@ -173,21 +172,12 @@ class UnixRoute(StartUnderLock):
             raise NoElectionHere(locality)
         self._locality_checked = True
 
-    def _prepare(self) -> None:
-        self._context.files.prepare()
-
     def _spawn_daemon(self) -> StartPipe:
         from .start import start_broker
 
         spawn = self._spawn or start_broker
         extra = {"direct": True} if self._direct else {}
         return spawn(self._context, started_by=self._policy.started_by, **extra)
-
-    def _log_path(self) -> str:
-        return self._context.files.log
-
-    def _failure_file(self) -> PrivateFile:
-        return self._context.files.start_failure
 
     def _served_meanwhile(self) -> Connected | None:
         """Another broker may serve while ours waits for the palace in vain: its starter was killed, and the start
@@ -212,7 +202,7 @@ class UnixRoute(StartUnderLock):
         if self._policy.mode == START_IF_NEEDED:
             from ..system.lock_notes import read_starter
 
-            pid = read_starter(self._daemon.start_lock) or "unknown"
+            pid = read_starter(self._context.files.start_lock) or "unknown"
             return f"another client (pid {pid}) is starting the broker"
         return f"nobody listens ({self._refused})"
 

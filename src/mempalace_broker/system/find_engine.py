@@ -251,24 +251,13 @@ def _verdict(
 
 
 def installed_version(interpreter: str) -> str | None:
-    """Version of mempalace in an interpreter's environment, from its metadata on disk; None if there is none."""
+    """Version of mempalace in an interpreter's environment, from the name of its metadata; None if there is none."""
     for folder in _site_packages(interpreter):
-        for pattern in ("mempalace-*.dist-info/METADATA", "mempalace*.egg-info/PKG-INFO"):
-            for path in sorted(folder.glob(pattern)):
-                version = _metadata_version(path)
-                if version:
-                    return version
+        for path in sorted([*folder.glob("mempalace-*/METADATA"), *folder.glob("mempalace-*/PKG-INFO")]):
+            match = re.fullmatch(r"mempalace-(\d[^-]*)(-py[\d.]+)?\.(dist|egg)-info", path.parent.name)
+            if match:
+                return match[1]
     return None
-
-
-def _metadata_version(path: Path) -> str | None:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")[:_HEAD_BYTES]
-    except OSError:
-        return None
-    name = re.search(r"^Name:\s*(\S+)\s*$", text, re.MULTILINE)
-    version = re.search(r"^Version:\s*(\S+)\s*$", text, re.MULTILINE)
-    return version[1] if name and version and name[1].lower() == "mempalace" else None
 
 
 def _site_packages(interpreter: str) -> Iterator[Path]:

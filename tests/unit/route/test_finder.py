@@ -14,6 +14,7 @@ from mempalace_broker.locality import locality as locality_module
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.route import plan as routes
+from mempalace_broker.route import ssh, tcp
 from mempalace_broker.route.attempt import ONCE, Connected, Failed, StartPolicy, Waiting
 from mempalace_broker.route.endpoint import Endpoint, parse
 from mempalace_broker.route.finder import RouteFinder
@@ -66,8 +67,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def dead(name: Callable[[Any], str]) -> Callable[..., Dead]:
         return lambda *args, **_options: Dead(name(args[0]), names)
 
-    monkeypatch.setattr(routes, "ssh", dead(lambda target: f"ssh to {target.host}"))
-    monkeypatch.setattr(routes, "tcp", dead(str))
+    monkeypatch.setattr(ssh, "SshRoute", dead(lambda target: f"ssh to {target.host}"))
+    monkeypatch.setattr(tcp, "TcpRoute", dead(str))
     return names
 
 
@@ -174,10 +175,10 @@ def test_the_shared_settings_name_the_host_and_run_nothing(palace: tuple[PalaceI
 def test_a_named_endpoint_is_the_only_one_tried(
     palace: tuple[PalaceIdentity, StateFiles], taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ssh(endpoint: Endpoint, *_rest: object, **_options: object) -> Dead:
+    def named_ssh(endpoint: Endpoint, *_rest: object, **_options: object) -> Dead:
         return Dead(str(endpoint), taken)
 
-    monkeypatch.setattr(routes, "named_ssh", ssh)
+    monkeypatch.setattr(routes, "named_ssh", named_ssh)
     record(palace, "tcp://127.0.0.1:7001")
     error = end(reach_of(palace, MEMPALACE_BROKER="ssh://me@box/srv"))
     assert taken == [str(parse("ssh://me@box/srv", "/"))]

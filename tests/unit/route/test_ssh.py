@@ -70,7 +70,7 @@ class Stage:
                 ours.sendall(b"hello from the broker")
                 socket.send_fds(peer, [self.answer], [theirs.fileno()] if self.gives else [])
 
-    def spawn(self, target: SshTarget, files: BridgeFiles, started_by: str) -> StartPipe:
+    def spawn(self, *_args: object) -> StartPipe:
         self.spawned += 1
         read, write = os.pipe()
         self.listen()
@@ -80,7 +80,7 @@ class Stage:
 
     def route(self, *, seconds: float = LIMIT_S, clock: Clock | None = None, mode: str = "start") -> SshRoute:
         deadline = Deadline.after(clock or self.clock, seconds)
-        return SshRoute(self.target, deadline, StartPolicy(mode), spawn=self.spawn, files=self.files)
+        return SshRoute(self.target, deadline, StartPolicy(mode), env={}, spawn=self.spawn, files=self.files)
 
     def reach(self) -> Connected:
         return self.route().run()
@@ -261,7 +261,7 @@ from mempalace_broker.route.ssh import SshRoute
 from mempalace_broker.system.clock import Clock, Deadline
 files = BridgeFiles(SshTarget("host"))
 files.folder, files.socket = sys.argv[2], sys.argv[2] + "/bridge.sock"
-route = SshRoute(SshTarget("host"), Deadline.after(Clock(), 20), StartPolicy(), spawn=None, files=files)
+route = SshRoute(SshTarget("host"), Deadline.after(Clock(), 20), StartPolicy(), env={}, files=files)
 while not isinstance(step := route.step(), Connected):
     assert not hasattr(step, "error"), step.error
 assert step.sock.recv(5) == b"hello"

@@ -10,9 +10,10 @@ import pytest
 
 from mempalace_broker.errors import BrokerError, BrokerUnavailable, StartFailed
 from mempalace_broker.route.attempt import Connected, Failed, StartPolicy, Waiting
+from mempalace_broker.route.bridge.files import BridgeFiles
+from mempalace_broker.route.bridge.wire import SshTarget
 from mempalace_broker.route.start_under_lock import MAX_STARTS, Daemon, StartUnderLock
 from mempalace_broker.system.clock import Deadline
-from mempalace_broker.system.private import PrivateFile, PrivateFolder
 from mempalace_broker.system.spawn import StartPipe
 from tests.fakes.clock import FakeClock
 
@@ -21,9 +22,10 @@ class Scripted(StartUnderLock):
     """Nobody ever listens; each start reports the next of `reports` ("" is an end without a word)."""
 
     def __init__(self, folder: Path, reports: list[str], *, heed_failures: bool = True) -> None:
-        self.log = str(folder / "x.log")
-        self.folder = folder
-        daemon = Daemon("ferry", "the river", start_lock=str(folder / "start"), lock=str(folder / "x"), hint="wait")
+        files = BridgeFiles(SshTarget("ferry"))
+        files.folder, files.start_lock = str(folder), str(folder / "start")
+        self.log = files.log = str(folder / "x.log")
+        daemon = Daemon("ferry", "the river", files, lock=str(folder / "x"), hint="wait")
         self.clock = FakeClock()
         super().__init__(daemon, Deadline.after(self.clock, 60), StartPolicy(heed_failures=heed_failures))
         self.reports = reports
@@ -32,15 +34,6 @@ class Scripted(StartUnderLock):
     def _look(self, lock: str) -> Connected | Waiting | None:
         self.looks.append(lock)
         return None if lock != "held" else self._pause("another client starts it")
-
-    def _log_path(self) -> str:
-        return self.log
-
-    def _failure_file(self) -> PrivateFile:
-        return PrivateFolder(str(self.folder), ()).file("failure.json")
-
-    def _prepare(self) -> None:
-        """The folder is there."""
 
     def _spawn_daemon(self) -> StartPipe:
         read, write = os.pipe()

@@ -170,9 +170,9 @@ def _report(home: DemoHome, context: Context, story: Story, show: Show, seconds:
 
     status = ask_status(context)
     report = {
-        "ok": bool(story.checks) and all(check.ok for check in story.checks),
+        "ok": bool(story.checks) and all(check["ok"] for check in story.checks),
         "seconds": round(seconds, 2),
-        "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in story.checks],
+        "checks": story.checks,
         "facts": story.facts,
         "calls": timing_rows(story.agents),
         "memory": _memory(status, story),

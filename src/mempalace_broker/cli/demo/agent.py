@@ -50,7 +50,6 @@ class Agent:
                 stderr=stderr,
                 env=dict(env),
                 cwd=cwd,
-                bufsize=0,
                 start_new_session=True,  # a Ctrl-C is the demo's to handle
             )
 
@@ -110,10 +109,9 @@ class Agent:
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self.process.stdin is not None
-        view = memoryview(json.dumps(message).encode() + b"\n")
         try:
-            while view:
-                view = view[self.process.stdin.write(view) :]
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
         except OSError as exc:
             raise CallFailed(f"{self.name}: mp-shim is gone: {exc}. {self._last_output()}") from exc
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import UsageError
 from ...system import embedding_model as model
 from ...system.find_engine import SETTING, EngineCommand, find_engine
 from ...system.paths import home_of
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
 # chromadb's own archive of the full-precision model
 BUCKET = "https://chroma-onnx-models.s3.amazonaws.com/all-MiniLM-L6-v2/onnx.tar.gz"
 _REACH_S = 4.0
-_KEPT = ("PATH", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TERM", "TMPDIR", "TZ", "SSL_CERT_FILE")
-_OURS = ("MEMPALACE_BROKER_TUNE",)
-_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+_KEPT = (
+    *("PATH", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TERM", "TMPDIR", "TZ", "SSL_CERT_FILE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "MEMPALACE_BROKER_TUNE"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,15 @@ class DemoHome:
 
 
 def make(root: Path, env: Mapping[str, str], say: Callable[[str], None]) -> DemoHome:
-    """Fill a directory for the demo; the engine is found by the normal order, in the user's environment.
+    """Fill an empty directory for the demo; the engine is found by the normal order, in the user's environment.
 
     Raises:
-        EngineNotFound, ModelError, UsageError: with the step that helps.
+        EngineNotFound, ModelError: with the step that helps.
     """
     engine = find_engine(env, sys.executable, env.get("PATH", os.defpath))
     say(f"engine: mempalace {engine.version or '?'}, {engine.source}")
     home = root / "home"
     state = home / ".mempalace"
-    if state.exists():
-        raise UsageError(f"{state} is there already.", hint="give a --dir that is empty or does not exist")
     state.mkdir(parents=True, mode=0o700)
     palace = state / "palace"
     (state / "config.json").write_text(json.dumps({"palace_path": str(palace)}), encoding="utf-8")
@@ -62,9 +60,8 @@ def make(root: Path, env: Mapping[str, str], say: Callable[[str], None]) -> Demo
 
 def environment(env: Mapping[str, str], home: Path, engine: EngineCommand) -> dict[str, str]:
     """What the demo's processes get: as little as a strict agent passes on, and the engine that was found."""
-    out = {name: env[name] for name in (*_KEPT, *_NETWORK, *_OURS) if name in env}
     return {
-        **out,
+        **{name: env[name] for name in _KEPT if name in env},
         "HOME": str(home),
         VARIABLE: str(home / ".private"),
         SETTING: engine.interpreter,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
-import threading
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from .agent import Agent
-    from .check import Check
-
-_REDRAW_S = 0.1
 
 
 class Show:
@@ -49,35 +46,20 @@ class Show:
         for line in [] if self._quiet else text.splitlines():
             self._out.print(f"     {escape(line)}", soft_wrap=True)
 
-    def check(self, check: Check) -> None:
+    def check(self, name: str, ok: bool, detail: str) -> None:
         """Something was verified."""
-        mark = "[bold green]ok[/]  " if check.ok else "[bold red]FAIL[/]"
-        self.print(f"   {mark} {escape(check.name)}: {escape(check.detail)}")
+        mark = "[bold green]ok[/]  " if ok else "[bold red]FAIL[/]"
+        self.print(f"   {mark} {escape(name)}: {escape(detail)}")
 
     @contextlib.contextmanager
-    def progress(self, total: int, done: Callable[[], int]) -> Iterator[None]:
-        """A bar that follows `done()` while the block runs."""
-        if self._quiet or not self._out.is_terminal:
-            yield
-            return
+    def progress(self, total: int) -> Iterator[Callable[[], None]]:
+        """A bar while the block runs; call what it yields after each item, from any thread."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-        bars = Progress("  ", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self._out, transient=True)
-        over = threading.Event()
-        with bars:
-            task = bars.add_task("", total=total)
-
-            def follow() -> None:
-                while not over.wait(_REDRAW_S):
-                    bars.update(task, completed=done())
-
-            follower = threading.Thread(target=follow, daemon=True)
-            follower.start()
-            try:
-                yield
-            finally:
-                over.set()
-                follower.join()
+        columns = ("  ", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        hidden = self._quiet or not self._out.is_terminal
+        with Progress(*columns, console=self._out, transient=True, disable=hidden) as bars:
+            yield functools.partial(bars.advance, bars.add_task("", total=total))
 
     def figures(self, rows: Sequence[dict[str, Any]], memory: dict[str, int]) -> None:
         """The table of calls, and what the processes take."""

@@ -6,13 +6,11 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...errors import OUTCOME_UNKNOWN, BrokerError
 from .agent import Agent, CallFailed
-from .check import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +23,6 @@ WRITERS = ("ada", "ben", "cleo")
 READER = "dora"
 WING = "demo"
 KILL_AT = 0.4  # of all pieces acknowledged
-ENGINE_S = 60.0
 FILING_S = 240.0
 PAGE = 100
 MOST_QUESTIONS = 3
@@ -36,39 +33,12 @@ QUESTIONS = {  # on the texts that come with the demo
 }
 
 
-@dataclass
-class Shared:
-    """What the filing threads have done so far; guarded by `changed`."""
-
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    stored: dict[str, Piece] = field(default_factory=dict)  # drawer id -> piece, acknowledged
-    asked_again: int = 0
-    failures: list[str] = field(default_factory=list)
-    last_ack: float = 0.0
-    first_ack_after_kill: float = 0.0
-    killed_at: float = 0.0
-
-    def acknowledge(self, drawer: str, piece: Piece) -> None:
-        """A drawer was answered with success."""
-        with self.changed:
-            self.stored[drawer] = piece
-            self.last_ack = time.monotonic()
-            if self.killed_at and not self.first_ack_after_kill:
-                self.first_ack_after_kill = self.last_ack
-            self.changed.notify_all()
-
-    def fail(self, text: str) -> None:
-        """Something that should not have happened."""
-        with self.changed:
-            self.failures.append(text)
-            self.changed.notify_all()
-
-
 class Story:
     """One run. `status` asks the broker for its snapshot.
 
     Attributes:
-        checks: what held and what did not. facts: figures for the report. agents: every session opened.
+        checks: what held and what did not, and facts: figures, both as the report has them.
+        agents: every session opened. stored: drawer id -> piece, acknowledged. failures: what should not have happened.
     """
 
     def __init__(
@@ -78,10 +48,14 @@ class Story:
         self.pieces = pieces
         self.show = show
         self.status = status
-        self.checks: list[Check] = []
+        self.checks: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
         self.agents: list[Agent] = []
-        self.shared = Shared()
+        self.stored: dict[str, Piece] = {}
+        self.failures: list[str] = []
+        self._asked_again = 0
+        self._killed_at = self._answered_at = 0.0  # when the engine was killed, and the next answer came
+        self._lock = threading.Lock()  # for the threads that file
 
     def run(self) -> None:
         """Run every step. Raises CallFailed where it is pointless to continue."""
@@ -93,8 +67,8 @@ class Story:
 
     def check(self, name: str, ok: bool, detail: str) -> None:
         """Note it and show it."""
-        self.checks.append(Check(name, bool(ok), detail))
-        self.show.check(self.checks[-1])
+        self.checks.append({"name": name, "ok": bool(ok), "detail": detail})
+        self.show.check(name, ok, detail)
 
     # -- the steps
 
@@ -114,10 +88,9 @@ class Story:
         self.facts["cold_start_s"] = round(slowest, 3)
         tools = len(writers[0].tools())
         snapshot = self.status()
-        brokers = {snapshot["broker"]["pid"]} if snapshot.get("running") else set()
         self.check(
             "one broker",
-            len(brokers) == 1 and len(snapshot["sessions"]) >= len(WRITERS),
+            snapshot.get("running", False) and len(snapshot["sessions"]) >= len(WRITERS),
             f"pid {snapshot.get('broker', {}).get('pid')} serves {len(snapshot.get('sessions', []))} sessions; "
             f"{tools} tools; slowest first answer {slowest * 1000:.0f} ms",
         )
@@ -128,45 +101,42 @@ class Story:
         self.show.step(f"they file {count} pieces of text at the same time; in the middle the engine gets kill -9")
         begun = time.monotonic()
         shares = [self.pieces[i :: len(writers)] for i in range(len(writers))]
-        jobs = [partial(self._write, agent, share) for agent, share in zip(writers, shares, strict=True)]
-        jobs.append(partial(self._kill_engine))
-        with self.show.progress(count, lambda: len(self.shared.stored)):
-            in_parallel(jobs, FILING_S)
-        shared = self.shared
-        if shared.killed_at and not shared.first_ack_after_kill:  # a short text: all was filed by then
+        with self.show.progress(count) as advance:
+            pairs = zip(writers, shares, strict=True)
+            in_parallel([partial(self._write, agent, share, advance) for agent, share in pairs], FILING_S)
+        if self._killed_at and not self._answered_at:  # a short text: all was filed by then
             writers[0].call("list_drawers", wing=WING, limit=1)
-            shared.first_ack_after_kill = time.monotonic()
+            self._answered_at = time.monotonic()
         self.facts["filing_s"] = round(time.monotonic() - begun, 3)
-        self.check("every piece filed", not shared.failures and len(shared.stored) == count, self._filed(count))
-        pause = shared.first_ack_after_kill - shared.killed_at
-        again = f", {shared.asked_again} asked again" if shared.asked_again else ""
-        self.check(
-            "the engine's death was a pause",
-            bool(shared.killed_at and shared.first_ack_after_kill),
+        self.check("every piece filed", not self.failures and len(self.stored) == count, self._filed(count))
+        pause = self._answered_at - self._killed_at
+        again = f", {self._asked_again} asked again" if self._asked_again else ""
+        detail = (
             f"next answer {pause:.2f} s after the kill{again}"
-            if shared.killed_at
-            else "the engine was not killed in time",
+            if self._killed_at
+            else "the engine was not killed in time"
         )
+        self.check("the engine's death was a pause", bool(self._killed_at and self._answered_at), detail)
         self.facts["pause_after_kill_s"] = round(pause, 3)
 
     def _filed(self, count: int) -> str:
-        failures = self.shared.failures
-        return f"{len(self.shared.stored)} of {count} acknowledged in {self.facts['filing_s']:.1f} s" + (
-            f"; {len(failures)} failed, first: {failures[0]}" if failures else ""
-        )
+        failed = f"; {len(self.failures)} failed, first: {self.failures[0]}" if self.failures else ""
+        return f"{len(self.stored)} of {count} acknowledged in {self.facts['filing_s']:.1f} s{failed}"
 
-    def _write(self, agent: Agent, share: Sequence[Piece]) -> None:
+    def _write(self, agent: Agent, share: Sequence[Piece], advance: Callable[[], None]) -> None:
+        """File a share, in a thread of its own."""
         for piece in share:
             try:
                 answer = self._add(agent, piece)
             except CallFailed as exc:
-                self.shared.fail(exc.message)
+                self.failures.append(exc.message)
                 continue
             drawer = answer.get("drawer_id") if isinstance(answer, dict) else None
             if drawer and answer.get("success", True):
-                self.shared.acknowledge(str(drawer), piece)
+                self._acknowledged(str(drawer), piece)
+                advance()
             else:
-                self.shared.fail(f"{agent.name}: {answer!r:.200}")
+                self.failures.append(f"{agent.name}: {answer!r:.200}")
 
     def _add(self, agent: Agent, piece: Piece) -> Any:
         what = {"wing": WING, "room": piece.room, "content": piece.text, "source_file": piece.source}
@@ -175,25 +145,28 @@ class Story:
         except CallFailed as exc:
             if exc.code != OUTCOME_UNKNOWN:
                 raise
-            with self.shared.changed:
-                self.shared.asked_again += 1
+            with self._lock:
+                self._asked_again += 1
             return agent.call("add_drawer", added_by=agent.name, **what)  # twice is once: its id is its content
 
+    def _acknowledged(self, drawer: str, piece: Piece) -> None:
+        """A drawer was answered with success; one of them is the signal to kill the engine."""
+        with self._lock:
+            self.stored[drawer] = piece
+            if self._killed_at and not self._answered_at:
+                self._answered_at = time.monotonic()
+            if not self._killed_at and len(self.stored) >= max(1, int(len(self.pieces) * KILL_AT)):
+                self._kill_engine()
+
     def _kill_engine(self) -> None:
-        shared, wanted = self.shared, max(1, int(len(self.pieces) * KILL_AT))
-        with shared.changed:
-            reached = shared.changed.wait_for(lambda: len(shared.stored) >= wanted or shared.failures, FILING_S)
-        if not reached or shared.failures:
-            return
         pid = self.status()["engine"]["pid"]
         if not pid:
-            shared.fail("no engine to kill")
+            self.failures.append("no engine to kill")
             return
-        with shared.changed:
-            os.kill(pid, signal.SIGKILL)
-            shared.killed_at = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        self._killed_at = time.monotonic()
         self.facts["killed_engine_pid"] = pid
-        self.show.note(f"kill -9 {pid} (the engine), with {len(shared.stored)} drawers acknowledged")
+        self.show.note(f"kill -9 {pid} (the engine), with {len(self.stored)} drawers acknowledged")
 
     def _note(self, writers: list[Agent]) -> None:
         self.show.step("each of them writes its diary and adds facts to the knowledge graph")
@@ -218,15 +191,16 @@ class Story:
     def _read_back(self, reader: Agent) -> None:
         self.show.step("a fourth agent looks for everything, by id and by meaning")
         self.facts["warm_start_s"] = round(reader.start_s, 3)
-        stored = self.shared.stored
+        stored = self.stored
         lost, unfound = [], []
-        with self.show.progress(len(stored), lambda: len(reader.timings.get("search", []))):
+        with self.show.progress(len(stored)) as advance:
             for drawer, piece in stored.items():
                 if piece.text not in _texts(reader.call("get_drawer", drawer_id=drawer)):
                     lost.append(drawer)
                 hits = _texts(reader.call("search", query=piece.text[:200], wing=WING, limit=5))
                 if piece.text not in hits:
                     unfound.append(drawer)
+                advance()
         self.check("all there by id", not lost, f"{len(stored) - len(lost)} of {len(stored)} drawers, text identical")
         self.check("all found by search", not unfound, f"{len(stored) - len(unfound)} of {len(stored)} drawers")
         self._ask(reader)
@@ -236,7 +210,7 @@ class Story:
 
     def _ask(self, reader: Agent) -> None:
         """One question on each text, as a person would put it."""
-        by_room = {piece.room: piece for piece in self.shared.stored.values()}
+        by_room = {piece.room: piece for piece in self.stored.values()}
         for room, piece in sorted(by_room.items())[:MOST_QUESTIONS]:
             question = QUESTIONS.get(room) or " ".join(piece.text.split()[:8])
             hits = reader.call("search", query=question, wing=WING, limit=1).get("results", [])
