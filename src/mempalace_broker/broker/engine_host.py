@@ -16,6 +16,8 @@ from ..errors import BrokerError, EngineNotFound, StateRootError
 from ..system.find_engine import SETTING, find_engine
 from ..system.lock import FileLock, read_body
 from ..system.lock_notes import read_holder, write_holder
+from ..system.palace_stores import check_stores
+from ..system.paths import graph_path, home_of
 from ..system.process_ids import ALIVE, process_of, process_state
 from .engine_process import EngineProcess
 from .journal_reader import JournalEntries, read_journal
@@ -133,6 +135,9 @@ class EngineHost:
             return
         if not self.dispatcher.settled:
             self._load_journal()
+        palace = self._identity.path
+        graph = graph_path(palace, self._identity.by, home_of(self._env))
+        await asyncio.to_thread(check_stores, palace, graph)
         self.command = await asyncio.to_thread(self._find)
         spawn = _Spawn(self, lock, self.command)
         if not await _confirmed(lease, spawn):

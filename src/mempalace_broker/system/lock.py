@@ -13,12 +13,12 @@ import fcntl
 import os
 
 from ..errors import StateRootError
+from .shared_files import SharedFolder, Untrusted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .clock import Deadline
 
-_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN)
 _REOPENS = 8  # the file is replaced under us: once is a careless cleaner, eight times is a fight
 _FIRST_PAUSE = 0.005
@@ -124,8 +124,15 @@ class FileLock:
             raise _refused(self.path, exc, "cannot write") from exc
 
     def _open(self) -> int:
+        folder, name = os.path.split(self.path)
         try:
-            return os.open(self.path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+            with SharedFolder.open(folder or ".") as opened:
+                return opened.open_in_place(name, create=True)
+        except Untrusted as exc:
+            raise StateRootError(
+                f"cannot open {self.path}: {exc.strerror}.",
+                hint=f"make room for the lock: remove {self.path}, no broker made it",
+            ) from exc
         except OSError as exc:
             raise _refused(self.path, exc, "cannot open") from exc
 
@@ -147,7 +154,7 @@ def is_held(path: str) -> bool | None:
     `try_acquire` fail. So use `acquire` with a short deadline where the lock must not be lost by accident.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
+        fd = _open_read(path)
     except FileNotFoundError:
         return False
     except OSError:
@@ -161,10 +168,16 @@ def is_held(path: str) -> bool | None:
     return False
 
 
+def _open_read(path: str) -> int:
+    folder, name = os.path.split(path)
+    with SharedFolder.open(folder or ".") as opened:
+        return opened.open_read(name)
+
+
 def read_body(path: str) -> bytes:
     """Return what the last holder wrote into the lock file; empty if there is nothing to read."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
+        fd = _open_read(path)
     except OSError:
         return b""
     try:

@@ -102,14 +102,18 @@ def resolve_palace(
     path, by = _choose(flag, env, home)
     try:
         real = os.path.realpath(path)
-        folder = real if by == BY_FLAG else os.path.join(home, ".mempalace")
-        graph = os.path.realpath(os.path.join(folder, GRAPH))
+        graph = os.path.realpath(graph_path(real, by, home))
     except (OSError, ValueError) as exc:
         raise PalaceError(
             f"the palace path {path!r} (by {by}) is unusable: {exc}.", hint="correct it, or give --palace."
         ) from exc
     name = (backend or "").strip().lower() or None
     return PalaceIdentity(real, graph, by, name, collection or None)
+
+
+def graph_path(palace: str, by: str, home: str) -> str:
+    """Where mempalace opens the knowledge graph: links in it are not resolved."""
+    return os.path.join(palace if by == BY_FLAG else os.path.join(home, ".mempalace"), GRAPH)
 
 
 def _choose(flag: str | None, env: Mapping[str, str], home: str) -> tuple[str, str]:

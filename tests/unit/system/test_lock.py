@@ -226,3 +226,24 @@ def test_no_descriptor_is_left_behind(tmp_path: Path) -> None:
         read_body(path)
     assert len(os.listdir("/proc/self/fd")) == len(before)
     held.release()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder", "second name"])
+def test_what_no_broker_made_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
+    path, own = tmp_path / "broker.lock", tmp_path / "own"
+    own.write_bytes(b"precious")
+    if kind == "link":
+        path.symlink_to(own)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.link(own, path)
+    with pytest.raises(StateRootError, match="cannot open") as refused:
+        FileLock(str(path)).try_acquire()
+    assert f"remove {path}, no broker made it" in refused.value.hint
+    assert own.read_bytes() == b"precious"
+    if kind != "second name":  # whoever reads it changes nothing
+        assert is_held(str(path)) is None
+        assert read_body(str(path)) == b""

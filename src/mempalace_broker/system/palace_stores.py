@@ -1,0 +1,84 @@
+"""Looks at a palace's stores before an engine opens them.
+
+The engine opens them by name, follows links and writes in place: a link under such a name is another file of the user's
+that it would read or destroy. Whoever reaches the palace can put one there. So an engine is started only where all of
+them are regular files of ours with one name. What is swapped later, while an engine runs, this can't see.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..errors import StateRootError
+from .paths import GRAPH
+from .shared_files import SharedFolder, distrust_file, trusted_owners
+
+DATABASE = "chroma.sqlite3"
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
+_INDEX_CHARS = 36  # a UUID
+_INDEX_DASHES = 4
+
+
+def check_stores(palace: str, graph: str) -> None:
+    """Check the vector database and its indexes in `palace`, and the knowledge graph; what is missing passes.
+
+    Args:
+        palace: its real path. graph: as mempalace opens it; the user's own links to its folder are followed.
+
+    Raises:
+        StateRootError: one of them is a link, not a regular file, another user's, or has a second name.
+    """
+    for path, check in ((palace, _check_palace), (os.path.realpath(os.path.dirname(graph)), _check_graph)):
+        try:
+            with SharedFolder.open(path) as folder:
+                check(folder)
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            raise _refused(exc.filename or path, exc.strerror or str(exc)) from exc
+
+
+def _check_palace(folder: SharedFolder) -> None:
+    _check(folder, DATABASE)
+    for name in folder.names():
+        if len(name) == _INDEX_CHARS and name.count("-") == _INDEX_DASHES:
+            _check_index(folder, name)
+
+
+def _check_graph(folder: SharedFolder) -> None:
+    _check(folder, GRAPH)
+
+
+def _check(folder: SharedFolder, name: str) -> None:
+    for suffix in _SUFFIXES:
+        _check_file(folder, name + suffix)
+
+
+def _check_index(palace: SharedFolder, name: str) -> None:
+    found = palace.look(name)
+    if found is None or stat.S_ISREG(found.st_mode):
+        return  # gone, or no index
+    if not stat.S_ISDIR(found.st_mode):
+        raise _refused(os.path.join(palace.path, name), "it is neither a folder nor a file")
+    with palace.folder(name) as index:
+        for file in index.names():
+            _check_file(index, file)
+
+
+def _check_file(folder: SharedFolder, name: str) -> None:
+    found = folder.look(name)
+    if found is None:
+        return
+    why = distrust_file(found, trusted_owners(os.fstat(folder.fd)))
+    if not why and found.st_nlink > 1:
+        why = "it has more than one name (hard links)"
+    if why:
+        raise _refused(os.path.join(folder.path, name), why)
+
+
+def _refused(path: str, why: str) -> StateRootError:
+    return StateRootError(
+        f"the palace is not opened: {path} can't be trusted, {why}.",
+        hint=f"look at it (ls -la {path}), then put the file itself there or remove it",
+    )

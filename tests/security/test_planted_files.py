@@ -1,0 +1,85 @@
+"""A guest that can write the palace puts links, and what no broker makes, under the names that host code opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker import errors
+from tests.harness import World
+from tests.rpcproc import RpcError
+
+pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], indirect=True)]
+
+INDEX = "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa"
+
+
+@pytest.fixture
+def secret(world: World) -> Path:
+    path = world.root / "id_ed25519"
+    path.write_text("HOSTSECRET", encoding="ascii")
+    return path
+
+
+def everything(root: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def test_a_link_among_the_stores_is_neither_read_nor_opened(world: World, secret: Path) -> None:
+    folder = world.palace / INDEX
+    folder.mkdir(parents=True)
+    (folder / "index_metadata.pickle").write_bytes(b"torn")
+    for name in ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "data_level0.bin.part"):
+        (folder / name).symlink_to(secret)
+    shim = world.shim()
+    shim.initialize()
+    with pytest.raises(RpcError) as refused:
+        shim.call_tool("kg_stats")
+    assert INDEX in str(refused.value)
+    assert "remove it" in str(refused.value)
+    assert b"HOSTSECRET" not in everything(world.state_root)
+    assert secret.read_text(encoding="ascii") == "HOSTSECRET"
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    assert world.cli("restart").returncode == errors.EXIT_OK
+    assert shim.call_tool("kg_stats")
+
+
+def test_no_junk_among_the_leases_stops_a_start_or_a_broker(world: World) -> None:
+    leases = world.palace / "broker-claims"
+    leases.mkdir(parents=True, mode=0o700)
+
+    def plant() -> None:
+        for name in ("999999999999", "\u00b2" * 12, "ask-\u00b2-x", "gone-1e999-1"):
+            (leases / name).touch()
+        (leases / "000000000007").mkdir()
+        (leases / "000000000008").symlink_to("/etc/passwd")
+
+    plant()
+    shim = world.shim()
+    shim.initialize()
+    assert shim.call_tool("kg_stats")
+    broker = world.broker()
+    for name in ("000000000999", "000000000998"):
+        (leases / name).mkdir()
+    assert shim.call_tool("kg_stats")
+    assert world.broker().pid == broker.pid
+    found = world.cli("doctor")
+    assert "no broker made these" in found.stdout
+    world.cli("stop")
+    mended = world.cli("take-over", "--yes")
+    assert mended.returncode == errors.EXIT_OK, mended.stderr
+    assert "999999999999" in mended.stdout
+    assert "no broker made these" not in world.cli("doctor").stdout
+
+
+def test_a_file_in_place_of_the_leases_is_mended_by_take_over(world: World) -> None:
+    world.palace.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (world.palace / "broker-claims").symlink_to("broker-claims")
+    refused = world.cli("ensure")
+    assert refused.returncode != errors.EXIT_OK
+    assert "take-over --yes" in refused.stderr
+    assert world.cli("take-over", "--yes").returncode == errors.EXIT_OK
+    assert world.cli("ensure").returncode == errors.EXIT_OK

@@ -1,0 +1,82 @@
+"""An engine opens a palace only where its stores are files of ours, and no other's under their name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.errors import StateRootError
+from mempalace_broker.system.palace_stores import check_stores
+
+INDEX = "11111111-2222-3333-4444-555555555555"
+STORES = [
+    *("palace/chroma.sqlite3", "palace/chroma.sqlite3-wal", "palace/chroma.sqlite3-shm", "knowledge_graph.sqlite3"),
+    *("knowledge_graph.sqlite3-journal", f"palace/{INDEX}/data_level0.bin", f"palace/{INDEX}/index_metadata.pickle"),
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with a palace that has all of its stores."""
+    root = tmp_path / "root"
+    (root / "palace" / INDEX).mkdir(parents=True)
+    for store in STORES:
+        (root / store).write_bytes(b"x")
+    return root
+
+
+def check(root: Path) -> None:
+    check_stores(str(root / "palace"), str(root / "knowledge_graph.sqlite3"))
+
+
+def test_a_good_palace_an_empty_one_and_none(root: Path, tmp_path: Path) -> None:
+    check(root)
+    (tmp_path / "palace").mkdir()
+    check(tmp_path)
+    check(tmp_path / "none")
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "folder", "second name"])
+def test_a_store_that_is_something_else(root: Path, tmp_path: Path, store: str, kind: str) -> None:
+    path, own = root / store, tmp_path / "own"
+    own.write_bytes(b"precious")
+    path.unlink()
+    if kind == "link":
+        path.symlink_to(own)
+    elif kind == "dangling link":
+        path.symlink_to(tmp_path / "none")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.link(own, path)
+    with pytest.raises(StateRootError, match="the palace is not opened") as refused:
+        check(root)
+    assert str(path) in refused.value.message
+    assert "remove it" in refused.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_store_of_another_user(root: Path) -> None:
+    os.chown(root / STORES[0], 54321, -1)
+    with pytest.raises(StateRootError, match="another user"):
+        check(root)
+
+
+@pytest.mark.parametrize("target", ["folder", "nowhere"])
+def test_an_index_folder_that_is_a_link(root: Path, tmp_path: Path, target: str) -> None:
+    (root / "palace" / INDEX).rename(tmp_path / "folder")
+    (root / "palace" / INDEX).symlink_to(tmp_path / target)
+    with pytest.raises(StateRootError, match="neither a folder nor a file"):
+        check(root)
+
+
+def test_a_palace_that_became_a_link(root: Path, tmp_path: Path) -> None:
+    (root / "palace").rename(tmp_path / "elsewhere")
+    (root / "palace").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StateRootError, match="the palace is not opened"):
+        check(root)
