@@ -191,11 +191,11 @@ class Dispatcher:
 
     def spawned(self, now: float, pid: int) -> None:
         """The engine process was started."""
-        self._do(self.supervisor.spawned(now, pid))
+        self.supervisor.spawned(now, pid)
 
     def unstartable(self, now: float, reason: str, hint: str, *, permanent: bool) -> None:
         """The engine process could not be started."""
-        self._do(self.supervisor.failed(now, reason, hint, permanent=permanent))
+        self.supervisor.failed(now, reason, hint, permanent=permanent)
         self._flush_if_hopeless()
 
     def frame(self, frame: Frame, now: float) -> None:
@@ -224,16 +224,16 @@ class Dispatcher:
             self._effects.append(SaveAnswers(self.answers.encode()))
         for finding in audit(self.answers.tools or []):
             self._effects.append(Log("info", f"tool table: {finding}"))
-        self._do(self.supervisor.hello(now))
+        self.supervisor.hello(now)
 
     def _ready(self, told: Mapping[str, Any], now: float) -> None:
         self.report.ready(told)
-        self._do(self.supervisor.ready(now))
+        self.supervisor.ready(now)
         self.pump()
 
     def _failed(self, told: Mapping[str, Any], now: float) -> None:
         reason, hint, permanent = self.report.fault(told)
-        self._do(self.supervisor.failed(now, reason, hint, permanent=permanent))
+        self.supervisor.failed(now, reason, hint, permanent=permanent)
 
     def _done(self, frame: Frame, now: float) -> None:
         call = self.scheduler.running.get(frame.n)
@@ -274,7 +274,7 @@ class Dispatcher:
                 again += self._after_death(call, how, ended, begun)
         self.scheduler.requeue(again, now)
         self.counters["replayed"] += sum(call.attempts > 0 for call in again)
-        self._do(self.supervisor.exited(now, how))
+        self.supervisor.exited(now, how)
         self._flush_if_hopeless()
 
     def _after_death(

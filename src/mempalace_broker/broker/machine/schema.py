@@ -15,7 +15,7 @@ rejects them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 Schema = dict[str, Any]
@@ -48,9 +48,8 @@ def normalise_schema(schema: Any) -> Schema:
     """An object schema that breaks no hard rule; `schema` itself where it breaks none."""
     if not isinstance(schema, dict):
         return {"type": "object", "properties": {}}
-    lifted = _lift_root(schema) if _root_breaks(schema) else schema
-    accepted = _normalise(lifted, 0)
-    return accepted if isinstance(accepted, dict) else lifted
+    accepted: Schema = _normalise(_lift_root(schema) if _root_breaks(schema) else schema, 0)
+    return schema if accepted == schema else accepted
 
 
 def _root_breaks(schema: Schema) -> bool:
@@ -82,9 +81,10 @@ def _flatten(schema: Any, depth: int) -> tuple[Schema, list[str]]:
         if not isinstance(branches, list) or not branches:
             continue
         flat = [_flatten(branch, depth + 1) for branch in branches]
-        _add_missing(properties, _join([branch[0] for branch in flat], word))
-        demands = [branch[1] for branch in flat]
-        required += _in_any(demands) if word == "allOf" else _in_all(demands)
+        # The root's schema of a property holds in every branch; a branch could only narrow it.
+        properties = _join([branch[0] for branch in flat], word) | properties
+        every = [name for _, names in flat for name in names]
+        required += every if word == "allOf" else [n for n in every if all(n in names for _, names in flat)]
     return properties, list(dict.fromkeys(required))
 
 
@@ -100,20 +100,6 @@ def _join(branches: list[Schema], word: str) -> Schema:
     return {name: variants[0] if len(variants) == 1 else {nested: variants} for name, variants in seen.items()}
 
 
-def _add_missing(properties: Schema, more: Schema) -> None:
-    # The root's schema of a property holds in every branch; a branch could only narrow it.
-    for name, prop in more.items():
-        properties.setdefault(name, prop)
-
-
-def _in_any(lists: list[list[str]]) -> list[str]:
-    return [name for names in lists for name in names]
-
-
-def _in_all(lists: list[list[str]]) -> list[str]:
-    return [name for name in lists[0] if all(name in names for names in lists[1:])]
-
-
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -123,52 +109,22 @@ def _names(value: Any) -> list[str]:
 
 
 def _normalise(schema: Any, depth: int) -> Any:
-    """Apply the rules that hold anywhere; return the same object if it breaks none."""
+    """Apply the rules that hold anywhere, to a schema and to all schemas in it."""
     if not isinstance(schema, dict) or depth > _MAX_DEPTH:
         return schema
-    changed = _normalise_children(schema, depth)
-    out = {**schema, **changed} if changed else schema
+    out: Schema = {}
+    for word, value in schema.items():
+        if word in _SUBSCHEMAS:
+            out[word] = _normalise(value, depth + 1)
+        elif word in _SUBSCHEMA_LISTS and isinstance(value, list):
+            out[word] = [_normalise(item, depth + 1) for item in value]
+        elif word in _SUBSCHEMA_MAPS and isinstance(value, dict):
+            out[word] = {name: _normalise(item, depth + 1) for name, item in value.items()}
+        else:
+            out[word] = value
     for rule in (_array_has_items, _required_is_there, _enum_on_strings):
         out = rule(out)
     return out
-
-
-def _normalise_children(schema: Schema, depth: int) -> Schema:
-    """The members of `schema` that hold schemas and had to be changed."""
-
-    def child(value: Any) -> Any:
-        return _normalise(value, depth + 1)
-
-    changed: Schema = {}
-    for words, apply in (
-        (_SUBSCHEMAS, child),
-        (_SUBSCHEMA_LISTS, _each(child)),
-        (_SUBSCHEMA_MAPS, _values(child)),
-    ):
-        for word in words:
-            if word in schema and (new := apply(schema[word])) is not schema[word]:
-                changed[word] = new
-    return changed
-
-
-def _each(child: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def apply(value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        new = [child(item) for item in value]
-        return value if all(a is b for a, b in zip(new, value, strict=True)) else new
-
-    return apply
-
-
-def _values(child: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def apply(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        new = {name: child(item) for name, item in value.items()}
-        return value if all(new[name] is value[name] for name in value) else new
-
-    return apply
 
 
 def _array_has_items(schema: Schema) -> Schema:

@@ -68,7 +68,7 @@ class Policy:
 
 
 class Supervisor:
-    """One engine slot. Every event returns the actions to carry out, in order."""
+    """One engine slot. Events that may want something done return the actions to carry out, in order."""
 
     def __init__(self, policy: Policy, rng: Callable[[], float]) -> None:
         self.policy = policy
@@ -124,34 +124,30 @@ class Supervisor:
             return [EngineAction.KILL_ORPHAN]
         return []
 
-    def spawned(self, now: float, pid: int) -> list[EngineAction]:
+    def spawned(self, now: float, pid: int) -> None:
         """The process was started."""
         self.generation += 1
         self.pid = pid
         self._fault = None
         self._starts.append(now)
         self._enter(EngineState.STARTING, now, now + self.policy.init_s if self.policy.init_s else None)
-        return []
 
-    def hello(self, now: float) -> list[EngineAction]:
+    def hello(self, now: float) -> None:
         """mempalace is imported."""
         if self.state == EngineState.STARTING:
             self._enter(EngineState.WARMING, now, self._deadline)
-        return []
 
-    def ready(self, now: float) -> list[EngineAction]:
+    def ready(self, now: float) -> None:
         """Warm-up is over and calls may be sent. Closes an open circuit."""
         if self.state in (EngineState.STARTING, EngineState.WARMING):
             self.reason = self.hint = ""
             self._enter(EngineState.READY, now, now + self.policy.stable_s)
-        return []
 
-    def failed(self, now: float, reason: str, hint: str, *, permanent: bool) -> list[EngineAction]:
+    def failed(self, now: float, reason: str, hint: str, *, permanent: bool) -> None:
         """The engine, or the attempt to start one, reported why it can't serve."""
         self._fault = (reason, hint, permanent)
-        if self.alive:
-            return []
-        return self._after_exit(now)
+        if not self.alive:
+            self._after_exit(now)
 
     def end(self, now: float, reason: str, *, replace: bool = True) -> list[EngineAction]:
         """End this engine: SIGTERM, grace, SIGKILL. With `replace` False no other is started."""
@@ -164,37 +160,35 @@ class Supervisor:
             self._enter(self.state if replace else EngineState.DOWN, now, self._deadline if replace else None)
         return []
 
-    def exited(self, now: float, how: str) -> list[EngineAction]:
+    def exited(self, now: float, how: str) -> None:
         """The process was reaped; `how` names its exit status or signal."""
         asked = self.state in (EngineState.STOPPING, EngineState.KILLING)
         self.pid = 0
         if not asked or not self.reason:
             self.reason = f"the engine ended: {how}"
         self.restarts += 1
-        return self._after_exit(now)
+        self._after_exit(now)
 
-    def _after_exit(self, now: float) -> list[EngineAction]:
+    def _after_exit(self, now: float) -> None:
         fault, self._fault = self._fault, None
+        while self._starts and self._starts[0] <= now - self.policy.window_s:
+            self._starts.popleft()
         if not self._wanted:
             self._enter(EngineState.DOWN, now)
-            return []
-        if fault is not None:
+        elif fault is not None:
             self.reason, self.hint, permanent = fault
             if permanent:
                 self._enter(EngineState.FATAL, now)
             else:
                 self._enter(EngineState.OPEN, now, now + self.policy.probe_s)
-            return []
-        while self._starts and self._starts[0] <= now - self.policy.window_s:
-            self._starts.popleft()
-        self._failures += 1
-        if len(self._starts) >= self.policy.budget:
+        elif len(self._starts) >= self.policy.budget:
+            self._failures += 1
             self.hint = "see `mempalace-broker logs` and `mempalace-broker doctor`"
             self._enter(EngineState.OPEN, now, now + self.policy.probe_s)
-            return []
-        span = min(self.policy.backoff_cap_s, self.policy.backoff_base_s * 2 ** (self._failures - 1))
-        self._enter(EngineState.BACKOFF, now, now + span * (0.5 + 0.5 * self._rng()))
-        return []
+        else:
+            span = min(self.policy.backoff_cap_s, self.policy.backoff_base_s * 2**self._failures)
+            self._failures += 1
+            self._enter(EngineState.BACKOFF, now, now + span * (0.5 + 0.5 * self._rng()))
 
     def tick(self, now: float) -> list[EngineAction]:
         """Handle a deadline that has passed."""
@@ -206,15 +200,13 @@ class Supervisor:
         if self.state in (EngineState.STARTING, EngineState.WARMING):
             limit = f"the engine was not ready within {self.policy.init_s:g} s (MEMPALACE_MCP_INIT_TIMEOUT_MS)"
             return self.end(now, limit, replace=self._wanted)
-        if self.state == EngineState.READY:
-            self._starts.clear()
-            self._failures = 0
-            self._deadline = None
-            return []
         if self.state == EngineState.STOPPING:
             self._enter(EngineState.KILLING, now)
             return [EngineAction.KILL]
         if self.state in (EngineState.BACKOFF, EngineState.OPEN):
             return self.start(now)
+        assert self.state == EngineState.READY, "no other state has a deadline"
+        self._starts.clear()
+        self._failures = 0
         self._deadline = None
         return []

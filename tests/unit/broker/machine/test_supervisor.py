@@ -256,7 +256,7 @@ class Engines(RuleBasedStateMachine):
         self.process = self.pids
         self.termed = self.killed = False
         self.starts.append(self.now)
-        self.carry_out(self.supervisor.spawned(self.now, self.process))
+        self.supervisor.spawned(self.now, self.process)
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.5, 2.0, 6.0, 11.0, 40.0]))
     def time_passes(self, seconds: float) -> None:
@@ -276,23 +276,23 @@ class Engines(RuleBasedStateMachine):
     @precondition(lambda self: self.process)
     @rule()
     def says_hello(self) -> None:
-        self.carry_out(self.supervisor.hello(self.now))
+        self.supervisor.hello(self.now)
 
     @precondition(lambda self: self.process)
     @rule()
     def says_ready(self) -> None:
-        self.carry_out(self.supervisor.ready(self.now))
+        self.supervisor.ready(self.now)
 
     @precondition(lambda self: self.process)
     @rule(permanent=st.sampled_from([False, False, True]))
     def says_what_is_wrong(self, permanent: bool) -> None:
-        self.carry_out(self.supervisor.failed(self.now, "wrong", "hint", permanent=permanent))
+        self.supervisor.failed(self.now, "wrong", "hint", permanent=permanent)
 
     @precondition(lambda self: self.process)
     @rule()
     def ends(self) -> None:
         self.process = 0
-        self.carry_out(self.supervisor.exited(self.now, "status 1"))
+        self.supervisor.exited(self.now, "status 1")
 
     @rule(replace=st.sampled_from([True, True, True, False]))
     def is_to_end(self, replace: bool) -> None:
