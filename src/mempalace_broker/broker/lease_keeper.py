@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..lease.machine.describe import describe_leases
 from ..lease.machine.hold import Holding, LeaseHolder
 from ..lease.machine.lease import LeasePolicy, NodeKind, Verb
+from ..system.kernel import SHORTAGES
 
 if TYPE_CHECKING:
     import logging
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from ..lease.machine.lease import LeaseAction, Listing
 
 LINGER_S = 0.25
+LOOK_AGAIN_S = 0.1
+
+
+class LocalShortage(Exception):
+    """This process, or the system, has no descriptor or no memory left at the moment."""
 
 
 def _nothing() -> None:
@@ -114,12 +120,24 @@ class LeaseKeeper:
         Args:
             done: gets the answer; before this returns on the host, later on a foreign kernel. A palace that was
                 confirmed stays marked as busy until `rest`.
+                Where nobody can look for want of descriptors, it comes once somebody can.
             when_clear: starts the engine. It runs in the thread of the lease, so that no engine can start after the
                 lease was found lost and the engine of that time was killed.
         """
-        self._submit(
-            _Operation(LeaseHolder.mark_busy, lambda outcome: done(outcome is Holding.CLEAR), when_clear=when_clear)
-        )
+
+        def told(outcome: Holding | None) -> None:
+            if outcome is Holding.UNSURE:
+                asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._confirm_again, done, when_clear)
+            else:
+                done(outcome is Holding.CLEAR)
+
+        self._submit(_Operation(LeaseHolder.mark_busy, told, when_clear=when_clear))
+
+    def _confirm_again(self, done: Callable[[bool], None], when_clear: Callable[[], None]) -> None:
+        if self._released:
+            done(False)
+        else:
+            self.confirm(done, when_clear)
 
     def rest(self) -> None:
         """Nothing is in the engine now. On a foreign kernel the busy flag falls later, for that costs a flush."""
@@ -247,7 +265,11 @@ class LeaseKeeper:
 
     def _advance(self, *, may_kill: bool) -> None:
         while self._holder.step is not Verb.DONE and (may_kill or self._holder.step is not Verb.KILL):
-            self._holder = self._holder.advance(self._carry_out(self._holder.action))
+            try:
+                self._holder = self._holder.advance(self._carry_out(self._holder.action))
+            except LocalShortage as exc:
+                self._log.warning("lease: cannot look now: %s", exc)
+                self._holder = self._holder.could_not_look()
 
     def _carry_out(self, action: LeaseAction) -> Listing | bool | None:
         try:
@@ -257,6 +279,8 @@ class LeaseKeeper:
                 return self._kill()
             self._folder.write(action.state, action.sequence, busy=action.busy)
         except OSError as exc:
+            if action.verb is Verb.LIST and exc.errno in SHORTAGES:
+                raise LocalShortage(exc.strerror or str(exc)) from exc
             self._log.error("lease: cannot %s: %s", action.verb, exc)
             return None
         return True

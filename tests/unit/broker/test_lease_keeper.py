@@ -308,3 +308,34 @@ def test_a_container_beats_while_it_settles(tmp_path: Path) -> None:
     held = acquire(tmp_path, FAR, lambda: beats.append(other.read(1).sequence))
     assert len(set(beats)) >= LeasePolicy().settle_s / LeasePolicy().poll_s - 1
     held.folder.close()
+
+
+@pytest.mark.parametrize("who", [NEAR, FAR])
+def test_a_want_of_descriptors_is_waited_for_and_costs_nobody_the_palace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: HolderId
+) -> None:
+    held = acquire(tmp_path, who)
+    node = Node(held)
+    assert node.confirm()
+    real, before = held.folder.listing, held.folder.read(1).sequence
+    failures = [24, 23, 12]
+
+    def listing() -> Any:
+        if failures:
+            raise OSError(failures.pop(), "none left")
+        return real()
+
+    monkeypatch.setattr(held.folder, "listing", listing)
+    node.beat()
+    assert not node.keeper.over
+    assert held.folder.read(1).sequence > before, "others go on seeing us alive"
+    assert failures == [24, 23]
+    started: list[str] = []
+    assert node.confirm(started), "asked again until somebody could look"
+    assert started == ["engine"]
+    assert node.did == []
+    assert not failures
+    failures.append(5)  # what is not a shortage is a folder that can't be read
+    assert not node.confirm()
+    assert node.did[-1].startswith("fenced")
+    node.keeper.release()

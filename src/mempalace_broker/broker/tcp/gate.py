@@ -10,13 +10,13 @@ behind the proxy of a virtual machine all containers share one address.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from ...protocol.tcp_auth import NONCE_BYTES, AuthState, ServerSide
+from ...system.kernel import SHORTAGES
 from .refusals import Refusals
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ MOST = 64
 HANDSHAKE_S = 5.0
 ACCEPTS = 16  # of one turn of the loop: sessions at work come between them
 _READ = 2048
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_ROOM_PAUSE_S = 1.0
 
 # why a client was not admitted, beside the reasons of the handshake itself
@@ -132,7 +131,7 @@ class Gate:
 
     def _accept_failed(self, exc: OSError) -> None:
         """No descriptors left, most likely: the listener stays readable, so pause for a while."""
-        if exc.errno not in _NO_ROOM:
+        if exc.errno not in SHORTAGES:
             self._log.error("cannot accept TCP connections: %s", exc)
         self._refusals.note("(nobody)", f"not accepted ({exc.strerror})")
         self._loop.remove_reader(self._listener.fileno())

@@ -12,6 +12,7 @@ class Holding(StrEnum):
     """What an operation found out."""
 
     CLEAR = "clear"
+    UNSURE = "unsure"  # nobody could look, for want of descriptors or memory: ask again
     FENCED = "fenced"  # the palace is no longer ours
     HANDOVER = "handover"  # the host wants it: drain, then release
 
@@ -101,6 +102,16 @@ class LeaseHolder(NamedTuple):
             return self._replace(step=Verb.DONE, outcome=Holding.CLEAR)
         requested = self.kind is NodeKind.FOREIGN and ours in listing.requested
         return self._replace(step=Verb.WRITE, outcome=Holding.HANDOVER if requested else Holding.CLEAR)
+
+    def could_not_look(self) -> LeaseHolder:
+        """The machine after a LIST that failed for want of descriptors or memory, which says nothing about the palace.
+
+        Nothing may go into the engine now. The heartbeat goes on, so nobody can have taken us for dead; it needs no
+        descriptor but its own.
+        """
+        if self.operation is Operation.MARK_BUSY:
+            return self._replace(step=Verb.DONE, outcome=Holding.UNSURE)
+        return self._replace(step=Verb.WRITE, outcome=Holding.UNSURE)
 
     def fence(self, reason: str) -> LeaseHolder:
         """Stop at once: the engine first."""
