@@ -25,6 +25,8 @@ METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
 
+READ_ONLY = -32003  # mempalace's own: the session is read-only
+
 # ours
 NOT_EXECUTED = -32010  # no broker or engine could take the call; safe to send again
 OUTCOME_UNKNOWN = -32011  # a write was under way when its executor died or ran out of time

@@ -176,7 +176,7 @@ def test_help_teaches(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("args", [
-    ["--transport", "http"], ["--transport=sse"], ["--palace"], ["--port", "1"], ["--read-only"], ["--palce", "x"],
+    ["--transport", "http"], ["--transport=sse"], ["--palace"], ["--port", "1"], ["--palce", "x"],
     ["x"],
 ])  # fmt: skip
 def test_wrong_usage_is_said_on_stderr(folder: Path, args: list[str]) -> None:

@@ -6,6 +6,7 @@ there is no room, those that never said a word go first, and only then is a newc
 
 from __future__ import annotations
 
+import errno
 import resource
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,7 @@ SILENT_S = 1.0  # a client speaks at once
 MOST_HELD = 256 << 20  # bytes of all unfinished lines
 MOST_UNREAD = 512 << 20  # bytes of all answers that were not read
 _LOG_EVERY_S = 30.0
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # this process, or the system, has no more now
 
 
 class Client(Protocol):

@@ -73,6 +73,7 @@ def engine_env(env: Mapping[str, str], identity: PalaceIdentity, own: Mapping[st
     does mempalace put the knowledge graph into the palace.
     """
     out = {name: value for name, value in env.items() if name not in _NOT_INHERITED} | dict(own)
+    out.pop("MEMPALACE_MCP_READ_ONLY", None)  # a property of a session, which the broker sees to
     out["MEMPALACE_HUB_FORWARD"] = "0"
     out["MEMPALACE_MCP_IDLE_HOURS"] = "0"
     out["PYTHONUNBUFFERED"] = "1"

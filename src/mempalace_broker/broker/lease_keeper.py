@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..lease.machine.describe import describe_leases
 from ..lease.machine.hold import Holding, LeaseHolder
 from ..lease.machine.lease import LeasePolicy, NodeKind, Verb
-from ..system.kernel import SHORTAGES
+from .admission import SHORTAGES
 
 if TYPE_CHECKING:
     import logging

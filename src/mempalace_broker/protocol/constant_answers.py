@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .jsonrpc import load
 from .mcp import INITIALIZE, PROTOCOLS
+from .tools import without_writers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,11 +39,17 @@ class ConstantAnswers:
         asked = params.get("protocolVersion", oldest) if isinstance(params, dict) else oldest
         return {"protocolVersion": asked if asked in self.protocols else self.protocols[0], **self.template}
 
-    def result(self, method: str, params: object) -> dict[str, Any] | None:
-        """Return the result of `initialize` or `tools/list`; None while no engine has listed its tools."""
+    def result(self, method: str, params: object, *, read_only: bool = False) -> dict[str, Any] | None:
+        """Return the result of `initialize` or `tools/list`; None while no engine has listed its tools.
+
+        Args:
+            read_only: leave out the tools that write.
+        """
         if method == INITIALIZE:
             return self.initialize(params)
-        return {"tools": self.tools} if self.tools is not None else None
+        if self.tools is None:
+            return None
+        return {"tools": without_writers(self.tools) if read_only else self.tools}
 
     def encode(self) -> bytes:
         """Return the content of the cache file."""

@@ -77,6 +77,7 @@ def hello_request(
     client: str,
     pid: int,
     view: FileView | None = None,
+    read_only: bool = False,
 ) -> dict[str, Any]:
     """The shim's first line. `session`, `secret`: 32 hex digits, for the life of the shim; `connection`: 1, 2, ..."""
     params: dict[str, Any] = {
@@ -90,4 +91,6 @@ def hello_request(
     }
     if view is not None:
         params["view"] = view.as_json()
+    if read_only:
+        params["read_only"] = True
     return {"jsonrpc": "2.0", "id": HELLO, "method": HELLO, "params": params}

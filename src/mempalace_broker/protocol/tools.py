@@ -94,6 +94,8 @@ class ToolRule:
         embed: name of the argument whose text is embedded as one piece when it is short, or None.
         paths: names of the arguments that name files on the caller's machine. Labels that are only compared
             with stored labels (`source_file`) don't.
+        read_only_ok: whether a read-only session may call it: it writes nothing, or, as mempalace has it, nothing that
+            a client asked to change.
         gone_ok: whether a repeated call that finds nothing did its work the first time. This is how they report it:
             delete_drawer {"success": false, "error": "Drawer not found: <id>"}; delete_drawers an "error" of that
             text in the item's slot, counted in "errors"; delete_hallway {"deleted": false}.
@@ -111,6 +113,7 @@ class ToolRule:
         "name",
         "never_again_if",
         "paths",
+        "read_only_ok",
         "replay",
         "store",
         "writes",
@@ -129,6 +132,7 @@ class ToolRule:
         embed: str | None = None,
         paths: tuple[str, ...] = (),
         gone_ok: bool = False,
+        read_only_ok: bool = False,
         check_with: str = "",
         known: bool = True,
         writes_if: Condition | None = None,
@@ -147,6 +151,7 @@ class ToolRule:
         self.embed = embed
         self.paths = paths
         self.gone_ok = gone_ok
+        self.read_only_ok = read_only_ok or not writes
         self.check_with = check_with
 
     def __repr__(self) -> str:
@@ -241,7 +246,7 @@ _RULES = (
         writes_if=lambda args: bool(args.get("apply", False)),
     ),
     # drops every cached handle and writes nothing; in the palace lane, so that no call overtakes it
-    _again("reconnect", "", check_with="mempalace_status"),
+    _again("reconnect", "", check_with="mempalace_status", read_only_ok=True),
     # its id holds the time of day
     _once("diary_write", "chroma", Lane.PALACE, embed="entry", check_with="mempalace_diary_read"),
     # its drawers deduplicate, its diary entry doesn't
@@ -252,7 +257,8 @@ _RULES = (
     _again("create_tunnel", "json", check_with="mempalace_list_tunnels"),  # id from its end points
     _again("delete_tunnel", "json", check_with="mempalace_list_tunnels"),
     _again("delete_hallway", "json", gone_ok=True, check_with="mempalace_list_hallways"),
-    _once("follow_tunnels", "json", Lane.PALACE, check_with="mempalace_list_tunnels"),  # 3.11 counts each traversal
+    # 3.11 counts each traversal
+    _once("follow_tunnels", "json", Lane.PALACE, check_with="mempalace_list_tunnels", read_only_ok=True),
     # reads, changes and rewrites config.json
     _again(
         "hook_settings",
@@ -301,3 +307,8 @@ TOOLS: dict[str, ToolRule] = {rule.name: rule for rule in _RULES}
 def rule_for(tool: object) -> ToolRule:
     """The row of a tool; UNKNOWN_TOOL for any other name, and for a name that is not a string."""
     return TOOLS.get(tool, UNKNOWN_TOOL) if isinstance(tool, str) else UNKNOWN_TOOL
+
+
+def without_writers(tools: list[Any]) -> list[Any]:
+    """The entries of a `tools/list` that a read-only session sees."""
+    return [tool for tool in tools if isinstance(tool, dict) and rule_for(tool.get("name")).read_only_ok]

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from .machine.pending_requests import BrokerLimits
 
 TIMEOUT_VARIABLE = "MEMPALACE_MCP_TIMEOUT_MS"
+READ_ONLY_VARIABLE = "MEMPALACE_MCP_READ_ONLY"
+_TRUE = ("1", "true", "yes", "on")
 _OPTIONS = ("--palace", "--backend", "--collection", "--transport")
 
 HELP = """\
-Usage: mp-shim [--palace PATH] [--backend NAME] [--collection NAME] [--transport stdio]
+Usage: mp-shim [--palace PATH] [--backend NAME] [--collection NAME] [--transport stdio] [--read-only]
 
 The MCP server that your coding agent starts instead of mempalace-mcp. It speaks MCP on stdin and stdout,
 never opens the palace itself, and forwards all requests to the one mempalace-broker that owns the palace.
@@ -33,6 +35,7 @@ Options, as mempalace-mcp has them:
                       Give every agent the same one: --palace also selects another knowledge graph.
   --backend NAME      storage backend, if it is not mempalace's default
   --collection NAME   collection, if it is not mempalace's default
+  --read-only         neither list nor run tools that write, in this session
   --transport stdio   accepted for compatibility; mp-shim has no other
   --version, --help
 
@@ -40,6 +43,7 @@ Environment:
   MEMPALACE_BROKER    endpoint of a broker: unix:/path, tcp://host:port or
                       ssh://[user@]host[:port][/state-root]; no other is tried then
   MEMPALACE_BROKER_SSH_HOST  in a container or virtual machine: the machine that has the palace
+  MEMPALACE_MCP_READ_ONLY    1: as --read-only
   MEMPALACE_MCP_TIMEOUT_MS   limit of a call's wait and of its run, if this shim starts the broker (60000)
 
 Try it:       printf '%s\\n' '{"jsonrpc":"2.0","id":1,"method":"tools/list"}' | mp-shim
@@ -53,7 +57,7 @@ class Usage(Exception):
 
 
 def parse_args(argv: Sequence[str]) -> dict[str, str]:
-    """Return the options by name without dashes; `help` and `version` are "" where given. Raises Usage."""
+    """Return the options by name without dashes; those without a value are "" where given. Raises Usage."""
     found: dict[str, str] = {}
     rest = list(argv)
     while rest:
@@ -63,6 +67,8 @@ def parse_args(argv: Sequence[str]) -> dict[str, str]:
             found["help"] = ""
         elif word in ("--version", "-V"):
             found["version"] = ""
+        elif word == "--read-only":
+            found["read-only"] = ""
         elif name not in _OPTIONS:
             raise Usage(_unknown(word))
         elif equals or rest:
@@ -78,8 +84,6 @@ def parse_args(argv: Sequence[str]) -> dict[str, str]:
 def _unknown(word: str) -> str:
     if word.partition("=")[0] in ("--host", "--port", "--tls-cert", "--tls-key"):
         return f"{word}: mp-shim serves stdio only, not HTTP."
-    if word == "--read-only":
-        return "--read-only is not supported: sessions share one broker, which serves all tools."
     return f"unknown argument {word!r}. `mp-shim --help` lists them."
 
 
@@ -121,6 +125,7 @@ def _serve(options: dict[str, str]) -> int:
         cwd=_cwd(),
         home=os.environ.get("HOME") or os.path.expanduser("~"),
         limits=_limits(os.environ.get(TIMEOUT_VARIABLE, "")),
+        read_only="read-only" in options or os.environ.get(READ_ONLY_VARIABLE, "").strip().lower() in _TRUE,
     )
     return Pump(protocol, Dialer(options, client)).run()
 

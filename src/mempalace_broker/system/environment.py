@@ -35,11 +35,15 @@ PASSES = {
     **dict.fromkeys(("MEMPALACE_MILVUS_DB_NAME", "MEMPALACE_EMBEDDING_MODEL"), _PALACE),
     "MEMPALACE_MCP_TIMEOUT_MS": "a setting of the broker",
     "MEMPALACE_MCP_INIT_TIMEOUT_MS": "a setting of the broker",
-    "MEMPALACE_MCP_READ_ONLY": "mempalace refuses writes where it is set",
 }
 _SETTINGS = "MEMPALACE_BROKER_"  # settings of the broker, and MEMPALACE_BROKER_PRIVATE
 _CLIENTS_OWN = ("MEMPALACE_BROKER_NO_SPAWN", "MEMPALACE_BROKER_TOKEN_FILE")
-_EXPECTED_NOT_TO = ("MEMPALACE_BROKER", "MEMPALACE_HUB_FORWARD", "MEMPALACE_MCP_IDLE_HOURS")  # the client's, and ours
+_EXPECTED_NOT_TO = (  # the client's, and ours
+    "MEMPALACE_BROKER",
+    "MEMPALACE_HUB_FORWARD",
+    "MEMPALACE_MCP_IDLE_HOURS",
+    "MEMPALACE_MCP_READ_ONLY",
+)
 _NAMED = 20
 LEFT_OUT = "MEMPALACE_BROKER_LEFT_OUT"  # names, for `status`: a user may expect that they count
 _FOLDERS = ("/usr/local/bin", "/opt/homebrew/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin")

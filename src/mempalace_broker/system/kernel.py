@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import sys
 
 # Plain booleans, not comparisons with sys.platform: so a type checker for one system checks the code for both.
 MACOS = bool(sys.platform == "darwin")
 LINUX = bool(sys.platform.startswith("linux"))
-
-SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # this process, or the system, has no more now
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 

@@ -6,7 +6,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...errors import READ_ONLY
+from ...protocol.jsonrpc import error_line
+
 if TYPE_CHECKING:
+    from ...protocol.jsonrpc import Message
     from .call import Call
     from .supervisor import Supervisor
 
@@ -14,6 +18,12 @@ DOWN_HINT = "Hint: `mempalace-broker doctor` says what is wrong; `mempalace-brok
 UPGRADED_AGAIN = "not executed: mempalace was upgraded underneath each engine"
 STORED_BUT_LOST = "it was executed and stored, but its answer was lost with the engine. Do not send it again."
 _LIMIT = "MEMPALACE_MCP_TIMEOUT_MS"
+
+
+def read_only_line(message: Message) -> bytes:
+    """The answer to a call of a tool that writes in a read-only session: mempalace's own words."""
+    tool = {"tool": message.params.get("name")}
+    return error_line(message.id, READ_ONLY, "Server is in read-only mode; this tool is disabled", tool)
 
 
 def unknown(call: Call) -> str:

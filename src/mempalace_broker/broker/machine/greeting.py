@@ -92,3 +92,4 @@ def greeted(session: Session, params: dict[str, Any], verdict: HelloVerdict) -> 
     if params.get("secret") is not None:
         session.bind(params["session"], params["secret"], params["connection"])
     session.graph_refused = verdict.graph_refused
+    session.read_only = params.get("read_only") not in (None, False)  # in doubt it is

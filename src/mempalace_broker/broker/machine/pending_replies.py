@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ... import errors
 from ...protocol import jsonrpc as rpc
 from ...protocol.hello import MAX_CONNECTION, MAX_LINES, MAX_ORDINAL, WriteOutcome
+from ...protocol.tools import without_writers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,7 @@ _ONE_AT_A_TIME = "broker/outcomes: one question at a time"
 class _ToolsRequest:
     conn: int
     id: Any
+    read_only: bool
     deadline: float  # 0: none
 
 
@@ -52,11 +54,14 @@ class PendingReplies:
         self._init_s = init_s
         self._tools: list[_ToolsRequest] = []
         self._outcomes: list[_OutcomesRequest] = []
-        self._tools_result: tuple[object, bytes] = (None, b"")
+        self._listed: object = None
+        self._tools_results = (b"", b"")  # for all sessions, for read-only ones
 
-    def ask_tools(self, conn: int, id_: Any, now: float) -> None:
+    def ask_tools(self, session: Session, id_: Any, now: float) -> None:
         """Take a `tools/list`."""
-        self._tools.append(_ToolsRequest(conn, id_, now + self._init_s if self._init_s else 0.0))
+        self._tools.append(
+            _ToolsRequest(session.conn, id_, session.read_only, now + self._init_s if self._init_s else 0.0)
+        )
 
     def ask_outcomes(self, session: Session, message: Message, now: float) -> str:
         """Take a `broker/outcomes`, about lines of an earlier connection. Return what is wrong with it, or ""."""
@@ -116,9 +121,16 @@ class PendingReplies:
     def _tools_line(self, ask: _ToolsRequest, now: float) -> bytes:
         tools = self._answers.tools
         if tools is not None:
-            if self._tools_result[0] is not tools:
-                self._tools_result = (tools, rpc.to_bytes({"tools": tools}))
-            return b'{"jsonrpc":"2.0","id":%b,"result":%b}\n' % (rpc.to_bytes(ask.id), self._tools_result[1])
+            if self._listed is not tools:
+                self._listed = tools
+                self._tools_results = (
+                    rpc.to_bytes({"tools": tools}),
+                    rpc.to_bytes({"tools": without_writers(tools)}),
+                )
+            return b'{"jsonrpc":"2.0","id":%b,"result":%b}\n' % (
+                rpc.to_bytes(ask.id),
+                self._tools_results[ask.read_only],
+            )
         if self._dispatcher.supervisor.hopeless:
             return rpc.error_line(ask.id, errors.ENGINE_DOWN, self._dispatcher.why_down())
         if ask.deadline and now >= ask.deadline:

@@ -17,9 +17,10 @@ from ...protocol import jsonrpc as rpc
 from ...protocol.hello import HELLO, OUTCOMES
 from ...protocol.mcp import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
 from .admin import answer_admin
-from .call import Call, CallState, call_of, rule_of
+from .call import NO_SUCH_TOOL, Call, CallState, call_of, rule_of
 from .dispatcher import Dispatcher
 from .effects import Close, Effect, Log, Quit, Retire, Send, SendStatus, SendWelcome
+from .failure_texts import read_only_line
 from .greeting import Host, earlier_connections, greeted
 from .guest_calls import GuestCalls, refuse_guest
 from .intake import SHARE, Piece, has_more, next_piece
@@ -165,7 +166,7 @@ class BrokerProtocol:
             session.introduce(message.params.get("clientInfo"))
             self._send(session, rpc.result_line(message.id, self.answers.initialize(message.body.get("params"))))
         elif method == TOOLS_LIST:
-            self._pending_replies.ask_tools(session.conn, message.id, now)
+            self._pending_replies.ask_tools(session, message.id, now)
             self._settle_pending_replies(now)
         else:
             self._send(session, rpc.error_line(message.id, errors.METHOD_NOT_FOUND, f"Unknown method: {method}"))
@@ -178,6 +179,9 @@ class BrokerProtocol:
             return
         rule = rule_of(message.params.get("name"), self.answers.offered)
         self.counters["calls"] += 1
+        if session.read_only and not rule.read_only_ok and rule is not NO_SUCH_TOOL:
+            self._send(session, read_only_line(message))
+            return
         refusal = session.refusal(rule, len(raw), self.limits, self.dispatcher.scheduler.held) or refuse_guest(
             session, message.params, rule
         )

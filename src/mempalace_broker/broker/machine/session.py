@@ -47,6 +47,7 @@ class Session:
     Attributes:
         public: what status calls it. name: what its client calls it, "" if it did not greet with a secret.
         greeted: it is the session of a secret, and may ask for the outcomes of its writes.
+        read_only: tools that write are neither listed nor run.
         origin: what the client may do; it can only be lowered.
     """
 
@@ -70,6 +71,7 @@ class Session:
         "origin",
         "pid",
         "public",
+        "read_only",
         "refused",
         "secret",
     )
@@ -90,6 +92,7 @@ class Session:
         self.refused = False  # its hello was refused: nothing more of it is read
         self.finishing = False  # it sends no more; close it once it has its answers
         self.graph_refused = ""
+        self.read_only = False
         self.ordinal = 0
         self.answered = 0
         self.by_id: dict[str, list[Call]] = {}

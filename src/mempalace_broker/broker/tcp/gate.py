@@ -16,7 +16,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from ...protocol.tcp_auth import NONCE_BYTES, AuthState, ServerSide
-from ...system.kernel import SHORTAGES
+from ..admission import SHORTAGES
 from .refusals import Refusals
 
 if TYPE_CHECKING:

@@ -105,6 +105,7 @@ class BrokerConnection:
         "_noise",
         "_ordinal",
         "_pid",
+        "_read_only",
         "_reader",
         "_secret",
         "_session",
@@ -119,9 +120,10 @@ class BrokerConnection:
         "verifying",
     )
 
-    def __init__(self, session: str, secret: str, client: str, pid: int) -> None:
+    def __init__(self, session: str, secret: str, client: str, pid: int, *, read_only: bool = False) -> None:
         self._session = session
         self._secret = secret
+        self._read_only = read_only
         self._bound = False  # this broker names our writes by the secret
         self._client = client
         self._pid = pid
@@ -151,6 +153,7 @@ class BrokerConnection:
             client=self._client,
             pid=self._pid,
             view=view,
+            read_only=self._read_only,
         )
         self.send(rpc.to_bytes(hello))
 

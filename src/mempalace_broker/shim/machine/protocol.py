@@ -58,7 +58,7 @@ class ShimProtocol:
     Args:
         session, secret: 32 hex digits each, new for every shim. client, pid: who we are, for `status`.
         cwd, home: the agent's folders, for arguments that name files.
-        limits: in force until a broker says its own.
+        limits: in force until a broker says its own. read_only: no tool that writes is listed or run.
 
     Attributes:
         to_agent, connection.to_broker: bytes to be written; the caller takes them.
@@ -78,14 +78,16 @@ class ShimProtocol:
         cwd: str,
         home: str,
         limits: BrokerLimits | None = None,
+        read_only: bool = False,
     ) -> None:
+        self._read_only = read_only
         self._cwd = cwd
         self._home = home
         self._limits = limits or BrokerLimits()
         self._agent = AgentStream()
         self.to_agent = self._agent.out
         self.effects: list[Effect] = []
-        self.connection = BrokerConnection(session, secret, client, pid)
+        self.connection = BrokerConnection(session, secret, client, pid, read_only=read_only)
         self.reconnect = ReconnectPolicy()
         self.notices = self.reconnect.notices
         self._delivery = Delivery(self._agent, self.connection, self.effects)
@@ -297,7 +299,9 @@ class ShimProtocol:
                     self._fail(request)
 
     def _answer_from(self, answers: ConstantAnswers, request: PendingRequest) -> bool:
-        result = answers.result(request.method, request.params) if request.early and request.awaited else None
+        result = None
+        if request.early and request.awaited:
+            result = answers.result(request.method, request.params, read_only=self._read_only)
         if result is not None:
             self._delivery.succeed(request, result)
         return result is not None

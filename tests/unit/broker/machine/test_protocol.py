@@ -695,3 +695,32 @@ def test_next_deadline_is_the_earliest() -> None:
     assert talk.protocol.next_deadline() == 220.0
     talk.says(1, call(2, SEARCH))
     assert talk.protocol.next_deadline() == 160.0
+
+
+# -- read-only sessions
+
+
+def test_a_read_only_session_neither_sees_nor_runs_what_writes_and_others_do() -> None:
+    talk = Talk()
+    talk.greets(1, read_only=True)
+    talk.greets(2)
+    for conn in (1, 2):
+        talk.says(conn, request("list", "tools/list"), call("add", ADD), call("odd", "strange"), call("find", SEARCH))
+    _, listed, *refused = talk.heard(1)
+    assert [tool["name"] for tool in listed["result"]["tools"]] == [SEARCH]
+    assert [answer["error"] for answer in refused] == [
+        {"code": -32003, "message": "Server is in read-only mode; this tool is disabled", "data": {"tool": name}}
+        for name in (ADD, "strange")
+    ]
+    assert len(talk.heard(2)[1]["result"]["tools"]) == 4
+    talk.done(talk.inside[0])
+    assert talk.ids(), "what it may call goes to the engine"
+
+
+@pytest.mark.parametrize(("value", "read_only"), [(True, True), (False, False), (None, False), (1, True), ("no", True)])
+def test_in_doubt_a_session_is_read_only(value: object, read_only: bool) -> None:
+    talk = Talk()
+    talk.greets(1, read_only=value)
+    talk.heard(1)
+    talk.says(1, call(1, ADD))
+    assert bool(talk.heard(1)) is read_only

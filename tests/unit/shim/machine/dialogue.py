@@ -58,7 +58,7 @@ class Talk:
     `verify`: says of a welcome why that broker is not our palace's. Effects are carried out when the output is taken.
     """
 
-    def __init__(self, cache: bytes | None = None) -> None:
+    def __init__(self, cache: bytes | None = None, *, read_only: bool = False) -> None:
         self.now = 1000.0
         self.cache = cache
         self.verify: Callable[[Message], str] = lambda _welcome: ""
@@ -69,6 +69,7 @@ class Talk:
             pid=7,
             cwd="/work/dir",
             home="/home/u",
+            read_only=read_only,
         )
 
     def perform(self) -> None:

@@ -14,12 +14,13 @@ from mempalace_broker.errors import (
     OUTCOME_UNKNOWN,
     PARSE_ERROR,
 )
+from mempalace_broker.protocol.constant_answers import ConstantAnswers
 from mempalace_broker.protocol.framing import MAX_LINE
 from mempalace_broker.protocol.hello import HELLO, OUTCOMES
 from mempalace_broker.shim.machine.agent_stream import MAX_BATCH
 from mempalace_broker.shim.machine.broker_connection import MAX_NOISE
 from mempalace_broker.shim.machine.delivery import MAX_TRIES
-from mempalace_broker.shim.machine.pending_requests import ASK_GRACE_S, NO_DEADLINE
+from mempalace_broker.shim.machine.pending_requests import ASK_GRACE_S, CACHE_AFTER_S, NO_DEADLINE
 from mempalace_broker.shim.machine.protocol import EOF_GRACE_S, FLUSH_S, MAX_HELD, MAX_QUEUED, MAX_UNANSWERED
 from tests.unit.shim.machine.dialogue import ADD, SEARCH, Talk, call, cancelled, drain, initialize, result
 
@@ -769,3 +770,17 @@ def test_a_long_read_that_lost_its_connection_waits_anew(talk: Talk) -> None:
     assert talk.heard_by_agent() == []
     heard = talk.connect()
     assert any(line.get("method") == "tools/call" for line in [*heard, *talk.heard_by_broker()])
+
+
+def test_a_read_only_session_says_so_in_hello_and_is_shown_no_writer_from_the_cache() -> None:
+    tools = [{"name": ADD}, {"name": SEARCH}, {"name": "strange"}]
+    answers = ConstantAnswers("3.11.0")
+    answers.tools = tools
+    talk = Talk(answers.encode(), read_only=True)
+    talk.open()
+    assert talk.heard_by_broker()[0]["params"]["read_only"] is True
+    talk.lose()
+    talk.agent({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+    talk.later(CACHE_AFTER_S)
+    (listed,) = talk.heard_by_agent()
+    assert listed["result"]["tools"] == [{"name": SEARCH}]
