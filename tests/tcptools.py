@@ -58,7 +58,7 @@ def broker_like(token: str = TOKEN, then: bytes = b"") -> Callable[[socket.socke
     """A listener that knows `token`, and says `then` to whoever has proved himself."""
 
     def serve(conn: socket.socket) -> None:
-        side = ServerSide(token, os.urandom(32))
+        side = ServerSide(token, os.urandom(32), conn.getsockname()[1])
         while side.state == AuthState.OPEN:
             data = conn.recv(4096)
             if not data:

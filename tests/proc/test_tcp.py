@@ -162,10 +162,10 @@ def test_another_token_on_either_side(door: Door) -> None:
     with pytest.raises(HandshakeRefused, match="does not know our token"):
         connect(door.endpoint, other)
     with door.raw() as sock:
-        side = ClientSide(other, os.urandom(32))
+        side = ClientSide(other, os.urandom(32), door.where[1])
         sock.sendall(side.start())
         challenge = json.loads(sock.recv(4096))["result"]
-        mine = proof(other, "client", side._nonce, challenge["nonce"])
+        mine = proof(other, "client", side._nonce, challenge["nonce"], door.where[1])
         request = {"jsonrpc": "2.0", "id": 1, "method": PROVE, "params": {"proof": mine}}
         sock.sendall(json.dumps(request).encode() + b"\n" + json.dumps(INITIALIZE).encode() + b"\n")
         answers = [json.loads(line) for line in rest_of(sock).splitlines()]
@@ -201,7 +201,8 @@ def test_a_handshake_that_was_recorded(door: Door) -> None:
             heard[name] += data
             sink.sendall(data)
 
-    with listener(pass_on) as between:
+    here = ("127.0.0.9", door.where[1])  # the port is part of the proof
+    with listener(pass_on, *here) as between:
         sock = connect(between, door.token)
         with RawPeer(door.world.broker(), sock) as peer:
             call(peer, "recorded")
@@ -220,8 +221,24 @@ def test_a_handshake_that_was_recorded(door: Door) -> None:
         conn.sendall(heard["broker"])
         conn.recv(4096)
 
-    with listener(tell_again) as rogue, pytest.raises((HandshakeRefused, BrokerUnavailable)):
+    with listener(tell_again, *here) as rogue, pytest.raises((HandshakeRefused, BrokerUnavailable)):
         connect(rogue, door.token)
+
+
+def test_a_relay_from_another_port_gets_nobody_in(door: Door) -> None:
+    """Somebody took the port that a client names, while the broker was down, and passes all on to the new one."""
+    heard = []
+
+    def relay(conn: socket.socket) -> None:
+        with door.raw() as broker:
+            asked = conn.recv(4096)
+            broker.sendall(asked)
+            conn.sendall(broker.recv(4096))
+            heard.append(conn.recv(4096))
+
+    with listener(relay) as squatter, pytest.raises(HandshakeRefused, match="relays to another port"):
+        connect(squatter, door.token)
+    assert heard == [b""], "the client says no more than its first line"
 
 
 @pytest.mark.parametrize("junk", [HTTP, TLS, b"\0" * 4096, b"\n" * 4096, b"[" * 900 + b"\n", b"\xff\xfe" * 2000])
@@ -300,7 +317,7 @@ def test_a_thousand_that_say_nothing(door: Door) -> None:
 
 def test_one_that_drips_and_one_that_is_half_open(door: Door) -> None:
     """Each has its time and no more; what it says does not lengthen it."""
-    line = ClientSide(door.token, os.urandom(32)).start()
+    line = ClientSide(door.token, os.urandom(32), door.where[1]).start()
     slow, half, stalled = door.raw(), door.raw(), door.raw()
     with slow, half, stalled:
         began = time.monotonic()

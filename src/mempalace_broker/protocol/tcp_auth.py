@@ -1,14 +1,16 @@
 """Mutual authentication on a TCP connection: both sides prove that they know the token, neither sends it.
 
     client -> broker   {"id": 0, "method": "broker/auth", "params": {"wire": 1, "nonce": C}}
-    broker -> client   {"id": 0, "result": {"nonce": S, "proof": HMAC(token, "server" C S wire)}}
-    client -> broker   {"id": 1, "method": "broker/prove", "params": {"proof": HMAC(token, "client" C S wire)}}
+    broker -> client   {"id": 0, "result": {"nonce": S, "proof": HMAC(token, "server" C S wire port)}}
+    client -> broker   {"id": 1, "method": "broker/prove", "params": {"proof": HMAC(token, "client" C S wire port)}}
     broker -> client   {"id": 1, "result": {}}                      then the usual conversation, as on the unix socket
 
 The broker proves itself first, so a rogue listener gets one random number and nothing else. The roles have labels, so
 a proof can't be sent back to its maker; both nonces are new for each connection, so nothing can be replayed. Every
-message must be exactly as above: a single changed bit ends the handshake. What this can't do: the conversation that
-follows is not encrypted, and a man in the middle who relays the handshake can still read and inject.
+message must be exactly as above: a single changed bit ends the handshake. `port` is not sent: the client takes the one
+that it dialled, the broker its own. So whoever took the broker's usual port while it was down, and relays to the one
+to which it moved, fails. What this can't do: the conversation that follows is not encrypted, and a man in the middle on
+the way to the right port can relay the handshake, and then read and inject.
 
 Sans-IO; nonces are handed in. `mp-shim` imports this module where it uses TCP.
 """
@@ -102,13 +104,14 @@ def hmac_sha256(key: bytes, message: bytes) -> bytes:
     return outer
 
 
-def proof(token: str, role: str, client_nonce: str, server_nonce: str) -> str:
+def proof(token: str, role: str, client_nonce: str, server_nonce: str, port: int) -> str:
     """Return the proof that `role` ("server" or "client") sends, as hex digits. Every part carries its length."""
     parts = (
         b"mempalace-broker " + role.encode(),
         bytes.fromhex(client_nonce),
         bytes.fromhex(server_nonce),
         b"%d" % WIRE_VERSION,
+        b"%d" % port,
     )
     return hmac_sha256(bytes.fromhex(token), b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hex()
 
@@ -159,13 +162,14 @@ class _Side:
         heard: whether a complete line has arrived.
     """
 
-    __slots__ = ("_nonce", "_reader", "_token", "failure", "heard", "state", "text")
+    __slots__ = ("_nonce", "_port", "_reader", "_token", "failure", "heard", "state", "text")
 
-    def __init__(self, token: str, nonce: bytes) -> None:
+    def __init__(self, token: str, nonce: bytes, port: int) -> None:
         if not is_token(token) or len(nonce) != NONCE_BYTES:
             raise ValueError(f"a token has {TOKEN_BYTES} bytes as hex digits, a nonce {NONCE_BYTES} bytes")
         self._token = token
         self._nonce = nonce.hex()
+        self._port = port
         self._reader = LineReader(MAX_LINE)
         self.state = AuthState.OPEN
         self.failure = AuthFailure.NONE
@@ -185,7 +189,7 @@ class ServerSide(_Side):
     """The broker's side of one connection.
 
     Args:
-        token: 64 hex digits. nonce: 32 random bytes, used once.
+        token: 64 hex digits. nonce: 32 random bytes, used once. port: ours, where we listen.
 
     Attributes:
         rest: once PROVED, the bytes that followed the handshake.
@@ -193,8 +197,8 @@ class ServerSide(_Side):
 
     __slots__ = ("_theirs", "rest")
 
-    def __init__(self, token: str, nonce: bytes) -> None:
-        super().__init__(token, nonce)
+    def __init__(self, token: str, nonce: bytes, port: int) -> None:
+        super().__init__(token, nonce, port)
         self._theirs = ""
         self.rest = b""
 
@@ -222,14 +226,14 @@ class ServerSide(_Side):
         if not _is_hex(nonce, NONCE_BYTES) or body != _request(0, AUTH, wire=WIRE_VERSION, nonce=nonce):
             return self._refuse(None, AuthFailure.GARBAGE, f"not authenticated: {AUTH} comes first")
         self._theirs = str(nonce)
-        own = proof(self._token, "server", self._theirs, self._nonce)
+        own = proof(self._token, "server", self._theirs, self._nonce, self._port)
         return _line(_result(0, nonce=self._nonce, proof=own))
 
     def _prove(self, body: dict[str, Any]) -> bytes:
         theirs = _part(body, "params", "proof")
         if not _is_hex(theirs, 32) or body != _request(1, PROVE, proof=theirs):
             return self._refuse(None, AuthFailure.GARBAGE, f"not authenticated: {PROVE} comes next")
-        if not _same(proof(self._token, "client", self._theirs, self._nonce), str(theirs)):
+        if not _same(proof(self._token, "client", self._theirs, self._nonce, self._port), str(theirs)):
             return self._refuse(1, AuthFailure.WRONG_PROOF, "not authenticated: the proof is wrong")
         self.state = AuthState.PROVED
         return _line(_result(1))
@@ -241,12 +245,12 @@ class ServerSide(_Side):
 
 
 class ClientSide(_Side):
-    """The client's side of one connection; takes the same arguments as the server's."""
+    """The client's side of one connection; takes the server's arguments; `port`: the one that it dialled."""
 
     __slots__ = ("_proved",)
 
-    def __init__(self, token: str, nonce: bytes) -> None:
-        super().__init__(token, nonce)
+    def __init__(self, token: str, nonce: bytes, port: int) -> None:
+        super().__init__(token, nonce, port)
         self._proved = False
 
     def start(self) -> bytes:
@@ -281,10 +285,10 @@ class ClientSide(_Side):
         server_nonce = str(nonce)
         if server_nonce == self._nonce:
             return self._fail(AuthFailure.WRONG_PROOF, "it sent our own number back")
-        if not _same(proof(self._token, "server", self._nonce, server_nonce), str(theirs)):
+        if not _same(proof(self._token, "server", self._nonce, server_nonce, self._port), str(theirs)):
             return self._fail(AuthFailure.WRONG_PROOF, "its proof is wrong")
         self._proved = True
-        return _line(_request(1, PROVE, proof=proof(self._token, "client", self._nonce, server_nonce)))
+        return _line(_request(1, PROVE, proof=proof(self._token, "client", self._nonce, server_nonce, self._port)))
 
     def _confirm(self, body: dict[str, Any]) -> bytes:
         if body != _result(1):

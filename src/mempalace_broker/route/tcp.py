@@ -157,7 +157,7 @@ class TcpRoute(Attempt):
     def _greet(self, sock: RawSocket) -> None:
         set_tcp_options(sock)
         self._attempts += 1
-        self._side = ClientSide(self._token, os.urandom(NONCE_BYTES))
+        self._side = ClientSide(self._token, os.urandom(NONCE_BYTES), self.endpoint.port)
         self._send(sock, self._side.start())
 
     def _converse(self, side: ClientSide) -> Connected | Waiting:
@@ -205,8 +205,8 @@ class TcpRoute(Attempt):
     def _refusal(self, side: ClientSide) -> BrokerError:
         if side.failure == AuthFailure.WRONG_PROOF:
             return HandshakeRefused(
-                f"the listener at {self.endpoint} does not know our token ({side.text}): a broker with another "
-                "token, or not your broker. Nothing was sent to it.",
+                f"the listener at {self.endpoint} does not know our token, or relays to another port ({side.text}): a "
+                "broker of another version or with another token, or not your broker. Nothing was sent to it.",
                 hint=COPY_THE_TOKEN,
             )
         if side.failure == AuthFailure.REFUSED:

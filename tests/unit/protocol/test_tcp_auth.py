@@ -26,12 +26,13 @@ from mempalace_broker.protocol.tcp_auth import (
 )
 
 TOKEN, OTHER = "5a" * 32, "5b" * 32
+PORT = 21_000
 C, S = bytes(range(32)), bytes(range(100, 132))
 randoms = st.binary(min_size=32, max_size=32)
 
 
 def sides(client: str = TOKEN, server: str = TOKEN) -> tuple[ClientSide, ServerSide]:
-    return ClientSide(client, C), ServerSide(server, S)
+    return ClientSide(client, C, PORT), ServerSide(server, S, PORT)
 
 
 def talk(client: ClientSide, server: ServerSide, flip: int = -1) -> list[bytes]:
@@ -50,6 +51,16 @@ def talk(client: ClientSide, server: ServerSide, flip: int = -1) -> list[bytes]:
     return said
 
 
+def test_a_relay_to_another_port_fails_and_learns_nothing() -> None:
+    """Somebody took the usual port while the broker was down, which moved to the next; both know the token."""
+    client, server = ClientSide(TOKEN, C, PORT), ServerSide(TOKEN, S, PORT + 1)
+    talk(client, server)
+    assert (client.state, client.failure) == (AuthState.FAILED, AuthFailure.WRONG_PROOF)
+    assert server.state == AuthState.OPEN
+    server.feed(prove(proof(TOKEN, "client", C.hex(), S.hex(), PORT)))
+    assert (server.state, server.failure) == (AuthState.FAILED, AuthFailure.WRONG_PROOF)
+
+
 def test_both_know_the_token() -> None:
     client, server = sides()
     said = talk(client, server)
@@ -61,7 +72,7 @@ def test_both_know_the_token() -> None:
 @given(randoms, randoms, randoms)
 def test_nothing_said_holds_the_token_and_it_is_not_in_a_repr(token: bytes, c: bytes, s: bytes) -> None:
     assume(len({token, c, s}) == 3)
-    client, server = ClientSide(token.hex(), c), ServerSide(token.hex(), s)
+    client, server = ClientSide(token.hex(), c, PORT), ServerSide(token.hex(), s, PORT)
     said = b"".join(talk(client, server)) + repr((client, server)).encode()
     assert server.state == AuthState.PROVED
     assert token.hex().encode() not in said
@@ -97,12 +108,12 @@ def test_the_client_says_no_more_than_a_number_to_one_with_another_token() -> No
 
 
 def test_a_client_with_another_token_that_does_not_look() -> None:
-    server = ServerSide(TOKEN, S)
-    server.feed(ClientSide(OTHER, C).start())
-    error = server.feed(prove(proof(OTHER, "client", C.hex(), S.hex())))
+    server = ServerSide(TOKEN, S, PORT)
+    server.feed(ClientSide(OTHER, C, PORT).start())
+    error = server.feed(prove(proof(OTHER, "client", C.hex(), S.hex(), PORT)))
     assert (server.state, server.failure) == (AuthState.FAILED, AuthFailure.WRONG_PROOF)
     assert "error" in json.loads(error)
-    assert server.feed(prove(proof(TOKEN, "client", C.hex(), S.hex()))) == b""  # one attempt for each number
+    assert server.feed(prove(proof(TOKEN, "client", C.hex(), S.hex(), PORT))) == b""  # one attempt for each number
     assert server.state == AuthState.FAILED
 
 
@@ -114,10 +125,10 @@ def prove(digits: str) -> bytes:
 @given(randoms)
 def test_replay_fails(fresh: bytes) -> None:
     said = talk(*sides())
-    server = ServerSide(TOKEN, fresh)
+    server = ServerSide(TOKEN, fresh, PORT)
     server.feed(said[0] + said[2])
     assert (server.state == AuthState.PROVED) == (fresh == S)
-    client = ClientSide(TOKEN, fresh)
+    client = ClientSide(TOKEN, fresh, PORT)
     client.start()
     client.feed(said[1])
     assert (client.state == AuthState.OPEN) == (fresh == C)
@@ -125,26 +136,28 @@ def test_replay_fails(fresh: bytes) -> None:
 
 def test_reflection_fails() -> None:
     """A listener that has no token sends back what it hears, or has another connection answer."""
-    client = ClientSide(TOKEN, C)
+    client = ClientSide(TOKEN, C, PORT)
     client.start()
     mirror = {
         "jsonrpc": "2.0",
         "id": 0,
-        "result": {"nonce": C.hex(), "proof": proof(TOKEN, "server", C.hex(), C.hex())},
+        "result": {"nonce": C.hex(), "proof": proof(TOKEN, "server", C.hex(), C.hex(), PORT)},
     }
     assert client.feed(json.dumps(mirror).encode() + b"\n") == b""
     assert client.failure == AuthFailure.WRONG_PROOF
 
-    server = ServerSide(TOKEN, S)
-    answer = json.loads(server.feed(ClientSide(TOKEN, C).start()))
+    server = ServerSide(TOKEN, S, PORT)
+    answer = json.loads(server.feed(ClientSide(TOKEN, C, PORT).start()))
     server.feed(prove(answer["result"]["proof"]))
     assert server.failure == AuthFailure.WRONG_PROOF
 
 
 def test_roles_and_order_of_numbers_matter() -> None:
     a, b = C.hex(), S.hex()
-    assert len({proof(TOKEN, role, *numbers) for role in ("server", "client") for numbers in ((a, b), (b, a))}) == 4
-    assert proof(TOKEN, "server", a, b) != proof(OTHER, "server", a, b)
+    assert (
+        len({proof(TOKEN, role, *numbers, PORT) for role in ("server", "client") for numbers in ((a, b), (b, a))}) == 4
+    )
+    assert proof(TOKEN, "server", a, b, PORT) != proof(OTHER, "server", a, b, PORT)
 
 
 @pytest.mark.parametrize(
@@ -166,12 +179,12 @@ def test_roles_and_order_of_numbers_matter() -> None:
     ],
 )
 def test_whatever_else_comes_is_refused(data: bytes) -> None:
-    server = ServerSide(TOKEN, S)
+    server = ServerSide(TOKEN, S, PORT)
     said = server.feed(data)
     assert (server.state, server.failure) == (AuthState.FAILED, AuthFailure.GARBAGE)
     assert S.hex().encode() not in said
     assert said.endswith(b"\n")
-    assert server.feed(ClientSide(TOKEN, C).start()) == b""
+    assert server.feed(ClientSide(TOKEN, C, PORT).start()) == b""
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=4))
@@ -208,16 +221,16 @@ def test_a_listener_that_says_too_much_is_left() -> None:
         client, server = sides()
         client.feed(server.feed(client.start()) + extra)
         if client.state == AuthState.OPEN:
-            client.feed(server.feed(prove(proof(TOKEN, "client", C.hex(), S.hex()))))
+            client.feed(server.feed(prove(proof(TOKEN, "client", C.hex(), S.hex(), PORT))))
         assert (client.state, client.failure) == (AuthState.FAILED, AuthFailure.GARBAGE)
 
 
 def test_another_wire_version_is_named() -> None:
-    server = ServerSide(TOKEN, S)
-    line = ClientSide(TOKEN, C).start().replace(b'"wire":1', b'"wire":2')
+    server = ServerSide(TOKEN, S, PORT)
+    line = ClientSide(TOKEN, C, PORT).start().replace(b'"wire":1', b'"wire":2')
     error = server.feed(line)
     assert (server.state, server.failure) == (AuthState.FAILED, AuthFailure.REFUSED)
-    client = ClientSide(TOKEN, C)
+    client = ClientSide(TOKEN, C, PORT)
     client.start()
     client.feed(error)
     assert client.failure == AuthFailure.REFUSED
@@ -229,9 +242,9 @@ def test_tokens() -> None:
     for wrong in ("", "ab", "AB" * 32, "zz" * 32, "ab" * 33, " " + "a" * 63):
         assert not is_token(wrong)
         with pytest.raises(ValueError, match="a token has 32 bytes"):
-            ServerSide(wrong, S)
+            ServerSide(wrong, S, PORT)
     with pytest.raises(ValueError, match="a nonce 32"):
-        ClientSide(TOKEN, b"short")
+        ClientSide(TOKEN, b"short", PORT)
 
 
 @given(st.binary(max_size=64), st.binary(max_size=300))
@@ -244,7 +257,7 @@ def test_a_shim_that_uses_it_loads_neither_openssl_nor_hmac() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(source)!r})\n"
         "from mempalace_broker.protocol.tcp_auth import proof\n"
-        "proof('ab' * 32, 'client', 'cd' * 32, 'ef' * 32)\n"
+        "proof('ab' * 32, 'client', 'cd' * 32, 'ef' * 32, 21000)\n"
         "print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)

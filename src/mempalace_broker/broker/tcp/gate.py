@@ -146,7 +146,8 @@ class Gate:
         if len(self._handshakes) >= MOST:
             self._end(min(self._handshakes.values(), key=lambda handshake: handshake.rank), CROWDED)
         self._count += 1
-        handshake = _Handshake(sock, address, ServerSide(self._token(), os.urandom(NONCE_BYTES)), self._count)
+        side = ServerSide(self._token(), os.urandom(NONCE_BYTES), self._listener.getsockname()[1])
+        handshake = _Handshake(sock, address, side, self._count)
         self._handshakes[handshake.number] = handshake
         handshake.timer = self._loop.call_later(HANDSHAKE_S, self._time_is_up, handshake)
         self._loop.add_reader(sock.fileno(), self._read, handshake)

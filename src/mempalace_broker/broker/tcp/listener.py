@@ -52,6 +52,7 @@ class TcpListener:
         self.token = ""
         self._port = settings.tcp_port
         self._ports = candidate_ports(self._port, last_port, root)
+        self._usual_port = self._ports[0]
         self._root = root
         self._clock = clock
         self._log = log
@@ -178,6 +179,15 @@ class TcpListener:
     def degraded(self) -> list[dict[str, str]]:
         """What is not as configured, or deserves a second look."""
         out = [self._warning] if self._warning is not None else []
+        if self.endpoint and not self.endpoint.endswith(f":{self._usual_port}"):
+            out.append(
+                {
+                    "what": f"port {self._usual_port} is taken by another process: listening on {self.endpoint}; "
+                    "clients that name the usual port reach that process",
+                    "hint": f"see who listens there (`ss -ltnp 'sport = :{self._usual_port}'`), then "
+                    "`mempalace-broker restart`; or name a free port in tcp_port",
+                }
+            )
         if self.name == TCP_ANY and self.endpoint:
             out.append(
                 {

@@ -86,7 +86,7 @@ def run(story: Callable[[House], Awaitable[None]]) -> None:
 
 async def prove(sock: socket.socket, behind: bytes = b"", piece: int = 4096) -> ClientSide:
     loop = asyncio.get_running_loop()
-    side = ClientSide(TOKEN, os.urandom(32))
+    side = ClientSide(TOKEN, os.urandom(32), sock.getpeername()[1])
     say = side.start()
     while side.state != AuthState.PROVED:
         for at in range(0, len(say), piece):
@@ -128,7 +128,7 @@ def test_in_with_what_was_said_behind_the_proof(piece: int) -> None:
 def test_who_has_to_go_where_there_is_no_room() -> None:
     async def story(house: House) -> None:
         speaker = house.client()  # the oldest, but it has said its first line
-        speaker.sendall(ClientSide(TOKEN, os.urandom(32)).start())
+        speaker.sendall(ClientSide(TOKEN, os.urandom(32), 1).start())
         await until(lambda: house.gate.waiting == 1)
         silent = []
         for number in range(MOST - 2):
@@ -169,7 +169,7 @@ def test_no_descriptors_left_and_some_again() -> None:
 def test_time_runs_out() -> None:
     async def story(house: House) -> None:
         silent, stalled = house.client(), house.client()
-        stalled.sendall(ClientSide(TOKEN, os.urandom(32)).start())
+        stalled.sendall(ClientSide(TOKEN, os.urandom(32), 1).start())
         await until(lambda: house.gate.waiting == 2)
         await until(lambda: house.gate.waiting == 0)
         assert house.tally.totals == {"silent": 1, "too slow": 1}

@@ -142,6 +142,18 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     made.listener.close()
 
 
+def test_a_port_that_moved_is_named(tmp_path: Path) -> None:
+    """Whoever has the usual one may relay clients that name it."""
+    usual = usual_port(str(tmp_path))
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", usual))
+        squatter.listen(1)
+        made = Bench(tmp_path, "127.0.0.1")
+        made.start()
+        assert f"port {usual} is taken by another process: listening on {made.listener.endpoint}" in made.warnings
+        made.listener.close()
+
+
 def test_any_is_named_as_exposed(tmp_path: Path) -> None:
     made = Bench(tmp_path, "any")
     made.start()
