@@ -43,6 +43,7 @@ BY_CONFIG = "config"
 BY_DEFAULT = "default"
 
 GRAPH = "knowledge_graph.sqlite3"
+_PALACE_MARKS = ("chroma.sqlite3", GRAPH, "tunnels.json", "hallways.json", "broker.lock", "engine.lock")
 PALACE_VARIABLES = ("MEMPALACE_PALACE_PATH", "MEMPALACE_PALACE", "MEMPAL_PALACE_PATH")
 ROOT_VARIABLE = "MEMPALACE_PATH"
 
@@ -97,7 +98,8 @@ def resolve_palace(
         collection: the value of --collection, if given.
 
     Raises:
-        PalaceError: config.json names something that can't be a directory.
+        PalaceError: config.json names something that can't be a directory, or a link leads to other files: whoever
+            has the state root mounted can put a link there.
     """
     path, by = _choose(flag, env, home)
     try:
@@ -107,8 +109,22 @@ def resolve_palace(
         raise PalaceError(
             f"the palace path {path!r} (by {by}) is unusable: {exc}.", hint="correct it, or give --palace."
         ) from exc
+    if os.path.islink(path) and not _may_be_a_palace(real):
+        raise PalaceError(
+            f"{path} is a link to {real}, which holds other files and no palace.",
+            hint=f"remove the link; or, if that is the palace, name {real} itself by --palace.",
+        )
     name = (backend or "").strip().lower() or None
     return PalaceIdentity(real, graph, by, name, collection or None)
+
+
+def _may_be_a_palace(folder: str) -> bool:
+    """Whether a folder is missing, empty, or has a file that a palace has; hidden files don't matter."""
+    try:
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError:
+        return True  # whatever it is, opening it reports the error
+    return not names or any(name.startswith(_PALACE_MARKS) for name in names)
 
 
 def graph_path(palace: str, by: str, home: str) -> str:

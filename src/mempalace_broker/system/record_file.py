@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import os
+
 from ..protocol.record import MAX_BYTES, BadRecord, DiscoveryRecord, decode, encode, is_own
-from .atomic_files import read_bytes, remove_if, remove_temp_files, write_atomic
+from .atomic_files import remove_if, remove_temp_files
+from .shared_files import SharedFolder
 
 
 class RecordFile:
@@ -20,17 +23,19 @@ class RecordFile:
     def read(self) -> DiscoveryRecord | BadRecord:
         """The record, or what is wrong with it. Never raises."""
         try:
-            return decode(read_bytes(self.path, MAX_BYTES))
+            return decode(self._bytes())
         except OSError as exc:
             return BadRecord(f"the record can't be read: {exc.strerror or exc}")
 
     def publish(self, record: DiscoveryRecord) -> None:
         """Put `record` in place of whatever is there. For the palace's owner. Raises OSError as the system reports."""
-        write_atomic(self.path, encode(record))
+        folder, name = os.path.split(self.path)
+        with SharedFolder.open(folder) as root:
+            root.replace(name, encode(record))
 
     def holds(self, record: DiscoveryRecord) -> bool:
         """Whether the file still is this record. Raises OSError where it can't be read."""
-        return is_own(read_bytes(self.path, MAX_BYTES) or b"", record.record)
+        return is_own(self._bytes() or b"", record.record)
 
     def remove(self, record: DiscoveryRecord) -> bool:
         """Remove the file while it is this record; whether this call did. Raises OSError as the system reports."""
@@ -39,3 +44,12 @@ class RecordFile:
     def remove_temp_files(self) -> int:
         """Remove the temp files that killed writers left beside it, and count them. For the palace's owner."""
         return remove_temp_files(self.path)
+
+    def _bytes(self) -> bytes | None:
+        """The file's content, at most one byte more than a record may have; None where there is no file."""
+        folder, name = os.path.split(self.path)
+        try:
+            with SharedFolder.open(folder) as root:
+                return root.read(name, MAX_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            return None

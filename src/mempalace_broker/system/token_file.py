@@ -7,6 +7,7 @@ It outlives brokers, so that clients on other machines need a copy only once.
 from __future__ import annotations
 
 import os
+import stat
 
 from ..errors import StateRootError, UsageError
 from ..protocol.tcp_auth import TOKEN_BYTES, is_token
@@ -56,6 +57,8 @@ def read_token(path: str, *, given: bool = False) -> str | None:
 
 def _check(path: str, info: os.stat_result, given: bool) -> None:
     """Raise UsageError where another user could have read or made it."""
+    if not stat.S_ISREG(info.st_mode):
+        raise UsageError(f"{path} holds no token: it is not a regular file.", hint=f"remove {path}")
     secret_of_root = given and info.st_uid == 0 and not info.st_mode & 0o022
     if info.st_mode & 0o077 and not secret_of_root:
         raise UsageError(

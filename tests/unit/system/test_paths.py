@@ -210,6 +210,27 @@ class TestStateRoot:
         assert files.socket in (f"/r/{name}/broker.sock", f"/mine/state/{palace_key('/p')}/broker.sock")
 
 
+class TestLinkedPalace:
+    @pytest.mark.parametrize("target", ["missing", "empty", "chroma.sqlite3", "tunnels.json", ".stfolder"])
+    def test_the_users_own_link_is_followed(self, home: Path, target: str) -> None:
+        real = home / "data"
+        if target != "missing":
+            real.mkdir()
+        if target not in ("missing", "empty"):
+            (real / target).touch()
+        (home / "palace").symlink_to(real)
+        assert resolve_palace(f"{home}/palace", {}, str(home)).path == str(real)
+
+    def test_a_link_to_other_files_is_refused(self, home: Path) -> None:
+        (home / "documents").mkdir()
+        (home / "documents" / "letter.txt").touch()
+        (home / "palace").symlink_to("documents")
+        with pytest.raises(PalaceError, match=r"is a link to .*/documents, which holds other files") as refused:
+            resolve_palace(f"{home}/palace", {}, str(home))
+        assert f"name {home}/documents itself" in refused.value.hint
+        assert resolve_palace(f"{home}/documents", {}, str(home)).path == f"{home}/documents"
+
+
 class TestPrepare:
     def test_makes_private_folders(self, home: Path) -> None:
         files = StateFiles(f"{home}/a/root", f"{home}/a/root/palace")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
 from mempalace_broker.system.record_file import RecordFile
@@ -46,3 +49,19 @@ def test_the_owner_tidies_up(tmp_path: Path) -> None:
     (tmp_path / ".broker.json.77-ab.tmp").touch()
     assert file.remove_temp_files() == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_what_is_no_regular_file_is_a_bad_record(tmp_path: Path, kind: str) -> None:
+    path, own = tmp_path / "broker.json", tmp_path / "own"
+    own.write_bytes(b"precious")
+    if kind == "link":
+        path.symlink_to(own)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    found = RecordFile(str(path)).read()
+    assert isinstance(found, BadRecord)
+    assert not found.absent
+    assert own.read_bytes() == b"precious"

@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from ...system.private import PrivateFile
     from .wire import SshTarget
 
+_RUNTIME = "/run/user"
+
 
 class BridgeFiles:
     """The files of the bridge to one target, in this container.
 
-    Named by user id and not by XDG_RUNTIME_DIR or TMPDIR: agents do not agree on those. By host name too, for
-    containers that share a /tmp.
+    In the user's runtime folder where the system makes one, which nobody else can take; else, as in containers, in
+    /tmp, where the folder is checked each time. Not by XDG_RUNTIME_DIR or TMPDIR: agents do not agree on those. Named
+    by host, too, for containers that share a /tmp.
 
     Attributes:
         folder: private. socket: where it listens. lock: held for its life. start_lock: held by a client that starts it.
@@ -27,7 +30,7 @@ class BridgeFiles:
 
     def __init__(self, target: SshTarget) -> None:
         words = "\0".join([os.uname().nodename, *target.fields()])
-        self.folder = f"/tmp/mempalace-broker-{os.getuid()}/{_digest(os.fsencode(words))}"
+        self.folder = f"{_base()}/{_digest(os.fsencode(words))}"
         self.socket = f"{self.folder}/bridge.sock"
         self.lock = f"{self.folder}/bridge.lock"
         self.start_lock = f"{self.folder}/start.lock"
@@ -59,9 +62,21 @@ class BridgeFiles:
                     os.makedirs(folder, 0o700, exist_ok=True)
         except OSError as exc:
             raise StateRootError(
-                f"cannot create {self.folder}: {exc.strerror or exc}.", hint="make /tmp writable."
+                f"cannot create {self.folder}: {exc.strerror or exc}.", hint=f"make {_base()} writable."
             ) from exc
         self.check()
+
+
+def _base() -> str:
+    """The folder of all bridges."""
+    runtime = f"{_RUNTIME}/{os.getuid()}"
+    try:
+        info = os.lstat(runtime)
+    except OSError:
+        info = None
+    if info is not None and info.st_uid == os.getuid() and info.st_mode & 0o170077 == 0o040000:
+        return f"{runtime}/mempalace-broker"
+    return f"/tmp/mempalace-broker-{os.getuid()}"
 
 
 def _digest(words: bytes) -> str:
