@@ -14,12 +14,13 @@ import pytest
 from mempalace_broker.system.environment import LEFT_OUT, PASSES, known_environment
 
 SETTLE = """
-import json, os, resource, sys
+import ctypes, json, os, resource, sys
 from mempalace_broker.system.environment import settle_process
 found = settle_process(by_agent=True)
 names = ("AS", "FSIZE", "CPU", "NOFILE", "CORE", "STACK")
 limits = {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in names}
-print(json.dumps({"found": [what for what, _ in found], "limits": limits, "umask": os.umask(0), "nice": os.nice(0)}))
+print(json.dumps({"found": [what for what, _ in found], "limits": limits, "umask": os.umask(0),
+                  "dumpable": ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), "fds": len(os.listdir("/proc/self/fd"))}))
 """
 
 
@@ -93,6 +94,8 @@ def test_a_soft_limit_of_one_agent_is_nobody_elses(limit: str, soft: int) -> Non
     assert limits["CORE"][0] == 0
     assert limits["NOFILE"][0] >= min(10_240, limits["NOFILE"][1])
     assert told["umask"] == 0o077
+    assert told["dumpable"] == 0
+    assert told["fds"], "its own /proc stays readable"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from ...system.find_engine import SETTING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import psutil
+
     from ...system.context import Context
     from .home import DemoHome
     from .show import Show
@@ -138,14 +140,14 @@ def _end(story: Story, context: Context) -> None:
 
 
 def _end_stragglers(home: DemoHome) -> None:
-    """A Ctrl-C may fall between the start of a broker and its taking the lock: known by the demo's own HOME."""
+    """A Ctrl-C may fall between the start of a broker and its taking the lock: end whatever has the demo's own HOME."""
     import psutil
 
     for _ in range(STRAGGLER_ROUNDS):  # a process may have started another before we ended it
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                if process.environ().get("HOME") == str(home.home):
+                if _belongs_to(process, str(home.home)):
                     found.append(process)
         if not found:
             return
@@ -153,6 +155,11 @@ def _end_stragglers(home: DemoHome) -> None:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(found, timeout=STRAGGLER_S)
+
+
+def _belongs_to(process: psutil.Process, home: str) -> bool:
+    """By its command line, or by its environment, which a broker lets nobody read."""
+    return any(home in word for word in process.cmdline()) or process.environ().get("HOME") == home
 
 
 def _context(home: DemoHome) -> Context:
