@@ -10,7 +10,6 @@ so this module uses the C scanner and encoder behind it, and the package only wh
 from __future__ import annotations
 
 from ..errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
-from .text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -323,6 +322,8 @@ def error_line(id_: Any, code: int, message: str, data: object = None) -> bytes:
 
     The message may quote what others wrote: it is made printable and bounded.
     """
+    from .text import printable  # late: a session without an error needs none
+
     error: dict[str, object] = {"code": code, "message": printable(message, _MAX_MESSAGE)}
     if data is not None:
         error["data"] = data

@@ -13,7 +13,6 @@ import stat
 from time import monotonic
 
 from ..errors import EXIT_FAILURE, EXIT_OK, BrokerError
-from ..protocol.text import printable
 from .machine.effects import TranslatePaths, VerifyPalace
 
 TYPE_CHECKING = False
@@ -222,6 +221,8 @@ class Pump:
         notices = self._protocol.notices
         if not notices:
             return
+        from ..protocol.text import printable  # late: most sessions have no notices
+
         text = "".join(f"mp-shim: {printable(notice, _LONGEST_NOTICE)}\n" for notice in notices).encode()
         notices.clear()
         try:
