@@ -99,6 +99,12 @@ def _is_ours_alone(folder: str) -> bool:
     return os.path.isdir(folder) and info.st_uid == os.geteuid() and not others_write(info)
 
 
+def raise_limits() -> None:
+    """Raise this process's soft limits as far as they go."""
+    for name in _LIMITS:
+        _limit(name, "")
+
+
 def settle_process(*, by_agent: bool) -> list[tuple[str, str]]:
     """Give this process the user's own limits and a private umask, and let nobody dump or trace it.
 

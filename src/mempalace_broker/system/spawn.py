@@ -16,6 +16,7 @@ import json
 import os
 
 from ..errors import StartFailed, StateRootError
+from .environment import raise_limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,7 +189,11 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log
 
 
 def _orphan() -> None:
-    """Between fork and exec: fork again and exit, so that init becomes the daemon's parent."""
+    """Between fork and exec: fork again and exit, so that init becomes the daemon's parent.
+
+    The limits go first: a daemon whose files may have 4 KB cuts off the bytecode that it writes while it is imported.
+    """
+    raise_limits()
     if os.fork():
         os._exit(0)
 
