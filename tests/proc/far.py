@@ -105,7 +105,7 @@ class Far:
         """Why it left; waits until it has."""
         assert self.process is not None
         self.process.wait(timeout)
-        note = json.loads((self.world.state_root / f"{self.name}-exit.json").read_bytes())
+        note = json.loads(self.world.state(f"{self.name}-exit.json").read_bytes())
         return str(note["reason"])
 
     def tree(self) -> list[int]:
