@@ -177,6 +177,19 @@ def test_a_schema_that_is_none_becomes_the_empty_one(broken: object) -> None:
     assert normalise_tools([broken, {"no": "name"}]) == [broken, {"no": "name"}]
 
 
+@pytest.mark.parametrize(("depth", "seen"), [(1, True), (40, True), (41, False)])
+def test_rules_reach_40_levels_deep(depth: int, seen: bool) -> None:
+    array: dict[str, Any] = {"type": "array"}
+    branch: dict[str, Any] = {"properties": {"deepest": {"type": "string"}}}
+    for _ in range(depth - 1):
+        array = {"type": "array", "items": array}
+    for _ in range(depth):
+        branch = {"anyOf": [branch]}
+    found = normalise_schema({"type": "object", "properties": {"x": array}})
+    assert json.dumps(found).count('"items"') == depth - 1 + seen
+    assert ("deepest" in json.dumps(normalise_schema(branch))) is seen
+
+
 def test_depth_is_no_trap() -> None:
     deep: dict[str, Any] = {"type": "string"}
     for level in range(500):
