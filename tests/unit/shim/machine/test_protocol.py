@@ -747,6 +747,14 @@ def test_many_calls_and_many_cancelled_ones_neither_pile_up_nor_block(talk: Talk
     assert not talk.protocol.wants_agent
 
 
+def test_a_welcome_ends_the_failures_before_it(talk: Talk) -> None:
+    talk.protocol.failed(NOT_EXECUTED, "no broker", talk.now)
+    assert talk.protocol.reconnect.hopeless(talk.now)
+    talk.connect()
+    assert not talk.protocol.reconnect.hopeless(talk.now)
+    assert talk.protocol.notices == ["no broker", "connected to the broker"]
+
+
 def test_notice_of_the_broker_goes_to_stderr(talk: Talk) -> None:
     talk.open()
     talk.welcome(notice="another graph")
