@@ -724,3 +724,14 @@ def test_in_doubt_a_session_is_read_only(value: object, read_only: bool) -> None
     talk.heard(1)
     talk.says(1, call(1, ADD))
     assert bool(talk.heard(1)) is read_only
+
+
+def test_only_a_connection_with_a_higher_number_replaces_those_of_its_session() -> None:
+    talk = Talk()
+    talk.greets(1, connection=2)
+    talk.greets(2, connection=2)
+    talk.greets(3, connection=1)
+    assert talk.closes() == []
+    talk.greets(4, connection=3)
+    assert talk.closes() == [1, 2, 3]
+    assert set(talk.protocol.sessions) == {4}
