@@ -35,7 +35,7 @@ PACKAGE = Path("src/mempalace_broker")
 EQUIVALENT = ROOT / "tests" / "mutants.toml"
 WANTED = 0.95  # caught, of those that change behaviour
 LIMIT_S = 900.0  # for one run of tests; long, as on a busy machine the slowest takes minutes
-LIMITS = "ulimit -t 120 -v 4194304"  # seconds of processor, four times what the slowest takes, and KiB of memory
+LIMITS = "ulimit -t 60 -v 4194304"  # seconds of processor, twice what the slowest takes, and KiB of memory
 OVER_LIMIT = (-signal.SIGXCPU, -signal.SIGKILL)
 COPIED = ("src", "tests", "pyproject.toml", "dev.py")
 # Which tests meet the faults of a package beside those that mirror the module, the quickest first.

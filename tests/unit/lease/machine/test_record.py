@@ -133,3 +133,9 @@ def test_a_pid_that_is_none_is_unreadable(number: str) -> None:
 def test_a_time_that_is_none_is_left_out(number: str) -> None:
     body = ME.encode().replace(b'"since":1700000000.5', f'"since":{number}'.encode())
     assert forged(body).holder.since == 0.0
+
+
+@pytest.mark.parametrize("value", ["true", '"1"', "null"])
+def test_a_time_that_is_not_a_number_makes_the_record_unreadable(value: str) -> None:
+    body = ME.encode().replace(b'"since":1700000000.5', f'"since":{value}'.encode())
+    assert forged(body).state is LeaseState.UNREADABLE
