@@ -531,6 +531,15 @@ def test_a_bare_client_that_closed_its_end_gets_its_tools() -> None:
     assert talk.closes() == [1]
 
 
+def test_what_another_client_waits_for_keeps_nobody_open() -> None:
+    talk = Talk(up=False)
+    talk.opens(1, 2)
+    talk.says(1, request(1, "tools/list"))
+    talk.protocol.half_closed(2)
+    talk.turn()
+    assert talk.closes() == [2]
+
+
 def test_a_shim_that_closed_its_end_is_gone() -> None:
     talk = Talk()
     talk.greets(1)
