@@ -6,6 +6,7 @@ The broker itself answers, whatever its engine does. Nothing here starts, unlink
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NOT_ALLOWED, BrokerError, BrokerUnavailable, HandshakeRefused, UsageError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 REMOTE_S = 30.0  # to reach a broker on another machine: the first connection over ssh takes its time
 
 
+@dataclass(frozen=True)
 class BrokerReply:
     """The broker's answer, or what happened instead.
 
@@ -39,16 +41,11 @@ class BrokerReply:
         unreachable: another kernel owns the palace and no route leads there: nothing is known of the broker.
     """
 
-    __slots__ = ("answer", "connect", "path", "unreachable", "why")
-
-    def __init__(
-        self, connect: str, path: str, answer: dict[str, Any] | None = None, why: str = "", *, unreachable: bool = False
-    ) -> None:
-        self.unreachable = unreachable
-        self.connect = connect
-        self.path = path
-        self.answer = answer
-        self.why = why
+    connect: str
+    path: str
+    answer: dict[str, Any] | None = None
+    why: str = ""
+    unreachable: bool = False
 
     @property
     def accepted(self) -> bool:

@@ -12,6 +12,7 @@ import select
 import socket
 import stat
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError, BrokerUnavailable
@@ -32,6 +33,7 @@ _BACKLOG = 512
 _MAX_REQUEST = 64
 
 
+@dataclass
 class User:
     """A shim's connection to us.
 
@@ -40,13 +42,10 @@ class User:
         given: our copy of the descriptor that it got, to cut it where the host is frozen.
     """
 
-    __slots__ = ("asked", "given", "said", "sock")
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.said = b""
-        self.asked = False
-        self.given: socket.socket | None = None
+    sock: socket.socket
+    said: bytes = b""
+    asked: bool = False
+    given: socket.socket | None = None
 
     def cut(self) -> None:
         """Let the shim see the end of its connection, whatever ssh believes."""
