@@ -40,6 +40,7 @@ TAKE_LOCK = "take_lock"  # try the lock without blocking, then look again
 START = "start"  # start or bind; only a lock in our hand permits it
 AVOID = "avoid"  # the owner may live on another kernel: say so, touch nothing
 FAIL = "fail"  # no election is possible here: say so, touch nothing
+ACTIONS = (CONNECT, WAIT, TAKE_LOCK, START, AVOID, FAIL)
 
 _OWNED = {CONNECT_OK: CONNECT, CONNECT_EAGAIN: WAIT, CONNECT_TIMEOUT: WAIT, CONNECT_DENIED: FAIL}
 _NOBODY = {LOCK_FREE: TAKE_LOCK, LOCK_OBTAINED: START, LOCK_HELD: WAIT}
