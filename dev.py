@@ -4,6 +4,7 @@
     python3 dev.py demo     make what the demo needs, then run it
     python3 dev.py test     make what the tests need, then run all checks
     python3 dev.py slow     the long proofs
+    python3 dev.py fuzz     random input to every parser; --minutes N goes on with new seeds
     python3 dev.py image    build the devbox image (root on Debian; about 2 GB in .dev), prove that it works
     python3 dev.py setup    only make everything
     python3 dev.py lock     write constraints.txt anew: the newest versions of all that development needs
@@ -31,6 +32,7 @@ import fcntl
 import hashlib
 import json
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -455,6 +457,17 @@ def command_slow(_options: argparse.Namespace, rest: list[str]) -> int:
     return pytest(["--timeout=3600", *rest], ["tests", "devbox/tests"], "slow")
 
 
+def command_fuzz(options: argparse.Namespace, rest: list[str]) -> int:
+    """Feed random input to every parser of what clients and shared files say, and to the machines behind them."""
+    ensure([venv_step("dev")])
+    end = time.monotonic() + 60 * options.minutes
+    while True:
+        seed = random.randrange(1 << 32)  # pytest prints it with a failure
+        code = pytest(["-q", f"--hypothesis-seed={seed}", *rest], ["tests/unit"], "hypothesis")
+        if code or time.monotonic() >= end:
+            return code
+
+
 def command_mutants(_options: argparse.Namespace, rest: list[str]) -> int:
     """Mutation tests of the pure machines."""
     ensure([venv_step("dev")])
@@ -508,6 +521,9 @@ def parser() -> argparse.ArgumentParser:
     add("mutants", help="plant faults in the pure machines [--count N] [--seed N] [PATTERN ...]").set_defaults(
         run=command_mutants
     )
+    fuzz = add("fuzz", help="random input to every parser, with new seeds for --minutes N [pytest arguments]")
+    fuzz.add_argument("--minutes", type=float, default=0, help="how long; without it, each test once")
+    fuzz.set_defaults(run=command_fuzz)
     add("clean", help="remove .dev and caches").set_defaults(run=command_clean)
     return main_parser
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from ..system.clock import Clock
 
@@ -53,12 +53,11 @@ class Admission:
     """Decides which connections stay.
 
     Args:
-        most: how many there may be; an eighth of them is kept from each single user.
+        most: says how many there may be now; an eighth of them is kept from each single user.
     """
 
-    def __init__(self, clock: Clock, log: logging.Logger, most: int) -> None:
-        self.most = most
-        self.most_of_one = most - most // 8
+    def __init__(self, clock: Clock, log: logging.Logger, most: Callable[[], int] = most_connections) -> None:
+        self._most = most
         self._clock = clock
         self._log = log
         self._logged_at = float("-inf")
@@ -66,14 +65,16 @@ class Admission:
 
     def refusal(self, who: str, clients: Collection[Client]) -> str:
         """Why one more connection of `who` is refused, "" if it isn't; a silent one may have been dropped for it."""
-        if len(clients) < self.most_of_one:
+        most = self._most()
+        most_of_one = most - most // 8
+        if len(clients) < most_of_one:
             return ""
         staying = [client for client in clients if not client.leaving]
         own = [client for client in staying if client.who == who]
-        if len(own) < self.most_of_one and len(staying) < self.most:
+        if len(own) < most_of_one and len(staying) < most:
             return ""
         now = self._clock.monotonic()
-        crowd = own if len(own) >= self.most_of_one else staying
+        crowd = own if len(own) >= most_of_one else staying
         silent = [client for client in crowd if not client.heard and now - client.opened >= SILENT_S]
         if silent:
             min(silent, key=lambda client: client.opened).drop("it never sent a line, and others need the room")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from .admission import MOST_HELD, MOST_UNREAD, Admission, Client, most_connections
+from .admission import MOST_HELD, MOST_UNREAD, Admission, Client
 from .guest_paths import new_nonce
 from .machine.effects import ConfirmLease, Send, ToEngine
 
@@ -80,7 +80,7 @@ class ProtocolRunner:
         self.log = log
         self.stall_s = stall_s
         self.conns: dict[int, Conn] = {}
-        self._admission = Admission(clock, log, most_connections())
+        self._admission = Admission(clock, log)
         self._carry_out = carry_out
         self._after_turn = after_turn
         self._clock = clock

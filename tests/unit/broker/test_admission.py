@@ -33,7 +33,7 @@ def test_a_reserve_of_descriptors_is_kept(monkeypatch: pytest.MonkeyPatch, soft:
 
 
 def test_one_user_leaves_room_for_another() -> None:
-    gate = Admission(FakeClock(), LOG, 16)
+    gate = Admission(FakeClock(), LOG, lambda: 16)
     assert gate.refusal("a", clients(13)) == ""
     assert "14 connections" in gate.refusal("a", clients(14))
     assert gate.refusal("b", clients(14)) == ""
@@ -43,7 +43,7 @@ def test_one_user_leaves_room_for_another() -> None:
 
 def test_who_never_spoke_goes_first_the_oldest_of_them() -> None:
     clock = FakeClock(0.0)
-    gate = Admission(clock, LOG, 16)
+    gate = Admission(clock, LOG, lambda: 16)
     crowd = clients(14)
     crowd[3].heard = crowd[5].heard = False
     clock.move(20)
@@ -55,7 +55,7 @@ def test_who_never_spoke_goes_first_the_oldest_of_them() -> None:
 
 def test_a_client_has_a_moment_to_speak() -> None:
     clock = FakeClock()
-    gate = Admission(clock, LOG, 16)
+    gate = Admission(clock, LOG, lambda: 16)
     crowd = [Client("a", clock.monotonic(), heard=False) for _ in range(14)]
     assert gate.refusal("a", crowd)
     clock.move(SILENT_S)
@@ -63,7 +63,7 @@ def test_a_client_has_a_moment_to_speak() -> None:
 
 
 def test_refusals_are_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
-    gate = Admission(FakeClock(), LOG, 16)
+    gate = Admission(FakeClock(), LOG, lambda: 16)
     for _ in range(100):
         gate.refusal("uid 7", clients(14, "uid 7"))
     assert [record.getMessage() for record in caplog.records] == [

@@ -1,0 +1,132 @@
+"""One session against the others: what it sends costs them little time, the broker little memory, and no engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from mempalace_broker.errors import INVALID_PARAMS, INVALID_REQUEST
+from mempalace_broker.protocol.hello import HELLO, WIRE_VERSION
+from mempalace_broker.protocol.jsonrpc import MAX_VALUES
+from tests.harness import Broker, World, eventually
+from tests.rawpeer import RawPeer
+
+pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], indirect=True)]
+
+PING_S = 5.0  # of another session; without bounds it was 10 s, and this machine may be busy
+MB = 1 << 20
+
+
+def request(id_: object, method: str, **params: Any) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}).encode() + b"\n"
+
+
+def error_of(peer: RawPeer, id_: object) -> dict[str, Any]:
+    """The error that answers a request, {} if it has a result."""
+    sign = f'"id":{json.dumps(id_)},'
+    lines = peer.wait(lambda lines: any(sign in line[:100] for line in lines), 120)
+    answer = json.loads(next(line for line in lines if sign in line[:100]))
+    found: dict[str, Any] = answer.get("error", {})
+    return found
+
+
+def peak_mb(broker: Broker) -> int:
+    with open(f"/proc/{broker.pid}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmHWM"))
+
+
+@pytest.fixture
+def broker(world: World) -> Broker:
+    world.shim().initialize()
+    found = world.broker()
+    found.engine_pid()
+    return found
+
+
+@contextmanager
+def worst_ping(broker: Broker) -> Iterator[list[float]]:
+    """How long another session waits for its pings while the block runs."""
+    times: list[float] = [0.0]
+    over = threading.Event()
+
+    def ping() -> None:
+        with RawPeer(broker) as peer:
+            while not over.is_set():
+                began = time.monotonic()
+                peer.send_bytes(request(len(times), "ping"))
+                peer.wait_lines(len(times))
+                times.append(time.monotonic() - began)
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=ping)
+    thread.start()
+    try:
+        yield times
+    finally:
+        over.set()
+        thread.join(60)
+
+
+def test_a_line_of_60_mb_of_lists_does_not_stop_the_others(broker: Broker) -> None:
+    with worst_ping(broker) as times, RawPeer(broker) as peer:
+        peer.send_bytes(b'{"id":"x","method":"m","params":{"a":[' + b"[]," * (20 * MB) + b"0]}}\n")
+        peer.send_bytes(request("last", "ping"))
+        assert error_of(peer, "last") == {}
+    assert max(times) < PING_S
+    assert peak_mb(broker) < 250
+
+
+def test_a_number_of_500_digits_is_refused_and_no_engine_dies_of_it(broker: Broker) -> None:
+    pid = broker.engine_pid()
+    with RawPeer(broker) as peer:
+        peer.send_bytes(
+            b'{"jsonrpc":"2.0","id":"%b","method":"%b","params":{"wire":%d,"session":"a","secret":"%b","connection":1%b}}\n'
+            % (HELLO.encode(), HELLO.encode(), WIRE_VERSION, b"5" * 32, b"0" * 500)
+        )
+        assert error_of(peer, HELLO)["code"] == INVALID_PARAMS
+    with RawPeer(broker) as peer:
+        peer.send_bytes(b'{"jsonrpc":"2.0","id":1%b,"method":"ping"}\n' % (b"0" * 2000))
+        assert error_of(peer, None)["code"] == INVALID_REQUEST
+    assert broker.engine_pid() == pid
+
+
+def test_too_many_values_are_refused_by_their_id(broker: Broker) -> None:
+    with RawPeer(broker) as peer:
+        peer.send_bytes(b'{"id":"mine","method":"ping","params":{"a":[' + b"1," * MAX_VALUES + b"1]}}\n")
+        assert "values" in error_of(peer, "mine")["message"]
+
+
+def test_connections_that_leak_lock_nobody_out_and_cost_no_palace(world: World) -> None:
+    limit = 96
+
+    with ExitStack() as stack:
+        shim = world.shim()
+        shim.initialize()
+        broker = world.broker()
+        engine = broker.engine_pid()
+        _, hard = resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        assert hard >= limit
+        silent = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2 * limit)]
+        path = next(end for end in broker.record["endpoints"] if end.startswith("unix:")).removeprefix("unix:")
+        for sock in silent:
+            sock.setblocking(False)
+            try:
+                sock.connect(path)
+            except BlockingIOError:  # the broker's queue is full
+                time.sleep(0.05)
+        os.kill(engine, signal.SIGKILL)
+        assert shim.call_tool("kg_add", subject="a", predicate="is", object="b", timeout=60)["success"]
+        assert broker.running
+    eventually(lambda: len(os.listdir(f"/proc/{broker.pid}/fd")) < limit // 2, what="the end of the connections")
+    assert broker.engine_pid() != engine
+    assert "fenced" not in world.log()
