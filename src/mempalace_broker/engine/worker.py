@@ -25,7 +25,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
 from ..errors import EXIT_FAILURE, EXIT_OK, INTERNAL_ERROR, NOT_EXECUTED
-from ..protocol.engine_frames import BEGUN, CALL, CONFINE, DONE, FAIL, HELLO, PREFETCH, READY, Frame, FrameError
+from ..protocol.engine_frames import (
+    BEGUN,
+    CALL,
+    CONFINE,
+    DONE,
+    FAIL,
+    HELLO,
+    MAX_PAYLOAD,
+    PREFETCH,
+    READY,
+    Frame,
+    FrameError,
+)
 from ..protocol.tools import Lane, rule_for
 from . import payload
 from .adapter import EngineFailure, Mempalace, Options
@@ -194,7 +206,10 @@ def _not_journalled(call: Call, why: str) -> dict[str, Any]:
 
 def _encode(request: Any, response: Any) -> bytes:
     try:
-        return payload.encode_response(response)
+        body = payload.encode_response(response)
+        if len(body) > MAX_PAYLOAD:
+            raise ValueError(f"it has {len(body)} bytes, and the broker takes {MAX_PAYLOAD}")
+        return body
     except (TypeError, ValueError, RecursionError) as exc:
         print(f"an answer can't be encoded: {exc}", file=sys.stderr, flush=True)
         error = payload.error_response(payload.request_id(request), INTERNAL_ERROR, "Internal error")
