@@ -12,9 +12,9 @@ from .. import __version__
 from ..errors import EXIT_OK, BrokerError, StateRootError
 from ..lease.files import flush_palace
 from ..locality.mounts import folders_table
-from ..locality.view import view_of
 from ..protocol.jsonrpc import result_line
 from ..system.clock import Clock
+from ..system.kernel import view_of
 from .engine_host import EngineHost
 from .guest_paths import GuestPaths, NotShared
 from .lease_keeper import LeaseKeeper

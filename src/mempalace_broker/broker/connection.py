@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import OVERLOADED
 from ..protocol.framing import LineReader
 from ..protocol.jsonrpc import error_line
-from ..system.peer import PeerProcess
-from ..system.unix_socket import peer_uid
+from ..system.unix_socket import PeerProcess, peer_uid
 from .machine.session import Origin
 from .peer import look_at_peer, origin_of
 from .unix_listener import allowed

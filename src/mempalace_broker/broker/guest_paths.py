@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..locality.machine.path_map import Mount
-    from ..system.peer import PeerProcess
+    from ..system.unix_socket import PeerProcess
 
 _NONCE_BYTES = 16
 _MAX_TABLE = 4 << 20

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ..locality.strict_modes import check_folders
+from ..locality.mounts import is_local
+from ..system.strict_modes import check_folders
 from .connection import UNIX, Connection
 from .tcp.listener import TcpListener
 from .tcp.port import last_port
@@ -97,7 +98,7 @@ class Listeners:
         return self._runner.conns[conn].via if conn in self._runner.conns else UNIX
 
     async def _listen(self) -> None:
-        check_folders(self._files)
+        check_folders(self._files, is_local)
         self._files.check_socket_folder()
         listener, self._name = bind_unix(self._files.socket)
         self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=listener)

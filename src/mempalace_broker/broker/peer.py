@@ -11,7 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from ..system import kernel
-from ..system.peer import PeerProcess, peer_process
+from ..system.unix_socket import PeerProcess, peer_process
 from .machine.session import Origin
 
 if TYPE_CHECKING:

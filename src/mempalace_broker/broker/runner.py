@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..protocol.framing import TooLong
     from ..system.clock import Clock
-    from ..system.peer import PeerProcess
+    from ..system.unix_socket import PeerProcess
     from .machine.effects import Effect
     from .machine.protocol import BrokerProtocol
     from .machine.session import Origin

@@ -139,12 +139,12 @@ def ensure(context: Context) -> dict[str, Any]:
         BrokerUnavailable, HandshakeRefused, StateRootError: as the route and the broker say.
     """
     from ..errors import BrokerUnavailable
-    from ..locality.view import view_of
     from ..protocol.hello import HELLO, hello_request
     from ..route.ask import ask
     from ..route.attempt import StartPolicy
     from ..route.finder import RouteFinder
     from ..system.clock import Deadline
+    from ..system.kernel import view_of
 
     started_by = f"mempalace-broker ensure {__version__} pid {os.getpid()}"
     policy = StartPolicy(started_by=started_by, heed_failures=False)  # a person may have fixed the cause

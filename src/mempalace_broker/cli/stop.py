@@ -15,7 +15,7 @@ from .context_options import palace_options
 
 if TYPE_CHECKING:
     from ..system.context import Context
-    from ..system.peer import PeerProcess
+    from ..system.unix_socket import PeerProcess
 
 ANSWER_S = 5.0
 LEAVE_S = 25.0  # beyond drain_s: the engine gets 5 s for each of EOF, SIGTERM and SIGKILL
@@ -123,7 +123,7 @@ def _broker_in_container(context: Context) -> PeerProcess | None:
     from ..route.discover import fixed_endpoint
     from ..route.endpoint import UNIX
     from ..system.kernel import LINUX
-    from ..system.peer import peer_process
+    from ..system.unix_socket import peer_process
 
     fixed = fixed_endpoint(context.env)
     if not LINUX or (fixed is not None and fixed.kind != UNIX):

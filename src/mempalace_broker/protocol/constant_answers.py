@@ -5,8 +5,7 @@ The broker writes the file; a shim reads it while no broker answers. `mp-shim` i
 
 from __future__ import annotations
 
-from .jsonrpc import load
-from .mcp import INITIALIZE, PROTOCOLS
+from .jsonrpc import INITIALIZE, PROTOCOLS, load
 from .tools import without_writers
 
 TYPE_CHECKING = False

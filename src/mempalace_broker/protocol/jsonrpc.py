@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     Encode = Callable[[object], str]
 
 
+# names of the Model Context Protocol that shim and broker share
+INITIALIZE = "initialize"
+TOOLS_LIST = "tools/list"
+TOOLS_CALL = "tools/call"
+CANCELLED = "notifications/cancelled"
+INITIALIZED = "notifications/initialized"
+
+# newest first; mempalace 3.4.0 and 3.11.0 both know exactly these
+PROTOCOLS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+
+
 class Kind(str):
     """What a message is: one of the constants below."""
 

@@ -7,7 +7,6 @@ A record is a hint where to dial. It proves nothing: neither that its process li
 from __future__ import annotations
 
 from .jsonrpc import load
-from .text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,6 +149,8 @@ def _check(raw: dict[str, Any]) -> DiscoveryRecord | BadRecord:
     if not _whole(raw.get("schema"), 1):
         return BadRecord("the record names no schema")
     if not _whole(raw.get("pid"), 1, _MAX_PID):
+        from .text import printable  # late: a good record needs none
+
         return BadRecord(f"the record has the impossible pid {printable(str(raw.get('pid')), 40)}")
     endpoints = [e for e in _list(raw.get("endpoints")) if isinstance(e, str) and e][:_MAX_ENDPOINTS]
     if not endpoints:

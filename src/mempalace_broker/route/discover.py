@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 
 from ..errors import UsageError
-from ..locality.strict_modes import check_folders
 from ..protocol.record import BadRecord, DiscoveryRecord, from_this_kernel
 from ..system.paths import home_of
 from ..system.record_file import RecordFile
+from ..system.strict_modes import check_folders
 from .endpoint import UNIX, Endpoint, parse
 from .machine.election import RECORD_ABSENT, RECORD_BAD, RECORD_FOREIGN, RECORD_MINE
 
@@ -62,7 +62,7 @@ def discover(context: Context) -> Candidates:
         StateRootError: other users can write to the state root, the palace or the folder of the socket.
     """
     files = context.files
-    check_folders(files)
+    check_folders(files, _is_local)
     files.check_socket_folder()
     record = RecordFile(files.record).read()
     named = _noted(files) if isinstance(record, BadRecord) else record.endpoints
@@ -102,3 +102,9 @@ def record_state(record: DiscoveryRecord | BadRecord, root: str) -> str:
 
     facts = {"boot": boot_id(), "host": os.uname().nodename, "pidns": pid_namespace()}
     return RECORD_MINE if from_this_kernel(record, **facts, local=is_local(root)) else RECORD_FOREIGN
+
+
+def _is_local(path: str) -> bool | None:
+    from ..locality.mounts import is_local  # late: folders usually pass without this
+
+    return is_local(path)

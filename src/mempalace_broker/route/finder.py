@@ -70,7 +70,7 @@ class RouteFinder(Attempt):
 
     def view(self, found: Connected) -> FileView:
         """How this side sees the files, for hello on that connection."""
-        from ..locality.view import view_of
+        from ..system.kernel import view_of
 
         return view_of(self._context.identity.path, remote=found.remote)
 

@@ -14,7 +14,7 @@ from ..errors import BrokerUnavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..system.peer import PeerProcess
+    from ..system.unix_socket import PeerProcess
 
 
 def tell_to_leave(broker: PeerProcess, palace: str) -> None:

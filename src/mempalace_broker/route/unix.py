@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..errors import BrokerUnavailable
 from ..protocol.record import BadRecord
 from ..system.kernel import LINUX
-from ..system.peer import peer_process
+from ..system.unix_socket import peer_process
 from .attempt import ONCE, START_IF_NEEDED, WAIT_ONLY, Connected, StartPolicy, Waiting
 from .dial import dial, dial_any
 from .discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, discover, fixed_path, record_state
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from ..system.clock import Deadline
     from ..system.context import Context
-    from ..system.peer import PeerProcess
     from ..system.spawn import StartPipe
+    from ..system.unix_socket import PeerProcess
     from .dial import Dialled
     from .discover import Candidates
 

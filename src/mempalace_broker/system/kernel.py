@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from ..protocol.palace import FileView
+
 # Plain booleans, not comparisons with sys.platform: so a type checker for one system checks the code for both.
 MACOS = bool(sys.platform == "darwin")
 LINUX = bool(sys.platform.startswith("linux"))
@@ -88,3 +90,29 @@ def run(*argv: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.decode("utf-8", "replace").strip()
+
+
+def view_of(palace: str, *, remote: bool = False) -> FileView:
+    """How this process sees files, and the palace directory among them.
+
+    Args:
+        remote: the broker is reached over ssh or TCP, where none of these facts can be compared.
+    """
+    if remote:
+        return FileView("elsewhere")
+    try:
+        info = os.stat(palace)
+    except OSError:
+        dev = ino = 0
+    else:
+        dev, ino = info.st_dev, info.st_ino
+    if MACOS:
+        return FileView("", "", dev, ino)  # one mount table for all, and asking for the boot would cost a process
+    return FileView(boot_id(), _mount_namespace(), dev, ino)
+
+
+def _mount_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        return ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 
 from ..protocol.record import MAX_BYTES, BadRecord, DiscoveryRecord, decode, encode, is_own
-from .atomic_files import remove_if, remove_temp_files
 from .shared_files import SharedFolder
 
 
@@ -39,10 +38,14 @@ class RecordFile:
 
     def remove(self, record: DiscoveryRecord) -> bool:
         """Remove the file while it is this record; whether this call did. Raises OSError as the system reports."""
+        from .atomic_files import remove_if  # late: only a broker removes
+
         return remove_if(self.path, lambda data: is_own(data, record.record))
 
     def remove_temp_files(self) -> int:
         """Remove the temp files that killed writers left beside it, and count them. For the palace's owner."""
+        from .atomic_files import remove_temp_files
+
         return remove_temp_files(self.path)
 
     def _bytes(self) -> bytes | None:

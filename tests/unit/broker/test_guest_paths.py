@@ -15,7 +15,7 @@ from mempalace_broker.broker.guest_paths import GuestPaths, NotShared, new_nonce
 from mempalace_broker.protocol.hello import PROOF_PREFIX
 from mempalace_broker.route.translate import prove
 from mempalace_broker.system.kernel import process_status
-from mempalace_broker.system.peer import PeerProcess
+from mempalace_broker.system.unix_socket import PeerProcess
 
 NOBODY = PeerProcess()
 NONCE = "ab" * 16

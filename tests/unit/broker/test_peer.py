@@ -15,7 +15,7 @@ import pytest
 from mempalace_broker.broker.machine.session import Origin
 from mempalace_broker.broker.peer import has_own_mounts, look_at_peer, origin_of
 from mempalace_broker.system.kernel import LINUX
-from mempalace_broker.system.peer import PeerProcess
+from mempalace_broker.system.unix_socket import PeerProcess
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="reads /proc")
 

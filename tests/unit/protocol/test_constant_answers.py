@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mempalace_broker.protocol.constant_answers import ConstantAnswers
-from mempalace_broker.protocol.mcp import INITIALIZE, PROTOCOLS, TOOLS_LIST
+from mempalace_broker.protocol.jsonrpc import INITIALIZE, PROTOCOLS, TOOLS_LIST
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ...errors import INVALID_REQUEST
 from ...protocol import jsonrpc as rpc
 from ...protocol.framing import TooLong
 from ...protocol.hello import STATUS
-from ...protocol.mcp import INITIALIZE, TOOLS_LIST
+from ...protocol.jsonrpc import INITIALIZE, TOOLS_LIST
 
 if TYPE_CHECKING:
     from collections import deque

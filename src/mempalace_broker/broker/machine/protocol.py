@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ... import errors
 from ...protocol import jsonrpc as rpc
 from ...protocol.hello import HELLO, OUTCOMES
-from ...protocol.mcp import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
+from ...protocol.jsonrpc import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
 from .admin import answer_admin
 from .call import NO_SUCH_TOOL, Call, CallState, call_of, rule_of
 from .dispatcher import Dispatcher

@@ -12,7 +12,7 @@ from ...errors import NOT_EXECUTED
 from ...protocol import jsonrpc as rpc
 from ...protocol.framing import LineReader, TooLong, WriteBuffer
 from ...protocol.hello import BINDS_SESSIONS, HELLO, OUTCOMES, hello_request
-from ...protocol.mcp import CANCELLED, INITIALIZE
+from ...protocol.jsonrpc import CANCELLED, INITIALIZE
 from .pending_requests import OUR_IDS, OUR_KEYS
 
 TYPE_CHECKING = False

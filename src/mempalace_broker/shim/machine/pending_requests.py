@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ...errors import NOT_EXECUTED, OUTCOME_UNKNOWN
 from ...protocol import jsonrpc as rpc
-from ...protocol.mcp import INITIALIZE, TOOLS_CALL, TOOLS_LIST
+from ...protocol.jsonrpc import INITIALIZE, TOOLS_CALL, TOOLS_LIST
 from ...protocol.tools import UNKNOWN_TOOL, rule_for
 
 TYPE_CHECKING = False

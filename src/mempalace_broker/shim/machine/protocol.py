@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from ...errors import INVALID_REQUEST, METHOD_NOT_FOUND, OTHER_PALACE
 from ...protocol import jsonrpc as rpc
-from ...protocol.mcp import CANCELLED, INITIALIZE, INITIALIZED, TOOLS_CALL, TOOLS_LIST
+from ...protocol.jsonrpc import CANCELLED, INITIALIZE, INITIALIZED, TOOLS_CALL, TOOLS_LIST
 from ...protocol.tools import rule_for
 from .agent_stream import TOO_DEEP, AgentStream
 from .broker_connection import Answer, BrokerConnection, Notification, Outcomes, Refusal, Welcome

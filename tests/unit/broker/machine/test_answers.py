@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mempalace_broker.broker.machine.answers import Answers
-from mempalace_broker.protocol.mcp import PROTOCOLS
+from mempalace_broker.protocol.jsonrpc import PROTOCOLS
 
 
 @pytest.mark.parametrize(

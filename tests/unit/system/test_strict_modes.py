@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.errors import StateRootError
-from mempalace_broker.locality import mounts
-from mempalace_broker.locality.strict_modes import check_folders
 from mempalace_broker.system.paths import StateFiles
+from mempalace_broker.system.strict_modes import check_folders
 
 
 @pytest.fixture
@@ -23,28 +22,25 @@ def files(tmp_path: Path) -> StateFiles:
 @pytest.mark.parametrize("which", ["root", "palace"])
 @pytest.mark.parametrize("mode", [0o702, 0o777, 0o1777])
 def test_others_can_write(files: StateFiles, which: str, mode: int) -> None:
-    check_folders(files)
+    check_folders(files, lambda path: True)
     folder = getattr(files, which)
     os.chmod(folder, mode)
     with pytest.raises(StateRootError, match="other users can write") as refused:
-        check_folders(files)
+        check_folders(files, lambda path: True)
     assert (f"chmod go-w {folder}" in refused.value.hint) == (mode != 0o1777)
     os.chmod(folder, mode & ~0o1022)
-    check_folders(files)
+    check_folders(files, lambda path: True)
 
 
 def test_what_is_missing_passes(tmp_path: Path) -> None:
-    check_folders(StateFiles(f"{tmp_path}/root", f"{tmp_path}/root/palace"))
+    check_folders(StateFiles(f"{tmp_path}/root", f"{tmp_path}/root/palace"), lambda path: True)
 
 
 @pytest.mark.parametrize(("local", "refused"), [(True, True), (None, True), (False, False)])
-def test_modes_of_another_kernels_files_say_nothing(
-    files: StateFiles, local: bool | None, refused: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_modes_of_another_kernels_files_say_nothing(files: StateFiles, local: bool | None, refused: bool) -> None:
     os.chmod(files.root, 0o777)
-    monkeypatch.setattr(mounts, "is_local", lambda path: local)
     if refused:
         with pytest.raises(StateRootError):
-            check_folders(files)
+            check_folders(files, lambda path: local)
     else:
-        check_folders(files)
+        check_folders(files, lambda path: local)
