@@ -31,7 +31,7 @@ def _mount(*args: str) -> None:
 def small_disk(world: World, size: str) -> Iterator[None]:
     """The state root on a file system of its own."""
     config = (world.state_root / "config.json").read_bytes()
-    _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(world.state_root))
+    _mount("-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(world.state_root))
     try:
         (world.state_root / "config.json").write_bytes(config)
         yield

@@ -44,9 +44,9 @@ def test_one_projects_modules_and_secrets_reach_neither_broker_nor_engine(world:
         (project / name / "__init__.py").write_text(POISON.format(hit=str(hit)))
     (project / "sitecustomize.py").write_text(ONLY_BEYOND_THE_SHIM.format(hit=str(hit)))
     secrets = dict.fromkeys(("HF_TOKEN", "PGPASSWORD", "GITHUB_TOKEN", "MEMPALACE_LANG"), "s3cret")
-    first = world.shim(env={**secrets, "PYTHONPATH": str(project), "TZ": "Etc/GMT+12", "LC_ALL": "POSIX"})
-    second = world.shim()
-    for shim in (first, second):
+    starter = {**secrets, "PYTHONPATH": str(project), "TZ": "Etc/GMT+12", "LC_ALL": "POSIX"}
+    for env in (starter, {}):  # the second shim comes when the broker of the first is there
+        shim = world.shim(env=env)
         shim.initialize()
         assert shim.call_tool("add_drawer", wing="w", room="r", content=f"of {shim}")["success"]
     assert not hit.exists()
