@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -240,3 +242,11 @@ def unix_sockets(prefix: str) -> list[str]:
     rows = Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()[1:]
     paths = [row.split(maxsplit=7)[7] for row in rows if len(row.split(maxsplit=7)) == 8]
     return [path for path in paths if path.startswith(prefix)]
+
+
+def limits_of(pid: int, which: int, new: tuple[int, int] | None = None) -> tuple[int, int]:
+    """The soft and hard limit of another process, before `new` is set. Linux only."""
+    if sys.platform == "linux":
+        return resource.prlimit(pid, which) if new is None else resource.prlimit(pid, which, new)
+    else:
+        raise NotImplementedError

@@ -19,6 +19,7 @@ from mempalace_broker.errors import INVALID_PARAMS, INVALID_REQUEST
 from mempalace_broker.protocol.hello import HELLO, WIRE_VERSION
 from mempalace_broker.protocol.jsonrpc import MAX_VALUES
 from tests.harness import Broker, World, eventually
+from tests.proctools import limits_of
 from tests.rawpeer import RawPeer
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], indirect=True)]
@@ -114,7 +115,7 @@ def test_connections_that_leak_lock_nobody_out_and_cost_no_palace(world: World) 
         shim.initialize()
         broker = world.broker()
         engine = broker.engine_pid()
-        _, hard = resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        _, hard = limits_of(broker.pid, resource.RLIMIT_NOFILE, (limit, limit))
         assert hard >= limit
         silent = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2 * limit)]
         path = next(end for end in broker.record["endpoints"] if end.startswith("unix:")).removeprefix("unix:")

@@ -78,9 +78,9 @@ def test_limits_and_umask_of_one_agent_are_nobody_elses(world: World) -> None:
     broker = world.broker()
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     for pid in (broker.pid, broker.engine_pid()):
-        assert resource.prlimit(pid, resource.RLIMIT_FSIZE)[0] == hard
-        assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] >= 1024
-        assert resource.prlimit(pid, resource.RLIMIT_CORE)[0] == 0
+        assert proctools.limits_of(pid, resource.RLIMIT_FSIZE)[0] == hard
+        assert proctools.limits_of(pid, resource.RLIMIT_NOFILE)[0] >= 1024
+        assert proctools.limits_of(pid, resource.RLIMIT_CORE)[0] == 0
     assert broker.status()["degraded"] == []
     files = [world.palace, *world.palace.rglob("*"), *world.private.rglob("*"), *world.state_root.glob("broker*")]
     assert [path for path in files if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []

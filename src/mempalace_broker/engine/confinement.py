@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
+_MACOS = bool(sys.platform == "darwin")  # a plain boolean: a type checker for one system checks the code for both
 _F_GETPATH = 50  # macOS
 _MAX_PATH = 1024
 _SYSTEM = ("/usr", "/lib", "/lib64", "/opt", "/dev", "/proc", "/Library", "/System")
@@ -68,7 +69,7 @@ def _check(fd: int, name: object) -> None:
 
 def _path_of(fd: int) -> str:
     """The real path of an open file; what has none, such as a pipe, does not begin with a slash."""
-    if sys.platform == "darwin":
+    if _MACOS:
         return fcntl.fcntl(fd, _F_GETPATH, bytes(_MAX_PATH)).split(b"\0")[0].decode("utf-8", "surrogateescape")
     return os.readlink(f"/proc/self/fd/{fd}")
 

@@ -8,7 +8,8 @@ settled, and its clients go on with the next broker, which is the host's. Import
 from __future__ import annotations
 
 import os
-from signal import SIGTERM, pidfd_send_signal
+import signal
+import sys
 
 from ..errors import BrokerUnavailable
 
@@ -23,19 +24,20 @@ def tell_to_leave(broker: PeerProcess, palace: str) -> None:
     Raises:
         BrokerUnavailable: it belongs to a user whom we may not end.
     """
-    try:
-        process = os.pidfd_open(broker.pid)
-    except ProcessLookupError:
-        return
-    try:
-        if broker.is_alive():  # so that pid is not another process's by now
-            pidfd_send_signal(process, SIGTERM)
-    except ProcessLookupError:
-        return
-    except PermissionError as exc:
-        raise BrokerUnavailable(
-            f"a container's broker (pid {broker.pid}) has {palace}, and this user may not tell it to leave.",
-            hint=f"sudo kill {broker.pid}; and let the container run as the owner of the palace",
-        ) from exc
-    finally:
-        os.close(process)
+    if sys.platform == "linux":  # elsewhere, containers run under another kernel
+        try:
+            process = os.pidfd_open(broker.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if broker.is_alive():  # so that pid is not another process's by now
+                signal.pidfd_send_signal(process, signal.SIGTERM)
+        except ProcessLookupError:
+            return
+        except PermissionError as exc:
+            raise BrokerUnavailable(
+                f"a container's broker (pid {broker.pid}) has {palace}, and this user may not tell it to leave.",
+                hint=f"sudo kill {broker.pid}; and let the container run as the owner of the palace",
+            ) from exc
+        finally:
+            os.close(process)
