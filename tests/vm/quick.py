@@ -7,6 +7,7 @@ mean of its tokens', so equal texts have equal vectors and padding changes nothi
 from __future__ import annotations
 
 from tests.harness import World, engine_python
+from tests.hooked import hooked
 
 _HOOK = """
 import importlib.machinery, sys
@@ -38,18 +39,5 @@ sys.meta_path.insert(0, Finder)
 def make_quick_engine(world: World) -> str:
     """Make a virtual environment over the real one; its interpreter's path below the world's root."""
     assert world.engine is not None
-    real = engine_python(world.engine)
-    (library,) = real.parent.parent.glob("lib/python3*/site-packages")
-    folder = world.root / "quick"
-    own = folder / library.relative_to(real.parent.parent)
-    own.mkdir(parents=True)
-    (folder / "bin").mkdir()
-    python = folder / "bin" / "python"
-    python.symlink_to(real.resolve())
-    (folder / "pyvenv.cfg").write_text((real.parent.parent / "pyvenv.cfg").read_text())
-    (own / "a_real.pth").write_text(f"{library}\n")
-    (own / "b_quick.pth").write_text("import quick_model\n")
-    (own / "quick_model.py").write_text(_HOOK)
-    for info in library.glob("mempalace-*.dist-info"):
-        (own / info.name).symlink_to(info)
+    python = hooked(world.root / "quick", engine_python(world.engine), _HOOK)
     return str(python.relative_to(world.root))

@@ -1,7 +1,7 @@
 """One client's socket: bytes to lines and back, bounded so that no client can harm another.
 
 A client that floods gets a slice of each turn of the loop; one that does not read is not read from either; one that
-accepts no byte for `STALL_S` seconds is dropped.
+accepts no byte for `client_stall_s` seconds (a setting) is dropped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .runner import ProtocolRunner
 
 UNIX = "unix"
-STALL_S = 60.0
 HIGH_WATER = 1 << 20
 LARGE = 1 << 20  # from here on the bytes of all clients are added up
 MOST_BUFFERED = 512 << 20

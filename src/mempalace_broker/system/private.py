@@ -7,8 +7,8 @@ What decides lies here, for a container that has the state root mounted does not
 password file and never $HOME or $XDG_...: an agent's environment must not choose another. $MEMPALACE_BROKER_PRIVATE
 names one folder for both, for tests and sandboxes: its config.toml, and its state/PALACE-KEY/.
 
-A home that is missing, read-only or another user's is no error: everything then works with default settings and keeps
-nothing. `PrivateFolder.problem` says why. `mp-shim` imports this module: keep it lean.
+A home that is missing, read-only or another user's is not an error: everything then works with default settings and
+keeps nothing. `PrivateFolder.problem` says why. `mp-shim` imports this module: keep it lean.
 """
 
 from __future__ import annotations

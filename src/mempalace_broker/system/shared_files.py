@@ -257,7 +257,7 @@ def check_modes(path: str) -> None:
     Only where modes mean something: a virtual machine's mounts may show any mode.
 
     Raises:
-        StateRootError: with the command that mends it.
+        StateRootError: with the command that fixes it.
     """
     try:
         info = os.stat(path)

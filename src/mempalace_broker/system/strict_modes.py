@@ -22,7 +22,7 @@ def check_folders(files: StateFiles, is_local: Callable[[str], bool | None]) -> 
         is_local: `locality.mounts.is_local`. On a filesystem of another kernel owners and modes may be made up.
 
     Raises:
-        StateRootError: another user owns one, or can write there; with the command that mends it.
+        StateRootError: another user owns one, or can write there; with the command that fixes it.
     """
     for path in {files.root: None, files.palace: None}:
         try:

@@ -4,7 +4,7 @@ the user, and on Linux the process and its pid namespace.
 sun_path holds about a hundred bytes. Linux reaches a longer path by the descriptor of its folder
 (/proc/self/fd/N/NAME), so that the socket stays in the state root: every client that has the root mounted, under
 whatever path and with whatever /tmp, finds it there, and no other user can take its name. macOS has no such paths, see
-paths.socket_path. `mp-shim` imports this module: keep it lean.
+paths.StateFiles. `mp-shim` imports this module: keep it lean.
 """
 
 from __future__ import annotations
