@@ -17,7 +17,6 @@ import pytest
 
 from devbox.tests.imagebox import IMAGE, LIB, REPO, ImageBox
 from devbox.tests.imagebuild import companions
-from pi_devbox.image.fingerprint import NEVER
 
 BASE, VARIANT = ((IMAGE / name).read_text() for name in ("Dockerfile.base", "Dockerfile.variant"))
 COMPOSE = IMAGE / "compose.yaml"
@@ -140,13 +139,6 @@ def test_the_context_holds_what_the_base_is_made_of() -> None:
     allowed = {line[1:] for line in (REPO / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert allowed | {".dockerignore"} == set(inputs)
     assert all((REPO / path).exists() for path in inputs)
-
-
-def test_what_is_in_no_fingerprint_is_in_neither_git_nor_the_context() -> None:
-    never = {name.decode() for name in NEVER}
-    lines = (REPO / ".dockerignore").read_text().splitlines()
-    assert {line.removeprefix("**/") for line in lines if line.startswith("**/")} == never
-    assert never <= {line.rstrip("/") for line in (REPO / ".gitignore").read_text().splitlines()}
 
 
 @pytest.mark.parametrize("path", sorted((IMAGE / "rootfs").rglob("*.json")), ids=lambda path: path.name)

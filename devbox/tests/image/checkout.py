@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from devbox.tests.image.gitserver import git
 from pi_devbox.image.model import Choices, Resolved, Sources
 from pi_devbox.image.recipe import Project, parse
 from pi_devbox.image.tree import read_inputs
@@ -65,13 +66,15 @@ def companions_toml(companions: Sequence[tuple[str, ...]] = COMPANIONS, tokens: 
 
 
 def make_checkout(root: Path, companions: Sequence[tuple[str, ...]] = COMPANIONS, tokens: str = "") -> Path:
-    """All files under `root`."""
+    """All files under `root`, tracked by git."""
     for name, text in {**FILES, "devbox/image/companions.toml": companions_toml(companions, tokens)}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode())
     (root / "devbox/image/entrypoint.sh").chmod(0o755)
     (root / "devbox/image/rootfs/etc/link").symlink_to("one")
+    git(root, "init", "-q")
+    git(root, "add", ".")
     return root
 
 

@@ -125,7 +125,7 @@ def test_a_registry_that_is_down_costs_a_build(box: Box) -> None:
 
 
 def test_the_jobs_of_a_workflow(box: Box) -> None:
-    """As .gitea/workflows/image.yml runs them: resolve, plan, build the base, the variants, publish."""
+    """As .github/workflows/image.yml runs them: resolve, plan, build the base, the variants, publish."""
     found = box.run("resolve", "--json", "--github-output")
     (box.root / "resolved.json").write_text(found.stdout, encoding="utf-8")
     asked = len(box.server.asked)
@@ -220,6 +220,17 @@ def test_a_unit_that_keeps_failing(tmp_path: Path) -> None:
     with pytest.raises(BuildFailed, match=r"`false` ended with 1 \(attempt 3 of 3\)") as caught:
         run_units([(Command(("false",)),)], tmp_path, attempts=3, say=lambda _: None, sleep=slept.append)
     assert (slept, caught.value.exit_code) == ([5.0, 15.0], 1)
+
+
+def test_an_untracked_input_is_named_and_not_built(box: Box) -> None:
+    env = _fake_docker(box, '[ "$2" != build ] || find src >> "$0.context"')
+    tag = box.json("plan")["base"]["tag"]
+    (box.root / "checkout/src/note.txt").write_text("untracked")
+    done = box.run("build", "base", **env)
+    assert done.returncode == 0
+    assert "does not track them: src/note.txt. Hint: git add" in done.stderr
+    assert (box.root / "bin/docker.context").read_text().split() == ["src", "src/code.py"]
+    assert tag in (box.root / "calls").read_text()
 
 
 def test_a_build_that_keeps_failing(box: Box) -> None:

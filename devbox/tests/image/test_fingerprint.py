@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devbox.tests.image.checkout import make_checkout, project_of
+from devbox.tests.image.gitserver import git
+from devbox.tests.imagebox import REPO
 from pi_devbox.errors import ConfigError
-from pi_devbox.image.fingerprint import Entry, Fact, fingerprint, ignored, tag
-from pi_devbox.image.tree import read_inputs
+from pi_devbox.image.fingerprint import Entry, Fact, fingerprint, tag
+from pi_devbox.image.tree import read_inputs, write_inputs
 
 paths = st.text(alphabet="ab/._é", min_size=1, max_size=8).map(str.encode)
 entry = st.builds(Entry, paths, st.sampled_from(["file", "executable", "link"]), st.binary(max_size=12))
@@ -81,9 +84,9 @@ def test_every_change_of_an_input_is_seen(tmp_path: Path) -> None:
 
     (root / "devbox/image/Dockerfile.base").write_text("FROM other\n", encoding="utf-8")
     assert changed()
-    (root / "devbox/image/rootfs/usr/two").write_bytes(b"two\n")  # was CRLF
+    (root / "devbox/image/rootfs/usr/two").write_bytes(b"two\n")  # was CRLF, also in git
     assert changed()
-    (root / "devbox/image/rootfs/etc/one").rename(root / "devbox/image/rootfs/etc/uno")
+    git(root, "mv", "devbox/image/rootfs/etc/one", "devbox/image/rootfs/etc/uno")
     assert changed()
     (root / "devbox/image/entrypoint.sh").chmod(0o644)
     assert changed()
@@ -94,6 +97,8 @@ def test_every_change_of_an_input_is_seen(tmp_path: Path) -> None:
     (root / "devbox/image/rootfs/etc/link").write_text("uno", encoding="utf-8")  # a file instead of the link
     assert changed()
     (root / "src/more.py").write_bytes(b"")
+    assert not changed(), "git does not know it"
+    git(root, "add", "--intent-to-add", "src/more.py")
     assert changed()
     (root / "src/more.py").unlink()
     assert not changed()
@@ -101,28 +106,59 @@ def test_every_change_of_an_input_is_seen(tmp_path: Path) -> None:
 
 def test_what_is_not_in_git_is_not_seen(tmp_path: Path) -> None:
     root = make_checkout(tmp_path)
-    before = _read(root)
+    before, index = _read(root), (root / ".git/index").read_bytes()
     (root / "devbox/image/rootfs/etc/._one").write_bytes(b"a shadow")
-    (root / "devbox/image/rootfs/._usr").mkdir()
-    (root / "devbox/image/rootfs/._usr/x").write_bytes(b"x")
-    (root / "devbox/image/rootfs/.DS_Store").write_bytes(b"x")
+    (root / "src/note.txt").write_bytes(b"untracked")
     (root / "src/__pycache__").mkdir()
     (root / "src/__pycache__/code.cpython-311.pyc").write_bytes(b"x")
     (root / "src/empty").mkdir()
+    os.mkfifo(root / "src/pipe")
     os.utime(root / "src/code.py", (1, 1))
     (root / "src/code.py").chmod(0o600)
     (root / "tests").mkdir()
     (root / "tests/x").write_bytes(b"no input")
     assert _read(root) == before
-    (root / "devbox/image/rootfs/etc/.one").write_bytes(b"a hidden file is an input")
+    assert (root / ".git/index").read_bytes() == index
+    git(root, "add", "--force", "devbox/image/rootfs/etc/._one")
     assert _read(root) != before
 
 
-def test_the_names_that_never_count() -> None:
-    assert all(
-        map(ignored, [b"._x", b"._", b".DS_Store", b"__pycache__", b"x.pyc", b".x.sh.swp", b"x~", b".mypy_cache"])
-    )
-    assert not any(map(ignored, [b".x", b"_x", b"x._y", b"x.py", b"pycache", b"~x", b"swp"]))
+def test_clones_with_other_line_ends_are_the_same_inputs(tmp_path: Path) -> None:
+    """With .gitattributes the files are equal, too; in a clone from before it came, only what git stores."""
+    root = make_checkout(tmp_path / "root")
+    git(root, "commit", "-q", "-m", "x")
+    git(tmp_path, "clone", "-q", "--config", "core.autocrlf=true", str(root), "crlf")
+    assert (tmp_path / "crlf/src/code.py").read_bytes().endswith(b"\r\n")
+    assert _read(tmp_path / "crlf") == _read(root)
+    (root / ".gitattributes").write_bytes((REPO / ".gitattributes").read_bytes())
+    git(root, "add", ".gitattributes")
+    git(root, "add", "--renormalize", ".")
+    git(root, "commit", "-q", "-m", "attributes")
+    git(tmp_path, "clone", "-q", "--config", "core.autocrlf=true", str(root), "lf")
+    assert (tmp_path / "lf/src/code.py").read_bytes() == (root / "src/code.py").read_bytes()
+    assert _read(tmp_path / "lf") == _read(root)
+
+
+def test_what_is_hashed_is_what_is_built(tmp_path: Path) -> None:
+    root = make_checkout(tmp_path / "root")
+    (root / "src/note.txt").write_bytes(b"untracked")
+    entries = read_inputs(root, project_of(root).base.paths)
+    before = os.umask(0o077)
+    try:
+        write_inputs(entries, tmp_path)
+    finally:
+        os.umask(before)
+    context = tmp_path / "devbox/image"
+    assert not (tmp_path / "src/note.txt").exists()
+    assert (context / "rootfs/usr/two").read_bytes() == b"two\r\n"
+    assert os.readlink(context / "rootfs/etc/link") == "one"
+    modes = [
+        stat.S_IMODE((context / name).stat().st_mode) for name in ("entrypoint.sh", "rootfs/etc/one", "rootfs/etc")
+    ]
+    assert modes == [0o755, 0o644, 0o755]
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "devbox", "src")
+    assert read_inputs(tmp_path, project_of(root).base.paths) == entries
 
 
 @pytest.mark.parametrize(("lang", "umask"), [("C", 0o077), ("C.UTF-8", 0o022)])
@@ -131,6 +167,7 @@ def test_the_machine_has_no_say(tmp_path: Path, lang: str, umask: int) -> None:
     here = make_checkout(tmp_path / "here")
     (here / "devbox/image/rootfs/Zé").write_bytes(b"x")
     (here / "devbox/image/rootfs/a").write_bytes(b"x")
+    git(here, "add", ".")
     there = tmp_path / "quite" / "else where"
     there.parent.mkdir()
     subprocess.run(f"umask {umask:o}; cp -R {here} '{there}'", shell=True, check=True)
@@ -146,10 +183,11 @@ def test_the_machine_has_no_say(tmp_path: Path, lang: str, umask: int) -> None:
     assert done.stdout.strip() == _read(here)
 
 
-def test_an_input_that_is_missing_or_special_is_an_error(tmp_path: Path) -> None:
+def test_an_input_that_is_missing_or_not_in_git_is_an_error(tmp_path: Path) -> None:
     root = make_checkout(tmp_path)
-    with pytest.raises(ConfigError, match=r"devbox/image/gone is an input .* can't be read"):
-        read_inputs(root, ["devbox/image/gone"])
-    os.mkfifo(root / "src/pipe")
-    with pytest.raises(ConfigError, match="not a file, folder or link"):
+    (root / "devbox/image/gone").touch()
+    with pytest.raises(ConfigError, match=r"devbox/image/gone is an input .* git has no file there.* `git add` it"):
+        read_inputs(root, ["src", "devbox/image/gone"])
+    (root / ".git").rename(root / "no-git")
+    with pytest.raises(ConfigError, match=r"git rev-parse failed: fatal: not a git repository.* in a clone"):
         read_inputs(root, ["src"])

@@ -12,7 +12,7 @@ import pytest
 from pi_devbox.image.cli import command_image
 
 REPO = Path(__file__).resolve().parents[3]
-WORKFLOWS = [REPO / ".gitea/workflows/image.yml"]  # tests/unit/test_forges.py has the others
+WORKFLOWS = [REPO / ".github/workflows/image.yml"]  # tests/unit/test_forges.py has the others
 TOOLS = Path(sys.executable).parent
 
 

@@ -84,7 +84,7 @@ def command_base_tag(
     from .plan import base_tag  # not before `_open`, which says what is missing
 
     found = _resolved(session, resolved)
-    tag = base_tag(session.sources(), found, session.choices())
+    tag = base_tag(session.sources, found, session.choices())
     if github_output:
         _append(session, {"base_tag": tag})
     if as_json:
@@ -123,7 +123,8 @@ def command_plan(root: Path | None, timeout: float, as_json: bool, github_output
 def command_build(target: str, push: bool, anyway: bool, root: Path | None, timeout: float, **rest: Any) -> None:
     """Build the base, the variants or one of them, and push each under its fingerprint's tag.
 
-    Images that the registry has are left alone. A step that fails is retried.
+    Images that the registry has are left alone. A step that fails is retried. The context of a build is a
+    copy of what git tracks, with your changes: an untracked file is neither in the image nor in its tag.
     """
     session, plan, work = _prepare(root, timeout, rest, target)
     from .commands import build_units
@@ -135,7 +136,10 @@ def command_build(target: str, push: bool, anyway: bool, root: Path | None, time
             units += build_units(builder, plan, one, push=push)
         else:
             _say(f"{one.name}: {one.tag}: nothing to build, {one.reason}")
-    _run(session, units, work)
+    if units and (strays := session.untracked()):
+        _say(f"warning: not in the image, because git does not track them: {', '.join(strays)}. Hint: git add them")
+    with session.context() as context:
+        _run(context, units, work)
 
 
 @command_image.command("publish")
@@ -153,7 +157,7 @@ def command_publish(root: Path | None, timeout: float, **rest: Any) -> None:
 
     if not work["given"]:
         check_findable(plan)
-    _run(session, [unit for one in plan.variants for unit in publish_units(work["builder"], plan, one)], work)
+    _run(session.root, [unit for one in plan.variants for unit in publish_units(work["builder"], plan, one)], work)
 
 
 def _open(root: Path | None, timeout: float, platforms: Sequence[str] = ()) -> Session:
@@ -227,7 +231,7 @@ def _prepare(
         return session, _make_plan(session, **rest), work
     if platforms or any(rest.values()):
         raise click.UsageError("a plan is given (--plan or $PI_DEVBOX_PLAN): its options can't be given again.")
-    check_unchanged(plan, session.sources())
+    check_unchanged(plan, session.sources)
     return session, plan, work
 
 
@@ -251,7 +255,7 @@ def _builder(wanted: str) -> Builder:
     return choose(wanted, buildx=buildx, buildah=wanted == "auto" and not buildx and buildah_works())
 
 
-def _run(session: Session, units: Sequence[Unit], work: dict[str, Any]) -> None:
+def _run(folder: Path, units: Sequence[Unit], work: dict[str, Any]) -> None:
     import shlex
 
     from .runner import run_units
@@ -261,7 +265,7 @@ def _run(session: Session, units: Sequence[Unit], work: dict[str, Any]) -> None:
             for command in unit:
                 click.echo(shlex.join(command.argv) + (" || true" if command.may_fail else ""))
     else:
-        run_units(units, session.root, attempts=work["attempts"], say=_say, sleep=time.sleep)
+        run_units(units, folder, attempts=work["attempts"], say=_say, sleep=time.sleep)
 
 
 def _resolve_outputs(session: Session, found: Sequence[Resolved]) -> dict[str, str | bool]:

@@ -2,22 +2,18 @@
 
 The hash covers a sequence of records. Each has a fixed number of fields, and each field follows its length: different
 inputs never give the same bytes. Paths are compared as bytes, independently of the locale. Times, owners and the other
-permission bits are left out (git keeps none of them), and nothing is rewritten (a CRLF is content).
+permission bits are left out: git keeps none of them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 _FORMAT = b"pi-devbox image 1"
 _DIGITS = 12
 UNRESOLVED = "unresolved"
-
-# AppleDouble files, Finder's notes, caches, leftovers of editors. .gitignore and .dockerignore have the same patterns.
-NEVER = (b"._*", b".DS_Store", b"__pycache__", b".mypy_cache", b".ruff_cache", b"*.pyc", b"*.swp", b"*~")
 
 
 class Entry(NamedTuple):
@@ -34,11 +30,6 @@ class Fact(NamedTuple):
     kind: str
     name: str
     value: str
-
-
-def ignored(name: bytes) -> bool:
-    """Whether a file or folder of this name is never an input, wherever it lies."""
-    return any(fnmatchcase(name, pattern) for pattern in NEVER)
 
 
 def fingerprint(entries: Iterable[Entry], facts: Iterable[Fact]) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
 import secrets
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from .recipe import ImageName, Platform, Project, parse
 from .registry import facts_from, look_up
 from .resolve import Access, resolve
 from .retry import Policy
-from .tree import read_inputs
+from .tree import read_inputs, untracked, write_inputs
 from .web import Web
 
 COMPANIONS = Path("devbox", "image", "companions.toml")
@@ -55,12 +58,24 @@ class Session:
 
         return asyncio.run(work())
 
+    @functools.cached_property
     def sources(self) -> Sources:
-        """Read the inputs of both recipes."""
+        """The inputs of both recipes, read once."""
         project = self.project
         return Sources(
             project, read_inputs(self.root, project.base.paths), read_inputs(self.root, project.variant.paths)
         )
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[Path]:
+        """Make a folder with these inputs and nothing else: what the tags depend on is what is built."""
+        with tempfile.TemporaryDirectory(prefix="pi-devbox-") as made:
+            write_inputs([*self.sources.base, *self.sources.variant], Path(made))
+            yield Path(made)
+
+    def untracked(self) -> list[str]:
+        """The files among the inputs that git does not know, and that are not built therefore."""
+        return untracked(self.root, [*self.project.base.paths, *self.project.variant.paths])
 
     def choices(self, image: str = "", release: str = "", *, force: bool = False) -> Choices:
         """The caller's choices; `image` defaults to $IMAGE, then to companions.toml's name."""
@@ -69,7 +84,7 @@ class Session:
 
     def plan(self, resolved: Sequence[Resolved], choices: Choices, facts_file: Path | None) -> Plan:
         """Make a draft, ask the registry about images that need not be built anyway, and decide."""
-        draft = planning.draft(self.sources(), resolved, choices)
+        draft = planning.draft(self.sources, resolved, choices)
         tags = [] if choices.force else [one.tag for one in draft.targets if not one.reason]
         if facts_file is not None:
             facts = facts_from(_read(facts_file), tags, str(facts_file))
