@@ -102,7 +102,7 @@ class Road:
 
     def status(self) -> dict[str, Any]:
         """The bridge's status; {} where there is no bridge."""
-        return bridge_status(self.target, Deadline.after(Clock(), 10.0)) or {}
+        return bridge_status(self.target, Deadline.after(Clock(), 10.0))
 
     def bridges(self) -> list[int]:
         """Pids of all bridges of this road."""

@@ -71,16 +71,17 @@ def lower_rights(sock: RawSocket, palace: str, deadline: Deadline) -> None:
     """
     from ..errors import BrokerUnavailable
     from ..protocol.hello import GUEST
+    from ..protocol.jsonrpc import load_object
     from ..route.exchange import exchange
 
     request = {"jsonrpc": "2.0", "id": GUEST, "method": GUEST, "params": {"palace": palace}}
     try:
-        answer = json.loads(exchange(sock, json.dumps(request).encode() + b"\n", deadline) or b"null")
-    except (OSError, ValueError):
-        answer = None
-    if not isinstance(answer, dict) or not isinstance(answer.get("result"), dict):
+        answer = load_object(exchange(sock, json.dumps(request).encode() + b"\n", deadline))
+    except OSError:
+        answer = {}
+    if not isinstance(answer.get("result"), dict):
         sock.close()
-        told = answer.get("error") if isinstance(answer, dict) else None
+        told = answer.get("error")
         why = told.get("message") if isinstance(told, dict) else "no answer"
         raise BrokerUnavailable(
             f"the broker does not serve this key as a guest: {str(why)[:300]}",

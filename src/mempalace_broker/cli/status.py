@@ -66,7 +66,7 @@ def ask_status(context: Context) -> dict[str, Any]:
         "running": False,
         "palace": palace,
         "why": said.why,
-        "last_exit": read_last_exit(context),
+        "last_exit": context.files.exit.read_object(_EXIT_LIMIT) or None,
         "here": here,
     }
     if said.unreachable:
@@ -74,15 +74,6 @@ def ask_status(context: Context) -> dict[str, Any]:
     if held or said.accepted:
         return {**found, "exit_code": EXIT_UNAVAILABLE, "owner": _owner(context)}
     return {**found, "exit_code": EXIT_NOT_RUNNING}
-
-
-def read_last_exit(context: Context) -> dict[str, Any] | None:
-    """broker-exit.json, or None where it is missing or invalid."""
-    try:
-        note = json.loads(context.files.exit.read(_EXIT_LIMIT) or b"null")
-    except (OSError, ValueError):
-        return None
-    return note if isinstance(note, dict) else None
 
 
 def _owner(context: Context) -> dict[str, Any] | None:

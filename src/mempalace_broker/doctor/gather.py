@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BrokerError, UsageError
 from ..locality import mounts
 from ..locality.locality import in_container, locate
+from ..protocol.jsonrpc import load_object
 from ..protocol.record import BadRecord, DiscoveryRecord
 from ..route.ask import BrokerReply, ask_broker
 from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
@@ -98,7 +98,7 @@ def gather(context: Context) -> Facts:
         private_problem=private.problem() or _unwritable(private.path),
         state_folder=private.path,
         leftovers=_leftovers(identity.path),
-        last_exit=_exit_note(files),
+        last_exit=files.exit.read_object(_NOTE_LIMIT),
         variables={name: env[name] for name in _VARIABLES if env.get(name)},
     )
 
@@ -118,7 +118,7 @@ def _bridge(plan: Plan | None, clock: Clock) -> dict[str, Any]:
     from ..route.bridge.start import bridge_status
 
     try:
-        return bridge_status(plan.ssh, Deadline.after(clock, ANSWER_S)) or {}
+        return bridge_status(plan.ssh, Deadline.after(clock, ANSWER_S))
     except BrokerError as exc:
         return {"state": "unknown", "error": exc.message, "hint": exc.hint}
 
@@ -236,21 +236,6 @@ def _leftovers(palace: str) -> list[str]:
 
 def _json(path: str) -> dict[str, Any]:
     try:
-        return _object(read_bytes(path, _NOTE_LIMIT))
+        return load_object(read_bytes(path, _NOTE_LIMIT))
     except OSError:
         return {}
-
-
-def _exit_note(files: StateFiles) -> dict[str, Any]:
-    try:
-        return _object(files.exit.read(_NOTE_LIMIT))
-    except OSError:
-        return {}
-
-
-def _object(data: bytes | None) -> dict[str, Any]:
-    try:
-        note = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return note if isinstance(note, dict) else {}

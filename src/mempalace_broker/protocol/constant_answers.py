@@ -5,7 +5,7 @@ The broker writes the file; a shim reads it while no broker answers. `mp-shim` i
 
 from __future__ import annotations
 
-from .jsonrpc import INITIALIZE, PROTOCOLS, load
+from .jsonrpc import INITIALIZE, PROTOCOLS, load_object
 from .tools import without_writers
 
 TYPE_CHECKING = False
@@ -67,11 +67,8 @@ class ConstantAnswers:
     def decode(cls, data: bytes | None) -> ConstantAnswers:
         """Read a cache file; one that is missing, damaged or of another schema counts as empty."""
         answers = ConstantAnswers()
-        try:
-            body = load(data or b"")
-        except ValueError:
-            return answers
-        if not isinstance(body, dict) or body.get("schema") != SCHEMA or not isinstance(body.get("initialize"), dict):
+        body = load_object(data)
+        if body.get("schema") != SCHEMA or not isinstance(body.get("initialize"), dict):
             return answers
         answers.version = str(body.get("version", ""))
         answers.template = body["initialize"]

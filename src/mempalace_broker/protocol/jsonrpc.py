@@ -254,6 +254,15 @@ def load(data: bytes) -> Any:
     return value
 
 
+def load_object(data: bytes | None) -> dict[str, Any]:
+    """The JSON object in bytes that anybody may have written; {} where they are anything else."""
+    try:
+        value = load(data or b"")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def _salvage_id(text: str) -> Any:
     """Find the top-level id of a request that can't be parsed, so that its sender doesn't wait in vain."""
     depth = index = 0

@@ -20,7 +20,7 @@ from __future__ import annotations
 from ..errors import NOT_AUTHENTICATED
 from .framing import LineReader, TooLong
 from .hello import WIRE_VERSION
-from .jsonrpc import load, to_bytes
+from .jsonrpc import load_object, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,13 +137,7 @@ def _line(message: dict[str, Any]) -> bytes:
 
 def _body(line: bytes | TooLong) -> dict[str, Any]:
     """The JSON object of a line, {} where it is anything else."""
-    if isinstance(line, TooLong):
-        return {}
-    try:
-        value = load(line)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+    return {} if isinstance(line, TooLong) else load_object(line)
 
 
 def _part(body: dict[str, Any], *names: str) -> object:

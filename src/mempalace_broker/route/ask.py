@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NOT_ALLOWED, BrokerError, BrokerUnavailable, HandshakeRefused, UsageError
 from ..locality.locality import locate
 from ..protocol.hello import HELLO
+from ..protocol.jsonrpc import load_object
 from ..system.clock import Deadline
 from .attempt import ONCE, StartPolicy
 from .dial import dial_any
@@ -112,15 +113,11 @@ def ask(sock: RawSocket, path: str, method: str, params: dict[str, Any], deadlin
         sock.close()
     if line is None:
         return BrokerReply(CONNECT_OK, path, None, f"{path} accepts but does not answer")
-    try:
-        answer = json.loads(line)
-    except ValueError:
-        answer = None
-    if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
+    answer = load_object(line)
+    if isinstance(answer.get("result"), dict):
         return BrokerReply(CONNECT_OK, path, answer["result"])
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if isinstance(error, dict):
-        raise _refusal(path, method, error)
+    if isinstance(answer.get("error"), dict):
+        raise _refusal(path, method, answer["error"])
     return BrokerReply(CONNECT_OK, path, None, f"{path} closed the connection without an answer")
 
 

@@ -26,6 +26,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from ..errors import BrokerError, UsageError
+from ..protocol.jsonrpc import load_object
 from .atomic_files import write_atomic
 
 Progress = Callable[[str], None]
@@ -180,8 +181,8 @@ def _default_palaces(home: Path) -> Iterator[str]:
     for root in (home / ".mempalace", home / ".config" / "mempalace"):
         yield str(root / "palace")
         try:
-            configured = json.loads((root / "config.json").read_text(encoding="utf-8")).get("palace_path")
-        except (OSError, ValueError, AttributeError):
+            configured = load_object((root / "config.json").read_bytes()).get("palace_path")
+        except OSError:
             continue
         if isinstance(configured, str):
             yield configured.replace("~", str(home), 1) if configured.startswith("~") else configured

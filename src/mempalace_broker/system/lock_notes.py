@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from ..protocol.jsonrpc import load, to_bytes
+from ..protocol.jsonrpc import load_object, to_bytes
 from .lock import read_body
 from .process_ids import ProcessId
 
@@ -25,7 +25,7 @@ _MAX_NUMBER = 1 << 53
 
 def read_note(path: str) -> dict[str, Any]:
     """The JSON object in a lock file; empty where there is none."""
-    return _parse(read_body(path))
+    return load_object(read_body(path))
 
 
 def write_note(lock: FileLock, note: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ class OwnerNote:
         body = read_body(path)
         if not body:
             return None
-        note = _parse(body)
+        note = load_object(body)
         return cls(
             _process(note),
             epoch=_number(note.get("epoch")),
@@ -98,14 +98,6 @@ def write_starter(lock: FileLock, pid: int) -> None:
     written.
     """
     lock.write_body(b"%d" % pid)
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        note = load(body or b"{}")
-    except ValueError:
-        return {}
-    return note if isinstance(note, dict) else {}
 
 
 def _process(note: dict[str, Any]) -> ProcessId | None:

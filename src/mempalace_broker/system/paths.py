@@ -26,7 +26,7 @@ from __future__ import annotations
 import os
 
 from ..errors import PalaceError, StateRootError
-from ..protocol.jsonrpc import load
+from ..protocol.jsonrpc import load_object
 from ..protocol.palace import PalaceIdentity
 from .kernel import LINUX
 from .unix_socket import fits
@@ -172,14 +172,9 @@ def _read_config(path: str) -> dict[str, object]:
     """config.json as a dict; empty where mempalace would go on with its defaults."""
     try:
         with open(path, "rb") as file:  # a symlink is fine here: dotfile managers make them
-            raw = file.read(_CONFIG_LIMIT)
+            return load_object(file.read(_CONFIG_LIMIT))
     except OSError:
         return {}
-    try:
-        data = load(raw)
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 class StateFiles:

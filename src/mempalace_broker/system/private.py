@@ -17,12 +17,14 @@ import errno
 import os
 import stat
 
+from ..protocol.jsonrpc import load_object
 from .atomic_files import write_atomic
 from .shared_files import Untrusted, others_write, read_at_most
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 VARIABLE = "MEMPALACE_BROKER_PRIVATE"
 SETTINGS = "config.toml"
@@ -170,6 +172,13 @@ class PrivateFile:
             return read_at_most(fd, limit + 1)
         finally:
             os.close(fd)
+
+    def read_object(self, limit: int) -> dict[str, Any]:
+        """The JSON object in it; {} where there is none, or it can't be read or believed."""
+        try:
+            return load_object(self.read(limit))
+        except OSError:
+            return {}
 
     def write(self, data: bytes) -> None:
         """Replace it, making the folder where it is missing. Raises OSError where that is impossible."""

@@ -7,7 +7,7 @@ because an agent reads these words as an error. `mp-shim` imports this module wh
 from __future__ import annotations
 
 from ..errors import StartFailed
-from ..protocol.jsonrpc import load, to_bytes
+from ..protocol.jsonrpc import to_bytes
 from ..protocol.text import printable
 from .atomic_files import unlink_quietly
 
@@ -36,12 +36,7 @@ def forget_failure(file: PrivateFile) -> None:
 
 def recent_failure(file: PrivateFile, now: float) -> StartFailed | None:
     """The failure that was noted a moment ago, None where there was none. `now`: wall-clock seconds."""
-    try:
-        note = load(file.read(_LIMIT) or b"{}")
-    except (OSError, ValueError):
-        return None
-    if not isinstance(note, dict):
-        return None
+    note = file.read_object(_LIMIT)
     at, failed, hint = note.get("at"), note.get("failed"), note.get("hint")
     if not isinstance(failed, str) or not failed or not isinstance(at, float | int) or not 0 <= now - at < COUNTS_S:
         return None

@@ -243,3 +243,9 @@ def test_a_long_text_may_hold_whatever_it_likes(text: str) -> None:
 )
 def test_ids_are_bounded(id_: object, good: bool) -> None:
     assert rpc.is_id(id_) is good
+
+
+@pytest.mark.parametrize("data", [None, b"", b"[1]", b"null", b'"x"', b"{", b'{"a":1} {}', b"[" * 100_000, b"\xff"])
+def test_whatever_is_not_an_object_counts_as_an_empty_one(data: bytes | None) -> None:
+    assert rpc.load_object(data) == {}
+    assert rpc.load_object(b'\xef\xbb\xbf{"a": 1}\n') == {"a": 1}

@@ -25,11 +25,11 @@ from ...protocol.engine_frames import (
     FrameError,
 )
 from ...protocol.journal import KEEP_BYTES
-from ...protocol.jsonrpc import error_line
+from ...protocol.jsonrpc import error_line, load_object
 from . import failure_texts as texts
 from .call import Call, CallState
 from .effects import ConfirmLease, ControlEngine, Effect, Log, SaveAnswers, ToEngine
-from .engine_report import EngineReport, parse_report
+from .engine_report import EngineReport
 from .outcomes import Outcomes
 from .replay import STALE_LIBRARY, Verdict, after_death, refused_as_stale, settle_replayed
 from .scheduler import Limits, Scheduler
@@ -203,13 +203,13 @@ class Dispatcher:
         if frame.verb == DONE:
             self._done(frame, now)
         elif frame.verb == HELLO:
-            self._hello(parse_report(frame.payload), now)
+            self._hello(load_object(frame.payload), now)
         elif frame.verb == READY:
-            self._ready(parse_report(frame.payload), now)
+            self._ready(load_object(frame.payload), now)
         elif frame.verb == BEGUN:
             self.scheduler.begun(frame.n, now)
         elif frame.verb == FAIL:
-            self._failed(parse_report(frame.payload), now)
+            self._failed(load_object(frame.payload), now)
         else:
             self._effects.append(Log("warning", f"engine sent an unknown frame: {frame!r}"))
 

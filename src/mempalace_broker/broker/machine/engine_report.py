@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +52,3 @@ class EngineReport:
         kind = str(told.get("reason", "unknown"))
         passing = kind in _PASSING_FAULTS or (self.was_ready and kind in _UPGRADE_FAULTS)
         return f"{told.get('message') or kind}", str(told.get("hint", "")), not passing
-
-
-def parse_report(payload: bytes) -> dict[str, Any]:
-    """The object in a frame of the engine; {} where there is none."""
-    try:
-        value = json.loads(payload)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ...protocol.jsonrpc import load
+from ...protocol.jsonrpc import load_object
 from ...system.environment import known_environment
 from ...system.spawn import spawn_detached
 from ..dial import dial
@@ -37,22 +37,19 @@ def start_bridge(target: SshTarget, files: BridgeFiles, started_by: str, env: Ma
     return spawn_detached(argv, env=words, cwd="/", log_path=files.log)
 
 
-def bridge_status(target: SshTarget, deadline: Deadline) -> dict[str, Any] | None:
-    """The bridge's own description, None where there is no bridge to this target. For `doctor`.
+def bridge_status(target: SshTarget, deadline: Deadline) -> dict[str, Any]:
+    """The bridge's own description, {} where there is no bridge to this target. For `doctor`.
 
     Returns:
         "state" ("up" or "down"), "mode", "over", "users", "pid", "path" on the host, "error" with "hint".
     """
     files = BridgeFiles(target)
-    if not files.check():
-        return None
-    sock = dial(files.socket).sock
+    sock = dial(files.socket).sock if files.check() else None
     if sock is None:
-        return None
+        return {}
     try:
-        status = load(exchange(sock, STATUS, deadline, limit=MAX_ANSWER) or b"")
-    except (OSError, ValueError):  # it is busy or leaving: there is no status
-        return None
+        return load_object(exchange(sock, STATUS, deadline, limit=MAX_ANSWER))
+    except OSError:  # it is leaving
+        return {}
     finally:
         sock.close()
-    return status if isinstance(status, dict) else None

@@ -7,12 +7,12 @@ counts, see `ping`.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
 from typing import TYPE_CHECKING, Protocol
 
+from ...protocol.jsonrpc import load_object
 from ...system.atomic_files import unlink_quietly
 from ..exchange import exchange
 from ..machine.bridge import CHANNEL, FORWARD, STDIO
@@ -163,15 +163,8 @@ def ping(transport: Transport, deadline: Deadline) -> str:
 
 
 def _has_pong(said: bytes | bytearray) -> bool:
-    return any(_is_pong(line) for line in said.split(b"\n")[:-1])
-
-
-def _is_pong(line: bytes | bytearray) -> bool:
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(said, dict) and said.get("id") == "bridge" and "result" in said
+    answers = map(load_object, bytes(said).split(b"\n")[:-1])
+    return any(answer.get("id") == "bridge" and "result" in answer for answer in answers)
 
 
 def forget(ssh: Ssh, folder: str, undo: Sequence[Sequence[str]]) -> None:

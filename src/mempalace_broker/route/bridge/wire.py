@@ -16,7 +16,7 @@ import sys
 from _socket import CMSG_LEN, SCM_RIGHTS, SOL_SOCKET
 
 from ...errors import UsageError
-from ...protocol.jsonrpc import load
+from ...protocol.jsonrpc import load_object
 from ..endpoint import SSH, Endpoint
 
 TYPE_CHECKING = False
@@ -115,11 +115,7 @@ class Answer:
 
     def fields(self) -> dict[str, Any]:
         """The line's JSON object, empty where it is something else."""
-        try:
-            said = load(self._line)
-        except ValueError:
-            return {}
-        return said if isinstance(said, dict) else {}
+        return load_object(self._line)
 
 
 def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
