@@ -403,12 +403,13 @@ def cpu_s(pid: int) -> float:
 
 
 def test_import_budget(folder: Path, broker: FakeBroker) -> None:
-    """What a session imports, from the start to its first tool call."""
+    """What a session imports, from the start to its first tool call; meanwhile no garbage is looked for."""
     code = (
-        "import sys, os, mempalace_broker.shim.main as m\n"
-        "before = set(sys.modules)\n"
+        "import sys, os, gc, mempalace_broker.shim.main as m\n"
+        "collections = lambda: sum(generation['collections'] for generation in gc.get_stats())\n"
+        "before = collections()\n"
         "m.main([])\n"
-        "os.write(2, ' '.join(sorted(set(sys.modules))).encode())\n"
+        "os.write(2, ' '.join([str(collections() - before), *sorted(set(sys.modules))]).encode())\n"
     )
     stdin = b'{"id":0,"method":"initialize"}\n{"id":1,"method":"tools/call","params":{"name":"mempalace_search"}}\n'
     done = subprocess.run(
@@ -416,7 +417,9 @@ def test_import_budget(folder: Path, broker: FakeBroker) -> None:
         input=stdin, env=environment(folder), capture_output=True, timeout=30, check=True,
     )  # fmt: skip
     assert len(done.stdout.splitlines()) == 2
-    loaded = set(done.stderr.decode().split())
+    looks, *names = done.stderr.decode().split()
+    assert looks == "0"
+    loaded = set(names)
     assert FORBIDDEN & loaded == set()
     ours = {name for name in loaded if name.startswith("mempalace_broker.")}
     assert len(ours) < 40

@@ -46,6 +46,7 @@ BLANK = Kind("blank")
 
 _LABELS = {PARSE_ERROR: "Parse error", INVALID_REQUEST: "Invalid request", INVALID_PARAMS: "Invalid params"}
 _SPACE = " \t\r\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SCAN_ERRORS = (ValueError, StopIteration, RecursionError, SystemError)
 _MAX_MESSAGE = 8000  # characters of an error message of ours
 _SALVAGE = 64 * 1024  # characters searched for the id of a request that can't be parsed
@@ -244,7 +245,7 @@ def load(data: bytes) -> Any:
     Raises:
         ValueError: the data is not JSON, more than one value, nested too deeply, or not UTF-8.
     """
-    text = data.decode("utf-8-sig").strip(_SPACE)
+    text = data.removeprefix(_BYTE_ORDER_MARK).decode().strip(_SPACE)
     try:
         value, end = _scan(text, 0)
     except _SCAN_ERRORS as exc:

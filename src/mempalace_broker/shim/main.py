@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TIMEOUT_VARIABLE = "MEMPALACE_MCP_TIMEOUT_MS"
 READ_ONLY_VARIABLE = "MEMPALACE_MCP_READ_ONLY"
 _TRUE = ("1", "true", "yes", "on")
+_COLLECT_AFTER = 10_000  # new objects: a start makes half as many, and collections then find nothing, in a millisecond
 _OPTIONS = ("--palace", "--backend", "--collection", "--transport")
 
 HELP = """\
@@ -111,6 +112,10 @@ def entry() -> None:
 
 
 def _serve(options: dict[str, str]) -> int:
+    import gc
+
+    gc.set_threshold(_COLLECT_AFTER)
+
     from .. import __version__
     from .dialer import Dialer
     from .machine.protocol import ShimProtocol

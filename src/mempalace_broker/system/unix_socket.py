@@ -113,28 +113,34 @@ class PeerProcess:
 def peer_process(sock: Sock) -> PeerProcess:
     """Look at the peer of a connected unix socket; for a client that is the process that listens. Linux only."""
     pid = int.from_bytes(sock.getsockopt(SOL_SOCKET, _SO_PEERCRED, _UCRED_BYTES)[:_PID_BYTES], sys.byteorder)
-    if pid <= 0 or _fields("/proc/self/status").get("Pid") != str(os.getpid()):
-        return PeerProcess()  # or /proc shows another namespace's processes
-    fields = _fields(f"/proc/{pid}/status")
-    status = process_status(pid)
-    if not _is_alive(sock, pid):  # after we looked: so it was the process that we looked at
-        return PeerProcess(pid)
-    return PeerProcess(pid, len(fields.get("NSpid", "").split()), fields.get("Name", ""), status[1] if status else "")
-
-
-def _is_alive(sock: Sock, pid: int) -> bool:
-    """Whether the process that connected still has that pid."""
+    if pid <= 0 or not _proc_counts_as_we_do():
+        return PeerProcess()
     try:
         fd = sock.getsockopt(SOL_SOCKET, _SO_PEERPIDFD)
     except OSError:
-        return True  # an older kernel doesn't say; most likely it has
+        return _described(pid, f"/proc/{pid}/status")  # an older kernel: most likely the process still has that pid
     try:
-        return _fields(f"/proc/self/fdinfo/{fd}").get("Pid") == str(pid)
+        return _described(pid, f"/proc/self/fdinfo/{fd}")
     finally:
         os.close(fd)
 
 
-def _fields(path: str) -> dict[str, str]:
-    """The lines "name: value" of a file of /proc."""
+def _proc_counts_as_we_do() -> bool:
+    """Whether /proc shows the processes of our own pid namespace."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
+
+
+def _described(pid: int, path: str) -> PeerProcess:
+    """The process with that pid. The file `path` tells its depth, and is read last: it has another pid, or none, where
+    the process ended and whatever was read before may be another's.
+    """
+    name = read_small(f"/proc/{pid}/comm")
+    status = process_status(pid)
     rows = (line.partition(":") for line in read_small(path).splitlines())
-    return {name: value.strip() for name, _, value in rows}
+    fields = {key: value.split() for key, _, value in rows}
+    if fields.get("Pid") != [str(pid)]:
+        return PeerProcess(pid)
+    return PeerProcess(pid, len(fields.get("NSpid", ())), name, status[1] if status else "")
