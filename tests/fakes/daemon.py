@@ -16,12 +16,12 @@ import socket
 import sys
 import time
 
-from mempalace_broker.protocol.record import DiscoveryRecord, encode
-from mempalace_broker.system.atomic_files import write_atomic
+from mempalace_broker.protocol.record import DiscoveryRecord
 from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.lock import FileLock
 from mempalace_broker.system.paths import StateFiles
 from mempalace_broker.system.process_ids import this_process
+from mempalace_broker.system.record_file import RecordFile
 from mempalace_broker.system.spawn import StartReport
 
 PIDS = "daemons"
@@ -70,7 +70,7 @@ def serve(files: StateFiles, start_fd: int) -> None:
         palace={"path": files.palace, "graph": ""},
         started_by=os.environ.get(STARTED_BY, ""),
     )
-    write_atomic(files.record, encode(record))
+    RecordFile(files.record).publish(record)
     StartReport(start_fd).ready(record.endpoints[0])
     kept: list[socket.socket] = []
     listener.settimeout(LIFE_S)

@@ -23,7 +23,6 @@ from ..route.machine.election import CONNECT_DENIED
 from ..route.plan import Plan, plan_routes
 from ..settings_files import PrivateSettings, SharedSettings, settings_path
 from ..system import embedding_model as model
-from ..system.atomic_files import read_bytes
 from ..system.clock import Deadline
 from ..system.find_engine import SETTING, find_engine
 from ..system.lock import is_held, read_body
@@ -33,6 +32,7 @@ from ..system.private import state_folder
 from ..system.process_command import process_command
 from ..system.process_ids import UNKNOWN, ProcessId, process_state
 from ..system.record_file import RecordFile
+from ..system.shared_files import SharedFolder
 from .facts import EngineFacts, Facts, FileEntry, FolderFacts, LockFacts, UpstreamProcess
 from .open_files import find_open_files
 
@@ -235,7 +235,9 @@ def _leftovers(palace: str) -> list[str]:
 
 
 def _json(path: str) -> dict[str, Any]:
+    folder, name = os.path.split(path)
     try:
-        return load_object(read_bytes(path, _NOTE_LIMIT))
+        with SharedFolder.open(folder) as opened:
+            return load_object(opened.read(name, _NOTE_LIMIT))
     except OSError:
         return {}

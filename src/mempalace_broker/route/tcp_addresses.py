@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from _socket import AF_INET, AF_INET6, AI_NUMERICHOST, IPPROTO_TCP, SOCK_STREAM, gaierror, getaddrinfo
 
-from ..system.atomic_files import read_bytes
 from .endpoint import TCP, Endpoint
 
 TYPE_CHECKING = False
@@ -23,6 +22,7 @@ DOCKER_HOST = "host.docker.internal"
 PODMAN_HOST = "host.containers.internal"
 HOSTS_FILE = "/etc/hosts"
 _IN_DOCKER = "/.dockerenv"
+_MAX_HOSTS = 1 << 20  # bytes
 
 
 class Lookup:
@@ -93,7 +93,8 @@ def _is_loopback(endpoint: Endpoint) -> bool:
 def _names(hosts_file: str) -> set[str]:
     """The names in the system's table of hosts; none where it can't be read."""
     try:
-        data = read_bytes(os.path.realpath(hosts_file), 1 << 20) or b""
+        with open(hosts_file, "rb") as file:
+            data = file.read(_MAX_HOSTS)
     except OSError:
         return set()
     words = (line.partition("#")[0].split() for line in data.decode("utf-8", "replace").splitlines())

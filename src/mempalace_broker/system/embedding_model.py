@@ -27,7 +27,7 @@ from pathlib import Path
 
 from ..errors import BrokerError, UsageError
 from ..protocol.jsonrpc import load_object
-from .atomic_files import write_atomic
+from .shared_files import replace_file
 
 Progress = Callable[[str], None]
 
@@ -140,7 +140,7 @@ def install_int8(
     folder.mkdir(parents=True, exist_ok=True)
     for name in SHA256:
         progress(f"writing {name} ({len(files[name]) / 1e6:.1f} MB)")
-        write_atomic(str(folder / name), files[name], 0o644)
+        replace_file(str(folder / name), files[name], 0o644)
     return status(home)
 
 

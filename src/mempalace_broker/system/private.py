@@ -18,8 +18,7 @@ import os
 import stat
 
 from ..protocol.jsonrpc import load_object
-from .atomic_files import write_atomic
-from .shared_files import Untrusted, others_write, read_at_most
+from .shared_files import Untrusted, others_write, read_at_most, replace_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ class PrivateFile:
         """Replace it, making the folder where it is missing. Raises OSError where that is impossible."""
         if why := self._folder.make():
             raise OSError(errno.EACCES, why, self.path)
-        write_atomic(self.path, data)
+        replace_file(self.path, data)
 
 
 def _is_ours(info: os.stat_result) -> bool:

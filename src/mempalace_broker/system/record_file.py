@@ -37,16 +37,22 @@ class RecordFile:
         return is_own(self._bytes() or b"", record.record)
 
     def remove(self, record: DiscoveryRecord) -> bool:
-        """Remove the file while it is this record; whether this call did. Raises OSError as the system reports."""
-        from .atomic_files import remove_if  # late: only a broker removes
+        """Remove the file while it is this record; whether this call did. Raises OSError as the system reports it."""
+        if not self.holds(record):
+            return False
+        folder, name = os.path.split(self.path)
+        with SharedFolder.open(folder) as root:
+            removed = root.remove(name)
+            root.sync()
+        return removed
 
-        return remove_if(self.path, lambda data: is_own(data, record.record))
-
-    def remove_temp_files(self) -> int:
-        """Remove the temp files that killed writers left beside it, and count them. For the palace's owner."""
-        from .atomic_files import remove_temp_files
-
-        return remove_temp_files(self.path)
+    def remove_temp_files(self) -> None:
+        """Remove the temp files that killed writers left beside it. For the palace's owner. Raises OSError."""
+        folder, name = os.path.split(self.path)
+        with SharedFolder.open(folder) as root:
+            for entry in root.names():
+                if entry.startswith(f".{name}.") and entry.endswith(".tmp"):
+                    root.remove(entry)
 
     def _bytes(self) -> bytes | None:
         """The file's content, at most one byte more than a record may have; None where there is no file."""

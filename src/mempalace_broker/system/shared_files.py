@@ -10,7 +10,7 @@ folder, a link is never followed, only a regular file of a trusted owner counts,
 
 Every refusal is an OSError, as the system reports it, or `Untrusted`, which says why. `mp-shim` imports this module:
 keep it lean. So does the engine, in the user's interpreter (Python 3.9): one implementation for all who open such
-files, and it needs nothing but `errors`.
+files, and it needs nothing of ours.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-
-from ..errors import StateRootError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -251,32 +249,6 @@ def distrust_file(info: os.stat_result, owners: tuple[int, ...]) -> str:
     return ""
 
 
-def check_modes(path: str) -> None:
-    """Refuse a folder that other users can write to, as sshd and postgres refuse theirs; one that is missing passes.
-
-    Only where modes mean something: a virtual machine's mounts may show any mode.
-
-    Raises:
-        StateRootError: with the command that fixes it.
-    """
-    try:
-        info = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as exc:
-        raise StateRootError(f"cannot look at {path}: {exc.strerror or exc}.", hint=f"ls -ld {path}") from exc
-    if info.st_uid not in trusted_owners(info):
-        raise StateRootError(
-            f"{path} belongs to another user (uid {info.st_uid}), who could put anything there.",
-            hint=f"sudo chown -R {os.geteuid()} {path}, or run this as its owner",
-        )
-    if others_write(info):
-        hint = f"chmod go-w {path}"
-        if info.st_mode & stat.S_ISVTX:  # /tmp and its like
-            hint = "move the palace into a folder of its own (mkdir -m 700), and name that with --palace"
-        raise StateRootError(f"other users can write to {path} (mode {info.st_mode & 0o7777:o}).", hint=hint)
-
-
 def others_write(info: os.stat_result) -> bool:
     """Whether anybody but its owner and root may write to a file or folder.
 
@@ -332,3 +304,18 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def replace_file(path: str, data: bytes, mode: int = 0o600) -> None:
+    """As `SharedFolder.replace`, by path; links to the folder are followed. Raises OSError."""
+    folder, name = os.path.split(path)
+    with SharedFolder.open(os.path.realpath(folder)) as opened:
+        opened.replace(name, data, mode)
+
+
+def unlink_quietly(path: str) -> None:
+    """Unlink `path`, without an error if it is gone or can't be removed."""
+    try:  # noqa: SIM105 - contextlib is beyond the shim's import budget
+        os.unlink(path)
+    except OSError:
+        pass

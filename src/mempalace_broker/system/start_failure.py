@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..errors import StartFailed
 from ..protocol.jsonrpc import to_bytes
 from ..protocol.text import printable
-from .atomic_files import unlink_quietly
+from .shared_files import unlink_quietly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import stat
 
 from ..errors import StateRootError, UsageError
 from ..protocol.tcp_auth import TOKEN_BYTES, is_token
-from .atomic_files import unlink_quietly, write_atomic
+from .shared_files import replace_file, unlink_quietly
 
 FILE = "broker-token"
 VARIABLE = "MEMPALACE_BROKER_TOKEN_FILE"
@@ -83,7 +83,7 @@ def ensure_token(root: str) -> str:
         return found
     temp = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
     try:
-        write_atomic(temp, _fresh())
+        replace_file(temp, _fresh())
         try:
             os.link(temp, path)  # unlike a rename, it never replaces a token that another process has just made
         except FileExistsError:
@@ -109,7 +109,7 @@ def replace_token(root: str) -> str:
     path = token_path(root)
     fresh = _fresh()
     try:
-        write_atomic(path, fresh)
+        replace_file(path, fresh)
     except OSError as exc:
         raise _unwritable(path, exc) from exc
     return fresh.decode().strip()
@@ -117,7 +117,7 @@ def replace_token(root: str) -> str:
 
 def restore_token(root: str, token: str) -> None:
     """Write a known token again, where its file was removed. Raises OSError as the system reports it."""
-    write_atomic(token_path(root), token.encode() + b"\n")
+    replace_file(token_path(root), token.encode() + b"\n")
 
 
 def _fresh() -> bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError, BrokerUnavailable
 from ...protocol.jsonrpc import to_bytes
-from ...system.atomic_files import unlink_quietly
+from ...system.shared_files import unlink_quietly
 from ..machine import bridge as machine
 from . import wire
 

@@ -15,8 +15,7 @@ import stat
 import subprocess
 from typing import TYPE_CHECKING, Protocol
 
-from ...system.atomic_files import unlink_quietly
-from ...system.shared_files import others_write
+from ...system.shared_files import others_write, unlink_quietly
 from ...system.unix_socket import peer_uid
 from ..machine.ssh_failures import explain
 from .ssh import TunnelError, end

@@ -13,7 +13,7 @@ import subprocess
 from typing import TYPE_CHECKING, Protocol
 
 from ...protocol.jsonrpc import load_object
-from ...system.atomic_files import unlink_quietly
+from ...system.shared_files import unlink_quietly
 from ..exchange import exchange
 from ..machine.bridge import CHANNEL, FORWARD, STDIO
 from ..machine.ssh_failures import explain
