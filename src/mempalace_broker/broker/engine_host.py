@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from ..errors import BrokerError, EngineNotFound, StateRootError
 from ..system.find_engine import SETTING, find_engine
+from ..system.find_palace import graph_path
 from ..system.lock import FileLock, read_body
 from ..system.lock_notes import read_holder, write_holder
 from ..system.palace_stores import check_stores
-from ..system.paths import graph_path, home_of
+from ..system.paths import home_of
 from ..system.process_ids import ALIVE, process_of, process_state
 from .engine_process import EngineProcess
 from .journal_reader import JournalEntries, read_journal

@@ -11,8 +11,9 @@ import click
 from ..errors import UsageError
 from ..protocol.palace import PalaceIdentity
 from ..protocol.record import BadRecord
+from ..route.palace import meant_palace
 from ..system.context import Context
-from ..system.paths import ROOT_VARIABLE, expand, home_of, resolve_palace, state_root
+from ..system.paths import ROOT_VARIABLE, expand, home_of, state_root
 from ..system.record_file import RecordFile
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def context_for(palace: str | None, backend: str | None = None, collection: str 
         PalaceError: the configuration names something that can't be a palace.
     """
     env = dict(os.environ)
-    identity = resolve_palace(palace, env, home_of(env), backend, collection)
+    identity = meant_palace(env, palace, backend, collection)
     return Context(identity, env)
 
 
@@ -54,10 +55,10 @@ def context_at(
     if not os.path.isabs(root):
         raise UsageError(f"--state-root {root}: not an absolute path.", hint="begin it with / or ~")
     env.pop(ROOT_VARIABLE, None)
-    identity = resolve_palace(palace, env, home_of(env), backend, collection)
+    identity = meant_palace(env, palace, backend, collection)
     if palace is None and state_root(identity.path, env) != os.path.realpath(root):
         recorded = _recorded(root) if trust_record else None
-        identity = recorded or resolve_palace(os.path.join(root, "palace"), env, home_of(env))
+        identity = recorded or meant_palace(env, os.path.join(root, "palace"))
     env[ROOT_VARIABLE] = root
     return Context(identity, env)
 

@@ -25,9 +25,10 @@ from ..settings_files import PrivateSettings, SharedSettings, settings_path
 from ..system import embedding_model as model
 from ..system.clock import Deadline
 from ..system.find_engine import SETTING, find_engine
+from ..system.find_palace import PALACE_VARIABLES
 from ..system.lock import is_held, read_body
 from ..system.lock_notes import read_holder, read_starter
-from ..system.paths import PALACE_VARIABLES, ROOT_VARIABLE, home_of
+from ..system.paths import ROOT_VARIABLE, home_of
 from ..system.private import state_folder
 from ..system.process_command import process_command
 from ..system.process_ids import UNKNOWN, ProcessId, process_state

@@ -40,12 +40,12 @@ class Dialer:
         """Begin an attempt. Raises BrokerError where the palace can't be resolved; the next one may succeed."""
         from ..route.attempt import StartPolicy
         from ..route.finder import RouteFinder
+        from ..route.palace import meant_palace
         from ..system.clock import Deadline
         from ..system.context import Context
-        from ..system.paths import home_of, resolve_palace
 
         env, given = os.environ, self._options.get
-        identity = resolve_palace(given("palace"), env, home_of(env), given("backend"), given("collection"))
+        identity = meant_palace(env, given("palace"), given("backend"), given("collection"))
         self.context = context = Context(identity, env)
         deadline = Deadline.after(context.clock, ATTEMPT_S)
         self._finder = RouteFinder(context, deadline, StartPolicy(started_by=self._started_by))

@@ -226,7 +226,7 @@ def _pyenv_versions(script: str) -> Iterator[str]:
     if shims.name != "shims":
         return
     found = [path for path in shims.parent.glob(f"versions/*/bin/{Path(script).name}") if _executable(str(path))]
-    yield from sorted(map(str, found), key=lambda path: _numbers(Path(path).parts[-3]), reverse=True)
+    yield from sorted(map(str, found), key=lambda path: numbers_of(Path(path).parts[-3]), reverse=True)
 
 
 # --- from an interpreter to the version of its mempalace
@@ -243,7 +243,7 @@ def _verdict(
 ) -> EngineCommand | _Rejected:
     if not version:
         return _Rejected(interpreter, _NO_METADATA)
-    if _numbers(version) < MIN_VERSION:
+    if numbers_of(version) < MIN_VERSION:
         return _Rejected(interpreter, f"mempalace {version} is older than {_dotted(MIN_VERSION)}")
     if python is not None and python < MIN_PYTHON:
         return _Rejected(interpreter, f"Python {_dotted(python)} is older than {_dotted(MIN_PYTHON)}")
@@ -269,7 +269,7 @@ def _site_packages(interpreter: str) -> Iterator[Path]:
         if config.get("include-system-site-packages", "").lower() != "true" or "home" not in config:
             return
         base = Path(config["home"]).parent
-        yield from _libraries(base, _numbers(config.get("version", ""))[:2] or None)
+        yield from _libraries(base, numbers_of(config.get("version", ""))[:2] or None)
         return
     real = Path(os.path.realpath(interpreter))
     python = _version_in_name(real.name)
@@ -299,7 +299,7 @@ def _python_version(interpreter: str) -> tuple[int, ...] | None:
     config = _pyvenv(Path(interpreter).parent.parent) or {}
     recorded = config.get("version") or config.get("version_info")  # venv and uv, virtualenv
     if recorded:
-        return _numbers(recorded)[:2]
+        return numbers_of(recorded)[:2]
     return _version_in_name(os.path.basename(os.path.realpath(interpreter)))
 
 
@@ -324,7 +324,7 @@ def _probe(interpreter: str, source: str) -> EngineCommand | _Rejected:
     return _verdict(executable or interpreter, source, version, tuple(python))
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers_of(version: str) -> tuple[int, ...]:
     """Leading numbers of a version: "3.11.0rc1" -> (3, 11, 0)."""
     match = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in match[0].split(".")) if match else ()

@@ -1,22 +1,4 @@
-"""Which palace, and where the files of its broker are: the same answer for every client.
-
-The palace directory is found as mempalace finds it (read in 3.4.0 and 3.11.0):
-
-    --palace > $MEMPALACE_PALACE_PATH > $MEMPALACE_PALACE > $MEMPAL_PALACE_PATH
-             > config.json "palace_path" > default
-
-and the knowledge graph lies in the palace if that was chosen by flag, else in ~/.mempalace, always.
-Where the two versions differ we follow the newer one, because the engine is told the palace that we found:
-
-* the folder of config.json is $MEMPALACE_CONFIG_DIR, else ~/.mempalace if a mempalace was installed there,
-  else $XDG_CONFIG_HOME/mempalace, else ~/.config/mempalace; 3.4.0 knows only ~/.mempalace. They differ on a
-  machine that never had a palace, and where those variables are set.
-* $MEMPALACE_PALACE is unknown to 3.4.0.
-* "~" in config.json is expanded; 3.4.0 takes it literally.
-
-Two deliberate differences from both: "~" in --palace is expanded (as their command line does); their MCP
-server looks for a folder named "~" in the agent's working directory. And an absolute palace_path that was
-written on the other side of a mount means the palace beside config.json, see `_seen_from_here`.
+"""Where the files of a palace's broker are: the same answer for every client.
 
 `mp-shim` imports this module: keep it lean.
 """
@@ -25,9 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import PalaceError, StateRootError
-from ..protocol.jsonrpc import load_object
-from ..protocol.palace import PalaceIdentity
+from ..errors import StateRootError
 from .kernel import LINUX
 from .unix_socket import fits
 
@@ -35,21 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..protocol.palace import PalaceIdentity
     from .private import PrivateFile, PrivateFolder
 
-BY_FLAG = "flag"
-BY_ENV = "env"
-BY_CONFIG = "config"
-BY_DEFAULT = "default"
-
 GRAPH = "knowledge_graph.sqlite3"
-_PALACE_MARKS = ("chroma.sqlite3", GRAPH, "tunnels.json", "hallways.json", "broker.lock", "engine.lock")
-PALACE_VARIABLES = ("MEMPALACE_PALACE_PATH", "MEMPALACE_PALACE", "MEMPAL_PALACE_PATH")
 ROOT_VARIABLE = "MEMPALACE_PATH"
 
 _SHORTER = "give the palace a shorter path."
-_CONFIG_LIMIT = 16 * 1024 * 1024
-_INSTALL_MARKS = ("config.json", "people_map.json", "palace/chroma.sqlite3")
 
 
 def home_of(env: Mapping[str, str]) -> str:
@@ -65,116 +37,6 @@ def expand(path: str, home: str) -> str:
         return os.path.expanduser(path) if path.startswith("~") else path
     except ValueError:  # a NUL in the name
         return path
-
-
-def config_dir(env: Mapping[str, str], home: str) -> str:
-    """The folder of mempalace's config.json."""
-    named = env.get("MEMPALACE_CONFIG_DIR", "")
-    if named.strip():
-        return expand(named, home)
-    legacy = os.path.join(home, ".mempalace")
-    if any(os.path.isfile(os.path.join(legacy, mark)) for mark in _INSTALL_MARKS):
-        return legacy
-    xdg = expand(env.get("XDG_CONFIG_HOME", ""), home)
-    if xdg.strip() and os.path.isabs(xdg):  # the XDG specification: ignore relative ones
-        return os.path.join(xdg, "mempalace")
-    return os.path.join(home, ".config", "mempalace")
-
-
-def resolve_palace(
-    flag: str | None,
-    env: Mapping[str, str],
-    home: str,
-    backend: str | None = None,
-    collection: str | None = None,
-) -> PalaceIdentity:
-    """Find the palace as mempalace does; the module's docstring has the table.
-
-    Args:
-        flag: the value of --palace, None or "" if it was not given.
-        env: environment variables.
-        home: home directory, see `home_of`.
-        backend: the value of --backend, if given; mempalace lower-cases it.
-        collection: the value of --collection, if given.
-
-    Raises:
-        PalaceError: config.json names something that can't be a directory, or a link leads to other files: whoever
-            has the state root mounted can put a link there.
-    """
-    path, by = _choose(flag, env, home)
-    try:
-        real = os.path.realpath(path)
-        graph = os.path.realpath(graph_path(real, by, home))
-    except (OSError, ValueError) as exc:
-        raise PalaceError(
-            f"the palace path {path!r} (by {by}) is unusable: {exc}.", hint="correct it, or give --palace."
-        ) from exc
-    if os.path.islink(path) and not _may_be_a_palace(real):
-        raise PalaceError(
-            f"{path} is a link to {real}, which holds other files and no palace.",
-            hint=f"remove the link; or, if that is the palace, name {real} itself by --palace.",
-        )
-    name = (backend or "").strip().lower() or None
-    return PalaceIdentity(real, graph, by, name, collection or None)
-
-
-def _may_be_a_palace(folder: str) -> bool:
-    """Whether a folder is missing, empty, or has a file that a palace has; hidden files don't matter."""
-    try:
-        names = [name for name in os.listdir(folder) if not name.startswith(".")]
-    except OSError:
-        return True  # whatever it is, opening it reports the error
-    return not names or any(name.startswith(_PALACE_MARKS) for name in names)
-
-
-def graph_path(palace: str, by: str, home: str) -> str:
-    """Where mempalace opens the knowledge graph: links in it are not resolved."""
-    return os.path.join(palace if by == BY_FLAG else os.path.join(home, ".mempalace"), GRAPH)
-
-
-def _choose(flag: str | None, env: Mapping[str, str], home: str) -> tuple[str, str]:
-    """The palace path before symlinks are resolved, and by which route."""
-    if flag:
-        return os.path.abspath(expand(flag, home)), BY_FLAG
-    for name in PALACE_VARIABLES:
-        value = env.get(name)
-        if value:
-            return os.path.abspath(expand(value, home)), BY_ENV
-    folder = config_dir(env, home)
-    settings = _read_config(os.path.join(folder, "config.json"))
-    if "palace_path" not in settings:
-        return os.path.join(folder, "palace"), BY_DEFAULT
-    chosen = settings["palace_path"]
-    if not isinstance(chosen, str) or not chosen:
-        raise PalaceError(
-            f"palace_path in {os.path.join(folder, 'config.json')} is {chosen!r}, not a directory.",
-            hint="correct or remove it, or give --palace.",
-        )
-    return _seen_from_here(expand(chosen, home), folder), BY_CONFIG
-
-
-def _seen_from_here(path: str, folder: str) -> str:
-    """The palace that config.json names, where it was written on the other side of a mount.
-
-    `mempalace init` writes /Users/me/.mempalace/palace into /Users/me/.mempalace/config.json; a container that has
-    that folder as /home/dev/.mempalace reads a path that names nothing here, but the palace lies beside the file.
-    Taken literally it would be a second, empty palace (mempalace makes one). So: only where the named folder and its
-    parent do not exist, its last two names are those of a palace beside this very file, and that palace is there.
-    """
-    if os.path.isdir(path) or os.path.exists(os.path.dirname(path)):
-        return path
-    root, name = os.path.split(path)
-    beside = os.path.join(folder, name)
-    return beside if os.path.basename(root) == os.path.basename(folder) and os.path.isdir(beside) else path
-
-
-def _read_config(path: str) -> dict[str, object]:
-    """config.json as a dict; empty where mempalace would go on with its defaults."""
-    try:
-        with open(path, "rb") as file:  # a symlink is fine here: dotfile managers make them
-            return load_object(file.read(_CONFIG_LIMIT))
-    except OSError:
-        return {}
 
 
 class StateFiles:

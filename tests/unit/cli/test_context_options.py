@@ -11,7 +11,8 @@ from mempalace_broker.cli.context_options import context_at, context_for
 from mempalace_broker.errors import UsageError
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import DiscoveryRecord, encode
-from mempalace_broker.system.paths import PALACE_VARIABLES, ROOT_VARIABLE
+from mempalace_broker.system.find_palace import PALACE_VARIABLES
+from mempalace_broker.system.paths import ROOT_VARIABLE
 
 
 @pytest.fixture

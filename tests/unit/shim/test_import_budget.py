@@ -13,7 +13,8 @@ from mempalace_broker.route.attempt import Connected
 from mempalace_broker.route.unix import UnixRoute
 from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.context import Context
-from mempalace_broker.system.paths import home_of, resolve_palace
+from mempalace_broker.system.find_palace import resolve_palace
+from mempalace_broker.system.paths import home_of
 env = {"HOME": sys.argv[2]}
 identity = resolve_palace(None, env, home_of(env))
 found = UnixRoute(Context(identity, env), Deadline.after(Clock(), 20)).step()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -12,15 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempalace_broker.errors import PalaceError, StateRootError
+from mempalace_broker.errors import StateRootError
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.system import paths
 from mempalace_broker.system.paths import (
     StateFiles,
-    config_dir,
     expand,
     home_of,
-    resolve_palace,
     state_files,
     state_root,
 )
@@ -34,118 +31,6 @@ def home(tmp_path: Path) -> Path:
     path = Path(os.path.realpath(tmp_path)) / "home"
     path.mkdir()
     return path
-
-
-def configured(folder: Path, content: object) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    text = content if isinstance(content, str) else json.dumps(content)
-    (folder / "config.json").write_text(text, encoding="utf-8")
-
-
-def found(home: Path, flag: str | None = None, **env: str) -> tuple[str, str]:
-    identity = resolve_palace(flag, env, str(home))
-    return identity.path, identity.by
-
-
-class TestPalace:
-    def test_flag_beats_variables_beat_config_beats_default(self, home: Path) -> None:
-        configured(home / ".mempalace", {"palace_path": "/c"})
-        env = {"MEMPALACE_PALACE_PATH": "/e1", "MEMPALACE_PALACE": "/e2", "MEMPAL_PALACE_PATH": "/e3"}
-        assert found(home, "/f", **env) == ("/f", "flag")
-        for name, value in env.copy().items():
-            assert found(home, None, **env) == (value, "env")
-            env[name] = ""  # set but empty counts as not set
-        assert found(home, "", **env) == ("/c", "config")
-        configured(home / ".mempalace", {})
-        assert found(home) == (f"{home}/.mempalace/palace", "default")
-
-    def test_the_graph_lies_in_the_palace_only_by_flag(self, home: Path) -> None:
-        by_flag = resolve_palace("/p", {}, str(home))
-        by_env = resolve_palace(None, {"MEMPALACE_PALACE_PATH": "/p"}, str(home))
-        assert by_flag.path == by_env.path == "/p"
-        assert by_flag.graph == "/p/knowledge_graph.sqlite3"
-        assert by_env.graph == f"{home}/.mempalace/knowledge_graph.sqlite3"
-
-    def test_symlinks_lead_to_one_identity(self, home: Path) -> None:
-        (home / "real").mkdir()
-        (home / "link").symlink_to("real")
-        one = resolve_palace(f"{home}/real", {}, str(home))
-        two = resolve_palace(f"{home}/link/", {}, str(home))
-        assert one.as_json() == two.as_json()
-
-    def test_dots_before_symlinks_as_mempalace_does(self, home: Path) -> None:
-        """Flag and variables are normalised as text before anything is followed, config.json is not."""
-        (home / "far" / "deep").mkdir(parents=True)
-        (home / "link").symlink_to("far/deep")
-        assert found(home, f"{home}/link/../p") == (f"{home}/p", "flag")
-        assert found(home, MEMPALACE_PALACE_PATH=f"{home}/link/../p") == (f"{home}/p", "env")
-        configured(home / ".mempalace", {"palace_path": f"{home}/link/../p"})
-        assert found(home) == (f"{home}/far/p", "config")
-
-    def test_tilde(self, home: Path) -> None:
-        assert found(home, "~/p") == (f"{home}/p", "flag")
-        assert found(home, MEMPALACE_PALACE="~/p") == (f"{home}/p", "env")
-        configured(home / ".mempalace", {"palace_path": "~/p"})
-        assert found(home) == (f"{home}/p", "config")
-
-    def test_relative_ones_count_from_the_working_directory(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(home)
-        assert found(home, "p") == (f"{home}/p", "flag")
-        configured(home / ".mempalace", {"palace_path": "q"})
-        assert found(home) == (f"{home}/q", "config")
-
-    @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "\xff", "[" * 50_000])
-    def test_an_unreadable_config_is_as_none(self, home: Path, text: str) -> None:
-        (home / ".mempalace").mkdir()
-        (home / ".mempalace" / "config.json").write_bytes(text.encode("latin-1"))
-        assert found(home) == (f"{home}/.mempalace/palace", "default")
-
-    def test_a_byte_order_mark_is_passed_over(self, home: Path) -> None:
-        configured(home / ".mempalace", "\ufeff" + json.dumps({"palace_path": "/c"}))
-        assert found(home) == ("/c", "config")
-
-    @pytest.mark.parametrize("value", [None, "", 7, ["/p"], "a\0b", "\ud800"])
-    def test_a_config_that_names_no_directory_is_said(self, home: Path, value: object) -> None:
-        configured(home / ".mempalace", {"palace_path": value})
-        with pytest.raises(PalaceError, match="Hint: correct"):
-            found(home)
-
-    def test_backend_and_collection_pass_through(self, home: Path) -> None:
-        identity = resolve_palace("/p", {}, str(home), " Chroma ", "mine")
-        assert (identity.backend, identity.collection) == ("chroma", "mine")
-        identity = resolve_palace("/p", {}, str(home), "", "")
-        assert (identity.backend, identity.collection) == (None, None)
-
-
-class TestConfigDir:
-    def test_order(self, home: Path) -> None:
-        xdg = f"{home}/xdg"
-        assert config_dir({}, str(home)) == f"{home}/.config/mempalace"
-        assert config_dir({"XDG_CONFIG_HOME": xdg}, str(home)) == f"{xdg}/mempalace"
-        assert config_dir({"XDG_CONFIG_HOME": "relative"}, str(home)) == f"{home}/.config/mempalace"
-        assert config_dir({"XDG_CONFIG_HOME": "  "}, str(home)) == f"{home}/.config/mempalace"
-        configured(home / ".mempalace", {})
-        assert config_dir({"XDG_CONFIG_HOME": xdg}, str(home)) == f"{home}/.mempalace"
-        assert config_dir({"MEMPALACE_CONFIG_DIR": "~/c"}, str(home)) == f"{home}/c"
-        assert config_dir({"MEMPALACE_CONFIG_DIR": " "}, str(home)) == f"{home}/.mempalace"
-
-    @pytest.mark.parametrize("mark", ["config.json", "people_map.json", "palace/chroma.sqlite3"])
-    def test_what_makes_an_installation(self, home: Path, mark: str) -> None:
-        path = home / ".mempalace" / mark
-        path.parent.mkdir(parents=True)
-        assert config_dir({}, str(home)) == f"{home}/.config/mempalace", "an empty folder is none"
-        path.touch()
-        assert config_dir({}, str(home)) == f"{home}/.mempalace"
-
-    def test_our_own_files_make_none(self, home: Path) -> None:
-        """Else the first start would move the default palace away from under its clients."""
-        before = resolve_palace(None, {}, str(home))
-        StateFiles(f"{home}/.mempalace", f"{home}/.mempalace/palace").prepare()
-        files = state_files(before, {})
-        files.prepare()
-        for path in (files.record, files.owner_lock, files.start_lock):
-            Path(path).touch()
-        assert resolve_palace(None, {}, str(home)).as_json() == before.as_json()
 
 
 class TestStateRoot:
@@ -210,27 +95,6 @@ class TestStateRoot:
         assert files.socket in (f"/r/{name}/broker.sock", f"/mine/state/{palace_key('/p')}/broker.sock")
 
 
-class TestLinkedPalace:
-    @pytest.mark.parametrize("target", ["missing", "empty", "chroma.sqlite3", "tunnels.json", ".stfolder"])
-    def test_the_users_own_link_is_followed(self, home: Path, target: str) -> None:
-        real = home / "data"
-        if target != "missing":
-            real.mkdir()
-        if target not in ("missing", "empty"):
-            (real / target).touch()
-        (home / "palace").symlink_to(real)
-        assert resolve_palace(f"{home}/palace", {}, str(home)).path == str(real)
-
-    def test_a_link_to_other_files_is_refused(self, home: Path) -> None:
-        (home / "documents").mkdir()
-        (home / "documents" / "letter.txt").touch()
-        (home / "palace").symlink_to("documents")
-        with pytest.raises(PalaceError, match=r"is a link to .*/documents, which holds other files") as refused:
-            resolve_palace(f"{home}/palace", {}, str(home))
-        assert f"name {home}/documents itself" in refused.value.hint
-        assert resolve_palace(f"{home}/documents", {}, str(home)).path == f"{home}/documents"
-
-
 class TestPrepare:
     def test_makes_private_folders(self, home: Path) -> None:
         files = StateFiles(f"{home}/a/root", f"{home}/a/root/palace")
@@ -293,30 +157,3 @@ def test_a_broker_from_beyond_shares_the_locks_and_the_settings_and_no_file_that
     for name in ("exit", "answers", "start_failure"):
         assert getattr(own, name).path != getattr(direct, name).path
     assert own.log != direct.log
-
-
-@pytest.mark.parametrize(
-    ("named", "taken"),
-    [
-        ("/Users/me/.mempalace/palace", True),
-        ("/Users/me/.mempalace/other", False),
-        ("/Users/me/elsewhere/palace", False),
-    ],
-)
-def test_a_config_from_the_other_side_of_a_mount_means_the_palace_beside_it(
-    tmp_path: Path, named: str, taken: bool
-) -> None:
-    root = tmp_path.resolve() / ".mempalace"
-    (root / "palace").mkdir(parents=True)
-    (root / "config.json").write_text(json.dumps({"palace_path": named}), encoding="utf-8")
-    found = resolve_palace(None, {}, str(tmp_path.resolve()))
-    assert found.path == (str(root / "palace") if taken else named)
-    assert found.by == "config"
-
-
-def test_a_named_palace_whose_root_is_there_is_that_palace(tmp_path: Path) -> None:
-    root, other = tmp_path.resolve() / "a" / ".mempalace", tmp_path.resolve() / "b" / ".mempalace"
-    (root / "palace").mkdir(parents=True)
-    other.mkdir(parents=True)
-    (root / "config.json").write_text(json.dumps({"palace_path": f"{other}/palace"}), encoding="utf-8")
-    assert resolve_palace(None, {}, str(root.parent)).path == f"{other}/palace"

@@ -163,10 +163,10 @@ def _belongs_to(process: psutil.Process, home: str) -> bool:
 
 
 def _context(home: DemoHome) -> Context:
+    from ...route.palace import meant_palace
     from ...system.context import Context
-    from ...system.paths import resolve_palace
 
-    identity = resolve_palace(None, home.env, str(home.home))
+    identity = meant_palace(home.env)
     return Context(identity, home.env)
 
 
