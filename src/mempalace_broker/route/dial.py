@@ -10,7 +10,7 @@ import errno
 from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as RawSocket
 
-from ..system.unix_socket import connect, serves_us
+from ..system.unix_socket import connect, is_orphaned, serves_us
 from .machine.election import (
     CONNECT_DENIED,
     CONNECT_EAGAIN,
@@ -81,10 +81,15 @@ def dial(path: str) -> Dialled:
 
 
 def dial_any(paths: list[str]) -> Dialled:
-    """Dial at least one path, in order, until one accepts; else the strongest sign of an owner among them."""
+    """Dial the sockets where a broker may be, at least one, in order, until one accepts; else the strongest sign of an
+    owner among them. One whose own process has ended counts as nobody: a container could hide behind that.
+    """
     refusals: list[Dialled] = []
     for path in paths:
         found = dial(path)
+        if found.sock is not None and is_orphaned(found.sock):
+            found.sock.close()
+            found = Dialled(CONNECT_REFUSED, path, None, "the process that began to listen there has ended")
         if found.sock is not None:
             return found
         refusals.append(found)

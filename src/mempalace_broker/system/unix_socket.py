@@ -9,6 +9,7 @@ paths.StateFiles. `mp-shim` imports this module: keep it lean.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from _socket import SOL_SOCKET
@@ -27,6 +28,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SO_PEERCRED, _UCRED_BYTES = 17, 12  # Linux, struct ucred: pid, uid, gid
 _SO_PEERPIDFD = 77  # Linux 6.5
 _PID_BYTES = 4
+_ENDED = (errno.ESRCH, errno.EINVAL)  # says that option of a process that has ended; Linux 6.16 gives a descriptor
 _LOCAL_PEERCRED, _XUCRED_BYTES = 1, 76  # macOS, struct xucred: version, uid, number of groups, 16 groups
 
 
@@ -79,6 +81,38 @@ def serves_us(sock: Sock, path: str) -> bool:
         return False
 
 
+def is_orphaned(sock: Sock) -> bool:
+    """Whether the process that began to listen has ended. Its socket lives on in one that the kernel doesn't name,
+    perhaps a container's; a broker serves its own. Only Linux tells.
+    """
+    pid = _peer_pid(sock) if LINUX else 0
+    if pid <= 0:
+        return False
+    try:
+        fd = sock.getsockopt(SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as exc:
+        return exc.errno in _ENDED or _is_free(pid)
+    try:
+        return "\nPid:\t-1\n" in read_small(f"/proc/self/fdinfo/{fd}")
+    finally:
+        os.close(fd)
+
+
+def _peer_pid(sock: Sock) -> int:
+    return int.from_bytes(sock.getsockopt(SOL_SOCKET, _SO_PEERCRED, _UCRED_BYTES)[:_PID_BYTES], sys.byteorder)
+
+
+def _is_free(pid: int) -> bool:
+    """Whether no process has that pid."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 # -- the process at the other side
 
 
@@ -112,12 +146,14 @@ class PeerProcess:
 
 def peer_process(sock: Sock) -> PeerProcess:
     """Look at the peer of a connected unix socket; for a client that is the process that listens. Linux only."""
-    pid = int.from_bytes(sock.getsockopt(SOL_SOCKET, _SO_PEERCRED, _UCRED_BYTES)[:_PID_BYTES], sys.byteorder)
+    pid = _peer_pid(sock)
     if pid <= 0 or not _proc_counts_as_we_do():
         return PeerProcess()
     try:
         fd = sock.getsockopt(SOL_SOCKET, _SO_PEERPIDFD)
-    except OSError:
+    except OSError as exc:
+        if exc.errno in _ENDED:
+            return PeerProcess(pid)
         return _described(pid, f"/proc/{pid}/status")  # an older kernel: most likely the process still has that pid
     try:
         return _described(pid, f"/proc/self/fdinfo/{fd}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from mempalace_broker.route.machine.election import (
     CONNECT_TIMEOUT,
 )
 from mempalace_broker.system import unix_socket
+from mempalace_broker.system.kernel import LINUX
 
 
 def test_a_listener(tmp_path: Path) -> None:
@@ -177,3 +180,19 @@ def test_the_kernel_names_the_user_that_listens(tmp_path: Path) -> None:
         peer, _ = listener.accept()
         with peer:
             assert unix_socket.peer_uid(client) == unix_socket.peer_uid(peer) == os.geteuid()
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux names the process")
+def test_a_socket_whose_process_has_ended_is_nobodys(tmp_path: Path) -> None:
+    """A process of a container could begin to listen, hand its socket on and end: then nothing says where it was."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        code = f"import socket; socket.socket(fileno={listener.fileno()}).listen(1)"
+        subprocess.run([sys.executable, "-c", code], pass_fds=[listener.fileno()], check=True)
+        found = dial_any([path])
+        assert (found.outcome, found.sock) == (CONNECT_REFUSED, None)
+        assert "has ended" in found.why
+        named = dial(path)
+        assert named.sock is not None, "where the user named that socket: ssh forks once it listens"
+        named.sock.close()
