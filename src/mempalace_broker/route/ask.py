@@ -9,13 +9,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NOT_ALLOWED, BrokerError, BrokerUnavailable, HandshakeRefused, UsageError
+from ..errors import NOT_ALLOWED, OTHER_PALACE, BrokerError, BrokerUnavailable, HandshakeRefused, UsageError
 from ..locality.locality import locate
 from ..protocol.hello import HELLO
 from ..protocol.jsonrpc import load_object
 from ..system.clock import Deadline
+from ..system.kernel import view_of
 from .attempt import ONCE, StartPolicy
-from .dial import dial_any
+from .dial import dial, dial_any
 from .discover import discover, fixed_endpoint, fixed_path
 from .endpoint import UNIX
 from .exchange import exchange
@@ -65,7 +66,8 @@ def socket_paths(context: Context) -> list[str]:
 
 
 def ask_broker(context: Context, method: str, params: dict[str, Any], deadline: Deadline) -> BrokerReply:
-    """Dial the broker's endpoints in order and ask the first that accepts.
+    """Dial the broker's endpoints in order and ask the first that accepts; it answers for this palace alone, unless
+    $MEMPALACE_BROKER names it.
 
     Raises:
         UsageError: $MEMPALACE_BROKER is not an endpoint.
@@ -75,13 +77,19 @@ def ask_broker(context: Context, method: str, params: dict[str, Any], deadline: 
     if fixed is not None and fixed.kind != UNIX:
         return _ask_remote(context, method, params, deadline)
     paths = socket_paths(context)
-    dialled = dial_any(paths)
+    dialled = dial_any(paths) if fixed is None else dial(paths[0])
     if dialled.sock is not None:
-        return ask(dialled.sock, dialled.path, method, params, deadline)
+        about = {} if fixed else _about(context)
+        return ask(dialled.sock, dialled.path, method, {**params, **about}, deadline)
     reply = BrokerReply(dialled.outcome, paths[0], None, f"{dialled.path}: {dialled.why}")
     if fixed is None and not reply.accepted and locate(context.files).foreign:
         return _ask_remote(context, method, params, deadline)
     return reply
+
+
+def _about(context: Context) -> dict[str, Any]:
+    """Which palace we mean: a record that somebody else wrote, or a link, may lead to the broker of another one."""
+    return {"palace": context.identity.as_json(), "view": view_of(context.identity.path).as_json()}
 
 
 def _ask_remote(context: Context, method: str, params: dict[str, Any], deadline: Deadline) -> BrokerReply:
@@ -116,8 +124,9 @@ def ask(sock: RawSocket, path: str, method: str, params: dict[str, Any], deadlin
     answer = load_object(line)
     if isinstance(answer.get("result"), dict):
         return BrokerReply(CONNECT_OK, path, answer["result"])
-    if isinstance(answer.get("error"), dict):
-        raise _refusal(path, method, answer["error"])
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(error, dict):
+        raise _refusal(path, method, error)
     return BrokerReply(CONNECT_OK, path, None, f"{path} closed the connection without an answer")
 
 
@@ -126,6 +135,9 @@ def _refusal(path: str, method: str, error: dict[str, Any]) -> BrokerError:
         return HandshakeRefused(str(error.get("message")))
     if error.get("code") == NOT_ALLOWED:
         return BrokerUnavailable(str(error.get("message")))
+    if error.get("code") == OTHER_PALACE:
+        hint = f"look at {path} and the broker.json beside the palace (ls -l), and remove what no broker made"
+        return BrokerUnavailable(f"{path} leads to another broker: {error.get('message')}", hint=hint)
     return BrokerUnavailable(
         f"the broker at {path} refused {method}: {error.get('message')}.",
         hint="install the same mempalace-broker version everywhere, then `mempalace-broker restart`",

@@ -8,10 +8,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mempalace_broker.errors import BrokerUnavailable, UsageError
+from mempalace_broker.errors import OTHER_PALACE, BrokerUnavailable, UsageError
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.route.ask import BrokerReply, ask_broker, socket_paths
 from mempalace_broker.route.machine.election import CONNECT_ENOENT, CONNECT_OK, CONNECT_REFUSED
@@ -108,6 +109,23 @@ def test_an_error_is_raised_with_a_mend(root: Path) -> None:
     ):
         asked(root)
     assert "restart" in caught.value.hint
+
+
+def test_it_says_which_palace_it_means_unless_the_user_named_the_socket(root: Path) -> None:
+    heard: list[dict[str, Any]] = []
+
+    def refusing(client: socket.socket) -> None:
+        heard.append(json.loads(client.makefile("rb").readline())["params"])
+        client.sendall(b'{"error": {"code": %d, "message": "it serves /b."}}\n' % OTHER_PALACE)
+
+    with Server(root / "broker.sock", refusing), pytest.raises(BrokerUnavailable, match="another broker") as caught:
+        asked(root)
+    assert "remove what no broker made" in caught.value.hint
+    assert heard[0]["palace"]["path"] == str(root / "palace")
+    named = context_of(root, MEMPALACE_BROKER=f"unix:{root}/other.sock")
+    with Server(root / "other.sock", refusing), pytest.raises(BrokerUnavailable):
+        ask_broker(named, "broker/status", {}, Deadline.after(Clock(), 5.0))
+    assert heard[1] == {}
 
 
 def test_nobody_there(root: Path) -> None:

@@ -1,6 +1,7 @@
 """The admin methods of a broker, `broker/status`, `broker/stop` and the like: who may call them, and their answers.
 
-A guest may ask for the short status, and lower its own rights, which they already are.
+A guest may ask for the short status, and lower its own rights, which they already are. Whoever names a palace gets an
+answer from the broker of that one and no other.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class AdminAnswer(NamedTuple):
 def answer_admin(session: Session, message: Message, host: Host) -> AdminAnswer:
     """Answer the request `message`, whose method begins with "broker/"."""
     method = message.method
+    another = host.another(message.params) if method in (STATUS, STOP, RESTART) else ""
+    if another:
+        return _error(session, message, errors.OTHER_PALACE, another)
     if method == STATUS:
         return AdminAnswer(SendStatus(session.conn, message.id, brief=session.origin is Origin.GUEST))
     if method in (STOP, RESTART):

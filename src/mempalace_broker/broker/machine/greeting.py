@@ -60,6 +60,14 @@ class Host:
             verdict.message = _ANOTHERS
         return verdict
 
+    def another(self, params: dict[str, Any]) -> str:
+        """Why an admin request is not for this broker: it names another palace; "" where it names this one or none."""
+        palace = params.get("palace")
+        if not isinstance(palace, dict):
+            return ""
+        asked = {"wire": WIRE_VERSION, "palace": {**palace, "backend": None, "collection": None}}
+        return judge_hello({**asked, "view": params.get("view")}, self.identity, self.view).message
+
     def welcome(self, verdict: HelloVerdict, *, bound: bool) -> dict[str, Any]:
         """The result that a fitting client gets. `bound`: its session has a secret."""
         welcome = {

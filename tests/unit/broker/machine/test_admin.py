@@ -89,3 +89,24 @@ def test_a_guest_of_another_palace_is_turned_away(palace: object) -> None:
     assert talk.code(1) == errors.OTHER_PALACE
     assert fx.Close(1, "a guest of another palace") in talk.seen
     assert not talk.inside
+
+
+@pytest.mark.parametrize("method", ["broker/status", "broker/stop", "broker/restart"])
+def test_who_means_another_palace_is_refused_and_stops_nothing(method: str) -> None:
+    """A record or a link that somebody else made may have led there."""
+    talk = Talk()
+    talk.opens(1)
+    talk.says(1, request(1, method, palace={**PALACE.as_json(), "path": "/another"}))
+    assert talk.answer(1)["error"]["code"] == errors.OTHER_PALACE
+    assert talk.protocol.state == BrokerState.SERVING
+    talk.says(1, request(2, method, palace={**PALACE.as_json(), "backend": "other", "collection": "other"}))
+    assert "result" in talk.answer(1)
+
+
+@pytest.mark.parametrize("palace", [None, "/another", 7, [], {}, {"path": 1}, {"path": "/a"}])
+def test_a_palace_that_is_no_identity_does_no_harm(palace: object) -> None:
+    talk = Talk()
+    talk.opens(1)
+    talk.says(1, request(1, "broker/status", palace=palace))
+    said = talk.answer(1)
+    assert ("error" in said) == isinstance(palace, dict)
