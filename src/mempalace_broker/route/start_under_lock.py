@@ -137,12 +137,12 @@ class StartUnderLock(Attempt):
     def _start(self) -> Connected | Waiting:
         """We hold the start lock and nobody listens: spawn a daemon, unless that is known to be in vain."""
         from ..system.lock import is_held
-        from ..system.lock_notes import read_note, write_starter
+        from ..system.lock_notes import read_pid, write_starter
         from ..system.start_failure import forget_failure, recent_failure
 
         daemon = self._daemon
         if is_held(daemon.lock):
-            pid = read_note(daemon.lock).get("pid", "unknown")
+            pid = read_pid(daemon.lock) or "unknown"
             return self._pause(f"a {daemon.name} (pid {pid}) owns {daemon.owns} but does not listen yet, or no longer")
         if self._starts == MAX_STARTS:
             raise self._blamed(f"the {daemon.name} comes up and is gone at once{self._log_hint()}.", daemon.hint)

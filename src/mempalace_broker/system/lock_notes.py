@@ -28,6 +28,11 @@ def read_note(path: str) -> dict[str, Any]:
     return load_object(read_body(path))
 
 
+def read_pid(path: str) -> int:
+    """The pid in the note in a lock file, 0 where there is none."""
+    return _number(read_note(path).get("pid"))
+
+
 def write_note(lock: FileLock, note: dict[str, Any]) -> None:
     """Replace the note in a lock that we hold. Raises StateRootError where it can't be written."""
     lock.write_body(to_bytes(note))
