@@ -1,6 +1,7 @@
 """Files that earlier brokers kept in the shared state root, and that belong into the user's private folder now.
 
-Log and exit reason are moved, once. Cached answers are removed: others could write them, and a model reads them.
+The log is moved, once, each line marked. Exit reason and cached answers are removed: whoever has the root mounted could
+write them, people and models would read them as a broker's own words, and a new broker has its own.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ def move_old_files(files: StateFiles, log: logging.Logger) -> None:
     try:
         with SharedFolder.open(files.root) as root:
             for path in (files.log + PREVIOUS, files.log):
-                _move(root, path, log, mark=_MARK)
-            _move(root, files.exit.path, log)
-            name = os.path.basename(files.answers.path)
-            if root.remove(name):
-                log.info("removed %s: cached answers are kept in %s now", files.in_root(name), files.private.path)
+                _move(root, path, log)
+            for path in (files.exit.path, files.answers.path):
+                name = os.path.basename(path)
+                if root.remove(name):
+                    log.info("removed %s: such a file is kept in %s now", files.in_root(name), files.private.path)
     except OSError as exc:
         log.warning("cannot move old files out of %s: %s", files.root, exc)
 
 
-def _move(root: SharedFolder, path: str, log: logging.Logger, mark: bytes = b"") -> None:
-    """Move one file; `mark` goes before each of its lines."""
+def _move(root: SharedFolder, path: str, log: logging.Logger) -> None:
+    """Move one log."""
     name = os.path.basename(path)
     try:
         data = root.read(name, _MOST)
@@ -43,7 +44,7 @@ def _move(root: SharedFolder, path: str, log: logging.Logger, mark: bytes = b"")
             return
         with open(path, "ab") as file:  # the log is there already: the process that started us opened it
             if file.tell() == 0:
-                file.write(b"".join(mark + line for line in data[:_MOST].splitlines(keepends=True)))
+                file.write(b"".join(_MARK + line for line in data[:_MOST].splitlines(keepends=True)))
         root.remove(name)
     except OSError as exc:
         log.warning("cannot move %s to %s: %s", os.path.join(root.path, name), path, exc)
