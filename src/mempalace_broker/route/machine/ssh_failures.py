@@ -6,8 +6,9 @@ stayed the same for many years.
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple
+
+from ...protocol.jsonrpc import load
 
 HOST_KEY_CHANGED = "host key changed"
 HOST_KEY_UNKNOWN = "host key unknown"
@@ -179,7 +180,7 @@ def read_ensure(output: bytes) -> EnsureReply | None:
         if start < 0:
             continue
         try:
-            said: Any = json.loads(line[start:])
+            said: Any = load(line[start:])
         except ValueError:
             continue
         endpoint = said.get("endpoint")
