@@ -124,9 +124,8 @@ def ask(sock: RawSocket, path: str, method: str, params: dict[str, Any], deadlin
     answer = load_object(line)
     if isinstance(answer.get("result"), dict):
         return BrokerReply(CONNECT_OK, path, answer["result"])
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if isinstance(error, dict):
-        raise _refusal(path, method, error)
+    if isinstance(answer.get("error"), dict):
+        raise _refusal(path, method, answer["error"])
     return BrokerReply(CONNECT_OK, path, None, f"{path} closed the connection without an answer")
 
 
