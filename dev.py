@@ -230,7 +230,7 @@ def key_of(*parts: object) -> str:
 
 def project_key() -> str:
     """What an editable installation of both distributions depends on."""
-    parts: list[object] = [(ROOT / "scripts" / "mp-shim").read_bytes().hex()]
+    parts = []
     for folder in (ROOT, ROOT / "devbox"):
         config = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
         parts += [config["build-system"], config["project"], config["tool"]["hatch"], config["dependency-groups"]]

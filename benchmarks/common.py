@@ -115,7 +115,7 @@ def _installed() -> Path:
 
 def _source_hash() -> str:
     digest = hashlib.sha256()
-    for path in sorted([*(REPO / "src").rglob("*.py"), *(REPO / "scripts").iterdir(), REPO / "pyproject.toml"]):
+    for path in sorted([*(REPO / "src").rglob("*.py"), REPO / "pyproject.toml"]):
         digest.update(f"{path.relative_to(REPO)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 

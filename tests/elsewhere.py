@@ -28,8 +28,7 @@ _INSTALL = r"""
 set -eu
 mkdir -p "$0/{model_parent}" /srv
 ln -sfn {model} "$0/{model_parent}/"
-printf '#!%s\n' {python} > {bin}/mp-shim
-tail -n +2 {repo}/scripts/mp-shim >> {bin}/mp-shim
+printf '#!%s\nimport sys\nfrom mempalace_broker.shim.main import entry\nsys.exit(entry())\n' {python} > {bin}/mp-shim
 printf '#!%s\nimport sys\nfrom mempalace_broker.cli import main\nsys.exit(main())\n' {python} > {bin}/mempalace-broker
 chmod 755 {bin}/mp-shim {bin}/mempalace-broker
 """

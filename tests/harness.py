@@ -43,6 +43,7 @@ from tests.rpcproc import NoAnswer, RpcError, RpcProcess, payload
 __all__ = ["PRIVATE", "Broker", "NoAnswer", "OwnerSampler", "RpcError", "RpcProcess", "World", "eventually", "payload"]
 
 REPO = Path(__file__).resolve().parent.parent
+PROGRAMS = {"mp-shim": ("mempalace_broker.shim.main", "entry"), "mempalace-broker": ("mempalace_broker.cli", "main")}
 VERSIONS = ("3.4.0", "newest")
 _ENGINE_ENV = {"3.4.0": ("MPB_ENGINE_340", "engine-3.4.0"), "newest": ("MPB_ENGINE_NEWEST", "engine-newest")}
 MODEL = ".cache/chroma/onnx_models/all-MiniLM-L6-v2"
@@ -385,11 +386,11 @@ def _bin(root: Path) -> Path:
     if given := os.environ.get("MPB_BIN"):
         return Path(given)
     folder = root / "bin"
-    shim, cli = folder / "mp-shim", folder / "mempalace-broker"
-    if not shim.exists():
-        _, _, body = (REPO / "scripts" / "mp-shim").read_bytes().partition(b"\n")
-        shim.write_bytes(b"#!" + os.fsencode(sys.executable) + b"\n" + body)
-        cli.write_text(f"#!{sys.executable}\nimport sys\nfrom mempalace_broker.cli import main\nsys.exit(main())\n")
-        for script in (shim, cli):
+    for name, (module, function) in PROGRAMS.items():
+        script = folder / name
+        if not script.exists():
+            script.write_text(
+                f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n"
+            )
             script.chmod(0o755)
     return folder

@@ -116,7 +116,7 @@ def test_a_container_reaches_the_broker_of_its_host(world: World, machine: Box, 
         "MEMPALACE_BROKER_TOKEN_FILE": f"{MOUNT}/broker-token",
         "MEMPALACE_PALACE_PATH": f"{MOUNT}/palace",
     }
-    shim = world.spawn(container.argv([sys.executable, str(REPO / "scripts" / "mp-shim")], env))
+    shim = world.spawn(container.argv([sys.executable, "-m", "mempalace_broker.shim"], env))
     shim.initialize()
     assert shim.call_tool("kg_add", subject="container", predicate="reaches", object="host")["success"]
     ways = [session["via"] for session in cli(world, machine, "status", "--json")["sessions"]]
