@@ -10,7 +10,7 @@ from ..system.strict_modes import check_folders
 from .connection import UNIX, Connection
 from .tcp.listener import TcpListener
 from .tcp.port import last_port
-from .unix_listener import Name, bind_unix
+from .unix_listener import BACKLOG, Name, bind_unix
 
 if TYPE_CHECKING:
     import socket
@@ -101,7 +101,7 @@ class Listeners:
         check_folders(self._files, is_local)
         self._files.check_socket_folder()
         listener, self._name = bind_unix(self._files.socket)
-        self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=listener)
+        self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=listener, backlog=BACKLOG)
 
     def _accept(self) -> Connection:
         self._count += 1

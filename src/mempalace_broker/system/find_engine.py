@@ -6,6 +6,7 @@ project's venv). These places are searched, the first hit wins:
     1. the user's choice: an interpreter, or a mempalace-mcp script (MEMPALACE_BROKER_ENGINE, config.toml)
     2. the broker's own environment
     3. the interpreter behind `mempalace-mcp`, then `mempalace`, on PATH
+    4. the same in the folders where installers put programs
 
 An environment qualifies if it holds the metadata of mempalace >= 3.4.0. Only where the disk shows no metadata (conda,
 Nix, a pyenv shim) is the user's choice run and asked.
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EngineNotFound
+from .program_folders import executables, is_executable, tool_folders
 
 SETTING = "MEMPALACE_BROKER_ENGINE"
 SCRIPTS = ("mempalace-mcp", "mempalace")
@@ -69,7 +71,7 @@ def find_engine(env: Mapping[str, str], own_executable: str, path_env: str) -> E
     Args:
         env: environment with the setting, and HOME for `~`.
         own_executable: the broker's own interpreter (sys.executable).
-        path_env: directories to search, as in PATH.
+        path_env: directories to search first, as in PATH.
 
     Raises:
         EngineNotFound: the message lists every candidate and why it was rejected.
@@ -78,7 +80,7 @@ def find_engine(env: Mapping[str, str], own_executable: str, path_env: str) -> E
     if named:
         return _chosen(named, env, path_env)
     rejected: list[_Rejected] = []
-    for interpreter, source in _candidates(own_executable, path_env):
+    for interpreter, source in _candidates(own_executable, path_env, tool_folders(env)):
         verdict = _judge(interpreter, source)
         if isinstance(verdict, EngineCommand):
             return verdict
@@ -94,21 +96,25 @@ _INSTALL = (
 
 def _nothing_found(rejected: list[_Rejected]) -> str:
     if not rejected:
-        return "No mempalace found: not in the broker's own environment, and no mempalace-mcp on PATH."
+        return (
+            "No mempalace found: not in the broker's own environment, and no mempalace-mcp on PATH or where "
+            "pip --user, uv, pipx and Homebrew put programs."
+        )
     reasons = "; ".join(f"{item.where}: {item.why}" for item in rejected)
     return f"No mempalace {_dotted(MIN_VERSION)} or newer found ({reasons})."
 
 
-def _candidates(own_executable: str, path_env: str) -> Iterator[tuple[str, str]]:
+def _candidates(own_executable: str, path_env: str, off_path: list[str]) -> Iterator[tuple[str, str]]:
     if own_executable:
         yield os.path.abspath(own_executable), "the broker's own environment"
     seen = set()
-    for name in SCRIPTS:
-        for script in _on_path(name, path_env):
-            for interpreter in _interpreters_of(script, path_env):
-                if interpreter not in seen:
-                    seen.add(interpreter)
-                    yield interpreter, f"{name} on PATH ({script})"
+    for where, folders in (("on PATH", path_env), ("off PATH", os.pathsep.join(off_path))):
+        for name in SCRIPTS:
+            for script in executables(name, folders):
+                for interpreter in _interpreters_of(script, path_env):
+                    if interpreter not in seen:
+                        seen.add(interpreter)
+                        yield interpreter, f"{name} {where} ({script})"
 
 
 def _chosen(value: str, env: Mapping[str, str], path_env: str) -> EngineCommand:
@@ -134,21 +140,11 @@ def _resolve(value: str, env: Mapping[str, str], path_env: str) -> str | None:
         path = os.path.abspath(value)
         if os.path.isdir(path):  # an environment instead of its interpreter
             path = os.path.join(path, "bin", "python")
-        return path if _executable(path) else None
-    return next(_on_path(value, path_env), None)
+        return path if is_executable(path) else None
+    return next(executables(value, path_env), None)
 
 
 # --- from a script to its interpreter
-
-
-def _on_path(name: str, path_env: str) -> Iterator[str]:
-    for folder in path_env.split(os.pathsep):
-        if folder and _executable(path := os.path.join(folder, name)):
-            yield os.path.abspath(path)
-
-
-def _executable(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _is_python(path: str) -> bool:
@@ -169,7 +165,7 @@ def _interpreters_of(path: str, path_env: str, hops: int = 0) -> Iterator[str]:
         for name in ("python3", "python"):
             if os.path.isfile(os.path.join(folder, "pyvenv.cfg")) or _in_environment(folder):
                 neighbour = os.path.join(folder, name)
-                if _executable(neighbour):
+                if is_executable(neighbour):
                     yield neighbour
 
 
@@ -193,8 +189,8 @@ def _script_targets(script: str, path_env: str) -> Iterator[str]:
     if not runner:
         return
     if _is_python(runner[0]):
-        target = runner[0] if os.sep in runner[0] else next(_on_path(runner[0], path_env), "")
-        if target and _executable(target):
+        target = runner[0] if os.sep in runner[0] else next(executables(runner[0], path_env), "")
+        if target and is_executable(target):
             yield target
         return
     yield from _exec_targets(rest, script)
@@ -209,7 +205,7 @@ def _exec_targets(text: str, script: str) -> Iterator[str]:
         match = re.match(r"\s*(?:''')?exec'?\s+(.*)", line)
         words = _words(match[1]) if match else []
         target = next((word for word in words if not word.startswith("-") and "=" not in word), "")
-        if os.path.isabs(target) and _executable(target) and os.path.realpath(target) != os.path.realpath(script):
+        if os.path.isabs(target) and is_executable(target) and os.path.realpath(target) != os.path.realpath(script):
             yield target
 
 
@@ -225,7 +221,7 @@ def _pyenv_versions(script: str) -> Iterator[str]:
     shims = Path(script).parent
     if shims.name != "shims":
         return
-    found = [path for path in shims.parent.glob(f"versions/*/bin/{Path(script).name}") if _executable(str(path))]
+    found = [path for path in shims.parent.glob(f"versions/*/bin/{Path(script).name}") if is_executable(str(path))]
     yield from sorted(map(str, found), key=lambda path: numbers_of(Path(path).parts[-3]), reverse=True)
 
 

@@ -85,7 +85,8 @@ def run(*argv: str) -> str:
             capture_output=True,
             timeout=5,
             check=False,
-            env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C"},
+            # UTC: on macOS a start token is a local time, which must not change when its user travels
+            env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C", "TZ": "UTC0"},
         )
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -11,9 +11,16 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.errors import EXIT_NO_ENGINE, EngineNotFound
+from mempalace_broker.system import program_folders
 from mempalace_broker.system.find_engine import SETTING, EngineCommand, find_engine, installed_version
 
 NOWHERE = "/nonexistent/bin"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program_folders, "private_home", lambda: "")
+    monkeypatch.setattr(program_folders, "_FOR_ALL", ())
 
 
 def executable(path: Path, text: str = "\x7fELF") -> Path:
@@ -301,3 +308,37 @@ def test_a_real_virtual_environment(tmp_path: Path) -> None:
     metadata(site, "3.4.0")
     found = find_engine({}, str(python), os.environ["PATH"])
     assert found == EngineCommand(str(python), "the broker's own environment", "3.4.0")
+
+
+# --- off PATH
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        ".local/bin",
+        ".local/share/uv/tools/mempalace/bin",
+        ".local/pipx/venvs/mempalace/bin",
+        "Library/Application Support/pipx/venvs/mempalace/bin",
+        "Library/Python/3.12/bin",
+    ],
+)
+def test_a_minimal_path_finds_what_the_user_installed(tmp_path: Path, folder: str) -> None:
+    """What a login shell adds to PATH is missing for an app started from the Dock and for a command over ssh."""
+    python = venv(tmp_path / "tool")
+    mcp = script(tmp_path / "home" / folder, f"#!{python}")
+    found = find_engine({"HOME": str(tmp_path / "home")}, "", NOWHERE)
+    assert (found.interpreter, found.source) == (str(python), f"mempalace-mcp off PATH ({mcp})")
+
+
+def test_path_comes_before_what_is_off_path(tmp_path: Path) -> None:
+    on, off = venv(tmp_path / "on", "3.10.0"), venv(tmp_path / "off")
+    script(tmp_path / "bin", f"#!{on}", "mempalace")
+    script(tmp_path / "home" / ".local" / "bin", f"#!{off}")
+    assert find_engine({"HOME": str(tmp_path / "home")}, "", str(tmp_path / "bin")).interpreter == str(on)
+
+
+def test_the_newest_python_of_macos_first(tmp_path: Path) -> None:
+    for minor in (9, 13, 12):
+        script(tmp_path / f"Library/Python/3.{minor}/bin", f"#!{venv(tmp_path / f'v{minor}')}")
+    assert find_engine({"HOME": str(tmp_path)}, "", NOWHERE).interpreter == str(tmp_path / "v13" / "bin" / "python")

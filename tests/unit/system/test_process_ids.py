@@ -96,6 +96,11 @@ def test_macos_goes_by_ps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert process_state(who) == DEAD
 
 
+def test_a_command_tells_times_in_utc() -> None:
+    """A start token of `ps` is a time of day: its user may travel."""
+    assert kernel.run("date", "+%Z") == "UTC"
+
+
 def test_asking_a_command_that_fails_or_is_not_there() -> None:
     assert kernel.run("false") == ""
     assert kernel.run("no-such-command-here") == ""
