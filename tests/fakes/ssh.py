@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """An "ssh" that reaches this very machine, for what no ssh here can do. Run as a program; it reads from its own folder
 
-    version    what -V says            ensure    what `ensure` prints
-    mute       modes that accept and say nothing: "forward", "channel"
+    ensure    what `ensure` prints
 
 and notes each use of it in `used`, one word a line.
 """
@@ -50,9 +49,7 @@ def option(words: list[str], name: str) -> str:
 
 
 def main(words: list[str]) -> int:
-    if words == ["-V"]:
-        print(read("version"), file=sys.stderr)
-    elif "-G" in words:
+    if "-G" in words:
         print("controlpath none")
     elif "-O" in words:
         note(words[words.index("-O") + 1])
@@ -61,11 +58,6 @@ def main(words: list[str]) -> int:
         note("master")
         with open(option(words, "ControlPath"), "x", encoding="utf-8"):
             time.sleep(LIFE_S)
-    elif "-W" in words:
-        note("channel")
-        if "channel" in read("mute"):
-            return 1
-        join(words[words.index("-W") + 1])
     elif words[-1].endswith(" ensure"):
         note("ensure")
         print(read("ensure").replace("%d", str(read("used").count("ensure"))))

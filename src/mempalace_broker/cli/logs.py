@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..system.context import Context
 
 FOLLOW_S = 0.2
-_CHUNK = 1 << 16
+_MOST = 64 << 20  # bytes of the log that are read
 _WIDEST = 10_000  # characters of one line that are shown
 
 
@@ -40,7 +40,7 @@ def command_logs(context: Context, lines: int, follow: bool, previous: bool) -> 
     \b
     Exit codes: 0, or 3 if there is no log: no broker ever ran for this palace.
     """
-    from ..system.logs import PREVIOUS
+    from ..system.logs import PREVIOUS, tail
 
     if why := context.files.private.problem():
         say_error(f"no log is kept: {why}.", "mempalace-broker doctor")
@@ -49,26 +49,11 @@ def command_logs(context: Context, lines: int, follow: bool, previous: bool) -> 
     if not os.path.exists(path):
         say_error(f"there is no {path}.", "" if previous else "start a broker: mempalace-broker ensure")
         return EXIT_NOT_RUNNING
-    for text in last_lines(path, lines):
+    for text in tail(path, lines, _MOST):
         click.echo(printable(text, _WIDEST))
     if follow and not previous:
         _follow(path, context.clock)
     return EXIT_OK
-
-
-def last_lines(path: str, count: int) -> list[str]:
-    """Return the last `count` lines, reading back from the end as far as needed."""
-    if count == 0:
-        return []
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        data = b""
-        while end > 0 and data.count(b"\n") <= count:
-            step = min(_CHUNK, end)
-            end -= step
-            file.seek(end)
-            data = file.read(step) + data
-    return data.decode("utf-8", "replace").splitlines()[-count:]
 
 
 def _follow(path: str, clock: Clock) -> None:

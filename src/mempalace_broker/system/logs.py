@@ -8,15 +8,16 @@ PREVIOUS = ".1"  # suffix of the one older log that rotation keeps
 _BLOCK = 65536
 
 
-def tail(path: str, n: int) -> list[str]:
-    """Return the last `n` lines of a log, oldest first, from its last 64 KB; empty if it can't be read."""
+def tail(path: str, n: int, most: int = _BLOCK) -> list[str]:
+    """Return the last `n` lines of a log, oldest first, from its last `most` bytes; empty if it can't be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return []
     try:
-        start = max(0, os.fstat(fd).st_size - _BLOCK)
-        data = os.pread(fd, _BLOCK, start)
+        size = os.fstat(fd).st_size
+        start = max(0, size - most)
+        data = os.pread(fd, size - start, start)
     except OSError:
         return []
     finally:

@@ -4,29 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from mempalace_broker.cli import logs
 from mempalace_broker.system.clock import Clock
-
-
-@given(count=st.integers(0, 40), lines=st.lists(st.text("abc é", max_size=30), max_size=60), ended=st.booleans())
-def test_last_lines_are_the_last_lines(
-    tmp_path_factory: pytest.TempPathFactory, count: int, lines: list[str], ended: bool
-) -> None:
-    path = tmp_path_factory.mktemp("log") / "log"
-    text = "\n".join(lines) + ("\n" if ended else "")
-    path.write_text(text, encoding="utf-8")
-    assert logs.last_lines(str(path), count) == (text.splitlines()[-count:] if count else [])
-
-
-def test_last_lines_reads_back_over_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_CHUNK", 7)
-    path = tmp_path / "log"
-    path.write_text("".join(f"line {n}\n" for n in range(100)), encoding="utf-8")
-    assert logs.last_lines(str(path), 3) == ["line 97", "line 98", "line 99"]
 
 
 class Scripted(Clock):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from mempalace_broker.system.logs import tail
 
 
@@ -25,6 +29,16 @@ def test_a_long_log_is_read_from_its_end_in_whole_lines(tmp_path: Path) -> None:
     assert lines[-1] == "line 019999"
     assert len(lines) < 7_000
     assert all(len(line) == 11 for line in lines)
+
+
+@given(n=st.integers(0, 40), lines=st.lists(st.text("abc é", max_size=30), max_size=60), ended=st.booleans())
+def test_all_of_a_short_log_can_be_read(
+    tmp_path_factory: pytest.TempPathFactory, n: int, lines: list[str], ended: bool
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "log"
+    text = "\n".join(lines) + ("\n" if ended else "")
+    path.write_text(text, encoding="utf-8")
+    assert tail(str(path), n, 1 << 20) == (text.splitlines()[-n:] if n else [])
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:

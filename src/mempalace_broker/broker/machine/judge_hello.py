@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import OTHER_PALACE
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+@dataclass(slots=True)
 class HelloVerdict:
     """How a broker answers a hello: it refuses (`code`, `message`) or serves.
 
@@ -22,15 +24,12 @@ class HelloVerdict:
         same_kernel: whether both run under one kernel.
     """
 
-    __slots__ = ("code", "graph_refused", "message", "notice", "same_files", "same_kernel")
-
-    def __init__(self, code: int = 0, message: str = "", notice: str = "", graph_refused: str = "") -> None:
-        self.code = code
-        self.message = message
-        self.notice = notice
-        self.graph_refused = graph_refused
-        self.same_files = True
-        self.same_kernel = True
+    code: int = 0
+    message: str = ""
+    notice: str = ""
+    graph_refused: str = ""
+    same_files: bool = True
+    same_kernel: bool = True
 
 
 def judge_hello(params: Mapping[str, Any], own: PalaceIdentity, own_view: FileView | None = None) -> HelloVerdict:

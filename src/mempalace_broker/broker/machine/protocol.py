@@ -95,7 +95,7 @@ class BrokerProtocol:
 
     def opened(self, conn: int, now: float, pid: int = 0, origin: Origin = Origin.HOST) -> None:
         """A connection was accepted; `pid` of the peer where it is known."""
-        self.sessions[conn] = Session(conn, now, pid, self._label, origin)
+        self.sessions[conn] = Session(conn, now, pid, f"{self._label}{conn}", origin)
 
     def closed(self, conn: int, now: float) -> None:
         """A connection is gone: its queued calls are withdrawn, the running ones go on and are remembered."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def is_secret(text: object) -> bool:
     return is_name(text) and len(str(text)) >= MIN_SECRET
 
 
+@dataclass(slots=True, eq=False)
 class Session:
     """State of one connection. `ordinal` counts its lines, the first is 1; times in monotonic seconds.
 
@@ -51,54 +53,28 @@ class Session:
         origin: what the client may do; it can only be lowered.
     """
 
-    __slots__ = (
-        "agent",
-        "answered",
-        "batch",
-        "by_id",
-        "client",
-        "conn",
-        "connection",
-        "counted",
-        "finishing",
-        "graph_refused",
-        "greeted",
-        "held",
-        "name",
-        "open_calls",
-        "opened",
-        "ordinal",
-        "origin",
-        "pid",
-        "public",
-        "read_only",
-        "refused",
-        "secret",
-    )
-
-    def __init__(self, conn: int, now: float, pid: int, prefix: str, origin: Origin = Origin.HOST) -> None:
-        self.conn = conn
-        self.opened = now
-        self.origin = origin
-        self.pid = pid
-        self.public = f"{prefix}{conn}"
-        self.name = ""
-        self.secret = b""
-        self.connection = 0
-        self.client = "raw"
-        self.agent = ""
-        self.greeted = False
-        self.counted = False  # it asked for more than the status
-        self.refused = False  # its hello was refused: nothing more of it is read
-        self.finishing = False  # it sends no more; close it once it has its answers
-        self.graph_refused = ""
-        self.read_only = False
-        self.ordinal = 0
-        self.answered = 0
-        self.by_id: dict[str, list[Call]] = {}
-        self.open_calls = 0  # calls not answered yet
-        self.held = 0  # their bytes
-        self.batch: Iterator[tuple[int, Any]] | None = None  # elements of a batch that are still to be read
+    conn: int
+    opened: float
+    pid: int
+    public: str
+    origin: Origin = Origin.HOST
+    name: str = ""
+    secret: bytes = b""
+    connection: int = 0
+    client: str = "raw"
+    agent: str = ""
+    greeted: bool = False
+    counted: bool = False  # it asked for more than the status
+    refused: bool = False  # its hello was refused: nothing more of it is read
+    finishing: bool = False  # it sends no more; close it once it has its answers
+    graph_refused: str = ""
+    read_only: bool = False
+    ordinal: int = 0
+    answered: int = 0
+    by_id: dict[str, list[Call]] = field(default_factory=dict)
+    open_calls: int = 0  # calls not answered yet
+    held: int = 0  # their bytes
+    batch: Iterator[tuple[int, Any]] | None = None  # elements of a batch that are still to be read
 
     def greet(self, client: str, pid: int) -> None:
         """Its hello was accepted."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ...protocol.tcp_auth import NONCE_BYTES, AuthState, ServerSide
 from ..admission import SHORTAGES
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import asyncio
     import logging
     from collections.abc import Callable
+
+    Admit = Callable[[socket.socket, bytes, str], None]
 
 MOST = 64
 HANDSHAKE_S = 5.0
@@ -35,13 +37,6 @@ SILENT = "silent"  # it ran out of time without a line
 SLOW = "too slow"
 LEFT = "left"
 CROWDED = "crowded out"
-
-
-class Admit(Protocol):
-    """Takes a socket that has proved itself, with the bytes that came behind the proof."""
-
-    def __call__(self, sock: socket.socket, rest: bytes, address: str) -> None:
-        """`address`: of the client, for people."""
 
 
 class _Handshake:
@@ -69,7 +64,7 @@ class Gate:
     Args:
         listener: listening, non-blocking; closed by `close`.
         token: gives the token as it is now.
-        admit: takes their sockets.
+        admit: takes their sockets, the bytes that came behind the proof, and the address, for people.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import BrokerError, BrokerUnavailable
 from ...protocol.jsonrpc import to_bytes
 from ...system.shared_files import unlink_quietly
-from ..machine import bridge as machine
+from ..machine.bridge import BridgeState, BridgeTask
 from . import wire
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Bridge:
         self._path = path
         self._clock = clock
         self._in_place = in_place
-        self._state = machine.BridgeState(clock.monotonic(), linger)
+        self._state = BridgeState(clock.monotonic(), linger)
         self._listener: socket.socket | None = None
         self._inode = (0, 0)
         self._users: dict[int, User] = {}
@@ -100,9 +100,9 @@ class Bridge:
         while True:
             now = self._clock.monotonic()
             task = self._state.task(now)
-            if task == machine.LEAVE:
+            if task is BridgeTask.LEAVE:
                 return
-            if task == machine.REST:
+            if task is BridgeTask.REST:
                 self._wait(min(self._state.pause(now), TICK_S))
                 if not self._in_place():
                     say("the lock file is gone: leaving")
@@ -208,15 +208,15 @@ class Bridge:
 
     # -- tasks
 
-    def _do(self, task: str, now: float) -> None:
+    def _do(self, task: BridgeTask, now: float) -> None:
         try:
-            if task == machine.SERVE:
+            if task is BridgeTask.SERVE:
                 self._serve()
-            elif task == machine.REFUSE:
+            elif task is BridgeTask.REFUSE:
                 self._refuse()
-            elif task == machine.PROBE:
+            elif task is BridgeTask.PROBE:
                 self._probe(now)
-            elif task == machine.CHECK and self._tunnel.check(again=self._state.again):
+            elif task is BridgeTask.CHECK and self._tunnel.check(again=self._state.again):
                 self._state.checked(now)
             else:
                 self._set_up(now)

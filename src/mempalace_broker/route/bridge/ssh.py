@@ -89,10 +89,6 @@ class Ssh:
         told = " ".join([program, *map(shlex.quote, [*words, *root])])  # `program` may start with ~/: not quoted
         return [*self._to_host(_over(control)), told]
 
-    def channel(self, control: str, path: str) -> list[str]:
-        """Join stdio to the socket `path` of the host."""
-        return self._to_host(_over(control), ["-W", path])
-
     def master(self, control: str) -> list[str]:
         """Open a connection that others share through `control`, in the foreground."""
         return self._to_host(["ControlMaster=yes", f"ControlPath={control}"], ["-N"])
@@ -106,10 +102,6 @@ class Ssh:
         words = ["-L", forward] if forward else []
         # Without a configuration: ssh would request its LocalForward as well.
         return [self._program, *_NO_CONFIG, "-S", control, "-O", what, *words, "--", _ANY_HOST]
-
-    def version(self) -> list[str]:
-        """Print ssh's version (on stderr)."""
-        return [self._program, "-V"]
 
     def run(self, argv: Sequence[str], limit: float) -> Ran:
         """Run a command to its end, or for `limit` seconds. TunnelError: there is no ssh."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from ...protocol.jsonrpc import load_object
 from ...system.shared_files import unlink_quietly
 from ..exchange import exchange
-from ..machine.bridge import CHANNEL, FORWARD, STDIO
+from ..machine.bridge import TransportMode
 from ..machine.ssh_failures import explain
 from .master import LOCAL_S
 from .ssh import TunnelError, end
@@ -38,10 +38,10 @@ class Transport(Protocol):
     """One way of getting connections.
 
     Attributes:
-        mode: FORWARD, CHANNEL or STDIO. path: the broker's socket on the host.
+        mode: which one. path: the broker's socket on the host.
     """
 
-    mode: str
+    mode: TransportMode
     path: str
 
     def connect(self) -> socket.socket:
@@ -56,7 +56,7 @@ class ForwardTransport:
     can't bind over one that is left, and a second master told to unlink would steal it.
     """
 
-    mode = FORWARD
+    mode = TransportMode.FORWARD
 
     def __init__(self, ssh: Ssh, master: Master, local: str, path: str) -> None:
         self._ssh = ssh
@@ -94,14 +94,15 @@ class ForwardTransport:
         unlink_quietly(self._local)
 
 
-class ChannelTransport:
-    """An ssh process for each connection, joined to it by a pair of sockets."""
+class StdioTransport:
+    """An ssh process with `dial-stdio` for each connection, joined to it by a pair of sockets."""
 
-    def __init__(self, ssh: Ssh, mode: str, argv: Sequence[str], path: str) -> None:
+    mode = TransportMode.STDIO
+
+    def __init__(self, ssh: Ssh, argv: Sequence[str], path: str) -> None:
         self._ssh = ssh
         self._argv = argv
         self._running: list[subprocess.Popen[bytes]] = []
-        self.mode = mode
         self.path = path
 
     def connect(self) -> socket.socket:
@@ -130,20 +131,17 @@ class ChannelTransport:
         self._running = []
 
 
-def open_transport(mode: str, ssh: Ssh, master: Master, path: str, *, local: str, program: str) -> Transport:
+def open_transport(mode: TransportMode, ssh: Ssh, master: Master, path: str, *, local: str, program: str) -> Transport:
     """The transport of that mode. `local`: a new name for a socket; `program`: mempalace-broker on the host."""
-    if mode == FORWARD:
-        transport = ForwardTransport(ssh, master, local, path)
-        try:
-            transport.open()
-        except BaseException:
-            transport.close()
-            raise
-        return transport
-    assert mode in (CHANNEL, STDIO)
-    control = master.control
-    argv = ssh.channel(control, path) if mode == CHANNEL else ssh.command(control, program, "dial-stdio")
-    return ChannelTransport(ssh, mode, argv, path)
+    if mode is TransportMode.STDIO:
+        return StdioTransport(ssh, ssh.command(master.control, program, "dial-stdio"), path)
+    transport = ForwardTransport(ssh, master, local, path)
+    try:
+        transport.open()
+    except BaseException:
+        transport.close()
+        raise
+    return transport
 
 
 def ping(transport: Transport, deadline: Deadline) -> str:

@@ -8,20 +8,9 @@ from typing import TYPE_CHECKING
 
 from ...protocol.backoff import backoff
 from ...system.clock import Deadline, fraction
-from ..machine.bridge import STDIO, ssh_version, usable_modes
-from ..machine.ssh_failures import (
-    BROKEN,
-    FORWARD_REFUSED,
-    NOT_FOUND,
-    OTHER,
-    SILENT,
-    EnsureReply,
-    SshFailure,
-    explain,
-    last_words,
-    read_ensure,
-)
-from .master import LOCAL_S, OPEN_S, find_user_master, open_master
+from ..machine.bridge import TransportMode, usable_modes
+from ..machine.ssh_failures import EnsureReply, FailureKind, SshFailure, explain, last_words, read_ensure
+from .master import OPEN_S, find_user_master, open_master
 from .ssh import TunnelError
 from .transports import ANSWERED, CONTROL_PREFIX, LOCAL_PREFIX, open_transport, ping
 from .wire import DEFAULT_COMMAND
@@ -74,11 +63,10 @@ class Tunnel:
         self._say = say
         self._master: Master | None = None
         self._transport: Transport | None = None
-        self._mode = ""
+        self._mode: TransportMode | None = None
         self._frozen: set[str] = set()  # the user's control sockets whose host no longer answers
         self._program = ssh.target.command
         self._worked = False
-        self._version: tuple[int, int] | None = None
         self.started = False
 
     @property
@@ -113,7 +101,8 @@ class Tunnel:
         """Whether the broker answers over a new connection. `again`: a shim found that it does not."""
         if self._transport is None or self._master is None or not self.alive():
             return False
-        if self._transport.mode == STDIO:  # its command restarts the broker by itself; ask only where that failed
+        if self._transport.mode is TransportMode.STDIO:
+            # its command restarts the broker by itself: ask only where that failed
             return not again or isinstance(self._ensure(self._master, ENSURE_S), EnsureReply)
         return ping(self._transport, Deadline.after(self._clock, ASK_S)) == ANSWERED
 
@@ -162,9 +151,10 @@ class Tunnel:
             self.drop()
         master = self._master or self._user_master() or self._own_master(deadline)
         found = self._ensure(master, deadline.remaining() if master.ours else ENSURE_S)
-        if isinstance(found, SshFailure) and not master.ours and found.kind in (SILENT, BROKEN, OTHER):
+        useless = (FailureKind.SILENT, FailureKind.BROKEN, FailureKind.OTHER)
+        if isinstance(found, SshFailure) and not master.ours and found.kind in useless:
             self._say(f"your ControlMaster {master.control} is of no use: {found.kind}")
-            if found.kind == SILENT:
+            if found.kind == FailureKind.SILENT:
                 self._frozen.add(master.control)
             self.drop()
             master = self._own_master(deadline)
@@ -182,7 +172,7 @@ class Tunnel:
             master.close()
             master = None
         self._master = master
-        self._mode = ""
+        self._mode = None
         return master
 
     def _own_master(self, deadline: Deadline) -> Master:
@@ -192,18 +182,18 @@ class Tunnel:
         except TunnelError:
             self._frozen.clear()  # then we depend on the user's: it may only have been slow
             raise
-        self._mode = ""
+        self._mode = None
         return self._master
 
     def _ensure(self, master: Master, limit: float) -> EnsureReply | SshFailure:
         """Start the broker on the host, if need be."""
         ran = self._ssh.run(self._ssh.command(master.control, self._program, "ensure"), limit)
         found = explain(_START, self._ssh.host, ran.status, ran.err)
-        if found.kind == NOT_FOUND and self._program == DEFAULT_COMMAND:
+        if found.kind == FailureKind.NOT_FOUND and self._program == DEFAULT_COMMAND:
             ran = self._ssh.run(self._ssh.command(master.control, _USER_INSTALL, "ensure"), limit)
             if ran.status == 0:
                 self._program = _USER_INSTALL
-            elif explain(_START, self._ssh.host, ran.status, ran.err).kind != NOT_FOUND:
+            elif explain(_START, self._ssh.host, ran.status, ran.err).kind != FailureKind.NOT_FOUND:
                 found = explain(_START, self._ssh.host, ran.status, ran.err)
         if ran.status == 0:
             said = read_ensure(ran.out)
@@ -225,13 +215,15 @@ class Tunnel:
             newer = self._choose(master, newer)
         host = self._ssh.host.name
         raise TunnelError(
-            SshFailure(BROKEN, f"brokers come and go on {host}.", f"on {host}: look at `mempalace-broker logs`.")
+            SshFailure(
+                FailureKind.BROKEN, f"brokers come and go on {host}.", f"on {host}: look at `mempalace-broker logs`."
+            )
         )
 
     def _choose(self, master: Master, found: EnsureReply) -> EnsureReply | None:
         """Take the first transport that works. Return another broker that serves by now: it explains the failures."""
         reasons: list[str] = []
-        for mode in usable_modes(self._ssh_version(), found.path, self._mode):
+        for mode in usable_modes(found.path, self._mode):
             transport = self._try(mode, master, found.path, reasons)
             if transport is not None:
                 self._transport, self._mode = transport, mode
@@ -241,10 +233,12 @@ class Tunnel:
             if isinstance(newer, EnsureReply) and newer.record != found.record:
                 return newer
         words = "; ".join([*reasons, last_words(master.stderr())]).rstrip("; ")
-        failure = explain("reach the broker's socket", self._ssh.host, 255, f"{FORWARD_REFUSED}: open failed: {words}")
+        failure = explain(
+            "reach the broker's socket", self._ssh.host, 255, f"{FailureKind.FORWARD_REFUSED}: open failed: {words}"
+        )
         raise TunnelError(failure)
 
-    def _try(self, mode: str, master: Master, path: str, reasons: list[str]) -> Transport | None:
+    def _try(self, mode: TransportMode, master: Master, path: str, reasons: list[str]) -> Transport | None:
         """The transport of that mode, if it works; else None and one more of `reasons`."""
         local = self._name(LOCAL_PREFIX)
         self._note([[master.control, f"{local}:{path}"]])  # before it exists: we may be killed in between
@@ -269,11 +263,6 @@ class Tunnel:
 
     def _name(self, prefix: str) -> str:
         return os.path.join(self._folder, prefix + os.urandom(6).hex())
-
-    def _ssh_version(self) -> tuple[int, int]:
-        if self._version is None:
-            self._version = ssh_version(self._ssh.run(self._ssh.version(), LOCAL_S).err.encode())
-        return self._version
 
     def close(self) -> None:
         """Leave nothing behind."""

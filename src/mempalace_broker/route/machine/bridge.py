@@ -11,21 +11,27 @@ A shim that holds its connection to the bridge is a user. However many ask at on
 from __future__ import annotations
 
 import re
+from enum import Enum, StrEnum, auto
 
-# how the tunnel gets a connection to the broker, see route/bridge/transports
-FORWARD = "forward"  # one listening socket forwarded by ssh; opening a connection costs one round trip
-CHANNEL = "channel"  # ssh -W /path per connection, where ssh can (9.4)
-STDIO = "stdio"  # ssh host mempalace-broker dial-stdio per connection: needs only that command
-CHANNEL_SINCE = (9, 4)  # release notes of OpenSSH 9.4; older ones hang over a master
 
-# what to do next
-REST = "rest"  # wait
-SERVE = "serve"  # hand out connections
-CHECK = "check"  # ask the broker something first
-SET_UP = "set up"
-REFUSE = "refuse"  # repeat the last failure
-PROBE = "probe"  # nobody asks: is the host frozen?
-LEAVE = "leave"
+class TransportMode(StrEnum):
+    """How the tunnel gets a connection to the broker, see route/bridge/transports."""
+
+    FORWARD = "forward"  # one listening socket forwarded by ssh; opening a connection costs one round trip
+    STDIO = "stdio"  # ssh host mempalace-broker dial-stdio per connection: needs only that command
+
+
+class BridgeTask(Enum):
+    """What the bridge does next."""
+
+    REST = auto()  # wait
+    SERVE = auto()  # hand out connections
+    CHECK = auto()  # ask the broker something first
+    SET_UP = auto()
+    REFUSE = auto()  # repeat the last failure
+    PROBE = auto()  # nobody asks: is the host frozen?
+    LEAVE = auto()
+
 
 FRESH_S = 1.0  # a tunnel that was checked a moment ago needs no check
 PROBE_S = 10.0
@@ -33,32 +39,19 @@ LINGER_S = 5.0  # agents come and go; the next one should find the tunnel up
 FIRST_HOLD_S = 0.5
 MAX_HOLD_S = 8.0  # a person who fixed it should not wait long; sshd penalizes clients that ask too often
 
-_VERSION = re.compile(rb"OpenSSH_(?:for_Windows_)?(\d+)\.(\d+)")
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./,@+-]+")
 _MAX_SUN_PATH = 107
 
 
-def ssh_version(said: bytes) -> tuple[int, int]:
-    """The output of `ssh -V` as (major, minor); (0, 0) where it is not OpenSSH."""
-    found = _VERSION.search(said)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-def usable_modes(version: tuple[int, int], path: str, last: str = "") -> list[str]:
+def usable_modes(path: str, last: TransportMode | None = None) -> list[TransportMode]:
     """Modes worth trying for the socket `path` of the host, best first; `last` worked before.
 
     A path that ssh would not take literally (`:`, `%`, `$`, quotes) can't be forwarded.
     """
-    found = [STDIO]
-    if _PLAIN_PATH.fullmatch(path):
-        if version >= CHANNEL_SINCE:
-            found.insert(0, CHANNEL)
-        if len(path.encode()) <= _MAX_SUN_PATH:
-            found.insert(0, FORWARD)
-    if last in found:
-        found.remove(last)
-        found.insert(0, last)
-    return found
+    found = [TransportMode.STDIO]
+    if _PLAIN_PATH.fullmatch(path) and len(path.encode()) <= _MAX_SUN_PATH:
+        found.insert(0, TransportMode.FORWARD)
+    return sorted(found, key=lambda mode: mode is not last)
 
 
 class BridgeState:
@@ -125,19 +118,19 @@ class BridgeState:
         """The tunnel is gone; a shim that needs it will ask."""
         self.up = False
 
-    def task(self, now: float) -> str:
+    def task(self, now: float) -> BridgeTask:
         """The task for now."""
         if self._waiting:
             if not self.up:
-                return REFUSE if now < self._hold_until else SET_UP
-            return CHECK if self.again or now > self._checked_at + FRESH_S else SERVE
+                return BridgeTask.REFUSE if now < self._hold_until else BridgeTask.SET_UP
+            return BridgeTask.CHECK if self.again or now > self._checked_at + FRESH_S else BridgeTask.SERVE
         if not self.users:
-            return LEAVE if now >= self._empty_since + self._linger else REST
-        return PROBE if self.up and self.probes and now >= self._checked_at + PROBE_S else REST
+            return BridgeTask.LEAVE if now >= self._empty_since + self._linger else BridgeTask.REST
+        return BridgeTask.PROBE if self.up and self.probes and now >= self._checked_at + PROBE_S else BridgeTask.REST
 
     def pause(self, now: float) -> float:
         """Seconds until `task` may change without any event; infinite where it won't."""
-        if self.task(now) != REST:
+        if self.task(now) != BridgeTask.REST:
             return 0.0
         if not self.users:
             return self._empty_since + self._linger - now

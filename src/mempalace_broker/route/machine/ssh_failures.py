@@ -6,26 +6,33 @@ stayed the same for many years.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from ...protocol.jsonrpc import load
 
-HOST_KEY_CHANGED = "host key changed"
-HOST_KEY_UNKNOWN = "host key unknown"
-UNKNOWN_HOST = "unknown host"
-AUTH_REFUSED = "auth refused"
-REFUSED = "connection refused"
-UNREACHABLE = "unreachable"
-BROKEN = "connection broken"
-SILENT = "silent"
-CONFIG = "config"
-FORWARD_REFUSED = "forwarding refused"
-NOT_FOUND = "command not found"
-REMOTE = "the command failed"
-NO_SSH = "no ssh here"
-OTHER = "other"
 
-TRANSIENT = frozenset((REFUSED, UNREACHABLE, BROKEN, SILENT))  # worth another try soon: sshd restarts, laptops wake
+class FailureKind(StrEnum):
+    """What went wrong with an ssh command."""
+
+    HOST_KEY_CHANGED = "host key changed"
+    HOST_KEY_UNKNOWN = "host key unknown"
+    UNKNOWN_HOST = "unknown host"
+    AUTH_REFUSED = "auth refused"
+    REFUSED = "connection refused"
+    UNREACHABLE = "unreachable"
+    BROKEN = "connection broken"
+    SILENT = "silent"
+    CONFIG = "config"
+    FORWARD_REFUSED = "forwarding refused"
+    NOT_FOUND = "command not found"
+    REMOTE = "the command failed"
+    NO_SSH = "no ssh here"
+    OTHER = "other"
+
+
+# worth another try soon: sshd restarts, laptops wake
+TRANSIENT = frozenset((FailureKind.REFUSED, FailureKind.UNREACHABLE, FailureKind.BROKEN, FailureKind.SILENT))
 
 SSH_FAILED = 255  # ssh's own exit status; all others are the remote command's
 COMMAND_NOT_FOUND = 127
@@ -35,16 +42,31 @@ _HINT = " Hint: "
 
 # In this order: one message of ssh may quote another.
 _SIGNS = (
-    (HOST_KEY_CHANGED, ("remote host identification has changed", "has changed and you have requested strict")),
-    (HOST_KEY_UNKNOWN, ("host key verification failed", "host key is known for")),
-    (UNKNOWN_HOST, ("could not resolve hostname",)),
-    (AUTH_REFUSED, ("permission denied (", "too many authentication failures", "no supported authentication")),
-    (CONFIG, ("bad configuration option", "can't open user config file", "bad owner or permissions", "terminating,")),
-    (REFUSED, ("connection refused",)),
-    (UNREACHABLE, ("no route to host", "network is unreachable", "connection timed out", "operation timed out")),
-    (FORWARD_REFUSED, ("administratively prohibited", "forwarding failed", "request failed", "open failed")),
     (
-        BROKEN,
+        FailureKind.HOST_KEY_CHANGED,
+        ("remote host identification has changed", "has changed and you have requested strict"),
+    ),
+    (FailureKind.HOST_KEY_UNKNOWN, ("host key verification failed", "host key is known for")),
+    (FailureKind.UNKNOWN_HOST, ("could not resolve hostname",)),
+    (
+        FailureKind.AUTH_REFUSED,
+        ("permission denied (", "too many authentication failures", "no supported authentication"),
+    ),
+    (
+        FailureKind.CONFIG,
+        ("bad configuration option", "can't open user config file", "bad owner or permissions", "terminating,"),
+    ),
+    (FailureKind.REFUSED, ("connection refused",)),
+    (
+        FailureKind.UNREACHABLE,
+        ("no route to host", "network is unreachable", "connection timed out", "operation timed out"),
+    ),
+    (
+        FailureKind.FORWARD_REFUSED,
+        ("administratively prohibited", "forwarding failed", "request failed", "open failed"),
+    ),
+    (
+        FailureKind.BROKEN,
         (
             "connection closed by",
             "connection reset by",
@@ -71,7 +93,7 @@ class SshHost(NamedTuple):
 class SshFailure(NamedTuple):
     """Its kind, whole sentences about it, and the step that helps ("" where none is known)."""
 
-    kind: str
+    kind: FailureKind
     message: str
     hint: str
 
@@ -81,7 +103,7 @@ class SshFailure(NamedTuple):
         return self.kind in TRANSIENT
 
 
-def kind_of(status: int | None, words: str) -> str:
+def kind_of(status: int | None, words: str) -> FailureKind:
     """Classify the end of an ssh command.
 
     Args:
@@ -89,14 +111,14 @@ def kind_of(status: int | None, words: str) -> str:
         words: its stderr.
     """
     if status is None:
-        return SILENT
+        return FailureKind.SILENT
     if status > 0 and status != SSH_FAILED:
-        return NOT_FOUND if status == COMMAND_NOT_FOUND else REMOTE
+        return FailureKind.NOT_FOUND if status == COMMAND_NOT_FOUND else FailureKind.REMOTE
     low = words.lower()
     for kind, signs in _SIGNS:
         if any(sign in low for sign in signs):
             return kind
-    return OTHER
+    return FailureKind.OTHER
 
 
 def explain(step: str, host: SshHost, status: int | None, words: str) -> SshFailure:
@@ -107,7 +129,7 @@ def explain(step: str, host: SshHost, status: int | None, words: str) -> SshFail
     """
     kind = kind_of(status, words)
     command, hint = _own_words(words)
-    if kind == REMOTE and command:
+    if kind == FailureKind.REMOTE and command:
         hint = f"on {host.name}: {hint}" if hint else f"look at `mempalace-broker status` on {host.name}."
         return SshFailure(kind, f"ssh reached {host.name}, but could not {step}: {command}", hint)
     said = last_words(words, kind) or (f"exit status {status}" if status is not None else "no answer in time")
@@ -117,7 +139,9 @@ def explain(step: str, host: SshHost, status: int | None, words: str) -> SshFail
 
 def no_ssh(host: SshHost, words: str) -> SshFailure:
     """There is no ssh to run."""
-    return SshFailure(NO_SSH, f"could not run {host.ssh}: {words}.", "install OpenSSH's client (openssh-client).")
+    return SshFailure(
+        FailureKind.NO_SSH, f"could not run {host.ssh}: {words}.", "install OpenSSH's client (openssh-client)."
+    )
 
 
 def _own_words(words: str) -> tuple[str, str]:
@@ -129,36 +153,39 @@ def _own_words(words: str) -> tuple[str, str]:
     return "", ""
 
 
-def last_words(words: str, kind: str = OTHER) -> str:
+def last_words(words: str, kind: FailureKind = FailureKind.OTHER) -> str:
     """The last lines of stderr, on one line, without decoration."""
     lines = [" ".join(line.split()) for line in words.splitlines()]
     lines = [line for line in lines if any(c.isalnum() for c in line)]
-    if kind == HOST_KEY_CHANGED:
+    if kind == FailureKind.HOST_KEY_CHANGED:
         wanted = ("identification has changed", "offending", "host key for", "verification failed")
         lines = [line.strip("@ ") for line in lines if any(word in line.lower() for word in wanted)]
     return "; ".join(lines[-4:])[-_MAX_WORDS:]
 
 
-def _hint(kind: str, host: SshHost) -> str:
+def _hint(kind: FailureKind, host: SshHost) -> str:
     test = f"`{host.ssh} true` in a terminal"
     config = host.config or "your ssh configuration"
-    return {
-        HOST_KEY_CHANGED: f"find out why before you connect; if {host.name} was set up anew, remove the offending "
-        f"line from known_hosts and run {test}.",
-        HOST_KEY_UNKNOWN: f"run {test}, compare the fingerprint, and accept it.",
-        UNKNOWN_HOST: f"correct the host: MEMPALACE_BROKER_SSH_HOST, ssh_host in broker.toml, or HostName in {config}.",
-        AUTH_REFUSED: f"make {test} work without a question: put this machine's key into authorized_keys on "
-        f"{host.name}, or log in once with ControlMaster and ControlPersist set, and leave that connection open.",
-        REFUSED: f"start sshd on {host.name} (macOS: System Settings, Sharing, Remote Login), or correct the port.",
-        UNREACHABLE: f"make sure that {host.name} is on and reachable; test with {test}.",
-        BROKEN: f"test with {test}; look at the log of sshd on {host.name}.",
-        SILENT: f"test with {test}; if a ControlMaster is frozen, end it: `{host.ssh} -O exit`.",
-        CONFIG: f"correct {config}, or name another with MEMPALACE_BROKER_SSH_CONFIG.",
-        FORWARD_REFUSED: f"allow AllowStreamLocalForwarding, or the command `{host.command} dial-stdio`, for this key "
-        f"on {host.name}.",
-        NOT_FOUND: f"install mempalace-broker on {host.name}, or give its full path there: "
+    hints = {
+        FailureKind.HOST_KEY_CHANGED: f"find out why before you connect; if {host.name} was set up anew, remove the "
+        f"offending line from known_hosts and run {test}.",
+        FailureKind.HOST_KEY_UNKNOWN: f"run {test}, compare the fingerprint, and accept it.",
+        FailureKind.UNKNOWN_HOST: "correct the host: MEMPALACE_BROKER_SSH_HOST, ssh_host in broker.toml, or HostName "
+        f"in {config}.",
+        FailureKind.AUTH_REFUSED: f"make {test} work without a question: put this machine's key into authorized_keys "
+        f"on {host.name}, or log in once with ControlMaster and ControlPersist set, and leave that connection open.",
+        FailureKind.REFUSED: f"start sshd on {host.name} (macOS: System Settings, Sharing, Remote Login), or correct "
+        "the port.",
+        FailureKind.UNREACHABLE: f"make sure that {host.name} is on and reachable; test with {test}.",
+        FailureKind.BROKEN: f"test with {test}; look at the log of sshd on {host.name}.",
+        FailureKind.SILENT: f"test with {test}; if a ControlMaster is frozen, end it: `{host.ssh} -O exit`.",
+        FailureKind.CONFIG: f"correct {config}, or name another with MEMPALACE_BROKER_SSH_CONFIG.",
+        FailureKind.FORWARD_REFUSED: f"allow AllowStreamLocalForwarding, or the command `{host.command} dial-stdio`, "
+        f"for this key on {host.name}.",
+        FailureKind.NOT_FOUND: f"install mempalace-broker on {host.name}, or give its full path there: "
         "MEMPALACE_BROKER_SSH_COMMAND, or ssh_command in config.toml.",
-    }.get(kind, f"test with {test}.")
+    }
+    return hints.get(kind, f"test with {test}.")
 
 
 class EnsureReply(NamedTuple):

@@ -22,7 +22,7 @@ def test_a_secret_is_long_enough_and_not_too_long(secret: object, good: bool) ->
 
 
 def test_names_of_writes_tell_lines_connections_and_elements_apart() -> None:
-    session = Session(3, 0.0, 1, "raw")
+    session = Session(3, 0.0, 1, "raw3")
     session.ordinal = 4
     assert session.key() == "raw3.0.4"
     session.greet("c", 9)
@@ -38,7 +38,7 @@ def test_names_of_writes_tell_lines_connections_and_elements_apart() -> None:
 
 
 def test_what_status_shows_of_a_session_does_not_lead_to_its_keys() -> None:
-    session, other = Session(3, 0.0, 1, "raw"), Session(4, 0.0, 1, "raw")
+    session, other = Session(3, 0.0, 1, "raw3"), Session(4, 0.0, 1, "raw")
     session.bind("s", "1" * 32, 2)
     other.bind("s", "2" * 32, 2)
     assert len(session.public) == 8
@@ -49,14 +49,14 @@ def test_what_status_shows_of_a_session_does_not_lead_to_its_keys() -> None:
 
 
 def test_the_agents_name_is_fit_for_a_terminal() -> None:
-    session = Session(3, 0.0, 1, "raw")
+    session = Session(3, 0.0, 1, "raw3")
     session.introduce({"name": "\x1b[2Jx" + "y" * 100})
     assert session.agent.isprintable()
     assert len(session.agent) == 64
 
 
 def test_open_calls_are_counted_by_id() -> None:
-    session = Session(3, 0.0, 1, "raw")
+    session = Session(3, 0.0, 1, "raw3")
     one, two = call_of("mempalace_search"), call_of("mempalace_search")
     session.add("k", one)
     session.add("k", two)

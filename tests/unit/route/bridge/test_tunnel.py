@@ -16,7 +16,7 @@ import pytest
 from mempalace_broker.route.bridge.ssh import Ssh, TunnelError
 from mempalace_broker.route.bridge.tunnel import Tunnel
 from mempalace_broker.route.bridge.wire import SshTarget
-from mempalace_broker.route.machine.ssh_failures import NO_SSH
+from mempalace_broker.route.machine.ssh_failures import FailureKind
 from mempalace_broker.system.clock import Clock
 from tests.fakes import ssh as fake
 
@@ -35,7 +35,6 @@ class Stage:
         self.program.chmod(0o755)
         self.path = str(folder / "b.sock")
         (folder / "ensure").write_text(f'{{"endpoint": "unix:{self.path}", "started": true}}')
-        (folder / "version").write_text("OpenSSH_10.0p2")
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen()
@@ -55,7 +54,7 @@ class Stage:
         return (self.folder / "used").read_text().split()
 
     def files(self) -> set[str]:
-        return {path.name for path in self.folder.iterdir()} - {"ssh", "ensure", "version", "used", "mute", "b.sock"}
+        return {path.name for path in self.folder.iterdir()} - {"ssh", "ensure", "used", "b.sock"}
 
 
 @pytest.fixture
@@ -70,24 +69,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 def test_a_new_ssh_joins_sockets_where_forwarding_does_not_work(stage: Stage) -> None:
     stage.tunnel.set_up()  # the fake's forwards lead nowhere
-    assert stage.tunnel.describe() == {"mode": "channel", "over": "a connection of its own", "path": stage.path}
+    assert stage.tunnel.describe() == {"mode": "stdio", "over": "a connection of its own", "path": stage.path}
     assert stage.used()[:5] == ["master", "ensure", "forward", "cancel", "ensure"]
     assert stage.tunnel.started
     with stage.tunnel.connect() as sock:
         sock.setblocking(True)
         sock.sendall(b"x")
         assert sock.makefile("rb").read().endswith(PONG)
-
-
-@pytest.mark.parametrize(
-    ("version", "mute"), [("OpenSSH_9.2p1", ""), ("OpenSSH_9.3p2", ""), ("OpenSSH_10.0p2", "channel")]
-)
-def test_an_old_one_and_one_that_can_not_run_the_command(stage: Stage, version: str, mute: str) -> None:
-    (stage.folder / "version").write_text(version)
-    (stage.folder / "mute").write_text(mute)
-    stage.tunnel.set_up()
-    assert stage.tunnel.describe()["mode"] == "stdio"
-    assert ("channel" in stage.used()) == bool(mute)
 
 
 def test_a_broker_that_was_replaced_meanwhile_is_no_reason_to_take_less(stage: Stage) -> None:
@@ -97,7 +85,7 @@ def test_a_broker_that_was_replaced_meanwhile_is_no_reason_to_take_less(stage: S
     with pytest.raises(TunnelError, match="brokers come and go"):
         stage.tunnel.set_up()
     assert stage.used().count("forward") == 4
-    assert "channel" not in stage.used()
+    assert "stdio" not in stage.used()
 
 
 def test_what_works_is_kept_and_a_set_up_costs_one_question(stage: Stage) -> None:
@@ -105,7 +93,7 @@ def test_what_works_is_kept_and_a_set_up_costs_one_question(stage: Stage) -> Non
     before = len(stage.used())
     assert stage.tunnel.check()
     stage.tunnel.set_up()
-    assert stage.used()[before:] == ["channel", "ensure", "channel"]
+    assert stage.used()[before:] == ["ensure", "stdio"]
 
 
 def test_what_must_be_undone_is_noted_before_it_is_done(stage: Stage) -> None:
@@ -121,7 +109,7 @@ def test_no_way_at_all_says_what_was_tried(stage: Stage) -> None:
     stage.listener.shutdown(socket.SHUT_RDWR)
     with pytest.raises(TunnelError) as caught:
         stage.tunnel.set_up()
-    for word in ("forward:", "channel:", "stdio:"):
+    for word in ("forward:", "stdio:"):
         assert word in caught.value.message
     assert "dial-stdio" in caught.value.hint
 
@@ -130,4 +118,4 @@ def test_a_machine_without_ssh(stage: Stage) -> None:
     stage.program.unlink()
     with pytest.raises(TunnelError) as caught:
         stage.tunnel.set_up()
-    assert caught.value.failure.kind == NO_SSH
+    assert caught.value.failure.kind is FailureKind.NO_SSH

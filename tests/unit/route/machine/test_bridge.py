@@ -7,60 +7,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempalace_broker.route.machine.bridge import (
-    CHANNEL,
-    CHECK,
-    FORWARD,
     FRESH_S,
-    LEAVE,
     LINGER_S,
     MAX_HOLD_S,
-    PROBE,
     PROBE_S,
-    REFUSE,
-    REST,
-    SERVE,
-    SET_UP,
-    STDIO,
     BridgeState,
-    ssh_version,
+    BridgeTask,
+    TransportMode,
     usable_modes,
 )
 
+FORWARD, STDIO = TransportMode.FORWARD, TransportMode.STDIO
+REST, SERVE, CHECK, SET_UP, REFUSE, PROBE, LEAVE = BridgeTask
 PATH = "/home/me/.mempalace/broker.sock"
 
 
 @pytest.mark.parametrize(
-    ("said", "version"),
+    ("path", "last", "found"),
     [
-        (b"OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19 27 Jan 2026\n", (9, 2)),
-        (b"OpenSSH_10.0p2 Debian-7, OpenSSL 3.5.1 1 Jul 2025\n", (10, 0)),
-        (b"OpenSSH_9.8p1, LibreSSL 3.3.6\r\n", (9, 8)),
-        (b"OpenSSH_for_Windows_9.5p1, LibreSSL 3.8.2\n", (9, 5)),
-        (b"Dropbear v2022.83\n", (0, 0)),
-        (b"", (0, 0)),
+        (PATH, None, [FORWARD, STDIO]),
+        (PATH, FORWARD, [FORWARD, STDIO]),
+        (PATH, STDIO, [STDIO, FORWARD]),
+        ("/home/a b/broker.sock", FORWARD, [STDIO]),
+        ("/home/100%/broker.sock", None, [STDIO]),
+        ("/tmp/a:b/broker.sock", None, [STDIO]),
+        ("/" + "x" * 107, None, [STDIO]),
+        ("/" + "x" * 106, None, [FORWARD, STDIO]),
     ],
 )
-def test_versions(said: bytes, version: tuple[int, int]) -> None:
-    assert ssh_version(said) == version
-
-
-@pytest.mark.parametrize(
-    ("version", "path", "last", "found"),
-    [
-        ((9, 2), PATH, "", [FORWARD, STDIO]),
-        ((9, 4), PATH, "", [FORWARD, CHANNEL, STDIO]),
-        ((10, 0), PATH, STDIO, [STDIO, FORWARD, CHANNEL]),
-        ((9, 2), PATH, CHANNEL, [FORWARD, STDIO]),
-        ((10, 0), "/home/a b/broker.sock", FORWARD, [STDIO]),
-        ((10, 0), "/home/100%/broker.sock", "", [STDIO]),
-        ((10, 0), "/tmp/a:b/broker.sock", "", [STDIO]),
-        ((10, 0), "/" + "x" * 107, "", [CHANNEL, STDIO]),
-        ((10, 0), "/" + "x" * 106, "", [FORWARD, CHANNEL, STDIO]),
-        ((0, 0), PATH, "", [FORWARD, STDIO]),
-    ],
-)
-def test_means_worth_trying(version: tuple[int, int], path: str, last: str, found: list[str]) -> None:
-    assert usable_modes(version, path, last) == found
+def test_modes_worth_trying(path: str, last: TransportMode | None, found: list[TransportMode]) -> None:
+    assert usable_modes(path, last) == found
 
 
 def test_one_set_up_serves_all_who_asked() -> None:
@@ -138,7 +114,7 @@ def test_it_leaves_a_while_after_the_last_user() -> None:
     assert keeper.task(1000.0 + LINGER_S) == LEAVE
 
 
-def do(keeper: BridgeState, task: str, now: float, *, works: bool) -> None:
+def do(keeper: BridgeState, task: BridgeTask, now: float, *, works: bool) -> None:
     """What the bridge does."""
     if task in (CHECK, PROBE):
         keeper.checked(now)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mempalace_broker.route.machine import ssh_failures as sshwords
-from mempalace_broker.route.machine.ssh_failures import SshHost, explain, kind_of, no_ssh, read_ensure
+from mempalace_broker.route.machine.ssh_failures import FailureKind, SshHost, explain, kind_of, no_ssh, read_ensure
 
 HOST = SshHost("mac", "ssh -F /cfg mac", "mempalace-broker", "/cfg")
 CHANGED = """\
@@ -28,25 +27,30 @@ ENSURED = (
 @pytest.mark.parametrize(
     ("status", "words", "kind", "hint"),
     [
-        (255, CHANGED, sshwords.HOST_KEY_CHANGED, "known_hosts"),
-        (255, "Host key verification failed.", sshwords.HOST_KEY_UNKNOWN, "`ssh -F /cfg mac true`"),
-        (255, "ssh: Could not resolve hostname mac: Name or service not known", sshwords.UNKNOWN_HOST, "/cfg"),
-        (255, "me@mac: Permission denied (publickey,password).", sshwords.AUTH_REFUSED, "authorized_keys"),
-        (255, "Received disconnect: Too many authentication failures", sshwords.AUTH_REFUSED, "authorized_keys"),
-        (255, "ssh: connect to host mac port 22: Connection refused", sshwords.REFUSED, "sshd"),
-        (255, "ssh: connect to host mac port 22: No route to host", sshwords.UNREACHABLE, "reachable"),
-        (255, "ssh: connect to host mac port 22: Connection timed out", sshwords.UNREACHABLE, "reachable"),
-        (255, "kex_exchange_identification: Connection closed by remote host", sshwords.BROKEN, "log of sshd"),
-        (255, "Timeout, server mac not responding.", sshwords.BROKEN, "log of sshd"),
-        (255, "Can't open user config file /cfg: No such file or directory", sshwords.CONFIG, "SSH_CONFIG"),
-        (255, "/cfg: terminating, 1 bad configuration options", sshwords.CONFIG, "SSH_CONFIG"),
-        (255, "Bad owner or permissions on /home/me/.ssh/config", sshwords.CONFIG, "correct"),
-        (255, "channel 2: open failed: administratively prohibited: x", sshwords.FORWARD_REFUSED, "AllowStreamLocal"),
-        (255, "mux_client_forward: forwarding request failed: x", sshwords.FORWARD_REFUSED, "AllowStreamLocal"),
-        (127, "bash: line 1: mempalace-broker: command not found", sshwords.NOT_FOUND, "SSH_COMMAND"),
-        (None, "", sshwords.SILENT, "-O exit"),
-        (255, "what nobody has ever seen", sshwords.OTHER, "`ssh -F /cfg mac true`"),
-        (255, "", sshwords.OTHER, "`ssh -F /cfg mac true`"),
+        (255, CHANGED, FailureKind.HOST_KEY_CHANGED, "known_hosts"),
+        (255, "Host key verification failed.", FailureKind.HOST_KEY_UNKNOWN, "`ssh -F /cfg mac true`"),
+        (255, "ssh: Could not resolve hostname mac: Name or service not known", FailureKind.UNKNOWN_HOST, "/cfg"),
+        (255, "me@mac: Permission denied (publickey,password).", FailureKind.AUTH_REFUSED, "authorized_keys"),
+        (255, "Received disconnect: Too many authentication failures", FailureKind.AUTH_REFUSED, "authorized_keys"),
+        (255, "ssh: connect to host mac port 22: Connection refused", FailureKind.REFUSED, "sshd"),
+        (255, "ssh: connect to host mac port 22: No route to host", FailureKind.UNREACHABLE, "reachable"),
+        (255, "ssh: connect to host mac port 22: Connection timed out", FailureKind.UNREACHABLE, "reachable"),
+        (255, "kex_exchange_identification: Connection closed by remote host", FailureKind.BROKEN, "log of sshd"),
+        (255, "Timeout, server mac not responding.", FailureKind.BROKEN, "log of sshd"),
+        (255, "Can't open user config file /cfg: No such file or directory", FailureKind.CONFIG, "SSH_CONFIG"),
+        (255, "/cfg: terminating, 1 bad configuration options", FailureKind.CONFIG, "SSH_CONFIG"),
+        (255, "Bad owner or permissions on /home/me/.ssh/config", FailureKind.CONFIG, "correct"),
+        (
+            255,
+            "channel 2: open failed: administratively prohibited: x",
+            FailureKind.FORWARD_REFUSED,
+            "AllowStreamLocal",
+        ),
+        (255, "mux_client_forward: forwarding request failed: x", FailureKind.FORWARD_REFUSED, "AllowStreamLocal"),
+        (127, "bash: line 1: mempalace-broker: command not found", FailureKind.NOT_FOUND, "SSH_COMMAND"),
+        (None, "", FailureKind.SILENT, "-O exit"),
+        (255, "what nobody has ever seen", FailureKind.OTHER, "`ssh -F /cfg mac true`"),
+        (255, "", FailureKind.OTHER, "`ssh -F /cfg mac true`"),
     ],
 )
 def test_every_end_is_told_with_what_was_tried_and_what_mends_it(
@@ -79,7 +83,7 @@ def test_only_what_may_pass_by_itself_is_tried_again() -> None:
 def test_the_commands_own_error_comes_through_with_its_hint() -> None:
     words = "Welcome!\nmempalace-broker: no such palace. Hint: give --palace.\n"
     trouble = explain("start the broker there", HOST, 78, words)
-    assert trouble.kind == sshwords.REMOTE
+    assert trouble.kind == FailureKind.REMOTE
     assert trouble.message.endswith("no such palace.")
     assert trouble.hint == "on mac: give --palace."
     assert "status" in explain("start the broker there", HOST, 1, "mempalace-broker: oh\n").hint
@@ -88,8 +92,8 @@ def test_the_commands_own_error_comes_through_with_its_hint() -> None:
 
 def test_what_ssh_itself_did_is_not_blamed_on_the_command() -> None:
     words = "mempalace-broker: oh"
-    assert kind_of(0, words) == kind_of(-9, words) == sshwords.OTHER
-    assert kind_of(1, words) == sshwords.REMOTE
+    assert kind_of(0, words) == kind_of(-9, words) == FailureKind.OTHER
+    assert kind_of(1, words) == FailureKind.REMOTE
     assert "over ssh" in explain("connect", HOST, 255, words).message
     assert "no answer in time" in explain("connect", HOST, None, "").message
     assert "exit status 255" in explain("connect", HOST, 255, "---\n").message
