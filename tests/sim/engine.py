@@ -43,6 +43,7 @@ class Engine(Actor):
         self.world = world
         self.pid = pid
         self.ready = False
+        self.has_palace = True  # or is about to
         self._broker: Broker | None = broker
         self._decoder = FrameDecoder()
         self._lines: dict[str, deque[Job]] = {"palace": deque(), "free": deque()}
@@ -60,7 +61,7 @@ class Engine(Actor):
         if rng.random() < faults.start_crash:
             self.after(rng.random() * 0.3, lambda: self.die("exit status 1"))
             return
-        if rng.random() < faults.start_fail:
+        if rng.random() < faults.start_fail or self.world.stranger:
             fault = {"reason": "write_lock_held", "message": "another process writes directly", "hint": "end it"}
             self.after(0.1, lambda: self._tell(Frame("fail", tag="75", payload=json.dumps(fault).encode())))
             self.after(0.15, lambda: self.die("exit status 75"))
@@ -81,6 +82,10 @@ class Engine(Actor):
         for frame in self._decoder.feed(data):
             if frame.verb == "call":
                 self._take(Job(frame))
+            elif frame.verb == "park":
+                self.after(self.world.rng.random() * 0.1, self._park)
+            elif frame.verb == "unpark":
+                self.after(self.world.rng.random() * 0.1, self._unpark)
 
     def eof(self) -> None:
         """The broker closed its end, or died: finish what runs, begin nothing more."""
@@ -96,9 +101,36 @@ class Engine(Actor):
         if self.alive and self._broker is not None:
             self._broker.pipe(self, frame.encode())
 
+    # -- parking
+
+    def _park(self) -> None:
+        world = self.world
+        assert not any(self._inside.values()), "parked under a call"
+        if world.rng.random() < world.faults.start_hang:
+            return
+        problem = "a file stays open" if world.rng.random() < world.faults.park_fail else ""
+        self.has_palace = bool(problem)
+        world.parks += not problem
+        self._tell(Frame("parked", payload=json.dumps({"problem": problem}).encode()))
+
+    def _unpark(self, holder: str = "") -> None:
+        world, rng = self.world, self.world.rng
+        if self._leaving or rng.random() < world.faults.start_hang:
+            return
+        if world.stranger != holder:
+            self._tell(Frame("waiting", payload=json.dumps({"holder": world.stranger}).encode()))
+        if world.stranger:
+            self.after(0.05, lambda: self._unpark(world.stranger or holder))
+        elif rng.random() < world.faults.start_crash:
+            self.die("exit status 1")
+        else:
+            self.has_palace = True
+            self.after(rng.random() * 0.2, lambda: self._tell(Frame("ready", payload=b"{}")))
+
     # -- lanes
 
     def _take(self, job: Job) -> None:
+        assert self.has_palace, "a call for a parked engine"
         self._inside[job.lane] += 1
         self.world.history.inside(self._inside, job.tool, self.world.loop.now, 1 + self.world.yields)
         if job.lane == "wait":

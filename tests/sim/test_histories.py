@@ -61,15 +61,19 @@ def test_a_seed_is_a_history() -> None:
 def test_the_worlds_are_rich_enough() -> None:
     """The faults do happen, and the agents get every kind of answer: else the rules would hold for nothing."""
     codes: set[int | None] = set()
-    engines = brokers = twice = 0
+    engines = brokers = twice = parks = mined = 0
     for seed in range(120):
         world = World(seed)
         world.run()
         codes |= {asked.code for asked in world.history.requests.values()}
         engines += world.engines
         brokers += world.brokers
+        parks += world.parks
+        mined += world.mined
         twice += sum(len(asked.ran) > 1 for asked in world.history.requests.values())
     assert codes >= {0, -32010, -32011, -32012, -32014}
     assert engines > 2 * 120
     assert brokers > 120
+    assert parks > 60
+    assert mined > 30
     assert twice > 5

@@ -26,7 +26,8 @@ QUIET_S = 12.0  # after the last answer: what still runs, runs out
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Probabilities: of a call (engine_crash, engine_hang, slow, garble), of a start (start_*, unstartable, no_broker).
+    """Probabilities: of a call (engine_crash, engine_hang, slow, garble), of a start (start_*, unstartable, no_broker),
+    of a pause (park_fail).
 
     Counts, at most so many in one world: the rest.
     """
@@ -40,8 +41,10 @@ class Faults:
     start_crash: float = 0.0
     start_fail: float = 0.0
     unstartable: float = 0.0
+    park_fail: float = 0.0
     no_broker: float = 0.0
     upgrades: int = 0
+    mines: int = 2  # by mempalace's own command, beside the broker
     broker_kills: int = 0
     engine_kills: int = 0
     freezes: int = 0
@@ -66,10 +69,12 @@ PROFILES: dict[str, Faults] = {
     "kills": Faults(broker_kills=3, engine_kills=2, slow=0.3, slow_s=1.0),
     "leaving": Faults(drains=3, idle=True, slow=0.3, slow_s=1.5, cuts=1),
     "frozen": Faults(freezes=4, jumps=1, slow=0.2),
+    "parked": Faults(mines=8, park_fail=0.1, start_crash=0.1, start_hang=0.05, engine_kills=1, cuts=1),
     "upgrade": Faults(upgrades=3, engine_crash=0.2, broker_kills=1),
     "all": Faults(
         engine_crash=0.08, engine_hang=0.02, slow=0.2, slow_s=2.0, garble=0.02, start_crash=0.1, start_hang=0.05,
-        unstartable=0.05, no_broker=0.05, upgrades=1, broker_kills=2, engine_kills=1, freezes=2, cuts=3, drains=1,
+        unstartable=0.05, no_broker=0.05, park_fail=0.1, mines=4,
+        upgrades=1, broker_kills=2, engine_kills=1, freezes=2, cuts=3, drains=1,
         agent_kills=1, jumps=1, idle=True,
     ),
 }  # fmt: skip
@@ -90,14 +95,16 @@ class World:
         self.disk = Disk()
         self.history = History()
         self.identity = PalaceIdentity("/p/palace", "/p/graph", "default")
-        self.limits, self.policy = LIMITS, POLICY
+        self.limits = replace(LIMITS, park_s=0.3 if self.profile == "parked" else self.rng.choice((0.0, 1.0)))
+        self.policy = POLICY
+        self.stranger = ""  # who has mempalace's write lock, if it is no engine
         self.idle_s = 2.0 if faults.idle else 0.0
         self.broker: Broker | None = None
         self.upgraded = 0
         self.yields = self.rng.random() < 0.5  # whether this mempalace lets calls in between two files of a mine
         self.foreign = self.rng.random() < 0.5  # whether the palace lies on another kernel's disk
         self._owner: Engine | None = None
-        self.brokers = self.engines = self._ids = 0
+        self.brokers = self.engines = self.parks = self.mined = self._ids = 0
         self.agents = [Agent(self, f"agent{n}", f"s{seed % 1000}n{n}") for n in range(self.rng.randint(1, 4))]
         self.bare = [Bare(self, f"bare{n}") for n in range(self.rng.randint(0, 1))]
         self._until = self.loop.now
@@ -198,6 +205,7 @@ class World:
             (faults.agent_kills, self._kill_agent),
             (faults.jumps, self._jump),
             (faults.upgrades, self._upgrade),
+            (faults.mines, self._mine),
         ):
             for _ in range(rng.randint(0, count)):
                 self.loop.after(rng.random() * span, step)
@@ -253,6 +261,17 @@ class World:
 
     def _upgrade(self) -> None:
         self.upgraded += 1
+
+    def _mine(self) -> None:
+        """mempalace's own command gets the palace where no engine has it open, and is refused elsewhere."""
+        if self.stranger or (self._owner is not None and self._owner.has_palace):
+            return
+        self.stranger = "pid 4711 (mempalace mine)"
+        self.loop.after(self.rng.choice((0.1, 1.0, 6.0)) * self.rng.random(), self._mined)
+
+    def _mined(self) -> None:
+        self.stranger = ""
+        self.mined += 1
 
     # -- the run
 

@@ -338,5 +338,6 @@ def _limits(settings: BrokerSettings) -> Limits:
         wait_s=settings.call_s,
         run_s=settings.call_s,
         init_s=settings.init_s,
+        park_s=settings.park_s,
         session_calls=settings.session_calls,
     )

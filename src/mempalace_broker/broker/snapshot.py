@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from .machine.parking import ParkState
 from .machine.scheduler import LANES
 from .machine.supervisor import EngineState
 
@@ -53,7 +54,7 @@ class Snapshot:
         return self._brief(now) if brief else self._full(now)
 
     def _brief(self, now: float) -> dict[str, Any]:
-        supervisor = self.protocol.dispatcher.supervisor
+        state, since = self._engine_state()
         return {
             "brief": True,
             "broker": {
@@ -66,10 +67,10 @@ class Snapshot:
             },
             "palace": {"path": self.identity.path, "graph": self.identity.graph, "by": self.identity.by},
             "engine": {
-                "state": supervisor.state,
-                "since_s": round(now - supervisor.since, 1),
+                "state": state,
+                "since_s": round(now - since, 1),
                 "version": self.protocol.dispatcher.report.version or None,
-                "restarts": supervisor.restarts,
+                "restarts": self.protocol.dispatcher.supervisor.restarts,
             },
             "lanes": {lane: {"running": [], "queued": self._queued(lane)} for lane in LANES},
             "degraded": [{"what": what, "hint": _ASK_THE_HOST} for what in self._ailing()],
@@ -111,9 +112,11 @@ class Snapshot:
     def _engine(self, now: float) -> dict[str, Any]:
         supervisor, report = self.protocol.dispatcher.supervisor, self.protocol.dispatcher.report
         command, process = self.engine.command, self.engine.process
+        state, since = self._engine_state()
         return {
-            "state": supervisor.state,
-            "since_s": round(now - supervisor.since, 1),
+            "state": state,
+            "since_s": round(now - since, 1),
+            "waits_for": self.protocol.dispatcher.parking.holder or None,
             "pid": supervisor.pid or None,
             "version": report.version or (command.version if command else None),
             "python": report.python,
@@ -129,6 +132,13 @@ class Snapshot:
             "stderr_tail": list(process.tail)[-_TAIL_LINES:] if process else [],
             "rss_kb": rss_kb(supervisor.pid) if supervisor.pid else None,
         }
+
+    def _engine_state(self) -> tuple[str, float]:
+        """The state of the engine, and since when: a ready one may be parked."""
+        supervisor, parking = self.protocol.dispatcher.supervisor, self.protocol.dispatcher.parking
+        if supervisor.state == EngineState.READY and parking.state != ParkState.OPEN:
+            return parking.state, parking.since
+        return supervisor.state, supervisor.since
 
     def _lane(self, lane: Lane, now: float) -> dict[str, Any]:
         scheduler = self.protocol.dispatcher.scheduler
@@ -178,6 +188,9 @@ class Snapshot:
         if supervisor.hopeless or (supervisor.state != EngineState.READY and supervisor.reason):
             hint = supervisor.hint if supervisor.hopeless else "it is under way"
             out.append({"what": f"the engine is {supervisor.state}: {supervisor.reason}", "hint": hint})
+        if dispatcher.parking.holder:
+            what = f"the engine waits for another process that works on the palace, {dispatcher.parking.holder}"
+            out.append({"what": what, "hint": "let that process finish, or end it"})
         return [*out, *self.warnings.entries, *self.listeners.tcp.degraded()]
 
 

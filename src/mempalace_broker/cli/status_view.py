@@ -23,7 +23,7 @@ MOST_SESSIONS = 40
 MOST_OUTPUT = 5
 _UNAVAILABLE = ("backoff", "open", "fatal", "down")
 NOT_NEEDED = "not needed"  # only doctor and --json show such tune-ups
-_STATE_STYLE = {"serving": "bold green", "ready": "green", "fatal": "bold red", "open": "bold red"}
+_STATE_STYLE = {"serving": "bold green", "ready": "green", "parked": "green", "fatal": "bold red", "open": "bold red"}
 _EMPTY = {"tcp": "off"}
 _LANE_NAMES = {"palace": "one at a time", "free": "beside it", "wait": "blocking"}
 

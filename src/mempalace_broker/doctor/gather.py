@@ -6,7 +6,6 @@ The only traces that it leaves: probes of lock files (a shared flock for an inst
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import sys
@@ -17,6 +16,7 @@ from ..locality import mounts
 from ..locality.locality import in_container, locate
 from ..protocol.jsonrpc import load_object
 from ..protocol.record import BadRecord, DiscoveryRecord
+from ..protocol.write_lock import FOLDER, lock_name, read_note
 from ..route.ask import BrokerReply, ask_broker
 from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
 from ..route.machine.election import CONNECT_DENIED
@@ -174,11 +174,9 @@ def _lock(path: str) -> LockFacts:
 
 def _upstream_lock(home: str, palace: str) -> LockFacts:
     """The upstream write lock of this palace: flock on a file under HOME, its body "pid command"."""
-    key = hashlib.sha256(os.path.normcase(os.path.realpath(palace)).encode()).hexdigest()[:16]
-    path = os.path.join(home, ".mempalace", "locks", f"mine_palace_{key}.lock")
-    words = read_body(path).decode("utf-8", "replace").strip("\0 ").split()
-    pid = int(words[0]) if words and words[0].isascii() and words[0].isdigit() and len(words[0]) <= 9 else 0
-    return LockFacts(path, is_held(path), pid, UNKNOWN, process_command(pid) if pid else "")
+    path = os.path.join(home, FOLDER, lock_name(os.path.normcase(os.path.realpath(palace))))
+    pid, command = read_note(read_body(path))
+    return LockFacts(path, is_held(path), pid, UNKNOWN, process_command(pid) or command if pid else "")
 
 
 def _upstream_processes(home: str) -> Iterator[UpstreamProcess]:

@@ -113,6 +113,7 @@ class Mempalace:
         os.environ.pop("PYTHONPATH", None)  # as mempalace's own main() does, for what it starts
         self.refusals: list[Callable[[str, dict[str, Any]], str | None]] = []  # why a call must not run, or None
         self.after_call: list[Callable[[], None]] = []
+        self.before_open: list[Callable[[], list[dict[str, str]]]] = []  # each returns warnings, as below
         self.warnings: list[dict[str, str]] = []  # {"what", "hint"} of what works less well
         self.prefetch_embedding: Callable[[str], None] | None = None
 
@@ -209,6 +210,14 @@ class Mempalace:
             raise _not_locked(f"mempalace's palace lock can't be taken: {exc}", held=False) from exc
         self._write_lock = manager  # kept: collecting the generator would release the lock
 
+    def give_up_write_lock(self) -> None:
+        """Release the upstream write lock. Call it on the thread that took it."""
+        manager, self._write_lock = self._write_lock, None
+        if manager is None:
+            manager = self.server._MCP_WRITER_LOCK_CM
+            self.server._MCP_WRITER_LOCK_CM = None
+        manager.__exit__(None, None, None)
+
     # -- calls -------------------------------------------------------------------------------------
 
     def handle(self, request: Any) -> Any:
@@ -254,17 +263,29 @@ class Mempalace:
         check = getattr(self.server, "_is_chroma_backend", None)
         return bool(check()) if check is not None else True
 
-    def warm_up(self) -> int | None:
-        """Open collection, index and model on this thread; return the number of drawers, if known.
+    def open_palace(self) -> Any:
+        """Open the collection on this thread; None where there is none yet, or none of Chroma's.
 
         Raises:
             Exception: whatever opening raised; the palace is degraded then, not unusable.
         """
+        self.warnings = [warning for step in self.before_open for warning in step()]
         if not (self.is_chroma() and self.palace_exists()):
             return None
         collection = self.server._get_collection(create=False)
         if collection is None:
             raise RuntimeError(str(getattr(self.server, "_collection_open_error", None) or "it does not open"))
+        return collection
+
+    def warm_up(self) -> int | None:
+        """Open collection, index and model on this thread; return the number of drawers, if known.
+
+        Raises:
+            Exception: as `open_palace`.
+        """
+        collection = self.open_palace()
+        if collection is None:
+            return None
         drawers = int(collection.count())
         arguments = {"query": _WARM_UP_TEXT, "limit": 1}
         call = {"name": "mempalace_search", "arguments": arguments}

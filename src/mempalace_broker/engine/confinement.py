@@ -62,12 +62,12 @@ def _check(fd: int, name: object) -> None:
     allowed = getattr(_state, "allowed", None)
     if allowed is None:
         return
-    path = _path_of(fd)
+    path = path_of(fd)
     if path.startswith("/") and not any(_under(path, folder) for folder in allowed):
         raise PermissionError(errno.EACCES, "it lies outside the folder that the guest named", os.fspath(name))  # type: ignore[call-overload]  # whatever open() took
 
 
-def _path_of(fd: int) -> str:
+def path_of(fd: int) -> str:
     """The real path of an open file; what has none, such as a pipe, does not begin with a slash."""
     if _MACOS:
         return fcntl.fcntl(fd, _F_GETPATH, bytes(_MAX_PATH)).split(b"\0")[0].decode("utf-8", "surrogateescape")

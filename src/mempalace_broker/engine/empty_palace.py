@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adapter import Mempalace
 
-_BROKER_FILES = ("broker.", "broker-", "engine.lock")
+BROKER_FILES = ("broker.", "broker-", "engine.lock")
 
 
 def has_only_broker_files(folder: str) -> bool:
     """Whether the folder holds nothing but the broker's own files, is missing, or can't be read."""
     try:
-        return all(name.startswith(_BROKER_FILES) for name in os.listdir(folder))
+        return all(name.startswith(BROKER_FILES) for name in os.listdir(folder))
     except OSError:
         return True
 

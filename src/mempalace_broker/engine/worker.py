@@ -33,8 +33,12 @@ from ..protocol.engine_frames import (
     FAIL,
     HELLO,
     MAX_PAYLOAD,
+    PARK,
+    PARKED,
     PREFETCH,
     READY,
+    UNPARK,
+    WAITING,
     Frame,
     FrameError,
 )
@@ -47,6 +51,7 @@ from .empty_palace import treat_empty_palace_as_missing
 from .journal_file import JournalFile
 from .lanes import JobQueue
 from .model_guard import guard_model
+from .parking import close_palace, wait_for_lock
 from .pipes import BrokerPipes
 from .tuneups.apply import apply_tuneups
 
@@ -94,7 +99,9 @@ class Worker:
         self._palace_lane = JobQueue()
         self._free_lane = JobQueue()
         self._prefetches = ThreadPoolExecutor(1, "engine-prefetch")
-        self._broker_gone = False
+        self._broker_gone = threading.Event()
+        self._report: dict[str, Any] = {}
+        self._trouble: list[dict[str, str]] = []  # of the last opening
         self._runs_reads_inline = True
         self._ready = threading.Event()
         self._free_lane_done = threading.Event()
@@ -109,10 +116,14 @@ class Worker:
                     self._dispatch(Call(frame))
                 elif frame.verb == PREFETCH:
                     self._prefetches.submit(self._prefetch, frame.payload)
+                elif frame.verb == PARK:
+                    self._palace_lane.put(lambda _: self._park(), between_files=False)
+                elif frame.verb == UNPARK:
+                    self._palace_lane.put(lambda _: self._unpark(), between_files=False)
         except (OSError, FrameError) as exc:
             print(f"the broker's pipe failed: {exc}", file=sys.stderr, flush=True)
         finally:
-            self._broker_gone = True
+            self._broker_gone.set()
             if not self._ready.is_set():
                 os._exit(EXIT_OK)  # nothing has run yet, and opening a palace may take long
             self._palace_lane.close()
@@ -147,9 +158,35 @@ class Worker:
             self._free_lane_done.set()
 
     def announce_ready(self, report: dict[str, Any]) -> None:
-        """Tell the broker that the palace is open."""
+        """Open the palace for the first time and tell the broker. `report`: what `_prepare` found."""
+        self._report = {**report, "drawers": self._open(self._mempalace.warm_up)}
         self._ready.set()
-        self._pipes.send(Frame(READY, payload=payload.encode_response(report)))
+        self._send_ready()
+
+    def _park(self) -> None:
+        problem = close_palace(self._mempalace)
+        self._pipes.send(Frame(PARKED, payload=payload.encode_response({"problem": problem})))
+
+    def _unpark(self) -> None:
+        def tell(holder: str) -> None:
+            self._pipes.send(Frame(WAITING, payload=payload.encode_response({"holder": holder})))
+
+        if wait_for_lock(self._mempalace, self._broker_gone, tell):
+            self._open(self._mempalace.open_palace)
+            self._send_ready()
+
+    def _open(self, opening: Callable[[], Any]) -> Any:
+        """Open the palace on this one thread."""
+        self._trouble = []
+        try:
+            return opening()
+        except Exception as exc:  # noqa: BLE001 - a palace that does not open is reported; calls report the rest
+            self._trouble = [{"what": f"the palace did not open: {exc}", "hint": "mempalace repair-status"}]
+            return None
+
+    def _send_ready(self) -> None:
+        degraded = [*self._report["degraded"], *self._mempalace.warnings, *self._trouble]
+        self._pipes.send(Frame(READY, payload=payload.encode_response({**self._report, "degraded": degraded})))
 
     def _prefetch(self, line: bytes) -> None:
         embed = self._mempalace.prefetch_embedding
@@ -172,7 +209,7 @@ class Worker:
         self._mempalace.finish_call()
 
     def _between_files(self) -> bool:
-        if self._broker_gone:
+        if self._broker_gone.is_set():
             raise _BrokerGone
         return self._palace_lane.run_between_files()
 
@@ -231,24 +268,18 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _open(mempalace: Mempalace) -> dict[str, Any]:
-    """Tune and open the palace on this one thread; return the payload of the ready frame."""
+def _prepare(mempalace: Mempalace) -> dict[str, Any]:
+    """Tune mempalace before it opens the palace; return what the ready frame says of that."""
     degraded: list[dict[str, str]] = []
-    drawers = None
     try:
         warning = guard_model(mempalace)
         degraded += [warning] if warning else []
     except Exception as exc:  # noqa: BLE001 - a model that can't be set up is reported; calls report the rest
         degraded.append({"what": f"the embedding model can't be set up: {exc}", "hint": "mempalace-broker doctor"})
     tuneups = apply_tuneups(mempalace, wanted=mempalace.options.tune)
-    degraded += mempalace.warnings
     if mempalace.is_chroma():
         treat_empty_palace_as_missing(mempalace)
-    try:
-        drawers = mempalace.warm_up()
-    except Exception as exc:  # noqa: BLE001 - a palace that does not open is reported; calls report the rest
-        degraded.append({"what": f"the palace did not open: {exc}", "hint": "mempalace repair-status"})
-    return {"degraded": degraded, "drawers": drawers, "tuneups": tuneups}
+    return {"degraded": degraded, "tuneups": tuneups}
 
 
 def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
@@ -260,7 +291,7 @@ def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
     journal = JournalFile(options.journal)  # after the lock: no other engine is in the middle of an entry
     worker = Worker(pipes, mempalace, journal)
     start_thread(worker.read_frames, "engine-reader")
-    worker.announce_ready(_open(mempalace))
+    worker.announce_ready(_prepare(mempalace))
     worker.serve()
     journal.close()
 

@@ -3,9 +3,13 @@
     broker -> engine   call <n> <lane> <key> <len>       run this JSON-RPC request (payload: the client's bytes)
                        confine <n> <lane> <key> <len>    the same, but read no file outside the paths in its arguments
                        prefetch <n> <lane> - <len>       this call comes soon: embed its text now (best effort)
+                       park 0 - - 0                      no call is under way: close the palace, give up its write lock
+                       unpark 0 - - 0                    take the lock, as soon as it is free, and open the palace
                        (end of file)                     finish the running calls, then leave
     engine -> broker   hello 0 - - <len>                 mempalace is imported; payload: Mempalace.hello()
-                       ready 0 - - <len>                 warm-up is over; payload: {"degraded", "drawers", "tuneups"}
+                       ready 0 - - <len>                 the palace is open; payload: {"degraded", "drawers", "tuneups"}
+                       parked 0 - - <len>                payload: {"problem"}: why a file stays open, or ""
+                       waiting 0 - - <len>               while unparking: {"holder"} of the lock, "" once it is ours
                        begun <n> - - 0                   a call that waited inside the engine starts now
                        done <n> - <code> <len>           payload: the JSON-RPC response; code: its error code or 0
                        fail 0 - <exit> <len>             the engine can't serve; payload: {"reason", "message", "hint"}
@@ -24,8 +28,12 @@ _WORDS = 5
 CALL = "call"
 CONFINE = "confine"
 PREFETCH = "prefetch"
+PARK = "park"
+UNPARK = "unpark"
 HELLO = "hello"
 READY = "ready"
+PARKED = "parked"
+WAITING = "waiting"
 BEGUN = "begun"
 DONE = "done"
 FAIL = "fail"

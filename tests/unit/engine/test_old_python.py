@@ -14,7 +14,7 @@ FILES = sorted((ROOT / "engine").rglob("*.py")) + [
     ROOT / name
     for name in (
         *("__init__.py", "errors.py", "protocol/__init__.py"),
-        *("protocol/engine_frames.py", "protocol/journal.py", "protocol/tools.py"),
+        *("protocol/engine_frames.py", "protocol/journal.py", "protocol/tools.py", "protocol/write_lock.py"),
         *("system/__init__.py", "system/shared_files.py"),
     )
 ]

@@ -12,25 +12,17 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ... import errors
-from ...protocol.engine_frames import (
-    BEGUN,
-    CALL,
-    CONFINE,
-    DONE,
-    FAIL,
-    HELLO,
-    PREFETCH,
-    READY,
-    Frame,
-    FrameError,
-)
+from ...protocol import engine_frames as frames
+from ...protocol.engine_frames import Frame, FrameError
 from ...protocol.journal import KEEP_BYTES
-from ...protocol.jsonrpc import error_line, load_object
+from ...protocol.jsonrpc import load_object
 from . import failure_texts as texts
-from .call import Call, CallState
+from .call import Call
+from .call_answers import CallAnswers
 from .effects import ConfirmLease, ControlEngine, Effect, Log, SaveAnswers, ToEngine
 from .engine_report import EngineReport
 from .outcomes import Outcomes
+from .parking import Parking, ParkState
 from .replay import STALE_LIBRARY, Verdict, after_death, refused_as_stale, settle_replayed
 from .scheduler import Limits, Scheduler
 from .supervisor import EngineAction, EngineState, Policy, Supervisor
@@ -42,7 +34,7 @@ if TYPE_CHECKING:
     from .answers import Answers
 
 
-class Dispatcher:
+class Dispatcher(CallAnswers):
     """The engine side of the protocol.
 
     Args:
@@ -64,18 +56,18 @@ class Dispatcher:
         effects: list[Effect],
         reply: Callable[[Call, bytes], None],
     ) -> None:
+        super().__init__(reply)
         self.limits = limits
         self.scheduler = Scheduler(limits)
         self.supervisor = Supervisor(policy, rng)
+        self.parking = Parking(limits.park_s, limits.init_s)
         self.outcomes = Outcomes(since)
         self.answers = answers
         self.report = EngineReport()
-        self.counters = dict.fromkeys(("errors", "timeouts", "unknown_outcomes", "engine_restarts", "replayed"), 0)
         self.settled = False
         self.holding = False
         self._confirming = False
         self._effects = effects
-        self._reply = reply
 
     # -- calls
 
@@ -85,6 +77,8 @@ class Dispatcher:
             self._fail(call, errors.ENGINE_DOWN, f"not executed: {self.why_down()}")
             return
         self.scheduler.submit(call)
+        if not self.holding:
+            self._do(self.supervisor.wake(call.arrived))
         self.pump()
 
     def why_down(self) -> str:
@@ -93,7 +87,7 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Ask for the lease to be confirmed if a call may go to the engine; `lease_confirmed` sends it."""
-        if not self._open or self._confirming:
+        if not self._open or self._confirming or self.parking.between:
             return
         if self.scheduler.has_startable:
             self._confirming = True
@@ -102,18 +96,23 @@ class Dispatcher:
             self._send_prefetches()
 
     def lease_confirmed(self, now: float) -> None:
-        """The palace is ours: send what may go to the engine at this moment."""
+        """The palace is ours: send what may go to the engine at this moment; a parked one has to open it first."""
         self._confirming = False
-        if self._open:
+        if not self._open or self.parking.between:
+            return
+        if self.parking.state is ParkState.PARKED:
+            self.parking.open(now)
+            self._to_engine(Frame(frames.UNPARK))
+        else:
             for call in self.scheduler.dispatch(now):
                 self._send_call(call)
             self._send_prefetches()
 
     def _send_call(self, call: Call) -> None:
         """Send a call to the engine; if it can't be sent, that is an error of its sender's and of nobody else."""
-        key = call.key if call.writes else "-"
+        verb = frames.CONFINE if call.confined else frames.CALL
         try:
-            self._to_engine(Frame(CONFINE if call.confined else CALL, call.n, call.rule.lane, key, call.raw))
+            self._to_engine(Frame(verb, call.n, call.rule.lane, call.key if call.writes else "-", call.raw))
         except FrameError as exc:
             self.scheduler.finish(call.n)
             self._fail(call, errors.INVALID_REQUEST, f"not executed: {exc}")
@@ -131,7 +130,7 @@ class Dispatcher:
     def _send_prefetches(self) -> None:
         for call in self.scheduler.prefetches():
             with suppress(FrameError):  # the call itself reports it
-                self._to_engine(Frame(PREFETCH, call.n, call.rule.lane, "-", call.raw))
+                self._to_engine(Frame(frames.PREFETCH, call.n, call.rule.lane, "-", call.raw))
 
     def _to_engine(self, frame: Frame) -> None:
         self._effects.append(ToEngine(frame.encode()))
@@ -139,35 +138,8 @@ class Dispatcher:
     @property
     def resting(self) -> bool:
         """Whether nothing is in the engine or about to be sent, and it does nothing by itself: idle, or not there."""
-        ready = self.supervisor.state == EngineState.READY
+        ready = self.supervisor.state == EngineState.READY and not self.parking.between
         return not self.scheduler.running and not self._confirming and (ready or not self.supervisor.alive)
-
-    def _answer(self, call: Call, line: bytes) -> None:
-        if not call.answered:
-            call.answered = True
-            self._reply(call, line)
-
-    def _fail(self, call: Call, code: int, text: str) -> None:
-        if not call.answered:
-            self.counters["errors"] += 1
-            self.counters["unknown_outcomes"] += code == errors.OUTCOME_UNKNOWN
-        self._answer(call, error_line(call.id, code, text))
-
-    def fail_waiting(self, call: Call, code: int, text: str) -> None:
-        """Answer a call that was withdrawn: not executed, unless an engine died in the middle of it."""
-        if call.writes and call.may_have_run:
-            why = "an engine died while it ran, and it could not be run again"
-            self._fail(call, errors.OUTCOME_UNKNOWN, f"{why}. {texts.unknown(call)}")
-        else:
-            self._fail(call, code, text)
-
-    def abandon(self, call: Call, text: str) -> None:
-        """Answer a call because the broker leaves: `text` says that it was not executed."""
-        if call.state == CallState.SENT and call.writes:
-            why = "the broker is leaving while the engine runs"
-            self._fail(call, errors.OUTCOME_UNKNOWN, f"{why} {texts.unknown(call)}")
-        else:
-            self.fail_waiting(call, errors.NOT_EXECUTED, text)
 
     # -- engine events
 
@@ -200,16 +172,20 @@ class Dispatcher:
 
     def frame(self, frame: Frame, now: float) -> None:
         """One frame of the engine."""
-        if frame.verb == DONE:
+        if frame.verb == frames.DONE:
             self._done(frame, now)
-        elif frame.verb == HELLO:
+        elif frame.verb == frames.HELLO:
             self._hello(load_object(frame.payload), now)
-        elif frame.verb == READY:
+        elif frame.verb == frames.READY:
             self._ready(load_object(frame.payload), now)
-        elif frame.verb == BEGUN:
+        elif frame.verb == frames.BEGUN:
             self.scheduler.begun(frame.n, now)
-        elif frame.verb == FAIL:
+        elif frame.verb == frames.FAIL:
             self._failed(load_object(frame.payload), now)
+        elif frame.verb == frames.PARKED:
+            self._parked(load_object(frame.payload).get("problem"), now)
+        elif frame.verb == frames.WAITING:
+            self.parking.waits_for(load_object(frame.payload).get("holder"), now)
         else:
             self._effects.append(Log("warning", f"engine sent an unknown frame: {frame!r}"))
 
@@ -229,7 +205,18 @@ class Dispatcher:
     def _ready(self, told: Mapping[str, Any], now: float) -> None:
         self.report.ready(told)
         self.supervisor.ready(now)
+        self.parking.opened(now)
         self.pump()
+
+    def _parked(self, problem: object, now: float) -> None:
+        """The engine has closed the palace; where it can't, its end does."""
+        self.parking.closed(now)
+        if problem:
+            self.parking.failed()
+            why = f"the engine was idle, and could not close the palace: {problem}"
+            self._do(self.supervisor.end(now, why, replace=False))
+        else:
+            self.pump()
 
     def _failed(self, told: Mapping[str, Any], now: float) -> None:
         reason, hint, permanent = self.report.fault(told)
@@ -240,6 +227,7 @@ class Dispatcher:
         if call is None:
             return
         self.scheduler.finish(frame.n)
+        self.parking.used(now)
         if frame.tag == str(STALE_LIBRARY) and not call.answered and (call.may_have_run or not call.was_stale):
             self._stale(call, now)
             return
@@ -275,6 +263,7 @@ class Dispatcher:
         self.scheduler.requeue(again, now)
         self.counters["replayed"] += sum(call.attempts > 0 for call in again)
         self.supervisor.exited(now, how)
+        self.parking.opened(now)
         self._flush_if_hopeless()
 
     def _after_death(
@@ -327,10 +316,23 @@ class Dispatcher:
         for call in expired.ran:
             self._ran_too_long(call, now)
         self._do(self.supervisor.tick(now))
+        self._park_if_idle(now)
+
+    @property
+    def _unused(self) -> bool:
+        return self.scheduler.idle and not self._confirming
+
+    def _park_if_idle(self, now: float) -> None:
+        overdue = self.parking.overdue(now) if self._open else ""
+        if overdue:
+            self._do(self.supervisor.end(now, overdue))
+        elif self._open and self._unused and self.parking.unused(now):
+            self.parking.close(now)
+            self._to_engine(Frame(frames.PARK))
 
     def _waited_text(self, call: Call) -> str:
         busy = [other.tool for other in self.scheduler.running.values() if other.rule.lane == call.rule.lane]
-        return texts.waited(call, self.limits.wait_s, busy, self.supervisor)
+        return texts.waited(call, self.limits.wait_s, busy, self.supervisor, self.parking.holder)
 
     def _ran_too_long(self, call: Call, now: float) -> None:
         why = texts.ran_too_long(call)
@@ -343,5 +345,6 @@ class Dispatcher:
 
     def next_deadline(self) -> float | None:
         """When to call `tick` next, or None."""
-        times = [t for t in (self.scheduler.next_deadline(), self.supervisor.next_deadline()) if t is not None]
-        return min(times, default=None)
+        parking = self.parking.next_deadline(idle=self._unused) if self._open else None
+        times = (self.scheduler.next_deadline(), self.supervisor.next_deadline(), parking)
+        return min((at for at in times if at is not None), default=None)

@@ -38,13 +38,19 @@ def engine_down(supervisor: Supervisor) -> str:
     return f"{text} Hint: {supervisor.hint}." if supervisor.hint else f"{text} {DOWN_HINT}"
 
 
-def waited(call: Call, wait_s: float, busy: list[str], supervisor: Supervisor) -> str:
-    """About a call that waited too long. `busy`: the tools that run in its lane."""
-    waiting_for = f"for the engine ({supervisor.state}: {supervisor.reason or 'starting'})"
-    behind = f"behind {busy[0]}" if busy else waiting_for
+def waited(call: Call, wait_s: float, busy: list[str], supervisor: Supervisor, holder: str = "") -> str:
+    """About a call that waited too long. `busy`: the tools in its lane. `holder`: who has mempalace's write lock."""
+    hint = "`mempalace-broker status` shows what holds the lane."
+    if busy:
+        what = f"behind {busy[0]}"
+    elif holder:
+        what = f"for another process that works on the palace, {holder},"
+        hint = "let that process finish, or end it; `mempalace-broker status` shows when it is gone."
+    else:
+        what = f"for the engine ({supervisor.state}: {supervisor.reason or 'starting'})"
     return (
-        f"{call.tool} waited {wait_s:g} s ({_LIMIT}) {behind} and was not executed. "
-        "It is safe to send it again. Hint: `mempalace-broker status` shows what holds the lane."
+        f"{call.tool} waited {wait_s:g} s ({_LIMIT}) {what} and was not executed. "
+        f"It is safe to send it again. Hint: {hint}"
     )
 
 

@@ -39,6 +39,7 @@ class Limits:
     wait_s: float = 60.0
     run_s: float = 60.0
     init_s: float = 120.0
+    park_s: float = 0.0
     free_width: int = 4
     wait_width: int = 64
     session_calls: int = 20_000

@@ -115,6 +115,10 @@ class Supervisor:
         self._enter(EngineState.LOCKING, now, now + self.policy.lock_poll_s)
         return [EngineAction.SPAWN]
 
+    def wake(self, now: float) -> list[EngineAction]:
+        """A call came: bring an engine up if the last one was ended without another in its place."""
+        return [] if self._wanted else self.start(now)
+
     def lock_busy(self, now: float, holder: str) -> list[EngineAction]:
         """Another process, `holder`, has engine.lock: look again soon, and kill that engine once its grace is over."""
         self.reason = f"waiting for the engine of an earlier broker ({holder}) to finish"

@@ -1,0 +1,30 @@
+"""mempalace's own write lock: a flock on a file in HOME, keyed by the palace; its body says who took it last.
+
+The engine's interpreter runs this module too (Python 3.9).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+FOLDER = ".mempalace/locks"  # in HOME
+_MOST_DIGITS = 9
+_MODULES = ("__main__.py", "__init__.py")  # named by their package
+
+
+def lock_name(palace: str) -> str:
+    """The name of the lock file. `palace`: its real path, as os.path.normcase leaves it."""
+    return f"mine_palace_{hashlib.sha256(palace.encode()).hexdigest()[:16]}.lock"
+
+
+def read_note(body: bytes) -> tuple[int, str]:
+    """Pid and command of who took the lock last; (0, "") where the body doesn't say.
+
+    Of the command only program and subcommand are named: the rest are paths, and may be secrets.
+    """
+    words = body.decode("utf-8", "replace").strip("\0 ").split()
+    if not words or not (words[0].isascii() and words[0].isdigit() and len(words[0]) <= _MOST_DIGITS):
+        return 0, ""
+    program = [part for part in "".join(words[1:2]).split("/") if part not in _MODULES]
+    subcommand = [word for word in words[2:3] if word.isascii() and word.isalpha()]
+    return int(words[0]), " ".join([*program[-1:], *subcommand]).strip()

@@ -1,0 +1,28 @@
+"""Who holds mempalace's own write lock, from the body of its file."""
+
+from __future__ import annotations
+
+import pytest
+
+from mempalace_broker.protocol.write_lock import lock_name, read_note
+
+
+def test_the_name_is_mempalace_s_own() -> None:
+    assert lock_name("/home/u/.mempalace/palace") == "mine_palace_c77e7cd1a6f4b2f3.lock"
+
+
+@pytest.mark.parametrize(
+    ("body", "note"),
+    [
+        (b"\x004711 /home/u/.venv/bin/mempalace mine /secret/project", (4711, "mempalace mine")),
+        (b"\x004711 /x/mempalace/__main__.py hook run", (4711, "mempalace hook")),
+        (b"\x004711 mempalace-mcp --palace /p", (4711, "mempalace-mcp")),
+        (b"4711", (4711, "")),
+        (b"4711 /", (4711, "")),
+        (b"", (0, "")),
+        (b"\xff\xfe mine", (0, "")),
+        (b"12345678901234567890 mine", (0, "")),
+    ],
+)
+def test_program_and_subcommand_are_named_and_nothing_else(body: bytes, note: tuple[int, str]) -> None:
+    assert read_note(body) == note
