@@ -20,6 +20,7 @@ from pi_devbox.image.model import Plan, Sources, TagFact
 from pi_devbox.image.recipe import parse
 
 ENTRIES = [Entry(name.encode(), "file", text.encode()) for name, text in sorted(FILES.items())]
+SUFFIXES = ("", "-studio")
 SOURCES = Sources(
     parse(companions_toml(), "x"),
     [one for one in ENTRIES if one.path != b"devbox/image/Dockerfile.variant"],
@@ -162,6 +163,27 @@ def test_arguments() -> None:
 def test_published_tags(release: str, expected: list[list[str]]) -> None:
     one = plan.draft(SOURCES, resolved(), replace(CHOICES, release=release))
     assert [target.publish for target in one.variants] == expected
+
+
+@pytest.mark.parametrize(
+    ("release", "listed", "latest"),
+    [
+        ("v1.2.3", [], True),
+        ("v1.2.3", ["v1.2.3", "v1.2.2-studio", "v1.3.0rc1", "v2.0.0-rc1", "edge", "base-0123"], True),
+        ("v1.10.0", ["v1.9.0"], True),
+        ("v1.2.3", ["v1.2.10"], False),
+        ("1.2.3", ["v2.0.0-studio"], False),
+        ("v1.2.3-rc1", ["v1.0.0"], False),
+    ],
+)
+def test_latest_is_the_newest_release(release: str, listed: list[str], latest: bool) -> None:
+    one = plan.draft(SOURCES, resolved(), replace(CHOICES, release=release))
+    settled = plan.settle_latest(one, release, listed, "")
+    published = [f"latest{suffix}" in target.publish for suffix, target in zip(SUFFIXES, settled.variants, strict=True)]
+    assert published == [latest, latest]
+    assert [target.publish[0] for target in settled.variants] == [release, f"{release}-studio"]
+    assert len(settled.warnings) == (not latest and plan.is_final(release))
+    assert "latest" not in plan.settle_latest(one, release, [], "no answer").variants[0].publish
 
 
 def test_a_plan_survives_its_way_through_a_workflow() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +14,10 @@ from pi_devbox.errors import ConfigError
 from pi_devbox.image.address import split_name
 from pi_devbox.image.asking import Pace
 from pi_devbox.image.model import TagFact
-from pi_devbox.image.registry import facts_from, look_up, may_know
+from pi_devbox.image.registry import facts_from, list_tags, look_up, may_know
 from pi_devbox.image.resolve import Access
-from pi_devbox.image.retry import Policy
+from pi_devbox.image.retry import LookupFailed, Policy
+from pi_devbox.image.session import read_tags
 from pi_devbox.image.web import Web
 
 QUICK = Policy(attempts=2, first=0.01, longest=0.1, each=3.0, total=10.0)
@@ -132,14 +134,48 @@ def test_names_of_images(image: str, expected: tuple[str, str]) -> None:
     assert split_name(image) == expected
 
 
-@pytest.mark.parametrize("key", ["Tags", "tags"])
-def test_facts_from_a_list(key: str) -> None:
-    text = f'{{"Repository": "x", "{key}": ["base-1", "latest"]}}'.encode()
-    facts = facts_from(text, ["base-1", "base-2"], "facts.json")
+async def _list(image: str) -> list[str]:
+    async with Web() as web:
+        return await list_tags(image, Access(web, {}, {}, Pace(QUICK), time.time))
+
+
+def listed(stub: Stub) -> list[str]:
+    return asyncio.run(_list(f"{stub.host}/me/box"))
+
+
+def test_all_pages_of_the_list_of_tags() -> None:
+    path = "/v2/me/box/tags/list"
+    pages = [
+        Say(200, b'{"name": "x", "tags": ["v1", "v2"]}', headers={"Link": f'<{path}?last=v2&n=2>; rel="next"'}),
+        Say(503),
+        Say(200, b'{"name": "x", "tags": ["v3"]}'),
+    ]
+    with Stub({path: pages}) as stub:
+        assert listed(stub) == ["v1", "v2", "v3"]
+        assert [one.path for one in stub.asked] == [f"{path}?n=1000", *[f"{path}?last=v2&n=2"] * 2]
+        stub.script[path] = [Say(404)]
+        assert listed(stub) == [], "it was never pushed"
+        for elsewhere in (f"http://127.0.0.1:1{path}", path):
+            stub.script[path] = [Say(200, b'{"tags": []}', headers={"Link": f'<{elsewhere}>; rel="next"'})]
+            with pytest.raises(LookupFailed, match="without an end"):
+                listed(stub)
+
+
+def test_facts_from_a_list() -> None:
+    facts = facts_from(["base-1", "latest"], ["base-1", "base-2"])
     assert {tag: fact.state for tag, fact in facts.items()} == {"base-1": "present", "base-2": "absent"}
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"Tags": null}', b'{"Tags": [1]}'])
-def test_facts_from_something_else(text: bytes) -> None:
-    with pytest.raises(ConfigError, match=r"facts\.json"):
-        facts_from(text, ["base-1"], "facts.json")
+@pytest.mark.parametrize("key", ["Tags", "tags"])
+def test_a_file_of_tags(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    path.write_text(f'{{"Repository": "x", "{key}": ["base-1", "latest"]}}')
+    assert read_tags(path) == ["base-1", "latest"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"Tags": null}', '{"Tags": [1]}'])
+def test_a_file_of_something_else(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"facts\.json.*skopeo list-tags"):
+        read_tags(path)

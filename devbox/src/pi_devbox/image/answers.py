@@ -26,6 +26,11 @@ class _Token(msgspec.Struct):
     access_token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
 
 
+class _Tags(msgspec.Struct):
+    Tags: list[Annotated[str, msgspec.Meta(max_length=128)]] | None = None
+    tags: list[Annotated[str, msgspec.Meta(max_length=128)]] | None = None
+
+
 class Challenge(NamedTuple):
     """Where a registry sends clients for a token."""
 
@@ -102,6 +107,18 @@ def registry_token(body: bytes) -> str:
     if not _TOKEN.fullmatch(token):
         raise LookupFailed("the token server's answer has no usable token")
     return token
+
+
+def tags(body: bytes) -> list[str]:
+    """Read a list of tags, as a registry's `tags/list` or `skopeo list-tags` gives it."""
+    try:
+        found = msgspec.json.decode(body, type=_Tags)
+    except ValueError as exc:
+        raise LookupFailed(f"not a list of tags: {_shown(body)}") from exc
+    listed = found.Tags if found.Tags is not None else found.tags
+    if listed is None:
+        raise LookupFailed(f"no tags in the list of tags: {_shown(body)}")
+    return listed
 
 
 def challenge(header: str) -> Challenge | None:

@@ -50,7 +50,8 @@ planned = together(
     click.option(
         "--release",
         metavar="VERSION",
-        help="Publish as VERSION, and as latest if it is N.N.N (default: the git tag of a workflow, else edge).",
+        help="Publish as VERSION, and as latest if it is N.N.N and the registry has no newer one (default: the git tag "
+        "of a workflow, else edge).",
     ),
     click.option(
         "--force",

@@ -14,7 +14,7 @@ from .fingerprint import UNRESOLVED, Entry, Fact, fingerprint, tag
 from .model import SCHEMA, Choices, Plan, Resolved, Sources, TagFact, Target
 from .recipe import Companion, Project, Recipe, arguments_of
 
-_FINAL = re.compile(r"v?[0-9]+\.[0-9]+\.[0-9]+")
+_FINAL = re.compile(r"v?([0-9]+)\.([0-9]+)\.([0-9]+)")
 
 
 def draft(sources: Sources, resolved: Sequence[Resolved], choices: Choices) -> Plan:
@@ -41,6 +41,32 @@ def decide(plan: Plan, facts: Mapping[str, TagFact], *, force: bool) -> Plan:
         f"{name}: the registry gave no answer: {fact.note}" for name, fact in facts.items() if fact.state == "unknown"
     ]
     return msgspec.structs.replace(plan, base=base, variants=variants, warnings=[*plan.warnings, *unknown])
+
+
+def settle_latest(plan: Plan, release: str, listed: Sequence[str], unknown: str) -> Plan:
+    """Take `latest` from a release that is not the newest in the registry, or if its tags are `unknown`: a reason."""
+    if not is_final(release):
+        return plan
+    suffixes = {one.publish[0].removeprefix(release) for one in plan.variants}
+    names = {tag.removesuffix(suffix) for tag in listed for suffix in suffixes}
+    newest = max((name for name in names if is_final(name)), key=_version, default=release)
+    if unknown:
+        why = f"the registry did not list its tags ({unknown}), so {release} may be an old release"
+    elif _version(newest) > _version(release):
+        why = f"{release} is older than {newest}"
+    else:
+        return plan
+    variants = [msgspec.structs.replace(one, publish=one.publish[:1]) for one in plan.variants]
+    return msgspec.structs.replace(plan, variants=variants, warnings=[*plan.warnings, f"{why}: latest is not moved"])
+
+
+def is_final(release: str) -> bool:
+    """Whether it is N.N.N, which v1.0.0rc1 is not."""
+    return _FINAL.fullmatch(release) is not None
+
+
+def _version(release: str) -> list[int]:
+    return [int(number) for number in re.findall("[0-9]+", release)]
 
 
 def warning(one: Resolved) -> str:
@@ -101,10 +127,10 @@ def check_dockerfiles(sources: Sources) -> None:
 
 
 def release_tags(release: str, suffix: str) -> list[str]:
-    """The tags that users pull: the release, and "latest" if that is N.N.N (v1.0.0rc1 is not); "edge" without one."""
+    """The tags that users pull: the release, then "latest" if that is N.N.N; "edge" without one."""
     if not release:
         return [f"edge{suffix}"]
-    return [f"{release}{suffix}", *([f"latest{suffix}"] if _FINAL.fullmatch(release) else [])]
+    return [f"{release}{suffix}", *([f"latest{suffix}"] if is_final(release) else [])]
 
 
 def _base(sources: Sources, resolved: Sequence[Resolved], choices: Choices) -> Target:

@@ -1,16 +1,14 @@
-"""Ask a registry which tags it has: HEAD of a manifest (OCI distribution specification 1.1, section 3.1)."""
+"""Ask a registry which tags it has: HEAD of a manifest, or the list (OCI distribution specification 1.1, section 3)."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import functools
+import re
 from collections.abc import Sequence
-from typing import Annotated
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
-import msgspec
-
-from ..errors import ConfigError
 from . import answers
 from .address import is_loopback, split_name
 from .asking import persist
@@ -26,13 +24,10 @@ _ACCEPT = ", ".join(
         "application/vnd.oci.image.manifest.v1+json",
         "application/vnd.docker.distribution.manifest.list.v2+json",
         "application/vnd.docker.distribution.manifest.v2+json",
+        "application/json",
     ]
 )
-
-
-class _Tags(msgspec.Struct):
-    Tags: list[Annotated[str, msgspec.Meta(max_length=128)]] | None = None
-    tags: list[Annotated[str, msgspec.Meta(max_length=128)]] | None = None
+_PAGE, _MOST_PAGES = 1000, 100
 
 
 async def look_up(image: str, tags: Sequence[str], access: Access) -> dict[str, TagFact]:
@@ -43,15 +38,26 @@ async def look_up(image: str, tags: Sequence[str], access: Access) -> dict[str, 
     return {tag: task.result() for tag, task in tasks.items()}
 
 
-def facts_from(text: bytes, tags: Sequence[str], where: str) -> dict[str, TagFact]:
-    """The same from a list of all tags, the output of `skopeo list-tags` or a registry's `tags/list`."""
-    try:
-        found = msgspec.json.decode(text, type=_Tags)
-    except ValueError as exc:
-        raise ConfigError(f"{where} is not a list of tags: {exc}.", hint="write it with `skopeo list-tags`") from exc
-    listed = found.Tags if found.Tags is not None else found.tags
-    if listed is None:
-        raise ConfigError(f'{where} has no "Tags".', hint="write it with `skopeo list-tags`")
+async def list_tags(image: str, access: Access) -> list[str]:
+    """List all tags of the image, none if the registry does not know it. Raise LookupFailed without an answer."""
+    base, repository = split_name(image)
+    url, found = f"{base}/v2/{repository}/tags/list?n={_PAGE}", []
+    for _ in range(_MOST_PAGES):
+        reply = await persist(functools.partial(_get, url, repository, access), access.pace, access.pace.policy.total)
+        if reply.status == 404:
+            return []
+        found += answers.tags(reply.body)
+        following = re.search(r'<([^>]+)>;\s*rel="?next', reply.headers.get("link", ""))
+        if following is None:
+            return found
+        url = urljoin(url, following[1])
+        if not url.startswith(f"{base}/"):
+            break
+    raise LookupFailed("a list of tags without an end")
+
+
+def facts_from(listed: Sequence[str], tags: Sequence[str]) -> dict[str, TagFact]:
+    """The facts about `tags` according to a list of all tags."""
     return {tag: TagFact("present" if tag in listed else "absent") for tag in tags}
 
 
@@ -64,11 +70,7 @@ async def _look_up_one(image: str, tag: str, access: Access) -> TagFact:
 
 async def _ask(image: str, tag: str, access: Access) -> TagFact:
     base, repository = split_name(image)
-    url = f"{base}/v2/{repository}/manifests/{tag}"
-    reply = await access.web.ask("HEAD", url, accept=_ACCEPT)
-    if reply.status == 401:
-        authorization = await _authorization(base, repository, reply, access)
-        reply = await access.web.ask("HEAD", url, accept=_ACCEPT, authorization=authorization)
+    reply = await _request("HEAD", f"{base}/v2/{repository}/manifests/{tag}", repository, access)
     if reply.status == 404:
         return TagFact("absent")
     kind = reply.headers.get("content-type", "")
@@ -77,6 +79,23 @@ async def _ask(image: str, tag: str, access: Access) -> TagFact:
     if reply.status != 200:
         raise refused(reply.status, reply.headers, access.now())
     return TagFact("present", answers.manifest_digest(reply.headers.get("docker-content-digest", "")))
+
+
+async def _get(url: str, repository: str, access: Access) -> Reply:
+    reply = await _request("GET", url, repository, access)
+    if reply.status not in {200, 404}:
+        raise refused(reply.status, reply.headers, access.now())
+    return reply
+
+
+async def _request(method: str, url: str, repository: str, access: Access) -> Reply:
+    """Ask once, and once more with the credentials that a 401 asks for."""
+    reply = await access.web.ask(method, url, accept=_ACCEPT)
+    if reply.status != 401:
+        return reply
+    base = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+    authorization = await _authorization(base, repository, reply, access)
+    return await access.web.ask(method, url, accept=_ACCEPT, authorization=authorization)
 
 
 async def _authorization(base: str, repository: str, refusal: Reply, access: Access) -> str:

@@ -9,23 +9,26 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from ..errors import ConfigError
+from . import answers
 from . import plan as planning
 from .asking import Pace
-from .model import Choices, Plan, Resolved, Sources, TagFact
+from .model import Choices, Plan, Resolved, Sources
 from .recipe import ImageName, Platform, Project, parse
-from .registry import facts_from, look_up
+from .registry import facts_from, list_tags, look_up
 from .resolve import Access, resolve
-from .retry import Policy
+from .retry import LookupFailed, Policy
 from .tree import read_inputs, untracked, write_inputs
 from .web import Web
 
+T = TypeVar("T")
 COMPANIONS = Path("devbox", "image", "companions.toml")
 
 
@@ -51,12 +54,7 @@ class Session:
 
     def resolve(self) -> list[Resolved]:
         """Resolve all companions over the network."""
-
-        async def work() -> list[Resolved]:
-            async with Web() as web:
-                return await resolve(self.project, self._access(web))
-
-        return asyncio.run(work())
+        return self._ask(resolve, self.project)
 
     @functools.cached_property
     def sources(self) -> Sources:
@@ -86,18 +84,30 @@ class Session:
         """Make a draft, ask the registry about images that need not be built anyway, and decide."""
         draft = planning.draft(self.sources, resolved, choices)
         tags = [] if choices.force else [one.tag for one in draft.targets if not one.reason]
+        listed, reason = self._listed(draft, choices, facts_file)
+        facts = facts_from(listed, tags) if facts_file is not None else self._ask(look_up, draft.image, tags)
+        plan = planning.decide(draft, facts, force=choices.force)
+        return planning.settle_latest(plan, choices.release, listed, reason)
+
+    def _listed(self, draft: Plan, choices: Choices, facts_file: Path | None) -> tuple[list[str], str]:
+        """All tags of the registry where they matter, and why they are unknown."""
         if facts_file is not None:
-            facts = facts_from(_read(facts_file), tags, str(facts_file))
-        else:
-            facts = self._ask_registry(draft.image, tags)
-        return planning.decide(draft, facts, force=choices.force)
+            return read_tags(facts_file), ""
+        if not planning.is_final(choices.release):
+            return [], ""
+        try:
+            return self._ask(list_tags, draft.image), ""
+        except LookupFailed as exc:
+            return [], exc.reason
 
-    def _ask_registry(self, image: str, tags: Sequence[str]) -> dict[str, TagFact]:
-        async def work() -> dict[str, TagFact]:
+    def _ask(self, question: Callable[..., Coroutine[None, None, T]], *args: object) -> T:
+        """Ask over the network; `question` gets the means as its last argument."""
+
+        async def work() -> T:
             async with Web() as web:
-                return await look_up(image, tags, self._access(web))
+                return await question(*args, self._access(web))
 
-        return asyncio.run(work()) if tags else {}
+        return asyncio.run(work())
 
     def _access(self, web: Web) -> Access:
         policy = Policy(total=self.timeout, each=min(Policy.each, self.timeout))
@@ -126,6 +136,14 @@ def read_resolved(path: Path) -> list[Resolved]:
         return msgspec.json.decode(_read(path), type=Companions).companions
     except ValueError as exc:
         raise ConfigError(f"{path}: {exc}.", hint="write it with `pi-devbox image resolve --json`") from exc
+
+
+def read_tags(path: Path) -> list[str]:
+    """Read a list of all tags, the output of `skopeo list-tags` or a registry's `tags/list`."""
+    try:
+        return answers.tags(_read(path))
+    except LookupFailed as exc:
+        raise ConfigError(f"{path}: {exc.reason}.", hint="write it with `skopeo list-tags`") from exc
 
 
 def read_plan(path: Path | None, env: Mapping[str, str]) -> Plan | None:
