@@ -1,37 +1,16 @@
 #!/usr/bin/env bash
 # The part that runs as developer: fill the home directory, set up the way to the host, start the Studio relay if asked,
-# and become the command. It overwrites no file of the user, and a second start changes nothing.
+# and become the command. What the user changed stays, and a second start changes nothing.
 #
 #   STUDIO_EXPOSE=1   (or true, yes, on) start studio-expose; its output: ~/.local/state/devbox/studio-expose.log
 #   HOST_SSH_*        see /usr/local/lib/pi-devbox/ssh-bridge.sh
 set -euo pipefail
 
-readonly SKELETON=/etc/skel-devbox LIB=/usr/local/lib/pi-devbox
+readonly SKELETON=/etc/skel-devbox LIB=/usr/local/lib/pi-devbox PYTHON=/opt/mempalace-broker/venv/bin/python
 RUN_DIR=/tmp/devbox-$(id -u)
 readonly RUN_DIR
 
 say() { printf 'devbox: %s\n' "$*" >&2; }
-
-# Copy missing files. A link counts as present even if it dangles: the user put it there.
-copy_skeleton() {
-  local source target copy
-  while IFS= read -r -d '' source; do
-    target=$HOME/${source#"$SKELETON"/}
-    [[ ! -e $target && ! -L $target ]] || continue
-    if [[ ! -w $(dirname "$target") ]]; then
-      say "$target is missing and can't be written: skipped (read-only mount?)"
-    elif [[ -d $source ]]; then
-      mkdir -m 700 "$target" 2> /dev/null || [[ -d $target ]]
-    else
-      # atomically, and not over a file that another container with this home has just made
-      copy=$(mktemp "$target.devbox.XXXXXX")
-      cp "$source" "$copy"
-      chmod --reference="$source" "$copy"
-      mv --no-clobber "$copy" "$target"
-      rm -f "$copy"
-    fi
-  done < <(find "$SKELETON" -mindepth 1 -print0 | sort -z)
-}
 
 # A private directory in this container's own /tmp: sockets need a local filesystem and short paths.
 make_run_dir() {
@@ -62,7 +41,7 @@ start_studio_expose() {
 main() {
   (($#)) || set -- bash -l
   if [[ -n ${HOME:-} && -w ${HOME:-} ]]; then
-    copy_skeleton
+    "$PYTHON" -I -m pi_devbox.home "$SKELETON" || say "$HOME lacks what this image brings, see above"
     make_run_dir
     "$LIB/ssh-bridge.sh" || say "no way to the host by ssh; everything else works"
     start_studio_expose

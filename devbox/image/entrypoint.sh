@@ -73,7 +73,7 @@ own_home() {
     prune+=(-path "$(sed 's/[][*?\\]/\\&/g' <<< "$path")" -prune -o)
   done < <(mount_points)
   # Skip the half-copied files of other containers: they vanish before chown reaches them. Other files may vanish too.
-  find "$HOME_DIR" -ignore_readdir_race "${prune[@]}" ! -uid "$uid" ! -name '*.devbox.??????' -print0 |
+  find "$HOME_DIR" -ignore_readdir_race "${prune[@]}" ! -uid "$uid" ! -name '*.devbox.*' -print0 |
     xargs -0 -r chown -h "$uid:$gid" || say "can't give all of $HOME_DIR to $NAME, see above: going on"
 }
 

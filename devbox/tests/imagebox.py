@@ -30,6 +30,9 @@ cp {image}/entrypoint.sh {image}/entrypoint-user.sh /usr/local/bin/
 chmod 755 /usr/local/bin/entrypoint*.sh {lib}/*.sh
 printf '%s' "$0" > /usr/local/bin/studio-expose
 chmod 755 /usr/local/bin/studio-expose
+mkdir -p /opt/mempalace-broker/venv/bin
+ln -sf /usr/bin/python3 /opt/mempalace-broker/venv/bin/python
+cp -R {source}/pi_devbox /usr/lib/python3/dist-packages/
 ! getent passwd 1000 > /dev/null || userdel "$(getent passwd 1000 | cut -d: -f1)"
 rm -rf {home}
 useradd --no-log-init --create-home --uid 1000 --user-group --shell /bin/bash developer
@@ -48,7 +51,8 @@ class ImageBox(Box):
         """Make the container and copy the image's files into it."""
         super().start()
         uid, gid = OWNER
-        script = _INSTALL.format(image=IMAGE, lib=LIB, home=HOME, uid=uid, gid=gid)
+        source = REPO / "devbox" / "src"
+        script = _INSTALL.format(image=IMAGE, source=source, lib=LIB, home=HOME, uid=uid, gid=gid)
         self.must("sh", "-c", script, STUDIO)
         return self
 

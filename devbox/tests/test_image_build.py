@@ -43,7 +43,7 @@ AS_OWNER = ["unshare", "--mount", "sh", "-c", _OPEN_UP, "sh"]
 PARTS = """
 dot -V && magick --version && yq --version && jq --version && git --version && ssh -V && rg --version
 fd --version && tmux -V && node --version && npm --version && uv --version && python3 --version
-mempalace --version
+mempalace --version && editor --version && wget --version && ip -V && ss --version && grep -q search ~/.inputrc
 mp-shim --version && mempalace-broker --version && dot-watch --help && studio-expose --help
 """
 
@@ -111,7 +111,7 @@ def test_the_image_says_how_it_is_started(images: Images) -> None:
     assert config["StopSignal"] == "SIGHUP"
     env = config["Env"]
     assert isinstance(env, list)
-    assert "MEMPALACE_BROKER_DIRECT=never" in env
+    assert {"MEMPALACE_BROKER_DIRECT=never", "MEMPALACE_BROKER_NO_SPAWN=1"} <= set(env)
 
 
 def test_companions_are_at_the_commits_that_were_asked_for(images: Images, host: World) -> None:

@@ -177,6 +177,25 @@ def test_what_the_user_has_is_not_overwritten(box: ImageBox) -> None:
     assert "mp-shim" in box.text(f"{HOME}/.pi/agent/mcp.json")
 
 
+def test_a_newer_image_brings_its_packages_into_an_older_home(box: ImageBox) -> None:
+    settings = "/etc/skel-devbox/.pi/agent/settings.json"
+    box.must("sh", "-c", f"""echo '{{"packages": ["/opt/a"]}}' > {settings}""")
+    box.enter("true")
+    box.must("sh", "-c", f"""echo '{{"packages": ["/opt/a", "/mine"]}}' > {HOME}/.pi/agent/settings.json""")
+    box.must("sh", "-c", f"""echo '{{"packages": ["/opt/a", "/opt/pi-studio"]}}' > {settings}""")
+    assert box.enter("true").stderr == ""
+    packages = json.loads(box.text(f"{HOME}/.pi/agent/settings.json"))["packages"]
+    assert packages == ["/opt/a", "/mine", "/opt/pi-studio"]
+    assert box.owner(f"{HOME}/.pi/agent/settings.json") == OWNER
+
+
+def test_a_whole_home_of_the_host_is_warned_of(box: ImageBox) -> None:
+    box.must("sh", "-c", "mkdir -p /mnt/me/.mempalace && mount --bind /mnt/me /workspace && chown 4242:4343 /workspace")
+    done = box.enter("echo", "ran")
+    assert done.stdout == "ran\n"
+    assert "devbox: /workspace is a whole home of the host" in done.stderr
+
+
 def test_a_second_start_changes_nothing(box: ImageBox) -> None:
     box.enter("true", env=BRIDGE)
     before, passwd = box.tree(HOME).replace(box.tree(SSH_CONFIG), ""), box.text("/etc/passwd")

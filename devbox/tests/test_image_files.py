@@ -19,7 +19,9 @@ from devbox.tests.imagebox import IMAGE, LIB, REPO, ImageBox
 from devbox.tests.imagebuild import companions
 
 BASE, VARIANT = ((IMAGE / name).read_text() for name in ("Dockerfile.base", "Dockerfile.variant"))
-COMPOSE = IMAGE / "compose.yaml"
+COMPOSE, README = IMAGE / "compose.yaml", REPO / "devbox" / "README.md"
+EXAMPLE = (IMAGE / ".env.example").read_text()
+SHOWN = re.findall(r"^#?([A-Z_]+)=", EXAMPLE, re.MULTILINE)
 SCRIPTS = sorted([*IMAGE.glob("*.sh"), *IMAGE.glob("rootfs/**/*.sh")])
 CLONE = f"{LIB}/clone-companion.sh"
 
@@ -30,16 +32,17 @@ def tool(name: str, *args: str | Path, cwd: Path = REPO) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def settings() -> dict[str, Any]:
-    """The compose file with the values of .env.example, as a real compose reads it."""
+def settings(folder: Path, values: str = "") -> dict[str, Any]:
+    """The service of the compose file with .env.example and more `values` as .env, as a real compose reads it."""
     compose = next((argv for argv in (["docker-compose"], ["docker", "compose"]) if works(argv)), None)
     if compose is None:
         if os.environ.get("CI", "").lower() in {"1", "true"}:
             pytest.fail("no docker-compose (Debian: apt install docker-compose)")
         pytest.skip("no docker-compose (Debian: apt install docker-compose)")
-    argv = [*compose, "--env-file", ".env.example", "-f", "compose.yaml", "config"]
+    shutil.copy(COMPOSE, folder)
+    (folder / ".env").write_text(EXAMPLE + values)
     clean = {"PATH": os.environ["PATH"], "HOME": "/home/me"}
-    done = subprocess.run(argv, cwd=IMAGE, text=True, capture_output=True, check=False, env=clean)
+    done = subprocess.run([*compose, "config"], cwd=folder, text=True, capture_output=True, check=False, env=clean)
     assert done.returncode == 0, done.stderr
     assert "warn" not in done.stderr.lower()
     from ruamel.yaml import YAML
@@ -80,25 +83,49 @@ def test_the_compose_file_is_one() -> None:
 # --- the compose file
 
 
-def test_studio_is_published_on_loopback_only() -> None:
-    ports = settings()["ports"]
+def test_studio_is_published_on_loopback_only(tmp_path: Path) -> None:
+    ports = settings(tmp_path)["ports"]
     assert ports
     for port in ports:
         where = port if isinstance(port, str) else f"{port.get('host_ip', '')}:{port['published']}"
         assert where.startswith("127.0.0.1:"), where
 
 
+def test_the_image_is_the_one_that_the_readme_builds_and_is_never_pulled(tmp_path: Path) -> None:
+    found = settings(tmp_path)
+    assert (found["container_name"], found["pull_policy"]) == ("pi-devbox", "never")
+    base, variant = re.findall(r"^docker build -f (\S+) -t (\S+) \.$", README.read_text(), re.MULTILINE)
+    assert base == ("devbox/image/Dockerfile.base", argument(VARIANT, "BASE_IMAGE"))
+    assert variant == ("devbox/image/Dockerfile.variant", found["image"])
+
+
 def test_every_setting_of_the_compose_file_is_in_the_example() -> None:
     text = COMPOSE.read_text()
     used = set(re.findall(r"\$\{([A-Z_]+)", text)) | set(re.findall(r"^ +([A-Z_]+):(?: #.*)?$", text, re.MULTILINE))
-    shown = re.findall(r"^#?([A-Z_]+)=", (IMAGE / ".env.example").read_text(), re.MULTILINE)
-    assert sorted(shown) == sorted(used - {"TERM"})
+    assert sorted(SHOWN) == sorted(used - {"TERM"})
 
 
-def test_the_palace_lies_where_the_container_s_shim_looks() -> None:
-    found = settings()
+def test_what_is_set_reaches_the_container(tmp_path: Path) -> None:
+    inside = set(SHOWN) - {"WORKSPACE", "MEMPALACE_HOME", "DEVBOX_IMAGE"}  # compose's own
+    values = {name: str(4000 + number) for number, name in enumerate(sorted(inside))}
+    found = settings(tmp_path, "".join(f"{name}={value}\n" for name, value in values.items()))["environment"]
+    assert found == {"TERM": "xterm-256color", **values}
+    unset = {name for name, value in settings(tmp_path)["environment"].items() if value is None}
+    assert unset == inside - {"STUDIO_PORT", "MEMPALACE_BROKER_DIRECT", "MEMPALACE_BROKER_NO_SPAWN"}
+
+
+def test_what_the_scripts_and_the_manual_name_can_be_set() -> None:
+    ours = r"\b(?:HOST_SSH|DEVBOX_[UG]ID|STUDIO|DOT_WATCH|MEMPALACE_BROKER|MEMPALACE_MCP)(?:_[A-Z]+)*\b"
+    texts = [path.read_text() for path in (*SCRIPTS, REPO / "devbox/docs/devbox.md")]
+    assert {name for text in texts for name in re.findall(ours, text)} - {"HOST_SSH"} <= set(SHOWN)
+
+
+def test_the_palace_lies_where_the_container_s_shim_looks(tmp_path: Path) -> None:
+    found = settings(tmp_path)
     assert "/home/me/.mempalace:/home/developer/.mempalace:rw" in found["volumes"]
     assert found["environment"]["MEMPALACE_BROKER_DIRECT"] == "never"
+    for name, value in re.findall(r"^    (MEMPALACE_\w+)=(\w+)", BASE, re.MULTILINE):
+        assert found["environment"][name] == value, "compose does not undo what the image is set to"
 
 
 # --- the Dockerfiles
@@ -124,7 +151,7 @@ def test_companions_are_cloned_where_and_from_where_the_list_says(one: Mapping[s
 def test_nothing_else_is_fetched_from_outside_the_registries() -> None:
     addresses = set(re.findall(r"https?://[^\s\"]+", BASE + VARIANT))
     assert addresses == {one["url"] for one in companions()}
-    assert "curl " not in re.sub(r"ca-certificates curl ", "", BASE + VARIANT)
+    assert "curl " not in (BASE + VARIANT).replace("ca-certificates curl ", "")
 
 
 def test_what_is_installed_has_a_version() -> None:

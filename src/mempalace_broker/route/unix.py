@@ -209,7 +209,7 @@ class UnixRoute(StartUnderLock):
     def _unavailable(self, why: str) -> BrokerUnavailable:
         hint = _STATUS
         if self._policy.mode == WAIT_ONLY and ENDPOINT_VARIABLE not in self._context.env:
-            hint = f"start one with `mempalace-broker ensure`, or unset {NO_SPAWN_VARIABLE}."
+            hint = f"run `mempalace-broker ensure` on the palace's host; {NO_SPAWN_VARIABLE}=0 lets one start here."
         elif self._policy.mode == ONCE:
             hint = "mempalace-broker ensure"
         elif self._context.env.get(ENDPOINT_VARIABLE):
