@@ -15,8 +15,11 @@ from tests.model.explorer import Explored, explore
 from tests.model.world import Bounds, World
 
 HF, FF = (NodeKind.HOST, NodeKind.FOREIGN), (NodeKind.FOREIGN, NodeKind.FOREIGN)
-FINE = LeasePolicy(silence_s=1, settle_s=3, poll_s=3, tries=1)  # D = 1 tick, S > 2 D
-COARSE = LeasePolicy(silence_s=1, settle_s=1, poll_s=1, tries=1)  # a tick is so long that everything is seen after it
+# D = 1 tick, S > 2 D; both hosts' times as in the real policy: silence_s - D and S - D
+FINE = LeasePolicy(silence_s=3, settle_s=3, poll_s=3, tries=1, steady_s=2, repair_s=2)
+COARSE = LeasePolicy(
+    silence_s=1, settle_s=1, poll_s=1, tries=1, steady_s=1, repair_s=1
+)  # a tick is so long that everything is seen after it
 ONCE = COARSE._replace(tries=0)  # an acquirer that was too late gives up, and starts again as another
 SMALL = Bounds(HF, epochs=2, faults=0, beats=0, policy=FINE)
 
@@ -46,6 +49,9 @@ QUICK = {
     "host and foreign, a crash and heartbeats": SMALL._replace(
         epochs=3, faults=1, beats=1, late=0, policy=ONCE, tidies=False
     ),
+    "host and foreign, a forged lease and heartbeats": SMALL._replace(
+        forgeries=1, beats=1, late=0, policy=ONCE, tidies=False
+    ),
 }
 
 
@@ -57,6 +63,9 @@ def test_no_two_nodes_ever_write_and_somebody_can_always_own_again(bounds: Bound
 DEEP = {
     "host and foreign, a crash, late looks": SMALL._replace(epochs=3, faults=1),
     "two foreign, a crash, late looks": SMALL._replace(kinds=FF, epochs=3, faults=1),
+    "host and foreign, a forged lease between": SMALL._replace(
+        epochs=3, forgeries=1, beats=1, late=0, policy=ONCE, tidies=False
+    ),
     "host starts twice, a crash": SMALL._replace(starts=(2, 1), epochs=3, faults=1, late=0, policy=ONCE),
 }
 TWICE = SMALL._replace(starts=(2, 2), epochs=3, late=0, policy=ONCE)
@@ -97,11 +106,11 @@ def _no_flag(self: LeaseHolder) -> LeaseHolder:
 _listed = LeaseHolder._listed
 
 
-def _no_probe(self: LeaseHolder, listing: Listing) -> LeaseHolder:
+def _no_probe(self: LeaseHolder, listing: Listing, before: float, after: float) -> LeaseHolder:
     return (
         self._replace(step=Verb.DONE, outcome=Holding.CLEAR)
         if self.operation is Operation.MARK_BUSY
-        else _listed(self, listing)
+        else _listed(self, listing, before, after)
     )
 
 
@@ -132,6 +141,12 @@ def test_a_protocol_with_a_piece_missing_is_caught(
     assert search(BEATS._replace(kinds=kinds), 300_000, liveness=False).violation
 
 
+@pytest.mark.parametrize("bounds", [SMALL, BEATS], ids=["late looks", "coarse"])
+def test_a_host_that_ignores_what_came_while_it_paused_is_caught(bounds: Bounds) -> None:
+    careless = bounds._replace(policy=bounds.policy._replace(steady_s=9))
+    assert search(careless, 300_000, liveness=False).violation
+
+
 @pytest.mark.parametrize(("kinds", "settle"), [(HF, 0), (FF, 0), (FF, 2)], ids=str)
 def test_a_settle_time_that_is_too_short_is_caught(kinds: tuple[NodeKind, ...], settle: int) -> None:
     """Between two foreign nodes not even S = 2 D will do: it must be longer."""
@@ -153,3 +168,5 @@ def test_the_real_times_leave_the_settle_time_longer_than_two_delays() -> None:
     policy = LeasePolicy()
     assert policy.settle_s > 2 * VISIBILITY_DELAY_S
     assert policy.silence_s > policy.heartbeat_s + VISIBILITY_DELAY_S + policy.poll_s
+    assert policy.steady_s < policy.silence_s - VISIBILITY_DELAY_S
+    assert policy.repair_s <= policy.settle_s - VISIBILITY_DELAY_S

@@ -27,6 +27,12 @@ from mempalace_broker.lease.machine.lease import (
 Record = tuple[LeaseState, int, bool]  # state, sequence, busy
 EMPTY_RECORD = (LeaseState.EMPTY, 0, False)
 _REMOVED = (LeaseState.MISSING, 0, False)
+FORGED: tuple[Record, ...] = (
+    (LeaseState.ACTIVE, 9, True),
+    (LeaseState.ACTIVE, 9, False),
+    (LeaseState.ACQUIRING, 9, False),
+    (LeaseState.UNREADABLE, 0, False),
+)
 
 
 class Violation(Exception):
@@ -60,6 +66,7 @@ class Node(NamedTuple):
     beats: int = 0
     stale: tuple[int, ...] = ()
     inherited: tuple[int, ...] = ()  # those of them whose engine may still run
+    listed: int = 0  # a host's time since the last listing, as a negative number
     in_doubt: bool = False
     capped: bool = False
 
@@ -72,11 +79,15 @@ class State(NamedTuple):
     gone: frozenset[tuple[int, int]] = frozenset()
     requested: frozenset[int] = frozenset()
     faults: int = 0
+    forgeries: int = 0
     last: int = 0
 
 
 class Bounds(NamedTuple):
-    """How far a run goes. Per node: starts, calls per start, beats per start. faults: crashes in all."""
+    """How far a run goes. Per node: starts, calls per start, beats per start. faults: crashes in all.
+
+    forgeries: what somebody who can write the folder puts into it, in all.
+    """
 
     kinds: tuple[NodeKind, ...]
     starts: tuple[int, ...] = (1, 1, 1)
@@ -84,6 +95,7 @@ class Bounds(NamedTuple):
     beats: int = 1
     epochs: int = 3
     faults: int = 1
+    forgeries: int = 0
     late: int = 1  # D
     policy: LeasePolicy = LeasePolicy(silence_s=1, settle_s=3, poll_s=3, tries=1)
     stale_host: bool = False  # as if the host, too, saw everything late
@@ -99,14 +111,27 @@ class World:
 
     def start(self) -> State:
         nodes = tuple(Node(starts=self.bounds.starts[i]) for i in range(len(self.bounds.kinds)))
-        return State(nodes, faults=self.bounds.faults)
+        return State(nodes, faults=self.bounds.faults, forgeries=self.bounds.forgeries)
 
     def successors(self, state: State) -> Iterator[tuple[str, bool, State]]:
         for i in range(len(state.nodes)):
             yield from self._of_node(state, i)
+        if state.forgeries:
+            yield from self._forge(state)
         later = self._tick(state)
         if later != state:
             yield "tick", False, later
+
+    # -- somebody who can write the folder
+
+    def _forge(self, state: State) -> Iterator[tuple[str, bool, State]]:
+        """A lease above all others that says anything. False words about a holder are not in the model."""
+        poorer = state._replace(forgeries=state.forgeries - 1)
+        nobody, g = len(self.bounds.kinds), len(state.folder) + 1
+        if g <= self.bounds.epochs:
+            for record in FORGED:
+                entry = Entry(True, record, nobody, 0, ((False, 0),), ((EMPTY_RECORD, 0),))
+                yield f"forger: epoch {g} is {record}", True, poorer._replace(folder=(*state.folder, entry))
 
     # -- one node
 
@@ -176,6 +201,8 @@ class World:
                 _with(state, i, Node(boot=node.boot, engine=node.engine, capped=True)),
             )
         else:
+            if action.verb is Verb.LIST:
+                node = node._replace(listed=0)
             for what, result, after in self._perform(state, i, action):
                 moved = machine.advance(result, 0, 0)
                 if moved.step is Verb.DONE:
@@ -189,7 +216,14 @@ class World:
         if machine.outcome is not Acquired.OURS:
             in_doubt = machine.outcome is Acquired.IN_DOUBT
             return _with(state, i, Node(None, node.engine, boot=node.boot, starts=node.starts, in_doubt=in_doubt))
-        owner = LeaseHolder(machine.epoch, machine.kind, machine.sequence)
+        owner = LeaseHolder(
+            machine.epoch,
+            machine.kind,
+            machine.sequence,
+            policy=self.bounds.policy,
+            written_at=node.listed,
+            looked_at=node.listed,
+        )
         tidies = self.bounds.tidies
         stale = tuple(g for g in machine.stale if tidies)
         inherited = tuple(epoch for epoch in machine.stale if self._left_open(state, i, epoch))
@@ -206,7 +240,7 @@ class World:
     def _hold(self, state: State, i: int, machine: LeaseHolder) -> Iterator[tuple[str, bool, State]]:
         node = state.nodes[i]
         if machine.step is Verb.KILL:
-            reaped = node._replace(engine=False, machine=machine.advance(True))
+            reaped = node._replace(engine=False, machine=machine.advance(True, 0, 0))
             yield f"{i}: kills its engine", False, _with(state, i, reaped)
         elif machine.step is not Verb.DONE:
             yield from self._step(state, i, node, machine)
@@ -217,7 +251,10 @@ class World:
 
     def _step(self, state: State, i: int, node: Node, machine: LeaseHolder) -> Iterator[tuple[str, bool, State]]:
         for what, result, after in self._perform(state, i, machine.action):
-            yield f"{i}: {what}", False, _with(after, i, _settled(node, machine.advance(result)))
+            moved = machine.advance(result, 0, 0)
+            if moved.operation is Operation.FENCE and _is_steady_host(machine):
+                raise Violation(f"node {i} gives the palace up, and nobody can have taken it: {moved.reason}")
+            yield f"{i}: {what}", False, _with(after, i, _settled(node, moved))
 
     def _choose(self, state: State, i: int, machine: LeaseHolder) -> Iterator[tuple[str, bool, State]]:
         """An owner at rest may do anything that it may do at any moment."""
@@ -283,7 +320,7 @@ class World:
         values = {entry.record if entry.name else _REMOVED}
         if self._late(i) and entry.node != i:
             values |= {value for value, _ in entry.records}
-        kind = self.bounds.kinds[entry.node]
+        kind = (*self.bounds.kinds, NodeKind.FOREIGN)[entry.node]
         same = entry.node == i and entry.boot == state.nodes[i].boot
         dead = same or (kind is NodeKind.HOST and self.bounds.kinds[i] is NodeKind.HOST)
         for kept, sequence, busy in values:
@@ -346,10 +383,23 @@ def _settled(node: Node, machine: LeaseHolder) -> Node:
     )
 
 
+def _is_steady_host(machine: LeaseHolder) -> bool:
+    return machine.kind is NodeKind.HOST and not machine.paused and -machine.written_at < machine.policy.steady_s
+
+
 def _older(node: Node) -> Node:
     machine = node.machine
-    if not isinstance(machine, LeaseAcquirer):
+    if machine is None or (isinstance(machine, LeaseHolder) and machine.kind is not NodeKind.HOST):
         return node
+    oldest = -machine.policy.steady_s
+    if isinstance(machine, LeaseHolder):
+        return node._replace(
+            machine=machine._replace(
+                written_at=max(oldest, machine.written_at - 1), looked_at=max(oldest, machine.looked_at - 1)
+            )
+        )
+    if machine.kind is NodeKind.HOST:
+        node = node._replace(listed=max(int(oldest), node.listed - 1))
     older = machine._replace(
         wake=max(0, machine.wake - 1),
         settle_until=max(0, machine.settle_until - 1),

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker import errors
-from tests.harness import World
+from mempalace_broker.lease.machine.lease import LeaseState, NodeKind
+from mempalace_broker.lease.machine.record import HolderId, encode
+from tests.harness import World, eventually
 from tests.rpcproc import RpcError
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], indirect=True)]
@@ -73,6 +75,33 @@ def test_no_junk_among_the_leases_stops_a_start_or_a_broker(world: World) -> Non
     assert mended.returncode == errors.EXIT_OK, mended.stderr
     assert "999999999999" in mended.stdout
     assert "no broker made these" not in world.cli("doctor").stdout
+
+
+def test_no_forged_lease_costs_a_running_broker_a_call_or_the_next_one_its_start(world: World) -> None:
+    shim = world.shim()
+    shim.initialize()
+    assert shim.call_tool("kg_stats")
+    broker = world.broker()
+    leases = world.palace / "broker-claims"
+    epoch = broker.record["epoch"]
+    far = HolderId(NodeKind.FOREIGN, "forged", "boot-far", "", 2, "2:2", 2.0, "bb").encode()
+    forged = [epoch + 1, epoch + 2, 999_999_998]
+    for above, state, busy in zip(forged, (LeaseState.ACTIVE,) * 2 + (LeaseState.ACQUIRING,), (1, 0, 0), strict=True):
+        (leases / f"{above:012}").write_bytes(encode(above, state, 9, busy=bool(busy), holder=far))
+    (leases / f"gone-{epoch:012}-{broker.status()['lease']['sequence']}").touch()
+    assert shim.call_tool("kg_stats")
+    eventually(
+        lambda: all(not (leases / f"{name:012}").exists() for name in forged), what="forged leases that are gone"
+    )
+    (leases / f"{epoch:012}").unlink()
+    assert shim.call_tool("kg_stats")
+    eventually((leases / f"{epoch:012}").exists, what="the broker's own lease")
+    status = world.broker().status()
+    assert (world.broker().pid, status["engine"]["restarts"]) == (broker.pid, 0)
+    assert status["lease"]["epoch"] == epoch
+    assert any("higher epoch" in entry["what"] for entry in status["degraded"])
+    assert world.cli("restart").returncode == errors.EXIT_OK
+    assert world.broker().record["epoch"] == epoch + 1
 
 
 def test_a_file_in_place_of_the_leases_is_mended_by_take_over(world: World) -> None:

@@ -127,6 +127,8 @@ class App:
             log=log,
             resting=self._is_resting,
             flush=lambda: flush_palace(identity.path, identity.graph),
+            elects=owner.still_named,
+            warn=self._warnings.add,
         )
         self._guest_paths = GuestPaths(settings.guest_folders)
         self._publisher = Publisher(record, files, log, keeps=keeps)

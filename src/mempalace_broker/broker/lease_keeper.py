@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..lease.machine.describe import describe_leases
 from ..lease.machine.hold import Holding, LeaseHolder
-from ..lease.machine.lease import LeasePolicy, NodeKind, Verb
+from ..lease.machine.lease import LeasePolicy, Listing, NodeKind, Verb
+from ..system.clock import Clock
 from .admission import SHORTAGES
 
 if TYPE_CHECKING:
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..lease.acquire import AcquiredLease
-    from ..lease.machine.lease import LeaseAction, Listing
+    from ..lease.machine.lease import LeaseAction
 
 LINGER_S = 0.25
 LOOK_AGAIN_S = 0.1
+_CLOCK = Clock()
+_CONTRADICTED = (
+    "somebody who can write the palace made a lease of a higher epoch, or says that ours is gone: ignored",
+    "find out who else has the palace's folder mounted: `mempalace-broker doctor`",
+)
 
 
 class LocalShortage(Exception):
@@ -33,6 +39,10 @@ class LocalShortage(Exception):
 
 def _nothing() -> None:
     return None
+
+
+def _ignore(what: str, hint: str) -> None:
+    del what, hint
 
 
 def _always() -> bool:
@@ -63,6 +73,8 @@ class LeaseKeeper:
         asked: called once when the host wants the palace.
         resting: whether nothing is in the engine, or about to be sent to it.
         flush: writes out what a foreign kernel still keeps of the palace; raises OSError. Runs in the worker.
+        elects: whether broker.lock, which we hold, still elects the broker of this kernel. warn: takes (what, hint).
+        elapsed: a clock that counts the machine's sleep.
     """
 
     def __init__(
@@ -75,6 +87,9 @@ class LeaseKeeper:
         log: logging.Logger,
         resting: Callable[[], bool] = _always,
         flush: Callable[[], None] = _nothing,
+        elects: Callable[[], bool] = _always,
+        warn: Callable[[str, str], None] = _ignore,
+        elapsed: Callable[[], float] = _CLOCK.elapsed,
     ) -> None:
         self._holder = lease.holder
         self._folder = lease.folder
@@ -84,6 +99,9 @@ class LeaseKeeper:
         self._asked = asked
         self._resting = resting
         self._flush = flush
+        self._elects = elects
+        self._warn = warn
+        self._elapsed = elapsed
         self._log = log
         self._policy = LeasePolicy()
         self._foreign = lease.holder.kind is NodeKind.FOREIGN
@@ -92,6 +110,8 @@ class LeaseKeeper:
         self._beating = False
         self._was_fenced = self._was_asked = self._released = False
         self._engine_lock_seen = False
+        self._seen = Listing()
+        self._suspects: frozenset[int] = frozenset()
         self._born = 0.0
         self._beat_timer: asyncio.TimerHandle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
@@ -174,7 +194,9 @@ class LeaseKeeper:
     def facts(self) -> dict[str, Any]:
         """All leases, for status."""
         try:
-            return describe_leases(*self._folder.read_all())
+            listing, leases = self._folder.read_all()
+            believed = leases if self.over else [lease for lease in leases if lease.epoch <= self.epoch]
+            return describe_leases(listing, believed)
         except OSError as exc:
             return {"epoch": self.epoch, "state": f"unreadable: {exc.strerror or exc}"}
 
@@ -209,6 +231,27 @@ class LeaseKeeper:
         if self._stale and not self.over:
             loop = asyncio.get_running_loop()
             loop.run_in_executor(self._worker, self.tidy, loop.time())
+        if outcome is Holding.CLEAR and self._is_contradicted():
+            self._warn(*_CONTRADICTED)
+            asyncio.get_running_loop().run_in_executor(self._worker, self.weed)
+
+    def _is_contradicted(self) -> bool:
+        """Whether the last look, which was clear, found what says that we don't own the palace."""
+        return self._seen.top > self.epoch or any(epoch == self.epoch for epoch, _ in self._seen.gone)
+
+    def weed(self) -> None:
+        """Remove what contradicts our lease and no broker made. Runs in the worker, after a look that was clear.
+
+        A record that is no candidate's is removed once a later look was clear, too: only that one proves that nobody
+        had come to own the palace when the record was read.
+        """
+        try:
+            found = self._folder.made_up(self._seen)
+            doomed = found & self._suspects
+            self._suspects = found - doomed
+            self._folder.weed(doomed, self._seen)
+        except OSError as exc:
+            self._log.warning("cannot remove a lease that no broker made: %s", exc)
 
     def _rest_late(self) -> None:
         if self._resting():
@@ -266,7 +309,9 @@ class LeaseKeeper:
     def _advance(self, *, may_kill: bool) -> None:
         while self._holder.step is not Verb.DONE and (may_kill or self._holder.step is not Verb.KILL):
             try:
-                self._holder = self._holder.advance(self._carry_out(self._holder.action))
+                before = self._elapsed()
+                result = self._carry_out(self._holder.action)
+                self._holder = self._holder.advance(result, before, self._elapsed())
             except LocalShortage as exc:
                 self._log.warning("lease: cannot look now: %s", exc)
                 self._holder = self._holder.could_not_look()
@@ -274,9 +319,13 @@ class LeaseKeeper:
     def _carry_out(self, action: LeaseAction) -> Listing | bool | None:
         try:
             if action.verb is Verb.LIST:
-                return self._folder.listing()
+                self._seen = self._folder.listing()
+                return self._seen
             if action.verb is Verb.KILL:
                 return self._kill()
+            if action.verb is Verb.CREATE:
+                self._log.warning("our lease, epoch %s, was removed: putting it back", action.epoch)
+                return self._elects() and self._folder.create_again(action.epoch)
             self._folder.write(action.state, action.sequence, busy=action.busy)
         except OSError as exc:
             if action.verb is Verb.LIST and exc.errno in SHORTAGES:

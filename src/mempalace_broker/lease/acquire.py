@@ -77,6 +77,7 @@ class LeaseAcquisition:
             minimum_epoch = 0  # the note in broker.lock is not what a broker wrote
         self._machine = LeaseAcquirer(folder.me.kind, self._policy, deadline.at, minimum_epoch)
         self._leases: dict[int, LeaseRecord] = {}
+        self._listed_at = 0.0
 
     def run(self, palace: str) -> AcquiredLease:
         """Read, create, settle.
@@ -100,7 +101,8 @@ class LeaseAcquisition:
             blocker = self._leases.get(machine.blocker.epoch) if machine.blocker else None
             what, hint = describe_refusal(machine.outcome, blocker, palace, self._policy.silence_s)
             raise PalaceHeld(what, hint=hint)
-        holder = LeaseHolder(machine.epoch, machine.kind, machine.sequence)
+        since = self._listed_at  # nothing was above us then
+        holder = LeaseHolder(machine.epoch, machine.kind, machine.sequence, written_at=since, looked_at=since)
         previous = self._leases[max(self._leases)] if self._leases else None
         return AcquiredLease(holder, self._folder, previous, tuple(sorted(machine.stale)))
 
@@ -113,6 +115,7 @@ class LeaseAcquisition:
     def _carry_out(self, action: LeaseAction) -> Listing | ObservedLease | bool | None:
         folder = self._folder
         if action.verb is Verb.LIST:
+            self._listed_at = self._clock.elapsed()
             return folder.listing()
         if action.verb is Verb.READ:
             lease = self._leases[action.epoch] = folder.read(action.epoch)

@@ -21,17 +21,16 @@ from ..system.kernel import drop_cached_pages, sync_data
 from ..system.shared_files import SharedFolder, Untrusted
 from .machine.lease import MAX_EPOCH, LeaseState, Listing, NodeKind, ObservedLease
 from .machine.record import SIZE, HolderId, LeaseRecord, decode, encode, proven_dead
+from .names import ASK, GONE, gone_name, lease_name, parse_names, words
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_LEASE, _ASK, _GONE = "lease", "ask", "gone"
-_DIGITS = 12
-_MOST_DIGITS = 20  # of a sequence
 _TORN_READS = 5  # of one record before it counts as unreadable
 _BETWEEN_READS_S = 0.002
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _NOT_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # they say nothing about the file
 _MOST_READ = 256  # leases, of which people are told
-MARGIN = 1000  # epochs below the highest one that `mend` frees
+MARGIN = 1000  # epochs below the highest one that `mend` frees; brokers never skip so many
+_CANDIDATES = (LeaseState.EMPTY, LeaseState.ACQUIRING)  # what a record says before its broker owns
 
 
 class LeaseFolder:
@@ -48,6 +47,7 @@ class LeaseFolder:
         self._body = me.encode()
         self._fd = -1
         self._epoch = 0
+        self._inode = 0
         self._requests: list[str] = []
 
     def prepare(self) -> None:
@@ -67,9 +67,12 @@ class LeaseFolder:
     # -- looking
 
     def listing(self) -> Listing:
-        """The names. Raises OSError."""
+        """The names. On the host, another file under our name is not our lease. Raises OSError."""
         with SharedFolder.open(self.path) as folder:
-            return parse_names(*_kinds(folder))
+            listing, inodes = _look(folder)
+        if self._inode and inodes.get(lease_name(self._epoch), self._inode) != self._inode:
+            return listing._replace(epochs=tuple(epoch for epoch in listing.epochs if epoch != self._epoch))
+        return listing
 
     def read(self, epoch: int) -> LeaseRecord:
         """One record, past the caches; MISSING where there is no such file, UNREADABLE where it can't be one.
@@ -83,7 +86,7 @@ class LeaseFolder:
             if attempt:
                 time.sleep(_BETWEEN_READS_S)  # a write is under way; bounded by the number of reads
             try:
-                data = _read_fresh(self.path, _name(epoch))
+                data = _read_fresh(self.path, lease_name(epoch))
             except OSError as exc:
                 if exc.errno in _NOT_LEFT:
                     raise
@@ -111,12 +114,42 @@ class LeaseFolder:
         """Create that epoch's name; False if another broker did. Raises OSError."""
         try:
             with SharedFolder.open(self.path) as folder:
-                fd = folder.open_new(_name(epoch))
+                fd = folder.open_new(lease_name(epoch))
+                inode = _look(folder)[1].get(lease_name(epoch), 0) if self.me.kind is NodeKind.HOST else 0
         except FileExistsError:
             return False
         self.close()
-        self._fd, self._epoch = fd, epoch
+        self._fd, self._epoch, self._inode = fd, epoch, inode
         return True
+
+    def create_again(self, epoch: int) -> bool:
+        """Put back our name, which somebody removed or replaced; False if another broker may have it now.
+
+        Raises:
+            OSError: it can't be made.
+        """
+        palace, name = os.path.split(self.path)
+        with SharedFolder.open(palace) as outer:
+            found = outer.look(name)
+            if found is not None and not stat.S_ISDIR(found.st_mode):
+                outer.remove(name)
+            with outer.folder(name, make=True) as folder:
+                if self.read(epoch).state in _CANDIDATES:
+                    return False
+                folder.remove_tree(lease_name(epoch))
+        return self.create(epoch)
+
+    def made_up(self, listing: Listing) -> frozenset[int]:
+        """Higher epochs than ours that no candidate can have made: owners of what we own, torn, or far away."""
+        above = [epoch for epoch in listing.epochs if epoch > self._epoch][-_MOST_READ:]
+        return frozenset(
+            epoch for epoch in above if epoch > self._epoch + MARGIN or not _may_be_candidate(self.read(epoch))
+        )
+
+    def weed(self, epochs: frozenset[int], listing: Listing) -> None:
+        """Remove these epochs, and what is said about ours. Raises OSError."""
+        said = [gone_name(epoch, sequence) for epoch, sequence in listing.gone if epoch == self._epoch]
+        self._remove([lease_name(epoch) for epoch in sorted(epochs)] + sorted(said)[:_MOST_READ])
 
     def write(self, state: LeaseState, sequence: int, *, busy: bool) -> None:
         """Write our record, one pwrite in place. On a foreign kernel it has reached the host when this returns.
@@ -132,7 +165,7 @@ class LeaseFolder:
 
     def request_handover(self, epoch: int) -> None:
         """Ask the holder of that epoch to hand over. Raises OSError."""
-        name = f"ask-{_name(epoch)}-{os.urandom(4).hex()}"
+        name = f"ask-{lease_name(epoch)}-{os.urandom(4).hex()}"
         with SharedFolder.open(self.path) as folder:
             folder.create(name)
         self._requests.append(name)
@@ -144,11 +177,11 @@ class LeaseFolder:
 
     def remove(self, epoch: int) -> None:
         """Remove a stale epoch below ours, and what was said about it and those before it."""
-        names = [_name(epoch)]
+        names = [lease_name(epoch)]
         with SharedFolder.open(self.path) as folder:
             for name in folder.names():
-                kind, number, _ = _words(name)
-                if kind in (_ASK, _GONE) and number <= epoch:
+                kind, number, _ = words(name)
+                if kind in (ASK, GONE) and number <= epoch:
                     names.append(name)
         self._remove(names)
 
@@ -165,7 +198,7 @@ class LeaseFolder:
         """Write down a person's word. Raises OSError."""
         with SharedFolder.open(self.path) as folder:
             try:
-                folder.create(f"{_GONE}-{_name(epoch)}-{sequence}")
+                folder.create(gone_name(epoch, sequence))
             except FileExistsError:
                 return
 
@@ -176,44 +209,8 @@ class LeaseFolder:
             os.close(fd)
 
 
-def _name(epoch: int) -> str:
-    return f"{epoch:0{_DIGITS}}"
-
-
-def _words(name: str) -> tuple[str, int, int]:
-    """What a name says: (kind, epoch, sequence); kind "" for names that no broker makes."""
-    kind, _, rest = name.partition("-")
-    number, _, more = rest.partition("-") if kind in (_ASK, _GONE) else (name, "", "")
-    if not (name.isascii() and number.isdigit() and len(number) == _DIGITS and 0 < int(number) <= MAX_EPOCH):
-        return "", 0, 0
-    if kind == _ASK:
-        return _ASK, int(number), 0
-    if kind == _GONE:
-        return (_GONE, int(number), int(more)) if more.isdigit() and len(more) <= _MOST_DIGITS else ("", 0, 0)
-    return _LEASE, int(number), 0
-
-
-def parse_names(names: list[str], not_files: frozenset[str] = frozenset()) -> Listing:
-    """What a folder's names say. Hidden ones are the system's or somebody's tool, all others strange.
-
-    Args:
-        not_files: those of them that are no regular files, as every lease is one.
-    """
-    epochs, gone, requested, strange, taken = [], [], [], [], 0
-    for name in names:
-        kind, epoch, sequence = _words(name)
-        if kind == _LEASE and name in not_files:
-            strange.append(name)
-            taken = max(taken, epoch)
-        elif kind == _LEASE:
-            epochs.append(epoch)
-        elif kind == _ASK:
-            requested.append(epoch)
-        elif kind == _GONE:
-            gone.append((epoch, sequence))
-        elif not name.startswith("."):
-            strange.append(name)
-    return Listing(tuple(sorted(epochs)), frozenset(gone), frozenset(requested), tuple(sorted(strange)), taken)
+def _may_be_candidate(lease: LeaseRecord) -> bool:
+    return not lease.busy and (lease.state in _CANDIDATES or lease.state.is_final)
 
 
 def mend(path: str) -> list[str]:
@@ -232,7 +229,7 @@ def mend(path: str) -> list[str]:
                 outer.remove(name)
                 return [name]
             with outer.folder(name) as folder:
-                listing = parse_names(*_kinds(folder))
+                listing, _ = _look(folder)
                 unwanted = [*listing.strange, *_exhausting(path, listing)]
                 for entry in unwanted:
                     folder.remove_tree(entry)
@@ -245,14 +242,15 @@ def _exhausting(path: str, listing: Listing) -> list[str]:
     """Names of the leases that nobody holds, where there is hardly a higher epoch left."""
     high = [epoch for epoch in listing.epochs if epoch > MAX_EPOCH - MARGIN]
     folder = LeaseFolder(path, HolderId())
-    return [_name(epoch) for epoch in high if folder.read(epoch).is_resolved(listing)]
+    return [lease_name(epoch) for epoch in high if folder.read(epoch).is_resolved(listing)]
 
 
-def _kinds(folder: SharedFolder) -> tuple[list[str], frozenset[str]]:
-    """All names in a folder, and those that are no regular files. Raises OSError."""
+def _look(folder: SharedFolder) -> tuple[Listing, dict[str, int]]:
+    """What the names in a folder say, and their inodes as the folder has them. Raises OSError."""
     with os.scandir(folder.fd) as entries:
-        found = [(entry.name, entry.is_file(follow_symlinks=False)) for entry in entries]
-    return [name for name, _ in found], frozenset(name for name, is_file in found if not is_file)
+        found = {entry.name: (entry.inode(), entry.is_file(follow_symlinks=False)) for entry in entries}
+    not_files = frozenset(name for name, (_, is_file) in found.items() if not is_file)
+    return parse_names(list(found), not_files), {name: inode for name, (inode, _) in found.items()}
 
 
 def read_leases(path: str) -> tuple[Listing, list[LeaseRecord]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import time
 
+_COUNTS_SLEEP = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the latter counts it on a Mac
+
 
 class Clock:
     """The machine's clocks. Tests hand in a clock that jumps."""
@@ -17,6 +19,10 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds that never go back; only differences have a meaning."""
         return time.monotonic()
+
+    def elapsed(self) -> float:
+        """The same, with the time in which the machine slept."""
+        return time.clock_gettime(_COUNTS_SLEEP)
 
     def wall(self) -> float:
         """Seconds since 1970, for people and records, never for decisions about waiting."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,9 @@ from mempalace_broker.system.clock import Clock, Deadline
 
 NEAR = HolderId(NodeKind.HOST, "near", "boot-near", "", 1, "1:1", 1.0, "aa")
 FAR = HolderId(NodeKind.FOREIGN, "far", "boot-far", "", 2, "2:2", 2.0, "bb")
+
+
+PAUSE_S = 4.0  # in which another broker can have come to own the palace
 
 
 class Jumping(Clock):
@@ -53,9 +57,18 @@ class Node:
 
     def __init__(self, held: AcquiredLease, **more: Any) -> None:
         self.did: list[str] = []
+        self.warned: list[str] = []
         self.dies = True
+        self.paused = 0.0
         self.keeper = LeaseKeeper(
-            held, kill=self._kill, fenced=self._fenced, asked=self._asked, log=logging.getLogger("test"), **more
+            held,
+            kill=self._kill,
+            fenced=self._fenced,
+            asked=self._asked,
+            log=logging.getLogger("test"),
+            warn=lambda what, _: self.warned.append(what),
+            elapsed=lambda: Clock().elapsed() + self.paused,
+            **more,
         )
 
     def confirm(self, started: list[str] | None = None) -> bool:
@@ -73,6 +86,7 @@ class Node:
         async def beat() -> None:
             self.keeper.beat()
             await until(lambda: not self.keeper._beating)
+            await asyncio.get_running_loop().run_in_executor(self.keeper._worker, lambda: None)
 
         asyncio.run(beat())
 
@@ -257,6 +271,7 @@ def test_an_engine_starts_only_under_a_confirmed_lease(tmp_path: Path, who: Hold
     assert node.confirm(started)
     assert started == ["engine"]
     LeaseFolder(str(tmp_path / "leases"), NEAR).create(2)
+    node.paused = PAUSE_S
     assert not node.confirm(started)
     assert started == ["engine"]
     assert node.did == ["kill", "fenced: epoch 2 was acquired after ours (1)"]
@@ -286,10 +301,17 @@ def test_neither_a_kill_nor_a_sync_holds_up_the_loop_and_nothing_overtakes_it(tm
         await until(lambda: len(happened) == 3)
         await keeper.leave()
 
+    paused = [0.0]
     keeper = LeaseKeeper(
-        held, kill=kill, fenced=lambda why: happened.append("fenced"), asked=lambda: None, log=logging.getLogger("test")
+        held,
+        kill=kill,
+        fenced=lambda why: happened.append("fenced"),
+        asked=lambda: None,
+        log=logging.getLogger("test"),
+        elapsed=lambda: Clock().elapsed() + paused[-1],
     )
     LeaseFolder(str(tmp_path / "leases"), NEAR).create(2)
+    paused.append(PAUSE_S)
     asyncio.run(scene())
     assert happened == ["killed", "fenced", "ours: False"]
     assert held.folder.read(1).state == LeaseState.RELEASED
@@ -336,6 +358,93 @@ def test_a_want_of_descriptors_is_waited_for_and_costs_nobody_the_palace(
     assert node.did == []
     assert not failures
     failures.append(5)  # what is not a shortage is a folder that can't be read
+    node.paused = PAUSE_S
     assert not node.confirm()
     assert node.did[-1].startswith("fenced")
+    node.keeper.release()
+
+
+def forge(path: Path, epoch: int, state: LeaseState, *, busy: bool) -> LeaseFolder:
+    folder = LeaseFolder(str(path / "leases"), FAR)
+    folder.create(epoch)
+    folder.write(state, 9, busy=busy)
+    folder.close()
+    return folder
+
+
+def test_a_host_keeps_its_palace_whatever_is_put_above_its_lease(tmp_path: Path) -> None:
+    node = Node(acquire(tmp_path, NEAR))
+    folder = forge(tmp_path, 2, LeaseState.ACTIVE, busy=True)
+    (tmp_path / "leases" / "000000000003").write_bytes(b"torn")
+    forge(tmp_path, 4, LeaseState.ACQUIRING, busy=False)
+    forge(tmp_path, 999_999_999, LeaseState.ACQUIRING, busy=False)
+    folder.declare_gone(1, node.keeper._holder.sequence)
+    for _ in range(3):
+        assert node.confirm()
+        node.beat()
+    assert (node.did, node.keeper.over) == ([], False)
+    assert node.warned
+    assert node.keeper.facts()["epoch"] == 1
+    left = folder.listing()
+    assert left.epochs == (1, 4), "only what a candidate can have made is left: the next start is not refused for it"
+    assert not left.gone
+    node.keeper.release()
+    assert acquire(tmp_path, NEAR._replace(nonce="cc")).holder.epoch == 5
+
+
+def test_a_lease_above_that_was_made_while_the_host_paused_fences(tmp_path: Path) -> None:
+    node = Node(acquire(tmp_path, NEAR))
+    node.beat()
+    node.paused = PAUSE_S
+    forge(tmp_path, 2, LeaseState.ACTIVE, busy=False)
+    node.beat()
+    assert node.keeper.over
+    node.keeper.release()
+
+
+def test_a_pause_in_which_nobody_came_is_forgotten(tmp_path: Path) -> None:
+    node = Node(acquire(tmp_path, NEAR))
+    node.paused = PAUSE_S
+    node.beat()
+    node.beat()
+    forge(tmp_path, 2, LeaseState.ACTIVE, busy=False)
+    assert node.confirm()
+    node.keeper.release()
+
+
+def test_a_host_puts_its_lease_back(tmp_path: Path) -> None:
+    """Removed, replaced, or with a link or nothing in place of its folder."""
+    node = Node(acquire(tmp_path, NEAR))
+    leases, name = tmp_path / "leases", "000000000001"
+
+    def replaced() -> None:
+        (leases / name).rename(leases / "000000000002")
+        forge(tmp_path, 1, LeaseState.RELEASED, busy=False)
+
+    def linked() -> None:
+        leases.rename(tmp_path / "elsewhere")
+        leases.symlink_to("elsewhere")
+
+    for spoil in ((leases / name).unlink, replaced, linked, lambda: shutil.rmtree(leases)):
+        spoil()
+        node.beat()
+        node.confirm()
+        lease = LeaseFolder(str(leases), FAR).read(1)
+        assert (lease.state, lease.holder) == (LeaseState.ACTIVE, NEAR)
+        node.rest()
+    assert node.did == []
+    node.keeper.release()
+    assert LeaseFolder(str(leases), FAR).read(1).state == LeaseState.RELEASED
+
+
+@pytest.mark.parametrize("why", ["another may have made it", "broker.lock was removed, too", "too late"])
+def test_a_host_does_not_put_back_what_may_be_anothers(tmp_path: Path, why: str) -> None:
+    node = Node(acquire(tmp_path, NEAR), elects=lambda: why != "broker.lock was removed, too")
+    node.beat()
+    (tmp_path / "leases" / "000000000001").unlink()
+    if why == "another may have made it":
+        forge(tmp_path, 1, LeaseState.ACQUIRING, busy=False)
+    node.paused = 2.5 if why == "too late" else 0.0
+    node.beat()
+    assert node.did == ["kill", "fenced: our lease, epoch 1, was removed"]
     node.keeper.release()

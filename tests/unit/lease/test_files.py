@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from mempalace_broker.errors import PalaceHeld, StateRootError
 from mempalace_broker.lease.acquire import LeaseAcquisition
-from mempalace_broker.lease.files import LeaseFolder, flush_palace, mend, parse_names, read_leases
+from mempalace_broker.lease.files import LeaseFolder, flush_palace, mend, read_leases
 from mempalace_broker.lease.machine.lease import MAX_EPOCH, LeaseState, Listing, NodeKind
 from mempalace_broker.lease.machine.record import SIZE, HolderId
+from mempalace_broker.lease.names import parse_names
 from mempalace_broker.system.clock import Clock, Deadline
 
 ME = HolderId(NodeKind.HOST, "here", "boot", "pid:[1]", 1, "1:2", 1.5, "aa")

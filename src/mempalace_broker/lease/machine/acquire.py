@@ -20,12 +20,15 @@ class Acquired(StrEnum):
 
 
 class Heartbeat(NamedTuple):
-    """A lease's last sequence, until when it may be silent, and whether the sequence ever moved."""
+    """A lease's last sequence, until when it may be silent, whether the sequence ever moved, and whether the last look
+    at the record, not a later moment, found it silent.
+    """
 
     epoch: int
     sequence: int
     until: float
     moved: bool = False
+    silent: bool = False
 
 
 class LeaseAcquirer(NamedTuple):
@@ -115,6 +118,7 @@ class LeaseAcquirer(NamedTuple):
         last = next((beat for beat in self.heartbeats if beat.epoch == lease.epoch), None)
         if last is None or last.sequence != lease.sequence:
             last = Heartbeat(lease.epoch, lease.sequence, now + self.policy.silence_s, last is not None)
+        last = last._replace(silent=now >= last.until)
         return self._replace(
             unread=self.unread[1:], observed=(*self.observed, lease), heartbeats=tuple(sorted((*others, last)))
         )
@@ -135,6 +139,8 @@ class LeaseAcquirer(NamedTuple):
             after_write=None,
         )
         if self.epoch:
+            if self.epoch not in listing.epochs:  # somebody removed it: to others it never was there
+                return next_round._replace(sequence=0)._begin_again()
             if listing.top > self.epoch:  # another node came after us: release, look again
                 return next_round._replace(step=Verb.WRITE, after_write=Verb.LIST)
             if self.kind is NodeKind.FOREIGN and self.epoch in listing.requested:
@@ -148,7 +154,7 @@ class LeaseAcquirer(NamedTuple):
 
     def _decide(self, open_: list[ObservedLease], listing: Listing, now: float) -> LeaseAcquirer:
         beats = {beat.epoch: beat for beat in self.heartbeats}
-        live = [lease for lease in open_ if now < beats[lease.epoch].until]
+        live = [lease for lease in open_ if not beats[lease.epoch].silent]
         for lease in live:
             if beats[lease.epoch].moved and not self.epoch and lease.epoch == listing.top:
                 return self._meet(lease, now)

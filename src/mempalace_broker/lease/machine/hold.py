@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from .lease import LeaseAction, LeaseState, Listing, NodeKind, Verb
+from .lease import LeaseAction, LeasePolicy, LeaseState, Listing, NodeKind, Verb
 
 
 class Holding(StrEnum):
@@ -33,6 +33,9 @@ class LeaseHolder(NamedTuple):
 
     Attributes:
         over: released; nothing may be done any more. reason: why it was fenced, for people.
+        written_at: a moment before the last write. looked_at: before the last look that found our name.
+        paused: there was a pause between two writes in which another node may have come to own the palace, and no
+            look since then that found nothing above us.
     """
 
     epoch: int
@@ -44,6 +47,10 @@ class LeaseHolder(NamedTuple):
     operation: Operation | None = None
     outcome: Holding | None = None
     reason: str = ""
+    policy: LeasePolicy = LeasePolicy()
+    written_at: float = float("-inf")
+    looked_at: float = float("-inf")
+    paused: bool = False
 
     @property
     def action(self) -> LeaseAction:
@@ -77,19 +84,31 @@ class LeaseHolder(NamedTuple):
     def _begin(self, step: Verb, operation: Operation) -> LeaseHolder:
         return self._replace(step=step, operation=operation, outcome=None)
 
-    def advance(self, result: Listing | bool | None) -> LeaseHolder:
-        """The machine after its action. `result`: LIST: the listing, None if it failed; WRITE, KILL: success."""
+    def advance(self, result: Listing | bool | None, before: float, after: float) -> LeaseHolder:
+        """The machine after its action.
+
+        Args:
+            result: LIST: the listing, None if it failed; WRITE, KILL, CREATE: success.
+            before, after: the time just before and just after the action, by a clock that counts the machine's sleep.
+        """
         if self.step is Verb.LIST:
-            return self._listed(result if isinstance(result, Listing) else None)
+            return self._listed(result if isinstance(result, Listing) else None, before, after)
+        if self.step is Verb.CREATE:
+            return self._recreated(bool(result), after)
         if self.step is Verb.KILL:
             if result:
                 return self._replace(step=Verb.WRITE)
             # the engine may still run: don't say that the lease is released
             return self._replace(step=Verb.DONE, over=True, outcome=Holding.FENCED)
-        return self._wrote(bool(result))
+        return self._wrote(bool(result), before, after)
 
-    def _listed(self, listing: Listing | None) -> LeaseHolder:
+    def _listed(self, listing: Listing | None, before: float, after: float) -> LeaseHolder:
         ours = self.epoch
+        steady = not self.paused and after - self.written_at < self.policy.steady_s
+        if self.kind is NodeKind.HOST and steady:
+            if listing is None or ours not in listing.epochs:
+                return self._replace(step=Verb.CREATE)
+            return self._clear(listing, before)  # nobody can own what is above
         if listing is None:
             return self.fence("the folder of leases could not be read")
         if listing.top > ours:
@@ -98,10 +117,20 @@ class LeaseHolder(NamedTuple):
             return self.fence(f"our lease, epoch {ours}, was removed")
         if any(epoch == ours for epoch, _ in listing.gone):
             return self.fence("it was taken over by hand")
+        return self._replace(paused=False)._clear(listing, before)
+
+    def _clear(self, listing: Listing, before: float) -> LeaseHolder:
+        seen = self._replace(looked_at=before)
         if self.operation is Operation.MARK_BUSY:
-            return self._replace(step=Verb.DONE, outcome=Holding.CLEAR)
-        requested = self.kind is NodeKind.FOREIGN and ours in listing.requested
-        return self._replace(step=Verb.WRITE, outcome=Holding.HANDOVER if requested else Holding.CLEAR)
+            return seen._replace(step=Verb.DONE, outcome=Holding.CLEAR)
+        requested = self.kind is NodeKind.FOREIGN and self.epoch in listing.requested
+        return seen._replace(step=Verb.WRITE, outcome=Holding.HANDOVER if requested else Holding.CLEAR)
+
+    def _recreated(self, worked: bool, after: float) -> LeaseHolder:
+        """Our name was gone. Nobody can own who missed it, if it was there again soon enough."""
+        if worked and after - self.looked_at < self.policy.repair_s:
+            return self._replace(step=Verb.WRITE)
+        return self.fence(f"our lease, epoch {self.epoch}, was removed")
 
     def could_not_look(self) -> LeaseHolder:
         """The machine after a LIST that failed for want of descriptors or memory, which says nothing about the palace.
@@ -117,8 +146,11 @@ class LeaseHolder(NamedTuple):
         """Stop at once: the engine first."""
         return self._replace(step=Verb.KILL, operation=Operation.FENCE, reason=reason, outcome=None)
 
-    def _wrote(self, worked: bool) -> LeaseHolder:
-        ended = self._replace(step=Verb.DONE, operation=None, sequence=self.sequence + worked)
+    def _wrote(self, worked: bool, before: float, after: float) -> LeaseHolder:
+        paused = self.paused or after - self.written_at >= self.policy.steady_s
+        ended = self._replace(
+            step=Verb.DONE, operation=None, sequence=self.sequence + worked, written_at=before, paused=paused
+        )
         if self.operation is Operation.FENCE:
             return ended._replace(over=True, busy=False, outcome=Holding.FENCED)
         if not worked:

@@ -20,6 +20,14 @@ takes over.
 A node that finds nothing open below and sees names without delay (the host: it has the files) needs no settle time:
 a later node finds its name, or fails to create the same one.
 
+What the host need not believe. A guest that can write the folder can put any name there. But a foreign h > g owns only
+after it read g's idle record twice with the same sequence, silence_s apart, the second time more than S after it
+created its name. So g was not written for silence_s - D, and when it is written again, h's name is older than S - D.
+The host knows how long it did not write, and it sees names at once: a higher epoch (or a person's word about its own)
+that it sees although it never paused for `steady_s` has no owner behind it, whatever its record says. It is ignored;
+what a mere candidate can't have written is removed. In the same way the host puts back its own name: whoever missed it
+and created another one since the last look still settles, and will find it.
+
 Times are monotonic seconds of the reader; tests/model runs these very machines through all interleavings.
 """
 
@@ -77,7 +85,8 @@ class Verb(StrEnum):
 class LeasePolicy(NamedTuple):
     """Seconds: how long silence lasts (T), the settle time (S), the pause between two looks, the heartbeat.
 
-    tries: how often an acquirer begins again.
+    tries: how often an acquirer begins again. steady_s: a host that writes at least so often was never silent for
+    silence_s - D. repair_s: S - D, how soon after its last look a host can put back its own name.
     """
 
     silence_s: float = 5.0
@@ -85,6 +94,8 @@ class LeasePolicy(NamedTuple):
     poll_s: float = 0.25
     heartbeat_s: float = 1.0
     tries: int = 8
+    steady_s: float = 3.0
+    repair_s: float = SETTLE_S - VISIBILITY_DELAY_S
 
 
 class Listing(NamedTuple):

@@ -191,3 +191,23 @@ def test_a_loser_begins_again_but_not_for_ever() -> None:
         talk.step()
     assert talk.machine.outcome is Acquired.CONTENDED
     assert talk.verbs().count(Verb.CREATE) == POLICY.tries + 1
+
+
+def test_who_loses_its_name_while_it_settles_begins_again() -> None:
+    talk = Talk(NodeKind.FOREIGN)
+    talk.run(until=Verb.SLEEP)
+    del talk.folder[1]
+    assert talk.run() is Acquired.OURS
+    assert talk.verbs().count(Verb.CREATE) == 2
+    assert talk.now >= POLICY.settle_s, "it settled anew"
+
+
+def test_silence_is_judged_when_a_record_is_read_not_later() -> None:
+    talk = Talk(NodeKind.FOREIGN, *(ObservedLease(epoch, LeaseState.ACTIVE, 1) for epoch in (1, 2)))
+    for _ in range(3):
+        talk.step()
+    while talk.machine.action != LeaseAction(Verb.READ, 2):
+        talk.step()
+    talk.now += POLICY.silence_s  # paused between the two
+    talk.step()
+    assert talk.machine.step is Verb.SLEEP

@@ -12,7 +12,7 @@ def run(holder: LeaseHolder, *results: Listing | bool | None) -> tuple[LeaseHold
     for result in results:
         assert holder.step is not Verb.DONE
         did.append(holder.action)
-        holder = holder.advance(result)
+        holder = holder.advance(result, 0.0, 0.0)
     assert holder.step is Verb.DONE
     return holder, did
 
@@ -72,3 +72,28 @@ def test_leaving_releases_once() -> None:
     assert holder.over
     assert holder.release() == holder
     assert holder.renew() == holder
+
+
+def test_a_steady_host_ignores_what_nobody_can_have_made() -> None:
+    host = LeaseHolder(5, NodeKind.HOST, 2, written_at=0.0, looked_at=0.0)
+    for listing in (Listing((5, 6)), Listing((5,), gone=frozenset({(5, 3)}))):
+        holder, did = run(host.mark_busy(), True, listing)
+        assert holder.outcome is Holding.CLEAR
+        assert [do.verb for do in did] == [Verb.WRITE, Verb.LIST]
+    late = host.mark_busy().advance(True, 3.0, 3.0)
+    assert late.advance(Listing((5, 6)), 3.0, 3.0).step is Verb.KILL
+    stuck = host.renew().advance(Listing((5, 6)), 2.0, 3.0)
+    assert stuck.step is Verb.KILL, "it paused before the look"
+    looked = host.renew().advance(Listing((5,)), 2.9, 2.9).advance(True, 2.9, 4.0)
+    assert looked.renew().advance(Listing((5, 6)), 4.0, 4.0).step is Verb.KILL, "it paused before the write"
+    assert looked.renew().advance(Listing((5,)), 4.0, 4.0).advance(True, 4.0, 4.0).paused is False
+
+
+def test_a_host_puts_its_name_back_in_time_or_never() -> None:
+    host = LeaseHolder(5, NodeKind.HOST, 2, written_at=0.0, looked_at=0.0)
+    holder, did = run(host.renew(), None, True, True)
+    assert [do.verb for do in did] == [Verb.LIST, Verb.CREATE, Verb.WRITE]
+    assert holder.outcome is Holding.CLEAR
+    late = host.renew().advance(Listing(()), 1.0, 1.0).advance(True, 1.0, 2.0)
+    assert late.step is Verb.KILL
+    assert host.renew().advance(Listing(()), 1.0, 1.0).advance(False, 1.0, 1.0).step is Verb.KILL
