@@ -157,5 +157,5 @@ def test_the_users_control_master_of_the_container_is_used_and_left_alone(world:
         shim.finish()
         eventually(lambda: not bridges(side), what="the end of the bridge")
         side.must([*ssh, "-O", "check", "host"])
-        left = side.must(["sh", "-c", "ls /tmp/mempalace-broker-0/*"])
+        left = side.must(["sh", "-c", "ls /root/.local/state/mempalace-broker/ssh/*"])
         assert left.split() == ["bridge.lock", "bridge.log", "start.lock"]

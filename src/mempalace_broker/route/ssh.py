@@ -61,7 +61,7 @@ class SshRoute(StartUnderLock):
         rng: Callable[[], float] | None = None,
     ) -> None:
         self.target = target
-        self._files = files or BridgeFiles(target)
+        self._files = files or BridgeFiles(target, env)
         where = self._files
         owns, hint = f"the tunnel to {target}", f"look at {where.log}."
         super().__init__(Daemon("bridge", owns, where, lock=where.lock, hint=hint), deadline, policy, rng=rng)

@@ -2,10 +2,11 @@
 
     ~/.config/mempalace-broker/config.toml
     ~/.local/state/mempalace-broker/PALACE-KEY/     log, cached answers, reason of the last exit, failed starts
+    ~/.local/state/mempalace-broker/ssh/            the bridges of a container, where there is no runtime folder
 
 What decides lies here, for a container that has the state root mounted does not have this. "~" is the home in the
 password file and never $HOME or $XDG_...: an agent's environment must not choose another. $MEMPALACE_BROKER_PRIVATE
-names one folder for both, for tests and sandboxes: its config.toml, and its state/PALACE-KEY/.
+names one folder for all, for tests and sandboxes: its config.toml, its state/PALACE-KEY/ and its ssh/.
 
 A home that is missing, read-only or another user's is not an error: everything then works with default settings and
 keeps nothing. `PrivateFolder.problem` says why. `mp-shim` imports this module: keep it lean.
@@ -58,6 +59,11 @@ def settings_folder(env: Mapping[str, str]) -> PrivateFolder:
 def state_folder(palace: str, env: Mapping[str, str]) -> PrivateFolder:
     """The folder of one palace, named by its real path."""
     return _below(env, (".local", "state", _NAME, palace_key(palace)), ("state", palace_key(palace)))
+
+
+def bridges_folder(env: Mapping[str, str]) -> PrivateFolder:
+    """The folder of all bridges. Its name is short: sockets lie in it."""
+    return _below(env, (".local", "state", _NAME, "ssh"), ("ssh",))
 
 
 def _below(env: Mapping[str, str], in_home: tuple[str, ...], in_named: tuple[str, ...]) -> PrivateFolder:
@@ -120,6 +126,13 @@ class PrivateFolder:
             except OSError as exc:
                 return f"{path}: {exc.strerror or exc}"
         return self.problem() or ("" if os.access(self.path, os.W_OK | os.X_OK) else f"{self.path} is not writable")
+
+    def writable(self) -> bool:
+        """Whether nothing is wrong with the folder, and it can be written, or made where it is missing."""
+        if self.problem():
+            return False
+        there = next((path for path in reversed(self._chain()) if os.path.exists(path)), os.path.dirname(self._base))
+        return os.access(there, os.W_OK | os.X_OK)
 
     def is_anothers(self) -> bool:
         """Whether trust would begin in a folder of another user: then nothing here is for us."""
