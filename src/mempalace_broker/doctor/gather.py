@@ -60,7 +60,7 @@ def gather(context: Context) -> Facts:
     private = state_folder(identity.path, env)
     weights = model.status(home)
     locality = locate(files)
-    plan, plan_problem = _plan(context) if locality.foreign else (None, "")
+    plan, plan_problem = _plan(context, locality.filesystem) if locality.foreign else (None, "")
     return Facts(
         identity=identity,
         files=files,
@@ -104,10 +104,10 @@ def gather(context: Context) -> Facts:
     )
 
 
-def _plan(context: Context) -> tuple[Plan | None, str]:
+def _plan(context: Context, filesystem: str) -> tuple[Plan | None, str]:
     """The routes to a palace that another kernel owns, or what is wrong with their settings."""
     try:
-        return plan_routes(context), ""
+        return plan_routes(context, filesystem), ""
     except BrokerError as exc:
         return None, str(exc)
 

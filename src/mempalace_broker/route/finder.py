@@ -124,7 +124,7 @@ class RouteFinder(Attempt):
         from . import plan
 
         self._locality = locality
-        routes = plan.plan_routes(self._context)
+        routes = plan.plan_routes(self._context, locality.filesystem)
         if routes.ssh is not None:
             self._left.append((f"ssh {routes.ssh.host}", self._ssh, (routes.ssh,)))
         self._left += [(str(endpoint), self._tcp, (endpoint, routes.token)) for endpoint in routes.tcp]

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 BRIDGE_CONFIG = "~/.ssh-local/config"  # written by pi-devbox when it sets up LAN access
 BRIDGE_HOST = "host"
 
+# Docker Desktop's share keeps names and attributes for 3,600 s (docker/for-mac#7647): a holder that lives looks silent.
+_TOO_STALE_FOR_LEASES = ("fakeowner",)
+
 
 class Plan:
     """The routes in the order in which they are tried.
@@ -55,8 +58,11 @@ class Plan:
         self.why_not_direct = why_not_direct
 
 
-def plan_routes(context: Context) -> Plan:
+def plan_routes(context: Context, filesystem: str) -> Plan:
     """Read the settings and the record.
+
+    Args:
+        filesystem: the type of the filesystem by which another kernel owns the palace.
 
     Raises:
         UsageError: a setting makes no sense.
@@ -68,7 +74,9 @@ def plan_routes(context: Context) -> Plan:
     listens = bool(tcp) or _listener_wanted(files)
     bridged = target is not None or listens
     why = ""
-    if settings.direct is DirectMode.NEVER:
+    if filesystem in _TOO_STALE_FOR_LEASES:
+        why = f"a lease on {filesystem} proves nothing, because what it shows may be an hour old"
+    elif settings.direct is DirectMode.NEVER:
         why = f"direct mode is switched off ({settings.sources['direct']})"
     elif bridged and settings.direct is not DirectMode.ALWAYS:
         why = "a bridge is configured, so this side must not open the palace by itself (direct = auto)"

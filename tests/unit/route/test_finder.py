@@ -94,8 +94,8 @@ def reach_of(palace: tuple[PalaceIdentity, StateFiles], **env: str) -> RouteFind
     )
 
 
-def plan_of(palace: tuple[PalaceIdentity, StateFiles], env: dict[str, str]) -> Plan:
-    return plan_routes(Context(palace[0], env))
+def plan_of(palace: tuple[PalaceIdentity, StateFiles], env: dict[str, str], filesystem: str = "virtiofs") -> Plan:
+    return plan_routes(Context(palace[0], env), filesystem)
 
 
 def record(palace: tuple[PalaceIdentity, StateFiles], *endpoints: str) -> None:
@@ -114,6 +114,14 @@ def test_ssh_comes_before_tcp_and_a_bridge_forbids_direct(
         assert word in error.message
     assert error.hint == "fix ssh to mac"
     assert error.code == NOT_EXECUTED
+
+
+@pytest.mark.parametrize("mode", ["auto", "always"])
+def test_no_direct_broker_on_a_share_that_shows_old_names(palace: tuple[PalaceIdentity, StateFiles], mode: str) -> None:
+    """Two brokers on Docker Desktop's share would not see each other's leases, whatever the user allows."""
+    plan = plan_of(palace, {DIRECT: mode}, "fakeowner")
+    assert not plan.direct
+    assert "fakeowner" in plan.why_not_direct
 
 
 def test_nothing_configured_and_direct_forbidden(palace: tuple[PalaceIdentity, StateFiles], taken: list[str]) -> None:
