@@ -17,7 +17,7 @@ PACKAGE = "src/mempalace_broker"
 EXIT_CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
 EMPTY = {"engine": "found by itself", "tcp": "off"}
 SETTINGS = (*settings_of(BrokerSettings), *settings_of(ContainerSettings))
-COMMON = {"--palace", "--backend", "--collection", "--help", "-h"}
+COMMON = {"--palace", "--backend", "--help", "-h"}
 
 
 def rows(text: str) -> list[list[str]]:

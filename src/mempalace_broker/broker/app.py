@@ -89,7 +89,7 @@ class App:
         now = self._clock.monotonic()
         answers = Answers()
         self._protocol = BrokerProtocol(
-            Host(identity, _limits(settings), facts, view_of(identity.path)),
+            Host(identity, _limits(settings), facts, view_of(identity)),
             policy=Policy(init_s=settings.init_s),
             rng=random.random,
             answers=answers,
@@ -327,12 +327,19 @@ class App:
         if not self._owner.still_named():
             self._runner.drain(f"{self._files.owner_lock} was removed: another broker may come")
             return
+        if _leads_elsewhere(self._identity):
+            self._runner.drain(f"{self._identity.name} leads elsewhere now: another broker may come", at_once=True)
+            return
         changed = await self._listeners.check()
         published = self._publisher.is_published()
         if not published:
             self._log.warning("the record is gone or another's: writing it again")
         if changed or not published:
             await self._publish()
+
+
+def _leads_elsewhere(identity: PalaceIdentity) -> bool:
+    return os.path.realpath(identity.name) != identity.path
 
 
 def _limits(settings: BrokerSettings) -> Limits:

@@ -49,10 +49,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the daemon's own flags; people use `mempalace-broker run`, which fills them in."""
     parser = argparse.ArgumentParser(prog="mempalace-broker-daemon", description=__doc__)
     parser.add_argument("--palace", required=True, help="real path of the palace directory")
+    parser.add_argument("--name", default="", help="the path by which mempalace opens it")
     parser.add_argument("--palace-by", default="default", choices=["flag", "env", "config", "default"])
     parser.add_argument("--graph", required=True, help="real path of the knowledge graph")
     parser.add_argument("--backend")
-    parser.add_argument("--collection")
     parser.add_argument("--root", required=True, help="state root")
     parser.add_argument("--direct", action="store_true", help="open a palace that belongs to another kernel")
     parser.add_argument("--start-fd", type=int, default=-1, help="descriptor for the report to the starter")
@@ -99,9 +99,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
             move_old_files(files, log)
         held, since = _acquire_lease(owner, files, settings, log, direct=options.direct)
         app = App(
-            identity=PalaceIdentity(
-                options.palace, options.graph, options.palace_by, options.backend, options.collection
-            ),
+            identity=PalaceIdentity(options.palace, options.graph, options.palace_by, options.backend, options.name),
             files=files,
             settings=settings,
             env=env,

@@ -56,7 +56,18 @@ def engine_argv(
         tune: apply tune-ups.
     """
     argv = [interpreter, "-c", BOOTSTRAP, package_root()]
-    argv += ["--rfd", str(rfd), "--wfd", str(wfd), "--palace", identity.path, "--by", identity.by]
+    argv += [
+        "--rfd",
+        str(rfd),
+        "--wfd",
+        str(wfd),
+        "--palace",
+        identity.name,
+        "--real",
+        identity.path,
+        "--by",
+        identity.by,
+    ]
     for flag, value in (
         ("--backend", identity.backend),
         ("--journal", journal),
@@ -78,5 +89,5 @@ def engine_env(env: Mapping[str, str], identity: PalaceIdentity, own: Mapping[st
     out["MEMPALACE_MCP_IDLE_HOURS"] = "0"
     out["PYTHONUNBUFFERED"] = "1"
     if identity.by != "flag":
-        out["MEMPALACE_PALACE_PATH"] = identity.path
+        out["MEMPALACE_PALACE_PATH"] = identity.name
     return out

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-def context_for(palace: str | None, backend: str | None = None, collection: str | None = None) -> Context:
+def context_for(palace: str | None, backend: str | None = None) -> Context:
     """The palace that these flags and this process's environment lead to.
 
     Raises:
         PalaceError: the configuration names something that can't be a palace.
     """
     env = dict(os.environ)
-    identity = meant_palace(env, palace, backend, collection)
+    identity = meant_palace(env, palace, backend)
     return Context(identity, env)
 
 
@@ -37,7 +37,6 @@ def context_at(
     root: str,
     palace: str | None,
     backend: str | None = None,
-    collection: str | None = None,
     *,
     trust_record: bool = True,
 ) -> Context:
@@ -55,7 +54,7 @@ def context_at(
     if not os.path.isabs(root):
         raise UsageError(f"--state-root {root}: not an absolute path.", hint="begin it with / or ~")
     env.pop(ROOT_VARIABLE, None)
-    identity = meant_palace(env, palace, backend, collection)
+    identity = meant_palace(env, palace, backend)
     if palace is None and state_root(identity.path, env) != os.path.realpath(root):
         recorded = _recorded(root) if trust_record else None
         identity = recorded or meant_palace(env, os.path.join(root, "palace"))
@@ -82,7 +81,7 @@ def pinned_context(root: str | None, palace: str | None) -> Context:
 
 
 def palace_options(function: F) -> F:
-    """Give a command --palace, --backend and --collection; it gets them as one `context`."""
+    """Give a command --palace and --backend; it gets them as one `context`."""
 
     @click.option(
         "--palace",
@@ -91,14 +90,11 @@ def palace_options(function: F) -> F:
         "Default: $MEMPALACE_PALACE_PATH, then mempalace's config.json, then its default.",
     )
     @click.option("--backend", metavar="NAME", help="Storage backend, as mempalace-mcp takes it.")
-    @click.option("--collection", metavar="NAME", help="Collection, as mempalace-mcp takes it.")
     @functools.wraps(function)
-    def wrapped(
-        *, palace: str | None, backend: str | None, collection: str | None, state_root: str | None = None, **rest: Any
-    ) -> Any:
+    def wrapped(*, palace: str | None, backend: str | None, state_root: str | None = None, **rest: Any) -> Any:
         if state_root:
-            return function(context=context_at(state_root, palace, backend, collection), **rest)
-        return function(context=context_for(palace, backend, collection), **rest)
+            return function(context=context_at(state_root, palace, backend), **rest)
+        return function(context=context_for(palace, backend), **rest)
 
     return wrapped  # type: ignore[return-value]  # click replaces the signature; the command's own type is F
 

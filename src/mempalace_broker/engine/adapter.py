@@ -46,11 +46,12 @@ class EngineFailure(Exception):
 class Options(NamedTuple):
     """The broker's options for its engine."""
 
-    palace: str
+    palace: str  # by the name that the user gave it
     by: str = "default"  # how the palace was chosen: flag, env, config, default
     backend: str | None = None  # as in the client's configuration; None: mempalace's own choice
     journal: str | None = None  # path of the journal of writes
     tune: bool = True  # apply tune-ups
+    real: str = ""  # the real path that the palace must have, because the broker's locks are there; "" for any
 
 
 def _version_tuple(text: str) -> tuple[int, ...]:
@@ -72,6 +73,35 @@ def _prepare_process(options: Options) -> None:
     os.environ["MEMPALACE_HUB_FORWARD"] = "0"  # the broker takes its place
     os.environ["MEMPALACE_MCP_IDLE_HOURS"] = "0"  # the broker decides when the engine ends
     os.environ.pop("MEMPALACE_MCP_ALLOW_PEER_WRITER", None)  # it would skip the upstream write lock
+
+
+def _refuse_elsewhere(options: Options) -> Callable[[str, dict[str, Any]], str | None]:
+    """A refusal of calls once the palace's name, which may be a link, leads to another palace: its lock isn't ours.
+
+    Raises:
+        EngineFailure: it does so already.
+    """
+    if options.real and os.path.realpath(options.palace) != options.real:
+        raise EngineFailure(BAD_PALACE, f"{options.palace} no longer leads to {options.real}.", "use it again")
+    found = _device_and_inode(options.palace)
+
+    def refusal(tool: str, _arguments: dict[str, Any]) -> str | None:
+        nonlocal found
+        now = _device_and_inode(options.palace)
+        if now == found or not found:
+            found = now  # the first write makes the folder
+            return None
+        return f"{tool} was not executed: {options.palace} leads to another folder now. Hint: send it again."
+
+    return refusal
+
+
+def _device_and_inode(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _import_server() -> Any:
@@ -111,7 +141,8 @@ class Mempalace:
             )
         self._apply_flags()
         os.environ.pop("PYTHONPATH", None)  # as mempalace's own main() does, for what it starts
-        self.refusals: list[Callable[[str, dict[str, Any]], str | None]] = []  # why a call must not run, or None
+        # why a call must not run, or None
+        self.refusals: list[Callable[[str, dict[str, Any]], str | None]] = [_refuse_elsewhere(options)]
         self.after_call: list[Callable[[], None]] = []
         self.before_open: list[Callable[[], list[dict[str, str]]]] = []  # each returns warnings, as below
         self.warnings: list[dict[str, str]] = []  # {"what", "hint"} of what works less well
@@ -153,8 +184,18 @@ class Mempalace:
             "tools": self._ask("tools/list", {}).get("tools", []),
             "palace": self.palace_path(),
             "graph": self.graph_path(),
+            "backend": self._backend(),
             "mine_yields": hasattr(self.module("palace"), "mine_yield_hook"),
         }
+
+    def _backend(self) -> str | None:
+        """The storage backend that mempalace chose; None where this version can't tell, or the palace has another."""
+        resolve = getattr(self.module("palace"), "resolve_backend_name", None)
+        try:
+            return str(resolve(self.palace_path())) if resolve is not None else None
+        except Exception as exc:  # noqa: BLE001 - whatever it raises, each call will, and then it is said
+            print(f"the backend can't be told: {exc}", file=sys.stderr)
+            return None
 
     def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         request = {"jsonrpc": "2.0", "id": 0, "method": method, "params": params}

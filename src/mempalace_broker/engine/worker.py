@@ -261,6 +261,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rfd", type=int, required=True)
     parser.add_argument("--wfd", type=int, required=True)
     parser.add_argument("--palace", required=True)
+    parser.add_argument("--real", default="")
     parser.add_argument("--by", default="default")
     parser.add_argument("--backend")
     parser.add_argument("--journal")
@@ -283,7 +284,7 @@ def _prepare(mempalace: Mempalace) -> dict[str, Any]:
 
 
 def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
-    options = Options(args.palace, by=args.by, backend=args.backend, journal=args.journal, tune=bool(args.tune))
+    options = Options(args.palace, args.by, args.backend, args.journal, bool(args.tune), args.real)
     start_thread(pipes.exit_if_abandoned, "engine-watch")
     mempalace = Mempalace(options)
     pipes.send(Frame(HELLO, payload=payload.encode_response(mempalace.hello())))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 
@@ -15,27 +15,29 @@ class PalaceIdentity:
     """A palace and how it was chosen: clients that differ in this must not be mixed silently.
 
     Args:
-        path: real path of the palace directory.
+        path: real path of the palace directory: what everything of ours is keyed by.
         graph: real path of the knowledge graph that this choice of the palace implies.
         by: how the palace was chosen: "flag", "env", "config" or "default".
         backend: storage backend asked for, or None for mempalace's own choice.
-        collection: collection asked for, or None for mempalace's own choice.
+        name: the absolute path by which mempalace opens it, links and all: tunnels and hallways lie beside that name.
     """
 
-    __slots__ = ("backend", "by", "collection", "graph", "path")
+    __slots__ = ("backend", "by", "graph", "name", "path")
 
-    def __init__(
-        self, path: str, graph: str, by: str, backend: str | None = None, collection: str | None = None
-    ) -> None:
+    def __init__(self, path: str, graph: str, by: str, backend: str | None = None, name: str = "") -> None:
         self.path = path
         self.graph = graph
         self.by = by
         self.backend = backend
-        self.collection = collection
+        self.name = name or path
 
     def as_json(self) -> dict[str, str | None]:
         """The identity as hello and the discovery record carry it."""
-        return {name: getattr(self, name) for name in ("path", "graph", "by", "backend", "collection")}
+        return {name: getattr(self, name) for name in ("path", "graph", "by", "backend", "name")}
+
+    def renamed(self, rename: Callable[[str], str]) -> PalaceIdentity:
+        """The same identity, with `rename` done to each path."""
+        return PalaceIdentity(rename(self.path), rename(self.graph), self.by, self.backend, rename(self.name))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PalaceIdentity:
@@ -43,13 +45,13 @@ class PalaceIdentity:
         path, graph = data.get("path"), data.get("graph")
         if not isinstance(path, str) or not isinstance(graph, str):
             raise ValueError("a palace identity needs path and graph")
-        backend, collection = data.get("backend"), data.get("collection")
+        backend, name = data.get("backend"), data.get("name")
         return cls(
             path,
             graph,
             str(data.get("by", "default")),
             backend if isinstance(backend, str) else None,
-            collection if isinstance(collection, str) else None,
+            name if isinstance(name, str) else "",
         )
 
 
@@ -60,15 +62,21 @@ class FileView:
         boot: id of its kernel's boot; "" where that is not cheap to find out (macOS).
         mnt: its mount namespace, as "mnt:[4026531841]"; "" where there is only one.
         dev, ino: of the palace directory as the process sees it; 0 where it sees none.
+        graph, beside: "dev:ino" of the folder of the knowledge graph, and of the one that holds the palace's name; ""
+            where it sees none.
     """
 
-    __slots__ = ("boot", "dev", "ino", "mnt")
+    __slots__ = ("beside", "boot", "dev", "graph", "ino", "mnt")
 
-    def __init__(self, boot: str = "", mnt: str = "", dev: int = 0, ino: int = 0) -> None:
+    def __init__(
+        self, boot: str = "", mnt: str = "", dev: int = 0, ino: int = 0, *, graph: str = "", beside: str = ""
+    ) -> None:
         self.boot = boot
         self.mnt = mnt
         self.dev = dev
         self.ino = ino
+        self.graph = graph
+        self.beside = beside
 
     def as_json(self) -> dict[str, str | int]:
         """The view as hello carries it."""
@@ -82,7 +90,9 @@ class FileView:
         boot, mnt, dev, ino = (data.get(name) for name in ("boot", "mnt", "dev", "ino"))
         if not (isinstance(boot, str) and isinstance(mnt, str)):
             return None
-        return cls(boot, mnt, dev if isinstance(dev, int) else 0, ino if isinstance(ino, int) else 0)
+        graph, beside = (str(data.get(name, "")) for name in ("graph", "beside"))
+        numbers = (dev if isinstance(dev, int) else 0, ino if isinstance(ino, int) else 0)
+        return cls(boot, mnt, *numbers, graph=graph, beside=beside)
 
     def same_kernel(self, other: FileView) -> bool:
         """Whether both processes run under one kernel."""
@@ -100,3 +110,14 @@ class FileView:
         if not self.same_kernel(other) or not self.ino or not other.ino:
             return None
         return (self.dev, self.ino) == (other.dev, other.ino)
+
+    def same_graph(self, other: FileView) -> bool | None:
+        """Whether both mean the same folder of the knowledge graph; None where that can't be known."""
+        return self._same(self.graph, other, other.graph)
+
+    def same_neighbours(self, other: FileView) -> bool | None:
+        """Whether the same tunnels and hallways lie beside both names of the palace; None where that can't be known."""
+        return self._same(self.beside, other, other.beside)
+
+    def _same(self, folder: str, other: FileView, theirs: str) -> bool | None:
+        return folder == theirs if self.same_kernel(other) and folder and theirs else None

@@ -9,7 +9,7 @@ import os
 
 from ..errors import UsageError
 from ..protocol.record import BadRecord, DiscoveryRecord, from_this_kernel
-from ..system.paths import home_of
+from ..system.paths import home_of, off_the_wire
 from ..system.record_file import RecordFile
 from ..system.strict_modes import check_folders
 from .endpoint import UNIX, Endpoint, parse
@@ -71,8 +71,8 @@ def discover(context: Context) -> Candidates:
         if not endpoint.startswith(f"{UNIX}:"):
             continue  # for clients elsewhere
         try:
-            path = parse(endpoint, home_of(context.env)).path
-        except UsageError:
+            path = parse(off_the_wire(endpoint), home_of(context.env)).path
+        except (UsageError, UnicodeError):
             continue  # of no use here
         if path not in paths:
             paths.append(path)

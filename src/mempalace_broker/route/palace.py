@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from ..protocol.palace import PalaceIdentity
 
 
-def meant_palace(
-    env: Mapping[str, str], flag: str | None = None, backend: str | None = None, collection: str | None = None
-) -> PalaceIdentity:
+def meant_palace(env: Mapping[str, str], flag: str | None = None, backend: str | None = None) -> PalaceIdentity:
     """`resolve_palace` for this environment; the engine is looked for only where versions differ.
 
     Raises:
@@ -29,4 +27,4 @@ def meant_palace(
 
         return engine_version(env, palace)
 
-    return resolve_palace(flag, env, home_of(env), backend, collection, version=version)
+    return resolve_palace(flag, env, home_of(env), backend, version=version)

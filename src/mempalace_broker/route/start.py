@@ -28,11 +28,9 @@ def broker_argv(
     default. `direct`: it opens a palace that belongs to another kernel.
     """
     argv = [executable or sys.executable, "-P", "-m", "mempalace_broker.broker"]
-    argv += ["--palace", identity.path, "--palace-by", identity.by, "--graph", identity.graph]
+    argv += ["--palace", identity.path, "--name", identity.name, "--palace-by", identity.by, "--graph", identity.graph]
     if identity.backend:
         argv += ["--backend", identity.backend]
-    if identity.collection:
-        argv += ["--collection", identity.collection]
     if direct:
         argv.append("--direct")
     return [*argv, "--root", files.root, "--started-by", started_by]

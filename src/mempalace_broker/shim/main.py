@@ -35,7 +35,7 @@ Options, as mempalace-mcp has them:
   --palace PATH       the palace directory. Without it: $MEMPALACE_PALACE_PATH, config.json, default.
                       Give every agent the same one: --palace also selects another knowledge graph.
   --backend NAME      storage backend, if it is not mempalace's default
-  --collection NAME   collection, if it is not mempalace's default
+  --collection NAME   ignored, as mempalace-mcp does
   --read-only         neither list nor run tools that write, in this session
   --transport stdio   accepted for compatibility; mp-shim has no other
   --version, --help
@@ -117,6 +117,7 @@ def _serve(options: dict[str, str]) -> int:
     gc.set_threshold(_COLLECT_AFTER)
 
     from .. import __version__
+    from ..system.paths import home_of, on_the_wire
     from .dialer import Dialer
     from .machine.protocol import ShimProtocol
     from .pump import Pump
@@ -127,8 +128,8 @@ def _serve(options: dict[str, str]) -> int:
         secret=os.urandom(16).hex(),
         client=client,
         pid=os.getpid(),
-        cwd=_cwd(),
-        home=os.environ.get("HOME") or os.path.expanduser("~"),
+        cwd=on_the_wire(_cwd()),
+        home=on_the_wire(home_of(os.environ)),
         limits=_limits(os.environ.get(TIMEOUT_VARIABLE, "")),
         read_only="read-only" in options or os.environ.get(READ_ONLY_VARIABLE, "").strip().lower() in _TRUE,
     )

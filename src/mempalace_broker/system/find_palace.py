@@ -91,7 +91,6 @@ def resolve_palace(
     env: Mapping[str, str],
     home: str,
     backend: str | None = None,
-    collection: str | None = None,
     *,
     version: Callable[[str], Version] | None = None,
 ) -> PalaceIdentity:
@@ -102,7 +101,6 @@ def resolve_palace(
         env: environment variables.
         home: home directory, see `home_of`.
         backend: the value of --backend, if given; mempalace lower-cases it.
-        collection: the value of --collection, if given.
         version: the version of the mempalace that would serve the palace with this real path, () where that is not
             known; asked only where versions differ. Without it, and for (): the newest rules.
 
@@ -119,6 +117,8 @@ def resolve_palace(
     path, by = choice.path, choice.by
     try:
         real = os.path.realpath(path)
+        name = os.path.abspath(path)
+        name = name if os.path.realpath(name) == real else real  # dots behind a link: mempalace gets them as text
         graph = os.path.realpath(graph_path(real, by, home))
     except (OSError, ValueError) as exc:
         raise PalaceError(
@@ -129,8 +129,7 @@ def resolve_palace(
             f"{path} is a link to {real}, which holds other files and no palace.",
             hint=f"remove the link; or, if that is the palace, name {real} itself by --palace.",
         )
-    name = (backend or "").strip().lower() or None
-    return PalaceIdentity(real, graph, by, name, collection or None)
+    return PalaceIdentity(real, graph, by, (backend or "").strip().lower() or None, name)
 
 
 def graph_path(palace: str, by: str, home: str) -> str:

@@ -10,6 +10,10 @@ import sys
 
 from ..protocol.palace import FileView
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..protocol.palace import PalaceIdentity
+
 # Plain booleans, not comparisons with sys.platform: so a type checker for one system checks the code for both.
 MACOS = bool(sys.platform == "darwin")
 LINUX = bool(sys.platform.startswith("linux"))
@@ -93,23 +97,35 @@ def run(*argv: str) -> str:
     return done.stdout.decode("utf-8", "replace").strip()
 
 
-def view_of(palace: str, *, remote: bool = False) -> FileView:
-    """How this process sees files, and the palace directory among them.
+def view_of(identity: PalaceIdentity, *, remote: bool = False) -> FileView:
+    """How this process sees files, and the folders of a palace among them.
 
     Args:
         remote: the broker is reached over ssh or TCP, where none of these facts can be compared.
     """
     if remote:
         return FileView("elsewhere")
+    dev, ino = _numbers(identity.path)
+    graph, beside = (_numbers(os.path.dirname(path)) for path in (identity.graph, identity.name))
+    # macOS has one mount table for all, and asking for the boot would cost a process
+    boot, mnt = ("", "") if MACOS else (boot_id(), _mount_namespace())
+    return FileView(
+        boot,
+        mnt,
+        dev,
+        ino,
+        graph=f"{graph[0]}:{graph[1]}" if graph[1] else "",
+        beside=f"{beside[0]}:{beside[1]}" if beside[1] else "",
+    )
+
+
+def _numbers(folder: str) -> tuple[int, int]:
+    """Device and inode, zeros where there is none."""
     try:
-        info = os.stat(palace)
+        info = os.stat(folder)
     except OSError:
-        dev = ino = 0
-    else:
-        dev, ino = info.st_dev, info.st_ino
-    if MACOS:
-        return FileView("", "", dev, ino)  # one mount table for all, and asking for the boot would cost a process
-    return FileView(boot_id(), _mount_namespace(), dev, ino)
+        return 0, 0
+    return info.st_dev, info.st_ino
 
 
 def _mount_namespace() -> str:

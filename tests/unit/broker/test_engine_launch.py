@@ -24,14 +24,15 @@ def options(words: list[str]) -> dict[str, str]:
 
 
 def test_every_setting_has_its_flag() -> None:
-    identity = PalaceIdentity("/p", "/p/knowledge_graph.sqlite3", "flag", "chroma", "notes")
+    identity = PalaceIdentity("/p", "/p/knowledge_graph.sqlite3", "flag", "chroma", "/link")
     words = argv(identity, "/root/broker.journal", tune=False)
     assert words[0] == INTERPRETER
     assert words[3] == package_root()
     assert options(words) == {
         "--rfd": "5",
         "--wfd": "6",
-        "--palace": "/p",
+        "--palace": "/link",
+        "--real": "/p",
         "--by": "flag",
         "--backend": "chroma",
         "--journal": "/root/broker.journal",
@@ -41,13 +42,13 @@ def test_every_setting_has_its_flag() -> None:
 
 def test_what_was_not_chosen_is_not_passed() -> None:
     words = options(argv(PalaceIdentity("/p", "/g", "default")))
-    assert set(words) == {"--rfd", "--wfd", "--palace", "--by", "--tune"}
+    assert set(words) == {"--rfd", "--wfd", "--palace", "--real", "--by", "--tune"}
     assert words["--tune"] == "1"
 
 
 @pytest.mark.parametrize("by", ["env", "config", "default"])
 def test_without_the_flag_the_palace_goes_by_environment(by: str) -> None:
-    assert engine_env({}, PalaceIdentity("/p", "/g", by), {})["MEMPALACE_PALACE_PATH"] == "/p"
+    assert engine_env({}, PalaceIdentity("/p", "/g", by, name="/link"), {})["MEMPALACE_PALACE_PATH"] == "/link"
 
 
 def test_with_the_flag_the_environment_says_nothing_of_it() -> None:

@@ -45,7 +45,7 @@ def test_another_root_means_the_palace_in_it(home: Path) -> None:
 def test_a_root_whose_broker_left_its_record_means_that_brokers_palace(home: Path) -> None:
     root, palace = home / "other", home / "elsewhere"
     root.mkdir()
-    identity = PalaceIdentity(str(palace), str(palace / "kg"), "env", "qdrant", None)
+    identity = PalaceIdentity(str(palace), str(palace / "kg"), "env", "qdrant")
     record = DiscoveryRecord(
         record="ab" * 16,
         pid=1,

@@ -16,7 +16,7 @@ def test_the_request_says_who_and_where() -> None:
             "session": "s",
             "secret": "5" * 32,
             "connection": 2,
-            "palace": {"path": "/p", "graph": "/g", "by": "default", "backend": None, "collection": None},
+            "palace": {"path": "/p", "graph": "/g", "by": "default", "backend": None, "name": "/p"},
             "client": "c",
             "pid": 3,
         },
@@ -24,12 +24,12 @@ def test_the_request_says_who_and_where() -> None:
 
 
 def test_an_identity_survives_the_wire() -> None:
-    one = PalaceIdentity("/p", "/g", "env", "b", "c")
+    one = PalaceIdentity("/p", "/g", "env", "b", "/link")
     assert PalaceIdentity.from_json(one.as_json()).as_json() == one.as_json()
     assert PalaceIdentity.from_json({"path": "/p", "graph": "/g", "backend": 7}).as_json() == {
         "path": "/p",
         "graph": "/g",
         "by": "default",
         "backend": None,
-        "collection": None,
+        "name": "/p",
     }

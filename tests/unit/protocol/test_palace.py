@@ -9,10 +9,10 @@ import pytest
 from mempalace_broker.protocol.palace import FileView, PalaceIdentity
 
 
-@pytest.mark.parametrize(("backend", "collection"), [(None, None), ("chroma", "drawers")])
-def test_an_identity_comes_back_as_it_was_sent(backend: str | None, collection: str | None) -> None:
-    sent = PalaceIdentity("/p", "/g", "flag", backend, collection).as_json()
-    assert sent == {"path": "/p", "graph": "/g", "by": "flag", "backend": backend, "collection": collection}
+@pytest.mark.parametrize(("backend", "name"), [(None, "/p"), ("chroma", "/link")])
+def test_an_identity_comes_back_as_it_was_sent(backend: str | None, name: str) -> None:
+    sent = PalaceIdentity("/p", "/g", "flag", backend, name).as_json()
+    assert sent == {"path": "/p", "graph": "/g", "by": "flag", "backend": backend, "name": name}
     assert PalaceIdentity.from_json(sent).as_json() == sent
 
 
@@ -20,15 +20,17 @@ def test_an_identity_needs_path_and_graph_and_forgives_the_rest() -> None:
     for data in ({}, {"path": "/p"}, {"graph": "/g"}, {"path": 1, "graph": "/g"}, {"path": "/p", "graph": None}):
         with pytest.raises(ValueError, match="needs path and graph"):
             PalaceIdentity.from_json(data)
-    found = PalaceIdentity.from_json({"path": "/p", "graph": "/g", "backend": 7, "collection": []})
-    assert (found.by, found.backend, found.collection) == ("default", None, None)
+    found = PalaceIdentity.from_json({"path": "/p", "graph": "/g", "backend": 7, "name": []})
+    assert (found.by, found.backend, found.name) == ("default", None, "/p")
 
 
 def test_a_view_comes_back_as_it_was_sent() -> None:
-    sent = FileView("b", "mnt:[1]", 3, 4).as_json()
+    sent = FileView("b", "mnt:[1]", 3, 4, graph="3:5", beside="3:6").as_json()
     view = FileView.from_json(sent)
     assert view is not None
-    assert view.as_json() == sent == {"boot": "b", "mnt": "mnt:[1]", "dev": 3, "ino": 4}
+    assert (
+        view.as_json() == sent == {"boot": "b", "mnt": "mnt:[1]", "dev": 3, "ino": 4, "graph": "3:5", "beside": "3:6"}
+    )
 
 
 @pytest.mark.parametrize("data", [None, [], {}, {"boot": "b"}, {"mnt": "m"}, {"boot": 1, "mnt": "m"}])

@@ -14,27 +14,38 @@ from mempalace_broker.system.paths import state_files
 
 
 def test_the_command_line_says_it_all() -> None:
-    identity = PalaceIdentity("/r/palace", "/g", "config", "chroma", "c")
+    identity = PalaceIdentity("/r/palace", "/g", "config", "chroma", "/link")
     argv = broker_argv(identity, state_files(identity, {}), started_by="mp-shim pid 7")
     assert argv == [
-        *[sys.executable, "-P", "-m", "mempalace_broker.broker", "--palace", "/r/palace", "--palace-by", "config"],
-        *["--graph", "/g", "--backend", "chroma", "--collection", "c", "--root", "/r", "--started-by", "mp-shim pid 7"],
+        *[sys.executable, "-P", "-m", "mempalace_broker.broker", "--palace", "/r/palace", "--name", "/link"],
+        *[
+            "--palace-by",
+            "config",
+            "--graph",
+            "/g",
+            "--backend",
+            "chroma",
+            "--root",
+            "/r",
+            "--started-by",
+            "mp-shim pid 7",
+        ],
     ]
     plain = PalaceIdentity("/p", "/g", "flag")
     argv = broker_argv(plain, state_files(plain, {}), started_by="x", executable="/py")
     assert argv[0] == "/py"
-    assert not {"--backend", "--collection"} & set(argv)
+    assert "--backend" not in argv
 
 
 def test_the_daemon_understands_its_command_line() -> None:
     """Both sides of one interface."""
     from mempalace_broker.broker.daemon import parse
 
-    identity = PalaceIdentity("/r/palace", "/g", "env", "chroma", "c")
+    identity = PalaceIdentity("/r/palace", "/g", "env", "chroma", "/link")
     argv = broker_argv(identity, state_files(identity, {}), started_by="me")
     options = parse([*argv[argv.index("mempalace_broker.broker") + 1 :], "--start-fd", "9"])
     assert (options.palace, options.palace_by, options.graph, options.root) == ("/r/palace", "env", "/g", "/r")
-    assert (options.backend, options.collection, options.start_fd, options.started_by) == ("chroma", "c", 9, "me")
+    assert (options.backend, options.name, options.start_fd, options.started_by) == ("chroma", "/link", 9, "me")
 
 
 def test_without_an_interpreter_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:

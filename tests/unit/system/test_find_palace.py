@@ -66,7 +66,16 @@ class TestPalace:
         (home / "link").symlink_to("real")
         one = resolve_palace(f"{home}/real", {}, str(home))
         two = resolve_palace(f"{home}/link/", {}, str(home))
-        assert one.as_json() == two.as_json()
+        assert {**one.as_json(), "name": f"{home}/link"} == two.as_json()
+        assert one.name == f"{home}/real"
+
+    def test_a_name_whose_dots_mean_something_else_as_text_is_not_kept(self, home: Path) -> None:
+        (home / "far" / "deep").mkdir(parents=True)
+        (home / "link").symlink_to("far/deep")
+        configured(home / ".mempalace", {"palace_path": f"{home}/link/../p"})
+        assert resolve_palace(None, {}, str(home)).name == f"{home}/far/p"
+        configured(home / ".mempalace", {"palace_path": f"{home}/link/./p"})
+        assert resolve_palace(None, {}, str(home)).name == f"{home}/link/p"
 
     def test_dots_before_symlinks_as_mempalace_does(self, home: Path) -> None:
         """Flag and variables are normalised as text before anything is followed, config.json is not."""
@@ -105,11 +114,9 @@ class TestPalace:
         with pytest.raises(PalaceError, match="Hint: correct"):
             found(home)
 
-    def test_backend_and_collection_pass_through(self, home: Path) -> None:
-        identity = resolve_palace("/p", {}, str(home), " Chroma ", "mine")
-        assert (identity.backend, identity.collection) == ("chroma", "mine")
-        identity = resolve_palace("/p", {}, str(home), "", "")
-        assert (identity.backend, identity.collection) == (None, None)
+    def test_a_backend_passes_through(self, home: Path) -> None:
+        assert resolve_palace("/p", {}, str(home), " Chroma ").backend == "chroma"
+        assert resolve_palace("/p", {}, str(home), "").backend is None
 
 
 class TestConfigDir:

@@ -26,6 +26,7 @@ class EngineReport:
     version: str | None = None
     python: str | None = None
     graph: str | None = None
+    backend: str | None = None
     tuneups: list[Any] = field(default_factory=list)
     drawers: int | None = None
     degraded: list[dict[str, str]] = field(default_factory=list)
@@ -34,6 +35,7 @@ class EngineReport:
     def hello(self, told: Mapping[str, Any]) -> None:
         """mempalace is imported."""
         self.version, self.python, self.graph = (told.get(name) for name in ("version", "python", "graph"))
+        self.backend = told.get("backend")
         self.tuneups, self.drawers = [], None
 
     def ready(self, told: Mapping[str, Any]) -> None:

@@ -46,9 +46,15 @@ class Host:
     facts: dict[str, Any]
     view: FileView | None = None
 
-    def judge(self, params: dict[str, Any], session: Session, others: list[Session]) -> HelloVerdict:
-        """Whether a hello is well-formed and fits this broker. `others`: see `earlier_connections`."""
-        verdict = judge_hello(params, self.identity, self.view)
+    def judge(
+        self, params: dict[str, Any], session: Session, others: list[Session], backend: str | None
+    ) -> HelloVerdict:
+        """Whether a hello is well-formed and fits this broker.
+
+        Args:
+            others: see `earlier_connections`. backend: see `judge_hello`.
+        """
+        verdict = judge_hello(params, self.identity, self.view, backend)
         connection = whole_number(params.get("connection"), 1, MAX_CONNECTION)
         secret = params.get("secret")
         named = is_name(params.get("session")) and (secret is None or is_secret(secret))
@@ -65,7 +71,7 @@ class Host:
         palace = params.get("palace")
         if not isinstance(palace, dict):
             return ""
-        asked = {"wire": WIRE_VERSION, "palace": {**palace, "backend": None, "collection": None}}
+        asked = {"wire": WIRE_VERSION, "palace": {**palace, "backend": None}}
         return judge_hello({**asked, "view": params.get("view")}, self.identity, self.view).message
 
     def welcome(self, verdict: HelloVerdict, *, bound: bool) -> dict[str, Any]:

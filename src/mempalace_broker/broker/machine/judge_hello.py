@@ -32,13 +32,18 @@ class HelloVerdict:
     same_kernel: bool = True
 
 
-def judge_hello(params: Mapping[str, Any], own: PalaceIdentity, own_view: FileView | None = None) -> HelloVerdict:
-    """Decide whether a client's hello fits this broker.
+_DEFAULT_BACKEND = "chroma"
+
+
+def judge_hello(
+    params: Mapping[str, Any], own: PalaceIdentity, own_view: FileView | None = None, backend: str | None = None
+) -> HelloVerdict:
+    """Decide whether a client's hello fits this broker. `backend`: the engine's, where it has told.
 
     A client whose configuration leads to another knowledge graph is served, but its kg_* calls are refused with the
     reason: to answer them from a graph that it never chose would be silent loss.
-    Where client and broker see the files differently (a container), paths are not compared. Under one kernel the
-    palace's device and inode numbers are; across kernels the route by which the client came has to be trusted.
+    A palace has many names: under one kernel its device and inode decide. Without those, names are compared where both
+    see the same files; across kernels the route by which the client came has to be trusted.
     """
     wire = params.get("wire")
     if wire != WIRE_VERSION:
@@ -54,39 +59,44 @@ def judge_hello(params: Mapping[str, Any], own: PalaceIdentity, own_view: FileVi
         theirs = PalaceIdentity.from_json(palace)
     except ValueError as exc:
         return HelloVerdict(OTHER_PALACE, f"hello without a usable palace identity: {exc}.")
-    view = FileView.from_json(params.get("view"))
-    if view is None or own_view is None or own_view.same_files(view):
-        return _judge_identity(own, theirs, same_files=True, same_palace=None)
-    verdict = _judge_identity(own, theirs, same_files=False, same_palace=own_view.same_palace(view))
-    verdict.same_files = False
-    verdict.same_kernel = own_view.same_kernel(view)
+    own_view = own_view or FileView()
+    view = FileView.from_json(params.get("view")) or FileView(own_view.boot, own_view.mnt)
+    serves = own.backend or backend or _DEFAULT_BACKEND
+    refused = _other_palace(own, theirs, own_view, view)
+    if not refused and theirs.backend not in (None, serves):
+        refused = _differs("backend", serves, str(theirs.backend))
+    verdict = refused or _judge_graph(own, theirs, own_view, view)
+    verdict.same_files, verdict.same_kernel = own_view.same_files(view), own_view.same_kernel(view)
     return verdict
 
 
-def _judge_identity(
-    own: PalaceIdentity, theirs: PalaceIdentity, *, same_files: bool, same_palace: bool | None
-) -> HelloVerdict:
-    """`same_palace`: whether the kernel says that it is the same directory; None where it can't say."""
-    path: str | None = theirs.path
-    if not same_files:
-        path = f"{theirs.path} as its container sees it" if same_palace is False else None
-    for what, mine, other in (
-        ("palace", own.path, path),
-        ("backend", own.backend, theirs.backend),
-        ("collection", own.collection, theirs.collection),
-    ):
-        if other is not None and mine != other:
-            return HelloVerdict(
-                OTHER_PALACE,
-                f"this broker serves {what} {mine or 'default'}, the client asks for {other}. "
-                f"Hint: give every agent the same {what}, then `mempalace-broker restart`.",
-            )
-    if not same_files:
-        return _judge_graph(own, theirs)
-    return HelloVerdict() if theirs.graph == own.graph else _other_graph(own, theirs)
+def _other_palace(
+    own: PalaceIdentity, theirs: PalaceIdentity, own_view: FileView, view: FileView
+) -> HelloVerdict | None:
+    same = own_view.same_palace(view)
+    if own_view.same_files(view):
+        return None if theirs.path == own.path or same else _differs("palace", own.path, theirs.path)
+    return _differs("palace", own.path, f"{theirs.path} as its container sees it") if same is False else None
 
 
-def _judge_graph(own: PalaceIdentity, theirs: PalaceIdentity) -> HelloVerdict:
+def _differs(what: str, mine: str, other: str) -> HelloVerdict:
+    return HelloVerdict(
+        OTHER_PALACE,
+        f"this broker serves {what} {mine}, the client asks for {other}. "
+        f"Hint: give every agent the same {what}, then `mempalace-broker restart`.",
+    )
+
+
+def _judge_graph(own: PalaceIdentity, theirs: PalaceIdentity, own_view: FileView, view: FileView) -> HelloVerdict:
+    same = own_view.same_graph(view)
+    if not own_view.same_files(view):
+        return HelloVerdict() if same else _judge_graph_beyond(own, theirs)
+    if not (theirs.graph == own.graph if same is None else same):
+        return _other_graph(own, theirs)
+    return HelloVerdict(notice=_other_name(own, theirs) if own_view.same_neighbours(view) is False else "")
+
+
+def _judge_graph_beyond(own: PalaceIdentity, theirs: PalaceIdentity) -> HelloVerdict:
     """Compare the graphs of two views by where they lie relative to their palaces."""
     mine, other = _graph_folder(own), _graph_folder(theirs)
     if mine and mine == other:
@@ -115,3 +125,10 @@ def _other_graph(own: PalaceIdentity, theirs: PalaceIdentity) -> HelloVerdict:
         "session. Hint: choose the palace the same way in every agent, with or without --palace."
     )
     return HelloVerdict(notice=text, graph_refused=text)
+
+
+def _other_name(own: PalaceIdentity, theirs: PalaceIdentity) -> str:
+    return (
+        f"this palace is open by the name {own.name}, with the tunnels and hallways beside it; by your configuration's "
+        f"name, {theirs.name}, there are others. Hint: give every agent the same name of the palace."
+    )

@@ -245,7 +245,7 @@ class BrokerProtocol:
     def _greet(self, session: Session, message: Message, now: float) -> None:
         params = message.params
         others = earlier_connections(params, self.sessions.values())
-        verdict = self._host.judge(params, session, others)
+        verdict = self._host.judge(params, session, others, self.dispatcher.report.backend)
         if verdict.code:
             self._send(session, rpc.error_line(message.id, verdict.code, verdict.message))
             session.refused = True

@@ -54,7 +54,8 @@ def _apply_index_guard(mempalace: Mempalace) -> None:
     for name in _WRITES:
         require("collection_id" in parameters(getattr(api, name, None)), f"chromadb's {name} is not what it was")
     copies = os.path.join(os.path.dirname(str(journal)), _COPIES)
-    guard = IndexGuard(mempalace.palace_path(), copies, lambda text: print(text, file=sys.stderr, flush=True))
+    palace = os.path.realpath(mempalace.palace_path())
+    guard = IndexGuard(palace, copies, lambda text: print(text, file=sys.stderr, flush=True))
     mempalace.before_open.append(guard.repair)
     for name in _WRITES:
         replace(_guarded(getattr(api, name), guard), name, api)

@@ -34,8 +34,7 @@ def test_another_wire_version_is_refused_with_both_versions(wire: object) -> Non
     ("theirs", "what"),
     [
         (PalaceIdentity("/q", "/g", "default"), "palace /p"),
-        (PalaceIdentity("/p", "/g", "default", "qdrant"), "backend default"),
-        (PalaceIdentity("/p", "/g", "default", None, "mine"), "collection default"),
+        (PalaceIdentity("/p", "/g", "default", "qdrant"), "backend chroma"),
     ],
 )
 def test_another_palace_is_refused_with_the_hint(theirs: PalaceIdentity, what: str) -> None:
@@ -46,8 +45,27 @@ def test_another_palace_is_refused_with_the_hint(theirs: PalaceIdentity, what: s
 
 
 def test_who_does_not_ask_for_a_backend_takes_ours() -> None:
-    own = PalaceIdentity("/p", "/g", "flag", "qdrant", "c")
+    own = PalaceIdentity("/p", "/g", "flag", "qdrant")
     assert judge_hello(hello(PalaceIdentity("/p", "/g", "flag")), own).code == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "engine", "theirs", "served"),
+    [
+        (None, None, "chroma", True),  # mempalace's own default, before the engine has told
+        (None, "chroma", "chroma", True),
+        (None, "qdrant", "qdrant", True),  # by config.json, or because the palace has it
+        (None, "qdrant", "chroma", False),
+        (None, None, "qdrant", False),
+        ("chroma", None, "chroma", True),
+        ("qdrant", "chroma", "chroma", False),  # the engine of a broker that was restarted with another flag
+    ],
+)
+def test_a_backend_is_the_same_whoever_named_it(own: str | None, engine: str | None, theirs: str, served: bool) -> None:
+    verdict = judge_hello(
+        hello(PalaceIdentity("/p", "/g", "flag", theirs)), PalaceIdentity("/p", "/g", "flag", own), None, engine
+    )
+    assert (verdict.code == 0) is served
 
 
 def test_another_graph_is_refused_alone() -> None:
@@ -65,9 +83,32 @@ def from_view(view: FileView, identity: PalaceIdentity = OWN) -> HelloVerdict:
 
 
 def test_one_view_of_the_files_compares_paths() -> None:
-    verdict = from_view(VIEW, PalaceIdentity("/q", "/g", "flag"))
-    assert verdict.code == OTHER_PALACE
+    for unseen in (FileView("boot", "mnt:[1]"), FileView("boot", "mnt:[1]", 5, 78)):
+        assert from_view(unseen, PalaceIdentity("/q", "/g", "flag")).code == OTHER_PALACE
     assert from_view(VIEW).same_files
+
+
+def test_one_palace_has_many_names() -> None:
+    """Bind mounts, and the bytes of a path in another locale."""
+    same = FileView("boot", "mnt:[1]", 5, 77, graph="5:78", beside="5:78")
+    own_view = FileView("boot", "mnt:[1]", 5, 77, graph="5:78", beside="5:78")
+    alias = PalaceIdentity("/alias/palace", "/alias/g", "flag")
+    verdict = judge_hello({**hello(alias), "view": same.as_json()}, OWN, own_view)
+    assert (verdict.code, verdict.notice, verdict.same_files) == (0, "", True)
+    elsewhere = FileView("boot", "mnt:[1]", 5, 77, graph="5:79", beside="5:79")
+    verdict = judge_hello({**hello(alias), "view": elsewhere.as_json()}, OWN, own_view)
+    assert "/alias/g" in verdict.graph_refused
+    assert judge_hello({**hello(alias), "view": VIEW.as_json()}, OWN, own_view).graph_refused, "nothing to compare"
+
+
+def test_another_name_with_other_tunnels_beside_it_is_said() -> None:
+    own = PalaceIdentity("/p", "/g", "flag", name="/home/palace")
+    own_view = FileView("boot", "mnt:[1]", 5, 77, graph="5:1", beside="5:2")
+    view = FileView("boot", "mnt:[1]", 5, 77, graph="5:1", beside="5:3")
+    verdict = judge_hello({**hello(PalaceIdentity("/p", "/g", "flag")), "view": view.as_json()}, own, own_view)
+    assert (verdict.code, verdict.graph_refused) == (0, "")
+    assert "open by the name /home/palace" in verdict.notice
+    assert judge_hello({**hello(), "view": VIEW.as_json()}, own, own_view).notice == ""
 
 
 def test_a_container_under_this_kernel_is_told_by_device_and_inode() -> None:
