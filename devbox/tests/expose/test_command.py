@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import resource
 import signal
 import socket
@@ -19,7 +20,8 @@ from websockets.sync.client import connect
 
 from devbox.tests.expose import servers
 from devbox.tests.expose.conftest import Exposed
-from devbox.tests.needs import require_program, run
+from devbox.tests.imagebox import IMAGE, REPO
+from devbox.tests.needs import BIN, Program, require_program, run
 from pi_devbox.expose.address import outward_address
 from tests import proctools
 from tests.proctools import eventually, free_port
@@ -176,6 +178,46 @@ def test_a_connection_that_outlives_its_server_is_told(expose: Exposed) -> None:
             assert sock.recv(1) == b""
 
 
+def test_a_studio_that_accepts_nothing_is_called_stuck(expose: Exposed) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as studio, contextlib.ExitStack() as stack:
+        port = studio.getsockname()[1]
+        for _ in range(4):  # until its backlog is full
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        program, _ = expose(port)
+        program.says(f"Studio on 127.0.0.1:{port} is stuck: it accepts no connection")
+        program.says(f"`ss -ltnp 'sport = :{port}'` shows its process")
+        assert "nothing listens" not in program.said
+        stack.close()
+        while "Studio listens" not in program.said:
+            studio.accept()[0].close()
+
+
+NETWORK = """
+ip link set lo up; ip link add d0 type veth peer name d1; ip link set d0 up; ip link set d1 up
+ip addr add 10.213.88.1/24 dev d0; exec "$0" "$@"
+"""
+
+
+def test_an_address_that_the_container_lost_is_left(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a network of its own needs root")
+    argv = ["/usr/bin/unshare", "--net", "sh", "-euc", NETWORK, str(BIN / "studio-expose"), "--bind", "d0"]
+    program = Program(argv, tmp_path / "out", os.environ, tmp_path)
+    try:
+        program.says("relaying 10.213.88.1:8765")
+        inside = ["nsenter", "--target", str(program.process.pid), "--net", "ip", "addr"]
+        subprocess.run([*inside, "del", "10.213.88.1/24", "dev", "d0"], check=True)
+        program.says("10.213.88.1 is no longer an address of this container.")
+        program.says("interface d0 has no address that others could reach. Waiting")
+        subprocess.run([*inside, "add", "10.213.88.2/24", "dev", "d0"], check=True)
+        program.says("relaying 10.213.88.2:8765")
+        assert program.end() == 130
+    finally:
+        program.end()
+
+
 # --- how it starts and ends
 
 
@@ -237,6 +279,13 @@ def test_a_studio_port_that_makes_no_sense(tmp_path: Path) -> None:
     done = run(["studio-expose"], tmp_path, STUDIO_PORT="eighty")
     assert done.returncode == 78
     assert done.stderr == "studio-expose: STUDIO_PORT='eighty' is not a port number. Hint: export STUDIO_PORT=8765\n"
+
+
+def test_the_programs_in_the_hints_are_in_the_image() -> None:
+    texts = [path.read_text() for path in (REPO / "devbox/src/pi_devbox/expose").glob("*.py")]
+    named = {word for text in texts for word in re.findall(r"(?:hint=|Hint: |see ).*?`(\w+) ", text)}
+    assert named == {"ss", "ip"}, "both come from one package"
+    assert " iproute2 " in (IMAGE / "Dockerfile.base").read_text()
 
 
 def test_help_explains_the_four_hops(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def studio_expose(port: int, listen_port: int | None, bind: str, max_connections
 
     Studio listens on the container's loopback only, where `docker -p` can't reach it. This relays the
     container's outward address to it. Bytes pass unread: no token and no URL is ever printed or
-    stored here. Start it before or after Studio, which may come and go.
+    stored here. Start it before or after Studio, which may come and go, as may the address.
 
     \b
     From your browser to Studio there are four hops:
@@ -102,14 +102,15 @@ def studio_expose(port: int, listen_port: int | None, bind: str, max_connections
 
 def _relay(port: int, listen_port: int, wanted: str, max_connections: int) -> None:
     from . import address
-    from .relay import Relay, listen, room_for, shown
+    from .listeners import Listeners
+    from .relay import Relay, room_for
 
-    outward = "" if wanted else address.outward_address()
-    addresses = address.choose(wanted, outward, {} if outward else address.interfaces())
+    def choose() -> list[str]:
+        outward = "" if wanted else address.outward_address()
+        return address.choose(wanted, outward, {} if outward else address.interfaces())
+
     most = room_for(max_connections)
-    listeners = [listen(where, listen_port) for where in addresses]
-    for where, listener in zip(addresses, listeners, strict=True):
-        say(f"relaying {shown(where)}:{listener.getsockname()[1]} -> 127.0.0.1:{port} [Ctrl-C to stop]")
+    listeners = Listeners(choose, listen_port, port, say)
     if most < max_connections:
         say(f"at most {most} connections at once: the limit of open files allows no more (ulimit -n).")
     Relay(listeners, port, most, say).serve()

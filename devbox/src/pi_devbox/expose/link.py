@@ -26,15 +26,17 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))  # a laptop that went to sleep
 
 
-def dial(port: int) -> socket.socket | None:
-    """Connect to 127.0.0.1:port; return None if nothing accepts."""
-    try:
-        sock = socket.create_connection(("127.0.0.1", port), timeout=CONNECT_S)
-    except OSError:  # refused, or its backlog is full
-        return None
+def dial(port: int, limit: float = CONNECT_S) -> socket.socket:
+    """Connect to 127.0.0.1:port.
+
+    Raises:
+        TimeoutError: something listens, but accepts nothing within `limit` seconds.
+        OSError: nothing listens.
+    """
+    sock = socket.create_connection(("127.0.0.1", port), timeout=limit)
     if is_self(sock):
         reset(sock)
-        return None
+        raise ConnectionRefusedError
     sock.settimeout(None)
     return sock
 

@@ -10,57 +10,25 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from ..errors import DevboxError
-from .backend import Backend
-from .link import Link, dial, reset
+from .backend import Backend, State
+from .link import CONNECT_S, Link, dial, reset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-TICK_S = 1.0  # how often to look for a server that does not listen
+    from .listeners import Listeners
+
+TICK_S = 1.0  # how often to look for a server that does not listen, and for an address that is gone
+LOOK_S = 1.5  # for one such look; the kernel tries a second time after one second
 LEAVE_S = 2.0  # for all connections together, at the end
-BACKLOG = 512
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-def listen(address: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Raises:
-        DevboxError: the port is taken or not allowed, or the address is not one of this machine.
-    """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        sock = socket.create_server((address, port), family=family, backlog=BACKLOG)
-    except OSError as exc:
-        raise _no_listener(f"{shown(address)}:{port}", port, exc) from exc
-    sock.setblocking(False)
-    return sock
-
-
-def shown(address: str) -> str:
-    """Format an address to stand before a port."""
-    return f"[{address}]" if ":" in address else address
-
-
-def _no_listener(where: str, port: int, exc: OSError) -> DevboxError:
-    if exc.errno == errno.EADDRINUSE:
-        return DevboxError(
-            f"{where} is taken: by another studio-expose, or by Studio itself (then you don't need this).",
-            hint=f"see which with `ss -ltnp 'sport = :{port}'`, or choose another with --listen-port",
-        )
-    if exc.errno == errno.EACCES:
-        return DevboxError(f"not allowed to listen on {where}.", hint="choose a --listen-port above 1023")
-    if exc.errno == errno.EADDRNOTAVAIL:
-        return DevboxError(f"{where} is not an address of this container.", hint="see `ip addr` for those it has")
-    return DevboxError(f"can't listen on {where}: {exc.strerror or exc}.", hint="try another --bind or --listen-port")
 
 
 class Relay:
     """Serves until an exception (Ctrl-C, a signal) ends it, and then closes all it has opened."""
 
-    def __init__(self, listeners: Sequence[socket.socket], port: int, most: int, say: Callable[[str], None]) -> None:
-        """Relay non-blocking `listeners` to 127.0.0.1:port, at most `most` connections at once."""
+    def __init__(self, listeners: Listeners, port: int, most: int, say: Callable[[str], None]) -> None:
+        """Relay `listeners` to 127.0.0.1:port, at most `most` connections at once."""
         self._listeners = listeners
         self._backend = Backend(port)
         self._most = most
@@ -72,25 +40,45 @@ class Relay:
 
     def serve(self) -> None:
         """Accept and relay; never return."""
+        try:
+            while True:
+                self._serve_these()
+        finally:
+            self._end()
+
+    def _serve_these(self) -> None:
+        """Accept and relay until there are other listeners."""
         with selectors.DefaultSelector() as selector:
-            for listener in self._listeners:
+            for listener in self._listeners.sockets.values():
                 selector.register(listener, selectors.EVENT_READ)
-            try:
-                while True:
+            while not self._listeners.follow():
+                if self._backend.state is not State.LISTENS:
                     self._look()
-                    for key, _ in selector.select(TICK_S):
-                        self._take(key.fileobj)  # type: ignore[arg-type]  # a socket: nothing else is registered
-            finally:
-                self._end()
+                for key, _ in selector.select(TICK_S):
+                    self._take(key.fileobj)  # type: ignore[arg-type]  # a socket: nothing else is registered
 
     def _look(self) -> None:
-        """Check whether the server listens, unless it is known to."""
-        if self._backend.listens:
-            return
-        sock = dial(self._backend.port)
-        self._observe(sock is not None)
+        """Check whether the server listens."""
+        sock = self._dial(LOOK_S)
         if sock is not None:
             sock.close()
+
+    def _dial(self, limit: float) -> socket.socket | None:
+        """Connect to the server, and take note of how that went."""
+        sock = None
+        try:
+            sock, state = dial(self._backend.port, limit), State.LISTENS
+        except TimeoutError:
+            state = State.STUCK
+        except OSError as exc:
+            if exc.errno in _EXHAUSTED:  # says nothing of the server
+                self._tell_once(f"can't connect to Studio: {exc.strerror}.")
+                return None
+            state = State.ABSENT
+        with self._lock:
+            if news := self._backend.observe(state):
+                self._say(news)
+        return sock
 
     def _take(self, listener: socket.socket) -> None:
         """Accept one connection if there is room; otherwise it waits in the backlog."""
@@ -115,8 +103,7 @@ class Relay:
 
     def _relay(self, near: socket.socket) -> None:
         """Serve one connection, in its thread."""
-        far = dial(self._backend.port)
-        self._observe(far is not None)
+        far = self._dial(CONNECT_S)
         if far is None:
             reset(near)  # as a port without a listener does
             self._slots.release()
@@ -131,11 +118,6 @@ class Relay:
                 self._links.discard(link)
             self._slots.release()
 
-    def _observe(self, listens: bool) -> None:
-        with self._lock:
-            if news := self._backend.observe(listens):
-                self._say(news)
-
     def _tell_once(self, text: str) -> None:
         with self._lock:
             if text not in self._told:
@@ -143,8 +125,7 @@ class Relay:
                 self._say(text)
 
     def _end(self) -> None:
-        for listener in self._listeners:
-            listener.close()
+        self._listeners.close()
         with self._lock:
             links = list(self._links)
         for link in links:
