@@ -50,10 +50,11 @@ class Agent(Actor):
         """The agent writes a line."""
         if self.alive:
             self.world.history.asked(self.name, request, self.loop.now)
-            self.deliver(lambda: self._said(request_line(request)))
+            self.deliver(lambda: self._said(request))
 
-    def _said(self, line: bytes) -> None:
-        self.protocol.agent_data(line, self.loop.now)
+    def _said(self, request: Request) -> None:
+        self.protocol.agent_data(request_line(request), self.loop.now)
+        self.world.history.withdrawn(self.name, request)
         self._turn()
 
     def eof(self) -> None:

@@ -1,6 +1,6 @@
 """What was asked, answered and executed in one history; and the rules that every history must keep.
 
-answers      each request exactly once; of the killed and the cancelled at most once; in time
+answers      each request exactly once; of the killed and the cancelled at most once, and never late; in time
 no loss      what was answered "success" is in the palace
 at most once a write that must not run twice left at most one trace
 honesty      what was answered "not executed" left no trace, ever; only writes are answered "outcome unknown"
@@ -45,6 +45,7 @@ class Asked:
     tool: str = ""
     token: str = ""
     cancelled: bool = False
+    withdrawn: bool = False  # the shim has read the cancellation
     answers: list[Answer] = field(default_factory=list)
     ran: list[float] = field(default_factory=list)
     shown_before: frozenset[str] = frozenset()
@@ -104,11 +105,20 @@ class History:
             asked.cancelled = True
             self.open -= 1
 
+    def withdrawn(self, who: str, request: dict[str, Any]) -> None:
+        """The shim has read a line of its agent: if that cancels a request, no answer may follow."""
+        if request["method"] == "notifications/cancelled":
+            asked = self.requests.get((who, json.dumps(request["params"]["requestId"])))
+            if asked is not None and asked.method != "initialize":
+                asked.withdrawn = True
+
     def answered(self, who: str, body: dict[str, Any], now: float) -> None:
         asked = self.requests.get((who, json.dumps(body.get("id"))))
         if asked is None:
             self.broken.append(f"{who} got an answer that it never asked for: {body}")
             return
+        if asked.withdrawn:
+            self.broken.append(f"answered after it was cancelled: {asked}")
         asked.answers.append((now, body))
         if len(asked.answers) == 1 and not asked.cancelled and who not in self.gone:
             self.open -= 1

@@ -196,6 +196,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client sends no more; it still gets its answers, to lines that wait here too."""
         self._ended = True
+        self._pending.extend(self._reader.end())
         if not self._turn_scheduled and not self._full:
             self._work()
         return True

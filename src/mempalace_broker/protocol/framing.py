@@ -56,7 +56,7 @@ class LineReader:
 
     @property
     def held(self) -> int:
-        """Bytes of the unfinished line. At the end of the stream they are half a message, never to be executed."""
+        """Bytes of the unfinished line."""
         return self._held
 
     def feed(self, data: bytes) -> list[bytes | TooLong]:
@@ -79,6 +79,12 @@ class LineReader:
         if tail and not self._skipping:
             self._hold(tail, out)
         return out
+
+    def end(self) -> list[bytes | TooLong]:
+        """The stream has ended: return its last line if no newline follows it. A JSON object that was cut is not one,
+        so no half of a message can be taken for another.
+        """
+        return self.feed(b"\n") if self._held else []
 
     def _hold(self, tail: bytes, out: list[bytes | TooLong]) -> None:
         if self._held + len(tail) > self.limit:

@@ -31,10 +31,12 @@ def test_line_in_pieces_is_joined_once_complete() -> None:
     assert reader.held == 1
 
 
-def test_half_line_is_never_an_event() -> None:
-    reader = LineReader()
+def test_line_without_newline_comes_with_the_end_of_the_stream() -> None:
+    reader = LineReader(LIMIT)
     assert reader.feed(b'{"id":1}') == []
-    assert reader.held == 8
+    assert (reader.held, reader.end(), reader.end()) == (8, [b'{"id":1}'], [])
+    assert reader.feed(b"x" * 9) == [TooLong(LIMIT)]
+    assert reader.end() == [], "it was reported already"
 
 
 def test_limit_is_inclusive() -> None:

@@ -86,6 +86,14 @@ class PendingReplies:
         self._tools = [ask for ask in self._tools if ask.conn != conn]
         self._outcomes = [ask for ask in self._outcomes if ask.conn != conn]
 
+    def cancel_tools(self, conn: int, id_: Any) -> bool:
+        """Drop one `tools/list`, which its client cancelled; whether there was such a one."""
+        key = rpc.key_of(id_)
+        ask = next((ask for ask in self._tools if ask.conn == conn and rpc.key_of(ask.id) == key), None)
+        if ask is not None:
+            self._tools.remove(ask)
+        return ask is not None
+
     def give_up_tools(self, conn: int) -> list[Any]:
         """Drop that connection's `tools/list` requests and return their ids."""
         ids = [ask.id for ask in self._tools if ask.conn == conn]

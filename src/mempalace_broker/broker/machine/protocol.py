@@ -17,7 +17,7 @@ from ...protocol import jsonrpc as rpc
 from ...protocol.hello import HELLO, OUTCOMES
 from ...protocol.jsonrpc import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
 from .admin import answer_admin
-from .call import NO_SUCH_TOOL, Call, CallState, call_of, rule_of
+from .call import NO_SUCH_TOOL, Call, call_of, rule_of
 from .dispatcher import Dispatcher
 from .effects import Close, Effect, Log, Quit, Retire, Send, SendStatus, SendWelcome
 from .failure_texts import read_only_line
@@ -104,12 +104,16 @@ class BrokerProtocol:
             return
         for calls in session.by_id.values():
             for call in calls:
-                self.guest_calls.withdraw(call)
-                call.answered = True
-                call.raw = b""  # it is not run again
+                self._give_up(call)
         self._pending_replies.drop(conn)
         self._mark_idle(now)
         self._drained(now)
+
+    def _give_up(self, call: Call) -> None:
+        """Nobody wants its answer any more: withdraw it; where it runs, it goes on and is remembered."""
+        self.guest_calls.withdraw(call)
+        call.answered = True
+        call.raw = b""  # it is not run again
 
     def half_closed(self, conn: int) -> None:
         """A client sends no more. A shim that does so is dead; a bare client still gets its answers."""
@@ -117,8 +121,14 @@ class BrokerProtocol:
         if session is None:
             return
         session.finishing = True
-        if session.greeted or not self._owes(session):
+        if session.greeted:
             self.effects.append(Close(conn, "end of input"))
+        else:
+            self._close_if_done(session)
+
+    def _close_if_done(self, session: Session) -> None:
+        if session.finishing and not self._owes(session):
+            self.effects.append(Close(session.conn, "end of input"))
 
     def _owes(self, session: Session) -> bool:
         return bool(session.by_id) or self._pending_replies.owed(session.conn)
@@ -199,12 +209,15 @@ class BrokerProtocol:
         if not rpc.is_id(id_):
             return
         key = rpc.key_of(id_)
-        for call in session.by_id.get(key, ()):
-            if call.state == CallState.QUEUED and self.guest_calls.withdraw(call):
-                call.answered = True
-                session.remove(key, call)
-                self.counters["cancelled"] += 1
-                return
+        calls = session.by_id.get(key)
+        if calls:
+            call = calls[0]
+            self._give_up(call)
+            session.remove(key, call)
+        elif not self._pending_replies.cancel_tools(session.conn, id_):
+            return  # some clients cancel every request, once it has been answered
+        self.counters["cancelled"] += 1
+        self._close_if_done(session)
 
     # -- answers
 
@@ -214,8 +227,7 @@ class BrokerProtocol:
     def _answer(self, session: Session, effect: Send | SendStatus | SendWelcome) -> None:
         session.answered += 1
         self.effects.append(effect)
-        if session.finishing and not self._owes(session):
-            self.effects.append(Close(session.conn, "end of input"))
+        self._close_if_done(session)
 
     def _reply(self, call: Call, line: bytes) -> None:
         session = self.sessions.get(call.conn)

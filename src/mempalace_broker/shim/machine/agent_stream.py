@@ -35,7 +35,14 @@ class AgentStream:
 
     def read(self, data: bytes) -> Iterator[tuple[Message, bytes]]:
         """Take bytes in any cut; yield each message with its line. A batch yields its elements."""
-        for line in self._reader.feed(data):
+        return self._messages(self._reader.feed(data))
+
+    def end(self) -> Iterator[tuple[Message, bytes]]:
+        """The agent sends no more: yield what its last line holds if no newline follows it."""
+        return self._messages(self._reader.end())
+
+    def _messages(self, lines: list[bytes | TooLong]) -> Iterator[tuple[Message, bytes]]:
+        for line in lines:
             if isinstance(line, TooLong):
                 text = f"Invalid request: a line of more than {line.limit} bytes was skipped"
                 self.error(None, INVALID_REQUEST, text)

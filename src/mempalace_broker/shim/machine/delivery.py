@@ -111,12 +111,10 @@ class Delivery:
         self.requests.remove(request)
 
     def cancel(self, request: PendingRequest) -> None:
-        """The agent cancelled it: a request that was not sent is forgotten, any other one may still be answered."""
-        if request.state != RequestState.SENT:
-            self.requests.remove(request)
-            return
-        self.requests.cancel(request)
-        self._connection.cancel(request)
+        """The agent cancelled it: there will be no answer, for a late one makes some clients drop the session."""
+        if request.state == RequestState.SENT:
+            self._connection.cancel(request)
+        self.requests.answered(request)
 
     def fail(self, request: PendingRequest, code: int, text: str) -> None:
         """Answer it with an error; a broker that has it is told that nobody waits any more."""

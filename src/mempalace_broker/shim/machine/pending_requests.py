@@ -35,7 +35,7 @@ class RequestState(str):
     TRANSLATING: ClassVar[RequestState]  # to be sent once the broker's names of its paths are known
     SENT: ClassVar[RequestState]  # on the connection that is open now
     LOST: ClassVar[RequestState]  # a write that a lost connection carried: its outcome must be asked first
-    OVER: ClassVar[RequestState]  # answered here; kept so that a late answer can't be taken for another request's
+    OVER: ClassVar[RequestState]  # owed no answer; kept so that a late one can't be taken for another request's
 
 
 RequestState.WAITING = RequestState("waiting")
@@ -91,13 +91,11 @@ class PendingRequest:
         cacheable: whether the cache is still to be tried once it has waited long enough.
         arrived: monotonic seconds. since: when it began to wait (again). state: see above.
         connection, ordinal: where it was sent, 0 if it was not. sent_at: when. tries: how often.
-        cancelled: whether the agent cancelled it.
     """
 
     __slots__ = (
         "arrived",
         "cacheable",
-        "cancelled",
         "connection",
         "early",
         "id",
@@ -126,7 +124,6 @@ class PendingRequest:
         self.state = RequestState.WAITING
         self.connection = self.ordinal = self.tries = 0
         self.sent_at = 0.0
-        self.cancelled = False
         self.own_s: float | None = None
         self.rule = UNKNOWN_TOOL
         self.writes = False
@@ -148,15 +145,13 @@ class PendingRequest:
     @property
     def awaited(self) -> bool:
         """Whether the agent still waits for an answer."""
-        return self.state != RequestState.OVER and not self.cancelled
+        return self.state != RequestState.OVER
 
     def due(self, limits: BrokerLimits, *, hopeless_since: float) -> float:
         """When something must be done about it, NO_DEADLINE if nothing must."""
         if self.state == RequestState.OVER:
             return NO_DEADLINE
-        due = self.since + limits.span(
-            None if self.cancelled else self.own_s, sent=self.state in (RequestState.SENT, RequestState.LOST)
-        )
+        due = self.since + limits.span(self.own_s, sent=self.state in (RequestState.SENT, RequestState.LOST))
         if self.state == RequestState.LOST:
             due = min(due, hopeless_since + ASK_GRACE_S)
         return min(due, self.arrived + CACHE_AFTER_S) if self.cacheable else due
@@ -230,14 +225,8 @@ class PendingRequests:
         request.state = RequestState.LOST
         self.lost[request.wire_key] = request
 
-    def cancel(self, request: PendingRequest) -> None:
-        """The agent does not want the answer any more; if one comes, it is passed on."""
-        self._release(request)
-        request.cancelled = True
-        self._expect_late(request)
-
     def answered(self, request: PendingRequest) -> None:
-        """It was answered here. If the broker may answer too, the entry stays: its id must not be used again."""
+        """It was answered here, or cancelled. If the broker may answer it, its id stays taken."""
         if request.state != RequestState.SENT:
             self.remove(request)
             return

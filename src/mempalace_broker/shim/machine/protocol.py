@@ -33,7 +33,7 @@ from .reconnect import ReconnectPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from ...protocol.constant_answers import ConstantAnswers
@@ -140,7 +140,16 @@ class ShimProtocol:
 
     def agent_data(self, data: bytes, now: float) -> None:
         """Bytes of the agent arrived, in any cut."""
-        for message, line in self._agent.read(data):
+        self._take(self._agent.read(data), now)
+
+    def agent_eof(self, now: float) -> None:
+        """The agent sends no more; what is under way is awaited."""
+        self._take(self._agent.end(), now)
+        self._eof_at = now
+        self._due = min(self._due, now + EOF_GRACE_S)
+
+    def _take(self, messages: Iterator[tuple[Message, bytes]], now: float) -> None:
+        for message, line in messages:
             if message.kind == rpc.NOTIFICATION:
                 self._notification(message, line)
             elif message.kind == rpc.REQUEST:
@@ -148,11 +157,6 @@ class ShimProtocol:
                     self._request(message, line, now)
                 except RecursionError:  # its line had to be written anew; it is not in the table yet
                     self._agent.error(message.id, INVALID_REQUEST, TOO_DEEP)
-
-    def agent_eof(self, now: float) -> None:
-        """The agent sends no more. Half a line is never executed; requests under way are awaited."""
-        self._eof_at = now
-        self._due = min(self._due, now + EOF_GRACE_S)
 
     def _request(self, message: Message, line: bytes, now: float) -> None:
         method = message.method
@@ -185,7 +189,7 @@ class ShimProtocol:
         if message.method == CANCELLED:
             target = message.params.get("requestId")
             request = self._requests.find(rpc.key_of(target)) if rpc.is_id(target) else None
-            if request is not None:  # some clients cancel after every call, when it has been answered
+            if request is not None and request.method != INITIALIZE:  # MCP forbids to cancel that one
                 self._delivery.cancel(request)
             return
         if message.method == INITIALIZED:
@@ -334,9 +338,7 @@ class ShimProtocol:
     def _expire(self, request: PendingRequest, now: float) -> None:
         waited = f"There was no answer within {now - request.arrived:.0f} s."
         maybe_ran = request.state == RequestState.LOST or (request.state == RequestState.SENT and request.writes)
-        if request.cancelled:
-            self._requests.answered(request)
-        elif maybe_ran:
+        if maybe_ran:
             self._delivery.fail(request, *request.unknown(f"{waited} {self.reconnect.why}".rstrip()))
         else:
             text = self.reconnect.why or f"{waited} See `mempalace-broker status`."

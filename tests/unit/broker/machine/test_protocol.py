@@ -184,14 +184,44 @@ def test_cancel_withdraws_what_waits_and_is_not_answered() -> None:
     assert talk.protocol.counters["cancelled"] == 1
 
 
-def test_cancel_of_what_runs_or_is_unknown_does_nothing() -> None:
+def test_what_runs_goes_on_after_its_cancellation_and_is_not_answered() -> None:
     talk = Talk()
     talk.opens(1)
     talk.says(1, call(1, ADD))
-    talk.says(1, cancel(1), cancel(99), cancel(None), cancel({"a": 1}))
+    talk.says(1, cancel(1), call(2, ADD))
+    assert talk.ids() == [1], "it still holds the lane"
+    talk.done(talk.frame(1))
+    talk.done(talk.frame(2))
+    assert [answer["id"] for answer in talk.heard(1)] == [2]
+    assert talk.protocol.counters["cancelled"] == 1
+
+
+def test_tools_list_can_be_cancelled_and_initialize_cannot() -> None:
+    talk = Talk(up=False)
+    talk.opens(1)
+    talk.says(1, request(1, "tools/list"), request("1", "tools/list"), cancel("1"), request(2, "initialize"), cancel(2))
+    talk.engine_up()
+    assert [answer["id"] for answer in talk.heard(1)] == [2, 1]
+
+
+def test_cancel_of_what_is_unknown_or_answered_does_nothing() -> None:
+    talk = Talk()
+    talk.opens(1)
+    talk.says(1, call(1, ADD), cancel(99), cancel(None), cancel({"a": 1}), cancel("1"))
+    assert talk.ids() == [1]
     talk.done(talk.frame(1))
     talk.says(1, cancel(1))
     assert [answer["id"] for answer in talk.heard(1)] == [1]
+    assert talk.protocol.counters["cancelled"] == 0
+
+
+def test_a_client_that_ended_and_cancelled_all_is_let_go() -> None:
+    talk = Talk()
+    talk.opens(1)
+    talk.says(1, call(1, ADD))
+    talk.protocol.half_closed(1)
+    talk.says(1, cancel(1))
+    assert talk.closes() == [1]
 
 
 def test_one_client_cannot_cancel_the_other_ones_calls() -> None:

@@ -617,11 +617,30 @@ def test_cancel_is_passed_on_and_only_a_real_answer_follows(talk: Talk) -> None:
     assert talk.heard_by_agent() == []
 
 
-def test_cancelled_call_that_was_running_may_still_be_answered(talk: Talk) -> None:
+@pytest.mark.parametrize("request_", [call(1), call(1, ADD), {**initialize(), "id": 1, "method": "tools/list"}])
+def test_late_answer_to_what_was_cancelled_is_dropped(talk: Talk, request_: dict[str, Any]) -> None:
     talk.connect()
-    talk.agent(call(1), cancelled(1))
-    talk.broker(result(1))
-    assert talk.heard_by_agent() == [result(1)]
+    talk.agent(request_, cancelled(1), call(2))
+    talk.broker(result(1), result(2))
+    assert talk.heard_by_agent() == [result(2)]
+    talk.protocol.agent_eof(talk.now)
+    assert talk.protocol.finished(talk.now)
+
+
+def test_initialize_is_answered_even_if_it_was_cancelled(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(initialize(), cancelled(0))
+    assert talk.heard_by_broker() == [initialize()]
+    talk.broker(result(0))
+    assert talk.heard_by_agent() == [result(0)]
+
+
+def test_the_id_of_a_cancelled_request_may_be_used_again(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1, q="a"), cancelled(1), call(1, q="b"))
+    second = talk.heard_by_broker()[-1]
+    talk.broker(result(1, "late"), result(second["id"], "b"))
+    assert talk.heard_by_agent() == [result(1, "b")]
 
 
 def test_call_withdrawn_before_it_was_sent_never_is(talk: Talk) -> None:
@@ -682,9 +701,20 @@ def test_end_of_input_waits_for_what_is_under_way(talk: Talk) -> None:
 
 
 def test_end_of_input_with_nothing_owed_is_the_end(talk: Talk) -> None:
-    talk.agent(initialize(), cancelled(0))
-    talk.protocol.agent_data(b'{"id":1,"method":"tools/list"}', talk.now)
+    talk.agent(call(1), cancelled(1))
     talk.protocol.agent_eof(talk.now)
+    assert talk.protocol.finished(talk.now)
+
+
+@pytest.mark.parametrize(("line", "heard"), [(b'{"id":1,"method":"tools/list"}', True), (b'{"id":1,"meth', False)])
+def test_last_line_counts_without_its_newline_unless_it_was_cut(talk: Talk, line: bytes, heard: bool) -> None:
+    talk.connect()
+    talk.protocol.agent_data(line, talk.now)
+    assert talk.heard_by_broker() == []
+    talk.protocol.agent_eof(talk.now)
+    assert [m["id"] for m in talk.heard_by_broker()] == ([1] if heard else [])
+    talk.broker(result(1))
+    assert [m.get("error", {}).get("code") for m in talk.heard_by_agent()] == [None if heard else PARSE_ERROR]
     assert talk.protocol.finished(talk.now)
 
 
