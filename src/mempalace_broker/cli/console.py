@@ -19,12 +19,18 @@ PLAIN_WIDTH = 200
 _WIDEST = 10_000  # characters of one part of a line
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The reader of our output left: outcome.guarded knows how to end. Rich would exit with 1."""
+        raise  # noqa: PLE0704 - rich calls this where it handles BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console for stdout or stderr. NO_COLOR and TERM=dumb are honoured (by rich), pipes get plain text."""
     stream = sys.stderr if stderr else sys.stdout
     if stream.isatty():
-        return Console(file=stream, highlight=False, no_color=bool(os.environ.get("NO_COLOR")))
-    return Console(file=stream, highlight=False, color_system=None, width=PLAIN_WIDTH, soft_wrap=True)
+        return _Console(file=stream, highlight=False, no_color=bool(os.environ.get("NO_COLOR")))
+    return _Console(file=stream, highlight=False, color_system=None, width=PLAIN_WIDTH, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ DEBUG_VARIABLE = "MEMPALACE_BROKER_TRACEBACK"
 
 def guarded(command: click.Command, argv: Sequence[str]) -> int:
     """Run `command`, which returns its exit code; every way to fail ends here."""
+    _settle_output()
     try:
         result = _invoke(command, list(argv))
         sys.stdout.flush()
@@ -42,6 +44,15 @@ def guarded(command: click.Command, argv: Sequence[str]) -> int:
         return EXIT_PIPE
     except Exception as exc:  # noqa: BLE001 - the last line of defence: people get a sentence, not a traceback
         return _unexpected(exc)
+
+
+def _settle_output() -> None:
+    """What the terminal's encoding lacks is replaced; a closed stdout or stderr takes everything."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the rest of our life
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if name == "stdout" else "backslashreplace")
 
 
 def _invoke(command: click.Command, args: list[str]) -> object:

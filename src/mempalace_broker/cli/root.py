@@ -7,6 +7,7 @@ import importlib
 import click
 
 from .. import __version__
+from ..system.startup import interrupts_raise
 
 # command -> the module that has a click command of that name in `command_<name>`
 _COMMANDS = {
@@ -49,6 +50,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f".{_COMMANDS[cmd_name]}", __package__)
+        interrupts_raise()
         command: click.Command = getattr(module, f"command_{cmd_name.replace('-', '_')}")
         return command
 

@@ -166,6 +166,14 @@ def _bad(code: int, why: str, id_: Any = None) -> Message:
 
 def parse(line: bytes) -> Message:
     """Classify one line, without its newline. Never raises."""
+    try:
+        return _parse(line)
+    except (MemoryError, ImportError) as exc:  # the latter: Python itself was moved away
+        start = line[:_SALVAGE].decode("utf-8", "replace")
+        return _bad(INVALID_REQUEST, str(exc) or "there is not enough memory to read it", _salvage_id(start))
+
+
+def _parse(line: bytes) -> Message:
     if _crowded(line):
         start = line[:_SALVAGE].decode("utf-8", "replace")
         return _bad(INVALID_REQUEST, f"more than {MAX_VALUES} values in one message", _salvage_id(start))

@@ -14,7 +14,8 @@ _MODULES = ("__main__.py", "__init__.py")  # named by their package
 
 def lock_name(palace: str) -> str:
     """The name of the lock file. `palace`: its real path, as os.path.normcase leaves it."""
-    return f"mine_palace_{hashlib.sha256(palace.encode()).hexdigest()[:16]}.lock"
+    name = palace.encode("utf-8", "surrogateescape")
+    return f"mine_palace_{hashlib.sha256(name).hexdigest()[:16]}.lock"
 
 
 def read_note(body: bytes) -> tuple[int, str]:

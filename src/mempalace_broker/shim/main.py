@@ -6,19 +6,26 @@ import os
 import sys
 
 from ..errors import EXIT_USAGE
+from ..system.startup import HANGUP, INTERRUPT, TERMINATE, exit_on, occupy_standard_descriptors, use_utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from .machine.pending_requests import BrokerLimits
 
 TIMEOUT_VARIABLE = "MEMPALACE_MCP_TIMEOUT_MS"
 READ_ONLY_VARIABLE = "MEMPALACE_MCP_READ_ONLY"
+_LONGEST_LIMIT = 12  # digits
 _TRUE = ("1", "true", "yes", "on")
 _COLLECT_AFTER = 10_000  # new objects: a start makes half as many, and collections then find nothing, in a millisecond
-_OPTIONS = ("--palace", "--backend", "--collection", "--transport")
+_VALUED = ("--palace", "--backend", "--transport", "--collection")
+_FLAGS = ("--read-only", "--help", "--version")
+_SHORT = {"-h": "--help", "-V": "--version"}
+_ABBREVIATED = (  # the options of the newest mempalace-mcp
+    *("--palace", "--backend", "--transport", "--read-only", "--help"),
+    *("--host", "--port", "--tls-cert", "--tls-key"),
+)
 
 HELP = """\
 Usage: mp-shim [--palace PATH] [--backend NAME] [--collection NAME] [--transport stdio] [--read-only]
@@ -39,6 +46,7 @@ Options, as mempalace-mcp has them:
   --read-only         neither list nor run tools that write, in this session
   --transport stdio   accepted for compatibility; mp-shim has no other
   --version, --help
+Anything else is ignored, as mempalace-mcp does, and named on stderr.
 
 Environment:
   MEMPALACE_BROKER    endpoint of a broker: unix:/path, tcp://host:port or
@@ -57,57 +65,88 @@ class Usage(Exception):
     """The command line is wrong; the text says how to correct it."""
 
 
-def parse_args(argv: Sequence[str]) -> dict[str, str]:
-    """Return the options by name without dashes; those without a value are "" where given. Raises Usage."""
+def parse_args(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Read the command line as mempalace-mcp does: options may be abbreviated, what it does not know is ignored.
+
+    Returns:
+        The options by name without dashes, "" for those without a value; and the words that were ignored.
+
+    Raises:
+        Usage: a value is missing, an abbreviation is ambiguous, or another transport than stdio is asked for.
+    """
     found: dict[str, str] = {}
+    ignored: list[str] = []
     rest = list(argv)
     while rest:
         word = rest.pop(0)
+        if word == "--":
+            ignored += rest
+            break
         name, equals, value = word.partition("=")
-        if word in ("--help", "-h"):
-            found["help"] = ""
-        elif word in ("--version", "-V"):
-            found["version"] = ""
-        elif word == "--read-only":
-            found["read-only"] = ""
-        elif name not in _OPTIONS:
-            raise Usage(_unknown(word))
-        elif equals or rest:
-            found[name[2:]] = value if equals else rest.pop(0)
+        option = _option(name)
+        if option in _FLAGS and not equals:
+            found[option[2:]] = ""
+        elif option in _VALUED and (equals or (rest and not _is_option(rest[0]))):
+            found[option[2:]] = value if equals else rest.pop(0)
+        elif option in _VALUED and option != "--collection":  # mempalace-mcp does not have that one
+            raise Usage(f"{option} needs a value.")
         else:
-            raise Usage(f"{name} needs a value.")
+            ignored.append(word)
     transport = found.get("transport", "stdio")
     if transport != "stdio":
         raise Usage(f"--transport {transport} is not supported: mp-shim speaks stdio only. Leave the option out.")
-    return found
+    return found, ignored
 
 
-def _unknown(word: str) -> str:
-    if word.partition("=")[0] in ("--host", "--port", "--tls-cert", "--tls-key"):
-        return f"{word}: mp-shim serves stdio only, not HTTP."
-    return f"unknown argument {word!r}. `mp-shim --help` lists them."
+def _option(name: str) -> str:
+    """The option that a word names or abbreviates, "" if it is none. Raises Usage."""
+    name = _SHORT.get(name, name)
+    if name in _FLAGS or name in _VALUED:
+        return name
+    matches = [option for option in _ABBREVIATED if len(name) > 2 and option.startswith(name)]
+    if len(matches) > 1:
+        raise Usage(f"{name} is ambiguous: it could be {' or '.join(matches)}.")
+    return matches[0] if matches else ""
+
+
+def _is_option(word: str) -> bool:
+    return len(word) > 1 and word[0] == "-" and " " not in word and not word[1:].isdecimal()
+
+
+def _told(ignored: list[str]) -> str:
+    """What was ignored, by name: values may be secrets."""
+    names = [word.partition("=")[0] for word in ignored if word.startswith("-")]
+    others = len(ignored) - len(names)
+    words = [f"{others} other word{'s' * (others > 1)}"] if others else []
+    return f"mp-shim: ignored, as mempalace-mcp does: {', '.join([*names, *words])}\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until the agent is done; return the exit code."""
     try:
-        options = parse_args(sys.argv[1:] if argv is None else argv)
+        options, ignored = parse_args(sys.argv[1:] if argv is None else argv)
     except Usage as exc:
         _say(2, f"mp-shim: {exc}\n")
         return EXIT_USAGE
+    if ignored:
+        _say(2, _told(ignored))
     if "help" in options:
         return _say(1, HELP)
     if "version" in options:
         from .. import __version__
 
         return _say(1, f"mp-shim {__version__}\n")
-    _occupy_standard_descriptors()
-    _exit_on_signals()
     return _serve(options)
 
 
 def entry() -> None:
-    """The console script: run `main`, then exit without the interpreter's clean-up, which takes milliseconds."""
+    """The console script: run `main`, then exit without the interpreter's clean-up, which takes milliseconds.
+
+    Signals end it at once: acknowledged writes are durable in the broker.
+    """
+    exit_on(HANGUP, INTERRUPT, TERMINATE)
+    use_utf8()
+    occupy_standard_descriptors()
     os._exit(main())
 
 
@@ -139,7 +178,9 @@ def _serve(options: dict[str, str]) -> int:
 def _limits(timeout_ms: str) -> BrokerLimits | None:
     from .machine.pending_requests import BrokerLimits
 
-    return BrokerLimits(int(timeout_ms) / 1000, int(timeout_ms) / 1000) if timeout_ms.isdecimal() else None
+    if not timeout_ms.isdecimal() or len(timeout_ms) > _LONGEST_LIMIT:
+        return None
+    return BrokerLimits(int(timeout_ms) / 1000, int(timeout_ms) / 1000)
 
 
 def _cwd() -> str:
@@ -151,34 +192,7 @@ def _cwd() -> str:
 
 def _say(fd: int, text: str) -> int:
     try:
-        os.write(fd, text.encode())
+        os.write(fd, text.encode("utf-8", "backslashreplace"))
     except OSError:
         return 1
     return 0
-
-
-def _occupy_standard_descriptors() -> None:
-    """Open the missing ones of stdin, stdout and stderr, so that no socket of ours gets such a number."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
-
-
-def _exit_on_signals() -> None:
-    """Exit at once with 128+n, as a shell reports it: acknowledged writes are durable in the broker.
-
-    The C module is used because `signal` imports enum; without it the system's default does nearly the same.
-    """
-    try:
-        import _signal  # type: ignore[import-not-found]  # no stub
-    except ImportError:  # not CPython
-        return
-
-    def exit_now(number: int, _frame: Any) -> None:
-        os._exit(128 + number)
-
-    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
-        if _signal.getsignal(number) != _signal.SIG_IGN:  # nohup
-            _signal.signal(number, exit_now)

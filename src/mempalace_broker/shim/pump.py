@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import stat
-from time import monotonic
+from time import monotonic, sleep
 
 from ..errors import EXIT_FAILURE, EXIT_OK, BrokerError
 from .machine.effects import TranslatePaths, VerifyPalace
@@ -29,6 +29,7 @@ _READ = 64 * 1024
 _GONE = select.POLLERR | select.POLLHUP
 _MAX_WAIT_S = 3600.0
 _LONGEST_NOTICE = 4000  # characters
+_FIRST_REST_S, _MAX_REST_S = 0.005, 1.0  # after faults that follow one another
 
 
 class AgentGone(Exception):
@@ -89,6 +90,7 @@ class Pump:
     def __init__(self, protocol: ShimProtocol, dialer: Dialer) -> None:
         self._protocol = protocol
         self._dialer = dialer
+        self._faults = 0  # since the last turn that went well
         self._finder: RouteFinder | None = None  # an attempt to connect that is under way
         self._step_at = 0.0
         self._wait_fd = -1  # the attempt goes on as soon as this is readable
@@ -104,23 +106,53 @@ class Pump:
         self._masks: dict[int, int] = {}
 
     def run(self) -> int:
-        """Pump until stdin ends and everything is answered, or stdout breaks; return the exit code."""
+        """Pump until stdin ends and everything is answered, or stdout breaks; return the exit code.
+
+        Nothing else ends it: whatever is raised becomes an error of the requests that are open.
+        """
+        wait_s = 0.0  # requests that the agent has sent already go out in one write with hello
         try:
-            self._wait(0.0)  # requests that the agent has sent already go out in one write with hello
             while True:
-                now = monotonic()
-                self._protocol.tick(now)
-                self._perform_effects(now)
-                self._connect(now)
-                self._perform_effects(now)
-                self._flush_broker(now)
-                self._flush_agent()
-                self._flush_notices()
-                if self._protocol.finished(now):
+                try:
+                    self._wait(wait_s)
+                    now = monotonic()
+                    self._turn(now)
+                    wait_s = self._timeout(monotonic())
+                    self._faults = 0
+                except AgentGone:
+                    raise
+                except Exception as exc:  # noqa: BLE001 - see above
+                    self._start_afresh(exc)
+                    wait_s = 0.0
+                if self._protocol.finished(monotonic()):
                     return EXIT_OK
-                self._wait(self._timeout(monotonic()))
         except AgentGone:
             return EXIT_OK if self._eof else EXIT_FAILURE
+
+    def _turn(self, now: float) -> None:
+        self._protocol.tick(now)
+        self._perform_effects(now)
+        self._connect(now)
+        self._perform_effects(now)
+        self._flush_broker(now)
+        self._flush_agent()
+        self._flush_notices()
+
+    def _start_afresh(self, exc: Exception) -> None:
+        """Something failed that should not: give up the attempt and the connection, and fail the open requests."""
+        sleep(min(_MAX_REST_S, _FIRST_REST_S * 2 ** min(self._faults, 9)))  # a fault that stays must not spin
+        self._faults += 1
+        finder, self._finder, self._wait_fd = self._finder, None, -1
+        try:
+            self._protocol.fault(exc, monotonic())
+            self._close_socket()
+            if finder is not None:
+                finder.close()
+            self._flush_agent()
+        except AgentGone:
+            raise
+        except Exception:  # noqa: BLE001 - out of memory, most likely: the next turn fails again, and tries this again
+            return
 
     # -- effects
 
@@ -176,10 +208,15 @@ class Pump:
         self._protocol.connected(self._dialer.identity(), self._dialer.view(step), now)
 
     def _hang_up(self, reason: str, now: float) -> None:
-        self._watch(self._fd, 0)
-        self._socket.close()
-        self._socket, self._fd = None, -1
+        self._close_socket()
         self._protocol.lost(reason, now)
+
+    def _close_socket(self) -> None:
+        sock, fd = self._socket, self._fd
+        self._socket, self._fd = None, -1
+        self._watch(fd, 0)
+        if sock is not None:
+            sock.close()
 
     def _flush_broker(self, now: float) -> None:
         box = self._protocol.connection.to_broker
@@ -220,9 +257,13 @@ class Pump:
         notices = self._protocol.notices
         if not notices:
             return
-        from ..protocol.text import printable  # late: most sessions have no notices
-
-        text = "".join(f"mp-shim: {printable(notice, _LONGEST_NOTICE)}\n" for notice in notices).encode()
+        try:
+            from ..protocol.text import printable  # late: most sessions have no notices
+        except ImportError:  # the package was moved away
+            lines = [ascii(notice) for notice in notices]
+        else:
+            lines = [printable(notice, _LONGEST_NOTICE) for notice in notices]
+        text = "".join(f"mp-shim: {line}\n" for line in lines).encode()
         notices.clear()
         try:
             if self._err is None:
@@ -261,9 +302,11 @@ class Pump:
         waited = self._wait_fd  # in every poll until the next step, whatever the agent sends meanwhile
         if waited >= 0:
             self._poll.register(waited, select.POLLIN)
-        events = self._poll.poll(seconds * 1000)
-        if waited >= 0:
-            self._poll.unregister(waited)
+        try:
+            events = self._poll.poll(seconds * 1000)
+        finally:
+            if waited >= 0:
+                self._poll.unregister(waited)
         now = monotonic()
         for fd, event in events:
             if fd == STDIN:

@@ -17,6 +17,7 @@ from mempalace_broker.cli.outcome import EXIT_INTERRUPTED, EXIT_PIPE, guarded
 from mempalace_broker.errors import EXIT_CONFIG, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE, EngineNotFound
 from mempalace_broker.system.private import VARIABLE, state_folder
 
+PROGRAM = [sys.executable, "-c", "import sys; from mempalace_broker.cli import main; sys.exit(main())"]
 COMMANDS = ("demo", "run", "ensure", "status", "stop", "restart", "logs", "doctor", "model")
 
 
@@ -170,10 +171,12 @@ def test_a_reader_that_left_is_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert guarded(failing(BrokenPipeError()), []) == EXIT_PIPE
 
 
-@pytest.mark.parametrize("args", [["--help"], ["ssh-command", "--help"], ["--version"]])
-def test_a_real_reader_that_left_is_141(args: list[str]) -> None:
-    """What a command writes meets the closed pipe inside of click."""
-    argv = [sys.executable, "-c", "import sys; from mempalace_broker.cli import main; sys.exit(main())", *args]
+@pytest.mark.parametrize(
+    "args", [["--help"], ["ssh-command", "--help"], ["--version"], ["status"], ["status", "--json"], ["doctor"]]
+)
+def test_a_real_reader_that_left_is_141(args: list[str], palace: str) -> None:
+    """What a command writes meets the closed pipe inside of click, or of rich."""
+    argv = [*PROGRAM, *args, *([] if args[-1].startswith("--h") or args[-1] == "--version" else ["--palace", palace])]
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -181,3 +184,28 @@ def test_a_real_reader_that_left_is_141(args: list[str]) -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (EXIT_PIPE, b"")
+
+
+@pytest.mark.parametrize("args", [["status"], ["doctor"], ["status", "--json"], ["logs"], ["--help"], ["nonsense-é"]])
+def test_a_terminal_of_another_encoding_gets_replaced_characters(args: list[str], palace: str) -> None:
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    where = [] if args[0].startswith(("-", "n")) else ["--palace", f"{palace}-gedächtnis"]
+    done = subprocess.run(PROGRAM + args + where, env=env, capture_output=True, check=False, timeout=60)
+    assert done.returncode in (0, 2, 3, 4)
+    assert done.stdout.isascii()
+    assert b"odec" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_descriptors_change_nothing(closed: str, palace: str) -> None:
+    line = f'"$@" {closed}'
+    argv = ["sh", "-c", line, "sh", *PROGRAM, "status", "--palace", palace]
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (EXIT_NOT_RUNNING, b"")
+
+
+@pytest.mark.parametrize("args", [["status"], ["doctor"], ["doctor", "--json"], ["logs"], ["stop"]])
+def test_a_path_that_is_not_utf_8(args: list[str], palace: str) -> None:
+    argv: list[str | bytes] = [*PROGRAM, *args, "--palace", os.fsencode(palace) + b"-ged\xe4chtnis"]
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
+    assert b"odec" not in done.stderr

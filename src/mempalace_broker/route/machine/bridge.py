@@ -49,7 +49,7 @@ def usable_modes(path: str, last: TransportMode | None = None) -> list[Transport
     A path that ssh would not take literally (`:`, `%`, `$`, quotes) can't be forwarded.
     """
     found = [TransportMode.STDIO]
-    if _PLAIN_PATH.fullmatch(path) and len(path.encode()) <= _MAX_SUN_PATH:
+    if _PLAIN_PATH.fullmatch(path) and len(path.encode("utf-8", "surrogateescape")) <= _MAX_SUN_PATH:
         found.insert(0, TransportMode.FORWARD)
     return sorted(found, key=lambda mode: mode is not last)
 

@@ -123,6 +123,22 @@ class Delivery:
             self._connection.cancel(request)
         self.requests.answered(request)
 
+    def expire(self, request: PendingRequest, why: str, now: float) -> None:
+        """It has waited for too long; `why`: why no broker can be reached, "" where one can."""
+        waited = f"There was no answer within {now - request.arrived:.0f} s."
+        if request.may_have_run:
+            self.fail(request, *request.unknown(f"{waited} {why}".rstrip()))
+        else:
+            self.fail(request, *request.error(why or f"{waited} See `mempalace-broker status`."))
+
+    def give_out(self, why: str) -> None:
+        """Answer every open request with an error, whatever may fail meanwhile: never twice."""
+        for request in self.requests:
+            code, text = request.unknown(why) if request.may_have_run else request.error(why)
+            line = rpc.error_line(request.id, code, text) if request.awaited else b""
+            self.requests.remove(request)
+            self._agent.out.put(line)
+
     def succeed(self, request: PendingRequest, result: object) -> None:
         """Answer it with a result that did not come from a broker."""
         self._agent.result(request.id, result)

@@ -147,6 +147,11 @@ class PendingRequest:
         """Whether the agent still waits for an answer."""
         return self.state != RequestState.OVER
 
+    @property
+    def may_have_run(self) -> bool:
+        """Whether it is a write that a broker has, or had."""
+        return self.state == RequestState.LOST or (self.state == RequestState.SENT and self.writes)
+
     def due(self, limits: BrokerLimits, *, hopeless_since: float) -> float:
         """When something must be done about it, NO_DEADLINE if nothing must."""
         if self.state == RequestState.OVER:

@@ -13,7 +13,7 @@ at once (`failed`), and `initialize` and `tools/list` are answered from a cache.
 
 from __future__ import annotations
 
-from ...errors import INVALID_REQUEST, METHOD_NOT_FOUND, OTHER_PALACE
+from ...errors import INVALID_REQUEST, METHOD_NOT_FOUND, NOT_EXECUTED, OTHER_PALACE
 from ...protocol import jsonrpc as rpc
 from ...protocol.jsonrpc import CANCELLED, INITIALIZE, INITIALIZED, TOOLS_CALL, TOOLS_LIST
 from ...protocol.tools import rule_for
@@ -29,7 +29,7 @@ from .pending_requests import (
     PendingRequest,
     RequestState,
 )
-from .reconnect import ReconnectPolicy
+from .reconnect import ReconnectPolicy, fault_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,14 +149,22 @@ class ShimProtocol:
         self._due = min(self._due, now + EOF_GRACE_S)
 
     def _take(self, messages: Iterator[tuple[Message, bytes]], now: float) -> None:
+        failure: Exception | None = None
         for message, line in messages:
-            if message.kind == rpc.NOTIFICATION:
-                self._notification(message, line)
-            elif message.kind == rpc.REQUEST:
-                try:
+            open_before = self._requests.unanswered
+            try:
+                if message.kind == rpc.NOTIFICATION:
+                    self._notification(message, line)
+                elif message.kind == rpc.REQUEST:
                     self._request(message, line, now)
-                except RecursionError:  # its line had to be written anew; it is not in the table yet
-                    self._agent.error(message.id, INVALID_REQUEST, TOO_DEEP)
+            except RecursionError:  # its line had to be written anew; it is not in the table yet
+                self._agent.error(message.id, INVALID_REQUEST, TOO_DEEP)
+            except Exception as exc:  # noqa: BLE001 - the messages behind it must not be lost with it
+                failure = exc
+                if message.kind == rpc.REQUEST and self._requests.unanswered == open_before:
+                    self._agent.error(message.id, NOT_EXECUTED, fault_text(exc))
+        if failure is not None:
+            raise failure
 
     def _request(self, message: Message, line: bytes, now: float) -> None:
         method = message.method
@@ -168,7 +176,10 @@ class ShimProtocol:
             self._agent.error(message.id, METHOD_NOT_FOUND, f"Unknown method: {method}")
             return
         if method == TOOLS_CALL and rule_for(message.params.get("name")).paths:
-            line = self._with_absolute_paths(message, line)
+            from .path_rewriter import make_absolute
+
+            if make_absolute(message, cwd=self._cwd, home=self._home):
+                line = rpc.to_bytes(message.body)
         request = PendingRequest(message, line, now)
         self._requests.add(request, message)
         if method == INITIALIZE:
@@ -179,12 +190,6 @@ class ShimProtocol:
         elif not self.connection.up and self.reconnect.hopeless(now):
             self._fail_waiting()
 
-    def _with_absolute_paths(self, message: Message, line: bytes) -> bytes:
-        from .path_rewriter import make_absolute
-
-        changed = make_absolute(message, cwd=self._cwd, home=self._home)
-        return rpc.to_bytes(message.body) if changed else line
-
     def _notification(self, message: Message, line: bytes) -> None:
         if message.method == CANCELLED:
             target = message.params.get("requestId")
@@ -192,8 +197,7 @@ class ShimProtocol:
             if request is not None and request.method != INITIALIZE:  # MCP forbids to cancel that one
                 self._delivery.cancel(request)
             return
-        if message.method == INITIALIZED:
-            self._initialized = True
+        self._initialized |= message.method == INITIALIZED
         if self.connection.established:
             self.connection.send(line)
 
@@ -272,6 +276,16 @@ class ShimProtocol:
         self._fail_waiting()
         self._due = min(self._due, now)
 
+    def fault(self, exc: Exception, now: float) -> None:
+        """This program failed somewhere: every open request ends with one error. The caller closes the connection."""
+        why = fault_text(exc)
+        self.effects.clear()
+        self._impatient.clear()
+        self._reading_answers = False
+        self._delivery.give_out(why)
+        self.connection.closed()
+        self.reconnect.failed(NOT_EXECUTED, why, now)
+
     def _fail_waiting(self) -> None:
         """Fail the requests that wait for a broker; if the cache may answer one of them, read it first."""
         if self._reading_answers:
@@ -329,17 +343,8 @@ class ShimProtocol:
                 self._impatient.append(request)
                 self._read_answers()
             elif request.state != RequestState.OVER and (ending or now >= self._due_of(request)):
-                self._expire(request, now)
+                self._delivery.expire(request, self.reconnect.why, now)
         self._due = min((self._due_of(request) for request in self._requests), default=NO_DEADLINE)
         if self._requests.unanswered:
             self._due = min(self._due, self._eof_at + EOF_GRACE_S)
         self._delivery.proceed(now)
-
-    def _expire(self, request: PendingRequest, now: float) -> None:
-        waited = f"There was no answer within {now - request.arrived:.0f} s."
-        maybe_ran = request.state == RequestState.LOST or (request.state == RequestState.SENT and request.writes)
-        if maybe_ran:
-            self._delivery.fail(request, *request.unknown(f"{waited} {self.reconnect.why}".rstrip()))
-        else:
-            text = self.reconnect.why or f"{waited} See `mempalace-broker status`."
-            self._delivery.fail(request, *request.error(text))

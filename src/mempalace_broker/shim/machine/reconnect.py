@@ -11,7 +11,21 @@ from .pending_requests import NO_DEADLINE
 SHORT_S = 5.0  # a connection that lived no longer counts as a failure of its own
 FIRST_PAUSE_S = 0.02
 FIRST_FAILURE_PAUSE_S = 0.5
-MAX_PAUSE_S = 10.0
+MAX_PAUSE_S = 2.0  # nothing is tried unless a request waits: this bounds how often
+_MAX_FAULT = 300  # characters of what Python says
+
+
+def fault_text(exc: Exception) -> str:
+    """What went wrong in this very program, in words."""
+    if isinstance(exc, ImportError):
+        return (
+            f"mp-shim can't load its own code any more ({str(exc)[:_MAX_FAULT]}): mempalace-broker, or its Python, was "
+            "moved, removed or upgraded. Hint: start this session again; if that does not help, install it again."
+        )
+    if isinstance(exc, MemoryError):
+        return "mp-shim has not enough memory. Hint: end what uses it up, then try again."
+    told = f"{type(exc).__name__}: {exc}"[:_MAX_FAULT]
+    return f"mp-shim failed at something unexpected ({told}). Hint: try again; `mempalace-broker doctor`."
 
 
 class ReconnectPolicy:

@@ -822,3 +822,32 @@ def test_a_read_only_session_says_so_in_hello_and_is_shown_no_writer_from_the_ca
     talk.later(CACHE_AFTER_S)
     (listed,) = talk.heard_by_agent()
     assert listed["result"]["tools"] == [{"name": SEARCH}]
+
+
+def test_a_fault_of_the_program_ends_every_request_once_and_the_next_one_starts_afresh(talk: Talk) -> None:
+    talk.connect()
+    talk.agent(call(1), call(2, ADD), call(3), cancelled(3))
+    talk.lose()
+    talk.agent(call(4))
+    talk.protocol.fault(ModuleNotFoundError("No module named 'x'"), talk.now)
+    told = {m["id"]: m["error"] for m in talk.heard_by_agent()}
+    assert {id_: error["code"] for id_, error in told.items()} == {1: NOT_EXECUTED, 2: OUTCOME_UNKNOWN, 4: NOT_EXECUTED}
+    assert all("install it again" in error["message"] for error in told.values())
+    assert not talk.protocol.wants_connection(talk.now)
+    talk.agent(call(5))
+    assert talk.error["code"] == NOT_EXECUTED, "too early to try again"
+    talk.later(talk.protocol.reconnect.retry_at - talk.now)
+    talk.agent(call(6))
+    assert talk.protocol.wants_connection(talk.now)
+    assert [m["id"] for m in talk.connect()] == [6]
+
+
+def test_a_message_that_breaks_something_is_answered_and_so_are_those_behind_it(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk.connect()
+    monkeypatch.setattr("mempalace_broker.shim.machine.protocol.rule_for", lambda name: 1 / 0)
+    lines = b"".join(json.dumps(message).encode() + b"\n" for message in (call(1), call(2)))
+    with pytest.raises(ZeroDivisionError):
+        talk.protocol.agent_data(lines, talk.now)
+    assert [(m["id"], m["error"]["code"]) for m in talk.heard_by_agent()] == [(1, NOT_EXECUTED), (2, NOT_EXECUTED)]

@@ -1,0 +1,103 @@
+"""A shim in which something fails that should not: every open request ends with one error, and the next one works."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.errors import NOT_EXECUTED, OUTCOME_UNKNOWN
+from mempalace_broker.system.private import VARIABLE as PRIVATE
+from tests.fakes.fake_broker import FakeBroker, answer
+from tests.proctools import eventually
+from tests.rpcproc import RpcProcess
+
+READ, WRITE = "mempalace_search", "mempalace_add_drawer"
+# raises EXCEPTION in OWNER.NAME for as long as the file FLAG is there
+CODE = """
+import importlib, os, sys
+module, owner, name, exception, flag = sys.argv[1:6]
+del sys.argv[1:6]
+holder = importlib.import_module("mempalace_broker." + module)
+holder = getattr(holder, owner) if owner else holder
+real = getattr(holder, name)
+def faulty(*args, **more):
+    if os.path.exists(flag):
+        raise eval(exception)
+    return real(*args, **more)
+setattr(holder, name, faulty)
+from mempalace_broker.shim.main import entry
+entry()
+"""
+POINTS = [
+    "shim.dialer Dialer dial",
+    "shim.dialer Dialer view",
+    "shim.dialer Dialer verify_palace",
+    "route.finder RouteFinder step",
+    "shim.machine.protocol ShimProtocol connected",
+    "shim.machine.protocol ShimProtocol tick",
+    "shim.machine.protocol ShimProtocol next_deadline",
+    "shim.machine.protocol ShimProtocol _request",
+    "shim.machine.protocol ShimProtocol broker_data",
+    "shim.machine.protocol ShimProtocol lost",
+    "shim.machine.delivery Delivery send",
+    "shim.machine.delivery Delivery connection_lost",
+    "shim.machine.reconnect ReconnectPolicy welcomed",
+    "shim.pump Pump _flush_broker",
+    "shim.pump Pump _flush_notices",
+    "shim.pump Pump _read_broker",
+]
+EXCEPTIONS = ["MemoryError()", "RecursionError()", "OSError(24, 'Too many open files')", "ModuleNotFoundError('gone')"]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose name is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="mb", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def broker(folder: Path) -> Iterator[FakeBroker]:
+    with FakeBroker(str(folder / "b.sock")) as fake:
+        yield fake
+
+
+def start(folder: Path, point: str, exception: str) -> RpcProcess:
+    module, owner, name = point.split()
+    argv = [sys.executable, "-c", CODE, module, owner, name, exception, str(folder / "flag")]
+    env = {"HOME": str(folder), "PATH": os.environ["PATH"], "MEMPALACE_BROKER": f"unix:{folder}/b.sock"}
+    return RpcProcess(argv, env={**env, PRIVATE: str(folder / "private")}, cwd=folder, log=folder / "shim.log")
+
+
+def works(shim: RpcProcess) -> bool:
+    told = shim.request("tools/call", {"name": READ, "arguments": {}}, timeout=10)
+    assert "result" in told or told["error"]["code"] == NOT_EXECUTED
+    return "result" in told
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_fault_ends_open_requests_and_nothing_else(point: str, folder: Path, broker: FakeBroker) -> None:
+    exception = EXCEPTIONS[POINTS.index(point) % len(EXCEPTIONS)]
+    broker.script = lambda m: None if "hang" in str(m) else answer(m)
+    with start(folder, point, exception) as shim:
+        shim.initialize()
+        read = shim.start_request("tools/call", {"name": READ, "arguments": {"query": "hang"}})
+        write = shim.start_request("tools/call", {"name": WRITE, "arguments": {"content": "hang"}})
+        broker.wait_for("tools/call", 2)
+        (folder / "flag").touch()
+        broker.drop()
+        third = shim.start_request("tools/call", {"name": READ, "arguments": {"query": "hang"}})
+        codes = [shim.wait_response(id_, 20).get("error", {}).get("code") for id_ in (read, write, third)]
+        assert codes[::2] == [NOT_EXECUTED, NOT_EXECUTED]
+        assert codes[1] in (OUTCOME_UNKNOWN, NOT_EXECUTED), "the latter where the broker could still be asked"
+        (folder / "flag").unlink()
+        assert eventually(lambda: works(shim), 20)
+        assert shim.running
+        assert "Traceback" not in shim.stderr()
+        assert shim.finish(40) == 0
+        assert shim.untaken() == []
