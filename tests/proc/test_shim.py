@@ -176,14 +176,21 @@ def test_help_teaches(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("args", [
-    ["--transport", "http"], ["--transport=sse"], ["--palace"], ["--port", "1"], ["--palce", "x"],
-    ["x"],
+    ["--transport", "http"], ["--transport=sse"], ["--palace"], ["--palace", "--read-only"], ["--p", "x"],
 ])  # fmt: skip
 def test_wrong_usage_is_said_on_stderr(folder: Path, args: list[str]) -> None:
     done = run(folder, *args)
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.startswith(b"mp-shim: ")
     assert done.stderr.count(b"\n") == 1
+
+
+def test_what_mempalace_mcp_ignores_is_ignored_and_said_on_stderr(folder: Path, broker: FakeBroker) -> None:
+    with start(folder, "--verbose", "--log-level=debug", "--port", "1", "--pal", str(folder / "p"), "serve") as shim:
+        shim.initialize()
+        assert broker.wait_for("broker/hello")[0]["params"]["palace"]["path"] == str(folder / "p")
+        told = "mp-shim: ignored, as mempalace-mcp does: --verbose, --log-level, --port, 2 other words\n"
+        assert shim.stderr() == told
 
 
 # -- the ends
@@ -209,11 +216,17 @@ def test_broken_stdout_ends_it(folder: Path, broker: FakeBroker) -> None:
         assert process.wait(10) == 1
 
 
-def test_half_a_line_is_never_executed(shim: RpcProcess, broker: FakeBroker) -> None:
+@pytest.mark.parametrize("cut", [1, 0])
+def test_last_line_needs_no_newline_and_is_never_executed_if_it_was_cut(
+    shim: RpcProcess, broker: FakeBroker, cut: int
+) -> None:
+    line = b'{"id":9,"method":"tools/call","params":{"name":"mempalace_add_drawer"}}'
     shim.initialize()
-    shim.send_bytes(b'{"id":9,"method":"tools/call","params":{"name":"mempalace_add_drawer"}}')
+    shim.send_bytes(line[: len(line) - cut])
     assert shim.finish() == 0
-    assert broker.messages("tools/call") == []
+    assert len(broker.messages("tools/call")) == 1 - cut
+    (told,) = shim.untaken()
+    assert told["id"] == (None if cut else 9)
 
 
 @pytest.mark.parametrize("closed", [[0], [1], [0, 1, 2]])
