@@ -14,7 +14,7 @@ from ..errors import StateRootError
 from .paths import GRAPH
 from .shared_files import SharedFolder, distrust_file, trusted_owners
 
-DATABASE = "chroma.sqlite3"
+_DATABASES = ("chroma.sqlite3", "logstream.sqlite3", "sqlite_exact.sqlite3", "milvus.db")
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 _INDEX_CHARS = 36  # a UUID
 _INDEX_DASHES = 4
@@ -40,7 +40,8 @@ def check_stores(palace: str, graph: str) -> None:
 
 
 def _check_palace(folder: SharedFolder) -> None:
-    _check(folder, DATABASE)
+    for database in _DATABASES:
+        _check(folder, database)
     for name in folder.names():
         if len(name) == _INDEX_CHARS and name.count("-") == _INDEX_DASHES:
             _check_index(folder, name)

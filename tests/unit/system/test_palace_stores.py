@@ -13,6 +13,7 @@ from mempalace_broker.system.palace_stores import check_stores
 INDEX = "11111111-2222-3333-4444-555555555555"
 STORES = [
     *("palace/chroma.sqlite3", "palace/chroma.sqlite3-wal", "palace/chroma.sqlite3-shm", "knowledge_graph.sqlite3"),
+    *("palace/logstream.sqlite3", "palace/logstream.sqlite3-wal", "palace/sqlite_exact.sqlite3", "palace/milvus.db"),
     *("knowledge_graph.sqlite3-journal", f"palace/{INDEX}/data_level0.bin", f"palace/{INDEX}/index_metadata.pickle"),
 ]
 
