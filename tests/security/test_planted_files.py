@@ -14,6 +14,7 @@ from tests.rpcproc import RpcError
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], indirect=True)]
 
+TUNNEL = {"source_wing": "a", "source_room": "b", "target_wing": "c", "target_room": "d", "label": "l"}
 INDEX = "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa"
 
 
@@ -47,6 +48,20 @@ def test_a_link_among_the_stores_is_neither_read_nor_opened(world: World, secret
     folder.rmdir()
     assert world.cli("restart").returncode == errors.EXIT_OK
     assert shim.call_tool("kg_stats")
+
+
+def test_mempalaces_own_files_lead_to_no_file_of_the_host(world: World, secret: Path) -> None:
+    """Its log of writes holds words of its callers: appended to a shell's profile, they would be run."""
+    (world.state_root / "wal").mkdir()
+    (world.palace).mkdir(mode=0o700)
+    for name in ("wal/write_log.jsonl", "tunnels.json", "tunnels.json.tmp", "palace/replica.json"):
+        (world.state_root / name).symlink_to(secret)
+    shim = world.shim()
+    shim.initialize()
+    assert shim.call_tool("kg_add", subject="$(id)", predicate="p", object="o")["success"]
+    assert "HOSTSECRET" not in str(shim.call_tool("list_tunnels"))
+    assert "error" in shim.request("tools/call", {"name": "mempalace_create_tunnel", "arguments": TUNNEL})
+    assert secret.read_text(encoding="ascii") == "HOSTSECRET"
 
 
 def test_no_junk_among_the_leases_stops_a_start_or_a_broker(world: World) -> None:

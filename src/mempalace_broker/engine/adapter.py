@@ -206,6 +206,10 @@ class Mempalace:
         """The palace directory as mempalace resolved it."""
         return str(self.server._config.palace_path)
 
+    def config_path(self) -> str:
+        """The path of its config.json, "" where this version can't tell."""
+        return str(getattr(self.server._config, "_config_file", ""))
+
     def own_folders(self) -> list[str]:
         """The folders that mempalace itself works with, whoever calls: palace, graph, settings, models."""
         home = os.path.expanduser("~")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
-import fcntl
 import io
 import os
 import sys
@@ -18,9 +17,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
-_MACOS = bool(sys.platform == "darwin")  # a plain boolean: a type checker for one system checks the code for both
-_F_GETPATH = 50  # macOS
-_MAX_PATH = 1024
+from .shared_opens import path_of, under
+
 _SYSTEM = ("/usr", "/lib", "/lib64", "/opt", "/dev", "/proc", "/Library", "/System")
 
 _state = threading.local()
@@ -46,32 +44,26 @@ class Confinement:
         before = getattr(_state, "allowed", None)
         if folders is not None:
             _install()
-        _state.allowed = None if folders is None else (*folders, *self._own)
+        _state.allowed = None if folders is None else (tuple(folders), self._own)
         try:
             yield
         finally:
             _state.allowed = before
 
 
-def _under(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
 def _check(fd: int, name: object) -> None:
-    """Raise PermissionError where the open file is none that the running call may read."""
+    """Raise PermissionError where the open file is none that the running call may read: by a name in the guest's folder
+    only what lies in that folder, and nothing else that mempalace or the system keeps.
+    """
     allowed = getattr(_state, "allowed", None)
     if allowed is None:
         return
-    path = path_of(fd)
-    if path.startswith("/") and not any(_under(path, folder) for folder in allowed):
+    folders, own = allowed
+    path, named = path_of(fd), os.path.abspath(os.fsdecode(name))  # type: ignore[arg-type]  # whatever open() took
+    if not any(under(named, folder) for folder in folders):
+        folders += own
+    if path.startswith("/") and not any(under(path, folder) for folder in folders):
         raise PermissionError(errno.EACCES, "it lies outside the folder that the guest named", os.fspath(name))  # type: ignore[call-overload]  # whatever open() took
-
-
-def path_of(fd: int) -> str:
-    """The real path of an open file; what has none, such as a pipe, does not begin with a slash."""
-    if _MACOS:
-        return fcntl.fcntl(fd, _F_GETPATH, bytes(_MAX_PATH)).split(b"\0")[0].decode("utf-8", "surrogateescape")
-    return os.readlink(f"/proc/self/fd/{fd}")
 
 
 def _install() -> None:

@@ -19,8 +19,8 @@ from typing import Any, Callable
 from ..protocol.engine_frames import WRITE_LOCK_HELD
 from ..protocol.write_lock import FOLDER, lock_name, read_note
 from .adapter import EngineFailure, Mempalace
-from .confinement import path_of
 from .empty_palace import BROKER_FILES
+from .shared_opens import path_of
 
 _POLL_S = 0.05  # between two tries for the lock: a flock that is released sends no event
 _CLOSING_S = 2.0  # the last descriptors may be closed by threads of Chroma's

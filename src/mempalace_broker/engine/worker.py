@@ -53,6 +53,7 @@ from .lanes import JobQueue
 from .model_guard import guard_model
 from .parking import close_palace, wait_for_lock
 from .pipes import BrokerPipes
+from .shared_opens import OpenGuard, refuse_to_write_through
 from .tuneups.apply import apply_tuneups
 
 # never between two files of a mine: mine and sync would work on the same files, reconnect closes the mine's handles
@@ -286,7 +287,10 @@ def _prepare(mempalace: Mempalace) -> dict[str, Any]:
 def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
     options = Options(args.palace, args.by, args.backend, args.journal, bool(args.tune), args.real)
     start_thread(pipes.exit_if_abandoned, "engine-watch")
+    root = [os.path.dirname(options.journal)] if options.journal else []
+    OpenGuard([options.palace, *root]).install()
     mempalace = Mempalace(options)
+    mempalace.refusals.append(lambda tool, arguments: refuse_to_write_through(mempalace.config_path(), tool, arguments))
     pipes.send(Frame(HELLO, payload=payload.encode_response(mempalace.hello())))
     mempalace.take_write_lock()
     journal = JournalFile(options.journal)  # after the lock: no other engine is in the middle of an entry

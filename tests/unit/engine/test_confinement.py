@@ -34,7 +34,7 @@ with confinement.confine([str(ws)]):
     for inside in (ws / "a.txt", ws / "in", own / "b.txt"):
         for read in reads(inside):
             assert not refused(read), inside
-    for outside in (ws / "out", ws / "folder" / "key", secret / "key"):
+    for outside in (ws / "out", ws / "folder" / "key", ws / "own", ws / "environ", secret / "key"):
         for read in reads(outside):
             assert refused(read), outside
     free = []
@@ -65,6 +65,8 @@ def test_it_stays_inside(tmp_path: Path) -> None:
     (ws / "out").symlink_to(secret / "key")
     (ws / "folder").symlink_to(secret)
     (ws / "in").symlink_to("a.txt")
+    (ws / "own").symlink_to(own / "b.txt")
+    (ws / "environ").symlink_to("/proc/self/environ")
     argv = [sys.executable, "-c", _SCRIPT, *map(os.path.realpath, (ws, secret, own))]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "done\n", done.stderr
