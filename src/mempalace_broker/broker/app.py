@@ -331,7 +331,7 @@ class App:
             self._runner.drain(f"{self._identity.name} leads elsewhere now: another broker may come", at_once=True)
             return
         changed = await self._listeners.check()
-        published = self._publisher.is_published()
+        published = await self._publisher.is_published()
         if not published:
             self._log.warning("the record is gone or another's: writing it again")
         if changed or not published:

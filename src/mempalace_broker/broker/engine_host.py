@@ -1,7 +1,7 @@
 """Starts, signals and reaps the engine, as the supervisor decides.
 
-A start takes engine.lock, confirms the lease, reads the journal, finds mempalace, and spawns the child. Whatever of
-this may take long runs in a thread.
+A start takes engine.lock, confirms the lease, reads the journal, finds mempalace, and spawns the child; an end reads
+the journal again. Whatever of this may take long runs in a thread.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class EngineHost:
             self._give_up()
             return
         if not self.dispatcher.settled:
-            self._load_journal()
+            await self._load_journal()
         palace = self._identity.path
         graph = graph_path(palace, self._identity.by, home_of(self._env))
         await asyncio.to_thread(check_stores, palace, graph)
@@ -230,23 +230,28 @@ class EngineHost:
 
     def _exited(self, how: str) -> None:
         self._log.info("engine %d ended: %s", self.dispatcher.supervisor.generation, how)
+        self._tasks.start("engine-exit", self._settle(how))
+
+    async def _settle(self, how: str) -> None:
+        """Find out what became of the calls in a dead engine. Calls that are sent meanwhile reach nobody."""
+        inside = list(self.dispatcher.scheduler.running.values())
+        entries = await self._read_journal() or JournalEntries({}, set(), float("inf"))
+        unproven = {call.key for call in inside if call.started < entries.covered_from}
         self.process = None
-        running = self.dispatcher.scheduler.running.values()
-        entries = self._read_journal() or JournalEntries({}, set(), float("inf"))
-        unproven = {call.key for call in running if call.started < entries.covered_from}
         self.dispatcher.exited(self._clock.monotonic(), how, entries.ended, entries.begun | unproven)
         self._turn()
 
     # -- the journal
 
-    def _load_journal(self) -> None:
-        now = self._clock.monotonic()
+    async def _load_journal(self) -> None:
         first = not read_body(self._files.engine_lock)  # no engine has been here: nothing can be missing
-        entries = self._read_journal() or JournalEntries({}, set(), float("-inf") if first else now)
+        found = await self._read_journal()
+        now = self._clock.monotonic()
+        entries = found or JournalEntries({}, set(), float("-inf") if first else now)
         self.dispatcher.journal(entries.ended, entries.begun, now, entries.covered_from if self._covers else now)
 
-    def _read_journal(self) -> JournalEntries | None:
-        return read_journal(self._files.journal, self._clock, self._log)
+    async def _read_journal(self) -> JournalEntries | None:
+        return await asyncio.to_thread(read_journal, self._files.journal, self._clock, self._log)
 
     # -- the engine of an earlier broker
 

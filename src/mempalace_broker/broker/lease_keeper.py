@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LINGER_S = 0.25
 LOOK_AGAIN_S = 0.1
+_MOST_TOLD = 16  # leases in `status`, read on the loop: 0.15 ms each on a busy machine's local disk
 _CLOCK = Clock()
 _CONTRADICTED = (
     "somebody who can write the palace made a lease of a higher epoch, or says that ours is gone: ignored",
@@ -194,9 +195,9 @@ class LeaseKeeper:
     def facts(self) -> dict[str, Any]:
         """All leases, for status."""
         try:
-            listing, leases = self._folder.read_all()
-            believed = leases if self.over else [lease for lease in leases if lease.epoch <= self.epoch]
-            return describe_leases(listing, believed)
+            listing = self._folder.listing()
+            believed = [epoch for epoch in listing.epochs if self.over or epoch <= self.epoch]
+            return describe_leases(listing, [self._folder.read(epoch) for epoch in believed[-_MOST_TOLD:]])
         except OSError as exc:
             return {"epoch": self.epoch, "state": f"unreadable: {exc.strerror or exc}"}
 

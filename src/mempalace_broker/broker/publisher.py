@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .. import __version__
 from ..protocol.hello import WIRE_VERSION
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from ..protocol.palace import PalaceIdentity
     from ..system.paths import StateFiles
+
+T = TypeVar("T")
 
 
 class Publisher:
@@ -54,9 +56,9 @@ class Publisher:
         self.record.token = token or None
         await self._run(self._write_record)
 
-    def is_published(self) -> bool:
+    async def is_published(self) -> bool:
         """Whether the file still is our record. Only reads."""
-        return self._file.holds(self.record)
+        return await self._run(lambda: self._file.holds(self.record))
 
     async def withdraw(self) -> None:
         """Remove the record, for good. Never raises."""
@@ -78,8 +80,8 @@ class Publisher:
         except OSError as exc:
             self._log.warning("cannot write %s: %s", self._files.exit.path, exc)
 
-    async def _run(self, write: Callable[[], object]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._worker, write)
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     def _write_record(self) -> None:
         if not self._withdrawn:

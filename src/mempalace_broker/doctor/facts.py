@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from ..protocol.palace import PalaceIdentity
     from ..protocol.record import BadRecord, DiscoveryRecord
     from ..route.ask import BrokerReply
+    from ..route.machine.election import RecordSeen
     from ..route.plan import Plan
     from ..system.paths import StateFiles
+    from ..system.process_ids import ProcessState
     from .open_files import OpenFile
 
 
@@ -39,7 +41,7 @@ class LockFacts:
     path: str
     held: bool | None
     pid: int = 0
-    process: str = UNKNOWN
+    process: ProcessState = UNKNOWN
     command: str = ""
 
 
@@ -89,8 +91,8 @@ class Facts:
     start_lock: LockFacts
     record: DiscoveryRecord | BadRecord
     record_entry: FileEntry
-    record_origin: str
-    record_process: str
+    record_origin: RecordSeen
+    record_process: ProcessState
     reply: BrokerReply
     socket: FileEntry
     open_files: list[OpenFile]

@@ -40,9 +40,11 @@ from .open_files import find_open_files
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from ..route.machine.election import RecordSeen
     from ..system.clock import Clock
     from ..system.context import Context
     from ..system.paths import StateFiles
+    from ..system.process_ids import ProcessState
 
 ANSWER_S = 5.0
 _NOTE_LIMIT = 1 << 20
@@ -133,7 +135,7 @@ def _ask(context: Context) -> BrokerReply:
         return BrokerReply(CONNECT_DENIED, context.files.socket, None, exc.message)
 
 
-def _record(files: StateFiles) -> tuple[DiscoveryRecord | BadRecord, FileEntry, str, str]:
+def _record(files: StateFiles) -> tuple[DiscoveryRecord | BadRecord, FileEntry, RecordSeen, ProcessState]:
     record = RecordFile(files.record).read()
     origin = record_state(record, files.root)
     process = UNKNOWN

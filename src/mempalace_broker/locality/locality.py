@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from ..protocol.palace import PalaceIdentity
     from ..system.paths import StateFiles
 
-SAME_KERNEL = "same kernel"
-OTHER_KERNEL = "other kernel"
+
+class LocalityKind(str):
+    """Which kernel owns the files."""
+
+    __slots__ = ()
+
+
+SAME_KERNEL = LocalityKind("same kernel")
+OTHER_KERNEL = LocalityKind("other kernel")
 
 
 class Locality:
@@ -33,7 +40,7 @@ class Locality:
 
     __slots__ = ("filesystem", "kind", "why")
 
-    def __init__(self, kind: str, filesystem: str, why: str) -> None:
+    def __init__(self, kind: LocalityKind, filesystem: str, why: str) -> None:
         self.kind = kind
         self.filesystem = filesystem
         self.why = why

@@ -34,26 +34,6 @@ class DiscoveryRecord:
         broker_version, engine_version ("" while unknown), started_at, started_by.
     """
 
-    __slots__ = (
-        "boot",
-        "broker_version",
-        "capabilities",
-        "endpoints",
-        "engine_version",
-        "epoch",
-        "guest",
-        "host",
-        "palace",
-        "pid",
-        "pidns",
-        "record",
-        "start",
-        "started_at",
-        "started_by",
-        "token",
-        "wire",
-    )
-
     def __init__(
         self,
         *,
@@ -95,7 +75,7 @@ class DiscoveryRecord:
 
     def as_json(self) -> dict[str, Any]:
         """The record as the file holds it."""
-        return {"schema": SCHEMA, **{name: getattr(self, name) for name in self.__slots__}}
+        return {"schema": SCHEMA, **vars(self)}
 
     def __eq__(self, other: object) -> bool:
         """Equal in every field."""

@@ -102,24 +102,6 @@ class ToolRule:
         check_with: the tool with which an agent finds out whether a write of unknown outcome is stored, or "".
     """
 
-    __slots__ = (
-        "check_with",
-        "embed",
-        "gone_ok",
-        "graph",
-        "known",
-        "lane",
-        "limit",
-        "name",
-        "never_again_if",
-        "paths",
-        "read_only_ok",
-        "replay",
-        "store",
-        "writes",
-        "writes_if",
-    )
-
     def __init__(
         self,
         name: str,

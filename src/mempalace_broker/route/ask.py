@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from _socket import socket as RawSocket
 
     from ..system.context import Context
+    from .machine.election import ConnectSeen
 
 REMOTE_S = 30.0  # to reach a broker on another machine: the first connection over ssh takes its time
 
@@ -37,14 +38,14 @@ class BrokerReply:
     """The broker's answer, or what happened instead.
 
     Attributes:
-        connect: one of election.CONNECTS, the strongest sign of an owner over all endpoints.
+        connect: the strongest sign of an owner over all endpoints.
         path: the socket that accepted, else the first that was tried.
         answer: the JSON-RPC result, None where nobody answered.
         why: what went wrong, in words; "" with an answer.
         unreachable: another kernel owns the palace and no route leads there: nothing is known of the broker.
     """
 
-    connect: str
+    connect: ConnectSeen
     path: str
     answer: dict[str, Any] | None = None
     why: str = ""

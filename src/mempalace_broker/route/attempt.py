@@ -16,17 +16,23 @@ if TYPE_CHECKING:
 
     from ..system.clock import Clock, Deadline
 
-# How far to go
-START_IF_NEEDED = "start"  # dial, wait, start a broker where none is
-WAIT_ONLY = "wait"  # the same without starting one: somebody else will
-ONCE = "once"  # look once: there is a broker now, or there is none
+
+class StartMode(str):
+    """How far to go."""
+
+    __slots__ = ()
+
+
+START_IF_NEEDED = StartMode("start")  # dial, wait, start a broker where none is
+WAIT_ONLY = StartMode("wait")  # the same without starting one: somebody else will
+ONCE = StartMode("once")  # look once: there is a broker now, or there is none
 
 
 class StartPolicy:
     """Whether an attempt may start a daemon, and in whose name.
 
     Attributes:
-        mode: START_IF_NEEDED, WAIT_ONLY or ONCE.
+        mode: how far to go.
         started_by: who asks, for the daemon's log: "mp-shim 0.1.0 pid 77".
         heed_failures: take the failure of a start that others tried a moment ago for our own. False for a
             person who has just fixed something.
@@ -34,12 +40,12 @@ class StartPolicy:
 
     __slots__ = ("heed_failures", "mode", "started_by")
 
-    def __init__(self, mode: str = START_IF_NEEDED, started_by: str = "", *, heed_failures: bool = True) -> None:
+    def __init__(self, mode: StartMode = START_IF_NEEDED, started_by: str = "", *, heed_failures: bool = True) -> None:
         self.mode = mode
         self.started_by = started_by or f"pid {os.getpid()}"
         self.heed_failures = heed_failures
 
-    def with_mode(self, mode: str) -> StartPolicy:
+    def with_mode(self, mode: StartMode) -> StartPolicy:
         """The same with another mode."""
         return StartPolicy(mode, self.started_by, heed_failures=self.heed_failures)
 

@@ -34,20 +34,23 @@ _OUTCOMES = {
     errno.EPERM: CONNECT_DENIED,
 }
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .machine.election import ConnectSeen
+
 
 class Dialled:
     """What connect() said.
 
     Attributes:
-        outcome: one of election.CONNECTS.
-        path: the socket that accepted, else the one whose outcome this is.
+        outcome: of connect(). path: the socket that accepted, else the one whose outcome this is.
         sock: connected and non-blocking where `outcome` is CONNECT_OK, else None.
         why: the system's words, "" where it accepted.
     """
 
     __slots__ = ("outcome", "path", "sock", "why")
 
-    def __init__(self, outcome: str, path: str, sock: RawSocket | None = None, why: str = "") -> None:
+    def __init__(self, outcome: ConnectSeen, path: str, sock: RawSocket | None = None, why: str = "") -> None:
         self.outcome = outcome
         self.path = path
         self.sock = sock

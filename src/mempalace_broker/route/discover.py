@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..system.context import Context
     from ..system.paths import StateFiles
+    from .machine.election import RecordSeen
 
 ENDPOINT_VARIABLE = "MEMPALACE_BROKER"
 NO_SPAWN_VARIABLE = "MEMPALACE_BROKER_NO_SPAWN"
@@ -89,8 +90,8 @@ def _noted(files: StateFiles) -> list[str]:
     return [note.endpoint] if note is not None else []
 
 
-def record_state(record: DiscoveryRecord | BadRecord, root: str) -> str:
-    """The record of the state root `root` as the election table knows it: one of election.RECORDS.
+def record_state(record: DiscoveryRecord | BadRecord, root: str) -> RecordSeen:
+    """The record of the state root `root` as the election table knows it.
 
     For the rare case that nobody listens: it asks the system about kernel and mounts.
     """

@@ -14,9 +14,16 @@ import os
 from ..errors import UsageError
 from ..system.paths import expand
 
-TCP = "tcp"
-SSH = "ssh"
-UNIX = "unix"
+
+class EndpointKind(str):
+    """How an endpoint is reached; also its scheme."""
+
+    __slots__ = ()
+
+
+TCP = EndpointKind("tcp")
+SSH = EndpointKind("ssh")
+UNIX = EndpointKind("unix")
 
 _MAX_SUN_PATH = 107
 _MAX_PORT = 65535
@@ -27,7 +34,7 @@ class Endpoint:
     """Where a broker is.
 
     Attributes:
-        kind: UNIX, TCP or SSH.
+        kind: how it is reached.
         path: of the socket (UNIX); of the state root on that host (SSH), "" for that user's default.
         host: name or address, without brackets; for SSH it may be an alias of ssh's configuration.
         port: 0 where none is named (SSH: ssh's own default). user: "" where none is named.
@@ -35,7 +42,7 @@ class Endpoint:
 
     __slots__ = ("host", "kind", "path", "port", "user")
 
-    def __init__(self, kind: str, *, path: str = "", host: str = "", port: int = 0, user: str = "") -> None:
+    def __init__(self, kind: EndpointKind, *, path: str = "", host: str = "", port: int = 0, user: str = "") -> None:
         self.kind = kind
         self.path = path
         self.host = host
@@ -68,10 +75,11 @@ def parse(text: str, home: str) -> Endpoint:
         UsageError: it is of an unknown kind, or no socket can have that name.
     """
     scheme, colon, rest = text.partition(":")
-    if colon and scheme in (TCP, SSH):
-        if not rest.startswith("//"):
-            raise _bad(text, f"not a {scheme}:// address", _FORMS)
-        return _remote(scheme, rest[2:], text)
+    for kind in (TCP, SSH):
+        if colon and scheme == kind:
+            if not rest.startswith("//"):
+                raise _bad(text, f"not a {kind}:// address", _FORMS)
+            return _remote(kind, rest[2:], text)
     if colon and scheme == UNIX:
         path = rest.removeprefix("//") if rest.startswith("///") else rest
     elif "://" in text:
@@ -84,17 +92,17 @@ def parse(text: str, home: str) -> Endpoint:
     return Endpoint(UNIX, path=path)
 
 
-def _remote(scheme: str, rest: str, text: str) -> Endpoint:
+def _remote(kind: EndpointKind, rest: str, text: str) -> Endpoint:
     """The part after `tcp://` or `ssh://`."""
     authority, slash, path = rest.partition("/")
     user, at, place = authority.rpartition("@")
     host, port = _host_port(place, text)
-    if scheme == TCP and (not port or user or at or path):
+    if kind == TCP and (not port or user or at or path):
         raise _bad(text, "no host and port", "write tcp://host:port.")
     if not _plain(host) or (at and not _plain(user)):
         raise _bad(text, "no host", _FORMS)
     root = path if path.startswith("~") else slash + path
-    return Endpoint(scheme, host=host, port=port, user=user, path="" if root == "/" else root)
+    return Endpoint(kind, host=host, port=port, user=user, path="" if root == "/" else root)
 
 
 def _host_port(place: str, text: str) -> tuple[str, int]:

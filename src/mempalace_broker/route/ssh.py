@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..system.spawn import StartPipe
     from .attempt import StartPolicy
     from .bridge.wire import SshTarget
+    from .machine.election import LockSeen
 
 _LOOK_S = 2.0  # between two looks at the deadline
 _DOCTOR = "mempalace-broker doctor"
@@ -83,7 +84,7 @@ class SshRoute(StartUnderLock):
             os.close(fd)
         self._answer = Answer()
 
-    def _look(self, lock: str) -> Connected | Waiting | None:
+    def _look(self, lock: LockSeen) -> Connected | Waiting | None:
         """Connect to the bridge and ask it, or go on listening to it."""
         if self._bridge is not None:
             return self._listen(self._bridge)
@@ -103,7 +104,7 @@ class SshRoute(StartUnderLock):
             return self._pause("the bridge left")
         return self._listen(dialled.sock)
 
-    def _nobody(self, lock: str) -> Waiting | None:
+    def _nobody(self, lock: LockSeen) -> Waiting | None:
         if self._policy.mode != START_IF_NEEDED:
             raise BrokerUnavailable(
                 f"no bridge to {self.target} is up, so nothing is known of the broker there.",

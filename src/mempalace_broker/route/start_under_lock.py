@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..system.spawn import StartPipe
     from .attempt import StartPolicy
     from .bridge.files import BridgeFiles
+    from .machine.election import LockSeen
 
 PAUSE_BASE_S = 0.010
 PAUSE_CAP_S = 0.200
@@ -82,11 +83,11 @@ class StartUnderLock(Attempt):
 
     # -- what a route adds
 
-    def _look(self, lock: str) -> Connected | Waiting | None:
+    def _look(self, lock: LockSeen) -> Connected | Waiting | None:
         """Dial once. None: nobody listens, so the next step is the start lock, or the start if we hold it.
 
         Args:
-            lock: what we know of the start lock, one of election.LOCKS.
+            lock: what we know of the start lock.
         """
         raise NotImplementedError
 
@@ -121,7 +122,7 @@ class StartUnderLock(Attempt):
             return Waiting(min(left, self._deadline.remaining()), -1, self.why)
         return self._look(LOCK_FREE) or self._look(self._take_lock()) or self._start()
 
-    def _take_lock(self) -> str:
+    def _take_lock(self) -> LockSeen:
         """Try the start lock without blocking."""
         from ..system.lock import FileLock
 
@@ -160,7 +161,7 @@ class StartUnderLock(Attempt):
 
     def _hear(self, pipe: StartPipe) -> Connected | Waiting | None:
         """Has the daemon that we started reported? None: it serves, look again."""
-        from ..system.spawn import LOST_RACE, READY
+        from ..system.spawn import DIED, LOST_RACE, READY
 
         daemon, starting = self._daemon, f"a {self._daemon.name} is starting"
         report = pipe.poll()
@@ -174,18 +175,18 @@ class StartUnderLock(Attempt):
             return self._pause(starting)  # our time is up, not the daemon's: it has not failed
         if report is None:
             raise self._blamed(f"the {daemon.name} did not report that it serves{self._log_hint()}.", daemon.hint)
-        if report["state"] == READY:
+        if report.state == READY:
             self._started = True
             self._unlock()
             return None
-        if report["state"] == LOST_RACE:
+        if report.state == LOST_RACE:
             self._starts -= 1
             return self._pause(f"another {daemon.name} won {daemon.owns} and does not listen yet")
-        if report.get("died") and self._starts < MAX_STARTS:
+        if report.state == DIED and self._starts < MAX_STARTS:
             return self._look(LOCK_OBTAINED) or self._start()  # the lock is still ours: nobody comes in between
-        reason = str(report.get("reason") or "it did not say why")
+        reason = report.reason or "it did not say why"
         log = "" if daemon.files.log in reason else self._log_hint()
-        raise self._blamed(f"the {daemon.name} could not start: {reason}{log}", str(report.get("hint") or ""))
+        raise self._blamed(f"the {daemon.name} could not start: {reason}{log}", report.hint)
 
     def _log_hint(self) -> str:
         log = self._daemon.files.log  # "" where there is no private folder

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..system.unix_socket import PeerProcess
     from .dial import Dialled
     from .discover import Candidates
+    from .machine.election import Action, LockSeen
 
 _STATUS = "mempalace-broker status"
 HANDOVER_LOOK_S = 0.05
@@ -69,7 +70,7 @@ class UnixRoute(StartUnderLock):
         self._guest: PeerProcess | None = None  # a container's broker that has, or had, the palace
         self._told = False  # whether it was told to leave
 
-    def _look(self, lock: str) -> Connected | Waiting | None:
+    def _look(self, lock: LockSeen) -> Connected | Waiting | None:
         """One observation and its action."""
         fixed = fixed_path(self._context.env)
         if fixed is not None:
@@ -125,7 +126,7 @@ class UnixRoute(StartUnderLock):
             self._guest, self._told = peer, False
         return True
 
-    def _take_over(self, lock: str) -> Waiting | None:
+    def _take_over(self, lock: LockSeen) -> Waiting | None:
         """Tell the container's broker to leave, once the start lock is ours: so that no guest starts the next one."""
         from .handover import tell_to_leave
 
@@ -218,7 +219,7 @@ class UnixRoute(StartUnderLock):
             hint = f"stop the container, or `kill {self._guest.pid}`; then mempalace-broker ensure."
         return BrokerUnavailable(f"no broker for {self._context.identity.path}: {why}.", hint=hint)
 
-    def _refusal(self, action: str) -> BrokerUnavailable:
+    def _refusal(self, action: Action) -> BrokerUnavailable:
         record = self._context.files.record
         if action == AVOID:
             return BrokerUnavailable(

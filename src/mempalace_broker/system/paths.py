@@ -59,22 +59,6 @@ class StateFiles:
         owner_lock, engine_lock, leases: in P, beside the files they guard, whatever the root is.
     """
 
-    __slots__ = (
-        "_env",
-        "_name",
-        "_private",
-        "engine_lock",
-        "journal",
-        "leases",
-        "owner_lock",
-        "palace",
-        "record",
-        "root",
-        "socket",
-        "start_lock",
-        "toml",
-    )
-
     def __init__(self, root: str, palace: str, name: str = "broker", *, env: Mapping[str, str] | None = None) -> None:
         self._env = env or {}
         self._name = name

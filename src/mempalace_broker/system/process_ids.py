@@ -11,10 +11,17 @@ import os
 
 from .kernel import boot_id, process_status
 
-ALIVE = "alive"
-DEAD = "dead"
-ZOMBIE = "zombie"  # ended, not yet reaped: holds no lock and no file any more
-UNKNOWN = "unknown"
+
+class ProcessState(str):
+    """Whether a process lives, as far as that is known."""
+
+    __slots__ = ()
+
+
+ALIVE = ProcessState("alive")
+DEAD = ProcessState("dead")
+ZOMBIE = ProcessState("zombie")  # ended, not yet reaped: holds no lock and no file any more
+UNKNOWN = ProcessState("unknown")
 
 _MAX_PID = 2**31 - 1
 _FIRST_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO
@@ -63,8 +70,8 @@ def process_of(pid: int) -> ProcessId:
     return ProcessId(pid, _look(pid)[1], boot_id(), pid_namespace())
 
 
-def process_state(who: ProcessId) -> str:
-    """ALIVE, DEAD, ZOMBIE or UNKNOWN."""
+def process_state(who: ProcessId) -> ProcessState:
+    """Whether it is alive."""
     if not 0 < who.pid <= _MAX_PID:
         return DEAD
     if who.boot != boot_id() or who.pidns != pid_namespace():
@@ -90,8 +97,8 @@ def in_child_namespace() -> bool:
     return pid_namespace() not in ("", _FIRST_NAMESPACE)
 
 
-def _look(pid: int) -> tuple[str, str]:
-    """(ALIVE, DEAD, ZOMBIE or UNKNOWN, start token)."""
+def _look(pid: int) -> tuple[ProcessState, str]:
+    """(state, start token)."""
     status = process_status(pid)
     if status is None:
         return _poke(pid), ""
@@ -101,7 +108,7 @@ def _look(pid: int) -> tuple[str, str]:
     return (ZOMBIE if state in "ZXx" else ALIVE), start
 
 
-def _poke(pid: int) -> str:
+def _poke(pid: int) -> ProcessState:
     """DEAD if there is no such process, else UNKNOWN (/proc may hide the processes of others)."""
     try:
         os.kill(pid, 0)

@@ -6,7 +6,7 @@ The daemon reports on its *start pipe*, one JSON line, then closes it:
     {"state": "lost_race"}                                    another broker owns the palace: dial that one
     {"state": "failed", "reason": "...", "hint": "..."}       it can't serve, and why
 
-EOF without a line means that it ended: `StartPipe` reports that as "failed", "died": true, with the tail of its log.
+EOF without a line means that it ended: for `StartPipe` it has DIED, with the tail of its log as the reason.
 `mp-shim` imports this module late, if at all.
 """
 
@@ -16,6 +16,7 @@ import json
 import os
 
 from ..errors import StartFailed, StateRootError
+from ..protocol.jsonrpc import load_object
 from .environment import raise_limits
 
 TYPE_CHECKING = False
@@ -25,14 +26,33 @@ if TYPE_CHECKING:
 
     from ..errors import BrokerError
 
-READY = "ready"
-LOST_RACE = "lost_race"
-FAILED = "failed"
-
 START_FD_FLAG = "--start-fd"
 _MAX_LINE = 65536
 _TAIL_LINES = 12
 _LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class StartState(str):
+    """How the start of a daemon ended."""
+
+    __slots__ = ()
+
+
+READY = StartState("ready")
+LOST_RACE = StartState("lost_race")
+FAILED = StartState("failed")
+DIED = StartState("died")  # without a report
+
+
+class StartResult:
+    """How a start ended, and why: `reason` and `hint` are empty where the daemon serves or lost the race."""
+
+    __slots__ = ("hint", "reason", "state")
+
+    def __init__(self, state: StartState, reason: str = "", hint: str = "") -> None:
+        self.state = state
+        self.reason = reason
+        self.hint = hint
 
 
 class StartReport:
@@ -57,7 +77,7 @@ class StartReport:
 
     def failed(self, error: BrokerError) -> None:
         """Report why this process can't serve."""
-        self._send(_failed(error.message, error.hint))
+        self._send({"state": FAILED, "reason": error.message, "hint": error.hint})
 
     def _send(self, report: dict[str, Any]) -> None:
         if self._fd < 0:
@@ -86,15 +106,15 @@ class StartPipe:
         self._fd = fd
         self._log_path = log_path
         self._buf = b""
-        self._result: dict[str, Any] | None = None
+        self._result: StartResult | None = None
 
     @property
     def fd(self) -> int:
         """The descriptor to poll, -1 once the daemon has reported or ended."""
         return self._fd
 
-    def poll(self) -> dict[str, Any] | None:
-        """The daemon's report if it has arrived, else None. Never blocks; the same report each time."""
+    def poll(self) -> StartResult | None:
+        """How the start ended, None while it is under way. Never blocks; the same result each time."""
         while self._result is None:
             try:
                 data = os.read(self._fd, 4096)
@@ -107,7 +127,7 @@ class StartPipe:
             elif not data:
                 self._finish(self._died())
             elif len(self._buf) > _MAX_LINE:
-                self._finish(_failed("the daemon flooded its start pipe instead of writing a report"))
+                self._finish(StartResult(FAILED, "the daemon flooded its start pipe instead of writing a report"))
         return self._result
 
     def close(self) -> None:
@@ -116,33 +136,28 @@ class StartPipe:
             fd, self._fd = self._fd, -1
             os.close(fd)
         if self._result is None:
-            self._result = _failed("its starter stopped listening")
+            self._result = StartResult(FAILED, "its starter stopped listening")
 
-    def _finish(self, result: dict[str, Any]) -> None:
+    def _finish(self, result: StartResult) -> None:
         self._result = result
         self.close()
 
-    def _died(self) -> dict[str, Any]:
+    def _died(self) -> StartResult:
         from .logs import tail
 
         lines = tail(self._log_path, _TAIL_LINES) if self._log_path else []
         said = f" The end of {self._log_path}: " + " | ".join(lines) if lines else ""
-        return {**_failed(f"the daemon ended before it could serve.{said}", "mempalace-broker doctor"), "died": True}
+        return StartResult(DIED, f"the daemon ended before it could serve.{said}", "mempalace-broker doctor")
 
 
-def _failed(reason: str, hint: str = "") -> dict[str, Any]:
-    return {"state": FAILED, "reason": reason, "hint": hint}
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    """A report line as a dict whose "state" is one of the three."""
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
-        data = None
-    if isinstance(data, dict) and data.get("state") in (READY, LOST_RACE, FAILED):
-        return data
-    return _failed(f"the daemon's report is invalid: {line[:200]!r}")
+def _parse(line: bytes) -> StartResult:
+    """The result that a report line tells of; FAILED for any other line."""
+    said = load_object(line)
+    reason, hint = said.get("reason"), said.get("hint")
+    for state in (READY, LOST_RACE, FAILED):
+        if said.get("state") == state:
+            return StartResult(state, str(reason or ""), str(hint or ""))
+    return StartResult(FAILED, f"the daemon's report is invalid: {line[:200]!r}")
 
 
 def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log_path: str) -> StartPipe:

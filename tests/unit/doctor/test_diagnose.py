@@ -15,9 +15,17 @@ from mempalace_broker.locality.locality import Locality
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
 from mempalace_broker.route.ask import BrokerReply
-from mempalace_broker.route.machine.election import CONNECT_DENIED, CONNECT_ENOENT, CONNECT_OK, CONNECT_REFUSED
+from mempalace_broker.route.machine.election import (
+    CONNECT_DENIED,
+    CONNECT_ENOENT,
+    CONNECT_OK,
+    CONNECT_REFUSED,
+    RECORD_ABSENT,
+    RECORD_MINE,
+)
 from mempalace_broker.route.plan import Plan
 from mempalace_broker.system.paths import StateFiles
+from mempalace_broker.system.process_ids import ALIVE, DEAD, UNKNOWN
 
 P, ROOT = "/h/.mempalace/palace", "/h/.mempalace"
 SOCKET = f"{ROOT}/broker.sock"
@@ -44,13 +52,13 @@ def healthy() -> Facts:
         files=StateFiles(ROOT, P),
         palace=folder,
         root=dataclasses.replace(folder, entry=FileEntry(ROOT, "dir", 0o755, 1000, True)),
-        owner=LockFacts(f"{P}/broker.lock", True, BROKER, "alive", "python"),
-        engine_lock=LockFacts(f"{P}/engine.lock", True, ENGINE, "alive", "python"),
+        owner=LockFacts(f"{P}/broker.lock", True, BROKER, ALIVE, "python"),
+        engine_lock=LockFacts(f"{P}/engine.lock", True, ENGINE, ALIVE, "python"),
         start_lock=LockFacts(f"{ROOT}/broker.start.lock", False),
         record=record(),
         record_entry=FileEntry(f"{ROOT}/broker.json", "file", 0o600, 1000, True),
-        record_origin="mine",
-        record_process="alive",
+        record_origin=RECORD_MINE,
+        record_process=ALIVE,
         reply=BrokerReply(CONNECT_OK, SOCKET, STATUS),
         socket=FileEntry(SOCKET, "socket", 0o600, 1000, True),
         open_files=[OpenFile(ENGINE, "python", (f"{P}/chroma.sqlite3",))],
@@ -74,12 +82,12 @@ def stopped() -> Facts:
     """The same without a broker."""
     return dataclasses.replace(
         healthy(),
-        owner=LockFacts(f"{P}/broker.lock", False, BROKER, "dead"),
-        engine_lock=LockFacts(f"{P}/engine.lock", False, ENGINE, "dead"),
+        owner=LockFacts(f"{P}/broker.lock", False, BROKER, DEAD),
+        engine_lock=LockFacts(f"{P}/engine.lock", False, ENGINE, DEAD),
         record=BadRecord("there is no record", absent=True),
         record_entry=FileEntry(f"{ROOT}/broker.json"),
-        record_origin="absent",
-        record_process="unknown",
+        record_origin=RECORD_ABSENT,
+        record_process=UNKNOWN,
         reply=BrokerReply(CONNECT_ENOENT, SOCKET, None, "No such file"),
         socket=FileEntry(SOCKET),
         open_files=[],
@@ -164,7 +172,7 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     "lock can't be probed": (False, {"owner": LockFacts(f"{P}/broker.lock", None)}, [("error", "owner lock")], "mount"),
     "another owner's lock": (
         True,
-        {"owner": LockFacts(f"{P}/broker.lock", True, 555, "alive", "python")},
+        {"owner": LockFacts(f"{P}/broker.lock", True, 555, ALIVE, "python")},
         [("warn", "owner lock")],
         "pid 555",
     ),
@@ -207,7 +215,7 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     ),
     "orphaned engine": (
         False,
-        {"engine_lock": LockFacts(f"{P}/engine.lock", True, 77, "alive", "python")},
+        {"engine_lock": LockFacts(f"{P}/engine.lock", True, 77, ALIVE, "python")},
         [("warn", "engine lock")],
         "77",
     ),
@@ -249,7 +257,7 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     ),
     "upstream write lock of another": (
         True,
-        {"upstream_lock": LockFacts("/h/lease", True, 888, "unknown", "mempalace")},
+        {"upstream_lock": LockFacts("/h/lease", True, 888, UNKNOWN, "mempalace")},
         [("error", "upstream write lock")],
         "kill 888",
     ),
@@ -317,8 +325,8 @@ def test_the_killed_brokers_leftovers_are_explained() -> None:
     facts = dataclasses.replace(
         stopped(),
         record=record(),
-        record_origin="mine",
-        record_process="dead",
+        record_origin=RECORD_MINE,
+        record_process=DEAD,
         reply=BrokerReply(CONNECT_REFUSED, SOCKET, None, "refused"),
         socket=FileEntry(SOCKET, "socket", 0o600, 1000),
     )

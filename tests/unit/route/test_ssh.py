@@ -14,7 +14,15 @@ import pytest
 
 from mempalace_broker.errors import BrokerUnavailable, UsageError
 from mempalace_broker.route import ssh as module
-from mempalace_broker.route.attempt import WAIT_ONLY, Connected, Failed, StartPolicy, Waiting
+from mempalace_broker.route.attempt import (
+    START_IF_NEEDED,
+    WAIT_ONLY,
+    Connected,
+    Failed,
+    StartMode,
+    StartPolicy,
+    Waiting,
+)
 from mempalace_broker.route.bridge.files import BridgeFiles
 from mempalace_broker.route.bridge.start import bridge_status
 from mempalace_broker.route.bridge.wire import SshTarget
@@ -78,7 +86,9 @@ class Stage:
         os.close(write)
         return StartPipe(read)
 
-    def route(self, *, seconds: float = LIMIT_S, clock: Clock | None = None, mode: str = "start") -> SshRoute:
+    def route(
+        self, *, seconds: float = LIMIT_S, clock: Clock | None = None, mode: StartMode = START_IF_NEEDED
+    ) -> SshRoute:
         deadline = Deadline.after(clock or self.clock, seconds)
         return SshRoute(self.target, deadline, StartPolicy(mode), env={}, spawn=self.spawn, files=self.files)
 

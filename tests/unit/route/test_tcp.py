@@ -16,7 +16,7 @@ import pytest
 from mempalace_broker.errors import BrokerUnavailable, DeadlineExceeded, HandshakeRefused, UsageError
 from mempalace_broker.route import tcp_addresses
 from mempalace_broker.route.attempt import Connected, Failed, Waiting
-from mempalace_broker.route.endpoint import Endpoint, parse
+from mempalace_broker.route.endpoint import TCP, Endpoint, parse
 from mempalace_broker.route.tcp import ATTEMPTS, TcpRoute
 from mempalace_broker.system.clock import Clock, Deadline
 from tests.proctools import eventually, own_descriptors
@@ -159,7 +159,7 @@ def test_no_step_ever_blocks() -> None:
     try:
         with listener(broker_like()) as endpoint:
             there = parse(endpoint, "")
-            route = TcpRoute(Endpoint("tcp", host="somewhere.test", port=there.port), TOKEN, _soon(20))
+            route = TcpRoute(Endpoint(TCP, host="somewhere.test", port=there.port), TOKEN, _soon(20))
             started = time.monotonic()
             first = route.step()
             assert isinstance(first, Waiting)
@@ -177,7 +177,7 @@ def test_no_step_ever_blocks() -> None:
             found.sock.close()
             assert found.endpoint == f"tcp://somewhere.test:{there.port}"
             gate.clear()
-            late = TcpRoute(Endpoint("tcp", host="somewhere.test", port=1), TOKEN, _soon(0.0))
+            late = TcpRoute(Endpoint(TCP, host="somewhere.test", port=1), TOKEN, _soon(0.0))
             failed = late.step()
             assert isinstance(failed, Failed)
             assert "looking up somewhere.test" in failed.error.message
@@ -199,7 +199,7 @@ def test_a_name_that_nobody_knows() -> None:
 def test_without_a_token_or_a_port_nothing_is_tried() -> None:
     for route in (
         TcpRoute(parse("tcp://127.0.0.1:1", ""), "", _soon(5)),
-        TcpRoute(Endpoint("tcp", host="127.0.0.1"), TOKEN, _soon(5)),
+        TcpRoute(Endpoint(TCP, host="127.0.0.1"), TOKEN, _soon(5)),
     ):
         found = route.step()
         assert isinstance(found, Failed)

@@ -25,6 +25,7 @@ from mempalace_broker.route.attempt import (
     WAIT_ONLY,
     Connected,
     Failed,
+    StartMode,
     StartPolicy,
     Waiting,
 )
@@ -84,7 +85,7 @@ def connect(
     env: Mapping[str, str],
     *,
     spawn: Callable[..., StartPipe],
-    mode: str = START_IF_NEEDED,
+    mode: StartMode = START_IF_NEEDED,
 ) -> Connected:
     """Run a route to its end."""
     policy = StartPolicy(mode, heed_failures=False)
@@ -133,7 +134,7 @@ class Stage:
         seconds: float = 30,
         env: Mapping[str, str] | None = None,
         clock: Clock | None = None,
-        mode: str = START_IF_NEEDED,
+        mode: StartMode = START_IF_NEEDED,
         heed_failures: bool = True,
         rng: Callable[[], float] | None = None,
     ) -> UnixRoute:

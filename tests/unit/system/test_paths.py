@@ -151,7 +151,7 @@ def test_home_without_a_variable() -> None:
 def test_a_broker_from_beyond_shares_the_locks_and_the_settings_and_no_file_that_it_writes(tmp_path: Path) -> None:
     own = StateFiles(str(tmp_path), str(tmp_path / "palace"))
     direct = own.direct()
-    names = {name for name in StateFiles.__slots__ if not name.startswith("_")}
+    names = {name for name in vars(own) if not name.startswith("_")}
     same = {name for name in names if getattr(own, name) == getattr(direct, name)}
     assert same == {"root", "palace", "owner_lock", "engine_lock", "leases", "toml"}
     for name in ("exit", "answers", "start_failure"):

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mempalace_broker.errors import StartFailed, StateRootError
 from mempalace_broker.system.process_ids import DEAD, ZOMBIE, process_of, process_state
-from mempalace_broker.system.spawn import FAILED, LOST_RACE, READY, StartPipe, StartReport, spawn_detached
+from mempalace_broker.system.spawn import (
+    DIED,
+    FAILED,
+    LOST_RACE,
+    READY,
+    StartPipe,
+    StartReport,
+    StartResult,
+    StartState,
+    spawn_detached,
+)
 from tests.proctools import eventually, own_children, own_descriptors
 
 REPORT_WORLD = """
@@ -26,13 +36,15 @@ for name in os.listdir("/proc/self/fd"):
         fds[name] = os.readlink("/proc/self/fd/" + name)
     except OSError:
         pass  # the listing itself
-world = {"state": "ready", "pid": os.getpid(), "ppid": os.getppid(), "sid": os.getsid(0), "pgid": os.getpgid(0),
+world = {"pid": os.getpid(), "ppid": os.getppid(), "sid": os.getsid(0), "pgid": os.getpgid(0),
          "cwd": os.getcwd(), "env": sorted(os.environ), "fds": fds, "argv": sys.argv[1:]}
-os.write(start_fd, json.dumps(world).encode() + b"\\n")
+print(json.dumps(world), flush=True)
+os.write(start_fd, b'{"state": "ready"}\\n')
 """
 LIVE_ON = """
 import os, sys, time
-os.write(int(sys.argv[-1]), b'{"state": "ready", "pid": %d}' % os.getpid() + b"\\n")
+print(os.getpid(), flush=True)
+os.write(int(sys.argv[-1]), b'{"state": "ready"}\\n')
 time.sleep(60)
 """
 STARTER = """
@@ -42,13 +54,13 @@ import select
 pipe = spawn_detached([sys.executable, "-c", sys.argv[1]], env={}, cwd="/", log_path=sys.argv[2])
 while pipe.poll() is None:
     select.select([pipe.fd], [], [])
-print(pipe.poll()["pid"], flush=True)
+print(open(sys.argv[2]).read(), flush=True)
 sys.stdin.read()
 """
 
 
-def report_of(pipe: StartPipe) -> dict[str, Any]:
-    """The daemon's report, once it is there."""
+def result_of(pipe: StartPipe) -> StartResult:
+    """How the start ended, once that is known."""
     return eventually(pipe.poll, what="the daemon's report")
 
 
@@ -62,11 +74,12 @@ def test_a_daemon_owes_nothing_to_its_starter(tmp_path: Path) -> None:
     os.set_inheritable(leak_write, True)  # as a careless harness leaves them
     leak_file = os.open(tmp_path / "leak", os.O_CREAT | os.O_RDWR)
     try:
-        report = report_of(spawn(tmp_path, REPORT_WORLD, "x"))
+        result = result_of(spawn(tmp_path, REPORT_WORLD, "x"))
     finally:
         for fd in (leak_read, leak_write, leak_file):
             os.close(fd)
-    assert report["state"] == READY
+    assert result.state == READY
+    report = json.loads((tmp_path / "d.log").read_bytes())
     assert report["ppid"] != os.getpid()
     assert report["sid"] not in (os.getsid(0), report["pid"]), "a session of its own, and no terminal to catch"
     assert report["pgid"] == report["sid"]
@@ -83,7 +96,7 @@ def test_a_daemon_owes_nothing_to_its_starter(tmp_path: Path) -> None:
 def test_no_child_and_no_descriptor_stays_with_us(tmp_path: Path) -> None:
     files, children = own_descriptors(), own_children()
     pipe = spawn(tmp_path, REPORT_WORLD)
-    assert report_of(pipe)["state"] == READY
+    assert result_of(pipe).state == READY
     assert pipe.fd == -1
     assert own_descriptors() <= files
     assert own_children() <= children
@@ -105,11 +118,11 @@ def test_it_survives_the_death_of_its_starters_group(tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_dies_is_quoted(tmp_path: Path) -> None:
-    report = report_of(spawn(tmp_path, "import sys; print('hello', flush=True); sys.exit('palace on fire')"))
-    assert report["state"] == FAILED
-    assert "ended before it could serve" in report["reason"]
-    assert "hello | palace on fire" in report["reason"]
-    assert report["hint"]
+    result = result_of(spawn(tmp_path, "import sys; print('hello', flush=True); sys.exit('palace on fire')"))
+    assert result.state == DIED
+    assert "ended before it could serve" in result.reason
+    assert "hello | palace on fire" in result.reason
+    assert result.hint
 
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
@@ -143,30 +156,29 @@ def piped(data: bytes, *, close: bool = True) -> tuple[StartPipe, int]:
         (b"\xff\xfe\n", FAILED),
         (b"[" * 9000 + b"\n", FAILED),
         (b"null\n", FAILED),
-        (b'{"state": "ready"}', FAILED),  # no newline: killed while it wrote
-        (b"", FAILED),
+        (b'{"state": "ready"}', DIED),  # no newline: killed while it wrote
+        (b"", DIED),
     ],
 )
-def test_whatever_the_pipe_says(data: bytes, expected: str) -> None:
+def test_whatever_the_pipe_says(data: bytes, expected: StartState) -> None:
     pipe, _ = piped(data)
-    report = report_of(pipe)
-    assert report["state"] == expected
-    if expected == FAILED:
-        assert report["reason"]
-    assert pipe.poll() == report, "asked again, the same"
+    result = result_of(pipe)
+    assert result.state == expected
+    assert bool(result.reason) == (expected in (FAILED, DIED))
+    assert pipe.poll() is result, "asked again, the same"
 
 
 def test_a_flood_without_a_line_is_cut_off(tmp_path: Path) -> None:
-    report = report_of(spawn(tmp_path, "import os, sys\nwhile True: os.write(int(sys.argv[-1]), b'x' * 4096)"))
-    assert report["state"] == FAILED
-    assert "flood" in report["reason"]
+    result = result_of(spawn(tmp_path, "import os, sys\nwhile True: os.write(int(sys.argv[-1]), b'x' * 4096)"))
+    assert result.state == FAILED
+    assert "flood" in result.reason
 
 
 def test_poll_never_blocks_and_joins_pieces() -> None:
     pipe, write_fd = piped(b'{"state": ', close=False)
     assert pipe.poll() is None
     os.write(write_fd, b'"ready"}\n')
-    assert pipe.poll() == {"state": READY}
+    assert result_of(pipe).state == READY
     os.close(write_fd)
 
 
@@ -175,30 +187,25 @@ def test_closing_early() -> None:
     pipe.close()
     pipe.close()
     os.close(write_fd)
-    report = pipe.poll()
     assert pipe.fd == -1
-    assert report is not None
-    assert report["state"] == FAILED
+    assert result_of(pipe).state == FAILED
 
 
-def reported(send: Callable[[StartReport], None]) -> dict[str, Any] | None:
+def reported(send: Callable[[StartReport], None]) -> tuple[StartState, str, str]:
     """The report as the starter gets it; a second one is not sent."""
     read_fd, write_fd = os.pipe()
     report = StartReport(write_fd)
     send(report)
     report.failed(StartFailed("late."))
-    return StartPipe(read_fd).poll()
+    result = result_of(StartPipe(read_fd))
+    return result.state, result.reason, result.hint
 
 
 def test_the_daemon_reports_once_and_its_starter_understands() -> None:
-    assert reported(lambda report: report.ready("unix:/x")) == {
-        "state": READY,
-        "endpoint": "unix:/x",
-        "pid": os.getpid(),
-    }
-    assert reported(StartReport.lost_race) == {"state": LOST_RACE}
+    assert reported(lambda report: report.ready("unix:/x")) == (READY, "", "")
+    assert reported(StartReport.lost_race) == (LOST_RACE, "", "")
     error = StartFailed("no.", hint="try again")
-    assert reported(lambda report: report.failed(error)) == {"state": FAILED, "reason": "no.", "hint": "try again"}
+    assert reported(lambda report: report.failed(error)) == (FAILED, "no.", "try again")
 
 
 def test_a_starter_that_is_gone_does_not_matter() -> None:

@@ -97,29 +97,6 @@ class BrokerConnection:
         broken: why the connection must be closed, "" if it needn't.
     """
 
-    __slots__ = (
-        "_bound",
-        "_client",
-        "_epochs",
-        "_held",
-        "_noise",
-        "_ordinal",
-        "_pid",
-        "_read_only",
-        "_reader",
-        "_secret",
-        "_session",
-        "_welcome",
-        "asked",
-        "broken",
-        "established",
-        "files",
-        "number",
-        "to_broker",
-        "up",
-        "verifying",
-    )
-
     def __init__(self, session: str, secret: str, client: str, pid: int, *, read_only: bool = False) -> None:
         self._session = session
         self._secret = secret

@@ -93,28 +93,6 @@ class PendingRequest:
         connection, ordinal: where it was sent, 0 if it was not. sent_at: when. tries: how often.
     """
 
-    __slots__ = (
-        "arrived",
-        "cacheable",
-        "connection",
-        "early",
-        "id",
-        "key",
-        "line",
-        "method",
-        "ordinal",
-        "own_s",
-        "params",
-        "rule",
-        "sent_at",
-        "since",
-        "state",
-        "tool",
-        "tries",
-        "wire_key",
-        "writes",
-    )
-
     def __init__(self, message: Message, line: bytes, now: float) -> None:
         self.line = line
         self.id = message.id
