@@ -133,6 +133,8 @@ def test_what_the_root_says_of_a_property_wins() -> None:
     ("before", "after"),
     [
         ({"type": "array"}, {"type": "array", "items": {}}),
+        ({"type": "object", "required": ["a"]}, {"type": "object"}),
+        ({"properties": {"a": {}}, "required": ["a", "b"]}, {"properties": {"a": {}}, "required": ["a"]}),
         ({"type": ["array", "null"]}, {"type": ["array", "null"], "items": {}}),
         (
             {"type": "integer", "enum": [1, 2], "description": "How many."},

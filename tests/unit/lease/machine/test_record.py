@@ -123,7 +123,12 @@ def test_any_values_are_a_record_that_can_be_described(raw: dict[str, Any], name
         assert 0 <= holder.since < 2**33
 
 
-@pytest.mark.parametrize("number", ["1e999", "-1", "9" * 300, "1.5", "true", "NaN", '"1"', "null"])
+@pytest.mark.parametrize("pid", [0, 2**31 - 1])
+def test_the_smallest_and_the_largest_pid(pid: int) -> None:
+    assert forged(ME._replace(pid=pid).encode()).holder.pid == pid
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1", "9" * 300, "2147483648", "1.5", "true", "NaN", '"1"', "null"])
 def test_a_pid_that_is_none_is_unreadable(number: str) -> None:
     body = ME.encode().replace(b'"pid":42', f'"pid":{number}'.encode())
     assert forged(body).state is LeaseState.UNREADABLE
