@@ -125,7 +125,7 @@ class IndexGuard:
                 ids = read_ids(copy)
                 if not self._matches_database(palace, name, ids):
                     return f"{torn} and its copy does not fit the database any more"
-                _empty(index, META)  # first, and put back last: killed in between, the index still counts as torn
+                index.replace(META, b"")  # first, and put back last: killed in between, the index still counts as torn
                 for file in FILES:
                     part = file + ".part"
                     index.remove(part)
@@ -322,12 +322,3 @@ def parse_stamps(data: bytes) -> Stamps | None:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -_MOST <= value < _MOST
-
-
-def _empty(index: SharedFolder, name: str) -> None:
-    """Truncate a file as it stands, where it is there. Raises OSError."""
-    fd = index.open_in_place(name)
-    try:
-        os.ftruncate(fd, 0)
-    finally:
-        os.close(fd)

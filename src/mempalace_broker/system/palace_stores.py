@@ -2,7 +2,7 @@
 
 The engine opens them by name, follows links and writes in place: a link under such a name is another file of the user's
 that it would read or destroy. Whoever reaches the palace can put one there. So an engine is started only where all of
-them are regular files of ours with one name. What is swapped later, while an engine runs, this can't see.
+them are regular files of ours. What is swapped later, while an engine runs, this can't see.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import stat
 
 from ..errors import StateRootError
 from .paths import GRAPH
-from .shared_files import SharedFolder, distrust_file, trusted_owners
+from .shared_files import SharedFolder, distrust_file, distrust_names, trusted_owners
 
 _DATABASES = ("chroma.sqlite3", "logstream.sqlite3", "sqlite_exact.sqlite3", "milvus.db")
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
@@ -27,7 +27,7 @@ def check_stores(palace: str, graph: str) -> None:
         palace: its real path. graph: as mempalace opens it; the user's own links to its folder are followed.
 
     Raises:
-        StateRootError: one of them is a link, not a regular file, another user's, or has a second name.
+        StateRootError: one of them is a link, not a regular file, another user's, or open to others by another name.
     """
     for path, check in ((palace, _check_palace), (os.path.realpath(os.path.dirname(graph)), _check_graph)):
         try:
@@ -71,10 +71,7 @@ def _check_file(folder: SharedFolder, name: str) -> None:
     found = folder.look(name)
     if found is None:
         return
-    why = distrust_file(found, trusted_owners(os.fstat(folder.fd)))
-    if not why and found.st_nlink > 1:
-        why = "it has more than one name (hard links)"
-    if why:
+    if why := distrust_file(found, trusted_owners(os.fstat(folder.fd))) or distrust_names(found):
         raise _refused(os.path.join(folder.path, name), why)
 
 

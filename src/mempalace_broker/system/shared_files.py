@@ -103,13 +103,13 @@ class SharedFolder:
     def open_in_place(self, name: str, *, create: bool = False, append: bool = False) -> int:
         """A descriptor for reading and writing a file as it stands, the caller's to close; made 0600 if `create`.
 
-        Raises as `open_read`; Untrusted also where the file has a second name, for that could be any file of ours.
+        Raises as `open_read`; Untrusted also where others can write to it by another name.
         """
         flags = (os.O_CREAT if create else 0) | (os.O_APPEND if append else 0)
         fd = self._opened(name, os.O_RDWR | flags)
-        if os.fstat(fd).st_nlink > 1:
+        if why := distrust_names(os.fstat(fd)):
             os.close(fd)
-            raise Untrusted(self._named(name), "it has more than one name (hard links)")
+            raise Untrusted(self._named(name), why)
         return fd
 
     def open_new(self, name: str, mode: int = 0o600) -> int:
@@ -246,6 +246,18 @@ def distrust_file(info: os.stat_result, owners: tuple[int, ...]) -> str:
         return "it is not a regular file"
     if info.st_uid not in owners:
         return f"it belongs to another user (uid {info.st_uid})"
+    return ""
+
+
+def distrust_names(info: os.stat_result) -> str:
+    """Why a file that has other names can't be believed, "" if it can.
+
+    A folder that only we can write protects the files in it, but not under a name in another folder. A second name as
+    such is no harm: backup tools make snapshots of hard links, and link() crosses no mount, so a guest names only what
+    it has mounted and can write anyway.
+    """
+    if info.st_nlink > 1 and others_write(info):
+        return f"it has another name (hard link), by which other users can write to it (mode {info.st_mode & 0o7777:o})"
     return ""
 
 

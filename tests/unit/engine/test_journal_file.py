@@ -109,7 +109,7 @@ def test_no_journal_is_no_failure() -> None:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "second name"])
-def test_only_a_regular_file_of_one_name_is_written(tmp_path: Path, kind: str) -> None:
+def test_only_a_regular_file_that_no_other_user_can_write_is_written(tmp_path: Path, kind: str) -> None:
     path, own = tmp_path / "j", tmp_path / "own"
     own.write_bytes(b"precious")
     if kind == "fifo":
@@ -117,6 +117,7 @@ def test_only_a_regular_file_of_one_name_is_written(tmp_path: Path, kind: str) -
     elif kind == "folder":
         path.mkdir()
     else:
+        own.chmod(0o666)
         os.link(own, path)
     file = JournalFile(str(path))
     assert file.started("a") is False

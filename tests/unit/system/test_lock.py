@@ -239,6 +239,7 @@ def test_what_no_broker_made_is_refused_and_left_alone(tmp_path: Path, kind: str
     elif kind == "folder":
         path.mkdir()
     else:
+        own.chmod(0o666)
         os.link(own, path)
     with pytest.raises(StateRootError, match="cannot open") as refused:
         FileLock(str(path)).try_acquire()

@@ -54,11 +54,18 @@ def test_a_store_that_is_something_else(root: Path, tmp_path: Path, store: str, 
     elif kind == "folder":
         path.mkdir()
     else:
+        own.chmod(0o666)
         os.link(own, path)
     with pytest.raises(StateRootError, match="the palace is not opened") as refused:
         check(root)
     assert str(path) in refused.value.message
     assert "remove it" in refused.value.hint
+
+
+def test_a_snapshot_of_hard_links_stops_nobody(root: Path, tmp_path: Path) -> None:
+    for store in STORES:
+        os.link(root / store, tmp_path / store.replace("/", "-"))
+    check(root)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
