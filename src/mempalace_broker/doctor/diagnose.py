@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import discovery, engine, lease, locality, others, owner, palace, settings
+from . import access, discovery, engine, lease, locality, others, owner, palace, settings
 from .gather import gather
 
 if TYPE_CHECKING:
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 _CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     palace.palace,
     palace.directories,
+    access.stores,
+    access.container,
     locality.kernel,
     locality.routes,
+    access.control,
+    access.keys,
+    access.listener,
     owner.owner,
     discovery.record,
     discovery.socket,

@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A name in the filesystem as lstat shows it; kind is "file", "dir", "socket", "link" or "other", "" if missing."""
+    """A name in the filesystem as lstat shows it; kind is "file", "dir", "socket", "link" or "other", "" if missing.
+
+    writable: by us. others_write: by anybody else but root.
+    """
 
     path: str
     kind: str = ""
     mode: int = 0
     uid: int = -1
     writable: bool = False
+    others_write: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,35 @@ class EngineFacts:
 
 
 @dataclass(frozen=True)
+class KeyFacts:
+    """A line of an authorized_keys file that gives more than the memory."""
+
+    path: str
+    line: int
+    why: str
+
+
+@dataclass(frozen=True)
+class AccessFacts:
+    """What lets others in.
+
+    Attributes:
+        store_problem, store_hint: why no engine opens the palace. second_names: stores that have another name.
+        keys: lines of authorized_keys that run us and give too much.
+        control: what is wrong with the ControlPath of the user's ssh configuration.
+        mounted: whether the state root lies on a mount of its own. homes: of a home, what that mount brings with it.
+    """
+
+    store_problem: str = ""
+    store_hint: str = ""
+    second_names: list[str] = field(default_factory=list)
+    keys: list[KeyFacts] = field(default_factory=list)
+    control: str = ""
+    mounted: bool = False
+    homes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that `doctor` judges. Sizes in bytes, times in seconds since 1970."""
 
@@ -106,6 +139,7 @@ class Facts:
     uid: int
     now: float
     locality: Locality
+    access: AccessFacts
     version: str = __version__
     container: str = ""
     plan: Plan | None = None

@@ -33,7 +33,8 @@ from ..system.private import state_folder
 from ..system.process_command import process_command
 from ..system.process_ids import UNKNOWN, ProcessId, process_state
 from ..system.record_file import RecordFile
-from ..system.shared_files import SharedFolder
+from ..system.shared_files import SharedFolder, others_write
+from .access_facts import look_at_access
 from .facts import EngineFacts, Facts, FileEntry, FolderFacts, LockFacts, UpstreamProcess
 from .open_files import find_open_files
 
@@ -88,6 +89,7 @@ def gather(context: Context) -> Facts:
         uid=os.getuid(),
         now=clock.wall(),
         locality=locality,
+        access=look_at_access(identity, files, plan),
         container=in_container(),
         plan=plan,
         plan_problem=plan_problem,
@@ -153,7 +155,7 @@ def _entry(path: str) -> FileEntry:
         return FileEntry(path)
     kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFSOCK: "socket", stat.S_IFLNK: "link"}
     kind = kinds.get(stat.S_IFMT(info.st_mode), "other")
-    return FileEntry(path, kind, stat.S_IMODE(info.st_mode), info.st_uid, os.access(path, os.W_OK))
+    return FileEntry(path, kind, stat.S_IMODE(info.st_mode), info.st_uid, os.access(path, os.W_OK), others_write(info))
 
 
 def _folder(path: str) -> FolderFacts:

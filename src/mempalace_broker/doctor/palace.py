@@ -55,10 +55,11 @@ def _directory(name: str, folder: FolderFacts, uid: int) -> Iterator[Finding]:
             f"{entry.path} (uid {entry.uid}) is not yours (uid {uid}), or not writable",
             f"sudo chown -R {uid} {entry.path}, or run agents as its owner",
         )
-    elif entry.mode & 0o022:
-        yield warn(
+    elif entry.others_write:
+        say = warn if folder.local is False else error  # another kernel's mounts may show any mode
+        yield say(
             name,
-            f"{entry.path} can be written by others (mode {entry.mode:o})",
+            f"{entry.path} can be written by others (mode {entry.mode:o}): no broker starts there",
             f"chmod go-w {entry.path}",
         )
     else:

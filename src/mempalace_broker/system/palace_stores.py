@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from ..errors import StateRootError
 from .paths import GRAPH
 from .shared_files import SharedFolder, distrust_file, distrust_names, trusted_owners
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _DATABASES = ("chroma.sqlite3", "logstream.sqlite3", "sqlite_exact.sqlite3", "milvus.db")
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
@@ -20,43 +24,48 @@ _INDEX_CHARS = 36  # a UUID
 _INDEX_DASHES = 4
 
 
-def check_stores(palace: str, graph: str) -> None:
+def check_stores(palace: str, graph: str) -> list[str]:
     """Check the vector database and its indexes in `palace`, and the knowledge graph; what is missing passes.
 
     Args:
         palace: its real path. graph: as mempalace opens it; the user's own links to its folder are followed.
 
+    Returns:
+        those of them that have another name, as a snapshot of hard links gives them.
+
     Raises:
         StateRootError: one of them is a link, not a regular file, another user's, or open to others by another name.
     """
+    found: list[str] = []
     for path, check in ((palace, _check_palace), (os.path.realpath(os.path.dirname(graph)), _check_graph)):
         try:
             with SharedFolder.open(path) as folder:
-                check(folder)
+                found += check(folder)
         except FileNotFoundError:
             continue
         except OSError as exc:
             raise _refused(exc.filename or path, exc.strerror or str(exc)) from exc
+    return found
 
 
-def _check_palace(folder: SharedFolder) -> None:
+def _check_palace(folder: SharedFolder) -> Iterator[str]:
     for database in _DATABASES:
-        _check(folder, database)
+        yield from _check(folder, database)
     for name in folder.names():
         if len(name) == _INDEX_CHARS and name.count("-") == _INDEX_DASHES:
-            _check_index(folder, name)
+            yield from _check_index(folder, name)
 
 
-def _check_graph(folder: SharedFolder) -> None:
-    _check(folder, GRAPH)
+def _check_graph(folder: SharedFolder) -> Iterator[str]:
+    yield from _check(folder, GRAPH)
 
 
-def _check(folder: SharedFolder, name: str) -> None:
+def _check(folder: SharedFolder, name: str) -> Iterator[str]:
     for suffix in _SUFFIXES:
-        _check_file(folder, name + suffix)
+        yield from _check_file(folder, name + suffix)
 
 
-def _check_index(palace: SharedFolder, name: str) -> None:
+def _check_index(palace: SharedFolder, name: str) -> Iterator[str]:
     found = palace.look(name)
     if found is None or stat.S_ISREG(found.st_mode):
         return  # gone, or no index
@@ -64,15 +73,17 @@ def _check_index(palace: SharedFolder, name: str) -> None:
         raise _refused(os.path.join(palace.path, name), "it is neither a folder nor a file")
     with palace.folder(name) as index:
         for file in index.names():
-            _check_file(index, file)
+            yield from _check_file(index, file)
 
 
-def _check_file(folder: SharedFolder, name: str) -> None:
+def _check_file(folder: SharedFolder, name: str) -> Iterator[str]:
     found = folder.look(name)
     if found is None:
         return
     if why := distrust_file(found, trusted_owners(os.fstat(folder.fd))) or distrust_names(found):
         raise _refused(os.path.join(folder.path, name), why)
+    if found.st_nlink > 1:
+        yield os.path.join(folder.path, name)
 
 
 def _refused(path: str, why: str) -> StateRootError:

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from mempalace_broker.doctor.diagnose import judge
-from mempalace_broker.doctor.facts import EngineFacts, Facts, FileEntry, FolderFacts, LockFacts, UpstreamProcess
+from mempalace_broker.doctor.facts import (
+    AccessFacts,
+    EngineFacts,
+    Facts,
+    FileEntry,
+    FolderFacts,
+    KeyFacts,
+    LockFacts,
+    UpstreamProcess,
+)
 from mempalace_broker.doctor.findings import Finding, Severity
 from mempalace_broker.doctor.open_files import OpenFile
 from mempalace_broker.locality.locality import Locality
@@ -72,6 +81,7 @@ def healthy() -> Facts:
         uid=1000,
         now=2000.0,
         locality=Locality.of(P, "ext4"),
+        access=AccessFacts(),
         version="0.1",
         has_palace=True,
         settings={"idle_s": {"value": 900, "source": "default"}},
@@ -112,6 +122,15 @@ def test_a_healthy_world_has_no_finding_to_act_on() -> None:
         "mempalace",
         "settings",
     }
+
+
+@pytest.mark.parametrize("tcp", [None, {"asked": "docker", "endpoint": "tcp://172.17.0.1:7723"}, {"asked": "docker0"}])
+def test_a_listener_for_containers_is_in_order(tcp: dict[str, str] | None) -> None:
+    assert bad(judge(dataclasses.replace(healthy(), reply=snapshot(tcp=tcp)))) == []
+
+
+def test_a_container_with_a_palace_of_its_own_is_in_order() -> None:
+    assert bad(judge(dataclasses.replace(healthy(), container="/.dockerenv"))) == []
 
 
 def test_no_broker_is_nothing_to_act_on() -> None:
@@ -245,9 +264,67 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
     ),
     "palace open to others": (
         True,
-        {"palace": place(entry=FileEntry(P, "dir", 0o777, 1000, True))},
+        {"palace": place(entry=FileEntry(P, "dir", 0o777, 1000, True, True))},
+        [("error", "palace directory")],
+        "chmod go-w",
+    ),
+    "a mount of another kernel that shows any mode": (
+        True,
+        {"palace": place(entry=FileEntry(P, "dir", 0o777, 1000, True, True), local=False)},
         [("warn", "palace directory")],
         "chmod go-w",
+    ),
+    "a store that is a link": (
+        True,
+        {"access": AccessFacts(store_problem="chroma.sqlite3 can't be trusted", store_hint="remove it")},
+        [("error", "stores")],
+        "remove it",
+    ),
+    "a snapshot of hard links": (
+        True,
+        {"access": AccessFacts(second_names=[f"{P}/chroma.sqlite3"])},
+        [("warn", "stores")],
+        "cp -a",
+    ),
+    "a key that can do more": (
+        True,
+        {"access": AccessFacts(keys=[KeyFacts("/h/.ssh/authorized_keys", 3, "it does not say restrict")])},
+        [("warn", "ssh key")],
+        'command="mempalace-broker ssh-command",restrict',
+    ),
+    "a control socket of somebody else": (
+        True,
+        {"access": AccessFacts(control="/tmp/cm belongs to another user")},
+        [("warn", "ControlPath")],
+        "ControlPath ~/.ssh",
+    ),
+    "a listener for everybody": (
+        True,
+        {"reply": snapshot(tcp={"asked": "any", "endpoint": "tcp://0.0.0.0:7723"})},
+        [("warn", "tcp listener")],
+        "mempalace-broker restart",
+    ),
+    "a listener for the internet, while no broker runs": (
+        False,
+        {"settings": {"tcp": {"value": "2a01:4f8::1", "source": "file"}}},
+        [("warn", "tcp listener")],
+        "mempalace-broker restart",
+    ),
+    "a container that may start a broker": (
+        True,
+        {"container": "/.dockerenv", "access": AccessFacts(mounted=True)},
+        [("warn", "container")],
+        "MEMPALACE_BROKER_NO_SPAWN=1",
+    ),
+    "a container with a whole home": (
+        True,
+        {
+            "container": "/.dockerenv",
+            "access": AccessFacts(mounted=True, homes=["/h/.ssh"]),
+            "variables": {"MEMPALACE_BROKER_NO_SPAWN": "1"},
+        },
+        [("warn", "container")],
+        "-v ~/.mempalace",
     ),
     "palace is a file": (
         False,

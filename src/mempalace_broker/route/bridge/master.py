@@ -139,16 +139,18 @@ class OwnMaster:
         unlink_quietly(self.control)
 
 
-def find_user_master(ssh: Ssh) -> UserMaster | None:
-    """The user's ControlMaster to the host, if their configuration names one, it lives, and it is really theirs."""
+def control_path(ssh: Ssh) -> str:
+    """The ControlPath that the user's configuration names for the host, "" where it names none."""
     settings = ssh.run(ssh.settings(), LOCAL_S)
     if settings.status != 0:
-        return None  # a bad configuration: the next command fails with ssh's words
-    control = ""
-    for line in settings.out.decode("utf-8", "surrogateescape").splitlines():
-        name, _, value = line.partition(" ")
-        if name == "controlpath" and value != "none":
-            control = value
+        return ""  # a bad configuration: the next command fails with ssh's words
+    rows = (line.partition(" ") for line in settings.out.decode("utf-8", "surrogateescape").splitlines())
+    return next((value for name, _, value in rows if name == "controlpath" and value != "none"), "")
+
+
+def find_user_master(ssh: Ssh) -> UserMaster | None:
+    """The user's ControlMaster to the host, if their configuration names one, it lives, and it is really theirs."""
+    control = control_path(ssh)
     if not control or distrust_control(control) or ssh.run(ssh.tell(control, "check"), LOCAL_S).status != 0:
         return None
     sock = socket.socket(socket.AF_UNIX)
