@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .. import __version__
 from ..protocol.hello import WIRE_VERSION
 from ..protocol.record import DiscoveryRecord
+from ..system.kernel import file_id
 from ..system.process_ids import in_child_namespace, this_process
 from ..system.record_file import RecordFile
 
@@ -107,6 +108,7 @@ def new_record(
         boot=me.boot,
         pidns=me.pidns,
         host=socket.gethostname(),
+        lock=file_id(files.owner_lock),
         endpoints=[f"unix:{files.socket}"],
         wire=WIRE_VERSION,
         capabilities=["outcomes"],

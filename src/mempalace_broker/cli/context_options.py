@@ -13,6 +13,7 @@ from ..protocol.palace import PalaceIdentity
 from ..protocol.record import BadRecord
 from ..route.palace import meant_palace
 from ..system.context import Context
+from ..system.lock_notes import OwnerNote
 from ..system.paths import ROOT_VARIABLE, expand, home_of, state_root
 from ..system.record_file import RecordFile
 
@@ -63,12 +64,14 @@ def context_at(
 
 
 def _recorded(root: str) -> PalaceIdentity | None:
-    """The palace that the record in this state root names."""
+    """The palace that the record in this state root names, unless the root is a copy of that palace's own."""
     record = RecordFile(os.path.join(root, "broker.json")).read()
     try:
-        return None if isinstance(record, BadRecord) else PalaceIdentity.from_json(record.palace)
+        identity = None if isinstance(record, BadRecord) else PalaceIdentity.from_json(record.palace)
     except ValueError:
         return None
+    note = OwnerNote.read(os.path.join(identity.path, "broker.lock")) if identity is not None else None
+    return None if note is None or note.root != os.path.realpath(root) else identity
 
 
 def pinned_context(root: str | None, palace: str | None) -> Context:

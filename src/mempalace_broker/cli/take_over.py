@@ -68,11 +68,12 @@ def holders(context: Context) -> list[LeaseRecord]:
     Raises:
         PalaceHeld: one of them is alive, or a broker of this kernel has the palace.
     """
-    from ..lease.files import lock_id, read_leases
+    from ..lease.files import read_leases
     from ..lease.machine.describe import describe_holder
     from ..lease.machine.lease import LeasePolicy
+    from ..lease.machine.record import HolderId, is_copied
     from ..system.clock import Deadline
-    from ..system.kernel import boot_id
+    from ..system.kernel import boot_id, file_id
     from ..system.lock import is_held
 
     listing, leases = read_leases(context.files.leases)
@@ -81,8 +82,13 @@ def holders(context: Context) -> list[LeaseRecord]:
         return []
     if is_held(context.files.owner_lock):
         raise PalaceHeld(f"a broker here has {context.identity.path}.", hint="mempalace-broker stop")
-    here = (boot_id(), lock_id(context.files.owner_lock))  # a broker that held this very lock is dead: the lock is free
-    before = {epoch: lease for epoch, lease in before.items() if (lease.holder.boot, lease.holder.lock) != here}
+    files = context.files
+    me = HolderId(boot=boot_id(), lock=file_id(files.owner_lock), palace=file_id(files.palace))
+
+    def void(holder: HolderId) -> bool:  # whoever held this very lock is dead: the lock is free
+        return (holder.boot, holder.lock) == (me.boot, me.lock) or is_copied(holder, me)
+
+    before = {epoch: lease for epoch, lease in before.items() if not void(lease.holder)}
     if not before:
         return []
     deadline = Deadline.after(context.clock, LeasePolicy().silence_s)

@@ -18,7 +18,7 @@ from ..protocol.jsonrpc import load_object
 from ..protocol.record import BadRecord, DiscoveryRecord
 from ..protocol.write_lock import FOLDER, lock_name, read_note
 from ..route.ask import BrokerReply, ask_broker
-from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, record_state
+from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, is_of, record_state
 from ..route.machine.election import CONNECT_DENIED
 from ..route.plan import Plan, plan_routes
 from ..settings_files import PrivateSettings, SharedSettings, settings_path
@@ -139,6 +139,8 @@ def _ask(context: Context) -> BrokerReply:
 
 def _record(files: StateFiles) -> tuple[DiscoveryRecord | BadRecord, FileEntry, RecordSeen, ProcessState]:
     record = RecordFile(files.record).read()
+    if isinstance(record, DiscoveryRecord) and not is_of(record, files):
+        record = BadRecord("it is of another palace, from which this one was copied")
     origin = record_state(record, files.root)
     process = UNKNOWN
     if isinstance(record, DiscoveryRecord):

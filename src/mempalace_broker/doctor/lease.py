@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from ..errors import StateRootError
-from ..lease.files import MARGIN, lock_id, read_leases
+from ..lease.files import MARGIN, read_leases
 from ..lease.machine.describe import describe_holder
 from ..lease.machine.lease import MAX_EPOCH, LeaseState, NodeKind
+from ..lease.machine.record import HolderId, is_copied
 from ..protocol.text import printable
-from ..system.kernel import boot_id
+from ..system.kernel import boot_id, file_id
 from .findings import error, info, ok, warn
 
 if TYPE_CHECKING:
@@ -31,11 +33,12 @@ def leases(path: str, owner_lock: str) -> Iterator[Finding]:
     except StateRootError as exc:
         yield error("lease", exc.message, exc.hint)
         return
-    yield from judge_leases(listing, found, boot_id(), lock_id(owner_lock))
+    me = HolderId(boot=boot_id(), lock=file_id(owner_lock), palace=file_id(os.path.dirname(owner_lock)))
+    yield from judge_leases(listing, found, me)
 
 
-def judge_leases(listing: Listing, found: list[LeaseRecord], boot: str, lock: str) -> Iterator[Finding]:
-    """The findings on leases that were read; `boot`, `lock`: ours, as `HolderId` has them."""
+def judge_leases(listing: Listing, found: list[LeaseRecord], me: HolderId) -> Iterator[Finding]:
+    """The findings on leases that were read; `me`: the host's broker, if it ran now."""
     open_ = [lease for lease in found if not lease.is_resolved(listing)]
     if listing.strange:
         names = ", ".join(map(printable, listing.strange[:_MOST_NAMES]))
@@ -48,7 +51,9 @@ def judge_leases(listing: Listing, found: list[LeaseRecord], boot: str, lock: st
         yield ok("lease", f"no broker holds a lease of this palace; {last}")
     for lease in open_:
         holder = lease.holder
-        if (holder.boot, holder.lock) == (boot, lock):
+        if is_copied(holder, me):
+            yield info("lease", f"epoch {lease.epoch} is of another palace, from which this one was copied; void here")
+        elif (holder.boot, holder.lock) == (me.boot, me.lock):
             yield ok("lease", f"epoch {lease.epoch}, of this kernel (pid {holder.pid})")
         elif lease.state is LeaseState.UNREADABLE:
             yield warn("lease", f"epoch {lease.epoch} is not a lease that can be read", _GONE)

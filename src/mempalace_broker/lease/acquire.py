@@ -7,8 +7,9 @@ import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import PalaceHeld, StateRootError
+from ..system.kernel import file_id
 from ..system.process_ids import this_process
-from .files import MARGIN, LeaseFolder, lock_id
+from .files import MARGIN, LeaseFolder
 from .machine.acquire import Acquired, LeaseAcquirer
 from .machine.describe import describe_refusal
 from .machine.hold import LeaseHolder
@@ -44,7 +45,8 @@ def own_holder_id(lock: FileLock, clock: Clock, *, direct: bool) -> HolderId:
         boot=me.boot,
         pidns=me.pidns,
         pid=me.pid,
-        lock=lock_id(lock.fd),
+        lock=file_id(lock.fd),
+        palace=file_id(os.path.dirname(lock.path)),
         since=round(clock.wall(), 3),
         nonce=os.urandom(8).hex(),
     )

@@ -294,15 +294,6 @@ def flush_palace(folder: str, graph: str) -> None:
             os.close(fd)
 
 
-def lock_id(lock: int | str) -> str:
-    """A lock file (descriptor or path) as its kernel names it, for `HolderId.lock`; "" where there is none."""
-    try:
-        found = os.stat(lock)
-    except OSError:
-        return ""
-    return f"{found.st_dev}:{found.st_ino}"
-
-
 def _read_fresh(path: str, name: str) -> bytes | None:
     """A small file's bytes as they are now, None if there is no such file. Raises OSError."""
     try:

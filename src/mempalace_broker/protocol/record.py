@@ -17,7 +17,7 @@ MAX_BYTES = 64 * 1024
 _MAX_PID = 2**31 - 1
 _MAX_ENDPOINTS = 16
 
-_TEXTS = ("record", "start", "boot", "pidns", "host", "broker_version", "engine_version", "started_by")
+_TEXTS = ("record", "start", "boot", "pidns", "host", "lock", "broker_version", "engine_version", "started_by")
 
 
 class DiscoveryRecord:
@@ -30,7 +30,7 @@ class DiscoveryRecord:
         pid, start, boot, pidns: the broker's process. host: for people, and to recognise a reboot.
         endpoints: where to dial, best first, as "unix:/path". token: for a TCP endpoint, else None.
         wire: version of the wire protocol. capabilities: names of what the broker can do.
-        palace: `PalaceIdentity.as_json`.
+        palace: `PalaceIdentity.as_json`. lock: "dev:ino" of its broker.lock, as the broker's kernel sees it.
         broker_version, engine_version ("" while unknown), started_at, started_by.
     """
 
@@ -46,6 +46,7 @@ class DiscoveryRecord:
         boot: str = "",
         pidns: str = "",
         host: str = "",
+        lock: str = "",
         token: str | None = None,
         wire: int = 0,
         capabilities: list[str] | None = None,
@@ -62,6 +63,7 @@ class DiscoveryRecord:
         self.boot = boot
         self.pidns = pidns
         self.host = host
+        self.lock = lock
         self.endpoints = endpoints
         self.token = token
         self.wire = wire

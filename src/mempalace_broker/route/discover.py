@@ -66,7 +66,7 @@ def discover(context: Context) -> Candidates:
     check_folders(files, _is_local)
     files.check_socket_folder()
     record = RecordFile(files.record).read()
-    named = _noted(files) if isinstance(record, BadRecord) else record.endpoints
+    named = _noted(files) if isinstance(record, BadRecord) else record.endpoints if is_of(record, files) else []
     paths: list[str] = []
     for endpoint in named:
         if not endpoint.startswith(f"{UNIX}:"):
@@ -80,6 +80,17 @@ def discover(context: Context) -> Candidates:
     if files.socket not in paths:
         paths.append(files.socket)
     return Candidates(record, paths)
+
+
+def is_of(record: DiscoveryRecord, files: StateFiles) -> bool:
+    """Whether a record may lead to a socket elsewhere: not one that came with a copy of another palace, or from another
+    machine or boot, for its broker is that palace's.
+    """
+    if not record.lock or record.endpoints == [f"{UNIX}:{files.socket}"]:
+        return True  # the second is the usual case, and costs nothing
+    from ..system.kernel import boot_id, file_id
+
+    return record.boot == boot_id() and record.lock == file_id(files.owner_lock)
 
 
 def _noted(files: StateFiles) -> list[str]:

@@ -105,27 +105,25 @@ def view_of(identity: PalaceIdentity, *, remote: bool = False) -> FileView:
     """
     if remote:
         return FileView("elsewhere")
-    dev, ino = _numbers(identity.path)
-    graph, beside = (_numbers(os.path.dirname(path)) for path in (identity.graph, identity.name))
+    try:
+        info = os.stat(identity.path)
+    except OSError:
+        dev = ino = 0
+    else:
+        dev, ino = info.st_dev, info.st_ino
+    graph, beside = (file_id(os.path.dirname(path)) for path in (identity.graph, identity.name))
     # macOS has one mount table for all, and asking for the boot would cost a process
     boot, mnt = ("", "") if MACOS else (boot_id(), _mount_namespace())
-    return FileView(
-        boot,
-        mnt,
-        dev,
-        ino,
-        graph=f"{graph[0]}:{graph[1]}" if graph[1] else "",
-        beside=f"{beside[0]}:{beside[1]}" if beside[1] else "",
-    )
+    return FileView(boot, mnt, dev, ino, graph=graph, beside=beside)
 
 
-def _numbers(folder: str) -> tuple[int, int]:
-    """Device and inode, zeros where there is none."""
+def file_id(file: int | str) -> str:
+    """A file or folder (descriptor or path) as this kernel names it, "dev:ino"; "" where there is none."""
     try:
-        info = os.stat(folder)
+        info = os.stat(file)
     except OSError:
-        return 0, 0
-    return info.st_dev, info.st_ino
+        return ""
+    return f"{info.st_dev}:{info.st_ino}"
 
 
 def _mount_namespace() -> str:

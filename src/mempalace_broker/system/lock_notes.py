@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from ..protocol.jsonrpc import load_object, to_bytes
+from .kernel import file_id
 from .lock import read_body
 from .process_ids import ProcessId
 
@@ -24,8 +25,11 @@ _MAX_NUMBER = 1 << 53
 
 
 def read_note(path: str) -> dict[str, Any]:
-    """The JSON object in a lock file; empty where there is none."""
-    return load_object(read_body(path))
+    """The JSON object in a lock file; empty where there is none, or where it was written into another lock file, of
+    which this is a copy.
+    """
+    note = load_object(read_body(path))
+    return note if note.get("lock", here := file_id(path)) == here else {}
 
 
 def read_pid(path: str) -> int:
@@ -35,7 +39,7 @@ def read_pid(path: str) -> int:
 
 def write_note(lock: FileLock, note: dict[str, Any]) -> None:
     """Replace the note in a lock that we hold. Raises StateRootError where it can't be written."""
-    lock.write_body(to_bytes(note))
+    lock.write_body(to_bytes({**note, "lock": file_id(lock.fd)}))
 
 
 def read_holder(path: str) -> ProcessId | None:
@@ -70,13 +74,12 @@ class OwnerNote:
 
     @classmethod
     def read(cls, path: str) -> OwnerNote | None:
-        """What the last owner wrote into the lock at `path`, None where no owner ever wrote; invalid fields
-        are left empty.
+        """What the last owner wrote into the lock at `path`, None where no owner ever wrote; invalid fields, and all
+        those of a copy, are left empty.
         """
-        body = read_body(path)
-        if not body:
+        if not read_body(path):
             return None
-        note = load_object(body)
+        note = read_note(path)
         return cls(
             _process(note),
             epoch=_number(note.get("epoch")),

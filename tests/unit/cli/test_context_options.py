@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from mempalace_broker.errors import UsageError
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.system.find_palace import PALACE_VARIABLES
+from mempalace_broker.system.lock import FileLock
+from mempalace_broker.system.lock_notes import OwnerNote
 from mempalace_broker.system.paths import ROOT_VARIABLE
+from mempalace_broker.system.process_ids import this_process
 
 
 @pytest.fixture
@@ -58,8 +62,18 @@ def test_a_root_whose_broker_left_its_record_means_that_brokers_palace(home: Pat
         started_by="",
     )
     (root / "broker.json").write_bytes(encode(record))
+    assert context_at(str(root), None).identity.path == str(root / "palace"), "that palace knows of no broker here"
+    palace.mkdir()
+    lock = FileLock(str(palace / "broker.lock"))
+    assert lock.try_acquire()
+    OwnerNote(this_process(), root=str(root)).write(lock)
+    lock.release()
     found = context_at(str(root), None)
     assert found.identity.as_json() == identity.as_json()
+    shutil.copytree(root, home / "copy")
+    assert context_at(str(home / "copy"), None).identity.path == str(home / "copy/palace"), (
+        "its broker has another root"
+    )
     assert found.files.root == str(root)
     assert found.env[ROOT_VARIABLE] == str(root), "whoever is started from here must find the same files"
 

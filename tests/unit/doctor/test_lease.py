@@ -9,12 +9,12 @@ from mempalace_broker.doctor.lease import judge_leases, leases
 from mempalace_broker.lease.machine.lease import MAX_EPOCH, LeaseState, Listing, NodeKind
 from mempalace_broker.lease.machine.record import HolderId, LeaseRecord
 
-HERE = HolderId(NodeKind.HOST, "mac", "boot-1", "", 7, "1:7", 1.0, "aa")
+HERE = HolderId(NodeKind.HOST, "mac", "boot-1", "", 7, "1:7", 1.0, "aa", "1:5")
 FAR = HolderId(NodeKind.FOREIGN, "box", "boot-9", "", 8, "", 1.0, "bb")
 
 
 def severities(*found: LeaseRecord, listing: Listing | None = None) -> list[str]:
-    return [row.severity for row in judge_leases(listing or Listing(), list(found), "boot-1", "1:7")]
+    return [row.severity for row in judge_leases(listing or Listing(), list(found), HERE)]
 
 
 def test_what_stands_in_the_way_is_told() -> None:
@@ -22,12 +22,13 @@ def test_what_stands_in_the_way_is_told() -> None:
     assert severities(LeaseRecord(1, LeaseState.RELEASED, 4, False, FAR)) == [Severity.OK]
     assert severities(LeaseRecord(1, LeaseState.ACTIVE, 4, True, HERE)) == [Severity.OK]
     assert severities(LeaseRecord(1, LeaseState.ACTIVE, 4, True, HERE._replace(boot="boot-0"))) == [Severity.INFO]
+    assert severities(LeaseRecord(1, LeaseState.ACTIVE, 4, True, HERE._replace(palace="1:6"))) == [Severity.INFO]
     other = LeaseRecord(1, LeaseState.ACTIVE, 4, True, HERE._replace(kind=NodeKind.FOREIGN, lock="9:9"))
     assert severities(other) == [Severity.WARN], "another mount of the share under this kernel: its lock is not ours"
     assert severities(LeaseRecord(1, LeaseState.ACTIVE, 4, True, FAR), listing=Listing((1,), frozenset({(1, 4)}))) == [
         Severity.OK
     ]
-    (row,) = judge_leases(Listing(), [LeaseRecord(3, LeaseState.ACTIVE, 4, True, FAR)], "boot-1", "1:7")
+    (row,) = judge_leases(Listing(), [LeaseRecord(3, LeaseState.ACTIVE, 4, True, FAR)], HERE)
     assert row.severity == Severity.WARN
     assert "box" in row.detail
     assert "middle of a call" in row.detail

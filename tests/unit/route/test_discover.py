@@ -17,7 +17,7 @@ from mempalace_broker.route.discover import Candidates, discover, fixed_endpoint
 from mempalace_broker.route.machine.election import RECORD_FOREIGN, RECORD_MINE
 from mempalace_broker.system import paths
 from mempalace_broker.system.context import Context
-from mempalace_broker.system.kernel import boot_id
+from mempalace_broker.system.kernel import boot_id, file_id
 from mempalace_broker.system.paths import StateFiles, state_files
 from mempalace_broker.system.process_ids import pid_namespace
 
@@ -38,6 +38,19 @@ def look(files: StateFiles) -> Candidates:
 def put(files: StateFiles, **changes: object) -> None:
     fields: dict[str, object] = {"record": "ab", "pid": 7, "endpoints": ["unix:/a"], "palace": {"path": "/p"}}
     Path(files.record).write_bytes(encode(DiscoveryRecord(**{**fields, **changes})))  # type: ignore[arg-type]
+
+
+def test_a_record_that_came_with_a_copy_leads_nowhere(files: StateFiles) -> None:
+    """Its broker serves the original, and nothing may be sent there."""
+    Path(files.owner_lock).touch()
+    here = {"boot": boot_id(), "lock": file_id(files.owner_lock)}
+    put(files, endpoints=["unix:/elsewhere"], **here)
+    assert look(files).paths == ["/elsewhere", files.socket]
+    for other in ({"lock": "1:1"}, {"boot": "another boot, or another machine"}):
+        put(files, endpoints=["unix:/elsewhere"], **{**here, **other})
+        assert look(files).paths == [files.socket]
+        put(files, endpoints=[f"unix:{files.socket}"], **{**here, **other})
+        assert look(files).paths == [files.socket]
 
 
 def test_the_variable() -> None:

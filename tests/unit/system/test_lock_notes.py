@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +63,19 @@ def test_the_owners_note_comes_back(lock: FileLock) -> None:
     assert found is not None
     assert (found.epoch, found.endpoint, found.root, found.since) == (7, "unix:/s", "/r", 3)
     assert found.process == read_holder(lock.path) == this_process()
+
+
+def test_the_note_in_a_copy_is_void(lock: FileLock, tmp_path: Path) -> None:
+    """Else `stop --now` in a copied palace would kill the original's broker."""
+    OwnerNote(this_process(), epoch=7, endpoint="unix:/s", root="/r", since=3).write(lock)
+    copy = str(tmp_path / "copy.lock")
+    shutil.copy2(lock.path, copy)
+    assert read_holder(copy) is None
+    found = OwnerNote.read(copy)
+    assert found is not None
+    assert (found.process, found.epoch, found.endpoint, found.root, found.since) == (None, 0, "", "", 0)
+    os.rename(lock.path, lock.path + ".moved")
+    assert read_holder(lock.path + ".moved") == this_process(), "a palace that was moved is the same"
 
 
 def test_the_starter_is_a_pid_and_nothing_else(lock: FileLock) -> None:

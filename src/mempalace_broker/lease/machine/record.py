@@ -35,7 +35,8 @@ class HolderId(NamedTuple):
     Attributes:
         kind: on which side of the boundary it runs. host: that machine's name.
         boot, pid, pidns: as in system/process_ids.
-        lock: "dev:ino" of broker.lock as its kernel sees it: equal boot and lock mean one lock for both.
+        lock, palace: "dev:ino" of broker.lock and of the folder that it is in, as its kernel sees them: equal boot and
+            lock mean one lock for both.
         since: seconds since 1970 by its own clock; only for people.
         nonce: random, so that two holders are never taken for one.
     """
@@ -48,6 +49,7 @@ class HolderId(NamedTuple):
     lock: str = ""
     since: float = 0.0
     nonce: str = ""
+    palace: str = ""
 
     def encode(self) -> bytes:
         """The part of the record that stays the same."""
@@ -109,6 +111,7 @@ def _decode(data: bytes, epoch: int) -> LeaseRecord:
         pidns=_text(raw, "pidns"),
         pid=_whole(raw["pid"]),
         lock=_text(raw, "lock"),
+        palace=_text(raw, "palace") if "palace" in raw else "",
         since=_seconds(raw["since"]),
         nonce=_text(raw, "nonce"),
     )
@@ -135,12 +138,20 @@ def _seconds(value: object) -> float:
     return float(value) if 0 <= value < _MAX_SECONDS else 0.0
 
 
+def is_copied(theirs: HolderId, me: HolderId) -> bool:
+    """Whether a host's lease was made in another folder than ours, of which ours is a copy or a backup."""
+    if not theirs.boot or theirs.boot != me.boot or not (theirs.palace and me.palace):
+        return False
+    return theirs.kind is NodeKind.HOST and me.kind is NodeKind.HOST and theirs.palace != me.palace
+
+
 def proven_dead(lease: LeaseRecord, me: HolderId, *, local: bool) -> bool:
     """Whether the lease's broker is dead by a fact of the kernel. Only the holder of broker.lock may ask.
 
     Equal boot id and equal lock file: that broker had the very lock that we hold now, so it is gone. (An equal boot id
-    alone proves nothing: a FUSE mount has locks of its own.) And one host has the palace on its own disk: a host's
-    lease of another boot was made before that host was restarted.
+    alone proves nothing: a FUSE mount has locks of its own.) A lease that came with a copy was never this palace's.
+    And one host has the palace on its own disk: a host's lease of another boot was made before that host was restarted,
+    or on the machine that the palace was brought from.
 
     Args:
         local: whether the palace is known to be on a disk of this very machine; if not, the machine's name decides.
@@ -149,7 +160,7 @@ def proven_dead(lease: LeaseRecord, me: HolderId, *, local: bool) -> bool:
     if not theirs.boot or not me.boot or theirs.nonce == me.nonce:
         return False
     if theirs.boot == me.boot:
-        return bool(me.lock) and theirs.lock == me.lock
+        return (bool(me.lock) and theirs.lock == me.lock) or (local and is_copied(theirs, me))
     return (
         theirs.kind is NodeKind.HOST
         and me.kind is NodeKind.HOST

@@ -74,6 +74,11 @@ NEXT = ME._replace(pid=43, nonce="bb")
         (ME, NEXT, True, True),  # the lock that it had is ours
         (ME, NEXT._replace(lock="1:3"), True, False),  # another lock: a FUSE mount, or the palace was put back
         (ME, NEXT._replace(lock=""), True, False),
+        (ME._replace(palace="1:8"), NEXT._replace(lock="1:3", palace="1:9"), True, True),  # it came with a copy
+        (ME._replace(palace="1:8"), NEXT._replace(lock="1:3", palace="1:9"), False, False),  # another mount, perhaps
+        (ME._replace(palace="1:8"), NEXT._replace(lock="1:3", palace="1:8"), True, False),  # the lock was put back
+        (ME._replace(palace="1:8"), NEXT._replace(lock="1:3"), True, False),
+        (ME._replace(palace="1:8", kind=NodeKind.FOREIGN), NEXT._replace(lock="1:3", palace="1:9"), True, False),
         (ME, NEXT._replace(boot="boot-2"), True, True),  # this host, started anew
         (ME, NEXT._replace(boot="boot-2"), False, True),  # a Mac knows itself by name
         (ME, NEXT._replace(boot="boot-2", host="other"), False, False),
