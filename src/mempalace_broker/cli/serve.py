@@ -145,7 +145,6 @@ def ensure(context: Context) -> dict[str, Any]:
     from ..route.finder import RouteFinder
     from ..system.clock import Deadline
     from ..system.kernel import view_of
-    from ..system.paths import on_the_wire
 
     started_by = f"mempalace-broker ensure {__version__} pid {os.getpid()}"
     policy = StartPolicy(started_by=started_by, heed_failures=False)  # a person may have fixed the cause
@@ -154,7 +153,7 @@ def ensure(context: Context) -> dict[str, Any]:
         session=os.urandom(16).hex(),
         secret=os.urandom(16).hex(),
         connection=1,
-        identity=context.identity.renamed(on_the_wire),
+        identity=context.identity,
         client=f"mempalace-broker {__version__}",
         pid=os.getpid(),
         view=view_of(context.identity, remote=found.remote),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
 
@@ -34,10 +34,6 @@ class PalaceIdentity:
     def as_json(self) -> dict[str, str | None]:
         """The identity as hello and the discovery record carry it."""
         return {name: getattr(self, name) for name in ("path", "graph", "by", "backend", "name")}
-
-    def renamed(self, rename: Callable[[str], str]) -> PalaceIdentity:
-        """The same identity, with `rename` done to each path."""
-        return PalaceIdentity(rename(self.path), rename(self.graph), self.by, self.backend, rename(self.name))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PalaceIdentity:

@@ -15,7 +15,6 @@ from ..protocol.hello import HELLO
 from ..protocol.jsonrpc import load_object
 from ..system.clock import Deadline
 from ..system.kernel import view_of
-from ..system.paths import on_the_wire
 from .attempt import ONCE, StartPolicy
 from .dial import dial, dial_any
 from .discover import discover, fixed_endpoint, fixed_path
@@ -92,7 +91,7 @@ def ask_broker(context: Context, method: str, params: dict[str, Any], deadline: 
 def _about(context: Context) -> dict[str, Any]:
     """Which palace we mean: a record that somebody else wrote, or a link, may lead to the broker of another one."""
     identity = context.identity
-    return {"palace": identity.renamed(on_the_wire).as_json(), "view": view_of(identity).as_json()}
+    return {"palace": identity.as_json(), "view": view_of(identity).as_json()}
 
 
 def _ask_remote(context: Context, method: str, params: dict[str, Any], deadline: Deadline) -> BrokerReply:

@@ -9,7 +9,7 @@ import os
 
 from ..errors import UsageError
 from ..protocol.record import BadRecord, DiscoveryRecord, from_this_kernel
-from ..system.paths import home_of, off_the_wire
+from ..system.paths import home_of
 from ..system.record_file import RecordFile
 from ..system.strict_modes import check_folders
 from .endpoint import UNIX, Endpoint, parse
@@ -72,8 +72,8 @@ def discover(context: Context) -> Candidates:
         if not endpoint.startswith(f"{UNIX}:"):
             continue  # for clients elsewhere
         try:
-            path = parse(off_the_wire(endpoint), home_of(context.env)).path
-        except (UsageError, UnicodeError):
+            path = parse(endpoint, home_of(context.env)).path
+        except UsageError:
             continue  # of no use here
         if path not in paths:
             paths.append(path)

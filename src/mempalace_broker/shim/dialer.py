@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ..protocol.palace import FileView, PalaceIdentity
+    from ..protocol.palace import FileView
     from ..route.attempt import Connected
     from ..route.finder import RouteFinder
     from ..system.context import Context
@@ -50,13 +50,6 @@ class Dialer:
         deadline = Deadline.after(context.clock, ATTEMPT_S)
         self._finder = RouteFinder(context, deadline, StartPolicy(started_by=self._started_by))
         return self._finder
-
-    def identity(self) -> PalaceIdentity:
-        """The palace, for hello."""
-        from ..system.paths import on_the_wire
-
-        assert self.context is not None, "an attempt comes first"
-        return self.context.identity.renamed(on_the_wire)
 
     def view(self, found: Connected) -> FileView:
         """The attempt succeeded: how this side sees the files, for hello on that connection."""

@@ -156,7 +156,7 @@ def _serve(options: dict[str, str]) -> int:
     gc.set_threshold(_COLLECT_AFTER)
 
     from .. import __version__
-    from ..system.paths import home_of, on_the_wire
+    from ..system.paths import home_of
     from .dialer import Dialer
     from .machine.protocol import ShimProtocol
     from .pump import Pump
@@ -167,8 +167,8 @@ def _serve(options: dict[str, str]) -> int:
         secret=os.urandom(16).hex(),
         client=client,
         pid=os.getpid(),
-        cwd=on_the_wire(_cwd()),
-        home=on_the_wire(home_of(os.environ)),
+        cwd=_cwd(),
+        home=home_of(os.environ),
         limits=_limits(os.environ.get(TIMEOUT_VARIABLE, "")),
         read_only="read-only" in options or os.environ.get(READ_ONLY_VARIABLE, "").strip().lower() in _TRUE,
     )

@@ -205,7 +205,8 @@ class Pump:
         self._socket = step.sock
         self._fd = step.sock.fileno()
         os.set_blocking(self._fd, False)
-        self._protocol.connected(self._dialer.identity(), self._dialer.view(step), now)
+        assert self._dialer.context is not None, "no palace, no connection"
+        self._protocol.connected(self._dialer.context.identity, self._dialer.view(step), now)
 
     def _hang_up(self, reason: str, now: float) -> None:
         self._close_socket()

@@ -39,16 +39,6 @@ def expand(path: str, home: str) -> str:
         return path
 
 
-def on_the_wire(path: str) -> str:
-    """A path as a broker reads it, whatever this process's locale is: its bytes as UTF-8."""
-    return os.fsencode(path).decode("utf-8", "surrogateescape")
-
-
-def off_the_wire(path: str) -> str:
-    """A path that a broker wrote, as this process's locale has it. Raises UnicodeError where it is no path."""
-    return os.fsdecode(path.encode("utf-8", "surrogateescape"))
-
-
 class StateFiles:
     """Where the files of one broker are.
 
