@@ -17,7 +17,7 @@ import pytest
 
 from mempalace_broker.errors import INVALID_PARAMS, INVALID_REQUEST
 from mempalace_broker.protocol.hello import HELLO, WIRE_VERSION
-from mempalace_broker.protocol.jsonrpc import MAX_VALUES
+from mempalace_broker.protocol.long_line import MAX_VALUES
 from tests.harness import Broker, World, eventually
 from tests.proctools import limits_of
 from tests.rawpeer import RawPeer
@@ -78,9 +78,10 @@ def worst_ping(broker: Broker) -> Iterator[list[float]]:
         thread.join(60)
 
 
-def test_a_line_of_60_mb_of_lists_does_not_stop_the_others(broker: Broker) -> None:
+def test_lines_of_60_mb_do_not_stop_the_others(broker: Broker) -> None:
     with worst_ping(broker) as times, RawPeer(broker) as peer:
         peer.send_bytes(b'{"id":"x","method":"m","params":{"a":[' + b"[]," * (20 * MB) + b"0]}}\n")
+        peer.send_bytes(b'{"id":"y","method":"m","params":{"a":"' + b"\\n" * (30 * MB) + b'"}}\n')
         peer.send_bytes(request("last", "ping"))
         assert error_of(peer, "last") == {}
     assert max(times) < PING_S

@@ -18,6 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ..protocol.engine_frames import Frame, FrameDecoder, FrameError
+from ..protocol.framing import WriteBuffer
 from ..system.kernel import widen_pipe
 from .engine_launch import engine_argv, engine_env
 
@@ -65,7 +66,7 @@ class EngineProcess:
         self._on_exit = on_exit
         self._on_log = on_log
         self._decoder = FrameDecoder()
-        self._out = bytearray()
+        self._out = WriteBuffer()
         self._writing = False
         self._read_fd = self._write_fd = self._err_fd = -1
         self._process: subprocess.Popen[bytes] | None = None
@@ -150,25 +151,24 @@ class EngineProcess:
         """Send one frame's bytes."""
         if self._write_fd < 0:
             return
-        self._out += data
+        self._out.put(data)
         if not self._writing:
             self._flush()
 
     def _flush(self) -> None:
+        """Write no more than the pipe holds: an engine that reads fast would keep the loop for a whole long frame."""
         try:
-            while self._out:
-                sent = os.write(self._write_fd, self._out[:_CHUNK])
-                del self._out[:sent]
+            self._out.advance(os.write(self._write_fd, memoryview(self._out.head())[:_PIPE_BYTES]))
         except BlockingIOError:
-            if not self._writing:
-                self._writing = True
-                self._loop.add_writer(self._write_fd, self._flush)
-            return
+            pass
         except OSError:  # it is dying: `on_exit` follows
             self._out.clear()
-        if self._writing:
-            self._writing = False
-            self._loop.remove_writer(self._write_fd)
+        if bool(self._out.size) != self._writing:
+            self._writing = not self._writing
+            if self._writing:
+                self._loop.add_writer(self._write_fd, self._flush)
+            else:
+                self._loop.remove_writer(self._write_fd)
 
     def _readable(self) -> None:
         try:

@@ -15,6 +15,7 @@ else:
         from collections import deque
 
 MAX_LINE = 64 * 1024 * 1024  # bytes of one message without its newline
+LONG = 64 * 1024  # bytes of a line that is read in slices, see long_line
 _SMALL = 64 * 1024  # pieces are joined up to this size, so that many short lines take one system call
 
 

@@ -51,8 +51,6 @@ _SCAN_ERRORS = (ValueError, StopIteration, RecursionError, SystemError)
 _MAX_MESSAGE = 8000  # characters of an error message of ours
 _SALVAGE = 64 * 1024  # characters searched for the id of a request that can't be parsed
 MAX_ID = 1024  # characters or digits of an id
-MAX_VALUES = 200_000  # of one message: more than these take too long to parse, whatever their size
-_PIECE = 1 << 20  # bytes that are looked at together
 _MAX_NUMBER_ID = 10**MAX_ID
 _HEAD = 400  # bytes of a response that are looked at to find its id
 _HEADS = (b'{"jsonrpc": "2.0", "id": ', b'{"jsonrpc":"2.0","id":')
@@ -94,7 +92,7 @@ def _codec() -> tuple[Scan, Encode, Encode]:
     return scanner, lambda value: "".join(wide(value, 0)), lambda value: "".join(narrow(value, 0))
 
 
-_scan, _encode, _encode_ascii = _codec()
+scan, _encode, _encode_ascii = _codec()
 
 
 class Message:
@@ -160,52 +158,31 @@ def whole_number(value: object, low: int, high: int) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high else None
 
 
-def _bad(code: int, why: str, id_: Any = None) -> Message:
+def bad(code: int, why: str, id_: Any = None) -> Message:
+    """A message that is answered with the error `code`."""
     return Message(BAD, id=id_, code=code, text=f"{_LABELS[code]}: {why}")
 
 
 def parse(line: bytes) -> Message:
-    """Classify one line, without its newline. Never raises."""
+    """Classify one line, without its newline. Never raises. Of a long one see `long_line` first."""
     try:
         return _parse(line)
     except (MemoryError, ImportError) as exc:  # the latter: Python itself was moved away
         start = line[:_SALVAGE].decode("utf-8", "replace")
-        return _bad(INVALID_REQUEST, str(exc) or "there is not enough memory to read it", _salvage_id(start))
+        return bad(INVALID_REQUEST, str(exc) or "there is not enough memory to read it", salvage_id(start))
 
 
 def _parse(line: bytes) -> Message:
-    if _crowded(line):
-        start = line[:_SALVAGE].decode("utf-8", "replace")
-        return _bad(INVALID_REQUEST, f"more than {MAX_VALUES} values in one message", _salvage_id(start))
     text = line.decode("utf-8", "replace").strip(_SPACE)
     if not text:
         return Message(BLANK)
     try:
-        value, end = _scan(text, 0)
+        value, end = scan(text, 0)
     except _SCAN_ERRORS as exc:
         return _unparsable(text, exc)
     if end != len(text):
-        return _bad(PARSE_ERROR, f"more after the value, at character {end}")
+        return bad(PARSE_ERROR, f"more after the value, at character {end}")
     return Message(BATCH, body=value) if isinstance(value, list) and value else classify(value)
-
-
-def _crowded(line: bytes) -> bool:
-    """Whether a line holds more values than MAX_VALUES: each is behind a bracket, a brace or a comma of its own."""
-    if len(line) < 2 * MAX_VALUES:
-        return False
-    found = quotes = start = 0
-    while start < len(line) and found <= MAX_VALUES and quotes <= 4 * MAX_VALUES:
-        piece = line[start : start + _PIECE]
-        if (len(piece) - len(piece.rstrip(b"\\"))) % 2 and start + len(piece) < len(line):
-            piece = piece[:-1]  # the first half of an escape
-        start += len(piece)
-        if b"\\" in piece:
-            piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
-        parts = piece.split(b'"')
-        bare = b"".join(parts[quotes % 2 :: 2])  # what is not in a string
-        found += bare.count(b",") + bare.count(b"[") + bare.count(b"{")
-        quotes += len(parts) - 1
-    return start < len(line) or found > MAX_VALUES or quotes > 4 * MAX_VALUES
 
 
 def _unparsable(text: str, exc: Exception) -> Message:
@@ -213,20 +190,20 @@ def _unparsable(text: str, exc: Exception) -> Message:
         import json.decoder  # noqa: F401 - 3.11's scanner finds its exception class only in a loaded module
 
         try:
-            _scan(text, 0)
+            scan(text, 0)
         except _SCAN_ERRORS as clear:
             exc = clear
     if isinstance(exc, RecursionError):
-        return _bad(INVALID_REQUEST, "nested too deeply", _salvage_id(text))
+        return bad(INVALID_REQUEST, "nested too deeply", salvage_id(text))
     if isinstance(exc, ValueError) and not hasattr(exc, "pos"):  # int() has a limit of digits
-        return _bad(INVALID_REQUEST, "a number is too long", _salvage_id(text))
-    return _bad(PARSE_ERROR, "not JSON" if isinstance(exc, StopIteration) else str(exc))
+        return bad(INVALID_REQUEST, "a number is too long", salvage_id(text))
+    return bad(PARSE_ERROR, "not JSON" if isinstance(exc, StopIteration) else str(exc))
 
 
 def classify(value: Any) -> Message:
     """Classify one parsed JSON value, not a batch."""
     if not isinstance(value, dict):
-        return _bad(INVALID_REQUEST, "not an object")
+        return bad(INVALID_REQUEST, "not an object")
     method, id_ = value.get("method"), value.get("id")
     good_id = is_id(id_)
     key = key_of(id_) if good_id else ""
@@ -237,13 +214,13 @@ def classify(value: Any) -> Message:
 
 def _classify_call(value: dict[str, Any], method: object, id_: Any, key: str) -> Message:
     if not key and "id" in value:
-        return _bad(INVALID_REQUEST, f"id must be a string or a number, of at most {MAX_ID} characters")
+        return bad(INVALID_REQUEST, f"id must be a string or a number, of at most {MAX_ID} characters")
     if not isinstance(method, str):
-        return _bad(INVALID_REQUEST, "method must be a string", id_)
+        return bad(INVALID_REQUEST, "method must be a string", id_)
     if not key:
         return Message(NOTIFICATION, method=method, body=value)
     if not isinstance(value.get("params"), (dict, type(None))):
-        return _bad(INVALID_PARAMS, "params must be an object", id_)
+        return bad(INVALID_PARAMS, "params must be an object", id_)
     return Message(REQUEST, id=id_, key=key, method=method, body=value)
 
 
@@ -255,7 +232,7 @@ def load(data: bytes) -> Any:
     """
     text = data.removeprefix(_BYTE_ORDER_MARK).decode().strip(_SPACE)
     try:
-        value, end = _scan(text, 0)
+        value, end = scan(text, 0)
     except _SCAN_ERRORS as exc:
         raise ValueError(_unparsable(text, exc).text) from exc
     if end != len(text):
@@ -272,7 +249,7 @@ def load_object(data: bytes | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _salvage_id(text: str) -> Any:
+def salvage_id(text: str) -> Any:
     """Find the top-level id of a request that can't be parsed, so that its sender doesn't wait in vain."""
     depth = index = 0
     end = min(len(text), _SALVAGE)
@@ -280,11 +257,11 @@ def _salvage_id(text: str) -> Any:
         while index < end:
             char = text[index]
             if char == '"':
-                word, index = _scan(text, index)
+                word, index = scan(text, index)
                 if depth == 1 and word == "id":
                     rest = text[index:].lstrip(_SPACE)
                     if rest.startswith(":"):
-                        value, _ = _scan(rest[1:].lstrip(_SPACE), 0)
+                        value, _ = scan(rest[1:].lstrip(_SPACE), 0)
                         return value if is_id(value) else None
                 continue
             depth += (char in "[{") - (char in "]}")
@@ -311,7 +288,7 @@ def find_id(line: bytes) -> tuple[Any, int, int] | None:
         return None
     head = raw.decode("ascii")
     try:
-        value, end = _scan(head, 0)
+        value, end = scan(head, 0)
     except _SCAN_ERRORS:
         return None
     if not is_id(value) or not head.startswith(_TAILS, end):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import INVALID_PARAMS, NOT_ALLOWED
 from ...protocol import jsonrpc as rpc
+from ...protocol.framing import LONG
 from ...protocol.text import printable
 from ...protocol.tools import UNKNOWN_TOOL
 from .effects import CheckPaths
@@ -31,8 +32,8 @@ _NOT_KNOWN = (
 )
 
 
-def refuse_guest(session: Session, params: Mapping[str, Any], rule: ToolRule) -> tuple[int, str] | None:
-    """Why a guest's call is refused at once: code and text; None if it isn't, or for everybody else."""
+def refuse_guest(session: Session, params: Mapping[str, Any], rule: ToolRule, size: int) -> tuple[int, str] | None:
+    """Why a guest's call of `size` bytes is refused at once: code and text; None if it isn't, or for others."""
     if session.origin is not Origin.GUEST:
         return None
     if rule is UNKNOWN_TOOL:
@@ -41,6 +42,8 @@ def refuse_guest(session: Session, params: Mapping[str, Any], rule: ToolRule) ->
         if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
             shown = printable(repr(value)[: 2 * _SHOWN], _SHOWN)
             return INVALID_PARAMS, f"{name}: {shown} is not an absolute path, and a guest has no other."
+        if size >= LONG:
+            return INVALID_PARAMS, f"a call that names files has less than {LONG} bytes."
     return None
 
 

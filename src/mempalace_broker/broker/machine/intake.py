@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import INVALID_REQUEST
 from ...protocol import jsonrpc as rpc
-from ...protocol.framing import TooLong
+from ...protocol.framing import LONG, TooLong
 from ...protocol.hello import STATUS
 from ...protocol.jsonrpc import INITIALIZE, TOOLS_LIST
+from ...protocol.long_line import LongLine
 
 if TYPE_CHECKING:
     from collections import deque
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
     from .session import Session
 
 MAX_BATCH = 10_000
-SHARE = 64  # of one client in a turn: so many short messages
-_LINE_BYTES = 16 * 1024  # of a line, which cost as much as one short message
+MAX_BATCH_BYTES = 4 << 20
+SHARE = 64  # of one client in a turn: so many short messages, or one slice of a long line
+_LINE_BYTES = 4 * 1024  # of a line, which cost as much as one short message
 _DEAR = {STATUS: 16, TOOLS_LIST: 8, INITIALIZE: 4}  # requests that cost as much as so many others
+
+
+_NOTHING_YET = rpc.Message(rpc.BLANK)
 
 
 class Piece(NamedTuple):
@@ -40,7 +45,12 @@ def next_piece(session: Session, lines: deque[bytes | TooLong]) -> Piece | None:
         if part:
             return _element(value, part)
         session.batch = None
-    return _line(session, lines.popleft()) if lines else None
+    if not lines:
+        return None
+    line = lines[0]
+    if isinstance(line, bytes) and len(line) >= LONG:
+        return _slice(session, line, lines)
+    return _line(session, lines.popleft())
 
 
 def has_more(session: Session | None, lines: deque[bytes | TooLong]) -> bool:
@@ -51,11 +61,31 @@ def has_more(session: Session | None, lines: deque[bytes | TooLong]) -> bool:
 def _line(session: Session, line: bytes | TooLong) -> Piece:
     session.ordinal += 1
     if isinstance(line, TooLong):
-        return Piece(_bad(f"a line of more than {line.limit} bytes"))
-    message = rpc.parse(line)
+        return Piece(rpc.bad(INVALID_REQUEST, f"a line of more than {line.limit} bytes"))
+    return _whole(session, rpc.parse(line), line)
+
+
+def _slice(session: Session, line: bytes, lines: deque[bytes | TooLong]) -> Piece:
+    """Pass a slice of a long line; it stays with `lines` until it is passed as a whole."""
+    if session.long is None:
+        session.ordinal += 1
+        session.long = LongLine(line)
+    message = session.long.step()
+    if message is None:
+        return Piece(_NOTHING_YET, cost=SHARE)
+    session.long = None
+    lines.popleft()
+    if message.kind == rpc.BATCH:
+        if len(line) > MAX_BATCH_BYTES:
+            return Piece(rpc.bad(INVALID_REQUEST, f"a batch of more than {MAX_BATCH_BYTES} bytes"))
+        message = rpc.parse(line)  # with its long texts
+    return _whole(session, message, line)
+
+
+def _whole(session: Session, message: rpc.Message, line: bytes) -> Piece:
     if message.kind == rpc.BATCH:
         if len(message.body) > MAX_BATCH:
-            return Piece(_bad(f"a batch of more than {MAX_BATCH} elements"))
+            return Piece(rpc.bad(INVALID_REQUEST, f"a batch of more than {MAX_BATCH} elements"))
         session.batch = enumerate(message.body, 1)
     return Piece(message, line, cost=_cost(message) + len(line) // _LINE_BYTES)
 
@@ -67,13 +97,9 @@ def _element(value: Any, part: int) -> Piece:
         try:
             raw = rpc.to_bytes(value)
         except RecursionError:  # it could be read, but not be written again
-            message = _bad("nested too deeply", message.id)
+            message = rpc.bad(INVALID_REQUEST, "nested too deeply", message.id)
     return Piece(message, raw, part, _cost(message))
 
 
 def _cost(message: rpc.Message) -> int:
     return 1 + _DEAR.get(message.method, 0)
-
-
-def _bad(why: str, id_: object = None) -> rpc.Message:
-    return rpc.Message(rpc.BAD, id=id_, code=INVALID_REQUEST, text=f"Invalid request: {why}")

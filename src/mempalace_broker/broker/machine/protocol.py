@@ -193,7 +193,7 @@ class BrokerProtocol:
             self._send(session, read_only_line(message))
             return
         refusal = session.refusal(rule, len(raw), self.limits, self.dispatcher.scheduler.held) or refuse_guest(
-            session, message.params, rule
+            session, message.params, rule, len(raw)
         )
         if refusal:
             self._send(session, rpc.error_line(message.id, *refusal))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from ...protocol.long_line import LongLine
     from ...protocol.tools import ToolRule
     from .call import Call
     from .scheduler import Limits
@@ -75,6 +76,7 @@ class Session:
     open_calls: int = 0  # calls not answered yet
     held: int = 0  # their bytes
     batch: Iterator[tuple[int, Any]] | None = None  # elements of a batch that are still to be read
+    long: LongLine | None = None  # the line under way, where it is read in slices
 
     def greet(self, client: str, pid: int) -> None:
         """Its hello was accepted."""

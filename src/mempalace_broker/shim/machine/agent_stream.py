@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ...errors import INVALID_REQUEST
 from ...protocol import jsonrpc as rpc
-from ...protocol.framing import LineReader, TooLong, WriteBuffer
+from ...protocol.framing import LONG, LineReader, TooLong, WriteBuffer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class AgentStream:
                 text = f"Invalid request: a line of more than {line.limit} bytes was skipped"
                 self.error(None, INVALID_REQUEST, text)
                 continue
-            message = rpc.parse(line)
+            message = rpc.parse(line) if len(line) < LONG else _parse_long(line)
             if message.kind == rpc.BATCH:
                 yield from self._batch(message.body)
             elif message.kind == rpc.BAD:
@@ -78,3 +78,12 @@ class AgentStream:
     def error(self, id_: object, code: int, text: str) -> None:
         """Answer a request of the agent with an error."""
         self.out.put(rpc.error_line(id_, code, text))
+
+
+def _parse_long(line: bytes) -> Message:
+    try:
+        from ...protocol import long_line  # late: most sessions have none
+
+        return long_line.parse(line)
+    except (MemoryError, ImportError):
+        return rpc.parse(line)  # which answers, whatever is missing

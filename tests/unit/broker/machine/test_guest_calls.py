@@ -10,6 +10,7 @@ import pytest
 from mempalace_broker import errors
 from mempalace_broker.broker.machine import effects as fx
 from mempalace_broker.broker.machine.session import Origin
+from mempalace_broker.protocol.framing import LONG
 from tests.unit.broker.machine.dialogue import KG_QUERY, Talk, call, cancel, request
 
 MINE = "mempalace_mine"
@@ -60,7 +61,9 @@ def test_a_refused_path_never_reaches_the_engine() -> None:
     assert not talk.inside
 
 
-@pytest.mark.parametrize("path", ["ws", "~", "~/x", "~root", "x://y", "..", "/a\0b", 7, ["/a"], True, "\x1b[2J"])
+@pytest.mark.parametrize(
+    "path", ["ws", "~", "~/x", "~root", "x://y", "..", "/a\0b", 7, ["/a"], True, "\x1b[2J", "/" + "a/" * LONG]
+)
 @pytest.mark.parametrize(("tool", "name"), [(MINE, "source"), (SYNC, "project_dir")])
 def test_only_absolute_paths_are_looked_at(tool: str, name: str, path: object) -> None:
     talk = guest()
@@ -68,6 +71,14 @@ def test_only_absolute_paths_are_looked_at(tool: str, name: str, path: object) -
     error = talk.answer(GUEST)["error"]
     assert error["code"] == errors.INVALID_PARAMS
     assert error["message"].isprintable()
+    assert not talk.inside
+
+
+def test_a_call_that_names_files_is_short() -> None:
+    """It is parsed and written anew, at one go."""
+    talk = guest()
+    talk.says(GUEST, call(1, MINE, source="/a", wing="x" * LONG))
+    assert talk.code(GUEST) == errors.INVALID_PARAMS
     assert not talk.inside
 
 

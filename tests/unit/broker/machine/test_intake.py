@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from mempalace_broker import errors
-from mempalace_broker.broker.machine.intake import MAX_BATCH, SHARE, has_more, next_piece
+from mempalace_broker.broker.machine.intake import MAX_BATCH, MAX_BATCH_BYTES, SHARE, has_more, next_piece
 from mempalace_broker.broker.machine.scheduler import Limits
 from mempalace_broker.broker.machine.session import Session
 from mempalace_broker.protocol import jsonrpc as rpc
-from mempalace_broker.protocol.framing import TooLong
+from mempalace_broker.protocol.framing import LONG, TooLong
+from mempalace_broker.protocol.long_line import SLICE
 from tests.unit.broker.machine.dialogue import ADD, SEARCH, WAIT, Talk, call, request
 
 
@@ -39,13 +40,30 @@ def test_dear_requests_use_up_a_share_sooner(method: str, most: int) -> None:
     assert 200 - len(lines) <= most
 
 
-def test_a_long_line_uses_up_a_share() -> None:
+@pytest.mark.parametrize("text", ["x", "\n", "é", "[]", '"'])
+def test_a_long_line_takes_a_turn_for_each_slice(text: str) -> None:
     talk = Talk()
     talk.opens(1)
-    long = json.dumps(call(1, SEARCH, query="x" * (1 << 20))).encode()
-    lines: deque[bytes | TooLong] = deque([long, long])
-    assert talk.protocol.work(1, lines, talk.now)
-    assert len(lines) == 1
+    line = json.dumps(call(1, SEARCH, query=text * (1 << 20))).encode()
+    lines: deque[bytes | TooLong] = deque([line, b'{"id":2,"method":"ping"}'])
+    turns = 1
+    while talk.protocol.work(1, lines, talk.now):
+        turns += 1
+        assert turns < 2 * len(line) // SLICE
+    assert turns >= len(line) // SLICE
+    talk.turn()
+    assert talk.inside[0].payload == line
+    assert talk.heard(1)[-1]["id"] == 2
+
+
+def test_a_batch_of_long_texts_is_passed_on_whole() -> None:
+    talk = Talk()
+    talk.opens(1)
+    batch = [call(n, SEARCH, query="x" * LONG) for n in (1, 2)]
+    talk.says(1, batch)
+    assert [json.loads(frame.payload) for frame in talk.inside] == batch[:1]
+    talk.done(talk.inside[0])
+    assert [json.loads(frame.payload) for frame in talk.inside] == batch[1:]
 
 
 def test_a_client_that_left_in_the_middle_of_a_batch_costs_nothing_more() -> None:
@@ -63,12 +81,15 @@ def test_a_client_that_left_in_the_middle_of_a_batch_costs_nothing_more() -> Non
     [
         (TooLong(10), "a line of more than 10 bytes"),
         (b"[" + b"1," * MAX_BATCH + b"1]", f"a batch of more than {MAX_BATCH} elements"),
+        (b'["' + b"x" * MAX_BATCH_BYTES + b'"]', f"a batch of more than {MAX_BATCH_BYTES} bytes"),
         (b'[{"id":1,"method":"m","params":{"a":' + b"[" * 900 + b"]" * 900 + b"}}]", ""),
     ],
 )
 def test_what_is_beyond_the_bounds_is_one_error(line: bytes | TooLong, text: str) -> None:
     session = Session(1, 0.0, 0, "raw")
-    piece = next_piece(session, deque([line]))
+    lines: deque[bytes | TooLong] = deque([line])
+    while (piece := next_piece(session, lines)) and piece.message.kind == rpc.BLANK:
+        pass
     assert piece is not None
     if text:
         assert (piece.message.kind, piece.message.code) == (rpc.BAD, errors.INVALID_REQUEST)
