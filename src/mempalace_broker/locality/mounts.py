@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from ..system import kernel
-from .machine.path_map import Mount, mount_of, under
+from .machine.path_map import Mount, mount_of
 
 # Local disks and memory. Overlay counts: its upper layer is private to the kernel that mounted it.
 _LOCAL = frozenset(
@@ -38,13 +38,7 @@ def mount_table(table: str | None = None) -> list[Mount]:
                 table = file.read()
         except OSError:
             return []
-    lines = [line for text in table.splitlines() if (line := _parse(text)) is not None]
-    numbers = {line.number for line in lines}
-    found: list[Mount] = []
-    for line in lines:
-        if line.parent not in numbers or line.parent == line.number:
-            _visit(line, lines, found)
-    return found
+    return _visible([line for text in table.splitlines() if (line := _parse(text)) is not None])
 
 
 def folders_table() -> list[list[str]]:
@@ -87,21 +81,44 @@ class _Line:
         self.mount = mount
 
 
-def _visit(line: _Line, lines: list[_Line], found: list[Mount]) -> None:
-    """Add this mount and what is mounted on it, as far as a path can get there.
+def _visible(lines: list[_Line]) -> list[Mount]:
+    """The mounts that a path can get to; in the time that it takes to read them, for a guest may have made thousands.
 
     A mount on a folder below another mount's point has that one as its parent. So of two with the same parent, where
     one's point lies below the other's, the deeper one is older and covered; so is what has another on its very point.
     """
-    on_it = [child for child in lines if child.parent == line.number and child is not line]
-    over = [child for child in on_it if child.mount.point == line.mount.point]
-    if over:
-        _visit(over[-1], lines, found)
-        return
-    found.append(line.mount)
-    for child in on_it:
-        if not any(under(child.mount.point, other.mount.point) for other in on_it):
-            _visit(child, lines, found)
+    numbers = {line.number for line in lines}
+    mounted_on: dict[str, list[_Line]] = {}
+    for line in lines:
+        mounted_on.setdefault("" if line.parent == line.number else line.parent, []).append(line)
+    found: list[Mount] = []
+    waiting = [line for line in reversed(lines) if line.parent not in numbers or line.parent == line.number]
+    while waiting:
+        line = waiting.pop()
+        on_it = mounted_on.pop(line.number, [])
+        over = [child for child in on_it if child.mount.point == line.mount.point]
+        if over:
+            waiting.append(over[-1])
+            continue
+        found.append(line.mount)
+        highest = _highest({child.mount.point for child in on_it})
+        waiting += [child for child in reversed(on_it) if child.mount.point in highest]
+    return found
+
+
+def _highest(points: set[str]) -> set[str]:
+    """Those mount points that lie below no other of them."""
+    found: set[str] = set()
+    last = ""
+    for point in sorted(points, key=_folder):
+        if not last or not _folder(point).startswith(last):
+            found.add(point)
+            last = _folder(point)
+    return found
+
+
+def _folder(point: str) -> str:
+    return point.rstrip("/") + "/"
 
 
 def _parse(line: str) -> _Line | None:

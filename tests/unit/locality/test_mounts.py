@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mempalace_broker.locality import mounts
-from mempalace_broker.locality.mounts import filesystem_of, is_local
+from mempalace_broker.locality.mounts import filesystem_of, is_local, mount_table
 from mempalace_broker.system import kernel
 
 TABLE = r"""
@@ -34,6 +37,38 @@ garbage
 )
 def test_the_longest_and_last_mount_wins(path: str, kind: str) -> None:
     assert filesystem_of(path, TABLE) == kind
+
+
+@pytest.mark.parametrize(
+    ("row", "seen"),
+    [
+        ("{0} {1} 0:{0} / /m/{0} rw - tmpfs t rw", 20_000),
+        ("{0} {1} 0:{0} / / rw - tmpfs t rw", 1),
+        ("{0} 1 0:{0} / /m/{0} rw - tmpfs t rw", 20_000),
+    ],
+    ids=["a chain of folders", "a chain on one folder", "side by side"],
+)
+def test_thousands_of_mounts_cost_little(row: str, seen: int) -> None:
+    """A guest has as many as it likes, and the broker reads its table: this took minutes, or all of the stack."""
+    rows = ["1 0 8:1 / / rw - ext4 x rw", *(row.format(number, number - 1) for number in range(2, 20_001))]
+    began = time.monotonic()
+    assert len(mount_table("\n".join(rows))) == seen
+    assert time.monotonic() - began < 20.0
+
+
+numbers = st.sampled_from(["1", "2", "3", "4", "x"])
+points = st.sampled_from(["/", "/a", "/a/b", "/ab", "//", "a", "", "/a/", "/\\040", "/\udc80"])
+rows = (
+    st.builds("{} {} 0:1 / {} rw - {} x rw".format, numbers, numbers, points, st.sampled_from(["ext4", ""])) | st.text()
+)
+
+
+@given(st.lists(rows, max_size=12))
+def test_any_table_is_read(table: list[str]) -> None:
+    text = "\n".join(table)
+    found = mount_table(text)
+    assert len(found) <= len(text.splitlines())
+    assert all(" - " in text and mount.kind for mount in found)
 
 
 @pytest.mark.parametrize(

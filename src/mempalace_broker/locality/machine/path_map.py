@@ -90,14 +90,22 @@ def same_device_name(path: str, mine: list[Mount], theirs: list[Mount]) -> str |
     if mount is None:
         return None
     inside = join(mount.root, under(path, mount.point) or "")
+    points = {other.point: other for other in theirs}
     for other in reversed(theirs):
         rest = under(inside, other.root)
         if other.dev != mount.dev or rest is None:
             continue
         there = join(other.point, rest)
-        if mount_of(there, theirs) == other:
+        if _nearest(there, points) == other:
             return there
     return None
+
+
+def _nearest(path: str, points: dict[str, Mount]) -> Mount | None:
+    """The mount that a clean absolute path lies on, found by its folders: a guest may have thousands of mounts."""
+    while path not in points and path != "/":
+        path = parent(path)
+    return points.get(path)
 
 
 class PathMap:
