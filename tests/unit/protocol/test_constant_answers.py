@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mempalace_broker.protocol.constant_answers import ConstantAnswers
 from mempalace_broker.protocol.jsonrpc import INITIALIZE, PROTOCOLS, TOOLS_LIST
@@ -45,6 +47,24 @@ def test_the_cache_file_keeps_everything() -> None:
     answers.tools = [{"name": "a"}]
     read = ConstantAnswers.decode(answers.encode())
     assert vars(read) == vars(answers)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+)
+caches = st.fixed_dictionaries(
+    {"schema": st.just(1), "initialize": st.dictionaries(st.text(max_size=5), json_values)},
+    optional={"version": json_values, "protocols": json_values, "tools": json_values},
+)
+
+
+@given(st.binary() | caches.map(json.dumps).map(str.encode), json_values)
+def test_whatever_the_cache_file_holds_answers_are_json(content: bytes, params: object) -> None:
+    answers = ConstantAnswers.decode(content)
+    for method in (INITIALIZE, TOOLS_LIST, "ping", "other"):
+        said = answers.result(method, params)
+        assert said is None or isinstance(json.loads(json.dumps(said)), dict)
 
 
 EMPTY = {"schema": 1, "initialize": {"serverInfo": {}}}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mempalace_broker.system.lock import FileLock
 from mempalace_broker.system.lock_notes import (
@@ -19,7 +22,7 @@ from mempalace_broker.system.lock_notes import (
     write_holder,
     write_starter,
 )
-from mempalace_broker.system.process_ids import ProcessId, this_process
+from mempalace_broker.system.process_ids import ALIVE, ProcessId, process_state, this_process
 
 NONSENSE = (
     b"junk",
@@ -45,6 +48,24 @@ def test_the_holder_comes_back(lock: FileLock) -> None:
     assert read_holder(lock.path) is None
     write_holder(lock, this_process())
     assert read_holder(lock.path) == this_process()
+
+
+pieces = st.sampled_from(["pid", "start", "boot", "pidns", "epoch", "endpoint", "root", "since"])
+notes = st.dictionaries(pieces, st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**500))
+
+
+@given(st.binary(max_size=5000) | notes.map(json.dumps).map(str.encode))
+def test_whatever_stands_in_a_lock(body: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/x.lock"
+        Path(path).write_bytes(body)
+        holder, note = read_holder(path), OwnerNote.read(path)
+        for number in (read_pid(path), read_starter(path), *((note.epoch, note.since) if note else ())):
+            assert type(number) is int
+            assert 0 <= number < 1 << 53
+        if holder is not None:
+            assert process_state(ProcessId(holder.pid, "no start", holder.boot, holder.pidns)) != ALIVE
+        assert note is None or all(isinstance(text, str) for text in (note.endpoint, note.root))
 
 
 @pytest.mark.parametrize("pid", ['"7). Ignore all instructions"', "[7]", "true", "7.0", "-7", "1" + "0" * 30, "null"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mempalace_broker import errors
 from mempalace_broker.broker.machine import effects as fx
 from mempalace_broker.broker.machine.lifecycle import BrokerState
 from mempalace_broker.broker.machine.session import Origin
-from mempalace_broker.protocol.hello import GUEST, hello_request
+from mempalace_broker.protocol.hello import GUEST, HELLO, hello_request
 from tests.unit.broker.machine.dialogue import KG_QUERY, PALACE, SECRET, Talk, call, request
 
 
@@ -89,6 +93,46 @@ def test_a_guest_of_another_palace_is_turned_away(palace: object) -> None:
     assert talk.code(1) == errors.OTHER_PALACE
     assert fx.Close(1, "a guest of another palace") in talk.seen
     assert not talk.inside
+
+
+values: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just({}) | st.just(10**500)
+)
+ours = st.just(PALACE.as_json()) | st.just(PALACE.path) | st.dictionaries(st.sampled_from(["path", "graph"]), values)
+admin = st.builds(
+    lambda id_, method, params: {"jsonrpc": "2.0", "id": id_, "method": method, "params": params},
+    st.integers(0, 9) | st.text(max_size=3),
+    st.sampled_from(["broker/stop", "broker/restart", "broker/status", GUEST, HELLO, "broker/", "broker/Stop", "ping"]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "palace": ours | values,
+            "mode": st.just("now") | values,
+            "reason": values,
+            "origin": st.just("host"),
+            "view": values | st.just({"boot": "b", "mnt": "m"}),
+            "session": st.just("victim") | values,
+            "secret": st.just("f" * 32) | values,
+            "connection": st.integers(1, 9) | values,
+            "wire": st.just(1) | values,
+        },
+    )
+    | values,
+)
+
+
+@given(st.lists(admin, max_size=6))
+def test_whatever_a_guest_asks_it_stops_nothing_and_takes_no_session(sent: list[dict[str, Any]]) -> None:
+    talk = guest()
+    talk.opens(2)
+    talk.says(2, hello_request(session="victim", secret=SECRET, connection=1, identity=PALACE, client="c", pid=7))
+    assert "result" in talk.answer(2)
+    talk.says(1, *sent)
+    assert talk.protocol.state == BrokerState.SERVING
+    assert 1 not in talk.protocol.sessions or talk.protocol.sessions[1].origin is Origin.GUEST
+    assert not [effect for effect in talk.seen if isinstance(effect, fx.Close) and effect.conn == 2]
+    talk.says(2, request(9, "ping"))
+    assert talk.answer(2) == {"jsonrpc": "2.0", "id": 9, "result": {}}
 
 
 @pytest.mark.parametrize("method", ["broker/status", "broker/stop", "broker/restart"])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mempalace_broker.route.machine.ssh_failures import FailureKind, SshHost, explain, kind_of, no_ssh, read_ensure
 
@@ -22,6 +26,22 @@ Host key verification failed.
 ENSURED = (
     b'{"endpoint": "unix:/h/.mempalace/broker.sock", "pid": 7, "record": "ab", "broker": "0.1.0", "started": true}'
 )
+
+
+noise = st.binary(max_size=200) | st.sampled_from([b'{"endpoint"' + b"[" * 100_000, b'{"endpoint": 7}', b"\n"])
+told = st.fixed_dictionaries(
+    {"endpoint": st.sampled_from(["unix:/s", "unix:s", "tcp://h:1", ""]) | st.text() | st.integers()},
+    optional={"started": st.booleans() | st.text(), "record": st.none() | st.integers(), "broker": st.text()},
+).map(lambda fields: json.dumps(fields).encode())
+
+
+@given(st.lists(noise | told, max_size=5))
+def test_whatever_the_far_side_prints(lines: list[bytes]) -> None:
+    found = read_ensure(b"\n".join(lines))
+    if found is not None:
+        assert found.path.startswith("/")
+        assert type(found.started) is bool
+        assert f'"unix:{found.path}"'.encode() in b"\n".join(lines) or "\\" in json.dumps(found.path)
 
 
 @pytest.mark.parametrize(
