@@ -281,9 +281,8 @@ class BrokerProtocol:
     # -- time and the end
 
     def tick(self, now: float) -> None:
-        """Do what is due, and what the latest events made possible."""
+        """Do what is due."""
         self.dispatcher.tick(now)
-        self.settle(now)
         idle = self._lifecycle.idle_too_long(now)
         if idle:
             self.drain(now, idle)
@@ -291,7 +290,7 @@ class BrokerProtocol:
             self._leave()
 
     def settle(self, now: float) -> None:
-        """Answer the pending replies that can be answered now. Call after every engine event."""
+        """Answer the pending replies that can be answered now. Call it after every event."""
         self._settle_pending_replies(now)
         self._drained(now)
 

@@ -172,6 +172,20 @@ def test_element_too_deep_to_be_written_again_is_refused(talk: Talk) -> None:
     assert talk.heard_by_agent() == [result(2)]
 
 
+def test_request_too_deep_to_be_written_again_is_refused(talk: Talk) -> None:
+    """It has to be, under another id, because its own is taken."""
+    talk.connect()
+    talk.agent(call(1))
+    drain(talk.protocol.connection.to_broker)
+    answers = 0
+    for depth in range(850, 1000):
+        talk.agent(b'{"id":1,"method":"tools/call","params":' + b'{"a":' * depth + b"1" + b"}" * depth + b"}")
+        refused = talk.heard_by_agent()
+        assert len(refused) + drain(talk.protocol.connection.to_broker).count(b"\n") == 1
+        answers += len(refused)
+    assert 0 < answers < 150
+
+
 # -- file names
 
 
