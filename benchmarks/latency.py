@@ -1,4 +1,4 @@
-"""What the way through shim and broker adds to a call that itself costs next to nothing."""
+"""How much shim and broker add to a call that itself costs next to nothing."""
 
 from __future__ import annotations
 

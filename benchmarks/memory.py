@@ -1,4 +1,4 @@
-"""What a session costs in memory, and what all of it costs together."""
+"""How much memory a session takes, and all of them together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a benchmark is run and told: options, rivals side by side, a report of tables and checks."""
+"""How a benchmark is run and reported: options, rivals side by side, a report of tables and checks."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def require_engine(version: str) -> None:
 
 
 def repeated(name: str, times: int, slow: int) -> pytest.MarkDecorator:
-    """Parametrize a test by how often it does the same: a few times, and as a slow test many times."""
+    """Parametrize a test by its number of rounds: a few, and many in the slow run."""
     many = pytest.param(slow, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
     return pytest.mark.parametrize(name, [times, many])
 

@@ -151,7 +151,7 @@ class Load:
         return sum(len(s.drawers) + len(s.diary) + len(s.facts) for s in self.sessions)
 
     def wait_writes(self, more: int, timeout: float = 60.0) -> None:
-        """Until so many more writes were acknowledged."""
+        """Wait until that many more writes are acknowledged."""
         goal = self.writes + more
 
         def reached() -> bool:

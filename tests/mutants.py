@@ -67,7 +67,7 @@ class BrokenTests(Exception):
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: what replaces which characters of which file (offsets in bytes of UTF-8)."""
+    """One fault: a replacement for some characters of a file (offsets in bytes of UTF-8)."""
 
     file: str
     line: int
@@ -76,15 +76,15 @@ class Mutant:
     end: int
     before: str
     after: str
-    twin: int = 1  # the how many-th of its kind in the function
+    twin: int = 1  # its number among equal ones in the function, from 1
 
     def __str__(self) -> str:
-        """For people: where, and what became what."""
+        """For people: the place, and the code before and after."""
         return f"{self.file}:{self.line} {self.function}: {self.before!r} -> {self.after!r}"
 
     @property
     def key(self) -> str:
-        """Its name in EQUIVALENT: survives changes elsewhere in the file."""
+        """Its name in EQUIVALENT, which survives changes elsewhere in the file."""
         twin = f" ({self.twin})" if self.twin > 1 else ""
         return f"{self.file.removeprefix(str(PACKAGE) + '/')} {self.function}: {self.before} -> {self.after}{twin}"
 

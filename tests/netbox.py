@@ -1,4 +1,4 @@
-"""A "container" out of namespaces, without a container engine: same kernel, everything else its own.
+"""A "container" made of namespaces, without a container engine: the same kernel, everything else its own.
 
     with Box("one", {world.state_root: "/home/dev/.mempalace"}) as box:
         box.run(["python3", "-c", "print(1)"])                  # CompletedProcess

@@ -1,4 +1,4 @@
-"""For tests of the way over TCP: a blocking driver of the client's machine, and listeners that misbehave."""
+"""For tests of the route over TCP: a blocking driver of the client's machine, and listeners that misbehave."""
 
 from __future__ import annotations
 

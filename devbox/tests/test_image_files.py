@@ -242,7 +242,7 @@ def test_a_companion_s_own_lock_file_counts(box: ImageBox, remote: str) -> None:
 
 
 @pytest.mark.parametrize("ref", ["", "--upload-pack=x"])
-def test_a_ref_that_is_none_is_refused_at_once(box: ImageBox, ref: str) -> None:
+def test_an_invalid_ref_is_refused_at_once(box: ImageBox, ref: str) -> None:
     done = box.run([CLONE, "file:///srv/r.git", ref, "/opt/r"])
     assert done.returncode == 1
     assert "is not a branch, tag or commit" in done.stderr

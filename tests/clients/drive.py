@@ -5,7 +5,7 @@
 Runs in the interpreter of .dev/clients/py-old or py-new, hence no import of ours. First line out:
 {"connected": {...}}; then for {"op": "list"}, {"op": "call", "name": .., "args": ..}, {"op": "ping"} and
 {"op": "request", "method": ..} one {"result": ..} or {"error": {"code": .., "message": ..}} each.
-`mode` is what the newest SDK calls so ("auto", "legacy"); an older one has only the second.
+`mode` is an option of the newest SDK ("auto", "legacy"); an older one has only the second.
 """
 
 from __future__ import annotations

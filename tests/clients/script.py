@@ -84,7 +84,7 @@ GOOD: list[tuple[str, str, Arguments]] = [
     ("", "kg_add", {"subject": "Max", "predicate": "works_at", "object": "mill", "source_closet": "c"}),
     ("", "kg_query", {"entity": "Max"}),
     ("", "kg_query", {"entity": "Max", "as_of": "2025-01-01", "direction": "outgoing"}),
-    (  # with its time: a fact that ends in this very second still counts as current, which is for the faster server
+    (  # with a time: a fact that ends in this very second still counts as current, but only on a fast server
         "",
         "kg_supersede",
         {"subject": "Max", "predicate": "works_at", "old_object": "mill", "new_object": "lab", "at": "2026-03-01"},
@@ -148,7 +148,7 @@ GOOD: list[tuple[str, str, Arguments]] = [
     ("", "status", {}),
 ]
 
-# Last, for 3.4.0 loses its search index with the first delete; the broker mends that (upstream #1710).
+# Last, because 3.4.0 loses its search index at the first delete; the broker prevents that (upstream #1710).
 DELETING: list[tuple[str, str, Arguments]] = [
     ("", "sync", {"project_dir": "docs"}),
     ("", "delete_by_source", {"source_file": "long.txt"}),

@@ -62,7 +62,7 @@ def claude_list(world: World) -> str:
 
 def test_the_inspector_gets_what_it_gets_from_bare_mempalace(world: World) -> None:
     listed = inspect(world, "tools/list")
-    if world.engine == "newest":  # 3.4.0's diary_write is mended on its way
+    if world.engine == "newest":  # the schema of 3.4.0's diary_write is normalised on its way
         assert listed == inspect(world, "tools/list", server="mempalace-mcp")
     assert len(listed["tools"]) == len(inspect(world, "tools/list", server="mempalace-mcp")["tools"])
     args = ["--tool-name", "mempalace_add_drawer"]

@@ -33,7 +33,7 @@ def test_an_sdk_sees_what_bare_mempalace_says(world: World, baseline: Baseline, 
     assert differences(play(world, sdk.call, every_property=False), bare.answers) == []
     assert sdk.ask("ping")["result"] == {}
     prompts = sdk.ask("prompts")
-    assert prompts == {"result": {"prompts": []}} or prompts["error"]["code"] == METHOD_NOT_FOUND  # some know better
+    assert prompts == {"result": {"prompts": []}} or prompts["error"]["code"] == METHOD_NOT_FOUND  # some SDKs know
     sdk.close()
     eventually(lambda: len(world.brokers()) == 1, what="one broker, any that lost a race gone")
 

@@ -27,7 +27,7 @@ from mempalace_broker.system.spawn import StartReport
 PIDS = "daemons"
 SERVES = "serves"
 STARTED_BY = "MEMPALACE_TEST_STARTED_BY"
-BUSY = "busy"  # after so many connections its starter has surely had one
+BUSY = "busy"  # connections after which its starter has certainly had one
 _BUSY_AFTER = 20
 _KEPT = 300  # connections; the oldest are cut
 LIFE_S = 60  # of one that its test forgot

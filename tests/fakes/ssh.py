@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An "ssh" that reaches this very machine, for what no ssh here can do. Run as a program; it reads from its own folder
+"""An "ssh" that reaches this very machine without an sshd. Run as a program; it reads from its own folder
 
     ensure    what `ensure` prints
 

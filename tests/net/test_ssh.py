@@ -92,7 +92,7 @@ def test_the_users_forwards_are_not_set_up_again(host: World) -> None:
         assert road.status()["mode"] == "forward"
 
 
-# --- other means
+# --- other transports
 
 
 NOISE = "echo 'Welcome!'; echo '{\"not\": \"ours\"}'; printf 'no newline at the end'"

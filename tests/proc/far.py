@@ -1,8 +1,7 @@
 """A broker "on another kernel", on this one: a mount namespace with a boot id and lock files of its own.
 
-What makes another kernel another is that locks do not cross and that its boot id differs; both can be had by bind
-mounts, for which root is needed. Names and records are seen at once here; tests/vm has a real second kernel, and
-tests/model all that may be seen late.
+Two things make another kernel: locks do not cross, and its boot id differs. Bind mounts, which need root, give both.
+Names and records are seen at once here; tests/vm has a real second kernel, and tests/model all that may be seen late.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ NO_REQUEST: dict[str, tuple[bytes, list[Answer]]] = {
 
 
 @pytest.mark.parametrize("name", NO_REQUEST)
-def test_what_is_no_request(peer: Peer, name: str) -> None:
+def test_what_is_not_a_request(peer: Peer, name: str) -> None:
     line, expected = NO_REQUEST[name]
     assert exchange(peer, line) == expected
 

@@ -331,7 +331,7 @@ def test_the_self_check_goes_on_after_an_error(world: World) -> None:
     record = world.state_root / "broker.json"
     record.unlink()
     record.mkdir()  # it can neither be read nor replaced
-    eventually(lambda: "the self-check failed" in str(broker.status()["degraded"]), what="the trouble to be named")
+    eventually(lambda: "the self-check failed" in str(broker.status()["degraded"]), what="the warning")
     record.rmdir()
     eventually(lambda: world.record() is not None, what="the record to be back")
     assert shim.call_tool("kg_stats", 30) is not None

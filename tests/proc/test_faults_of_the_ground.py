@@ -55,7 +55,7 @@ def fill(ballast: Path) -> None:
     assert shutil.disk_usage(ballast.parent).free < 4096
 
 
-def test_a_full_disk_loses_nothing_and_mends_itself(world: World) -> None:
+def test_a_full_disk_loses_nothing_and_recovers_by_itself(world: World) -> None:
     with small_disk(world, "24m"):
         shim = world.shim()
         shim.initialize()

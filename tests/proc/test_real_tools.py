@@ -53,7 +53,7 @@ def test_a_diary_without_an_entry_is_refused_by_the_engine_itself(server: RpcPro
         server.call_tool("diary_write", agent_name="a")
 
 
-def test_which_facts_may_be_written_again(server: RpcProcess) -> None:
+def test_facts_that_may_be_written_again(server: RpcProcess) -> None:
     fact: dict[str, Any] = {"subject": "Max", "predicate": "likes", "object": "chess"}
 
     def stored() -> int:

@@ -79,7 +79,7 @@ def silent_on(*methods: str) -> Any:
     return lambda message: None if message.get("method") in methods else answer(message)
 
 
-# -- the straight way
+# -- without faults
 
 
 def test_a_session(shim: RpcProcess, broker: FakeBroker) -> None:

@@ -17,7 +17,7 @@ STORM = harness.REPO / "benchmarks" / "storm.py"
 
 
 def run_storm(world: World, *args: str, timeout: float) -> dict[str, Any]:
-    """One storm through the broker; what it says as JSON."""
+    """Run one storm through the broker; return its JSON report."""
     assert world.engine is not None
     programs = world.env["PATH"].split(":")[0]  # mp-shim and mempalace-broker of this checkout
     env = {**os.environ, "MPB_BIN": programs, "MPB_MODEL_HOME": str(harness.model_home())}

@@ -185,7 +185,7 @@ def test_without_a_token_there_is_nothing(door: Door, method: str) -> None:
 
 
 def test_a_handshake_that_was_recorded(door: Door) -> None:
-    """The bytes of a good one, both ways, told again by somebody who only heard them."""
+    """The bytes of a good handshake, both ways, replayed by somebody who only overheard them."""
     heard = {"client": b"", "broker": b""}
 
     def pass_on(conn: socket.socket) -> None:

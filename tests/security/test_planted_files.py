@@ -50,7 +50,7 @@ def test_a_link_among_the_stores_is_neither_read_nor_opened(world: World, secret
     assert shim.call_tool("kg_stats")
 
 
-def test_mempalaces_own_files_lead_to_no_file_of_the_host(world: World, secret: Path) -> None:
+def test_mempalaces_own_files_do_not_lead_to_a_file_of_the_host(world: World, secret: Path) -> None:
     """Its log of writes holds words of its callers: appended to a shell's profile, they would be run."""
     (world.state_root / "wal").mkdir()
     (world.palace).mkdir(mode=0o700)
@@ -119,7 +119,7 @@ def test_no_forged_lease_costs_a_running_broker_a_call_or_the_next_one_its_start
     assert world.broker().record["epoch"] == epoch + 1
 
 
-def test_a_file_in_place_of_the_leases_is_mended_by_take_over(world: World) -> None:
+def test_a_file_in_place_of_the_leases_is_removed_by_take_over(world: World) -> None:
     world.palace.mkdir(parents=True, exist_ok=True, mode=0o700)
     (world.palace / "broker-claims").symlink_to("broker-claims")
     refused = world.cli("ensure")

@@ -1,4 +1,4 @@
-"""Whatever clients call themselves, no terminal and no reader of the log obeys it."""
+"""Whatever names clients give themselves, no terminal and no reader of the log obeys them."""
 
 from __future__ import annotations
 

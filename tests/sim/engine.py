@@ -144,7 +144,7 @@ class Engine(Actor):
             self.after(self.world.rng.random() * 0.5, lambda: self._between_files(busy, job))
 
     def _between_files(self, mine: Job, job: Job) -> None:
-        """A mine that is under way lets a call in that waits."""
+        """A mine under way lets a waiting call in."""
         if self._busy.get("palace") is mine and job in self._lines["palace"] and not self._leaving:
             self._lines["palace"].remove(job)
             self._start(job)

@@ -1,4 +1,4 @@
-"""What was asked, answered and executed in one history; and the rules that every history must keep.
+"""The requests, answers and executions of one history, and the rules that every history must keep.
 
 answers      each request exactly once; of the killed and the cancelled at most once, and never late; in time
 no loss      what was answered "success" is in the palace

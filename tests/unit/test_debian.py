@@ -1,4 +1,4 @@
-"""dev.py's Debian packages: only what is missing, only where it can be, and never for ever."""
+"""dev.py's Debian packages: only the missing ones, only where that is possible, and with a time limit."""
 
 from __future__ import annotations
 

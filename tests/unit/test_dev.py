@@ -1,4 +1,4 @@
-"""dev.py and .ci/run: made once, told clearly, interrupted cleanly."""
+"""dev.py and .ci/run: everything is made once, reported clearly, and interrupted cleanly."""
 
 from __future__ import annotations
 

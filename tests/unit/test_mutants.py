@@ -150,7 +150,7 @@ def test_nothing_to_measure(small: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert usage.value.code == 2
 
 
-def test_tests_that_fail_anyway_are_no_measure(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tests_that_fail_anyway_measure_nothing(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (small / "tests/unit/broker/machine/test_thing.py").write_text("def test():\n    assert False\n")
     assert mutants.main(["--jobs", "1"]) == 2
     assert capsys.readouterr().err.startswith("fail without a mutant: tests/unit/broker/machine")

@@ -1,4 +1,4 @@
-"""config.toml and broker.toml: what counts of each, variables over both, and files that mean harm."""
+"""config.toml and broker.toml: the settings that count in each, variables over both, and hostile files."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_file_lies_in_the_private_folder(tmp_path: Path) -> None:
     assert (settings.idle_s, settings.sources["idle_s"]) == (5, str(tmp_path / "config.toml"))
 
 
-def test_a_file_that_others_can_write_is_refused_with_its_mend(tmp_path: Path) -> None:
+def test_a_file_that_others_can_write_is_refused_with_a_hint(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(TOML)
     path.chmod(0o666)
@@ -153,7 +153,7 @@ def test_the_listener_is_set_in_the_file_or_by_variables() -> None:
         PrivateSettings.parse(b"[broker]\ntcp_port = 65536\n").broker({})
 
 
-# --- files that mean harm, which both readers bound
+# --- hostile files: both readers are bounded
 
 BOMBS = {
     "not UTF-8": b"[broker]\nengine = '\xff'",

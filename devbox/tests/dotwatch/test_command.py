@@ -95,7 +95,7 @@ def test_two_hundred_rapid_saves_end_in_the_last_picture(watched: Program, tmp_p
     assert sorted(os.listdir(tmp_path)) == ["a.dot", "a.png", "dot-watch.out"]
 
 
-def test_trouble_is_shown_indented_with_the_time_and_watching_goes_on(
+def test_an_error_is_shown_indented_with_the_time_and_watching_goes_on(
     watched: Program, tmp_path: Path, direct: Direct
 ) -> None:
     before = (tmp_path / "a.png").read_bytes()

@@ -22,7 +22,7 @@ def test_the_picture_is_what_the_engine_makes_itself(layout: str, direct: Callab
     assert render.render(drawing, "x.dot", text.encode()) == (direct(text, layout, 96), "")
 
 
-def test_trouble_names_the_file_and_its_line(direct: Callable[..., bytes]) -> None:
+def test_an_error_names_the_file_and_its_line(direct: Callable[..., bytes]) -> None:
     with pytest.raises(Failed, match=r"graph\.dot: syntax error in line 2 near '-'"):
         render.render(PNG, "/tmp/graph.dot", b"digraph {\n a - b }")
 
@@ -34,7 +34,7 @@ def test_a_warning_comes_with_the_picture(direct: Callable[..., bytes]) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b" \n\t", b"// only a comment\n"])
-def test_nothing_in_it_is_trouble(text: bytes, direct: Callable[..., bytes]) -> None:
+def test_an_empty_status_does_not_break_the_view(text: bytes, direct: Callable[..., bytes]) -> None:
     with pytest.raises(Failed, match=r"is empty|no graph"):
         render.render(PNG, "a.dot", text)
 

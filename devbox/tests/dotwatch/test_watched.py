@@ -61,7 +61,7 @@ def test_a_file_that_is_gone_is_told_once_and_drawn_when_it_is_back() -> None:
     assert file.seen(b"a", picture=True) is Action.DRAW
 
 
-def test_the_gap_of_a_save_by_renaming_is_no_news() -> None:
+def test_the_gap_of_a_save_by_renaming_is_not_reported() -> None:
     file = drawn()
     for _ in range(3):
         assert file.missing() is Action.NOTHING

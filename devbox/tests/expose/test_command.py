@@ -345,5 +345,5 @@ def test_a_browser_loads_a_page_and_talks_to_it(expose: Exposed, tmp_path: Path)
     assert TOKEN not in program.said
 
 
-def test_the_outward_address_is_no_loopback() -> None:
+def test_the_outward_address_is_not_a_loopback_address() -> None:
     assert not outward_address().startswith("127.")

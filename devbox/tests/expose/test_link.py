@@ -92,7 +92,7 @@ def test_one_direction_may_end_long_before_the_other(pair: Pair, first: str) -> 
 
 
 @pytest.mark.parametrize("first", ["client", "server"])
-def test_a_reset_is_no_orderly_end(pair: Pair, first: str) -> None:
+def test_a_reset_is_not_an_orderly_end(pair: Pair, first: str) -> None:
     one, other = (pair.client, pair.server) if first == "client" else (pair.server, pair.client)
     one.sendall(b"half of a")
     assert other.recv(100) == b"half of a"

@@ -1,4 +1,4 @@
-"""What a new image brings meets what the user made of an older one."""
+"""Merging the files of a new image with the user's changes to those of an older one."""
 
 from __future__ import annotations
 

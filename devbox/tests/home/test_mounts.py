@@ -1,4 +1,4 @@
-"""A whole home of the host in the container is recognised; the palace, projects and volumes are none."""
+"""A whole home of the host in the container is recognised; the palace, projects and volumes are not one."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_the_jobs_of_a_workflow(box: Box) -> None:
     assert "but the files here make it" in changed.stderr
 
 
-def test_a_plan_that_did_not_arrive_is_no_wish_for_another_one(box: Box) -> None:
+def test_a_plan_that_did_not_arrive_does_not_ask_for_another_one(box: Box) -> None:
     for command in (["build", "all"], ["publish"]):
         done = box.run(*command, "--builder", "buildx", "--dry-run", PI_DEVBOX_PLAN="")
         assert (done.returncode, done.stdout) == (78, "")

@@ -194,7 +194,7 @@ def test_a_plan_survives_its_way_through_a_workflow() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": 1}', '"x"'])
-def test_a_plan_that_is_none(text: str) -> None:
+def test_an_invalid_plan(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a plan"):
         plan.read_plan(text, "x")
 

@@ -1,4 +1,4 @@
-"""How an engine is started: nothing leads its interpreter astray, the palace goes the way that the client chose it."""
+"""How an engine is started: nothing leads its interpreter astray, and the palace is named as the client named it."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def test_a_sleeper_in_a_call_is_in_doubt(tmp_path: Path) -> None:
     far.keeper.release()
 
 
-def test_an_engine_that_does_not_die_keeps_the_claim(tmp_path: Path) -> None:
+def test_an_engine_that_does_not_die_keeps_the_lease(tmp_path: Path) -> None:
     far = Node(acquire(tmp_path, FAR))
     far.confirm()
     LeaseFolder(str(tmp_path / "leases"), NEAR).create(2)
@@ -333,7 +333,7 @@ def test_a_container_beats_while_it_settles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("who", [NEAR, FAR])
-def test_a_want_of_descriptors_is_waited_for_and_costs_nobody_the_palace(
+def test_a_lack_of_descriptors_is_waited_for_and_does_not_cost_the_palace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: HolderId
 ) -> None:
     held = acquire(tmp_path, who)

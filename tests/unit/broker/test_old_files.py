@@ -57,7 +57,7 @@ def test_nothing_old_is_nothing_to_do(files: StateFiles, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "fifo"])
-def test_what_is_no_file_stays_where_it_is(files: StateFiles, tmp_path: Path, kind: str) -> None:
+def test_what_is_not_a_file_stays_where_it_is(files: StateFiles, tmp_path: Path, kind: str) -> None:
     secret, old = tmp_path / "secret", Path(files.root, "broker.log")
     secret.write_text("secret")
     if kind == "link":

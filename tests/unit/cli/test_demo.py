@@ -29,7 +29,7 @@ def test_the_shipped_texts_are_enough() -> None:
     assert all(SHORTEST <= len(piece.text) <= LONGEST for piece in pieces)
 
 
-def test_headings_code_and_crumbs_are_no_pieces() -> None:
+def test_headings_code_and_short_lines_are_not_pieces() -> None:
     text = (
         "# Heading that is long enough to count as a piece\n\n```\ncode " + "x" * 50 + "\n```\n\nshort\n\n" + "w " * 30
     )

@@ -16,7 +16,7 @@ PATIENCE_S = 20.0
 
 
 class Joined:
-    """One end for the one who talks through us (`us`, sending into `stdin`), one for the broker (`broker`)."""
+    """One end for the peer that talks through us (`us`, sending into `stdin`), one for the broker (`broker`)."""
 
     def __init__(self) -> None:
         self.broker, ours = socket.socketpair()

@@ -1,4 +1,4 @@
-"""Last lines of a log, and a log that grows and is turned over."""
+"""Following a log that grows and is rotated."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_wrong_usage_is_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -
     assert "Error:" in captured.err
 
 
-def test_status_of_nobody_is_3_and_creates_nothing(
+def test_status_without_a_broker_exits_with_3_and_creates_nothing(
     palace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status", "--palace", palace]) == EXIT_NOT_RUNNING
@@ -82,7 +82,7 @@ def test_status_shows_why_the_last_one_left(
     assert "idle for 900 s (pid 7" in capsys.readouterr().out
 
 
-def test_stop_of_nobody_is_fine(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stop_without_a_broker_succeeds(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stop", "--palace", palace]) == EXIT_OK
     assert main(["stop", "--json", "--palace", palace]) == EXIT_OK
     lines = capsys.readouterr().out.splitlines()
@@ -90,7 +90,7 @@ def test_stop_of_nobody_is_fine(palace: str, capsys: pytest.CaptureFixture[str])
     assert json.loads(lines[1]) == {"was_running": False, "pid": None}
 
 
-def test_logs_of_nobody_is_3(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_without_a_log_exits_with_3(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logs", "--palace", palace]) == EXIT_NOT_RUNNING
     assert "Hint:" in capsys.readouterr().err
 
@@ -138,7 +138,7 @@ def test_an_expected_error_is_one_line_with_its_hint(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "mempalace-broker: none found. Hint: install it\n"
 
 
-def test_an_unexpected_error_is_no_traceback(
+def test_an_unexpected_error_does_not_show_a_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MEMPALACE_BROKER_TRACEBACK", raising=False)

@@ -1,4 +1,4 @@
-"""The status render_status: everything in it, nothing that breaks it."""
+"""The rendered status: everything is in it, and nothing breaks it."""
 
 from __future__ import annotations
 

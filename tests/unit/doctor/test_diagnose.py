@@ -133,7 +133,7 @@ def test_a_container_with_a_palace_of_its_own_is_in_order() -> None:
     assert bad(judge(dataclasses.replace(healthy(), container="/.dockerenv"))) == []
 
 
-def test_no_broker_is_nothing_to_act_on() -> None:
+def test_a_missing_broker_is_not_alarming() -> None:
     findings = judge(stopped())
     assert bad(findings) == []
     assert any(row.what == "broker" and "not running" in row.detail for row in findings)
@@ -391,7 +391,7 @@ def test_a_stale_upstream_record_is_only_worth_knowing() -> None:
     assert not any(finding.severity.is_alarming for finding in judge(facts))
 
 
-def test_an_upstream_hub_of_another_palace_is_nobodys_business() -> None:
+def test_an_upstream_hub_of_another_palace_is_not_reported() -> None:
     facts = dataclasses.replace(
         healthy(), upstream_processes=[UpstreamProcess("/h/s.json", "hub", 999, True, "/other")]
     )

@@ -1,4 +1,4 @@
-"""Gathering facts: what is there is seen, nothing is changed, nothing breaks it."""
+"""Gathering facts sees everything, changes nothing, and survives anything."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_upstreams_records_and_write_lock(home: Path) -> None:
     assert (facts.upstream_lock.held, facts.upstream_lock.pid) == (False, 4711)
 
 
-def test_wrong_settings_are_a_fact_and_no_error(home: Path) -> None:
+def test_wrong_settings_are_a_fact_and_not_an_error(home: Path) -> None:
     facts = looked(home, MEMPALACE_BROKER_IDLE_S="soon")
     assert "MEMPALACE_BROKER_IDLE_S" in facts.settings_problem
     assert facts.settings == {}

@@ -27,7 +27,7 @@ def test_the_least_recently_used_goes_first() -> None:
     assert seen == ["a", "b", "c", "b"]
 
 
-def test_a_text_under_way_is_waited_for() -> None:
+def test_a_text_that_is_being_embedded_is_waited_for() -> None:
     begun, gate, calls = threading.Event(), threading.Event(), []
 
     def compute(text: str) -> str:

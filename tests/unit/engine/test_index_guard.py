@@ -171,7 +171,7 @@ def test_without_a_copy_it_is_said(tmp_path: Path) -> None:
     assert "there is no copy" in warning["what"]
 
 
-def test_a_half_made_copy_is_none(tmp_path: Path) -> None:
+def test_an_incomplete_copy_does_not_count(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
     palace.guard().repair()
     (copy,) = palace.store.iterdir()
@@ -261,7 +261,7 @@ def test_only_regular_files_are_copied(tmp_path: Path, secret: Path, file: str, 
     assert secret.read_bytes() == b"secret"
 
 
-def test_an_index_folder_that_is_a_link_is_no_index(tmp_path: Path, secret: Path) -> None:
+def test_an_index_folder_that_is_a_link_is_not_an_index(tmp_path: Path, secret: Path) -> None:
     palace = Palace(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     palace.index.rename(elsewhere)

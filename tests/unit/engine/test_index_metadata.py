@@ -88,7 +88,7 @@ def test_any_bytes_are_stamps_or_none(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("bad", ["1e999", "1.5", "true", '"1"', "null", "1" * 30, "[1]"])
-def test_a_stamp_that_is_not_a_whole_number_is_none(bad: str) -> None:
+def test_a_stamp_that_is_not_a_whole_number_is_invalid(bad: str) -> None:
     good = [[1, 2]] * len(FILES)
     assert parse_stamps(repr(good).encode()) == [(1, 2)] * len(FILES)
     assert parse_stamps(repr(good).replace("2]]", f"{bad}]]").encode()) is None

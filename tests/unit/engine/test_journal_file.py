@@ -91,7 +91,7 @@ def test_without_a_path_there_is_none() -> None:
     assert not file.error
 
 
-def test_a_write_that_cannot_be_noted_is_told_and_a_mended_disk_is_noticed(tmp_path: Path) -> None:
+def test_a_write_that_cannot_be_noted_is_reported_and_a_recovered_disk_is_noticed(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     journal_file = JournalFile(str(folder / "broker.journal"))
     assert journal_file.started("a.1.1") is False
@@ -104,7 +104,7 @@ def test_a_write_that_cannot_be_noted_is_told_and_a_mended_disk_is_noticed(tmp_p
     assert journal.parse((folder / "broker.journal").read_bytes()) == ({"a.1.2": b"{}"}, set())
 
 
-def test_no_journal_is_no_failure() -> None:
+def test_a_missing_journal_is_not_a_failure() -> None:
     assert JournalFile(None).started("a.1.1") is True
 
 

@@ -61,7 +61,7 @@ def test_an_id_that_is_no_json_number_comes_back_as_null(id_: float) -> None:
     assert strictly(encode_response({"id": id_, "result": {"x": "\ud800"}})) == {"id": None, "result": {"x": "?"}}
 
 
-def test_no_response_is_no_bytes() -> None:
+def test_no_response_becomes_no_bytes() -> None:
     assert encode_response(None) == b""
 
 
@@ -78,7 +78,7 @@ def test_invalid_utf8_inside_a_string_is_replaced_as_on_stdin() -> None:
 
 
 @pytest.mark.parametrize("request_", [None, 1, [], "x", {"method": 5}, {"method": "tools/call", "params": []}])
-def test_odd_requests_are_no_tool_calls(request_: Any) -> None:
+def test_odd_requests_are_not_tool_calls(request_: Any) -> None:
     assert tool_call(request_) == (None, {})
 
 

@@ -184,7 +184,7 @@ KINDS = ["link", "link to itself", "fifo", "folder", "socket"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_regular_file_is_no_lease(folder: LeaseFolder, kind: str) -> None:
+def test_what_is_not_a_regular_file_is_not_a_lease(folder: LeaseFolder, kind: str) -> None:
     place(Path(folder.path, "000000000005"), kind)
     assert folder.listing() == Listing(strange=("000000000005",), taken=5)
     assert folder.read(5).state == LeaseState.UNREADABLE
@@ -197,7 +197,7 @@ def test_what_is_no_regular_file_is_no_lease(folder: LeaseFolder, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", ["link", "link to itself", "fifo", "socket", "link to a folder"])
-def test_what_is_no_folder_is_refused_and_mended(tmp_path: Path, kind: str) -> None:
+def test_what_is_not_a_folder_is_refused_and_removed(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "leases"
     (tmp_path / "elsewhere").mkdir()
     path.symlink_to("elsewhere") if kind == "link to a folder" else place(path, kind)
@@ -213,7 +213,7 @@ def test_what_is_no_folder_is_refused_and_mended(tmp_path: Path, kind: str) -> N
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_the_highest_epoch_is_refused_and_mended(folder: LeaseFolder) -> None:
+def test_the_highest_epoch_is_refused_and_removed(folder: LeaseFolder) -> None:
     folder.create(MAX_EPOCH)
     folder.write(LeaseState.RELEASED, 1, busy=False)
     folder.close()

@@ -47,7 +47,7 @@ def test_half_a_frame_is_never_told(sent: list[Frame], last: Frame, cut: int) ->
 
 
 @given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=4))
-def test_noise_is_an_error_or_a_frame_but_no_crash(noise: bytes, cuts: list[int]) -> None:
+def test_noise_is_an_error_or_a_frame_and_never_a_crash(noise: bytes, cuts: list[int]) -> None:
     with contextlib.suppress(FrameError):
         decode_cut(noise, cuts)
 
@@ -66,12 +66,12 @@ def test_noise_is_an_error_or_a_frame_but_no_crash(noise: bytes, cuts: list[int]
         b"done 1 - \xc3\xa9 5",
     ],
 )
-def test_what_is_no_header_is_told(line: bytes) -> None:
+def test_an_invalid_header_is_quoted(line: bytes) -> None:
     with pytest.raises(FrameError, match="not a frame header"):
         parse_header(line)
 
 
-def test_the_largest_payload_is_no_error() -> None:
+def test_the_largest_payload_is_not_an_error() -> None:
     assert parse_header(b"done 1 - 0 %d" % MAX_PAYLOAD) == (Frame("done", 1, tag="0"), MAX_PAYLOAD)
 
 

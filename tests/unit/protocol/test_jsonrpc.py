@@ -163,7 +163,7 @@ def test_infinities_that_were_parsed_can_be_written_again() -> None:
     }
 
 
-def test_what_is_no_json_is_not_written() -> None:
+def test_what_is_not_json_is_not_written() -> None:
     with pytest.raises(TypeError):
         rpc.to_bytes({"x": {1}})
 

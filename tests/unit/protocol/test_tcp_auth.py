@@ -88,7 +88,7 @@ def test_any_bit_turned_over_ends_it(flip: int) -> None:
     client, server = sides()
     talk(client, server, flip)
     assert (client.state, server.state) != (AuthState.PROVED, AuthState.PROVED)
-    if server.state == AuthState.PROVED:  # only its last word, "you are in", was changed
+    if server.state == AuthState.PROVED:  # only its last message, "you are in", was changed
         assert flip >= BITS - 8 * len(b'{"jsonrpc":"2.0","id":1,"result":{}}\n')
 
 

@@ -93,7 +93,7 @@ def test_silence_is_an_owner_without_an_answer(root: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"not json\n", b"[]\n", b'{"result": 3}\n'])
-def test_nonsense_is_no_answer(root: Path, line: bytes) -> None:
+def test_nonsense_is_not_an_answer(root: Path, line: bytes) -> None:
     with Server(root / "broker.sock", lambda client: client.sendall(line)):
         said = asked(root)
     assert said.answer is None
@@ -101,7 +101,7 @@ def test_nonsense_is_no_answer(root: Path, line: bytes) -> None:
     assert said.why
 
 
-def test_an_error_is_raised_with_a_mend(root: Path) -> None:
+def test_an_error_is_raised_with_a_hint(root: Path) -> None:
     error = {"code": -32601, "message": "Unknown method"}
     with (
         Server(root / "broker.sock", answering({"id": 1, "error": error})),

@@ -229,7 +229,7 @@ def test_a_graph_on_another_kernels_disk_makes_it_another_kernels(
     assert "--palace" in error.hint
 
 
-def test_a_look_starts_no_bridge(palace: tuple[PalaceIdentity, StateFiles], tmp_path: Path) -> None:
+def test_a_single_look_does_not_start_a_bridge(palace: tuple[PalaceIdentity, StateFiles], tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), SSH_HOST: f"nobody-{os.getpid()}"}
     error = end(RouteFinder(Context(palace[0], env), Deadline.after(CLOCK, 60), StartPolicy(ONCE)))
     assert "no bridge to" in error.message

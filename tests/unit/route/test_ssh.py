@@ -211,7 +211,7 @@ def test_the_deadline_ends_it_with_the_reason(stage: Stage) -> None:
     other.release()
 
 
-def test_a_look_opens_no_bridge(stage: Stage) -> None:
+def test_a_single_look_does_not_open_a_bridge(stage: Stage) -> None:
     step = stage.route(mode=WAIT_ONLY).step()
     assert isinstance(step, Failed)
     assert "no bridge to" in step.error.message

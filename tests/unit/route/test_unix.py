@@ -347,7 +347,7 @@ class TestStarting:
         assert "did not report" in failure(route.step())
         assert is_held(stage.files.start_lock) is False
 
-    def test_a_short_deadline_is_no_failure_of_the_broker(self, stage: Stage) -> None:
+    def test_a_short_deadline_is_not_a_failure_of_the_broker(self, stage: Stage) -> None:
         clock = FakeClock()
         route = stage.route("mute", clock=clock, seconds=2)
         assert isinstance(route.step(), Waiting)
@@ -369,7 +369,7 @@ class TestStarting:
         found.sock.close()
         assert stage.spawned == 1
 
-    def test_a_leftover_socket_is_no_broker(self, stage: Stage) -> None:
+    def test_a_leftover_socket_is_not_a_broker(self, stage: Stage) -> None:
         listening(stage.files.socket).close()
         found = stage.reach()
         found.sock.close()
@@ -384,7 +384,7 @@ class TestStarting:
         route = stage.route("mute")
         assert isinstance(route.step(), Waiting)
         [mute] = eventually(stage.pids, what="the daemon's note")
-        route.close()  # what the kernel does for a killed one
+        route.close()  # as the kernel does for a killed broker
         assert is_held(stage.files.start_lock) is False
         assert process_state(process_of(mute)) == "alive"
         found = stage.reach()

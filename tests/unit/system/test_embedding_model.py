@@ -120,7 +120,9 @@ def test_a_complete_model_of_another_kind_is_kept(home: Path, python: str) -> No
     assert (model.model_folder(home) / "model.onnx").read_bytes() == b"full precision"
 
 
-def test_content_that_is_not_as_pinned_is_not_written(home: Path, python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_that_does_not_match_its_pin_is_not_written(
+    home: Path, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(model, "SHA256", model.SHA256 | {"tokenizer.json": "0" * 64})
     with pytest.raises(ModelError, match=r"The sha256 of tokenizer\.json does not match"):
         install_int8(home, python)

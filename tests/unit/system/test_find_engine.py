@@ -232,7 +232,7 @@ def test_a_setting_that_names_nothing(value: str, tmp_path: Path, monkeypatch: p
     assert f"{SETTING}={value} names no file that can be executed" in str(refusal({SETTING: value}, "", NOWHERE))
 
 
-def test_a_setting_that_is_no_python(tmp_path: Path) -> None:
+def test_a_setting_that_does_not_name_a_python(tmp_path: Path) -> None:
     text = str(refusal({SETTING: str(executable(tmp_path / "tool"))}, "", NOWHERE))
     assert "neither a Python interpreter nor a script of one" in text
 

@@ -174,7 +174,7 @@ class TestWhichVersion:
         assert self.meant(home, ())[0] == ".config/mempalace/palace"
         assert self.meant(home, (), MEMPALACE_PALACE="~/e")[0] == "e"
 
-    def test_it_is_not_asked_where_all_agree(self, home: Path) -> None:
+    def test_the_interpreter_is_not_asked_where_all_agree(self, home: Path) -> None:
         for name in (".mempalace/config.json", ".mempalace/palace/chroma.sqlite3"):
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             (home / name).touch()

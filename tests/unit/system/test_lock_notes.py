@@ -1,4 +1,4 @@
-"""What holders write into their locks comes back; what anybody else wrote does no harm."""
+"""The notes of lock holders come back; whatever else is in a lock file does no harm."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_starter_is_a_pid_and_nothing_else(lock: FileLock) -> None:
 @pytest.mark.parametrize(
     "body", [b"-7", b"7 ", b"99999999999", "²".encode(), b"1e999", b'{"pid": 7}', b"7\n\x1b]0;x\x07", b"9" * 4096]
 )
-def test_a_starter_that_is_no_pid_is_nobody(lock: FileLock, body: bytes) -> None:
+def test_a_starter_that_is_not_a_pid_counts_as_unknown(lock: FileLock, body: bytes) -> None:
     lock.write_body(body)
     assert read_starter(lock.path) == 0
 

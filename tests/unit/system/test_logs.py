@@ -1,4 +1,4 @@
-"""The last lines of a log."""
+"""Reading the last lines of a log."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_all_of_a_short_log_can_be_read(
     assert tail(str(path), n, 1 << 20) == (text.splitlines()[-n:] if n else [])
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_bytes(b"ok\n\xff\xfe\n")
     assert tail(str(log), 9) == ["ok", "\ufffd\ufffd"]
 
 
-def test_a_directory_is_no_log(tmp_path: Path) -> None:
+def test_a_directory_is_not_a_log(tmp_path: Path) -> None:
     assert tail(str(tmp_path), 3) == []

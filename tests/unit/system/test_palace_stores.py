@@ -1,4 +1,4 @@
-"""An engine opens a palace only where its stores are files of ours, and no other's under their name."""
+"""An engine opens a palace only if its stores are regular files of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's own folders: where they lie, who is believed there, and what becomes of a home that is none."""
+"""The user's own folders: where they lie, what is believed there, and what happens without a home."""
 
 from __future__ import annotations
 

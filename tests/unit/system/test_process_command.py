@@ -25,7 +25,7 @@ def test_a_process_is_named_without_its_arguments() -> None:
     assert "s3cret" not in name
 
 
-def test_no_process_has_no_name() -> None:
+def test_a_missing_process_has_no_name() -> None:
     assert process_command(2**22 + 12345) == ""
     assert process_command(os.getpid())
 

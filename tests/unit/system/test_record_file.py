@@ -54,7 +54,7 @@ def test_the_owner_tidies_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
-def test_what_is_no_regular_file_is_a_bad_record(tmp_path: Path, kind: str) -> None:
+def test_what_is_not_a_regular_file_is_a_bad_record(tmp_path: Path, kind: str) -> None:
     path, own = tmp_path / "broker.json", tmp_path / "own"
     own.write_bytes(b"precious")
     if kind == "link":

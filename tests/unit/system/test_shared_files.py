@@ -75,14 +75,14 @@ def test_whatever_has_the_name_is_replaced_and_not_written_to(folder: SharedFold
     assert not (secret.parent / "made-by-us").exists()
 
 
-def test_a_folder_of_that_name_leaves_no_litter(folder: SharedFolder, secret: Path) -> None:
+def test_a_folder_of_that_name_leaves_no_temp_file(folder: SharedFolder, secret: Path) -> None:
     place(folder, "name", "folder", secret)
     with pytest.raises(OSError, match=r"directory"):
         folder.replace("name", b"fresh")
     assert folder.names() == ["name"]
 
 
-def test_a_link_is_no_folder(folder: SharedFolder, secret: Path) -> None:
+def test_a_link_is_not_a_folder(folder: SharedFolder, secret: Path) -> None:
     os.symlink(secret.parent, os.path.join(folder.path, "sub"))
     for make in (False, True):
         with pytest.raises(OSError):  # noqa: PT011 - ELOOP or ENOTDIR, by kernel
@@ -155,7 +155,7 @@ def test_in_place(folder: SharedFolder) -> None:
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "rename"])
-def test_a_failed_write_leaves_the_old_file_and_no_litter(
+def test_a_failed_write_leaves_the_old_file_and_no_temp_file(
     folder: SharedFolder, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     folder.replace("a", b"old")

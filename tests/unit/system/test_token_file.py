@@ -64,7 +64,7 @@ def test_replaced_and_restored(tmp_path: Path) -> None:
     assert read_token(token_path(str(tmp_path))) == old
 
 
-def test_none_is_none(tmp_path: Path) -> None:
+def test_none_stays_none(tmp_path: Path) -> None:
     assert read_token(str(tmp_path / "no")) is None
     assert read_token(str(tmp_path / "no" / "folder")) is None
 

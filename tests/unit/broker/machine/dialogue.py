@@ -188,7 +188,7 @@ class Talk:
             self.wait(max(0.0, deadline - self.now))
         self.engine_up()
 
-    # -- what was said since the last look
+    # -- what was said since the last assertion
 
     def _take(self, kind: type[fx.Effect]) -> list[Any]:
         out = [effect for effect in self.seen if isinstance(effect, kind)]
@@ -202,7 +202,7 @@ class Talk:
         return [json.loads(line) for send in sends if send.conn == conn for line in send.data.splitlines()]
 
     def answer(self, conn: int) -> dict[str, Any]:
-        """The one thing that client got."""
+        """The one message that client got."""
         heard = self.heard(conn)
         assert len(heard) == 1, heard
         return heard[0]

@@ -148,7 +148,7 @@ def test_who_means_another_palace_is_refused_and_stops_nothing(method: str) -> N
 
 
 @pytest.mark.parametrize("palace", [None, "/another", 7, [], {}, {"path": 1}, {"path": "/a"}])
-def test_a_palace_that_is_no_identity_does_no_harm(palace: object) -> None:
+def test_a_palace_that_is_not_an_identity_does_no_harm(palace: object) -> None:
     talk = Talk()
     talk.opens(1)
     talk.says(1, request(1, "broker/status", palace=palace))

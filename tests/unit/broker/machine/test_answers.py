@@ -58,7 +58,7 @@ def test_the_cache_is_for_its_version_alone() -> None:
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"{", b"[]", b"7", b'{"schema":1}', b'{"schema":2}', b"\xff"])
-def test_a_damaged_cache_is_none(damage: bytes | None) -> None:
+def test_a_damaged_cache_counts_as_missing(damage: bytes | None) -> None:
     answers = Answers("3.11.0")
     answers.load(damage, "3.11.0")
     assert answers.tools is None

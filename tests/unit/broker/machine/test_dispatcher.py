@@ -203,7 +203,7 @@ def test_a_mine_has_no_limit_and_an_event_wait_its_own() -> None:
     assert talk.code(1) == errors.RUN_TIMEOUT
 
 
-def test_zero_means_no_limit() -> None:
+def test_zero_turns_every_limit_off() -> None:
     talk = talk_of(SEARCH, SEARCH, limits=Limits(wait_s=0.0, run_s=0.0))
     talk.wait(1e6)
     assert talk.heard(1) == []
@@ -355,7 +355,7 @@ def test_a_frame_that_nobody_knows_is_logged() -> None:
 
 
 @pytest.mark.parametrize("payload", [b"", b"7", b"{", b'{"degraded":["x",{"what":"w","hint":"m"}]}'])
-def test_words_without_sense_do_no_harm(payload: bytes) -> None:
+def test_garbled_words_do_no_harm(payload: bytes) -> None:
     talk = Talk(up=False)
     talk.dispatcher.spawned(talk.now, 1)
     talk.dispatcher.frame(Frame("hello", payload=payload), talk.now)

@@ -16,7 +16,7 @@ from mempalace_broker.protocol.engine_frames import IMPORT_FAILED, NO_MEMPALACE,
         (NO_MEMPALACE, False, True),
         (NO_MEMPALACE, True, False),  # the package is being replaced underneath
         (IMPORT_FAILED, True, False),
-        (WRITE_LOCK_HELD, False, False),  # whoever holds it will let go
+        (WRITE_LOCK_HELD, False, False),  # its holder will end
         ("palace damaged", False, True),
         ("palace damaged", True, True),
     ],

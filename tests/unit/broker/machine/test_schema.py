@@ -1,4 +1,4 @@
-"""Schemas: what is mended, what is left alone, and that nothing an engine says makes it raise."""
+"""Schemas: what is corrected, what is left alone; nothing that an engine says makes it raise."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_acceptable_parts_are_left_alone(nested: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("broken", [None, True, [], "text", 7])
-def test_a_schema_that_is_none_becomes_the_empty_one(broken: object) -> None:
+def test_an_invalid_schema_becomes_the_empty_one(broken: object) -> None:
     assert normalise_schema(broken) == {"type": "object", "properties": {}}
     assert normalise_tools([broken, {"no": "name"}]) == [broken, {"no": "name"}]
 
@@ -192,7 +192,7 @@ def test_rules_reach_40_levels_deep(depth: int, seen: bool) -> None:
     assert ("deepest" in json.dumps(normalise_schema(branch))) is seen
 
 
-def test_depth_is_no_trap() -> None:
+def test_deep_nesting_does_no_harm() -> None:
     deep: dict[str, Any] = {"type": "string"}
     for level in range(500):
         deep = {"type": "object", "properties": {"x": deep}} if level % 2 else {"anyOf": [deep, {}]}

@@ -125,7 +125,7 @@ def test_in_with_what_was_said_behind_the_proof(piece: int) -> None:
     run(story)
 
 
-def test_who_has_to_go_where_there_is_no_room() -> None:
+def test_who_is_dropped_where_there_is_no_room() -> None:
     async def story(house: House) -> None:
         speaker = house.client()  # the oldest, but it has said its first line
         speaker.sendall(ClientSide(TOKEN, os.urandom(32), 1).start())

@@ -1,4 +1,4 @@
-"""The listener as its broker drives it, with a clock that stands still and a loop that only keeps books."""
+"""The listener as its broker drives it, with a clock that stands still and a loop that only records calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases in words: who holds the palace, and what helps whoever was refused."""
+"""Leases in words: who holds the palace, and what helps the broker that was refused."""
 
 from __future__ import annotations
 

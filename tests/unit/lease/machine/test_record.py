@@ -42,7 +42,7 @@ def test_any_bytes_can_be_read(data: bytes) -> None:
 
 
 @given(st.integers(1, SIZE - 1))
-def test_a_mixture_of_two_records_is_none(cut: int) -> None:
+def test_a_mixture_of_two_records_is_unreadable(cut: int) -> None:
     old = encode(7, LeaseState.ACTIVE, 1, busy=False, holder=ME.encode())
     new = encode(7, LeaseState.ACTIVE, 2, busy=True, holder=ME.encode())
     mixed = new[:cut] + old[cut:]
@@ -54,7 +54,7 @@ def test_a_name_without_a_record_was_never_busy(data: bytes) -> None:
     assert decode(data, 7) == LeaseRecord(7, LeaseState.EMPTY)
 
 
-def test_a_record_of_another_generation_is_none() -> None:
+def test_a_record_of_another_epoch_is_unreadable() -> None:
     assert decode(encode(7, LeaseState.RELEASED, 1, busy=False, holder=ME.encode()), 8).state == LeaseState.UNREADABLE
 
 
@@ -134,13 +134,13 @@ def test_the_smallest_and_the_largest_pid(pid: int) -> None:
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1", "9" * 300, "2147483648", "1.5", "true", "NaN", '"1"', "null"])
-def test_a_pid_that_is_none_is_unreadable(number: str) -> None:
+def test_an_impossible_pid_is_unreadable(number: str) -> None:
     body = ME.encode().replace(b'"pid":42', f'"pid":{number}'.encode())
     assert forged(body).state is LeaseState.UNREADABLE
 
 
 @pytest.mark.parametrize("number", ["1e300", "1e999", "-1", "NaN", "9" * 200])
-def test_a_time_that_is_none_is_left_out(number: str) -> None:
+def test_an_impossible_time_is_left_out(number: str) -> None:
     body = ME.encode().replace(b'"since":1700000000.5', f'"since":{number}'.encode())
     assert forged(body).holder.since == 0.0
 

@@ -73,7 +73,7 @@ def test_under_one_kernel_the_mount_tables_tell(path: str, there: str | None) ->
     [
         ("/home/dev/.mempalace/notes", "/Users/me/.mempalace/notes"),
         ("/workspace/src", "/Users/me/work/src"),
-        ("/other/x", None),  # another export, whose place on the host nobody told
+        ("/other/x", None),  # another export, whose place on the host is not known
         ("/home/dev/project", None),
     ],
 )
@@ -143,7 +143,7 @@ def test_of_two_mounts_on_one_folder_the_later_covers_the_earlier() -> None:
 
 
 @pytest.mark.parametrize("rows", [None, 7, "x", [7], [["a"]], [["a", "b", "c", 7]]])
-def test_rows_of_anything_are_no_mounts(rows: object) -> None:
+def test_rows_of_anything_are_not_mounts(rows: object) -> None:
     assert read_mounts(rows) == []
 
 

@@ -1,6 +1,4 @@
-"""Which transport the tunnel takes. The ssh is a fake: not every machine has one new enough for -W with sockets.
-tests/net uses a real one.
-"""
+"""Which transport the tunnel takes, with a fake ssh; tests/net uses a real one."""
 
 from __future__ import annotations
 
@@ -105,7 +103,7 @@ def test_what_must_be_undone_is_noted_before_it_is_done(stage: Stage) -> None:
     assert stage.notes[-1] == []
 
 
-def test_no_way_at_all_says_what_was_tried(stage: Stage) -> None:
+def test_without_any_transport_the_error_says_what_was_tried(stage: Stage) -> None:
     stage.listener.shutdown(socket.SHUT_RDWR)
     with pytest.raises(TunnelError) as caught:
         stage.tunnel.set_up()

@@ -73,17 +73,15 @@ def test_whatever_the_far_side_prints(lines: list[bytes]) -> None:
         (255, "", FailureKind.OTHER, "`ssh -F /cfg mac true`"),
     ],
 )
-def test_every_end_is_told_with_what_was_tried_and_what_mends_it(
-    status: int | None, words: str, kind: str, hint: str
-) -> None:
+def test_every_failure_says_what_was_tried_and_what_helps(status: int | None, words: str, kind: str, hint: str) -> None:
     assert kind_of(status, words) == kind
-    trouble = explain("start the broker there", HOST, status, words)
-    assert trouble.kind == kind
-    assert "start the broker there" in trouble.message
-    assert "ssh -F /cfg mac" in trouble.message
-    assert words.strip().splitlines()[-1:] == [] or words.strip().splitlines()[-1].rstrip(".") in trouble.message
-    assert hint in trouble.hint
-    assert "\n" not in trouble.message + trouble.hint
+    failure = explain("start the broker there", HOST, status, words)
+    assert failure.kind == kind
+    assert "start the broker there" in failure.message
+    assert "ssh -F /cfg mac" in failure.message
+    assert words.strip().splitlines()[-1:] == [] or words.strip().splitlines()[-1].rstrip(".") in failure.message
+    assert hint in failure.hint
+    assert "\n" not in failure.message + failure.hint
 
 
 def test_a_changed_host_key_names_the_line() -> None:
@@ -102,10 +100,10 @@ def test_only_what_may_pass_by_itself_is_tried_again() -> None:
 
 def test_the_commands_own_error_comes_through_with_its_hint() -> None:
     words = "Welcome!\nmempalace-broker: no such palace. Hint: give --palace.\n"
-    trouble = explain("start the broker there", HOST, 78, words)
-    assert trouble.kind == FailureKind.REMOTE
-    assert trouble.message.endswith("no such palace.")
-    assert trouble.hint == "on mac: give --palace."
+    failure = explain("start the broker there", HOST, 78, words)
+    assert failure.kind == FailureKind.REMOTE
+    assert failure.message.endswith("no such palace.")
+    assert failure.hint == "on mac: give --palace."
     assert "status" in explain("start the broker there", HOST, 1, "mempalace-broker: oh\n").hint
     assert "traceback line" in explain("start the broker there", HOST, 1, "traceback line").message
 

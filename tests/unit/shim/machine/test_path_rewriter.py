@@ -45,7 +45,7 @@ def test_at_the_root_of_everything() -> None:
 
 
 @pytest.mark.parametrize("value", ["~other/x", "https://a/b", "git+ssh://a", "", "a\0b", 7, None])
-def test_what_is_no_path_of_ours_stays(value: object) -> None:
+def test_what_is_not_a_path_of_ours_stays(value: object) -> None:
     message = rpc.parse(line(value))
     assert not make_absolute(message, cwd="/work/dir", home="/home/u")
     assert message.params["arguments"]["source"] == value

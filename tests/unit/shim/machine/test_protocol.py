@@ -36,7 +36,7 @@ def talk() -> Talk:
     return Talk()
 
 
-# -- the straight way
+# -- without faults
 
 
 def test_hello_is_first_and_early_questions_go_with_it(talk: Talk) -> None:
@@ -413,7 +413,7 @@ def test_what_a_shell_prints_before_hello_is_answered_is_passed_over(talk: Talk,
     assert [m["id"] for m in talk.heard_by_agent()] == [1]
 
 
-def test_a_flood_before_hello_is_answered_is_no_broker(talk: Talk) -> None:
+def test_a_flood_before_the_answer_to_hello_does_not_come_from_a_broker(talk: Talk) -> None:
     talk.open()
     for _ in range(MAX_NOISE // 64):
         talk.broker(b"x" * 63)
@@ -552,7 +552,7 @@ def test_without_cache_tools_list_waits_on_and_initialize_does_not(talk: Talk) -
 @pytest.mark.parametrize(
     "cache", [b"", b"{", b"[]", b'{"schema":2,"tools":[]}', b'{"schema":1,"tools":7,"initialize":3}']
 )
-def test_damaged_cache_is_none(cache: bytes) -> None:
+def test_damaged_cache_counts_as_missing(cache: bytes) -> None:
     talk = Talk(cache)
     talk.agent(initialize(), {"id": 2, "method": "tools/list"})
     talk.later(2)
@@ -611,7 +611,7 @@ def test_tools_with_limits_of_their_own(talk: Talk, tool: str, arguments: dict[s
     assert len(talk.heard_by_agent()) == 1
 
 
-def test_zero_is_no_limit(talk: Talk) -> None:
+def test_zero_turns_the_limit_off(talk: Talk) -> None:
     talk.open()
     talk.welcome(limits={"wait_s": 0, "run_s": 60, "init_s": 120})
     talk.agent(call(1))

@@ -20,7 +20,7 @@ def test_failures_are_told_once_and_pauses_grow_to_a_bound() -> None:
     assert reconnect.hopeless_since == 100.0
 
 
-def test_a_welcome_mends_everything() -> None:
+def test_a_welcome_clears_every_failure() -> None:
     reconnect = ReconnectPolicy()
     assert not reconnect.tried
     reconnect.failed(OTHER_PALACE, "no", 1.0)
