@@ -233,10 +233,3 @@ def test_ids_are_bounded(id_: object, good: bool) -> None:
 def test_whatever_is_not_an_object_counts_as_an_empty_one(data: bytes | None) -> None:
     assert rpc.load_object(data) == {}
     assert rpc.load_object(b'\xef\xbb\xbf{"a": 1}\n') == {"a": 1}
-
-
-@pytest.mark.parametrize(("more", "kind"), [(0, rpc.REQUEST), (1, rpc.BAD)])
-def test_as_many_values_as_are_allowed_before_a_long_text(more: int, kind: rpc.Kind) -> None:
-    head = b'{"id":1,"method":"x","params":{"a":['  # five values open in it
-    line = head + b"1," * (rpc.MAX_VALUES - 5 + more) + b'"' + b"y" * (1 << 20) + b'"]}}'
-    assert rpc.parse(line).kind == kind
