@@ -58,6 +58,9 @@ def known_environment(env: Mapping[str, str]) -> dict[str, str]:
     """The environment of a daemon, from that of whoever starts it."""
     out = {name: env[name] for name in PASSES if name in env}
     out |= {name: value for name, value in env.items() if name.startswith(_SETTINGS) and name not in _CLIENTS_OWN}
+    for name in ("HOME", "MEMPALACE_CONFIG_DIR"):
+        if out.get(name, "").strip() and not out[name].startswith("~"):
+            out[name] = os.path.abspath(out[name])  # a daemon has another working directory
     out["PATH"] = os.pathsep.join(_folders(env.get("PATH", "")))
     out["LANG"] = "C.UTF-8"
     temp = env.get("TMPDIR", "")

@@ -25,14 +25,15 @@ _SHORTER = "give the palace a shorter path."
 
 
 def home_of(env: Mapping[str, str]) -> str:
-    """The home directory as mempalace sees it: $HOME, else the password file's."""
-    return env.get("HOME") or os.path.expanduser("~")
+    """The home directory as mempalace sees it: $HOME, else the password file's; "" where neither names one."""
+    home = env.get("HOME") or os.path.expanduser("~")
+    return "" if home.startswith("~") else os.path.abspath(home)
 
 
 def expand(path: str, home: str) -> str:
     """`~` and `~/x` against `home`, `~user` against the password file; a name that no user can have stays as it is."""
     if path == "~" or path.startswith("~/"):
-        return (home.rstrip("/") + path[1:]) or "/"
+        return (home.rstrip("/") + path[1:] or "/") if home else path
     try:
         return os.path.expanduser(path) if path.startswith("~") else path
     except ValueError:  # a NUL in the name

@@ -24,8 +24,16 @@ print(json.dumps({"found": [what for what, _ in found], "limits": limits, "umask
 """
 
 
+def test_relative_folders_are_those_of_the_starter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = known_environment({"HOME": "h", "MEMPALACE_CONFIG_DIR": "c/../d"})
+    assert (out["HOME"], out["MEMPALACE_CONFIG_DIR"]) == (f"{tmp_path}/h", f"{tmp_path}/d")
+    same = {"HOME": "", "MEMPALACE_CONFIG_DIR": "~/c"}
+    assert known_environment(same).items() >= same.items()
+
+
 def test_only_known_variables_pass() -> None:
-    env = dict.fromkeys(PASSES, "x") | {"MEMPALACE_BROKER_IDLE_S": "1", "MEMPALACE_BROKER_PRIVATE": "/mine"}
+    env = dict.fromkeys(PASSES, "/x") | {"MEMPALACE_BROKER_IDLE_S": "1", "MEMPALACE_BROKER_PRIVATE": "/mine"}
     strangers = """PYTHONPATH PYTHONHOME PYTHONWARNINGS PYTHONSTARTUP LD_PRELOAD LD_LIBRARY_PATH DYLD_INSERT_LIBRARIES
     BASH_ENV HF_TOKEN PGPASSWORD ANTHROPIC_API_KEY GITHUB_TOKEN TZ LC_ALL LANG LANGUAGE VIRTUAL_ENV XDG_RUNTIME_DIR
     MEMPALACE_BROKER MEMPALACE_BROKER_NO_SPAWN MEMPALACE_BROKER_TOKEN_FILE SSH_AUTH_SOCK CLAUDECODE"""
