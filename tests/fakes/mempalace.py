@@ -16,6 +16,8 @@ class FakeMempalace:
         self.path = path
         self.version = "3.4.0"
         self.after_call: list[Any] = []
+        self.after_close: list[Any] = []
+        self.before_open: list[Any] = []
         self.refusals: list[Any] = []
         self.warnings: list[Any] = []
         self.prefetch_embedding = None

@@ -144,6 +144,7 @@ class Mempalace:
         # why a call must not run, or None
         self.refusals: list[Callable[[str, dict[str, Any]], str | None]] = [_refuse_elsewhere(options)]
         self.after_call: list[Callable[[], None]] = []
+        self.after_close: list[Callable[[], None]] = []
         self.before_open: list[Callable[[], list[dict[str, str]]]] = []  # each returns warnings, as below
         self.warnings: list[dict[str, str]] = []  # {"what", "hint"} of what works less well
         self.prefetch_embedding: Callable[[str], None] | None = None

@@ -73,6 +73,7 @@ class IndexGuard:
         self._palace = palace
         self._copies = copies
         self._log = log
+        self._sound: dict[str, Stamps] = {}
         self._handled: dict[str, tuple[int, int]] = {}  # index -> stamp of the metadata last copied or tried
 
     # -- before the palace is opened ---------------------------------------------------------------
@@ -99,11 +100,14 @@ class IndexGuard:
             return []
 
     def _check(self, palace: SharedFolder, copies: SharedFolder, name: str) -> str:
-        """Check one index; return why it could not be repaired, or ""."""
+        """Check one index, unless it is as it was found sound; return why it could not be repaired, or ""."""
         try:
             with palace.folder(name) as index:
+                if _unchanged(index, self._sound.get(name)):
+                    return ""
                 read_ids(index)
                 _compare_with_copy(index, copies, name)
+                self._sound[name] = _stamps(index)
         except Torn as exc:
             warning = self._restore(palace, copies, name, str(exc))
             if warning:
@@ -296,6 +300,13 @@ def _stamp(index: SharedFolder, file: str) -> tuple[int, int]:
 def _stamps(index: SharedFolder) -> Stamps:
     """Stamps of all files of an index; the last is that of the metadata, which is written last. Raises OSError."""
     return [_stamp(index, file) for file in FILES]
+
+
+def _unchanged(index: SharedFolder, then: Stamps | None) -> bool:
+    try:
+        return then is not None and _stamps(index) == then
+    except OSError:
+        return False
 
 
 def _read_stamps(copies: SharedFolder, copy: str) -> Stamps | None:

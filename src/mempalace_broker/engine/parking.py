@@ -1,4 +1,4 @@
-"""Closes the palace while modules and model stay loaded, and opens it again.
+"""Closes the palace while modules and model stay loaded.
 
 Closed means: no descriptor of this process leads to a file of the palace any more, and no answer of the time before is
 left in memory. mempalace has no function for that, and its parts differ between versions, so each part is closed where
@@ -12,17 +12,15 @@ import gc
 import importlib
 import os
 import sys
-import threading
 import time
 from typing import Any, Callable
 
-from ..protocol.engine_frames import WRITE_LOCK_HELD
-from ..protocol.write_lock import FOLDER, lock_name, read_note
-from .adapter import EngineFailure, Mempalace
+from ..protocol.write_lock import lock_name
+from .adapter import Mempalace
 from .empty_palace import BROKER_FILES
 from .shared_opens import path_of
 
-_POLL_S = 0.05  # between two tries for the lock: a flock that is released sends no event
+_POLL_S = 0.05
 _CLOSING_S = 2.0  # the last descriptors may be closed by threads of Chroma's
 _SHOWN = 3
 
@@ -63,8 +61,10 @@ def close_palace(mempalace: Mempalace) -> str:
         left = _open_after_a_while(lambda: palace_files(mempalace))
         if left:
             return f"still open: {', '.join(left[:_SHOWN])}"
+        for step in mempalace.after_close:
+            step()
         mempalace.give_up_write_lock()
-        lock = lock_name(_real(mempalace.palace_path()))
+        lock = lock_name(real_path(mempalace.palace_path()))
         return f"still open: {lock}" if any(path.endswith(lock) for path in _open_paths()) else ""
     except Exception as exc:  # noqa: BLE001 - an unknown mempalace may raise anything; this process is ended then
         return f"{type(exc).__name__}: {exc}"
@@ -119,9 +119,9 @@ def _forget(mempalace: Mempalace) -> None:
 
 def palace_files(mempalace: Mempalace) -> list[str]:
     """Files of the palace and its graph that this process has open; our own, such as the journal, don't count."""
-    palace, graph = _real(mempalace.palace_path()).rstrip("/") + "/", mempalace.graph_path()
+    palace, graph = real_path(mempalace.palace_path()).rstrip("/") + "/", mempalace.graph_path()
     theirs = [path for path in _open_paths() if path.startswith(palace)]
-    elsewhere = [path for path in _open_paths() if graph is not None and path.startswith(_real(graph))]
+    elsewhere = [path for path in _open_paths() if graph is not None and path.startswith(real_path(graph))]
     return sorted({path for path in theirs if not path[len(palace) :].startswith(BROKER_FILES)}.union(elsewhere))
 
 
@@ -140,49 +140,6 @@ def _open_after_a_while(look: Callable[[], list[str]]) -> list[str]:
     return left
 
 
-def _real(path: str) -> str:
+def real_path(path: str) -> str:
+    """A path as mempalace keys its lock by it."""
     return os.path.normcase(os.path.realpath(os.path.expanduser(path)))
-
-
-# -- open again ----------------------------------------------------------------------------------------
-
-
-def wait_for_lock(mempalace: Mempalace, gone: threading.Event, tell: Callable[[str], None]) -> bool:
-    """Take the upstream write lock, as soon as nobody else has it; False if `gone` was set before.
-
-    Args:
-        tell: gets who holds it, in words, whenever that changes; "" once it is ours.
-
-    Raises:
-        EngineFailure: the lock can't be taken, whoever has it.
-    """
-    said = ""
-    while not gone.is_set():
-        try:
-            mempalace.take_write_lock()
-        except EngineFailure as failure:
-            if failure.reason != WRITE_LOCK_HELD:
-                raise
-            holder = _holder(mempalace.palace_path())
-        else:
-            if said:
-                tell("")
-            return True
-        if holder != said:
-            said = holder
-            tell(holder)
-        gone.wait(_POLL_S)
-    return False
-
-
-def _holder(palace: str) -> str:
-    """Who holds the upstream write lock, since when."""
-    path = os.path.join(os.path.expanduser("~"), FOLDER, lock_name(_real(palace)))
-    try:
-        with open(path, "rb") as file:
-            pid, command = read_note(file.read(4096))
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.fstat(file.fileno()).st_mtime))
-    except OSError:
-        pid, command, since = 0, "", "?"
-    who = f"pid {pid}" if pid else "a process that left no name"
-    return f"{who} ({command}), since {since}" if command else f"{who}, since {since}"

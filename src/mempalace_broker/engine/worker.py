@@ -51,10 +51,11 @@ from .empty_palace import treat_empty_palace_as_missing
 from .journal_file import JournalFile
 from .lanes import JobQueue
 from .model_guard import guard_model
-from .parking import close_palace, wait_for_lock
+from .parking import close_palace
 from .pipes import BrokerPipes
 from .shared_opens import OpenGuard, refuse_to_write_through
 from .tuneups.apply import apply_tuneups
+from .unparking import wait_for_palace
 
 # never between two files of a mine: mine and sync would work on the same files, reconnect closes the mine's handles
 _NOT_BETWEEN_FILES = frozenset({"mempalace_mine", "mempalace_sync", "mempalace_reconnect"})
@@ -172,7 +173,7 @@ class Worker:
         def tell(holder: str) -> None:
             self._pipes.send(Frame(WAITING, payload=payload.encode_response({"holder": holder})))
 
-        if wait_for_lock(self._mempalace, self._broker_gone, tell):
+        if wait_for_palace(self._mempalace, self._broker_gone, tell):
             self._open(self._mempalace.open_palace)
             self._send_ready()
 
@@ -298,6 +299,7 @@ def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
     start_thread(worker.read_frames, "engine-reader")
     worker.announce_ready(_prepare(mempalace))
     worker.serve()
+    close_palace(mempalace)
     journal.close()
 
 

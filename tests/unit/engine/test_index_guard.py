@@ -327,3 +327,21 @@ def test_a_file_that_claims_more_bytes_than_the_disk_has_is_not_copied(tmp_path:
     palace.guard().repair()
     assert any("No space left" in line for line in palace.said)
     assert list(palace.store.iterdir()) == []
+
+
+def test_an_index_is_read_again_only_after_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    palace, read = Palace(tmp_path), []
+
+    def counted(index: SharedFolder) -> set[str]:
+        read.append(index.path)
+        return read_ids(index)
+
+    monkeypatch.setattr(index_guard, "read_ids", counted)
+    guard = palace.guard()
+    for _ in range(3):
+        assert guard.repair() == []
+    assert len(read) == 1
+    whole = palace.content()
+    (palace.index / "header.bin").unlink()
+    assert guard.repair() == []
+    assert palace.content() == whole

@@ -1,4 +1,4 @@
-"""Changes to the running mempalace, in memory only: one file a subject, each change proves first that it fits.
+"""Changes to the running mempalace, in memory: one file a subject, each change proves first that it fits.
 
     tuneup          what a tune-up is
     delete_fix      upstream bug #1710: a delete costs the search index
@@ -7,6 +7,6 @@
     own_length      each text embedded at its own length
     apply           applies all that fit and reports each
 
-A mempalace whose functions look or behave otherwise runs as it is, and the report says why. No tune-up changes the
-files on disk or a tool's answer. MEMPALACE_BROKER_TUNE=0 leaves all of them out.
+A mempalace whose functions look or behave otherwise runs as it is, and the report says why. No tune-up changes a
+tool's answer. MEMPALACE_BROKER_TUNE=0 leaves all of them out.
 """

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, Callable
 
+from ..index_dimension import DimensionWriter
 from .tuneup import TuneUp, parameters, replace, require
 
 if TYPE_CHECKING:
@@ -62,6 +65,8 @@ def _apply(mempalace: Mempalace) -> None:
 
     require(not _misjudges_deletes(recoverable), "the check still misjudges an index after a delete")
     replace(recoverable, _CHECK, chroma)
+    log = functools.partial(print, file=sys.stderr, flush=True)
+    mempalace.after_close.append(DimensionWriter(mempalace.palace_path(), log).write)
 
 
 def refuse_deletes(version: str, why: str) -> Refusal:
@@ -81,7 +86,7 @@ def refuse_deletes(version: str, why: str) -> Refusal:
 
 DELETE_FIX = TuneUp(
     "delete-fix",
-    "an index is judged sound after deletes",
+    "an index is judged sound after deletes, and left so that mempalace's own commands judge it sound",
     "upstream #1710: else the next open renames the healthy index away",
     _apply,
 )

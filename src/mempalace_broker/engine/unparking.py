@@ -1,0 +1,110 @@
+"""Opening the palace again after another process may have worked on it: the lock first, then nobody else's files."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Callable
+
+from ..protocol.engine_frames import WRITE_LOCK_HELD
+from ..protocol.write_lock import FOLDER, lock_name, read_note
+from .adapter import EngineFailure, Mempalace
+from .parking import real_path
+
+_POLL_S = 0.05  # between two looks: neither a flock that is released nor a file that is closed sends an event
+_OTHERS_S = 10.0
+_STORE_FILES = (".sqlite3", ".sqlite3-wal", ".sqlite3-shm", ".sqlite3-journal", ".bin")
+
+
+def wait_for_palace(mempalace: Mempalace, gone: threading.Event, tell: Callable[[str], None]) -> bool:
+    """Take the upstream write lock, as soon as nobody else has it; False if `gone` was set before.
+
+    A mine gives up the lock a moment before it closes its files, and a hook of 3.4.0 opens some before it takes the
+    lock. They get that moment; a process that keeps files open without the lock does not stop us.
+
+    Args:
+        tell: gets who is in the way, in words, whenever that changes; "" once nobody is.
+
+    Raises:
+        EngineFailure: the lock can't be taken, whoever has it.
+    """
+    said, locked, patience = "", False, 0.0
+    while not gone.is_set():
+        if not locked:
+            locked = _take_lock(mempalace)
+            patience = time.monotonic() + _OTHERS_S
+        other = _holder(mempalace.palace_path()) if not locked else _other_opener(mempalace)
+        if locked and time.monotonic() > patience:
+            other = ""
+        if other != said:
+            said = other
+            tell(other)
+        if not other:
+            return True
+        gone.wait(_POLL_S)
+    return False
+
+
+def _take_lock(mempalace: Mempalace) -> bool:
+    try:
+        mempalace.take_write_lock()
+    except EngineFailure as failure:
+        if failure.reason != WRITE_LOCK_HELD:
+            raise
+        return False
+    return True
+
+
+def _other_opener(mempalace: Mempalace) -> str:
+    """Another Python process that has a file of the palace open, in words; "" where there is none.
+
+    Only Linux tells without a tool that this interpreter may lack.
+    """
+    palace = real_path(mempalace.palace_path()).rstrip("/") + "/"
+    for pid in _python_processes():
+        paths = [_link(f"/proc/{pid}/fd/{fd}") for fd in _names(f"/proc/{pid}/fd")]
+        if any(path.startswith(palace) and path.endswith(_STORE_FILES) for path in paths):
+            return f"pid {pid} ({read_note(b'0 ' + _arguments(pid))[1] or 'python'})"
+    return ""
+
+
+def _python_processes() -> list[str]:
+    pids = [name for name in _names("/proc") if name.isdigit() and int(name) != os.getpid()]
+    return [pid for pid in pids if "python" in os.path.basename(_link(f"/proc/{pid}/exe"))]
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # another user's, gone, or no Linux
+        return []
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:  # as above
+        return ""
+
+
+def _arguments(pid: str) -> bytes:
+    """Program and subcommand that an interpreter runs."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b" ".join(file.read(4096).split(b"\0")[1:3])
+    except OSError:
+        return b""
+
+
+def _holder(palace: str) -> str:
+    """Who holds the upstream write lock, since when."""
+    path = os.path.join(os.path.expanduser("~"), FOLDER, lock_name(real_path(palace)))
+    try:
+        with open(path, "rb") as file:
+            pid, command = read_note(file.read(4096))
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.fstat(file.fileno()).st_mtime))
+    except OSError:
+        pid, command, since = 0, "", "?"
+    who = f"pid {pid}" if pid else "a process that left no name"
+    return f"{who} ({command}), since {since}" if command else f"{who}, since {since}"
