@@ -149,7 +149,7 @@ def test_an_engine_that_dies_at_its_start_opens_the_circuit_and_a_probe_closes_i
 
     def opened() -> bool:
         status = world.broker().status()
-        return status["engine"]["state"] == "open" and bool(status["degraded"])
+        return status["engine"]["state"] == "unavailable" and bool(status["degraded"])
 
     eventually(opened, what="an open circuit, named in the status")
     assert shim.request("ping")["result"] == {}

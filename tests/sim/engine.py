@@ -68,7 +68,7 @@ class Engine(Actor):
             return
         hello = {"version": "3.11.0", "tools": LIST, "mine_yields": self.world.yields}
         self.after(0.05 + rng.random() * 0.2, lambda: self._tell(Frame("hello", payload=json.dumps(hello).encode())))
-        self.after(0.3 + rng.random() * 0.3, self._opened)
+        self.after(0.3 + rng.random() * (0.3 + faults.start_s), self._opened)
 
     def _opened(self) -> None:
         self.ready = True

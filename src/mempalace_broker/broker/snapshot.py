@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from .machine.failure_texts import engine_state
 from .machine.parking import ParkState
 from .machine.scheduler import LANES
 from .machine.supervisor import EngineState
@@ -73,7 +74,7 @@ class Snapshot:
                 "restarts": self.protocol.dispatcher.supervisor.restarts,
             },
             "lanes": {lane: {"running": [], "queued": self._queued(lane)} for lane in LANES},
-            "degraded": [{"what": what, "hint": _ASK_THE_HOST} for what in self._ailing()],
+            "degraded": [{"what": what, "hint": _ASK_THE_HOST} for what in self._ailing(now)],
         }
 
     def _full(self, now: float) -> dict[str, Any]:
@@ -90,7 +91,7 @@ class Snapshot:
             ],
             "counters": {**self.protocol.counters, **self.protocol.dispatcher.counters},
             "settings": self.settings.as_json(),
-            "degraded": self._degraded(),
+            "degraded": self._degraded(now),
             "endpoints": self.record.endpoints,
             "tcp": self.listeners.tcp.as_json(),
         }
@@ -152,14 +153,14 @@ class Snapshot:
     def _queued(self, lane: Lane) -> int:
         return len(self.protocol.dispatcher.scheduler.queues[lane])
 
-    def _ailing(self) -> list[str]:
+    def _ailing(self, now: float) -> list[str]:
         """Which parts are degraded, without the words, which name files of the host."""
         engine = self.protocol.dispatcher.supervisor
         return (
             [f"the engine is {engine.state}"]
             if engine.hopeless
             else ["the broker is degraded"]
-            if self._degraded()
+            if self._degraded(now)
             else []
         )
 
@@ -180,14 +181,14 @@ class Snapshot:
             "answered": session.answered,
         }
 
-    def _degraded(self) -> list[dict[str, str]]:
+    def _degraded(self, now: float) -> list[dict[str, str]]:
         """All that is not as it should be, each with its hint."""
         dispatcher = self.protocol.dispatcher
         supervisor = dispatcher.supervisor
         out = list(dispatcher.report.degraded)
         if supervisor.hopeless or (supervisor.state != EngineState.READY and supervisor.reason):
             hint = supervisor.hint if supervisor.hopeless else "it is under way"
-            out.append({"what": f"the engine is {supervisor.state}: {supervisor.reason}", "hint": hint})
+            out.append({"what": engine_state(supervisor, now), "hint": hint})
         if dispatcher.parking.holder:
             what = f"the engine waits for another process that works on the palace, {dispatcher.parking.holder}"
             out.append({"what": what, "hint": "let that process finish, or end it"})

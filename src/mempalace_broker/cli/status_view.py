@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 LABEL_WIDTH = 13
 MOST_SESSIONS = 40
 MOST_OUTPUT = 5
-_UNAVAILABLE = ("backoff", "open", "fatal", "down")
+_UNAVAILABLE = ("backoff", "unavailable", "fatal", "down")
 NOT_NEEDED = "not needed"  # only doctor and --json show such tune-ups
-_STATE_STYLE = {"serving": "bold green", "ready": "green", "parked": "green", "fatal": "bold red", "open": "bold red"}
+_STATE_STYLE = {"serving": "bold green"} | dict.fromkeys(("ready", "parked"), "green")
+_STATE_STYLE |= dict.fromkeys(("fatal", "unavailable"), "bold red")
 _EMPTY = {"tcp": "off"}
 _LANE_NAMES = {"palace": "one at a time", "free": "beside it", "wait": "blocking"}
 

@@ -73,17 +73,20 @@ class Dispatcher(CallAnswers):
 
     def submit(self, call: Call) -> None:
         """Queue a call, or fail it at once where no engine can be had."""
+        self.wake(call.arrived)
         if self.supervisor.hopeless:
-            self._fail(call, errors.ENGINE_DOWN, f"not executed: {self.why_down()}")
+            self._fail(call, errors.ENGINE_DOWN, f"not executed: {self.why_down(call.arrived)}")
             return
         self.scheduler.submit(call)
-        if not self.holding:
-            self._do(self.supervisor.wake(call.arrived))
         self.pump()
 
-    def why_down(self) -> str:
+    def wake(self, now: float) -> None:
+        """Something needs an engine: see whether one can be had."""
+        self._do([] if self.holding else self.supervisor.wake(now))
+
+    def why_down(self, now: float) -> str:
         """Why calls can't run at present, with a hint."""
-        return texts.engine_down(self.supervisor)
+        return texts.engine_down(self.supervisor, now)
 
     def pump(self) -> None:
         """Ask for the lease to be confirmed if a call may go to the engine; `lease_confirmed` sends it."""
@@ -168,7 +171,7 @@ class Dispatcher(CallAnswers):
     def unstartable(self, now: float, reason: str, hint: str, *, permanent: bool) -> None:
         """The engine process could not be started."""
         self.supervisor.failed(now, reason, hint, permanent=permanent)
-        self._flush_if_hopeless()
+        self._flush_if_hopeless(now)
 
     def frame(self, frame: Frame, now: float) -> None:
         """One frame of the engine."""
@@ -181,7 +184,8 @@ class Dispatcher(CallAnswers):
         elif frame.verb == frames.BEGUN:
             self.scheduler.begun(frame.n, now)
         elif frame.verb == frames.FAIL:
-            self._failed(load_object(frame.payload), now)
+            reason, hint, permanent = self.report.fault(load_object(frame.payload))
+            self.supervisor.failed(now, reason, hint, permanent=permanent)
         elif frame.verb == frames.PARKED:
             self._parked(load_object(frame.payload).get("problem"), now)
         elif frame.verb == frames.WAITING:
@@ -218,15 +222,12 @@ class Dispatcher(CallAnswers):
         else:
             self.pump()
 
-    def _failed(self, told: Mapping[str, Any], now: float) -> None:
-        reason, hint, permanent = self.report.fault(told)
-        self.supervisor.failed(now, reason, hint, permanent=permanent)
-
     def _done(self, frame: Frame, now: float) -> None:
         call = self.scheduler.running.get(frame.n)
         if call is None:
             return
         self.scheduler.finish(frame.n)
+        self.supervisor.worked()
         self.parking.used(now)
         if frame.tag == str(STALE_LIBRARY) and not call.answered and (call.may_have_run or not call.was_stale):
             self._stale(call, now)
@@ -264,7 +265,7 @@ class Dispatcher(CallAnswers):
         self.counters["replayed"] += sum(call.attempts > 0 for call in again)
         self.supervisor.exited(now, how)
         self.parking.opened(now)
-        self._flush_if_hopeless()
+        self._flush_if_hopeless(now)
 
     def _after_death(
         self, call: Call, how: str, ended: Mapping[str, bytes | None], begun: Collection[str]
@@ -294,11 +295,10 @@ class Dispatcher(CallAnswers):
             self._answer(call, settle_replayed(call, response) + b"\n")
         return []
 
-    def _flush_if_hopeless(self) -> None:
-        if self.supervisor.hopeless:
-            for call in self.scheduler.waiting():
-                if self.scheduler.withdraw(call):
-                    self.fail_waiting(call, errors.ENGINE_DOWN, f"not executed: {self.why_down()}")
+    def _flush_if_hopeless(self, now: float) -> None:
+        for call in self.scheduler.waiting() if self.supervisor.hopeless else ():
+            if self.scheduler.withdraw(call):
+                self.fail_waiting(call, errors.ENGINE_DOWN, f"not executed: {self.why_down(now)}")
 
     # -- time
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import READ_ONLY
 from ...protocol.jsonrpc import error_line
+from .supervisor import EngineState
 
 if TYPE_CHECKING:
     from ...protocol.jsonrpc import Message
@@ -32,10 +33,22 @@ def unknown(call: Call) -> str:
     return f"{call.tool}: it may or may not be stored. Before you send it again, {look}."
 
 
-def engine_down(supervisor: Supervisor) -> str:
+def engine_state(supervisor: Supervisor, now: float) -> str:
+    """What state an engine that does not serve is in, without a full stop."""
+    reason = supervisor.reason or "no reason known"
+    if supervisor.state == EngineState.FATAL:
+        return f"the mempalace engine can't start: {reason}"
+    if supervisor.state != EngineState.UNAVAILABLE:
+        return f"the mempalace engine is {supervisor.state}: {reason}"
+    since = now - (supervisor.unavailable_since or supervisor.since)
+    left = max(1.0, supervisor.since + supervisor.policy.look_s - now)
+    return f"the mempalace engine has been unavailable for {since:.0f} s ({reason}); a call in {left:.0f} s tries again"
+
+
+def engine_down(supervisor: Supervisor, now: float) -> str:
     """Why calls can't run at present."""
-    text = f"the mempalace engine is {supervisor.state}: {supervisor.reason or 'no reason known'}."
-    return f"{text} Hint: {supervisor.hint}." if supervisor.hint else f"{text} {DOWN_HINT}"
+    text = engine_state(supervisor, now)
+    return f"{text}. Hint: {supervisor.hint}." if supervisor.hint else f"{text}. {DOWN_HINT}"
 
 
 def waited(call: Call, wait_s: float, busy: list[str], supervisor: Supervisor, holder: str = "") -> str:
@@ -65,5 +78,6 @@ def ran_too_long(call: Call) -> str:
 
 
 def poisonous(call: Call, how: str) -> str:
-    """About a read that two engines died of."""
-    return f"{call.tool} was running each time when the engine died ({how}); not tried a third time. {DOWN_HINT}"
+    """About a read that engines died of."""
+    when = f"the last {call.attempts} times that the engine died ({how})"
+    return f"{call.tool} was running {when}; it is not run again. {DOWN_HINT}"

@@ -59,6 +59,7 @@ class PendingReplies:
 
     def ask_tools(self, session: Session, id_: Any, now: float) -> None:
         """Take a `tools/list`."""
+        self._dispatcher.wake(now)
         self._tools.append(
             _ToolsRequest(session.conn, id_, session.read_only, now + self._init_s if self._init_s else 0.0)
         )
@@ -140,9 +141,9 @@ class PendingReplies:
                 self._tools_results[ask.read_only],
             )
         if self._dispatcher.supervisor.hopeless:
-            return rpc.error_line(ask.id, errors.ENGINE_DOWN, self._dispatcher.why_down())
+            return rpc.error_line(ask.id, errors.ENGINE_DOWN, self._dispatcher.why_down(now))
         if ask.deadline and now >= ask.deadline:
-            text = f"no engine reported its tools in time: {self._dispatcher.why_down()}"
+            text = f"no engine reported its tools in time: {self._dispatcher.why_down(now)}"
             return rpc.error_line(ask.id, errors.ENGINE_DOWN, text)
         return b""
 

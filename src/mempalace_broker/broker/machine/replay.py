@@ -10,7 +10,7 @@ import json
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from ...protocol.tools import Replay
+from ...protocol.tools import Lane, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .call import Call
 
 STALE_LIBRARY = -32005  # mempalace: the package was upgraded underneath the running process
-MAX_ATTEMPTS = 2
+MAX_ATTEMPTS = 2  # of a write that does no harm twice
+MAX_READS = 3  # one may meet two kills by chance
 _REPEATED = (
     "the engine died before it could answer, and the delete was repeated: what is not found now may have been deleted "
     "by the first run"
@@ -31,7 +32,7 @@ class Verdict(Enum):
     ANSWER: the journal proves that it ran: answer from there.
     RERUN: run it again before anything else: it never began, is a read, or is idempotent.
     UNKNOWN: a write that began and must not run twice: report its outcome as unknown.
-    POISON: a read that was in a dying engine twice: fail it before it kills a third one.
+    POISON: a read that was in dying engines too often: fail it before it kills another one.
     """
 
     ANSWER = auto()
@@ -50,7 +51,7 @@ def after_death(call: Call, ended: Mapping[str, bytes | None], begun: Collection
         if call.replay == Replay.IDEMPOTENT and call.attempts < MAX_ATTEMPTS:
             return Verdict.RERUN
         return Verdict.UNKNOWN
-    if call.replay == Replay.READ and call.attempts >= MAX_ATTEMPTS:
+    if call.replay == Replay.READ and call.rule.lane != Lane.WAIT and call.attempts >= MAX_READS:
         return Verdict.POISON
     return Verdict.RERUN
 

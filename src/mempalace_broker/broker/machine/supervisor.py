@@ -3,12 +3,13 @@
     DOWN --start--> LOCKING --lock--> STARTING --hello--> WARMING --ready--> READY
       LOCKING: an engine of an earlier broker still holds engine.lock; wait for it, then end it
       STARTING, WARMING, READY --end()--> STOPPING --grace--> KILLING --exit--> BACKOFF --time--> LOCKING
-      exit by itself --> BACKOFF, or OPEN when the budget of starts is used up
-      OPEN: calls fail at once with the reason; a probe after `probe_s` tries again, and `ready` closes the circuit
+      exit by itself --> BACKOFF, or UNAVAILABLE when the budget of starts is used up
+      UNAVAILABLE: calls fail at once with the reason; it is tried again after `probe_s`, or with a call after `look_s`
       FATAL: a fault no restart mends (no mempalace, bad palace); only `restart` leaves it
 
-A start counts against the budget until the engine stayed up for `stable_s`. Ending an engine is per request and by
-measured time, never by the lifetime of the process.
+Starts count against the budget until an engine gets ready: one that does serves calls, however often it is killed.
+The pause before the next start grows with each death until an engine has worked: answered a call, or stayed up for
+`stable_s`. Ending an engine is per request and by measured time, never by the lifetime of the process.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class EngineState(StrEnum):
     STOPPING = "stopping"
     KILLING = "killing"
     BACKOFF = "backoff"
-    OPEN = "open"
+    UNAVAILABLE = "unavailable"
     FATAL = "fatal"
 
 
@@ -65,6 +66,7 @@ class Policy:
     window_s: float = 60.0
     stable_s: float = 30.0
     probe_s: float = 10.0
+    look_s: float = 2.0
 
 
 class Supervisor:
@@ -74,6 +76,7 @@ class Supervisor:
         self.policy = policy
         self.state = EngineState.DOWN
         self.since = 0.0
+        self.unavailable_since: float | None = None
         self.generation = 0
         self.restarts = 0
         self.pid = 0
@@ -100,7 +103,7 @@ class Supervisor:
     @property
     def hopeless(self) -> bool:
         """Whether calls should fail at once instead of waiting."""
-        return self.state in (EngineState.OPEN, EngineState.FATAL)
+        return self.state in (EngineState.UNAVAILABLE, EngineState.FATAL)
 
     def next_deadline(self) -> float | None:
         """When to call `tick` next, or None."""
@@ -109,15 +112,18 @@ class Supervisor:
     def start(self, now: float) -> list[EngineAction]:
         """Bring an engine up, unless one is up or on its way."""
         self._wanted = True
-        if self.state not in (EngineState.DOWN, EngineState.BACKOFF, EngineState.OPEN, EngineState.FATAL):
+        if self.state not in (EngineState.DOWN, EngineState.BACKOFF, EngineState.UNAVAILABLE, EngineState.FATAL):
             return []
         self._locking_since = now
         self._enter(EngineState.LOCKING, now, now + self.policy.lock_poll_s)
         return [EngineAction.SPAWN]
 
     def wake(self, now: float) -> list[EngineAction]:
-        """A call came: bring an engine up if the last one was ended without another in its place."""
-        return [] if self._wanted else self.start(now)
+        """A call came: bring an engine up if the last one was ended without another in its place; and look again if it
+        has been unavailable, for what was in its way may be gone.
+        """
+        look = self.state == EngineState.UNAVAILABLE and now >= self.since + self.policy.look_s
+        return self.start(now) if look or not self._wanted else []
 
     def lock_busy(self, now: float, holder: str) -> list[EngineAction]:
         """Another process, `holder`, has engine.lock: look again soon, and kill that engine once its grace is over."""
@@ -142,10 +148,16 @@ class Supervisor:
             self._enter(EngineState.WARMING, now, self._deadline)
 
     def ready(self, now: float) -> None:
-        """Warm-up is over and calls may be sent. Closes an open circuit."""
+        """Warm-up is over and calls may be sent."""
         if self.state in (EngineState.STARTING, EngineState.WARMING):
             self.reason = self.hint = ""
+            self.unavailable_since = None
+            self._starts.clear()
             self._enter(EngineState.READY, now, now + self.policy.stable_s)
+
+    def worked(self) -> None:
+        """It answered a call."""
+        self._failures = 0
 
     def failed(self, now: float, reason: str, hint: str, *, permanent: bool) -> None:
         """The engine, or the attempt to start one, reported why it can't serve."""
@@ -184,15 +196,20 @@ class Supervisor:
             if permanent:
                 self._enter(EngineState.FATAL, now)
             else:
-                self._enter(EngineState.OPEN, now, now + self.policy.probe_s)
+                self._become_unavailable(now)
         elif len(self._starts) >= self.policy.budget:
-            self._failures += 1
+            self.reason = f"{len(self._starts)} starts failed within {self.policy.window_s:g} s; {self.reason}"
             self.hint = "see `mempalace-broker logs` and `mempalace-broker doctor`"
-            self._enter(EngineState.OPEN, now, now + self.policy.probe_s)
+            self._become_unavailable(now)
         else:
             span = min(self.policy.backoff_cap_s, self.policy.backoff_base_s * 2**self._failures)
             self._failures += 1
             self._enter(EngineState.BACKOFF, now, now + span * (0.5 + 0.5 * self._rng()))
+
+    def _become_unavailable(self, now: float) -> None:
+        if self.unavailable_since is None:
+            self.unavailable_since = now
+        self._enter(EngineState.UNAVAILABLE, now, now + self.policy.probe_s)
 
     def tick(self, now: float) -> list[EngineAction]:
         """Handle a deadline that has passed."""
@@ -207,10 +224,9 @@ class Supervisor:
         if self.state == EngineState.STOPPING:
             self._enter(EngineState.KILLING, now)
             return [EngineAction.KILL]
-        if self.state in (EngineState.BACKOFF, EngineState.OPEN):
+        if self.state in (EngineState.BACKOFF, EngineState.UNAVAILABLE):
             return self.start(now)
         assert self.state == EngineState.READY, "no other state has a deadline"
-        self._starts.clear()
         self._failures = 0
         self._deadline = None
         return []

@@ -23,6 +23,7 @@ from tests.unit.broker.machine.dialogue import (
     Talk,
     call,
     cancel,
+    request,
     result,
 )
 
@@ -42,13 +43,22 @@ def talk_of(*tools: str, limits: Limits | None = None) -> Talk:
 # -- a death in the middle of a call
 
 
-def test_a_read_runs_again_once_then_it_is_given_up() -> None:
+def test_a_read_runs_again_twice_then_it_is_given_up() -> None:
     talk = talk_of(SEARCH)
-    talk.dies()
-    talk.recovers()
-    assert talk.ids() == [1]
+    for _ in range(2):
+        talk.dies()
+        talk.recovers()
+        assert talk.ids() == [1]
     talk.dies()
     assert talk.code(1) == errors.ENGINE_DOWN
+
+
+def test_a_call_that_only_waits_outlives_any_number_of_engines() -> None:
+    talk = talk_of("mempalace_event_wait")
+    for _ in range(9):
+        talk.dies()
+        talk.recovers()
+        assert talk.ids() == [1]
 
 
 def test_a_write_that_had_not_begun_runs_on_the_next_engine() -> None:
@@ -365,7 +375,7 @@ def test_garbled_words_do_no_harm(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "state"), [("write_lock_held", EngineState.OPEN), ("no_mempalace", EngineState.FATAL)]
+    ("reason", "state"), [("write_lock_held", EngineState.UNAVAILABLE), ("no_mempalace", EngineState.FATAL)]
 )
 def test_a_fault_that_passes_is_tried_again_another_is_not(reason: str, state: str) -> None:
     talk = Talk(up=False)
@@ -382,15 +392,51 @@ def test_a_fault_that_passes_is_tried_again_another_is_not(reason: str, state: s
 
 
 def test_a_probe_closes_the_circuit_again() -> None:
-    talk = Talk(policy=Policy(budget=1))
-    talk.engine()
-    talk.opens(1)
-    talk.dies()
+    talk = unavailable()
     talk.says(1, call(1, ADD))
     assert talk.code(1) == errors.ENGINE_DOWN
     talk.recovers()
     talk.says(1, call(2, ADD))
     assert talk.ids() == [2]
+
+
+def unavailable() -> Talk:
+    """An engine that died before it was ready, and client 1."""
+    talk = Talk(policy=Policy(budget=1), up=False)
+    talk.dispatcher.start(talk.now)
+    talk.dispatcher.spawned(talk.now, 1)
+    talk.opens(1)
+    talk.dies()
+    talk.engine()
+    return talk
+
+
+@pytest.mark.parametrize("asked", [call(1, ADD), request(1, "tools/list")])
+def test_a_call_looks_again_at_once_but_not_too_often(asked: dict[str, object]) -> None:
+    talk = unavailable()
+    talk.wait(1.5)
+    talk.says(1, asked)
+    (refused,) = talk.heard(1)
+    told = refused["error"]["message"]
+    assert "has been unavailable for 2 s (1 starts failed within 60 s; the engine ended: signal 9)" in told
+    assert "a call in 1 s tries again" in told
+    talk.wait(0.5)
+    talk.says(1, asked)
+    assert (talk.engine(), talk.heard(1)) == ([EngineAction.SPAWN], [])
+    talk.engine_up()
+    if asked["method"] == "tools/list":
+        assert "result" in talk.answer(1)
+    else:
+        assert talk.ids() == [1]
+
+
+def test_what_still_is_in_the_way_is_told_to_the_call_that_looked() -> None:
+    talk = unavailable()
+    talk.wait(4.0)
+    talk.says(1, call(1, ADD))
+    talk.dispatcher.unstartable(talk.now, "held by pid 9", "end pid 9", permanent=False)
+    talk.turn()
+    assert "unavailable for 4 s (held by pid 9)" in talk.answer(1)["error"]["message"]
 
 
 @pytest.mark.parametrize("reason", ["no_mempalace", "import_failed"])
@@ -403,7 +449,7 @@ def test_what_is_seen_in_the_middle_of_an_upgrade_passes(reason: str) -> None:
     fault = {"reason": reason, "message": "half of it is there", "hint": ""}
     talk.dispatcher.frame(Frame("fail", tag="70", payload=json.dumps(fault).encode()), talk.now)
     talk.dies()
-    assert talk.dispatcher.supervisor.state == EngineState.OPEN
+    assert talk.dispatcher.supervisor.state == EngineState.UNAVAILABLE
     assert talk.dispatcher.supervisor.next_deadline() is not None
 
 

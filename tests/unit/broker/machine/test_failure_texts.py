@@ -19,10 +19,22 @@ def test_an_unknown_outcome_names_the_tool_to_look_with_where_there_is_one() -> 
 
 
 def test_an_engine_that_is_down_has_its_own_hint_before_the_general_one() -> None:
-    assert texts.engine_down(supervisor()) == f"the mempalace engine is down: no reason known. {texts.DOWN_HINT}"
-    assert texts.engine_down(supervisor("no disk", "buy one")) == (
+    assert texts.engine_down(supervisor(), 0.0) == f"the mempalace engine is down: no reason known. {texts.DOWN_HINT}"
+    assert texts.engine_down(supervisor("no disk", "buy one"), 0.0) == (
         "the mempalace engine is down: no disk. Hint: buy one."
     )
+
+
+def test_an_unavailable_engine_says_since_when_and_when_it_is_tried_again() -> None:
+    made = supervisor()
+    for now in (100.0, 110.0):
+        made.start(now)
+        made.failed(now, "the disk is full", "make room", permanent=False)
+    told = "the mempalace engine has been unavailable for 11 s (the disk is full); a call in 1 s tries again"
+    assert texts.engine_state(made, 111.0) == told
+    made.start(111.0)
+    made.failed(111.0, "no mempalace", "", permanent=True)
+    assert texts.engine_state(made, 112.0) == "the mempalace engine can't start: no mempalace"
 
 
 def test_a_call_that_waited_too_long_is_told_behind_what() -> None:

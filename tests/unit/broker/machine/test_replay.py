@@ -46,8 +46,9 @@ NEVER, IDEMPOTENT, READ = "mempalace_diary_write", "mempalace_add_drawer", "memp
         ("never_heard_of", 1, {}, {"k"}, Verdict.UNKNOWN),
         ("never_heard_of", 1, {}, {"other"}, Verdict.RERUN),
         (READ, 1, {}, set(), Verdict.RERUN),
-        (READ, 2, {}, set(), Verdict.POISON),
-        ("mempalace_event_wait", 1, {}, set(), Verdict.RERUN),
+        (READ, 2, {}, set(), Verdict.RERUN),
+        (READ, 3, {}, set(), Verdict.POISON),
+        ("mempalace_event_wait", 9, {}, set(), Verdict.RERUN),
         ("mempalace_sync", 1, {}, set(), Verdict.RERUN),  # without `apply` it is a read
     ],
 )

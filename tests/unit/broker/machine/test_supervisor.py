@@ -130,7 +130,7 @@ def test_the_budget_opens_the_circuit_and_a_probe_closes_it() -> None:
         supervisor.exited(1.0, "status 1")
         if supervisor.state == EngineState.BACKOFF:
             due(supervisor)
-    assert state_of(supervisor) == EngineState.OPEN
+    assert state_of(supervisor) == EngineState.UNAVAILABLE
     assert supervisor.hopeless
     assert "status 1" in supervisor.reason
     assert supervisor.hint
@@ -139,11 +139,47 @@ def test_the_budget_opens_the_circuit_and_a_probe_closes_it() -> None:
     assert state_of(supervisor) == EngineState.LOCKING
     supervisor.spawned(11.0, 8)
     supervisor.exited(11.0, "status 1")
-    assert state_of(supervisor) == EngineState.OPEN
+    assert state_of(supervisor) == EngineState.UNAVAILABLE
     assert due(supervisor) == [EngineAction.SPAWN]
     supervisor.spawned(21.0, 9)
     supervisor.ready(21.0)
     assert (supervisor.state, supervisor.reason, supervisor.hint) == (EngineState.READY, "", "")
+
+
+def test_an_engine_that_gets_ready_is_replaced_however_often_it_dies_with_growing_pauses_until_it_works() -> None:
+    supervisor, now, pauses = ready(Policy(budget=2, backoff_base_s=0.1, backoff_cap_s=5.0)), 0.0, []
+    for n in range(12):
+        supervisor.exited(now, "signal 9")
+        assert state_of(supervisor) == EngineState.BACKOFF
+        deadline = supervisor.next_deadline()
+        assert deadline is not None
+        pauses.append(deadline - now)
+        now = deadline
+        assert supervisor.tick(now) == [EngineAction.SPAWN]
+        supervisor.spawned(now, 8 + n)
+        supervisor.ready(now)
+        if n == 9:
+            supervisor.worked()
+    assert pauses[:3] == pytest.approx([0.1, 0.2, 0.4])
+    assert pauses[9:] == pytest.approx([5.0, 0.1, 0.2])
+
+
+def test_a_call_brings_the_next_try_forward() -> None:
+    supervisor = new(Policy(budget=1, probe_s=10.0, look_s=2.0))
+    supervisor.start(0.0)
+    supervisor.spawned(0.0, 7)
+    supervisor.exited(1.0, "status 1")
+    assert (supervisor.state, supervisor.unavailable_since) == (EngineState.UNAVAILABLE, 1.0)
+    assert supervisor.wake(2.9) == []
+    assert supervisor.wake(3.0) == [EngineAction.SPAWN]
+    assert not supervisor.hopeless, "calls wait for this start"
+    supervisor.spawned(3.0, 8)
+    supervisor.exited(4.0, "status 1")
+    assert (supervisor.state, supervisor.unavailable_since) == (EngineState.UNAVAILABLE, 1.0)
+    supervisor.start(5.0)
+    supervisor.spawned(5.0, 9)
+    supervisor.ready(5.0)
+    assert supervisor.unavailable_since is None
 
 
 def test_an_engine_that_stayed_up_pays_its_starts_back() -> None:
@@ -168,7 +204,7 @@ def test_old_starts_do_not_count() -> None:
         supervisor.tick(now + 5.0)
 
 
-@pytest.mark.parametrize(("permanent", "state"), [(True, EngineState.FATAL), (False, EngineState.OPEN)])
+@pytest.mark.parametrize(("permanent", "state"), [(True, EngineState.FATAL), (False, EngineState.UNAVAILABLE)])
 def test_a_fault_that_the_engine_names_ends_in_its_words(permanent: bool, state: EngineState) -> None:
     supervisor = new()
     supervisor.start(0.0)
@@ -197,9 +233,9 @@ def test_ending_for_good_starts_no_other() -> None:
     assert supervisor.next_deadline() is None
 
 
-@pytest.mark.parametrize("state", [EngineState.LOCKING, EngineState.BACKOFF, EngineState.OPEN])
+@pytest.mark.parametrize("state", [EngineState.LOCKING, EngineState.BACKOFF, EngineState.UNAVAILABLE])
 def test_ending_for_good_while_there_is_none(state: EngineState) -> None:
-    supervisor = new(Policy(budget=1 if state == EngineState.OPEN else 9))
+    supervisor = new(Policy(budget=1 if state == EngineState.UNAVAILABLE else 9))
     supervisor.start(0.0)
     if state != EngineState.LOCKING:
         supervisor.spawned(0.0, 7)
@@ -283,6 +319,19 @@ class Engines(RuleBasedStateMachine):
     def says_ready(self) -> None:
         self.supervisor.ready(self.now)
 
+    @precondition(lambda self: self.supervisor.state == EngineState.READY)
+    @rule()
+    def answers_a_call(self) -> None:
+        self.supervisor.worked()
+        self.starts.clear()  # that is work, not a restart loop
+
+    @rule()
+    def a_call_comes(self) -> None:
+        if self.supervisor._wanted:
+            before = len(self.starts)
+            self.carry_out(self.supervisor.wake(self.now))
+            del self.starts[before:]  # on demand, and bounded by look_s
+
     @precondition(lambda self: self.process)
     @rule(permanent=st.sampled_from([False, False, True]))
     def says_what_is_wrong(self, permanent: bool) -> None:
@@ -331,7 +380,7 @@ class Engines(RuleBasedStateMachine):
             EngineState.WARMING,
             EngineState.STOPPING,
             EngineState.BACKOFF,
-            EngineState.OPEN,
+            EngineState.UNAVAILABLE,
         }
         if state in timed:
             assert self.supervisor.next_deadline() is not None, state
