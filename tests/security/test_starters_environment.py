@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import proctools
-from tests.harness import World
+from tests.harness import World, eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], indirect=True)]
 
@@ -81,6 +81,7 @@ def test_limits_and_umask_of_one_agent_are_nobody_elses(world: World) -> None:
         assert proctools.limits_of(pid, resource.RLIMIT_FSIZE)[0] == hard
         assert proctools.limits_of(pid, resource.RLIMIT_NOFILE)[0] >= 1024
         assert proctools.limits_of(pid, resource.RLIMIT_CORE)[0] == 0
+    eventually(lambda: proctools.limits_of(first.pid, resource.RLIMIT_CORE)[0] == 0, what="a shim that dumps no core")
     assert broker.status()["degraded"] == []
     files = [world.palace, *world.palace.rglob("*"), *world.private.rglob("*"), *world.state_root.glob("broker*")]
     assert [path for path in files if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []

@@ -51,6 +51,12 @@ class Dialer:
         self._finder = RouteFinder(context, deadline, StartPolicy(started_by=self._started_by))
         return self._finder
 
+    def keep_private(self) -> None:
+        """Keep to ourselves what we have in memory."""
+        from ..system.private_memory import keep_memory_private
+
+        keep_memory_private()
+
     def view(self, found: Connected) -> FileView:
         """The attempt succeeded: how this side sees the files, for hello on that connection."""
         assert self._finder is not None, "an attempt comes first"

@@ -91,6 +91,7 @@ class Pump:
         self._protocol = protocol
         self._dialer = dialer
         self._faults = 0  # since the last turn that went well
+        self._later: Any = dialer.keep_private  # what the first answer need not wait for
         self._finder: RouteFinder | None = None  # an attempt to connect that is under way
         self._step_at = 0.0
         self._wait_fd = -1  # the attempt goes on as soon as this is readable
@@ -98,17 +99,15 @@ class Pump:
         self._fd = -1
         self._eof = False
         self._stdout_unwatchable = False
-        # os.read would allocate and free as much for each line: half the cost of a call
-        self._buffer = memoryview(bytearray(_READ))
+        self._buffer = memoryview(bytearray(_READ))  # os.read would allocate as much for each line: half of a call
         self._out = DescriptorWriter(STDOUT)
         self._err: DescriptorWriter | None = None
         self._poll = select.poll()
         self._masks: dict[int, int] = {}
 
     def run(self) -> int:
-        """Pump until stdin ends and everything is answered, or stdout breaks; return the exit code.
-
-        Nothing else ends it: whatever is raised becomes an error of the requests that are open.
+        """Pump until stdin ends and everything is answered, or stdout breaks; return the exit code. Nothing else
+        ends it: whatever is raised becomes an error of the requests that are open.
         """
         wait_s = 0.0  # requests that the agent has sent already go out in one write with hello
         try:
@@ -118,6 +117,8 @@ class Pump:
                     now = monotonic()
                     self._turn(now)
                     wait_s = self._timeout(monotonic())
+                    if self._later is not None and self._socket is not None:  # the broker is at work on hello
+                        self._later = self._later()
                     self._faults = 0
                 except AgentGone:
                     raise

@@ -11,6 +11,7 @@ import os
 import resource
 
 from .private import private_home
+from .private_memory import keep_memory_private
 from .shared_files import others_write
 
 TYPE_CHECKING = False
@@ -50,7 +51,6 @@ _FOLDERS = ("/usr/local/bin", "/opt/homebrew/bin", "/usr/bin", "/bin", "/usr/sbi
 _MAX_DESCRIPTORS = 10_240
 _STACK = 8 << 20  # more makes the system choose smaller stacks for threads
 _FEW_DESCRIPTORS = 1024
-_PR_SET_DUMPABLE = 4
 _PREFIXES = ("MEMPALACE_", "MEMPAL_")
 
 
@@ -120,8 +120,7 @@ def settle_process(*, by_agent: bool) -> list[tuple[str, str]]:
     os.umask(0o077)
     found = [_limit(name, what) for name, what in _LIMITS.items()]
     _raise(resource.RLIMIT_STACK, _STACK)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    _forbid_tracing()
+    keep_memory_private()
     descriptors = _raise(resource.RLIMIT_NOFILE, _MAX_DESCRIPTORS)
     if 0 <= descriptors < _FEW_DESCRIPTORS:
         found.append(f"at most {descriptors} files and connections may be open")
@@ -140,19 +139,6 @@ _LIMITS = {
     "RLIMIT_NPROC": "",
     "RLIMIT_MEMLOCK": "",
 }
-
-
-def _forbid_tracing() -> None:
-    """Keep other processes of the user from reading our memory, as gpg-agent and ssh-agent do; Linux alone has this.
-
-    Our own /proc stays readable to us, and /proc/PID/stat, status and cmdline to all; the engine is not affected.
-    """
-    import ctypes
-
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    except (OSError, AttributeError):
-        return
 
 
 def _limit(name: str, what: str) -> str:
