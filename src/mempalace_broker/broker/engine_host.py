@@ -256,9 +256,14 @@ class EngineHost:
     # -- the engine of an earlier broker
 
     def _kill_orphan(self) -> None:
+        from ..system.process_command import is_ours  # late: psutil costs every start milliseconds
+
         who = read_holder(self._files.engine_lock)
         if who is None or process_state(who) != ALIVE:
             self._log.warning("engine.lock is held by a process that left no name; waiting on")
+            return
+        if not is_ours(who.pid):
+            self._log.warning("engine.lock names pid %d, which is not an engine of ours; waiting on", who.pid)
             return
         self._log.warning("ending the engine of an earlier broker, pid %d: it did not finish in time", who.pid)
         try:

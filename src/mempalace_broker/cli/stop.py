@@ -220,9 +220,11 @@ def _gone(context: Context, holders: list[LockHolder], seconds: float) -> bool:
 
 def _kill(context: Context, broker: LockHolder, engine: LockHolder) -> None:
     """SIGTERM, then SIGKILL, to the very process that holds the lock and to no other; its engine ends by itself."""
-    if not broker.is_alive:
+    from ..system.process_command import is_ours
+
+    if not broker.is_alive or not is_ours(broker.pid):
         raise StopFailed(
-            f"a process holds {broker.path}, but the note in it names no process that exists here.",
+            f"a process holds {broker.path}, but the note in it names no broker of yours that runs here.",
             hint=f"see `mempalace-broker doctor`, or `lsof {broker.path}`",
         )
     for number, seconds in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):

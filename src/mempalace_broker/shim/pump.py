@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from .machine.protocol import ShimProtocol
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-_READ = 64 * 1024
+_READ, _MAX_WAIT_S = 64 * 1024, 3600.0
 _GONE = select.POLLERR | select.POLLHUP
-_MAX_WAIT_S = 3600.0
 _LONGEST_NOTICE = 4000  # characters
 _FIRST_REST_S, _MAX_REST_S = 0.005, 1.0  # after faults that follow one another
 

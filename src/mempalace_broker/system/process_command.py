@@ -1,8 +1,12 @@
-"""What a process is called, for messages about it."""
+"""What a process runs: for messages about it, and before it is killed."""
 
 from __future__ import annotations
 
+import os
+
 import psutil
+
+_OURS = ("mempalace_broker", "mempalace-broker")
 
 
 def process_command(pid: int) -> str:
@@ -16,6 +20,16 @@ def process_command(pid: int) -> str:
     except (psutil.Error, OSError):
         return ""
     return _python_program(name, words)
+
+
+def is_ours(pid: int) -> bool:
+    """Whether a process runs a program of ours, as our user. A note in a shared file may name any process."""
+    try:
+        process = psutil.Process(pid)
+        user, words = process.uids().effective, process.cmdline()
+    except (psutil.Error, OSError):
+        return False
+    return os.geteuid() in (0, user) and any(name in word for word in words for name in _OURS)
 
 
 def _python_program(name: str, words: list[str]) -> str:

@@ -83,7 +83,7 @@ def test_a_silent_owner_is_killed_when_asked(
 def test_an_owner_without_a_name_is_left_alone(context: Context) -> None:
     lock = FileLock(context.files.owner_lock)
     assert lock.try_acquire()
-    with pytest.raises(StopFailed, match="names no process"):
+    with pytest.raises(StopFailed, match="names no broker"):
         leave.stop(context, now=True, why="test")
     lock.release()
 
@@ -95,8 +95,23 @@ def test_a_reused_pid_is_left_alone(context: Context) -> None:
     me = process_of(os.getpid())
     note = {"pid": me.pid, "start": "1", "boot": me.boot, "pidns": me.pidns}
     lock.write_body(json.dumps(note).encode())
-    with pytest.raises(StopFailed, match="names no process"):
+    with pytest.raises(StopFailed, match="names no broker"):
         leave.stop(context, now=True, why="test")
+    lock.release()
+
+
+def test_another_program_of_the_user_is_not_killed(context: Context) -> None:
+    """Whoever can write the palace may hold the lock, and write any process into it."""
+    lock = FileLock(context.files.owner_lock)
+    assert lock.try_acquire()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as victim:
+        it = process_of(victim.pid)
+        note = {"pid": it.pid, "start": it.start, "boot": it.boot, "pidns": it.pidns}
+        lock.write_body(json.dumps(note).encode())
+        with pytest.raises(StopFailed, match="names no broker"):
+            leave.stop(context, now=True, why="test")
+        assert victim.poll() is None
+        victim.communicate(b"\n")
     lock.release()
 
 

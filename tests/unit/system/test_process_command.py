@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mempalace_broker.system.process_command import _python_program, process_command
+from mempalace_broker.system.process_command import _python_program, is_ours, process_command
 
 
 def test_a_process_is_named_without_its_arguments() -> None:
@@ -42,3 +42,12 @@ def test_a_missing_process_has_no_name() -> None:
 )
 def test_what_a_python_runs(words: list[str], name: str) -> None:
     assert _python_program("python3", words) == name
+
+
+def test_only_a_program_of_ours_is_ours() -> None:
+    for code, ours in (("input()", False), ("'mempalace_broker'; input()", True)):
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
+            assert is_ours(child.pid) is ours
+            child.communicate(b"\n")
+    assert not is_ours(2**22 + 12345)
+    assert not is_ours(1)
