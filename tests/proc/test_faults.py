@@ -266,7 +266,7 @@ def test_half_a_line_and_death(world: World) -> None:
                 dying.connect(address)
                 dying.sendall(
                     b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"mempalace_diary_write",'
-                    b'"arguments":{"agent_name":"half","entry":"never"}}}'
+                    b'"arguments":{"agent_name":"half","entry":"never"'  # cut off; whole, it would be executed
                 )
     shim = world.shim()
     shim.initialize()
