@@ -10,12 +10,12 @@ import pytest
 
 from devbox.tests.imagebox import REPO
 from pi_devbox import errors, outcome
-from pi_devbox.cli import root
 from pi_devbox.dotwatch.cli import INTERVAL_VARIABLE, dot_watch
 from pi_devbox.expose.cli import DEFAULT_PORT, studio_expose
 from pi_devbox.image.cli import command_image
 from pi_devbox.image.registry import TOKEN, USER
 from pi_devbox.image.resolve import RUNNER
+from pi_devbox.root import root
 
 DEVBOX = REPO / "devbox"
 MANUAL = DEVBOX / "docs" / "devbox.md"

@@ -13,18 +13,18 @@ import click
 from .errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PIPE, DevboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import FrameType
 
 DISTRIBUTION = "pi-devbox"  # whose version the commands show
 DEBUG_VARIABLE = "PI_DEVBOX_TRACEBACK"
 
 
-def guarded(command: click.Command, prog: str, argv: Sequence[str] | None = None) -> int:
-    """Run `command` on `argv` (default: sys.argv) and return its exit code. No exception but SystemExit leaves."""
+def guarded(command: click.Command, prog: str, *, interruptible: bool = True) -> int:
+    """Run `command` and return its exit code. No exception but SystemExit leaves; `interruptible`: by Ctrl-C."""
     try:
-        args = list(sys.argv[1:] if argv is None else argv)
-        result = _invoke(command, prog, args)
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        result = _invoke(command, prog, sys.argv[1:])
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK
     except click.ClickException as exc:

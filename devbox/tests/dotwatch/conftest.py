@@ -15,7 +15,7 @@ def direct() -> Callable[..., bytes]:
     """Draws a text with `dot` itself; skips the test if there is no Graphviz."""
     needs.require_program("dot", "graphviz")
 
-    def draw(text: str, layout: str = "dot", dpi: int = 150, form: str = "png") -> bytes:
+    def draw(text: str, layout: str = "dot", dpi: float = 150, form: str = "png") -> bytes:
         argv = [layout, f"-T{form}", f"-Gdpi={dpi}"]
         return subprocess.run(argv, input=text.encode(), capture_output=True, check=True, timeout=60).stdout
 

@@ -167,6 +167,61 @@ def test_a_signal_in_the_middle_of_a_drawing_leaves_nothing(tmp_path: Path, dire
     assert sorted(os.listdir(tmp_path)) == ["big.dot", "dot-watch.out"]
 
 
+SLOW = "digraph {" + " ".join(f"{a} -> {b};" for a in range(150) for b in range(150)) + "}"
+
+
+def test_a_large_graph_delays_no_other_one_and_is_mentioned(tmp_path: Path, direct: Direct) -> None:
+    (tmp_path / "big.dot").write_text(SLOW)
+    (tmp_path / "small.dot").write_text("digraph { a }")
+    with running(["dot-watch", "big.dot", "small.dot"], tmp_path, DOT_WATCH_INTERVAL="0.05") as program:
+        program.says("small.dot -> small.png")
+        (tmp_path / "small.dot").write_text("digraph { b }")
+        program.says("small.dot -> small.png", times=2)
+        program.says("big.dot: drawing for 2 s")
+        assert "big.dot ->" not in program.said
+        (tmp_path / "big.dot").write_text("digraph { quick }")
+        program.says("big.dot -> big.png")
+        assert (tmp_path / "big.png").read_bytes() == direct("digraph { quick }")
+        eventually(lambda: not children_of(program.process.pid), what="the end of the old drawing")
+
+
+def test_a_limit_is_named(tmp_path: Path, direct: Direct) -> None:
+    (tmp_path / "big.dot").write_text(SLOW)
+    done = run(["dot-watch", "--once", "--limit", "0.3", "big.dot"], tmp_path)
+    assert done.returncode == 1
+    assert "dot took longer than 0.3 s (--limit), and was ended" in done.stdout
+
+
+def test_an_error_is_told_at_once(tmp_path: Path, direct: Direct) -> None:
+    (tmp_path / "a.dot").write_text("digraph {")
+    with running(["dot-watch", "a.dot"], tmp_path, DOT_WATCH_INTERVAL="3600") as program:
+        program.says("syntax error")
+
+
+def test_no_two_graphs_share_a_picture(tmp_path: Path, direct: Direct) -> None:
+    for name, text in {"a.gv": "graph { a }", "a.gv.dot": "graph { b }", "b.dot": "graph { c } graph { d }"}.items():
+        (tmp_path / name).write_text(text)
+    done = run(["dot-watch", "--once", "."], tmp_path)
+    assert (done.returncode, "./b.dot -> ./b.png, ./b.dot.2.png" in done.stdout) == (0, True)
+    drawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+    want = {"a.gv.png": "a", "a.gv.dot.png": "b", "b.png": "c", "b.dot.2.png": "d"}
+    assert drawn == {name: direct(f"graph {{ {node} }}") for name, node in want.items()}
+    (tmp_path / "b").write_text("graph { e }")
+    done = run(["dot-watch", "--once", "b.dot", "b"], tmp_path)
+    assert done.returncode == 1
+    assert "b.png is the picture of b.dot: rename one of them" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("dpi", "said"), [("96.5", ""), ("150dpi", "neither a file nor a dpi"), ("0", "dpi: a number")]
+)
+def test_a_dpi(tmp_path: Path, direct: Direct, dpi: str, said: str) -> None:
+    (tmp_path / "a.dot").write_text("graph { a }")
+    done = run(["dot-watch", "--once", "a.dot", dpi], tmp_path)
+    assert (done.returncode, said in done.stderr) == (2 if said else 0, True)
+    assert said or (tmp_path / "a.png").read_bytes() == direct("graph { a }", dpi=96.5)
+
+
 def test_once(tmp_path: Path, direct: Direct) -> None:
     (tmp_path / "good.dot").write_text("digraph { a -> b }")
     (tmp_path / "bad.dot").write_text("digraph {")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi_devbox.dotwatch.watched import TICK_S, Action, Stamp, WatchedFile
+from pi_devbox.dotwatch.watched import SETTLE_S, TICK_S, Action, Stamp, WatchedFile
 
 STAMP = Stamp(1_000, 5, 7)
 
@@ -14,15 +14,24 @@ def drawn(*, error: str = "") -> WatchedFile:
     """A file whose content b"a" was drawn at time 0."""
     file = WatchedFile()
     assert file.to_read(STAMP, 0.0)
-    assert file.seen(b"a", picture=False) is Action.DRAW
+    assert file.seen(b"a", 0.0, picture=False) is Action.DRAW
     file.drawn(error)
     return file
 
 
 def test_a_save_is_drawn_and_then_left_alone() -> None:
     file = drawn()
-    assert file.seen(b"a", picture=True) is Action.NOTHING
-    assert file.seen(b"b", picture=True) is Action.DRAW
+    assert file.seen(b"a", 1.0, picture=True) is Action.NOTHING
+    assert file.seen(b"b", 1.0, picture=True) is Action.DRAW
+
+
+def test_a_save_during_a_drawing_is_drawn_in_its_place() -> None:
+    file = drawn()
+    assert file.seen(b"b", 1.0, picture=True) is Action.DRAW
+    assert file.seen(b"b", 2.0, picture=False) is Action.NOTHING, "it is under way"
+    assert file.seen(b"c", 3.0, picture=True) is Action.DRAW
+    file.drawn("")
+    assert file.seen(b"c", 4.0, picture=True) is Action.NOTHING
 
 
 def test_the_content_is_read_while_a_stamp_may_hide_a_second_save() -> None:
@@ -38,34 +47,39 @@ def test_the_content_is_read_while_a_stamp_may_hide_a_second_save() -> None:
 
 def test_an_error_is_reported_once_and_only_if_it_stays() -> None:
     file = drawn(error="syntax error")
-    assert file.seen(b"a", picture=False) is Action.REPORT
+    assert file.due == SETTLE_S
+    assert file.seen(b"a", SETTLE_S / 2, picture=False) is Action.NOTHING, "it may be half a save"
+    assert file.seen(b"a", file.due, picture=False) is Action.REPORT
     file.reported()
-    assert file.seen(b"a", picture=False) is Action.NOTHING
+    assert file.seen(b"a", 1.0, picture=False) is Action.NOTHING
     file = drawn(error="syntax error")
-    assert file.seen(b"ab", picture=False) is Action.DRAW
+    assert file.seen(b"ab", 1.0, picture=False) is Action.DRAW
     file.drawn("")
-    assert file.unchanged(picture=True) is Action.NOTHING
+    assert file.unchanged(2.0, picture=True) is Action.NOTHING
 
 
 def test_a_picture_that_was_deleted_is_drawn_again_but_not_from_a_broken_file() -> None:
-    assert drawn().unchanged(picture=False) is Action.DRAW
+    assert drawn().unchanged(1.0, picture=False) is Action.DRAW
     broken = drawn(error="no")
     broken.reported()
-    assert broken.unchanged(picture=False) is Action.NOTHING
+    assert broken.unchanged(1.0, picture=False) is Action.NOTHING
 
 
 def test_a_file_that_is_gone_is_told_once_and_drawn_when_it_is_back() -> None:
     file = drawn()
-    assert [file.missing() for _ in range(4)] == [Action.NOTHING, Action.GONE, Action.NOTHING, Action.NOTHING]
+    looks = [file.missing(now) for now in (1.0, 2.0, 3.0, 4.0)]
+    assert looks == [Action.NOTHING, Action.GONE, Action.NOTHING, Action.NOTHING]
     assert file.to_read(STAMP, 50.0)
-    assert file.seen(b"a", picture=True) is Action.DRAW
+    assert file.seen(b"a", 50.0, picture=True) is Action.DRAW
 
 
 def test_the_gap_of_a_save_by_renaming_is_not_reported() -> None:
-    file = drawn()
-    for _ in range(3):
-        assert file.missing() is Action.NOTHING
-        assert file.seen(b"a", picture=True) is Action.NOTHING
+    file = drawn(error="syntax error")
+    for now in (1.0, 2.0, 3.0):
+        assert file.missing(now) is Action.NOTHING
+        assert file.due > now, "the error waits for the next look"
+        assert file.seen(b"a", now, picture=True) is Action.NOTHING
+    assert file.seen(b"a", 4.0, picture=True) is Action.REPORT
 
 
 class Disk:
@@ -94,11 +108,11 @@ def test_whatever_happens_the_last_save_ends_in_a_picture_or_in_words(
     def look(at: float) -> None:
         nonlocal picture, reported
         if disk.content is None:
-            action = file.missing()
+            action = file.missing(at)
         elif file.to_read(disk.stamp, at):
-            action = file.seen(disk.content, picture=bool(picture))
+            action = file.seen(disk.content, at, picture=bool(picture))
         else:
-            action = file.unchanged(picture=bool(picture))
+            action = file.unchanged(at, picture=bool(picture))
         if action is Action.DRAW:
             assert disk.content is not None
             good = disk.content.startswith(b"ok")
@@ -111,15 +125,20 @@ def test_whatever_happens_the_last_save_ends_in_a_picture_or_in_words(
         elif action is Action.GONE:
             reported = b"gone"
 
-    for pause, content in history:
-        now += pause
-        while next_look <= now:
+    def looks_until(end: float) -> None:
+        """Every look of a poll, and those that an error asks for, as the caller makes them."""
+        nonlocal next_look
+        while next_look <= end:
             look(next_look)
             next_look += every
+            while file.error and file.due < next_look and file.due <= end:
+                look(file.due)
+
+    for pause, content in history:
+        now += pause
+        looks_until(now)
         disk.save(content, now, tick)
-    for _ in range(3):
-        look(next_look)
-        next_look += every
+    looks_until(next_look + 2 * every + SETTLE_S)
     if disk.content is None:
         assert reported == b"gone"
     elif disk.content.startswith(b"ok"):

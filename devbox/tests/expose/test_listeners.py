@@ -58,7 +58,7 @@ def test_an_address_that_changes(container: Container) -> None:
     ]
 
 
-def test_another_address_beside_it_is_none_of_its_business(container: Container) -> None:
+def test_another_address_beside_it_changes_nothing(container: Container) -> None:
     with listening(container) as made:
         container.addresses = ["127.0.0.3", "127.0.0.2"]
         assert not made.follow()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from ..start import start
+
 
 def main() -> int:
     """Run `dot-watch` and return its exit code."""
-    from ..outcome import guarded
-    from .cli import dot_watch
-
-    return guarded(dot_watch, "dot-watch")
+    return start("dotwatch.cli", "dot_watch", "dot-watch")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import re
 import time
 
 import click
@@ -17,16 +19,24 @@ FORMATS = ("png", "svg", "pdf", "jpg", "gif", "webp")
 INTERVAL_VARIABLE = "DOT_WATCH_INTERVAL"
 
 
-def split(words: tuple[str, ...]) -> tuple[list[str], str, int]:
+def split(words: tuple[str, ...]) -> tuple[list[str], str, float]:
     """Split FILE... [LAYOUT] [DPI] into files, layout (or "") and dpi (or 0). The first word is always a file."""
-    rest, layout, dpi = list(words), "", 0
-    if len(rest) > 1 and rest[-1].isascii() and rest[-1].isdigit():
-        dpi = int(rest.pop())
-        if not 1 <= dpi <= 2400:
-            raise click.BadParameter(f"{dpi} dpi: from 1 to 2400.")
+    rest, layout, dpi = list(words), "", 0.0
+    if len(rest) > 1 and re.match(r"\+?[0-9]", rest[-1]) and not os.path.exists(rest[-1]):
+        dpi = _dpi(rest.pop())
     if len(rest) > 1 and rest[-1] in LAYOUTS:
         layout = rest.pop()
     return rest, layout, dpi
+
+
+def _dpi(text: str) -> float:
+    try:
+        dpi = float(text)
+    except ValueError:
+        dpi = math.nan
+    if not 1 <= dpi <= 2400:
+        raise click.BadParameter(f"{text!r} is neither a file nor a dpi: a number from 1 to 2400.")
+    return dpi
 
 
 def interval() -> float:
@@ -62,19 +72,21 @@ def tell(text: str) -> None:
 )
 @click.option(
     "--limit",
-    type=click.FloatRange(0.1, 3600),
-    default=30.0,
-    show_default=True,
-    help="Seconds for one picture.",
+    type=click.FloatRange(0.1, 86400),
+    metavar="SECONDS",
+    help="End a drawing that takes longer.  [default: no limit]",
 )
 @click.version_option(package_name=DISTRIBUTION, prog_name="dot-watch")
-def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float) -> int:
+def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float | None) -> int:
     """Draw Graphviz files, and again at every save, until Ctrl-C.
 
     a.dot becomes a.png beside it, replaced as a whole: a viewer never reads half of it. A folder stands
-    for the .dot and .gv files in it, new ones too (a.gv becomes a.gv.png). LAYOUT is one of dot (the default),
-    neato, fdp, circo, twopi; DPI defaults to 150. Images that a graph names are looked for in the
-    current folder, as `dot` does.
+    for the .dot and .gv files in it, new ones too (a.gv becomes a.gv.png). A second graph in a.dot
+    becomes a.dot.2.png. LAYOUT is one of dot (the default), neato, fdp, circo, twopi; DPI defaults to 150.
+    Images that a graph names are looked for in the current folder, as `dot` does.
+
+    Several files are drawn at once, and what takes long is mentioned. Saving a file ends the drawing of its
+    earlier content.
 
     Files are checked every second, or every $DOT_WATCH_INTERVAL seconds, because a share of another
     kernel (virtiofs) reports no changes. A file with an error, or one that was deleted, is reported and
@@ -100,13 +112,15 @@ def dot_watch(words: tuple[str, ...], once: bool, form: str, limit: float) -> in
     for number, target in enumerate(targets):
         if not os.path.exists(target):
             raise _no_such(target, first=number == 0)
-    watcher = Watcher(targets, drawing, time.monotonic, tell)
-    if once:
-        return _once(watcher, targets)
-    tell(f"watching {' '.join(targets)} ({drawing.layout}, {drawing.dpi} dpi, every {pause:g} s) [Ctrl-C to stop]")
-    while True:
-        watcher.look()
-        time.sleep(pause)  # polls on purpose: see watch.py
+    with contextlib.closing(Watcher(targets, drawing, time.monotonic, tell)) as watcher:
+        if once:
+            return _once(watcher, targets)
+        tell(
+            f"watching {' '.join(targets)} ({drawing.layout}, {drawing.dpi:g} dpi, every {pause:g} s) [Ctrl-C to stop]"
+        )
+        while True:
+            watcher.look()  # polls on purpose: see watch.py
+            watcher.wait(pause)
 
 
 def _no_such(target: str, *, first: bool) -> DevboxError:

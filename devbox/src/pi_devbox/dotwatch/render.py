@@ -1,12 +1,15 @@
-"""From DOT to a picture on disk: one run of a layout engine, and a rename."""
+"""From DOT to pictures on disk: one run of a layout engine, and renames."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +17,7 @@ from ..errors import DevboxError
 from ..outcome import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
 LAYOUTS = ("dot", "neato", "fdp", "circo", "twopi")
 MOST_LINES = 20  # of an engine's messages
@@ -29,22 +32,23 @@ class Drawing:
     """How pictures are made.
 
     Attributes:
-        layout: the engine, one of LAYOUTS. dpi: resolution. form: as in -Tpng. limit_s: for one picture.
+        layout: the engine, one of LAYOUTS. dpi: resolution. form: as in -Tpng. limit_s: for one file; None: no limit.
     """
 
     layout: str
-    dpi: int
+    dpi: float
     form: str
-    limit_s: float
+    limit_s: float | None = None
 
-    @property
-    def command(self) -> list[str]:
-        """The command line that reads DOT on stdin and writes the picture to stdout."""
-        return [self.layout, f"-T{self.form}", f"-Gdpi={self.dpi}"]
+    def picture_of(self, source: str, number: int = 1) -> str:
+        """Path of the picture of a graph, beside its source.
 
-    def picture_of(self, source: str) -> str:
-        """Path of the picture, beside its source: a.dot -> a.png, a.gv -> a.gv.png."""
-        return f"{source.removesuffix('.dot')}.{self.form}"
+        a.dot -> a.png, and for the second graph in it a.dot.2.png; a.gv -> a.gv.png, so a.gv.dot -> a.gv.dot.png.
+        """
+        if number > 1:
+            return f"{source}.{number}.{self.form}"
+        plain = source.removesuffix(".dot")
+        return f"{source if plain.endswith('.gv') else plain}.{self.form}"
 
 
 def check_engine(layout: str) -> None:
@@ -53,31 +57,89 @@ def check_engine(layout: str) -> None:
         raise DevboxError(f"there is no layout engine {layout} on the PATH.", hint="apt-get install -y graphviz")
 
 
-def render(drawing: Drawing, name: str, text: bytes) -> tuple[bytes, str]:
-    """Return the picture of `text` and the engine's warnings. Doesn't read the file itself, which may change meanwhile.
+class Run:
+    """One run of an engine, which another thread can end.
 
-    Raises:
-        Failed: the engine refused, took too long, or drew nothing.
+    Attributes:
+        name: of the file. started: by time.monotonic(); None before that.
     """
-    if not text.strip():
-        raise Failed(f"{os.path.basename(name)} is empty")
-    try:
-        done = subprocess.run(drawing.command, input=text, capture_output=True, timeout=drawing.limit_s, check=False)
-    except subprocess.TimeoutExpired:
-        raise Failed(f"{drawing.layout} took longer than {drawing.limit_s:g} s and was ended") from None
-    except OSError as exc:
-        raise Failed(f"{drawing.layout} can't be run: {exc.strerror or exc}") from exc
-    said = readable(done.stderr, name)
-    if done.returncode:
-        raise Failed(said or f"{drawing.layout} failed with exit status {done.returncode}")
-    if not done.stdout:
-        raise Failed(said or f"{drawing.layout} found no graph in it")
-    return done.stdout, said
+
+    def __init__(self, drawing: Drawing, name: str, text: bytes) -> None:
+        """Draw `text`, the content of the file `name`, which may change meanwhile."""
+        self.name = name
+        self.started: float | None = None
+        self._drawing = drawing
+        self._text = text
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = False
+        self._lock = threading.Lock()  # guards the two above
+
+    def pictures(self) -> tuple[list[bytes], str]:
+        """Run it; return a picture of each graph, and the engine's warnings.
+
+        Raises:
+            Failed: the engine refused, took too long, was ended, or drew nothing.
+        """
+        if not self._text.strip():
+            raise Failed(f"{os.path.basename(self.name)} is empty")
+        self.started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="dot-watch-") as folder:
+            path = os.path.join(folder, "graph")
+            with open(path, "wb") as file:
+                file.write(self._text)
+            status, stderr = self._run(path)
+            said = readable(stderr, path, self.name)
+            if status:
+                raise Failed(said or f"{self._drawing.layout} failed with exit status {status}")
+            found = list(_written(path, self._drawing.form))
+        if not found:
+            raise Failed(said or f"{self._drawing.layout} found no graph in it")
+        return found, said
+
+    def end(self) -> None:
+        """End it, now or before it starts."""
+        with self._lock:
+            self._ended = True
+            if self._process is not None:
+                self._process.kill()
+
+    def _run(self, path: str) -> tuple[int, bytes]:
+        """Run the engine, which writes beside `path` (-O). Return its exit status and stderr."""
+        drawing = self._drawing
+        argv = [drawing.layout, f"-T{drawing.form}", f"-Gdpi={drawing.dpi:g}", "-O", path]
+        try:
+            with self._lock:
+                if self._ended:
+                    raise Failed("ended before it began")
+                self._process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+                )
+        except OSError as exc:
+            raise Failed(f"{drawing.layout} can't be run: {exc.strerror or exc}") from exc
+        with self._process as process:
+            try:
+                _, stderr = process.communicate(timeout=drawing.limit_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise Failed(
+                    f"{drawing.layout} took longer than {drawing.limit_s:g} s (--limit), and was ended"
+                ) from None
+        return process.returncode, stderr
 
 
-def readable(stderr: bytes, name: str) -> str:
-    """The messages of an engine for a terminal, with the file's name in place of "<stdin>"."""
-    text = stderr.decode(errors="replace").replace("<stdin>", os.path.basename(name))
+def _written(path: str, form: str) -> Iterator[bytes]:
+    """The pictures that an engine has written beside `path`, which it numbers from the second on."""
+    for number in itertools.count(1):
+        try:
+            with open(f"{path}.{number}.{form}" if number > 1 else f"{path}.{form}", "rb") as file:
+                yield file.read()
+        except FileNotFoundError:
+            return
+
+
+def readable(stderr: bytes, path: str, name: str) -> str:
+    """The messages of an engine for a terminal, with the file's name in place of the `path` that it read."""
+    text = stderr.decode(errors="replace").replace(path, os.path.basename(name))
     lines = [clean(line) for line in text.splitlines() if line.strip()]
     more = [f"... {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
     return "\n".join([*lines[:MOST_LINES], *more])

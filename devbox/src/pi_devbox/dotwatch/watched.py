@@ -4,8 +4,8 @@ the time.
 Time stamps alone are not enough: two saves may fall into one tick of a file system's clock. So the content is read
 whatever the stamp says, until one read happened after that tick. With rare looks that is the very next one.
 
-A save need not be atomic. New content is drawn at once; if that fails, the error is only reported once a second look
-finds the same content. A half-written file does not last that long.
+A save need not be atomic. New content is drawn at once; if that fails, the error is only reported once a look finds the
+same content SETTLE_S after it came. A half-written file does not last that long.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from enum import Enum
 from typing import NamedTuple
 
 TICK_S = 3.0  # the coarsest stamps are FAT's, of 2 s
+SETTLE_S = 0.2  # no half of a save lasts longer
 
 
 class Stamp(NamedTuple):
@@ -28,7 +29,7 @@ class Action(Enum):
     """What the caller does next."""
 
     NOTHING = "nothing"
-    DRAW = "draw"  # then call `drawn` with the result
+    DRAW = "draw"  # in place of a drawing that is under way; then call `drawn` with the result
     REPORT = "report"  # the error is not from a half-written save: report it
     GONE = "gone"  # report that the file is gone
 
@@ -38,10 +39,13 @@ class WatchedFile:
 
     Attributes:
         error: the error of the last drawing, until it is reported; empty otherwise.
+        due: when a look is the first that may report the error.
     """
 
     def __init__(self) -> None:
         self.error = ""
+        self.due = 0.0
+        self._drawing = False
         self._stamp: Stamp | None = None
         self._changed_at = 0.0
         self._settled = False  # its content was read after the tick of its stamp
@@ -58,32 +62,39 @@ class WatchedFile:
         self._settled = now - self._changed_at >= TICK_S
         return True
 
-    def seen(self, digest: bytes, *, picture: bool) -> Action:
+    def seen(self, digest: bytes, now: float, *, picture: bool) -> Action:
         """Take the digest of the content just read. `picture`: one exists, of this content or an earlier one."""
-        self._missed = 0
         if digest != self._digest:
-            self._digest = digest
-            return Action.DRAW
-        return self.unchanged(picture=picture)
+            self._missed = 0
+            self._digest, self.due = digest, now + SETTLE_S
+            return self._draw()
+        return self.unchanged(now, picture=picture)
 
-    def unchanged(self, *, picture: bool) -> Action:
+    def unchanged(self, now: float, *, picture: bool) -> Action:
         """Take note that the content need not be read."""
         self._missed = 0
+        if self._drawing:
+            return Action.NOTHING
         if self.error:
-            return Action.REPORT
-        return Action.DRAW if self._good and not picture else Action.NOTHING
+            return Action.REPORT if now >= self.due else Action.NOTHING
+        return self._draw() if self._good and not picture else Action.NOTHING
 
-    def missing(self) -> Action:
+    def _draw(self) -> Action:
+        self._drawing, self.error = True, ""
+        return Action.DRAW
+
+    def missing(self, now: float) -> Action:
         """Take note that the file is missing. Only a second look counts: an editor may replace it by renaming."""
         self._missed += 1
+        self.due = now + SETTLE_S
         if self._missed != 2:
             return Action.NOTHING
-        self._stamp, self._digest, self._good, self.error = None, None, False, ""
+        self._stamp, self._digest, self._good, self._drawing, self.error = None, None, False, False, ""
         return Action.GONE
 
     def drawn(self, error: str) -> None:
         """Take the result of a drawing: its error, or empty."""
-        self.error = error
+        self._drawing, self.error = False, error
         self._good = not error
 
     def reported(self) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from ..start import start
+
 
 def main() -> int:
     """Run `studio-expose` and return its exit code."""
-    from ..outcome import guarded
-    from .cli import studio_expose
-
-    return guarded(studio_expose, "studio-expose")
+    return start("expose.cli", "studio_expose", "studio-expose")
