@@ -18,7 +18,8 @@ before and after it runs the write, so the outcome can be proved after shim, bro
 
 A session belongs to whoever knows its secret, which hello carries and nothing shows. The journal has an HMAC of it for
 each line, so that nobody else can ask for an outcome, or record one beforehand. A hello with the name of a live session
-and another secret is refused.
+and another secret is refused. A session has one connection at a time: a higher number replaces the one before, and a
+hello that comes late, with the same number or a lower one, is refused.
 
 A bare MCP client on the socket may skip hello; it has no session to resume. A hello without a secret, as shims of 0.1.0
 send it, gets the same: a session without outcomes. A broker that does not know secrets lacks the capability "secret";

@@ -29,6 +29,7 @@ _UNBOUND = (
     "a write is unknown. Hint: install the same mempalace-broker on both sides."
 )
 _ANOTHERS = "this session is another client's"
+_NOT_NEWER = "this session has a connection of this number or a higher one already"
 _MAX_PID = 1 << 31
 
 
@@ -64,6 +65,9 @@ class Host:
         elif not verdict.code and not all(other.is_of(str(secret)) for other in others):
             verdict.code = errors.INVALID_PARAMS
             verdict.message = _ANOTHERS
+        elif not verdict.code and any(other.connection >= connection for other in others):
+            verdict.code = errors.INVALID_PARAMS  # two of one number would give two writes one key in the journal
+            verdict.message = _NOT_NEWER
         return verdict
 
     def another(self, params: dict[str, Any]) -> str:

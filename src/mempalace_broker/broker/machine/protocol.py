@@ -264,9 +264,8 @@ class BrokerProtocol:
             self.effects.append(Close(session.conn, f"hello refused: {verdict.message}"))
             return
         for other in others:
-            if other.connection < params["connection"]:
-                self.effects.append(Close(other.conn, "the same client came back on a new connection"))
-                self.closed(other.conn, now)
+            self.effects.append(Close(other.conn, "the same client came back on a new connection"))
+            self.closed(other.conn, now)
         greeted(session, params, verdict)
         self._lifecycle.work()
         with_mounts = not verdict.same_files and verdict.same_kernel

@@ -742,7 +742,7 @@ def test_next_deadline_is_the_earliest() -> None:
 def test_a_read_only_session_neither_sees_nor_runs_what_writes_and_others_do() -> None:
     talk = Talk()
     talk.greets(1, read_only=True)
-    talk.greets(2)
+    talk.greets(2, "another")
     for conn in (1, 2):
         talk.says(conn, request("list", "tools/list"), call("add", ADD), call("odd", "strange"), call("find", SEARCH))
     _, listed, *refused = talk.heard(1)
@@ -765,12 +765,15 @@ def test_in_doubt_a_session_is_read_only(value: object, read_only: bool) -> None
     assert bool(talk.heard(1)) is read_only
 
 
-def test_only_a_connection_with_a_higher_number_replaces_those_of_its_session() -> None:
+def test_only_a_connection_with_a_higher_number_replaces_that_of_its_session() -> None:
     talk = Talk()
     talk.greets(1, connection=2)
-    talk.greets(2, connection=2)
-    talk.greets(3, connection=1)
-    assert talk.closes() == []
+    talk.heard(1)
+    for late, number in ((2, 2), (3, 1)):
+        talk.greets(late, connection=number)
+        error = talk.answer(late)["error"]
+        assert (error["code"], "or a higher one" in error["message"]) == (errors.INVALID_PARAMS, True)
+    assert talk.closes() == [2, 3]
     talk.greets(4, connection=3)
-    assert talk.closes() == [1, 2, 3]
-    assert set(talk.protocol.sessions) == {4}
+    assert talk.closes() == [1]
+    assert talk.answer(4)["result"]
