@@ -55,6 +55,7 @@ QUICK = {
 }
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("bounds", QUICK.values(), ids=QUICK)
 def test_no_two_nodes_ever_write_and_somebody_can_always_own_again(bounds: Bounds) -> None:
     assert_proved(bounds)
