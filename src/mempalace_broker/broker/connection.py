@@ -7,6 +7,7 @@ accepts no byte for `client_stall_s` seconds (a setting) is dropped.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -37,10 +38,14 @@ class Connection(asyncio.Protocol):
     Args:
         via: "unix", or "tcp ADDRESS" for a client that has already proved itself.
         early: bytes that were read from it already.
+        owner: of our unix socket, see `allowed`.
     """
 
-    def __init__(self, runner: ProtocolRunner, number: int, via: str = UNIX, early: bytes = b"") -> None:
+    def __init__(
+        self, runner: ProtocolRunner, number: int, via: str = UNIX, early: bytes = b"", *, owner: int = -1
+    ) -> None:
         self._runner = runner
+        self._owner = owner
         self.number = number
         self.via = via
         self._early = early
@@ -68,13 +73,13 @@ class Connection(asyncio.Protocol):
         if self.via == UNIX:
             sock: socket.socket = transport.get_extra_info("socket")
             uid = peer_uid(sock)
-            if not allowed(uid):
+            if not allowed(uid, self._owner):
                 self._runner.log.warning("refused a connection of uid %d", uid)
                 transport.abort()
                 return
             self.who = f"uid {uid}"
             who = look_at_peer(sock)
-            origin = origin_of(who)
+            origin = origin_of(who) if uid in (os.geteuid(), 0) else Origin.GUEST  # root's rights are nobody else's
         refusal = self._runner.refusal(self.who)
         if refusal:
             self.refuse(refusal)

@@ -105,7 +105,7 @@ class Listeners:
 
     def _accept(self) -> Connection:
         self._count += 1
-        return Connection(self._runner, self._count)
+        return Connection(self._runner, self._count, owner=self._name.owner if self._name is not None else -1)
 
     def _admit(self, sock: socket.socket, rest: bytes, address: str) -> None:
         """Take a TCP client that has proved itself."""

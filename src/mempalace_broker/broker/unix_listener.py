@@ -11,6 +11,7 @@ import socket
 from typing import NamedTuple
 
 from ..errors import StateRootError
+from ..system.kernel import LINUX
 from ..system.shared_files import SharedFolder
 from ..system.unix_socket import bind
 
@@ -18,11 +19,12 @@ BACKLOG = 512
 
 
 class Name(NamedTuple):
-    """A socket's name in the filesystem, as it was when we bound it."""
+    """A socket's name in the filesystem, and its owner, as they were when we bound it."""
 
     path: str
     dev: int
     ino: int
+    owner: int
 
     def intact(self) -> bool:
         """Whether the name still leads to our socket."""
@@ -54,7 +56,7 @@ def bind_unix(path: str) -> tuple[socket.socket, Name]:
         with SharedFolder.open(folder) as opened:
             opened.remove(name)
             bind(listener, opened.fd, name, path)
-            found = opened.look(name)
+            found = opened.give_away(name) if LINUX else opened.look(name)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "its name was removed at once", path)
         listener.listen(BACKLOG)
@@ -67,9 +69,11 @@ def bind_unix(path: str) -> tuple[socket.socket, Name]:
         ) from exc
     finally:
         os.umask(old_mask)
-    return listener, Name(path, found.st_dev, found.st_ino)
+    return listener, Name(path, found.st_dev, found.st_ino, found.st_uid)
 
 
-def allowed(uid: int) -> bool:
-    """Whether that user may connect: the palace's own, or root, who could open the palace anyway."""
-    return uid in (os.geteuid(), 0)
+def allowed(uid: int, owner: int) -> bool:
+    """Whether that user may connect: we ourselves; root, who could open the palace anyway; and where we are root, the
+    palace's owner, to whom our socket belongs.
+    """
+    return uid in (os.geteuid(), 0) or (os.geteuid() == 0 and uid == owner)

@@ -24,6 +24,7 @@ from ..route.plan import Plan, plan_routes
 from ..settings_files import PrivateSettings, SharedSettings, settings_path
 from ..system import embedding_model as model
 from ..system.clock import Deadline
+from ..system.file_trust import others_write
 from ..system.find_engine import SETTING, find_engine
 from ..system.find_palace import PALACE_VARIABLES
 from ..system.lock import is_held, read_body
@@ -33,7 +34,7 @@ from ..system.private import state_folder
 from ..system.process_command import process_command
 from ..system.process_ids import UNKNOWN, ProcessId, process_state
 from ..system.record_file import RecordFile
-from ..system.shared_files import SharedFolder, others_write
+from ..system.shared_files import SharedFolder
 from .access_facts import look_at_access
 from .facts import EngineFacts, Facts, FileEntry, FolderFacts, LockFacts, UpstreamProcess
 from .open_files import find_open_files

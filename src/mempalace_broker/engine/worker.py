@@ -51,6 +51,7 @@ from .empty_palace import treat_empty_palace_as_missing
 from .journal_file import JournalFile
 from .lanes import JobQueue
 from .model_guard import guard_model
+from .ownership import give_all_away, owner_is_another
 from .parking import close_palace
 from .pipes import BrokerPipes
 from .shared_opens import OpenGuard, refuse_to_write_through
@@ -96,6 +97,7 @@ class Worker:
     def __init__(self, pipes: BrokerPipes, mempalace: Mempalace, journal: JournalFile) -> None:
         self._pipes = pipes
         self._mempalace = mempalace
+        self._for_another = owner_is_another(mempalace.palace_path())
         self._journal = journal
         self._confinement = Confinement(mempalace.own_folders())
         self._palace_lane = JobQueue()
@@ -162,6 +164,8 @@ class Worker:
     def announce_ready(self, report: dict[str, Any]) -> None:
         """Open the palace for the first time and tell the broker. `report`: what `_prepare` found."""
         self._report = {**report, "drawers": self._open(self._mempalace.warm_up)}
+        if self._for_another:
+            give_all_away(self._mempalace)
         self._ready.set()
         self._send_ready()
 
@@ -228,6 +232,8 @@ class Worker:
             with self._confinement.confine(call.folders):
                 response = call.error or self._mempalace.handle(call.request)
         body = _encode(call.request, response)
+        if key != "-" and self._for_another:
+            give_all_away(self._mempalace)
         if key != "-":
             self._journal.ended(key, body)
         self._pipes.send(Frame(DONE, frame.n, tag=str(payload.response_code(response)), payload=body))

@@ -18,7 +18,7 @@ import time
 
 from ..errors import StateRootError
 from ..system.kernel import drop_cached_pages, sync_data
-from ..system.shared_files import SharedFolder, Untrusted
+from ..system.shared_files import SharedFolder, Untrusted, make_folders
 from .machine.lease import MAX_EPOCH, LeaseState, Listing, NodeKind, ObservedLease
 from .machine.record import SIZE, HolderId, LeaseRecord, decode, encode, proven_dead
 from .names import ASK, GONE, gone_name, lease_name, parse_names, words
@@ -58,7 +58,7 @@ class LeaseFolder:
         """
         try:
             palace, name = os.path.split(self.path)
-            os.makedirs(palace, 0o700, exist_ok=True)
+            make_folders(palace)
             with SharedFolder.open(palace) as folder:
                 folder.folder(name, make=True).close()
         except OSError as exc:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import resource
 
+from .file_trust import others_write
 from .private import private_home
 from .private_memory import keep_memory_private
-from .shared_files import others_write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from ..errors import StateRootError
+from .file_trust import distrust_file, distrust_names, trusted_owners
 from .paths import GRAPH
-from .shared_files import SharedFolder, distrust_file, distrust_names, trusted_owners
+from .shared_files import SharedFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

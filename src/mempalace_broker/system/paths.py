@@ -9,6 +9,7 @@ import os
 
 from ..errors import StateRootError
 from .kernel import LINUX
+from .shared_files import make_folders
 from .unix_socket import fits
 
 TYPE_CHECKING = False
@@ -120,7 +121,7 @@ class StateFiles:
         """
         for folder in (self.root, self.palace):
             try:
-                os.makedirs(folder, 0o700, exist_ok=True)
+                make_folders(folder)
             except OSError as exc:
                 raise StateRootError(
                     f"cannot create {folder}: {exc.strerror or exc}.",

@@ -19,7 +19,8 @@ import os
 import stat
 
 from ..protocol.jsonrpc import load_object
-from .shared_files import Untrusted, others_write, read_at_most, replace_file
+from .file_trust import others_write
+from .shared_files import Untrusted, read_at_most, replace_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,12 +19,15 @@ import errno
 import os
 import stat
 
+from .file_trust import distrust_file, distrust_names, give_to_owner, trusted_owners
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+O_PATH = getattr(os, "O_PATH", 0)  # Linux
 _CHUNK = 1 << 20
 _DEEPEST = 16  # folders in a tree that is removed; ours have one level
 
@@ -43,12 +46,13 @@ class SharedFolder:
         path: for messages only; what counts is the descriptor. fd: the descriptor, -1 once closed.
     """
 
-    __slots__ = ("_owners", "fd", "path")
+    __slots__ = ("_info", "_owners", "fd", "path")
 
     def __init__(self, fd: int, path: str) -> None:
         self.fd = fd
         self.path = path
-        self._owners = trusted_owners(os.fstat(fd))
+        self._info = os.fstat(fd)
+        self._owners = trusted_owners(self._info)
 
     @classmethod
     def open(cls, path: str) -> SharedFolder:
@@ -72,6 +76,8 @@ class SharedFolder:
             except FileExistsError:
                 pass  # somebody else made it just now
             fd = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=self.fd)
+        if make:
+            give_to_owner(fd, self._info)
         return SharedFolder(fd, path)
 
     def names(self) -> list[str]:
@@ -110,6 +116,7 @@ class SharedFolder:
         if why := distrust_names(os.fstat(fd)):
             os.close(fd)
             raise Untrusted(self._named(name), why)
+        give_to_owner(fd, self._info)
         return fd
 
     def open_new(self, name: str, mode: int = 0o600) -> int:
@@ -119,7 +126,9 @@ class SharedFolder:
             OSError: as the system reports it, FileExistsError where the name is taken by anything.
         """
         self._named(name)
-        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FILE, mode, dir_fd=self.fd)
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FILE, mode, dir_fd=self.fd)
+        give_to_owner(fd, self._info)
+        return fd
 
     def create(self, name: str, data: bytes = b"", mode: int = 0o600) -> None:
         """Make a file that is not there yet. Raises as `open_new`."""
@@ -194,6 +203,21 @@ class SharedFolder:
         except FileNotFoundError:
             return None
 
+    def give_away(self, name: str) -> os.stat_result | None:
+        """Let what has that name belong to the folder's owner, where it is root's alone; what it is, None if nothing.
+
+        Nothing is opened: that would drop the locks that SQLite has on its files. Linux only. Raises OSError.
+        """
+        try:
+            fd = os.open(name, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        except FileNotFoundError:
+            return None
+        try:
+            give_to_owner(fd, self._info, by=f"/proc/self/fd/{fd}")
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
     def sync(self) -> None:
         """Make names durable. Some filesystems refuse to sync a folder: the names stand all the same."""
         try:  # noqa: SIM105 - contextlib is beyond the shim's import budget
@@ -234,54 +258,14 @@ class SharedFolder:
         return os.path.join(self.path, name)
 
 
-def trusted_owners(folder: os.stat_result) -> tuple[int, ...]:
-    """The users whose files count in a folder: we, root, and its owner where we are root (sudo, containers)."""
-    me = os.geteuid()
-    return (me, 0) if me else (0, folder.st_uid)
-
-
-def distrust_file(info: os.stat_result, owners: tuple[int, ...]) -> str:
-    """Why a file that is open can't be believed, "" if it can."""
-    if not stat.S_ISREG(info.st_mode):
-        return "it is not a regular file"
-    if info.st_uid not in owners:
-        return f"it belongs to another user (uid {info.st_uid})"
-    return ""
-
-
-def distrust_names(info: os.stat_result) -> str:
-    """Why a file that has other names can't be believed, "" if it can.
-
-    A folder that only we can write protects the files in it, but not under a name in another folder. A second name as
-    such is no harm: backup tools make snapshots of hard links, and link() crosses no mount, so a guest names only what
-    it has mounted and can write anyway.
-    """
-    if info.st_nlink > 1 and others_write(info):
-        return f"it has another name (hard link), by which other users can write to it (mode {info.st_mode & 0o7777:o})"
-    return ""
-
-
-def others_write(info: os.stat_result) -> bool:
-    """Whether anybody but its owner and root may write to a file or folder.
-
-    A group of the owner alone, which many Linux systems give to every user, is nobody else.
-    """
-    if info.st_mode & 0o002:
-        return True
-    return bool(info.st_mode & 0o020) and not _own_group(info.st_uid, info.st_gid)
-
-
-def _own_group(uid: int, gid: int) -> bool:
-    """Whether a group has its user's name and no other members: the private group of useradd and adduser."""
-    import grp
-    import pwd
-
-    try:
-        name = pwd.getpwuid(uid).pw_name
-        group = grp.getgrgid(gid)
-    except KeyError:
-        return False
-    return group.gr_name == name and set(group.gr_mem) <= {name}
+def make_folders(path: str) -> None:
+    """Make a folder and whatever is missing above it, 0700, for the owner of the one that is there. Raises OSError."""
+    if os.path.isdir(path):
+        return
+    above, name = os.path.split(path.rstrip("/"))
+    make_folders(above)
+    with SharedFolder.open(os.path.realpath(above)) as folder:
+        folder.folder(name, make=True).close()
 
 
 def read_at_most(fd: int, count: int) -> bytes:

@@ -9,7 +9,7 @@ import os
 import stat
 
 from ..errors import StateRootError
-from .shared_files import others_write, trusted_owners
+from .file_trust import others_write, trusted_owners
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import stat
 import subprocess
 from typing import TYPE_CHECKING, Protocol
 
-from ...system.shared_files import others_write, unlink_quietly
+from ...system.file_trust import others_write
+from ...system.shared_files import unlink_quietly
 from ...system.unix_socket import peer_uid
 from ..machine.ssh_failures import explain
 from .ssh import TunnelError, end

@@ -1,0 +1,79 @@
+"""Whose files count in a folder that others can write to, and whose the files that we make there are.
+
+The engine runs this module too (Python 3.9). `mp-shim` imports it: keep it lean.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+
+def give_to_owner(fd: int, folder: os.stat_result, *, by: str = "") -> None:
+    """Where we are root in a folder of another user (sudo, a container's root), let our file belong to that user.
+
+    A file of root would lock the owner out. One that has a second name is left alone, for that may be anywhere; so is
+    what is mounted there.
+
+    Args:
+        fd: the file or folder. folder: in which it lies. by: its path, for a descriptor that only names it.
+
+    Raises OSError.
+    """
+    if os.geteuid() or not folder.st_uid:
+        return
+    info = os.fstat(fd)
+    kind = stat.S_IFMT(info.st_mode)
+    ours = kind == stat.S_IFDIR or (kind in (stat.S_IFREG, stat.S_IFSOCK) and info.st_nlink == 1)
+    if ours and info.st_uid == 0 and info.st_dev == folder.st_dev:
+        os.chown(by or fd, folder.st_uid, folder.st_gid)
+
+
+def trusted_owners(folder: os.stat_result) -> tuple[int, ...]:
+    """The users whose files count in a folder: we, root, and its owner where we are root (sudo, containers)."""
+    me = os.geteuid()
+    return (me, 0) if me else (0, folder.st_uid)
+
+
+def distrust_file(info: os.stat_result, owners: tuple[int, ...]) -> str:
+    """Why a file that is open can't be believed, "" if it can."""
+    if not stat.S_ISREG(info.st_mode):
+        return "it is not a regular file"
+    if info.st_uid not in owners:
+        return f"it belongs to another user (uid {info.st_uid})"
+    return ""
+
+
+def distrust_names(info: os.stat_result) -> str:
+    """Why a file that has other names can't be believed, "" if it can.
+
+    A folder that only we can write protects the files in it, but not under a name in another folder. A second name as
+    such is no harm: backup tools make snapshots of hard links, and link() crosses no mount, so a guest names only what
+    it has mounted and can write anyway.
+    """
+    if info.st_nlink > 1 and others_write(info):
+        return f"it has another name (hard link), by which other users can write to it (mode {info.st_mode & 0o7777:o})"
+    return ""
+
+
+def others_write(info: os.stat_result) -> bool:
+    """Whether anybody but its owner and root may write to a file or folder.
+
+    A group of the owner alone, which many Linux systems give to every user, is nobody else.
+    """
+    if info.st_mode & 0o002:
+        return True
+    return bool(info.st_mode & 0o020) and not _own_group(info.st_uid, info.st_gid)
+
+
+def _own_group(uid: int, gid: int) -> bool:
+    """Whether a group has its user's name and no other members: the private group of useradd and adduser."""
+    import grp
+    import pwd
+
+    try:
+        name = pwd.getpwuid(uid).pw_name
+        group = grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return group.gr_name == name and set(group.gr_mem) <= {name}
