@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
+import socket
+import threading
 from typing import TYPE_CHECKING
 
 import click
 
 from .. import __version__
+from ..system.shared_files import write_all
 from .context_options import root_option
 
 if TYPE_CHECKING:
@@ -21,7 +25,6 @@ if TYPE_CHECKING:
 START_S = 40.0
 GUEST_S = 10.0
 _READ = 64 * 1024
-_GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
 @click.command("dial-stdio", short_help="Join stdin and stdout to the broker.")
@@ -89,86 +92,32 @@ def lower_rights(sock: RawSocket, palace: str, deadline: Deadline) -> None:
         )
 
 
-class _Direction:
-    """One direction: what was read and not yet written."""
-
-    __slots__ = ("_left", "_room", "done", "read_fd", "write_fd")
-
-    def __init__(self, read_fd: int, write_fd: int) -> None:
-        self.read_fd = read_fd
-        self.write_fd = write_fd
-        self.done = False  # its source ended, and all was written
-        self._room = memoryview(bytearray(_READ))
-        self._left = self._room[:0]
-
-    @property
-    def full(self) -> bool:
-        return len(self._left) > 0
-
-    def move(self) -> None:
-        """Read what is there and write what fits. OSError: the other side is gone."""
-        if not self._left:
-            try:
-                count = os.readv(self.read_fd, (self._room,))
-            except BlockingIOError:
-                return
-            except ConnectionResetError:
-                count = 0
-            if not count:
-                self.done = True
-                return
-            self._left = self._room[:count]
-        try:
-            self._left = self._left[os.write(self.write_fd, self._left) :]
-        except BlockingIOError:
-            return
-
-
 def join(sock: int, stdin: int, stdout: int) -> None:
     """Copy between the stream socket and the two, until the socket ends or stdout has no reader; closes the socket.
 
     The end of stdin is passed on as the end of what we send; answers still come. The first byte written is a newline.
     """
-    modes = {fd: os.get_blocking(fd) for fd in (stdin, stdout)}
-    for fd in (sock, stdin, stdout):
-        os.set_blocking(fd, False)
-    there, back = _Direction(stdin, sock), _Direction(sock, stdout)
-    try:
-        os.write(stdout, b"\n")
-        while not back.done:
-            _turn(there, back)
-    except (BrokenPipeError, ConnectionResetError):
-        return  # one side left while the other spoke
-    finally:
-        for fd, blocking in modes.items():
-            os.set_blocking(fd, blocking)
-        os.close(sock)
-
-
-def _turn(there: _Direction, back: _Direction) -> None:
-    """Wait until a direction can move, and move it."""
     poller = select.poll()
-    masks = {back.read_fd: 0, back.write_fd: 0}
-    for lane in (there, back):
-        if not lane.done:
-            fd, mask = (lane.write_fd, select.POLLOUT) if lane.full else (lane.read_fd, select.POLLIN)
-            masks[fd] = masks.get(fd, 0) | mask
-    for fd, mask in masks.items():
-        poller.register(fd, mask)
-    events = dict(poller.poll())
-    if events.get(back.write_fd, 0) & _GONE:
-        raise BrokenPipeError
-    for lane in (back, there):
-        if not lane.done and events.keys() & {lane.read_fd, lane.write_fd}:
-            lane.move()
-    if there.done and there.read_fd >= 0:
-        there.read_fd = -1
-        _shut(there.write_fd)
+    poller.register(sock, select.POLLIN)
+    poller.register(stdout, 0)  # poll always reports that its reader is gone
+    for fd in (sock, stdin, stdout):
+        os.set_blocking(fd, True)
+    with socket.socket(fileno=sock) as broker:
+        threading.Thread(target=_send, args=(stdin, broker), daemon=True).start()
+        try:
+            data = b"\n"
+            while data:
+                write_all(stdout, data)
+                if dict(poller.poll()).get(stdout):
+                    return
+                data = broker.recv(_READ)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # one side left while the other spoke
 
 
-def _shut(fd: int) -> None:
-    """Tell the other side that no more will come."""
-    import socket
-
-    with socket.socket(fileno=os.dup(fd)) as sock:
-        sock.shutdown(socket.SHUT_WR)
+def _send(stdin: int, broker: socket.socket) -> None:
+    """Body of the thread that sends: everything from stdin, then the end."""
+    with contextlib.suppress(OSError):  # one side left; `join` sees the same
+        while data := os.read(stdin, _READ):
+            broker.sendall(data)
+        broker.shutdown(socket.SHUT_WR)
