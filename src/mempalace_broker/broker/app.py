@@ -88,8 +88,15 @@ class App:
         facts = {"record": record.record, "broker": __version__, "pid": os.getpid(), "lease": lease}
         now = self._clock.monotonic()
         answers = Answers()
+        limits = Limits(
+            wait_s=settings.call_s,
+            run_s=settings.call_s,
+            init_s=settings.init_s,
+            park_s=settings.park_s,
+            session_calls=settings.session_calls,
+        )
         self._protocol = BrokerProtocol(
-            Host(identity, _limits(settings), facts, view_of(identity)),
+            Host(identity, limits, facts, view_of(identity)),
             policy=Policy(init_s=settings.init_s),
             rng=random.random,
             answers=answers,
@@ -340,13 +347,3 @@ class App:
 
 def _leads_elsewhere(identity: PalaceIdentity) -> bool:
     return os.path.realpath(identity.name) != identity.path
-
-
-def _limits(settings: BrokerSettings) -> Limits:
-    return Limits(
-        wait_s=settings.call_s,
-        run_s=settings.call_s,
-        init_s=settings.init_s,
-        park_s=settings.park_s,
-        session_calls=settings.session_calls,
-    )

@@ -42,10 +42,6 @@ def _nothing() -> None:
     return None
 
 
-def _ignore(what: str, hint: str) -> None:
-    del what, hint
-
-
 def _always() -> bool:
     return True
 
@@ -86,10 +82,10 @@ class LeaseKeeper:
         fenced: Callable[[str], None],
         asked: Callable[[], None],
         log: logging.Logger,
+        warn: Callable[[str, str], None],
         resting: Callable[[], bool] = _always,
         flush: Callable[[], None] = _nothing,
         elects: Callable[[], bool] = _always,
-        warn: Callable[[str, str], None] = _ignore,
         elapsed: Callable[[], float] = _CLOCK.elapsed,
     ) -> None:
         self._holder = lease.holder

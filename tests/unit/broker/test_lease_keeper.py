@@ -308,6 +308,7 @@ def test_neither_a_kill_nor_a_sync_holds_up_the_loop_and_nothing_overtakes_it(tm
         fenced=lambda why: happened.append("fenced"),
         asked=lambda: None,
         log=logging.getLogger("test"),
+        warn=lambda what, _: happened.append(what),
         elapsed=lambda: Clock().elapsed() + paused[-1],
     )
     LeaseFolder(str(tmp_path / "leases"), NEAR).create(2)
