@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import socket
-import struct
 
 from ...settings import TCP_ANY, TCP_DOCKER
 from ...system import kernel
 
 BRIDGES = ("docker0", "cni-podman0", "podman0")  # where containers find their host: Docker, Podman before and since 4
-_SIOCGIFADDR = 0x8915 if kernel.LINUX else 0xC0206921
-_IF_INET6 = "/proc/net/if_inet6"
-_GLOBAL = 0x00
 
 
 class Unavailable(Exception):
@@ -59,22 +54,10 @@ def _docker() -> str:
 
 def interface_address(name: str) -> str | None:
     """An interface's IPv4 address, else its first global IPv6 address; None if it has neither."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            answer = fcntl.ioctl(sock.fileno(), _SIOCGIFADDR, struct.pack("40s", name.encode()[:15]))
-        except OSError:
-            return _ipv6_address(name)
-    address = socket.inet_ntoa(answer[20:24])
-    return None if address == "0.0.0.0" else address
+    import psutil  # late: most brokers do not listen on TCP
 
-
-def _ipv6_address(name: str) -> str | None:
-    try:
-        with open(_IF_INET6, encoding="ascii") as file:
-            rows = [line.split() for line in file]
-    except OSError:  # no IPv6, or not Linux
-        return None
-    for row in rows:
-        if len(row) == 6 and row[5] == name and int(row[3], 16) == _GLOBAL:
-            return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(row[0]))
-    return None
+    families: dict[int, list[str]] = {}
+    for found in psutil.net_if_addrs().get(name, []):
+        families.setdefault(found.family, []).append(found.address)
+    beyond = (text for text in families.get(socket.AF_INET6, []) if "%" not in text and text != "::1")
+    return next(iter(families.get(socket.AF_INET, [])), None) or next(beyond, None)
