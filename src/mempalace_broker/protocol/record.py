@@ -6,7 +6,7 @@ A record is a hint where to dial. It proves nothing: neither that its process li
 
 from __future__ import annotations
 
-from .jsonrpc import load
+from .jsonrpc import load, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MAX_BYTES = 64 * 1024
 _MAX_PID = 2**31 - 1
+_LARGEST = 2**63  # number
 _MAX_ENDPOINTS = 16
 
 _TEXTS = ("record", "start", "boot", "pidns", "host", "lock", "broker_version", "engine_version", "started_by")
@@ -128,9 +129,10 @@ def decode(data: bytes | None) -> DiscoveryRecord | BadRecord:
 
 def _check(raw: dict[str, Any]) -> DiscoveryRecord | BadRecord:
     """Check field by field; a wrong optional field counts as missing."""
-    if not _whole(raw.get("schema"), 1):
+    if whole_number(raw.get("schema"), 1, _LARGEST) is None:
         return BadRecord("the record names no schema")
-    if not _whole(raw.get("pid"), 1, _MAX_PID):
+    pid = whole_number(raw.get("pid"), 1, _MAX_PID)
+    if pid is None:
         from .text import printable  # late: a good record needs none
 
         return BadRecord(f"the record has the impossible pid {printable(str(raw.get('pid')), 40)}")
@@ -144,22 +146,17 @@ def _check(raw: dict[str, Any]) -> DiscoveryRecord | BadRecord:
     token = raw.get("token")
     return DiscoveryRecord(
         record=texts.pop("record", ""),
-        pid=raw["pid"],
+        pid=pid,
         endpoints=endpoints,
         palace={str(k): v for k, v in palace.items() if v is None or isinstance(v, str)},
-        epoch=raw["epoch"] if _whole(raw.get("epoch"), 0) else 0,
+        epoch=whole_number(raw.get("epoch"), 0, _LARGEST) or 0,
         token=token if isinstance(token, str) else None,
-        wire=raw["wire"] if _whole(raw.get("wire"), 0) else 0,
+        wire=whole_number(raw.get("wire"), 0, _LARGEST) or 0,
         capabilities=[c for c in _list(raw.get("capabilities")) if isinstance(c, str)],
         started_at=_seconds(raw.get("started_at")),
         guest=raw.get("guest") is True,
         **texts,
     )
-
-
-def _whole(value: object, low: int, high: int = 2**63) -> bool:
-    """Whether it is an integer in range; JSON's true is not."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _list(value: object) -> list[Any]:
