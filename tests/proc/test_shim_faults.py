@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mempalace_broker.errors import NOT_EXECUTED, OUTCOME_UNKNOWN
+import mempalace_broker
+from mempalace_broker.errors import EXIT_UNAVAILABLE, NOT_EXECUTED, OUTCOME_UNKNOWN
 from mempalace_broker.system.private import VARIABLE as PRIVATE
 from tests.fakes.fake_broker import FakeBroker, answer
 from tests.proctools import eventually
@@ -101,3 +104,63 @@ def test_fault_ends_open_requests_and_nothing_else(point: str, folder: Path, bro
         assert "Traceback" not in shim.stderr()
         assert shim.finish(40) == 0
         assert shim.untaken() == []
+
+
+# lets a program of ours run where socket(AF_UNIX) is EPERM, as sandboxes of agents have it
+SANDBOX = """
+import ctypes, os, platform, struct, sys
+number = {"x86_64": 41, "aarch64": 198}[platform.machine()]
+step = lambda code, yes, no, value: struct.pack("HBBI", code, yes, no, value)
+program = (
+    step(0x20, 0, 0, 0) + step(0x15, 0, 3, number) + step(0x20, 0, 0, 16) + step(0x15, 0, 1, 1)
+    + step(0x06, 0, 0, 0x00050001) + step(0x06, 0, 0, 0x7FFF0000)
+)
+text = ctypes.create_string_buffer(program)
+filter = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(text))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, filter, 0, 0) == 0, ctypes.get_errno()
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
+def test_a_sandbox_without_unix_sockets_is_named_at_once(folder: Path) -> None:
+    programs = Path(sys.executable).parent
+    env = {"HOME": str(folder), "PATH": os.environ["PATH"], PRIVATE: str(folder / "private")}
+    inside = [sys.executable, "-c", SANDBOX]
+    argv = [*inside, str(programs / "mp-shim"), "--palace", str(folder / "p")]
+    with RpcProcess(argv, env=env, cwd=folder, log=folder / "shim.log") as shim:
+        told = shim.request("tools/call", {"name": READ, "arguments": {}}, timeout=10)["error"]
+        assert told["code"] == NOT_EXECUTED
+        assert "may not use unix sockets" in told["message"]
+        assert "sandbox" in told["message"]
+    argv = [*inside, str(programs / "mempalace-broker"), "status", "--palace", str(folder / "p")]
+    done = subprocess.run(argv, env=env, capture_output=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (EXIT_UNAVAILABLE, b"")
+    assert b"may not use unix sockets" in done.stderr
+
+
+def test_a_package_that_was_moved_away_ends_no_shim(folder: Path) -> None:
+    """uv prunes its cache, pipx reinstalls: a shim starts a broker with code that is gone, then there again."""
+    site = folder / "site"
+    shutil.copytree(Path(mempalace_broker.__file__).parent, site / "mempalace_broker")
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); from mempalace_broker.shim.main import entry; entry()"
+    argv = [sys.executable, "-S", "-B", "-c", code, "--palace", str(folder / "palace")]
+    env = {"HOME": str(folder), "PATH": os.environ["PATH"], PRIVATE: str(folder / "private")}
+    with (
+        FakeBroker(str(folder / "broker.sock")) as broker,
+        RpcProcess(argv, env=env, cwd=folder, log=folder / "shim.log") as shim,
+    ):
+        shim.initialize()
+        assert works(shim)
+        (site / "mempalace_broker").rename(site / "gone")
+        broker.die()
+        told = shim.request("tools/call", {"name": READ, "arguments": {}}, timeout=20)["error"]
+        assert told["code"] == NOT_EXECUTED
+        assert "install it again" in told["message"]
+        (site / "gone").rename(site / "mempalace_broker")
+        (folder / "broker.sock").unlink()
+        with FakeBroker(broker.path):
+            assert eventually(lambda: works(shim), 20)
+        assert "Traceback" not in shim.stderr()
+        assert shim.finish() == 0

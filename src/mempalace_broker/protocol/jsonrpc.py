@@ -10,6 +10,7 @@ so this module uses the C scanner and encoder behind it, and the package only wh
 from __future__ import annotations
 
 from ..errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
+from .text import printable  # not late: an error must be told even where the package was moved away
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -328,8 +329,6 @@ def error_line(id_: Any, code: int, message: str, data: object = None) -> bytes:
 
     The message may quote what others wrote: it is made printable and bounded.
     """
-    from .text import printable  # late: a session without an error needs none
-
     error: dict[str, object] = {"code": code, "message": printable(message, _MAX_MESSAGE)}
     if data is not None:
         error["data"] = data

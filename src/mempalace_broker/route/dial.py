@@ -10,6 +10,7 @@ import errno
 from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as RawSocket
 
+from ..errors import BrokerUnavailable
 from ..system.unix_socket import connect, is_orphaned, serves_us
 from .machine.election import (
     CONNECT_DENIED,
@@ -31,8 +32,9 @@ _OUTCOMES = {
     errno.EAGAIN: CONNECT_EAGAIN,  # the backlog is full
     errno.EINPROGRESS: CONNECT_EAGAIN,
     errno.EACCES: CONNECT_DENIED,
-    errno.EPERM: CONNECT_DENIED,
 }
+# what a sandbox says to a process that may use no unix socket: of socket() all of them, of connect() the first
+_FORBIDDEN = (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ENOSYS)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,21 +68,35 @@ def dial(path: str) -> Dialled:
     """Connect to a unix socket without ever blocking. A listener of another user counts as nobody.
 
     An error that is not in the table (no descriptors left, no memory) teaches nothing about owners: CONNECT_TIMEOUT.
+
+    Raises:
+        BrokerUnavailable: a sandbox forbids unix sockets; waiting or starting a broker would not help.
     """
     try:
         sock = RawSocket(AF_UNIX, SOCK_STREAM)
     except OSError as exc:
+        if exc.errno in _FORBIDDEN:
+            raise _forbidden(path, exc) from exc
         return Dialled(CONNECT_TIMEOUT, path, None, exc.strerror or str(exc))
     try:
         sock.setblocking(False)
         connect(sock, path)
     except OSError as exc:
         sock.close()
+        if exc.errno == errno.EPERM:
+            raise _forbidden(path, exc) from exc
         return Dialled(_OUTCOMES.get(exc.errno or 0, CONNECT_TIMEOUT), path, None, exc.strerror or str(exc))
     if serves_us(sock, path):
         return Dialled(CONNECT_OK, path, sock)
     sock.close()  # before a byte is said: whoever took that name, our broker is not there
     return Dialled(CONNECT_REFUSED, path, None, "another user listens there")
+
+
+def _forbidden(path: str, exc: OSError) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"this process may not use unix sockets ({exc.strerror or exc}), and so it can't reach {path}.",
+        hint=f"let your agent's sandbox allow unix sockets, or {path} at least",
+    )
 
 
 def dial_any(paths: list[str]) -> Dialled:

@@ -13,7 +13,17 @@ from ..system.unix_socket import peer_process
 from .attempt import ONCE, START_IF_NEEDED, WAIT_ONLY, Connected, StartPolicy, Waiting
 from .dial import dial, dial_any
 from .discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, discover, fixed_path, record_state
-from .machine.election import AVOID, CONNECT, LOCK_FREE, LOCK_HELD, RECORD_ABSENT, START, TAKE_LOCK, WAIT, decide
+from .machine.election import (
+    AVOID,
+    CONNECT,
+    LOCK_FREE,
+    LOCK_HELD,
+    RECORD_ABSENT,
+    START,
+    TAKE_LOCK,
+    WAIT,
+    decide,
+)
 from .start_under_lock import Daemon, StartUnderLock
 
 TYPE_CHECKING = False

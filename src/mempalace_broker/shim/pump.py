@@ -13,6 +13,7 @@ import stat
 from time import monotonic, sleep
 
 from ..errors import EXIT_FAILURE, EXIT_OK, BrokerError
+from ..protocol.text import printable
 from .machine.effects import TranslatePaths, VerifyPalace
 
 TYPE_CHECKING = False
@@ -258,13 +259,7 @@ class Pump:
         notices = self._protocol.notices
         if not notices:
             return
-        try:
-            from ..protocol.text import printable  # late: most sessions have no notices
-        except ImportError:  # the package was moved away
-            lines = [ascii(notice) for notice in notices]
-        else:
-            lines = [printable(notice, _LONGEST_NOTICE) for notice in notices]
-        text = "".join(f"mp-shim: {line}\n" for line in lines).encode()
+        text = "".join(f"mp-shim: {printable(notice, _LONGEST_NOTICE)}\n" for notice in notices).encode()
         notices.clear()
         try:
             if self._err is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.broker.unix_listener import bind_unix
+from mempalace_broker.errors import BrokerUnavailable
 from mempalace_broker.route import dial as dial_module
 from mempalace_broker.route.dial import dial, dial_any
 from mempalace_broker.route.machine.election import (
@@ -88,7 +89,6 @@ def test_a_path_that_no_socket_can_have() -> None:
     ("code", "expected"),
     [
         (errno.EACCES, CONNECT_DENIED),
-        (errno.EPERM, CONNECT_DENIED),
         (errno.EINPROGRESS, CONNECT_EAGAIN),
         (errno.ENOMEM, CONNECT_TIMEOUT),
         (errno.ETIMEDOUT, CONNECT_TIMEOUT),
@@ -111,6 +111,26 @@ def test_other_answers(monkeypatch: pytest.MonkeyPatch, code: int, expected: str
     monkeypatch.setattr(dial_module, "RawSocket", Refusing)
     found = dial("/x")
     assert (found.outcome, found.sock, found.why) == (expected, None, os.strerror(code))
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT, errno.ENOSYS])
+def test_a_sandbox_without_unix_sockets_is_named_at_once(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(dial_module, "RawSocket", refuse)
+    with pytest.raises(BrokerUnavailable, match="may not use unix sockets") as error:
+        dial("/x")
+    assert "sandbox" in error.value.hint
+
+
+def test_a_sandbox_that_forbids_to_connect_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(dial_module, "connect", refuse)
+    with pytest.raises(BrokerUnavailable, match="may not use unix sockets"):
+        dial("/x")
 
 
 def test_without_a_free_descriptor_nothing_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
