@@ -66,7 +66,9 @@ class PrivateSettings:
             hint = f"let it and the folders above it belong to you, writable by you alone: ls -ld {path}"
             raise UsageError(f"{path} is not believed: {exc.strerror}.", hint=hint) from exc
         except OSError as exc:
-            raise UsageError(f"cannot read {path}: {exc.strerror or exc}.", hint=f"make {path} readable") from exc
+            raise UsageError(
+                f"cannot read {path}: {exc.strerror or exc}.", hint=f"make {path} readable, or remove it"
+            ) from exc
         return cls({}, path) if data is None else cls.parse(data, path)
 
     @classmethod

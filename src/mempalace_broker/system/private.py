@@ -174,13 +174,15 @@ class PrivateFile:
         try:
             fd = os.open(self.path, _READ)
         except (FileNotFoundError, NotADirectoryError):
+            if self.path and os.path.islink(self.path):
+                raise OSError(errno.ENOENT, "it is a link to a file that does not exist", self.path) from None
             return None
         try:
             if self._folder.is_anothers():
                 return None
             info = os.fstat(fd)
             why = "it is not a regular file" if not stat.S_ISREG(info.st_mode) else _distrust(info, self.path)
-            if why or (why := self._folder.problem()):
+            if why or (why := _distrust_place(self.path)) or (why := self._folder.problem()):
                 raise Untrusted(self.path, why)
             return read_at_most(fd, limit + 1)
         finally:
@@ -202,6 +204,18 @@ class PrivateFile:
 
 def _is_ours(info: os.stat_result) -> bool:
     return info.st_uid in (os.geteuid(), 0)
+
+
+def _distrust_place(path: str) -> str:
+    """Why the folder that a link leads to can't be believed, "" if it can: others must not swap the target."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if folder == os.path.realpath(os.path.dirname(path)):
+        return ""  # no link, or beside it
+    info = os.stat(folder)
+    if info.st_mode & stat.S_ISVTX and _is_ours(info):
+        return ""  # like /nix/store: only the owner of a file there can replace it
+    why = _distrust(info, folder)
+    return f"leads to {folder}, which {why}" if why else ""
 
 
 def _distrust(info: os.stat_result, path: str) -> str:

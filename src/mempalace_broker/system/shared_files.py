@@ -243,7 +243,7 @@ class SharedFolder:
             fd = os.open(name, flags | _FILE, 0o600, dir_fd=self.fd)
         except OSError as exc:
             if exc.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
-                raise Untrusted(path, "it is not a regular file") from exc
+                raise Untrusted(path, "it is not a regular file; no link is followed here") from exc
             raise
         why = distrust_file(os.fstat(fd), self._owners)
         if why:

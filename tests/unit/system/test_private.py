@@ -98,6 +98,37 @@ def test_a_link_of_a_dotfile_manager_is_followed(home: Path) -> None:
     assert folder.file("config.toml").read(100) == b"[broker]"
 
 
+def test_a_link_into_a_read_only_store_is_followed(home: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    store.chmod(0o1775)
+    (store / "abc-config.toml").write_bytes(b"[broker]")
+    (store / "abc-config.toml").chmod(0o444)
+    (home / ".config").symlink_to(tmp_path / "dotfiles")
+    (tmp_path / "dotfiles" / "mempalace-broker").mkdir(parents=True)
+    (tmp_path / "dotfiles" / "mempalace-broker" / "config.toml").symlink_to(store / "abc-config.toml")
+    assert settings_folder({}).file("config.toml").read(100) == b"[broker]"
+
+
+def test_a_link_to_where_others_can_swap_the_target_is_refused(home: Path, tmp_path: Path) -> None:
+    folder = settings_folder({})
+    folder.make()
+    (tmp_path / "drop").mkdir()
+    (tmp_path / "drop" / "x").write_bytes(b"[broker]")
+    (tmp_path / "drop").chmod(0o777)
+    os.symlink(tmp_path / "drop" / "x", folder.file("config.toml").path)
+    with pytest.raises(Untrusted, match=r"leads to .*/drop, which can be written by other users"):
+        folder.file("config.toml").read(100)
+
+
+def test_a_link_to_nothing_is_an_error_and_not_an_absent_file(home: Path) -> None:
+    folder = settings_folder({})
+    folder.make()
+    os.symlink(home / "collected", folder.file("config.toml").path)
+    with pytest.raises(OSError, match="a link to a file that does not exist"):
+        folder.file("config.toml").read(100)
+
+
 @pytest.mark.parametrize("path", [".", ".config", ".config/mempalace-broker", ".config/mempalace-broker/config.toml"])
 def test_what_others_can_write_is_refused_with_its_chmod(home: Path, path: str) -> None:
     folder = settings_folder({})
