@@ -9,17 +9,22 @@ from tests.harness import World, engine_python
 _STEADY = """
 import importlib.machinery, sys
 
+TIMES_TO_LIVE = {
+    "mempalace.palace_graph": "_GRAPH_CACHE_TTL",
+    "mempalace.mcp_server.http": "_NODE_PROFILE_TTL_S",
+}
+
 class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name != "mempalace.palace_graph":
+        if name not in TIMES_TO_LIVE:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         load = spec.loader.exec_module
         def exec_module(module):
             load(module)
-            assert module._GRAPH_CACHE_TTL
-            module._GRAPH_CACHE_TTL = float("inf")
+            assert getattr(module, TIMES_TO_LIVE[name])
+            setattr(module, TIMES_TO_LIVE[name], float("inf"))
         spec.loader.exec_module = exec_module
         return spec
 
@@ -45,10 +50,10 @@ def hooked(folder: Path, real: Path, code: str) -> Path:
 
 
 def steady(folder: Path, which: str) -> Path:
-    """An engine whose answers do not depend on how long it takes: its graph cache never expires. Its interpreter.
+    """An engine whose answers do not depend on how long it takes: what it caches never expires. Its interpreter.
 
-    mempalace keeps the palace's graph for a minute and does not notice every change. Two sides that answer the same
-    calls one after the other differ where one of them, on a busy machine, is past that minute.
+    mempalace keeps the palace's graph and its own profile for a minute and does not notice every change. Two sides that
+    answer the same calls one after the other differ where one of them, on a busy machine, is past that minute.
     """
     return hooked(folder, engine_python(which), _STEADY)
 

@@ -67,7 +67,7 @@ def line_of(id_: Any, tool: str, arguments: Args) -> bytes:
 
 
 class Engine(NamedTuple):
-    """One version, and the interpreter of an environment in which its graph cache does not expire."""
+    """One version, and the interpreter of an environment in which its caches do not expire."""
 
     which: str
     python: Path
