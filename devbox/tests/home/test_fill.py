@@ -72,6 +72,7 @@ def test_a_newer_image_brings_what_is_new_and_an_older_one_takes_it_away(image: 
     assert stat.S_IMODE((home / ".pi/settings.json").stat().st_mode) == 0o600
     assert (home / ".npmrc").read_text() == "new\n"
     assert (home / ".inputrc").read_text() == "x\n"
+    start(image({}), home)
     start(image(PI), home)
     assert json.loads((home / ".pi/settings.json").read_text())["packages"] == ["/opt/a", "/mine"]
     assert (home / ".inputrc").exists()
@@ -92,7 +93,7 @@ def test_what_the_user_changed_or_removed_stays(image: Images, home: Path) -> No
     (home / ".claude.json").unlink()
     studio = image(STUDIO)
     assert start(studio, home) == [
-        f"{home}/.npmrc the image has another version, yours is kept. Hint: compare it with {studio}/.npmrc"
+        f"{home}/.npmrc differs from what the image brings: yours is kept. Hint: compare it with {studio}/.npmrc"
     ]
     assert start(studio, home) == []
     assert (home / ".npmrc").read_text() == "mine\n"
@@ -105,7 +106,11 @@ def test_links_and_files_of_the_host_are_left_alone(image: Images, home: Path, t
     (home / ".claude.json").symlink_to("nowhere")
     (tmp_path / "mine").write_text("{}")
     (home / ".npmrc").symlink_to(tmp_path / "mine")
-    assert start(image(STUDIO), home, home / ".pi") == []
+    (tmp_path / "dotfiles").mkdir()
+    (tmp_path / "dotfiles/opencode.json").write_text("{}")
+    (home / ".config").symlink_to(tmp_path / "dotfiles")
+    assert start(image({**STUDIO, ".config/opencode.json": '{"mcp": {}}'}), home, home / ".pi") == []
+    assert (tmp_path / "dotfiles/opencode.json").read_text() == "{}"
     assert (home / ".pi/settings.json").read_text() == (home / ".npmrc").read_text() == "{}"
     assert os.readlink(home / ".claude.json") == "nowhere"
 
@@ -159,6 +164,19 @@ def test_a_kill_at_any_step_loses_nothing(
     assert json.loads((home / ".pi/settings.json").read_text())["packages"] == ["/opt/a", "/mine", "/opt/studio"]
     assert (home / ".npmrc").read_text() == "new\n"
     assert not [name for name in content(home) if ".devbox." in name]
+
+
+def test_what_can_not_be_written_is_said_and_tried_again(
+    image: Images, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(image(PI), home)
+    studio = image(STUDIO)
+    with monkeypatch.context() as patch:
+        patch.setattr(filling, "_write", lambda *_: os.mkdir(home))  # any OSError
+        said = start(studio, home)
+    assert [line.partition(" ")[0] for line in said] == [f"{home}/{name}" for name in sorted(STUDIO)[1:]]
+    assert start(studio, home) == []
+    assert (home / ".npmrc").read_text() == "new\n"
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "[" * 100_000])

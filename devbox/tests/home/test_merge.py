@@ -85,6 +85,10 @@ def test_a_file_with_comments_that_lacks_nothing_is_not_named() -> None:
     assert merge_file("a.json", None, own, json.dumps(SHIM)) == Merged(None)
 
 
+def test_a_record_that_is_not_json_counts_as_none() -> None:
+    assert merge_file("a.json", "{", '{"a": 1}', '{"b": 2}') == merge_file("a.json", None, '{"a": 1}', '{"b": 2}')
+
+
 def test_what_is_written_has_the_user_s_order_and_letters() -> None:
     merged = merge_file("a.json", "{}", '{"z": "å", "a": [1]}', json.dumps(SHIM))
     assert merged.text is not None

@@ -36,7 +36,7 @@ def fill(skeleton: Path, home: Path, foreign: Sequence[Path], say: Callable[[str
             if after != before:
                 _write(manifest, json.dumps(after, indent=1), 0o600)
     except TimeoutError:
-        say(f"another container fills {home} since {WAIT_S} s: nothing is brought into it. Hint: start again")
+        say(f"another container has been filling {home} for {WAIT_S} s: nothing is brought into it. Hint: start again")
     except OSError as exc:
         say(f"nothing is brought into {home}: {exc}")
 
@@ -62,8 +62,8 @@ def _alone(path: Path) -> Iterator[None]:
 def _fill(
     skeleton: Path, home: Path, foreign: Sequence[Path], before: dict[str, str], say: Callable[[str], None]
 ) -> dict[str, str]:
-    """Bring each file; return what is known to have been brought."""
-    after: dict[str, str] = {}
+    """Bring each file; return what is known to have been brought, by this image or an earlier one."""
+    after = dict(before)
     for source in sorted(skeleton.rglob("*")):
         name = str(source.relative_to(skeleton))
         target = home / name
@@ -71,19 +71,20 @@ def _fill(
             if source.is_dir():
                 if not os.path.lexists(target):
                     target.mkdir(mode=0o700)
-            elif not _is_the_users(target, foreign) and _bring(source, target, before.get(name), say):
+            elif not _belongs_to_user(target, home, foreign) and _bring(source, target, before.get(name), say):
                 after[name] = _read(source)
-            elif name in before:
-                after[name] = before[name]
         except OSError as exc:
             missing = "is missing and " if not os.path.lexists(target) else ""
             say(f"{target} {missing}can't be written: skipped ({exc.strerror}; read-only mount?)")
     return after
 
 
-def _is_the_users(target: Path, foreign: Sequence[Path]) -> bool:
-    """Whether it is left alone: a link, even if it dangles, or a file of the host."""
-    return target.is_symlink() or (target.exists() and any(target.is_relative_to(point) for point in foreign))
+def _belongs_to_user(target: Path, home: Path, foreign: Sequence[Path]) -> bool:
+    """Whether it is left alone: a link, even if it dangles, a file behind a link, or a file of the host."""
+    if target.is_symlink() or not target.exists():
+        return target.is_symlink()
+    behind_link = target.resolve() != home.resolve() / target.relative_to(home)
+    return behind_link or any(target.is_relative_to(point) for point in foreign)
 
 
 def _bring(source: Path, target: Path, brought: str | None, say: Callable[[str], None]) -> bool:
@@ -128,5 +129,5 @@ def _read_manifest(path: Path, say: Callable[[str], None]) -> dict[str, str]:
         found = None
     if isinstance(found, dict) and all(isinstance(text, str) for text in found.values()):
         return found
-    say(f"{path} is damaged: only what is missing is brought. Hint: none needed, it is written anew")
+    say(f"{path} is damaged and is written anew: this start brings only what is missing")
     return {}

@@ -34,11 +34,15 @@ def merge_file(name: str, brought: str | None, own: str | None, new: str) -> Mer
         return Merged(new)
     if name.endswith(".json"):
         return _merge_json(brought, own, new)
-    return Merged(None, "the image has another version, yours is kept")
+    return Merged(None, "differs from what the image brings: yours is kept")
 
 
 def _merge_json(brought: str | None, own: str, new: str) -> Merged:
-    before, after = ({} if brought is None else json.loads(brought)), json.loads(new)
+    after = json.loads(new)
+    try:
+        before = json.loads(brought or "{}")
+    except (ValueError, RecursionError):  # somebody has edited the manifest
+        before = {}
     try:
         own.encode()
         there = json.loads(own)
