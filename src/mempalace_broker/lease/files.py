@@ -26,6 +26,7 @@ from .names import ASK, GONE, gone_name, lease_name, parse_names, words
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _TORN_READS = 5  # of one record before it counts as unreadable
 _BETWEEN_READS_S = 0.002
+_SETTLED_NS = 3_000_000_000  # some filesystems count in steps of two seconds
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _NOT_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # they say nothing about the file
 _MOST_READ = 256  # leases, of which people are told
@@ -48,6 +49,8 @@ class LeaseFolder:
         self._fd = -1
         self._epoch = 0
         self._inode = 0
+        self._listed = Listing()
+        self._unchanged: tuple[int, int, int] | None = None  # the folder's state as long as `_listed` holds
         self._requests: list[str] = []
 
     def prepare(self) -> None:
@@ -67,11 +70,20 @@ class LeaseFolder:
     # -- looking
 
     def listing(self) -> Listing:
-        """The names. On the host, another file under our name is not our lease. Raises OSError."""
+        """The names. On the host, another file under our name is not our lease. Raises OSError.
+
+        A folder on a disk of this machine is not read again while its ctime stands, which every change of a name in it
+        moves and nobody can set back. One that changed a moment ago is: the kernel's clock for files ticks slowly.
+        """
+        if self._unchanged is not None and _state(os.stat(self.path, follow_symlinks=False)) == self._unchanged:
+            return self._listed
         with SharedFolder.open(self.path) as folder:
+            now, info = time.time_ns(), os.fstat(folder.fd)
             listing, inodes = _look(folder)
         if self._inode and inodes.get(lease_name(self._epoch), self._inode) != self._inode:
-            return listing._replace(epochs=tuple(epoch for epoch in listing.epochs if epoch != self._epoch))
+            listing = listing._replace(epochs=tuple(epoch for epoch in listing.epochs if epoch != self._epoch))
+        self._unchanged = _state(info) if self._local and info.st_ctime_ns + _SETTLED_NS < now else None
+        self._listed = listing
         return listing
 
     def read(self, epoch: int) -> LeaseRecord:
@@ -243,6 +255,10 @@ def _exhausting(path: str, listing: Listing) -> list[str]:
     high = [epoch for epoch in listing.epochs if epoch > MAX_EPOCH - MARGIN]
     folder = LeaseFolder(path, HolderId())
     return [lease_name(epoch) for epoch in high if folder.read(epoch).is_resolved(listing)]
+
+
+def _state(folder: os.stat_result) -> tuple[int, int, int]:
+    return folder.st_dev, folder.st_ino, folder.st_ctime_ns
 
 
 def _look(folder: SharedFolder) -> tuple[Listing, dict[str, int]]:

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from mempalace_broker.lease.machine.lease import MAX_EPOCH, LeaseState, Listing,
 from mempalace_broker.lease.machine.record import SIZE, HolderId
 from mempalace_broker.lease.names import parse_names
 from mempalace_broker.system.clock import Clock, Deadline
+from tests.proctools import eventually
 
 ME = HolderId(NodeKind.HOST, "here", "boot", "pid:[1]", 1, "1:2", 1.5, "aa")
 
@@ -82,6 +84,51 @@ sys.stdin.readline()
 print(*(epoch for epoch in range(1, 201) if folder.create(epoch)))
 folder.close()
 """
+
+
+def test_a_folder_that_did_not_change_is_read_once(folder: LeaseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    scan = os.scandir
+
+    def counted(fd: int) -> Any:
+        reads.append(fd)
+        return scan(fd)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    assert folder.create(1)
+    reads.clear()
+    for _ in range(3):
+        folder.listing()
+    assert len(reads) == 3, "it changed just now"
+    monkeypatch.setattr("mempalace_broker.lease.files._SETTLED_NS", -(10**12))
+    for _ in range(3):
+        assert folder.listing().epochs == (1,)
+    assert len(reads) == 4
+    before = os.stat(folder.path)
+
+    def changed() -> bool:
+        """Where the clock for files has ticked."""
+        Path(folder.path, "000000000001").rename(Path(folder.path, "000000000002"))
+        os.utime(folder.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        Path(folder.path, "000000000002").rename(Path(folder.path, "000000000003"))
+        Path(folder.path, "000000000003").rename(Path(folder.path, "000000000001"))
+        return os.stat(folder.path).st_ctime_ns != before.st_ctime_ns
+
+    eventually(changed, what="another ctime")
+    Path(folder.path, "000000000001").rename(Path(folder.path, "000000000004"))
+    assert folder.listing().epochs == (4,)
+
+
+def test_a_folder_that_was_replaced_is_read_anew(folder: LeaseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mempalace_broker.lease.files._SETTLED_NS", -(10**12))
+    assert folder.create(1)
+    assert folder.listing().epochs == (1,)
+    os.rename(folder.path, f"{folder.path}.old")
+    with pytest.raises(FileNotFoundError):
+        folder.listing()
+    os.symlink(f"{folder.path}.old", folder.path)
+    with pytest.raises(OSError, match=r"Not a directory|Too many"):
+        folder.listing()
 
 
 def test_a_generation_has_one_creator(folder: LeaseFolder) -> None:

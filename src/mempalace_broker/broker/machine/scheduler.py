@@ -253,4 +253,4 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether no call is queued or running."""
-        return not self.running and not any(len(queue) for queue in self.queues.values())
+        return not self.running and not any(map(len, self.queues.values()))
