@@ -42,7 +42,8 @@ def engine_state(supervisor: Supervisor, now: float) -> str:
         return f"the mempalace engine is {supervisor.state}: {reason}"
     since = now - (supervisor.unavailable_since or supervisor.since)
     left = max(1.0, supervisor.since + supervisor.policy.look_s - now)
-    return f"the mempalace engine has been unavailable for {since:.0f} s ({reason}); a call in {left:.0f} s tries again"
+    state = f"has been unavailable for {since:.0f} s" if since >= 1 else "is unavailable"
+    return f"the mempalace engine {state} ({reason}); a call in {left:.0f} s tries again"
 
 
 def engine_down(supervisor: Supervisor, now: float) -> str:

@@ -32,6 +32,7 @@ def test_an_unavailable_engine_says_since_when_and_when_it_is_tried_again() -> N
         made.failed(now, "the disk is full", "make room", permanent=False)
     told = "the mempalace engine has been unavailable for 11 s (the disk is full); a call in 1 s tries again"
     assert texts.engine_state(made, 111.0) == told
+    assert texts.engine_state(made, 100.0).startswith("the mempalace engine is unavailable (the disk is full); ")
     made.start(111.0)
     made.failed(111.0, "no mempalace", "", permanent=True)
     assert texts.engine_state(made, 112.0) == "the mempalace engine can't start: no mempalace"
