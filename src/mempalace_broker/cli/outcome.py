@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -73,6 +74,11 @@ def say_error(message: str, hint: str = "") -> None:
 def _unexpected(exc: Exception) -> int:
     if os.environ.get(DEBUG_VARIABLE):
         raise exc
+    if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        say_error(
+            f"cannot write{f' {exc.filename}' if exc.filename else ''}: {exc.strerror}.", "make room, then try again"
+        )
+        return EXIT_FAILURE
     say_error(
         f"unexpected {type(exc).__name__}: {exc}.",
         f"look at `{PROG} logs`; repeat with {DEBUG_VARIABLE}=1 for a traceback to report",

@@ -14,7 +14,7 @@ import pytest
 from mempalace_broker import __version__
 from mempalace_broker.cli import main
 from mempalace_broker.cli.outcome import EXIT_INTERRUPTED, EXIT_PIPE, guarded
-from mempalace_broker.errors import EXIT_CONFIG, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE, EngineNotFound
+from mempalace_broker.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE, EngineNotFound
 from mempalace_broker.system.private import VARIABLE, state_folder
 
 PROGRAM = [sys.executable, "-c", "import sys; from mempalace_broker.cli import main; sys.exit(main())"]
@@ -209,3 +209,12 @@ def test_a_path_that_is_not_utf_8(args: list[str], palace: str) -> None:
     argv: list[str | bytes] = [*PROGRAM, *args, "--palace", os.fsencode(palace) + b"-ged\xe4chtnis"]
     done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
     assert b"odec" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_a_full_disk_behind_the_output_is_named(palace: str) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        argv = [*PROGRAM, "status", "--palace", palace]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert done.returncode == EXIT_FAILURE
+    assert done.stderr == b"mempalace-broker: cannot write: No space left on device. Hint: make room, then try again\n"

@@ -50,3 +50,25 @@ def test_paths_are_utf_8_in_every_locale_and_output_is_the_terminals(tmp_path: P
 def test_missing_descriptors_are_occupied() -> None:
     code = "os.close(0); os.close(2); startup.occupy_standard_descriptors(); print(os.open('/', os.O_RDONLY))"
     assert run(code).stdout == b"3\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "module"),
+    [
+        ("from mempalace_broker.cli import main; sys.exit(main())", "click"),
+        ("from mempalace_broker.cli import main; sys.exit(main())", "mempalace_broker.cli.status"),
+        ("from mempalace_broker.shim.main import entry; entry()", "mempalace_broker.shim.pump"),
+    ],
+)
+def test_ctrl_c_while_a_command_is_loaded_prints_no_traceback(program: str, module: str) -> None:
+    code = f"""
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), startup.INTERRUPT)
+sys.meta_path.insert(0, Interrupting())
+sys.argv[1:] = ["status"] * ("cli" in {program!r})
+{program}
+"""
+    done = run("pass\n" + code)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
