@@ -17,6 +17,7 @@ from mempalace_broker.route.bridge.files import BridgeFiles
 from mempalace_broker.route.bridge.start import bridge_status
 from mempalace_broker.route.bridge.wire import DEFAULT_COMMAND, SshTarget
 from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.private import VARIABLE
 from tests import proctools
 from tests.harness import World
 from tests.net.sshd import HOST, Sshd
@@ -75,7 +76,7 @@ class Road:
         self.target = SshTarget(
             HOST, config=str(self.sshd.config), command=command or DEFAULT_COMMAND, state_root=state_root
         )
-        self.files = BridgeFiles(self.target)
+        self.files = BridgeFiles(self.target, {VARIABLE: str(world.private)})
         self.shims: list[RpcProcess] = []
 
     # --- agents
@@ -102,7 +103,7 @@ class Road:
 
     def status(self) -> dict[str, Any]:
         """The bridge's status; {} where there is no bridge."""
-        return bridge_status(self.target, Deadline.after(Clock(), 10.0))
+        return bridge_status(self.files, Deadline.after(Clock(), 10.0))
 
     def bridges(self) -> list[int]:
         """Pids of all bridges of this road."""

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ..route.machine.election import RecordSeen
-    from ..system.clock import Clock
     from ..system.context import Context
     from ..system.paths import StateFiles
     from ..system.process_ids import ProcessState
@@ -94,7 +93,7 @@ def gather(context: Context) -> Facts:
         container=in_container(),
         plan=plan,
         plan_problem=plan_problem,
-        bridge=_bridge(plan, clock),
+        bridge=_bridge(plan, context),
         has_palace=os.path.exists(os.path.join(identity.path, "chroma.sqlite3")),
         settings=settings,
         settings_problem=problem,
@@ -117,14 +116,15 @@ def _plan(context: Context, filesystem: str) -> tuple[Plan | None, str]:
         return None, str(exc)
 
 
-def _bridge(plan: Plan | None, clock: Clock) -> dict[str, Any]:
+def _bridge(plan: Plan | None, context: Context) -> dict[str, Any]:
     """The status of the bridge over ssh, empty where there is none."""
     if plan is None or plan.ssh is None:
         return {}
+    from ..route.bridge.files import BridgeFiles
     from ..route.bridge.start import bridge_status
 
     try:
-        return bridge_status(plan.ssh, Deadline.after(clock, ANSWER_S))
+        return bridge_status(BridgeFiles(plan.ssh, context.env), Deadline.after(context.clock, ANSWER_S))
     except BrokerError as exc:
         return {"state": "unknown", "error": exc.message, "hint": exc.hint}
 

@@ -254,7 +254,7 @@ def test_a_configuration_is_the_same_file_for_agents_of_all_folders() -> None:
 
 
 def test_the_status_of_no_bridge_is_none() -> None:
-    assert bridge_status(SshTarget("nobody-has-been-there"), Deadline.after(Clock(), 1)) == {}
+    assert bridge_status(BridgeFiles(SshTarget("nobody-has-been-there")), Deadline.after(Clock(), 1)) == {}
 
 
 def test_the_way_over_a_bridge_that_is_there_imports_little(stage: Stage) -> None:

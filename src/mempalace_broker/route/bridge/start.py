@@ -37,13 +37,12 @@ def start_bridge(target: SshTarget, files: BridgeFiles, started_by: str, env: Ma
     return spawn_detached(argv, env=words, cwd="/", log_path=files.log)
 
 
-def bridge_status(target: SshTarget, deadline: Deadline) -> dict[str, Any]:
-    """The bridge's own description, {} where there is no bridge to this target. For `doctor`.
+def bridge_status(files: BridgeFiles, deadline: Deadline) -> dict[str, Any]:
+    """The bridge's own description, {} where no bridge has these files. For `doctor`.
 
     Returns:
         "state" ("up" or "down"), "mode", "over", "users", "pid", "path" on the host, "error" with "hint".
     """
-    files = BridgeFiles(target)
     sock = dial(files.socket).sock if files.check() else None
     if sock is None:
         return {}
