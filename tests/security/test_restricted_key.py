@@ -67,10 +67,12 @@ def test_the_shared_folder_does_not_lead_it_to_another_broker(world: World) -> N
         world.state_root.mkdir(exist_ok=True)
         for palace in (record["palace"], {**record["palace"], "path": str(world.palace)}):
             (world.state_root / "broker.json").write_text(json.dumps({**record, "palace": palace}))
-            for command in ("dial-stdio", "ensure"):
-                done = world.cli("ssh-command", *pin(world), env={VARIABLE: f"mempalace-broker {command}"})
-                assert done.returncode in (errors.EXIT_UNAVAILABLE, errors.EXIT_HELD)
-                assert "another palace" in done.stderr or "serves palace" in done.stderr
+            key = over_key(world, *pin(world))
+            key.initialize()
+            assert key.request("broker/status")["result"]["palace"]["path"] == str(world.palace)
+            assert key.finish() == 0
+            done = world.cli("ssh-command", *pin(world), env={VARIABLE: "mempalace-broker ensure"})
+            assert json.loads(done.stdout)["palace"]["path"] == str(world.palace)
     finally:
         (world.state_root / "broker.json").unlink()
         assert world.cli("stop", env=env).returncode == 0
