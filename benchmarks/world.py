@@ -72,6 +72,7 @@ class World:
             MARK: self.mark,
             "MEMPALACE_BROKER_ENGINE": str(self.engine.python),
             "MEMPALACE_BROKER_IDLE_S": "60",
+            "MEMPALACE_BROKER_PARK_S": "0",  # rounds of rivals would count as pauses; park.py measures those
         }
         if self.kind == BROKER:
             env["PATH"] = f"{own_bin()}:{env['PATH']}"
@@ -143,7 +144,7 @@ class World:
                 status = self.status()
             except OSError:
                 return None
-            return status if status["engine"]["state"] == "ready" else None
+            return status if status["engine"]["state"] in ("ready", "parked") else None
 
         found: dict[str, Any] = eventually(ready, 60, "an engine that is ready")
         return found

@@ -218,6 +218,7 @@ class World:
             PRIVATE: str(self.private),
             "MEMPALACE_BROKER_IDLE_S": str(SELF_DESTRUCT_S),
             "MEMPALACE_BROKER_DRAIN_S": "3",
+            "MEMPALACE_BROKER_PARK_S": "0",  # a test finds its engine as it left it; test_parking turns it on
         }
         if self.engine is not None:
             env["MEMPALACE_BROKER_ENGINE"] = str(engine_python(self.engine))

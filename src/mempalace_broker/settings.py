@@ -125,7 +125,7 @@ class BrokerSettings(_Sourced):
     # limit of an engine's start; 0 = none
     init_timeout_ms: int = _setting("MEMPALACE_MCP_INIT_TIMEOUT_MS", 120_000)
     # let go of the palace after this many seconds without a call; 0 = never
-    park_s: int = _setting("MEMPALACE_BROKER_PARK_S", 0)
+    park_s: int = _setting("MEMPALACE_BROKER_PARK_S", 1)
     # in-memory tune-ups of the engine
     tune: bool = _setting("MEMPALACE_BROKER_TUNE", True)
     # calls that may wait per session

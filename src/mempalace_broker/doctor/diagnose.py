@@ -34,6 +34,7 @@ _CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     owner.engine_lock,
     others.open_files,
     others.upstream_lock,
+    others.hooks,
     others.upstream_processes,
     others.leftovers,
     engine.engine,

@@ -13,10 +13,17 @@ if TYPE_CHECKING:
 
 
 def open_files(facts: Facts) -> Iterator[Finding]:
-    """Other processes that have palace files open, which must never be."""
+    """Other processes that have palace files open, which must not be while the engine has."""
     engine = facts.engine_pid
     strangers = [opener for opener in facts.open_files if opener.pid != engine]
     for opener in strangers:
+        if _is_parked(facts) and facts.upstream_lock.held and facts.upstream_lock.pid == opener.pid:
+            yield info(
+                "palace files",
+                f"open in pid {opener.pid} ({opener.command}), one of mempalace's own commands or servers; "
+                "our engine is parked and waits for its end",
+            )
+            continue
         yield error(
             "foreign opener",
             f"pid {opener.pid} ({opener.command}) has {len(opener.files)} palace file(s) open beside the engine, "
@@ -36,12 +43,41 @@ def upstream_lock(facts: Facts) -> Iterator[Finding]:
         return
     if engine and lock.pid == engine:
         yield ok("upstream write lock", f"held by our engine, pid {engine}: stray writers are refused")
+    elif _is_parked(facts):
+        yield info(
+            "upstream write lock",
+            f"held by pid {lock.pid or 'unknown'} ({lock.command or '?'}) while our engine is parked; calls wait",
+            "should it stay there, end it" + (f": kill {lock.pid}" if lock.pid else ""),
+        )
     else:
         yield Finding(
             Severity.ERROR if facts.reply.answer is not None else Severity.WARN,
             "upstream write lock",
             f"held by pid {lock.pid or 'unknown'} ({lock.command or '?'}), which is not our engine",
             f"let it finish, or end it: kill {lock.pid}" if lock.pid else f"see who: lsof {lock.path}",
+        )
+
+
+def _is_parked(facts: Facts) -> bool:
+    return facts.status.get("engine", {}).get("state") in ("parked", "unparking")
+
+
+def hooks(facts: Facts) -> Iterator[Finding]:
+    """Whether mempalace's hooks and its own commands can save."""
+    setting = (facts.status.get("settings") or facts.settings).get("park_s") or {}
+    park_s = setting.get("value")
+    if park_s:
+        yield ok(
+            "hooks",
+            f"mempalace's hooks and its own commands work on the palace after {park_s} s without a call; "
+            "while agents are calling they are refused, and a refused hook says nothing",
+        )
+    elif park_s == 0:
+        yield warn(
+            "hooks",
+            "mempalace's hooks and its own commands are refused while a broker runs (park_s = 0); "
+            "a refused hook says nothing",
+            "set park_s = 1 in config.toml, then `mempalace-broker restart`",
         )
 
 

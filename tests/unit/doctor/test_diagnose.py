@@ -338,6 +338,12 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         [("error", "upstream write lock")],
         "kill 888",
     ),
+    "hooks are refused": (
+        True,
+        {"reply": BrokerReply(CONNECT_OK, SOCKET, {**STATUS, "settings": {"park_s": {"value": 0, "source": "file"}}})},
+        [("warn", "hooks")],
+        "park_s = 1",
+    ),
     "upstream hub": (
         True,
         {"upstream_processes": [UpstreamProcess("/h/s.json", "hub", 999, True, P, "python")]},
@@ -431,3 +437,27 @@ def test_findings_are_plain_data() -> None:
     for row in judge(healthy()):
         assert row.severity in Severity
         assert set(row.as_json()) == {"severity", "what", "detail", "hint"}
+
+
+def parked(state: str, **changes: Any) -> list[Finding]:
+    status = {**STATUS, "engine": {**STATUS["engine"], "state": state}}
+    reply = BrokerReply(CONNECT_OK, SOCKET, status)
+    return judge(dataclasses.replace(healthy(), reply=reply, **changes))
+
+
+@pytest.mark.parametrize("state", ["parked", "unparking"])
+def test_a_command_of_mempalace_s_at_work_while_the_engine_is_parked_is_as_it_should_be(state: str) -> None:
+    miner = OpenFile(888, "mempalace", (f"{P}/chroma.sqlite3",))
+    lock = LockFacts("/h/lease", True, 888, UNKNOWN, "mempalace")
+    found = parked(state, open_files=[miner], upstream_lock=lock)
+    assert bad(found) == []
+    assert "while our engine is parked" in next(row.detail for row in found if row.what == "upstream write lock")
+    without_lock = parked(state, open_files=[miner], upstream_lock=LockFacts("/h/lease", False))
+    assert bad(without_lock) == [("error", "foreign opener")]
+
+
+def test_hooks_save_after_a_pause() -> None:
+    settings = {"park_s": {"value": 1, "source": "default"}}
+    reply = BrokerReply(CONNECT_OK, SOCKET, {**STATUS, "settings": settings})
+    (hooks,) = [row for row in judge(dataclasses.replace(healthy(), reply=reply)) if row.what == "hooks"]
+    assert (hooks.severity, "after 1 s without a call" in hooks.detail) == (Severity.OK, True)
