@@ -7,6 +7,7 @@ start, and adds nothing that a unix stream needs here.
 from __future__ import annotations
 
 import errno
+import os
 from _socket import AF_UNIX, SOCK_STREAM
 from _socket import socket as RawSocket
 
@@ -29,6 +30,7 @@ _OUTCOMES = {
     errno.ENOENT: CONNECT_ENOENT,
     errno.ENOTDIR: CONNECT_ENOENT,
     errno.ENAMETOOLONG: CONNECT_ENOENT,
+    errno.ELOOP: CONNECT_ENOENT,
     errno.EAGAIN: CONNECT_EAGAIN,  # the backlog is full
     errno.EINPROGRESS: CONNECT_EAGAIN,
     errno.EACCES: CONNECT_DENIED,
@@ -99,16 +101,26 @@ def _forbidden(path: str, exc: OSError) -> BrokerUnavailable:
     )
 
 
+def _dial_brokers(path: str) -> Dialled:
+    """Dial a name that a broker may have bound. A link, and a socket whose own process has ended, count as nobody: no
+    broker makes those, and a container could lead us anywhere, or hide behind them.
+    """
+    if os.path.islink(path):
+        return Dialled(CONNECT_REFUSED, path, None, "it is a link")
+    found = dial(path)
+    if found.sock is None or not is_orphaned(found.sock):
+        return found
+    found.sock.close()
+    return Dialled(CONNECT_REFUSED, path, None, "the process that began to listen there has ended")
+
+
 def dial_any(paths: list[str]) -> Dialled:
     """Dial the sockets where a broker may be, at least one, in order, until one accepts; else the strongest sign of an
-    owner among them. One whose own process has ended counts as nobody: a container could hide behind that.
+    owner among them.
     """
     refusals: list[Dialled] = []
     for path in paths:
-        found = dial(path)
-        if found.sock is not None and is_orphaned(found.sock):
-            found.sock.close()
-            found = Dialled(CONNECT_REFUSED, path, None, "the process that began to listen there has ended")
+        found = _dial_brokers(path)
         if found.sock is not None:
             return found
         refusals.append(found)

@@ -202,6 +202,22 @@ def test_the_kernel_names_the_user_that_listens(tmp_path: Path) -> None:
             assert unix_socket.peer_uid(client) == unix_socket.peer_uid(peer) == os.geteuid()
 
 
+@pytest.mark.parametrize("target", ["loop", "other", "missing"])
+def test_a_link_is_nobodys(tmp_path: Path, target: str) -> None:
+    """A container could lead us to any other socket of the user's, or keep us waiting."""
+    (tmp_path / "loop").symlink_to(target)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "other"))
+        listener.listen(1)
+        found = dial_any([str(tmp_path / "loop")])
+        assert (found.outcome, found.sock, found.why) == (CONNECT_REFUSED, None, "it is a link")
+        named = dial(str(tmp_path / "loop"))
+        assert (named.sock is not None) == (target == "other")
+        assert named.nobody or named.sock is not None
+        if named.sock is not None:
+            named.sock.close()
+
+
 @pytest.mark.skipif(not LINUX, reason="only Linux names the process")
 def test_a_socket_whose_process_has_ended_is_nobodys(tmp_path: Path) -> None:
     """A process of a container could begin to listen, hand its socket on and end: then nothing says where it was."""
