@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -99,6 +100,32 @@ def test_a_listener_of_another_user_hears_nothing_and_keeps_nobody_out(world: Wo
         finally:
             rogue.kill()
         assert set(rogue.stdout.read().splitlines()) == {"heard b''"}, "dialled, and left without a word"
+
+
+@needs_root
+def test_the_note_of_a_broker_that_was_stopped_leads_to_no_stranger(world: World) -> None:
+    """Version 0.1.0 left there the name of a socket in /tmp, which anybody can make once its broker is gone."""
+    assert world.cli("ensure").returncode == errors.EXIT_OK
+    assert world.cli("stop").returncode == errors.EXIT_OK
+    open_folder = world.root / "tmp"
+    open_folder.mkdir()
+    for folder in (world.root, open_folder):
+        folder.chmod(0o777 if folder == open_folder else 0o711)
+    name, lock = open_folder / "key.sock", world.palace / "broker.lock"
+    note = json.loads(lock.read_bytes())
+    lock.write_text(json.dumps({**note, "endpoint": f"unix:{name}"}), encoding="utf-8")
+    argv = [sys.executable, "-c", LISTEN, str(name), str(STRANGER)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as rogue:
+        try:
+            assert rogue.stdout is not None
+            assert rogue.stdout.readline() == "ready\n"
+            shim = world.shim()
+            shim.initialize()
+            assert shim.call_tool("kg_stats")
+            assert unix_path(world, world.palace) == str(world.state_root / "broker.sock")
+        finally:
+            rogue.kill()
+        assert set(rogue.stdout.read().splitlines()) <= {"heard b''"}
 
 
 def test_a_name_that_is_taken_away_is_bound_again_only_where_nobody_else_can_write(world: World) -> None:
