@@ -14,6 +14,7 @@ from ..lease.files import flush_palace
 from ..locality.mounts import folders_table
 from ..protocol.jsonrpc import result_line
 from ..system.clock import Clock
+from ..system.find_palace import leads_elsewhere
 from ..system.kernel import view_of
 from .engine_host import EngineHost
 from .guest_paths import GuestPaths, NotShared
@@ -263,6 +264,7 @@ class App:
                 effect.welcome["files"]["mounts"] = folders_table()
             if effect.guest and "files" in effect.welcome:
                 effect.welcome["files"]["proof"] = self._runner.proof_nonce(effect.conn)
+            effect.welcome["lease"] = {**effect.welcome["lease"], "sequence": self._lease.sequence}
             self._runner.send(effect.conn, result_line(effect.id, effect.welcome))
         elif isinstance(effect, fx.CheckPaths):
             self._tasks.start("check-paths", self._check_paths(effect))
@@ -334,7 +336,7 @@ class App:
         if not self._owner.still_named():
             self._runner.drain(f"{self._files.owner_lock} was removed: another broker may come")
             return
-        if _leads_elsewhere(self._identity):
+        if leads_elsewhere(self._identity):
             self._runner.drain(f"{self._identity.name} leads elsewhere now: another broker may come", at_once=True)
             return
         changed = await self._listeners.check()
@@ -343,7 +345,3 @@ class App:
             self._log.warning("the record is gone or another's: writing it again")
         if changed or not published:
             await self._publish()
-
-
-def _leads_elsewhere(identity: PalaceIdentity) -> bool:
-    return os.path.realpath(identity.name) != identity.path

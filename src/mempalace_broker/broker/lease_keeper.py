@@ -119,6 +119,11 @@ class LeaseKeeper:
         return self._holder.epoch
 
     @property
+    def sequence(self) -> int:
+        """How often our lease was written."""
+        return self._holder.sequence
+
+    @property
     def over(self) -> bool:
         """Whether the palace is no longer ours."""
         return self._holder.over

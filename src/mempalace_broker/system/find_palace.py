@@ -132,6 +132,11 @@ def resolve_palace(
     return PalaceIdentity(real, graph, by, (backend or "").strip().lower() or None, name)
 
 
+def leads_elsewhere(identity: PalaceIdentity) -> bool:
+    """Whether the name by which mempalace opens this palace leads to another one by now: it may be a link."""
+    return os.path.realpath(identity.name) != identity.path
+
+
 def graph_path(palace: str, by: str, home: str) -> str:
     """Where mempalace opens the knowledge graph: links in it are not resolved."""
     return os.path.join(palace if by == BY_FLAG else os.path.join(home, ".mempalace"), GRAPH)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from mempalace_broker.lease.files import LeaseFolder
-from mempalace_broker.lease.machine.lease import LeaseState
+from mempalace_broker.lease.machine.lease import VISIBILITY_DELAY_S, LeaseState
 from mempalace_broker.lease.machine.record import HolderId
+from mempalace_broker.route import verify
 from mempalace_broker.route.verify import verify_palace
 from mempalace_broker.system.paths import StateFiles
 
@@ -34,6 +35,18 @@ def welcome(epoch: Any, nonce: Any) -> dict[str, Any]:
 
 def test_a_broker_whose_lease_lies_here_has_this_palace(files: StateFiles) -> None:
     assert verify_palace(files, welcome(3, NONCE)) == ""
+
+
+def test_a_lease_that_stands_still_came_with_a_copy(files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(verify, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(verify, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    told = welcome(3, NONCE)
+    for sequence, said in ((0, ""), (1, ""), ("x", ""), (2, "is a copy of that")):
+        told["lease"]["sequence"] = sequence
+        assert said in verify_palace(files, told)
+        assert bool(said) == bool(verify_palace(files, told))
+    assert clock[0] >= VISIBILITY_DELAY_S, "the other kernel may see it a moment later"
 
 
 @pytest.mark.parametrize(("epoch", "nonce"), [(3, "cd" * 8), (4, NONCE)])
