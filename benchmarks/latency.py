@@ -13,9 +13,10 @@ from benchmarks import driver, texts
 from benchmarks.common import fmt, median, percentile
 from benchmarks.driver import Outcome, Session, closed_loop, serial
 from benchmarks.palaces import prepared
-from benchmarks.suite import Options, Report, label, main, rivals, say, worlds
-from benchmarks.world import BARE, BROKER, World
+from benchmarks.suite import Options, Report, added, label, main, rivals, say, worlds
+from benchmarks.world import BARE, BROKER, OTHER, World
 
+MORE_LIMIT_MS = 0.01  # than the other version of ours
 ADDED_P50_MS, ADDED_P99_MS, PING_P50_MS = 0.4, 2.0, 0.3
 Rounds = dict[str, dict[str, list[Outcome]]]  # by rival and call
 FLOOR = "echo (the driver's own)"
@@ -65,7 +66,11 @@ def _tell_alone(options: Options, report: Report, found: Rounds) -> None:
     report.add(caption, ["", *CALLS, "failed"], rows)
     for which in options.engines:
         ours, bare = found[label(BROKER, which)], found[label(BARE, which)]
+        others = found.get(label(OTHER, which))
         for what in ("kg_query", "get_aaak_spec"):
+            if others is not None:
+                more = added(*([percentile(one.all, 50) * 1e3 for one in side[what]] for side in (ours, others)))
+                report.check(f"{what} beyond the other broker's ({which.version}), p50", more, MORE_LIMIT_MS, " ms")
             for p, limit in ((50, ADDED_P50_MS), (99, ADDED_P99_MS)):
                 high, low = _ms(ours[what], p), _ms(bare[what], p)
                 note = f"{fmt(high)} against {fmt(low)} ms"

@@ -11,7 +11,7 @@ from benchmarks.common import fmt, median
 from benchmarks.driver import Session
 from benchmarks.palaces import prepared
 from benchmarks.suite import Options, Report, label, main, rivals, say
-from benchmarks.world import BARE, BROKER, HUB, World
+from benchmarks.world import BARE, BROKER, HUB, OTHER, World
 from tests import proctools
 
 SESSION_RSS_MB, SESSION_PSS_MB, BROKER_RSS_MB = 12.0, 6.0, 45.0
@@ -39,9 +39,10 @@ def _owner_rows(world: World, sessions: list[Session], report: Report) -> list[l
     rows = []
     for pid in rest:
         broker = "mempalace_broker.broker" in proctools.cmdline_of(pid)
-        name = "the broker" if broker else "hub" if world.kind == HUB else "the broker's engine"
+        owner = f"the {world.kind}"
+        name = owner if broker else "hub" if world.kind == HUB else f"{owner}'s engine"
         rows.append(_row(f"{name} ({world.engine.version})", [pid]))
-        if broker:
+        if broker and world.kind == BROKER:
             note = f"PSS {fmt(_mb(pid, 'pss'))} MB, {len(sessions)} sessions"
             report.check(
                 f"broker without engine, RSS ({world.engine.version})", _mb(pid, "rss"), BROKER_RSS_MB, " MB", note
@@ -60,7 +61,7 @@ def measure(options: Options) -> Report:
             sessions = world.ready(SESSIONS)
             for session in sessions:
                 _use(session)
-            if kind == BROKER:
+            if kind in (BROKER, OTHER):
                 world.wait_engine()
             pids = [session.pid for session in sessions]
             rows.append(_row(f"session, {label(kind, which)}", pids))

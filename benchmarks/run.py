@@ -2,6 +2,7 @@
 
 python benchmarks/run.py --quick                      some minutes, for orientation
 python benchmarks/run.py --write docs/figures.md      the real thing; the machine should have nothing else to do
+python benchmarks/run.py --against VENV/bin           beside another version of ours, which is installed there
 """
 
 from __future__ import annotations

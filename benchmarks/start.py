@@ -15,9 +15,10 @@ from benchmarks import driver
 from benchmarks.common import Engine, fmt, median, percentile
 from benchmarks.driver import Session
 from benchmarks.palaces import prepared
-from benchmarks.suite import Options, Report, label, main, rivals, say, worlds
-from benchmarks.world import BARE, BROKER, HUB, World
+from benchmarks.suite import Options, Report, added, label, main, rivals, say, worlds
+from benchmarks.world import BARE, BROKER, HUB, OTHER, World
 
+MORE_LIMIT_MS = 1.0  # than the other version of ours
 WARM_LIMIT = 0.45  # times the hub's proxy
 COLD_LIMIT_S = 1.0
 FLOOR = "an echo in python -I -S"
@@ -80,6 +81,10 @@ def warm(options: Options, report: Report) -> None:
     rival = next((median(took[label(HUB, which)]) for which in options.engines if which.has_hub), None)
     for which in options.engines:
         ours = median(took[label(BROKER, which)])
+        others = took.get(label(OTHER, which))
+        if others is not None:
+            more = added(took[label(BROKER, which)], others) * 1e3
+            report.check(f"warm start beyond the other broker's ({which.version})", more, MORE_LIMIT_MS, " ms")
         if rival is not None:
             note = f"{fmt(ours * 1e3)} ms; hub's proxy {fmt(rival * 1e3)} ms"
             report.check(f"warm start over the hub's proxy ({which.version})", ours / rival, WARM_LIMIT, " x", note)

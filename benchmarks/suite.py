@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import VERSIONS, Check, Engine, Lacking, dump, engine, machine, machine_line, table
-from benchmarks.world import BARE, BROKER, HUB, World
+from benchmarks.common import VERSIONS, Check, Engine, Lacking, dump, engine, machine, machine_line, median, table
+from benchmarks.world import AGAINST, BARE, BROKER, HUB, OTHER, World
 
 
 @dataclass
@@ -99,9 +99,12 @@ def options(argv: Sequence[str] | None, doc: str | None) -> tuple[Options, argpa
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, for orientation")
     parser.add_argument("--engine", action="append", help="3.4.0, newest, or a path; oldest first (default: both)")
+    parser.add_argument("--against", type=Path, help="folder of another version's mp-shim and mempalace-broker")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", type=Path, help="write the report as Markdown to this file, too")
     args = parser.parse_args(argv)
+    if args.against is not None:
+        os.environ[AGAINST] = str(args.against.resolve())
     return Options(args.quick, [engine(name) for name in args.engine or VERSIONS]), args
 
 
@@ -136,7 +139,13 @@ def label(kind: str, which: Engine) -> str:
 
 def rivals(engines: Sequence[Engine], kinds: Sequence[str] = (BARE, HUB, BROKER)) -> list[tuple[str, Engine]]:
     """All that can be compared, oldest engine first."""
-    return [(kind, which) for which in engines for kind in kinds if kind != HUB or which.has_hub]
+    found = [*kinds, OTHER] if AGAINST in os.environ and BROKER in kinds else kinds
+    return [(kind, which) for which in engines for kind in found if kind != HUB or which.has_hub]
+
+
+def added(ours: Sequence[float], others: Sequence[float]) -> float:
+    """How much ours is above the others' figure, as the median over rounds: both were measured in each."""
+    return median(a - b for a, b in zip(ours, others, strict=True))
 
 
 @contextlib.contextmanager

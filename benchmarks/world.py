@@ -25,8 +25,9 @@ from mempalace_broker.system.private import VARIABLE as PRIVATE
 from tests import proctools
 from tests.proctools import eventually
 
-BROKER, BARE, HUB = "broker", "bare", "hub"
+BROKER, BARE, HUB, OTHER = "broker", "bare", "hub", "other broker"
 KINDS = (BROKER, BARE, HUB)
+AGAINST = "MPB_AGAINST"  # where the programs of the other broker are
 MARK = "MPB_BENCHMARK"
 END_S = 30.0
 
@@ -35,8 +36,9 @@ class World:
     """One palace and the servers on it.
 
     Args:
-        engine: the mempalace. kind: BROKER (mp-shim), BARE (mempalace-mcp alone) or HUB (mempalace serve, and
-            mempalace-mcp forwarding to it). palace: a prepared palace to copy. env: more environment.
+        engine: the mempalace. kind: BROKER (mp-shim), BARE (mempalace-mcp alone), HUB (mempalace serve, and
+            mempalace-mcp forwarding to it) or OTHER (another version of ours).
+        palace: a prepared palace to copy. env: more environment.
         keep: leave the files there at the end.
     """
 
@@ -74,14 +76,19 @@ class World:
             "MEMPALACE_BROKER_IDLE_S": "60",
             "MEMPALACE_BROKER_PARK_S": "0",  # rounds of rivals would count as pauses; park.py measures those
         }
-        if self.kind == BROKER:
-            env["PATH"] = f"{own_bin()}:{env['PATH']}"
+        if self.shims is not None:
+            env["PATH"] = f"{self.shims}:{env['PATH']}"
         return env
+
+    @property
+    def shims(self) -> Path | None:
+        """Where our programs are, None where they aren't measured."""
+        return own_bin() if self.kind == BROKER else Path(os.environ[AGAINST]) if self.kind == OTHER else None
 
     @property
     def argv(self) -> list[str]:
         """What an agent's configuration would start."""
-        return [str(own_bin() / "mp-shim")] if self.kind == BROKER else [str(self.engine.server)]
+        return [str(self.engine.server if self.shims is None else self.shims / "mp-shim")]
 
     def start(self) -> Session:
         """One session's server, not initialised."""
