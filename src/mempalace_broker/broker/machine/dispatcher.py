@@ -347,4 +347,4 @@ class Dispatcher(CallAnswers):
         """When to call `tick` next, or None."""
         parking = self.parking.next_deadline(idle=self._unused) if self._open else None
         times = (self.scheduler.next_deadline(), self.supervisor.next_deadline(), parking)
-        return min((at for at in times if at is not None), default=None)
+        return min([at for at in times if at is not None], default=None)

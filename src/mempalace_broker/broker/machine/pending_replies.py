@@ -107,7 +107,7 @@ class PendingReplies:
 
     def next_deadline(self) -> float | None:
         """When `settle` has to give a request up, or None."""
-        return min((ask.deadline for ask in self._tools if ask.deadline), default=None)
+        return min([ask.deadline for ask in self._tools if ask.deadline], default=None)
 
     def settle(self, now: float) -> list[tuple[int, bytes]]:
         """The answers that can be given by now, as (connection, line)."""

@@ -302,7 +302,7 @@ class BrokerProtocol:
     def next_deadline(self) -> float | None:
         """When to call `tick` next, or None."""
         parts = (self.dispatcher, self._pending_replies, self._lifecycle)
-        return min((at for at in (part.next_deadline() for part in parts) if at is not None), default=None)
+        return min([at for part in parts if (at := part.next_deadline()) is not None], default=None)
 
     def drain(self, now: float, reason: str, *, at_once: bool = False) -> None:
         """Leave: no more calls are accepted, and running ones may finish within the drain time, unless `at_once`."""

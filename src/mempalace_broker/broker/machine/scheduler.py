@@ -106,7 +106,7 @@ class Scheduler:
     @property
     def has_startable(self) -> bool:
         """Whether `dispatch` would return a call."""
-        return any(self._may_start(lane) for lane in LANES) or self._may_run_beside_mine()
+        return any(map(self._may_start, LANES)) or self._may_run_beside_mine()
 
     def _may_run_beside_mine(self) -> bool:
         """Whether the next palace call may be sent while a mine runs."""
