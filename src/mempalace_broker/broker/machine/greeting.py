@@ -76,7 +76,8 @@ class Host:
         if not isinstance(palace, dict):
             return ""
         asked = {"wire": WIRE_VERSION, "palace": {**palace, "backend": None}}
-        return judge_hello({**asked, "view": params.get("view")}, self.identity, self.view).message
+        verdict = judge_hello({**asked, "view": params.get("view")}, self.identity, self.view)
+        return verdict.message.partition(" Hint: ")[0]  # that is for agents' configurations
 
     def welcome(self, verdict: HelloVerdict, *, bound: bool) -> dict[str, Any]:
         """The result that a fitting client gets. `bound`: its session has a secret."""
