@@ -73,7 +73,7 @@ def hooks(facts: Facts) -> Iterator[Finding]:
             "while agents are calling they are refused, and a refused hook says nothing",
         )
     elif park_s == 0:
-        yield warn(
+        yield info(
             "hooks",
             "mempalace's hooks and its own commands are refused while a broker runs (park_s = 0); "
             "a refused hook says nothing",

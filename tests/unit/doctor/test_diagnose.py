@@ -338,12 +338,6 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         [("error", "upstream write lock")],
         "kill 888",
     ),
-    "hooks are refused": (
-        True,
-        {"reply": BrokerReply(CONNECT_OK, SOCKET, {**STATUS, "settings": {"park_s": {"value": 0, "source": "file"}}})},
-        [("warn", "hooks")],
-        "park_s = 1",
-    ),
     "upstream hub": (
         True,
         {"upstream_processes": [UpstreamProcess("/h/s.json", "hub", 999, True, P, "python")]},
@@ -456,8 +450,12 @@ def test_a_command_of_mempalace_s_at_work_while_the_engine_is_parked_is_as_it_sh
     assert bad(without_lock) == [("error", "foreign opener")]
 
 
-def test_hooks_save_after_a_pause() -> None:
-    settings = {"park_s": {"value": 1, "source": "default"}}
+@pytest.mark.parametrize(
+    ("park_s", "severity", "word"),
+    [(1, Severity.OK, "after 1 s without a call"), (0, Severity.INFO, "a refused hook says nothing")],
+)
+def test_it_says_when_hooks_save(park_s: int, severity: Severity, word: str) -> None:
+    settings = {"park_s": {"value": park_s, "source": "config.toml"}}
     reply = BrokerReply(CONNECT_OK, SOCKET, {**STATUS, "settings": settings})
     (hooks,) = [row for row in judge(dataclasses.replace(healthy(), reply=reply)) if row.what == "hooks"]
-    assert (hooks.severity, "after 1 s without a call" in hooks.detail) == (Severity.OK, True)
+    assert (hooks.severity, word in hooks.detail) == (severity, True)
