@@ -102,7 +102,7 @@ def test_palace_and_backend_of_the_command_line_are_told_to_the_broker(folder: P
         palace = broker.wait_for("broker/hello")[0]["params"]["palace"]
     assert palace == {
         "path": str(folder / "p"), "graph": str(folder / "p/knowledge_graph.sqlite3"), "by": "flag",
-        "backend": "chroma", "collection": "c",
+        "backend": "chroma", "name": str(folder / "p"),
     }  # fmt: skip
 
 
@@ -415,7 +415,16 @@ def cpu_s(pid: int) -> float:
 # -- budgets
 
 
-def test_import_budget(folder: Path, broker: FakeBroker) -> None:
+@pytest.fixture
+def used(folder: Path) -> Path:
+    """A home with a palace, as after a first session; that one has to find out where mempalace would put it."""
+    palace = folder / ".mempalace" / "palace"
+    palace.mkdir(parents=True)
+    (palace / "chroma.sqlite3").touch()
+    return folder
+
+
+def test_import_budget(used: Path, broker: FakeBroker) -> None:
     """What a session imports, from the start to its first tool call; meanwhile no garbage is looked for."""
     code = (
         "import sys, os, gc, mempalace_broker.shim.main as m\n"
@@ -427,7 +436,7 @@ def test_import_budget(folder: Path, broker: FakeBroker) -> None:
     stdin = b'{"id":0,"method":"initialize"}\n{"id":1,"method":"tools/call","params":{"name":"mempalace_search"}}\n'
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n{code}"],
-        input=stdin, env=environment(folder), capture_output=True, timeout=30, check=True,
+        input=stdin, env=environment(used), capture_output=True, timeout=30, check=True,
     )  # fmt: skip
     assert len(done.stdout.splitlines()) == 2
     looks, *names = done.stderr.decode().split()
@@ -439,7 +448,7 @@ def test_import_budget(folder: Path, broker: FakeBroker) -> None:
     assert not any(name.split(".")[1] in ("broker", "engine", "cli", "config") for name in ours)
 
 
-def test_memory_budget(shim: RpcProcess) -> None:
+def test_memory_budget(used: Path, shim: RpcProcess) -> None:
     shim.initialize()
     for _ in range(50):
         shim.request("tools/call", {"name": "mempalace_search", "arguments": {"query": "x" * 5000}})
