@@ -105,8 +105,8 @@ def resolve_palace(
             known; asked only where versions differ. Without it, and for (): the newest rules.
 
     Raises:
-        PalaceError: config.json names something that can't be a directory, or a link leads to other files: whoever
-            has the state root mounted can put a link there.
+        PalaceError: config.json names something that can't be a directory, or a link leads nowhere, or to other files:
+            whoever has the state root mounted can put a link there.
     """
     if flag:
         choice = _Choice(os.path.abspath(expand(flag, home)), BY_FLAG)
@@ -124,12 +124,24 @@ def resolve_palace(
         raise PalaceError(
             f"the palace path {path!r} (by {by}) is unusable: {exc}.", hint="correct it, or give --palace."
         ) from exc
-    if os.path.islink(path) and not _may_be_a_palace(real):
+    if os.path.islink(path):
+        _check_link(path, real)
+    return PalaceIdentity(real, graph, by, (backend or "").strip().lower() or None, name)
+
+
+def _check_link(path: str, real: str) -> None:
+    """Refuse a link that leads nowhere: a disk that is not mounted must not get an empty palace in its place; and one
+    that leads to other files. Raises PalaceError.
+    """
+    if not os.path.lexists(real):
+        raise PalaceError(
+            f"{path} is a link to {real}, which is not there.", hint=f"mount the disk that it is on, or mkdir -p {real}"
+        )
+    if not _may_be_a_palace(real):
         raise PalaceError(
             f"{path} is a link to {real}, which holds other files and no palace.",
             hint=f"remove the link; or, if that is the palace, name {real} itself by --palace.",
         )
-    return PalaceIdentity(real, graph, by, (backend or "").strip().lower() or None, name)
 
 
 def leads_elsewhere(identity: PalaceIdentity) -> bool:
@@ -143,7 +155,7 @@ def graph_path(palace: str, by: str, home: str) -> str:
 
 
 def _may_be_a_palace(folder: str) -> bool:
-    """Whether a folder is missing, empty, or has a file that a palace has; hidden files don't matter."""
+    """Whether a folder is empty, or has a file that a palace has; hidden files don't matter."""
     try:
         names = [name for name in os.listdir(folder) if not name.startswith(".")]
     except OSError:

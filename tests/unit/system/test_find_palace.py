@@ -215,15 +215,23 @@ class TestWhichVersion:
 
 
 class TestLinkedPalace:
-    @pytest.mark.parametrize("target", ["missing", "empty", "chroma.sqlite3", "tunnels.json", ".stfolder"])
+    @pytest.mark.parametrize("target", ["empty", "chroma.sqlite3", "tunnels.json", ".stfolder"])
     def test_the_users_own_link_is_followed(self, home: Path, target: str) -> None:
         real = home / "data"
-        if target != "missing":
-            real.mkdir()
-        if target not in ("missing", "empty"):
+        real.mkdir()
+        if target != "empty":
             (real / target).touch()
         (home / "palace").symlink_to(real)
         assert resolve_palace(f"{home}/palace", {}, str(home)).path == str(real)
+
+    def test_a_link_that_leads_nowhere_is_refused(self, home: Path) -> None:
+        """As by mempalace: a disk that is not mounted must not get a second, empty palace in its place."""
+        (home / "palace").symlink_to(home / "disk" / "palace")
+        with pytest.raises(PalaceError, match=r"is a link to .*/disk/palace, which is not there") as refused:
+            resolve_palace(f"{home}/palace", {}, str(home))
+        assert "mount the disk" in refused.value.hint
+        (home / "loop").symlink_to("loop")
+        assert resolve_palace(f"{home}/loop", {}, str(home)).path == f"{home}/loop", "opening it reports the error"
 
     def test_a_link_to_other_files_is_refused(self, home: Path) -> None:
         (home / "documents").mkdir()
