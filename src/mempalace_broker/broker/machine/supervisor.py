@@ -7,9 +7,10 @@
       UNAVAILABLE: calls fail at once with the reason; it is tried again after `probe_s`, or with a call after `look_s`
       FATAL: a fault no restart mends (no mempalace, bad palace); only `restart` leaves it
 
-Starts count against the budget until an engine gets ready: one that does serves calls, however often it is killed.
-The pause before the next start grows with each death until an engine has worked: answered a call, or stayed up for
-`stable_s`. Ending an engine is per request and by measured time, never by the lifetime of the process.
+Starts count against the budget until an engine gets ready, and only where none has been ready within the window: as
+long as one gets ready at all, it is replaced however often it is killed, and calls wait for it. The pause before the
+next start grows with each death until an engine has worked: answered a call, or stayed up for `stable_s`. Ending an
+engine is per request and by measured time, never by the lifetime of the process.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class Supervisor:
         self._deadline: float | None = None
         self._starts: deque[float] = deque()
         self._failures = 0
+        self._ready_until = float("-inf")
         self._locking_since = 0.0
         self._wanted = True
         self._fault: tuple[str, str, bool] | None = None
@@ -152,6 +154,7 @@ class Supervisor:
         if self.state in (EngineState.STARTING, EngineState.WARMING):
             self.reason = self.hint = ""
             self.unavailable_since = None
+            self._ready_until = now
             self._starts.clear()
             self._enter(EngineState.READY, now, now + self.policy.stable_s)
 
@@ -179,6 +182,8 @@ class Supervisor:
     def exited(self, now: float, how: str) -> None:
         """The process was reaped; `how` names its exit status or signal."""
         asked = self.state in (EngineState.STOPPING, EngineState.KILLING)
+        if self.state == EngineState.READY:
+            self._ready_until = now
         self.pid = 0
         if not asked or not self.reason:
             self.reason = f"the engine ended: {how}"
@@ -197,7 +202,7 @@ class Supervisor:
                 self._enter(EngineState.FATAL, now)
             else:
                 self._become_unavailable(now)
-        elif len(self._starts) >= self.policy.budget:
+        elif len(self._starts) >= self.policy.budget and now >= self._ready_until + self.policy.window_s:
             self.reason = f"{len(self._starts)} starts failed within {self.policy.window_s:g} s; {self.reason}"
             self.hint = "see `mempalace-broker logs` and `mempalace-broker doctor`"
             self._become_unavailable(now)

@@ -403,7 +403,6 @@ def test_a_probe_closes_the_circuit_again() -> None:
 def unavailable() -> Talk:
     """An engine that died before it was ready, and client 1."""
     talk = Talk(policy=Policy(budget=1), up=False)
-    talk.dispatcher.start(talk.now)
     talk.dispatcher.spawned(talk.now, 1)
     talk.opens(1)
     talk.dies()
@@ -454,10 +453,7 @@ def test_what_is_seen_in_the_middle_of_an_upgrade_passes(reason: str) -> None:
 
 
 def test_calls_wait_while_a_probe_is_under_way_and_fail_with_it() -> None:
-    talk = Talk(policy=Policy(budget=1))
-    talk.engine()
-    talk.opens(1)
-    talk.dies()
+    talk = unavailable()
     talk.wait(10.0)
     talk.says(1, call(1, ADD))
     assert talk.heard(1) == []

@@ -164,6 +164,19 @@ def test_an_engine_that_gets_ready_is_replaced_however_often_it_dies_with_growin
     assert pauses[9:] == pytest.approx([5.0, 0.1, 0.2])
 
 
+def test_starts_may_fail_for_a_while_after_an_engine_was_ready() -> None:
+    supervisor = ready(Policy(budget=2, window_s=60.0, backoff_base_s=5.0))
+    supervisor.exited(10.0, "signal 9")
+    now = 10.0
+    while now < 70.0:
+        assert state_of(supervisor) == EngineState.BACKOFF, now
+        now += 5.0
+        supervisor.tick(now)
+        supervisor.spawned(now, 8)
+        supervisor.exited(now, "signal 9")
+    assert state_of(supervisor) == EngineState.UNAVAILABLE
+
+
 def test_a_call_brings_the_next_try_forward() -> None:
     supervisor = new(Policy(budget=1, probe_s=10.0, look_s=2.0))
     supervisor.start(0.0)
