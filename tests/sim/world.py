@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mempalace_broker.broker.machine.scheduler import Limits
-from mempalace_broker.broker.machine.supervisor import Policy
+from mempalace_broker.broker.machine.supervisor import KILLED, Policy
 from mempalace_broker.protocol.journal import whole_length
 from mempalace_broker.protocol.palace import PalaceIdentity
 
@@ -226,7 +226,7 @@ class World:
 
     def _kill_engine(self) -> None:
         if self._owner is not None:
-            self._owner.die("signal 9")
+            self._owner.die(KILLED)
 
     def _freeze(self) -> None:
         seconds = self.rng.choice((0.1, 1.0, 5.0))

@@ -7,10 +7,10 @@
       UNAVAILABLE: calls fail at once with the reason; it is tried again after `probe_s`, or with a call after `look_s`
       FATAL: a fault no restart mends (no mempalace, bad palace); only `restart` leaves it
 
-Starts count against the budget until an engine gets ready, and only where none has been ready within the window: as
-long as one gets ready at all, it is replaced however often it is killed, and calls wait for it. The pause before the
-next start grows with each death until an engine has worked: answered a call, or stayed up for `stable_s`. Ending an
-engine is per request and by measured time, never by the lifetime of the process.
+Starts count against the budget until an engine gets ready; those that `kill -9` ended, only where none has been ready
+within the window: as long as one gets ready at all, it is replaced however often it is killed, and calls wait for it.
+The pause before the next start grows with each death until an engine has worked: answered a call, or stayed up for
+`stable_s`. Ending an engine is per request and by measured time, never by the lifetime of the process.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+KILLED = "killed by SIGKILL"  # how an engine ends that is ended from outside
 
 
 class EngineState(StrEnum):
@@ -88,6 +91,7 @@ class Supervisor:
         self._starts: deque[float] = deque()
         self._failures = 0
         self._ready_until = float("-inf")
+        self._killed = False
         self._locking_since = 0.0
         self._wanted = True
         self._fault: tuple[str, str, bool] | None = None
@@ -182,6 +186,7 @@ class Supervisor:
     def exited(self, now: float, how: str) -> None:
         """The process was reaped; `how` names its exit status or signal."""
         asked = self.state in (EngineState.STOPPING, EngineState.KILLING)
+        self._killed = how.startswith(KILLED)
         if self.state == EngineState.READY:
             self._ready_until = now
         self.pid = 0
@@ -202,7 +207,7 @@ class Supervisor:
                 self._enter(EngineState.FATAL, now)
             else:
                 self._become_unavailable(now)
-        elif len(self._starts) >= self.policy.budget and now >= self._ready_until + self.policy.window_s:
+        elif len(self._starts) >= self.policy.budget and not self._is_bad_luck(now):
             self.reason = f"{len(self._starts)} starts failed within {self.policy.window_s:g} s; {self.reason}"
             self.hint = "see `mempalace-broker logs` and `mempalace-broker doctor`"
             self._become_unavailable(now)
@@ -210,6 +215,10 @@ class Supervisor:
             span = min(self.policy.backoff_cap_s, self.policy.backoff_base_s * 2**self._failures)
             self._failures += 1
             self._enter(EngineState.BACKOFF, now, now + span * (0.5 + 0.5 * self._rng()))
+
+    def _is_bad_luck(self, now: float) -> bool:
+        """Whether somebody keeps killing engines that get ready when they are let."""
+        return self._killed and now < self._ready_until + self.policy.window_s
 
     def _become_unavailable(self, now: float) -> None:
         if self.unavailable_since is None:

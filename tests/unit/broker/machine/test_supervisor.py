@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from mempalace_broker.broker.engine_process import how as in_words
 from mempalace_broker.broker.machine.supervisor import EngineAction, EngineState, Policy, Supervisor
 
 
@@ -164,16 +165,16 @@ def test_an_engine_that_gets_ready_is_replaced_however_often_it_dies_with_growin
     assert pauses[9:] == pytest.approx([5.0, 0.1, 0.2])
 
 
-def test_starts_may_fail_for_a_while_after_an_engine_was_ready() -> None:
-    supervisor = ready(Policy(budget=2, window_s=60.0, backoff_base_s=5.0))
-    supervisor.exited(10.0, "signal 9")
-    now = 10.0
-    while now < 70.0:
+@pytest.mark.parametrize(("how", "waits_s"), [(in_words(-9), 60.0), (in_words(1), 10.0)])
+def test_starts_may_be_killed_for_a_while_after_an_engine_was_ready(how: str, waits_s: float) -> None:
+    supervisor, now = ready(Policy(budget=2, window_s=60.0, backoff_base_s=5.0)), 10.0
+    supervisor.exited(now, how)
+    while now < 10.0 + waits_s:
         assert state_of(supervisor) == EngineState.BACKOFF, now
         now += 5.0
         supervisor.tick(now)
         supervisor.spawned(now, 8)
-        supervisor.exited(now, "signal 9")
+        supervisor.exited(now, how)
     assert state_of(supervisor) == EngineState.UNAVAILABLE
 
 
