@@ -137,6 +137,12 @@ def test_pi_knows_the_adapter_and_its_companions(images: Images, host: World) ->
     assert "/opt/pi-studio" not in Devbox(images, host, PI).run("pi", "list")
 
 
+def test_a_studio_image_on_the_home_of_a_pi_image_has_studio(images: Images, host: World, tmp_path: Path) -> None:
+    options = ("--network", "none", "--volume", f"{tmp_path}:/home/developer")
+    for tag, there in ((PI, False), (STUDIO, True), (PI, False)):
+        assert ("/opt/pi-studio" in Devbox(images, host, tag).run("pi", "list", options=options)) == there
+
+
 def test_dot_watch_draws_in_the_container(images: Images, host: World) -> None:
     (host.cwd / "g.dot").write_text("digraph { a -> b }")
     Devbox(images, host).run("dot-watch", "--once", "g.dot")
