@@ -29,6 +29,10 @@ def translate(context: Context, path: str, told: Mapping[str, Any]) -> str | Non
     Raises:
         UsageError: config.toml makes no sense.
     """
+    try:
+        real = os.path.realpath(path)
+    except (OSError, ValueError):  # a lone surrogate, for one: no file has such a name
+        return None
     palace, there = context.identity.path, told.get("palace")
     pathmap = PathMap(
         mine=mount_table(),
@@ -38,7 +42,7 @@ def translate(context: Context, path: str, told: Mapping[str, Any]) -> str | Non
         same_kernel=told.get("same_kernel") is True,
         fixed=PrivateSettings.read(context.env).container(context.env).paths,
     )
-    return pathmap.translate(os.path.realpath(path))
+    return pathmap.translate(real)
 
 
 def prove(path: str, nonce: object) -> None:

@@ -80,8 +80,9 @@ class Dialer:
 
         assert self.context is not None, "an attempt comes first"
         names = {path: translate(self.context, path, files) for path in paths}
-        for path in paths:
-            prove(path, files.get("proof"))
+        for path, there in names.items():
+            if there is not None:
+                prove(path, files.get("proof"))
         return names
 
     def read_answers(self) -> bytes | None:
