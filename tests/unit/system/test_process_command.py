@@ -45,8 +45,11 @@ def test_what_a_python_runs(words: list[str], name: str) -> None:
 
 
 def test_only_a_program_of_ours_is_ours() -> None:
-    for code, ours in (("input()", False), ("'mempalace_broker'; input()", True)):
-        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
+    for code, ours in (("input('up\\n')", False), ("'mempalace_broker'; input('up\\n')", True)):
+        argv = [sys.executable, "-uc", code]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"up\n"  # in the middle of exec its command line is empty
             assert is_ours(child.pid) is ours
             child.communicate(b"\n")
     assert not is_ours(2**22 + 12345)
