@@ -13,6 +13,7 @@ from mempalace_broker.broker.machine import effects as fx
 from mempalace_broker.broker.machine.lifecycle import BrokerState
 from mempalace_broker.broker.machine.session import Origin
 from mempalace_broker.protocol.hello import GUEST, HELLO, hello_request
+from mempalace_broker.protocol.palace import FileView
 from tests.unit.broker.machine.dialogue import KG_QUERY, PALACE, SECRET, Talk, call, request
 
 
@@ -156,3 +157,14 @@ def test_a_palace_that_is_not_an_identity_does_no_harm(palace: object) -> None:
     talk.says(1, request(1, "broker/status", palace=palace))
     said = talk.answer(1)
     assert ("error" in said) == isinstance(palace, dict)
+
+
+@pytest.mark.parametrize(("origin", "told"), [(Origin.GUEST, True), (Origin.HOST, False)])
+def test_only_a_guest_is_told_how_to_prove_its_folders(origin: Origin, told: bool) -> None:
+    talk = Talk()
+    talk.opens(1, origin=origin)
+    hello = hello_request(
+        session="abc", secret=SECRET, connection=1, identity=PALACE, client="test", pid=7, view=FileView("elsewhere")
+    )
+    talk.says(1, hello)
+    assert ("proof" in talk.answer(1)["result"]["files"]) is told

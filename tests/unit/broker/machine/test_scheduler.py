@@ -149,6 +149,19 @@ def test_what_came_back_from_a_dead_engine_goes_first_in_its_order(make: Maker) 
     assert started(scheduler, 1.0) == [4]
 
 
+def test_a_call_that_two_engines_left_keeps_its_place(make: Maker) -> None:
+    scheduler = Scheduler(Limits())
+    scheduler.mine_yields = True
+    scheduler.submit(make("mempalace_mine"))
+    scheduler.submit(make())
+    assert started(scheduler) == [1, 2]
+    scheduler.requeue(scheduler.lost(), 0.0)
+    scheduler.mine_yields = False  # the next engine lets nobody in
+    for _ in range(2):
+        assert started(scheduler) == [1]
+        scheduler.requeue(scheduler.lost(), 0.0)
+
+
 # -- limits
 
 
