@@ -49,3 +49,7 @@ def test_whatever_comes(text: str, limit: int) -> None:
 def test_every_text_of_a_json_value() -> None:
     value = {"a\n": ["\x1b", {"b": "\u202e", "n": 1, "t": True, "z": None}], "f": 0.5}
     assert printable_tree(value) == {r"a\n": [r"\x1b", {"b": r"\u202e", "n": 1, "t": True, "z": None}], "f": 0.5}
+
+
+def test_escapes_that_just_fit_are_not_cut() -> None:
+    assert printable("a\n", 3) == "a\\n"
