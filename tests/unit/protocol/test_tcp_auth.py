@@ -262,3 +262,10 @@ def test_a_shim_that_uses_it_loads_neither_openssl_nor_hmac() -> None:
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert not {"hashlib", "_hashlib", "hmac", "json", "typing", "enum", "secrets"} & set(done.stdout.split())
+
+
+def test_a_listener_that_says_more_than_it_was_asked_is_not_believed() -> None:
+    client, server = sides()
+    proved = server.feed(client.feed(server.feed(client.start())))
+    assert client.feed(proved + b"{}\n") == b""
+    assert (client.state, client.failure) == (AuthState.FAILED, AuthFailure.GARBAGE)
