@@ -123,9 +123,9 @@ def _source_hash() -> str:
 def _install(folder: Path) -> None:
     python = folder / "bin" / "python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    quiet = ["-q", "--disable-pip-version-check"]
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", *quiet]
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "pip>=25.2"], check=True, stdout=sys.stderr)  # an older one makes programs that import `re`
     subprocess.run([*pip, str(REPO)], check=True, stdout=sys.stderr)
     subprocess.run([*pip, "--no-deps", "--force-reinstall", str(REPO)], check=True, stdout=sys.stderr)
 

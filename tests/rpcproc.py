@@ -209,7 +209,9 @@ class RpcProcess:
     def finish(self, timeout: float = PATIENCE_S) -> int:
         """End it as an agent does, by EOF; its exit status."""
         self.close_stdin()
-        return self.wait(timeout)
+        status = self.wait(timeout)
+        self._reader.join(timeout)
+        return status
 
     def memory_kb(self) -> dict[str, int]:
         return proctools.memory_kb(self.pid)

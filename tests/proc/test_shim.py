@@ -18,6 +18,7 @@ import pytest
 
 from mempalace_broker.errors import INVALID_REQUEST, METHOD_NOT_FOUND, OTHER_PALACE, OUTCOME_UNKNOWN
 from mempalace_broker.protocol.framing import MAX_LINE
+from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.system.private import VARIABLE as PRIVATE
 from mempalace_broker.system.private import state_folder
 from tests import proctools
@@ -421,11 +422,16 @@ def used(folder: Path) -> Path:
     palace = folder / ".mempalace" / "palace"
     palace.mkdir(parents=True)
     (palace / "chroma.sqlite3").touch()
+    named = f"unix:{folder}/.mempalace/broker.sock"
+    record = DiscoveryRecord(record="ab", pid=1, endpoints=[named], palace={"path": str(palace)})
+    (folder / ".mempalace" / "broker.json").write_bytes(encode(record))
     return folder
 
 
-def test_import_budget(used: Path, broker: FakeBroker) -> None:
+def test_import_budget(used: Path) -> None:
     """What a session imports, from the start to its first tool call; meanwhile no garbage is looked for."""
+    env = environment(used)
+    del env["MEMPALACE_BROKER"]  # as nearly all sessions are: the record leads to the broker
     code = (
         "import sys, os, gc, mempalace_broker.shim.main as m\n"
         "collections = lambda: sum(generation['collections'] for generation in gc.get_stats())\n"
@@ -434,10 +440,11 @@ def test_import_budget(used: Path, broker: FakeBroker) -> None:
         "os.write(2, ' '.join([str(collections() - before), *sorted(set(sys.modules))]).encode())\n"
     )
     stdin = b'{"id":0,"method":"initialize"}\n{"id":1,"method":"tools/call","params":{"name":"mempalace_search"}}\n'
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n{code}"],
-        input=stdin, env=environment(used), capture_output=True, timeout=30, check=True,
-    )  # fmt: skip
+    with FakeBroker(str(used / ".mempalace" / "broker.sock")):
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n{code}"],
+            input=stdin, env=env, capture_output=True, timeout=30, check=True,
+        )  # fmt: skip
     assert len(done.stdout.splitlines()) == 2
     looks, *names = done.stderr.decode().split()
     assert looks == "0"

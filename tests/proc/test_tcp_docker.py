@@ -32,7 +32,7 @@ from mempalace_broker.route.endpoint import parse
 from mempalace_broker.route.tcp_addresses import candidates
 from mempalace_broker.route.tcp_token import find_token
 from mempalace_broker.protocol.palace import PalaceIdentity
-from mempalace_broker.system.context import Context
+from mempalace_broker.system.paths import Context
 from mempalace_broker.system.paths import StateFiles
 from tests.tcptools import connect
 files = StateFiles(sys.argv[2], sys.argv[2] + "/palace")

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ..locality.mounts import is_local
-from ..system.strict_modes import check_folders
+from ..system.file_trust import check_folders
 from .connection import UNIX, Connection
 from .tcp.listener import TcpListener
 from .tcp.port import last_port

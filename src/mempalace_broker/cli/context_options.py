@@ -11,10 +11,9 @@ import click
 from ..errors import UsageError
 from ..protocol.palace import PalaceIdentity
 from ..protocol.record import BadRecord
-from ..route.palace import meant_palace
-from ..system.context import Context
+from ..route.discover import meant_palace
 from ..system.lock_notes import OwnerNote
-from ..system.paths import ROOT_VARIABLE, expand, home_of, state_root
+from ..system.paths import ROOT_VARIABLE, Context, expand, home_of, state_root
 from ..system.record_file import RecordFile
 
 if TYPE_CHECKING:

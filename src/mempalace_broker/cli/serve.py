@@ -17,7 +17,7 @@ from .outcome import say_error
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..system.context import Context
+    from ..system.paths import Context
 
 TCP_VARIABLE = "MEMPALACE_BROKER_TCP"
 START_S = 60.0

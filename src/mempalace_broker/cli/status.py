@@ -12,7 +12,7 @@ from ..errors import EXIT_NOT_RUNNING, EXIT_OK, EXIT_UNAVAILABLE
 from .context_options import palace_options
 
 if TYPE_CHECKING:
-    from ..system.context import Context
+    from ..system.paths import Context
 
 ANSWER_S = 5.0
 WATCH_S = 1.0

@@ -14,7 +14,7 @@ from ..settings import BrokerSettings
 from .context_options import palace_options
 
 if TYPE_CHECKING:
-    from ..system.context import Context
+    from ..system.paths import Context
     from ..system.unix_socket import PeerProcess
 
 ANSWER_S = 5.0

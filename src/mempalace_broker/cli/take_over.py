@@ -13,7 +13,7 @@ from .context_options import palace_options
 
 if TYPE_CHECKING:
     from ..lease.machine.record import LeaseRecord
-    from ..system.context import Context
+    from ..system.paths import Context
 
 _LOOK_S = 0.25
 

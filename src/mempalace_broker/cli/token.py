@@ -10,7 +10,7 @@ import click
 from .context_options import palace_options
 
 if TYPE_CHECKING:
-    from ..system.context import Context
+    from ..system.paths import Context
 
 
 @click.command("token", short_help="Print or replace the token for clients over TCP.")

@@ -13,7 +13,7 @@ from .gather import gather
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..system.context import Context
+    from ..system.paths import Context
     from .facts import Facts
     from .findings import Finding
 

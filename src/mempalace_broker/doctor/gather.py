@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ..route.machine.election import RecordSeen
-    from ..system.context import Context
-    from ..system.paths import StateFiles
+    from ..system.paths import Context, StateFiles
     from ..system.process_ids import ProcessState
 
 ANSWER_S = 5.0

@@ -10,7 +10,6 @@ so this module uses the C scanner and encoder behind it, and the package only wh
 from __future__ import annotations
 
 from ..errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
-from .text import printable  # not late: an error must be told even where the package was moved away
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -329,7 +328,16 @@ def error_line(id_: Any, code: int, message: str, data: object = None) -> bytes:
 
     The message may quote what others wrote: it is made printable and bounded.
     """
-    error: dict[str, object] = {"code": code, "message": printable(message, _MAX_MESSAGE)}
+    error: dict[str, object] = {"code": code, "message": shown(message, _MAX_MESSAGE)}
     if data is not None:
         error["data"] = data
     return to_bytes({"jsonrpc": "2.0", "id": id_, "error": error}) + b"\n"
+
+
+def shown(text: str, limit: int) -> str:
+    """`text` as `printable` makes it. That is loaded late: errors must be told even where the package was moved."""
+    if len(text) <= limit and text.isprintable():
+        return text
+    from .text import printable
+
+    return printable(text, limit)

@@ -26,7 +26,7 @@ from .machine.election import CONNECT_EAGAIN, CONNECT_ENOENT, CONNECT_OK, CONNEC
 if TYPE_CHECKING:
     from _socket import socket as RawSocket
 
-    from ..system.context import Context
+    from ..system.paths import Context
     from .machine.election import ConnectSeen
 
 REMOTE_S = 30.0  # to reach a broker on another machine: the first connection over ssh takes its time

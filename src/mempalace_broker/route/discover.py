@@ -1,4 +1,4 @@
-"""Where might the broker be? Reads names only; proves nothing, touches nothing.
+"""Which palace does a client mean, and where might its broker be? Reads names only; proves nothing, touches nothing.
 
 `mp-shim` imports this module: keep it lean.
 """
@@ -7,24 +7,50 @@ from __future__ import annotations
 
 import os
 
-from ..errors import UsageError
+from ..errors import PalaceError, UsageError
 from ..protocol.record import BadRecord, DiscoveryRecord, from_this_kernel
+from ..system.file_trust import check_folders
+from ..system.find_palace import resolve_palace
 from ..system.paths import home_of
 from ..system.record_file import RecordFile
-from ..system.strict_modes import check_folders
-from .endpoint import UNIX, Endpoint, parse
 from .machine.election import RECORD_ABSENT, RECORD_BAD, RECORD_FOREIGN, RECORD_MINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..system.context import Context
-    from ..system.paths import StateFiles
+    from ..protocol.palace import PalaceIdentity
+    from ..system.paths import Context, StateFiles
+    from .endpoint import Endpoint
     from .machine.election import RecordSeen
 
 ENDPOINT_VARIABLE = "MEMPALACE_BROKER"
 NO_SPAWN_VARIABLE = "MEMPALACE_BROKER_NO_SPAWN"
+_UNIX = "unix:"
+
+
+def meant_palace(env: Mapping[str, str], flag: str | None = None, backend: str | None = None) -> PalaceIdentity:
+    """`resolve_palace` for this environment; the engine is looked for only where versions differ.
+
+    Without a home directory mempalace does not start; then only a broker that the user named can serve.
+
+    Raises:
+        PalaceError: as `resolve_palace`, or there is no home. UsageError: the settings that name the engine make no
+            sense.
+    """
+    home = home_of(env)
+    if not home and not (flag and env.get(ENDPOINT_VARIABLE)):
+        raise PalaceError(
+            f"there is no home directory: HOME is not set, and user {os.geteuid()} is not in the password file.",
+            hint="set HOME in the environment of the agent, to a folder of its own",
+        )
+
+    def version(palace: str) -> tuple[int, ...]:
+        from .engine_version import engine_version
+
+        return engine_version(env, palace)
+
+    return resolve_palace(flag, env, home, backend, version=version)
 
 
 class Candidates:
@@ -40,7 +66,11 @@ class Candidates:
 def fixed_endpoint(env: Mapping[str, str]) -> Endpoint | None:
     """The endpoint that $MEMPALACE_BROKER names, None if it is not set. Raises UsageError where it is not one."""
     text = env.get(ENDPOINT_VARIABLE, "").strip()
-    return parse(text, home_of(env)) if text else None
+    if not text:
+        return None
+    from .endpoint import parse
+
+    return parse(text, home_of(env))
 
 
 def fixed_path(env: Mapping[str, str]) -> str | None:
@@ -50,7 +80,11 @@ def fixed_path(env: Mapping[str, str]) -> str | None:
         UsageError: it is not an endpoint.
     """
     endpoint = fixed_endpoint(env)
-    return endpoint.path if endpoint is not None and endpoint.kind == UNIX else None
+    if endpoint is None:
+        return None
+    from .endpoint import UNIX
+
+    return endpoint.path if endpoint.kind == UNIX else None
 
 
 def discover(context: Context) -> Candidates:
@@ -67,26 +101,29 @@ def discover(context: Context) -> Candidates:
     files.check_socket_folder()
     record = RecordFile(files.record).read()
     named = _noted(files) if isinstance(record, BadRecord) else record.endpoints if is_of(record, files) else []
-    paths: list[str] = []
-    for endpoint in named:
-        if not endpoint.startswith(f"{UNIX}:"):
-            continue  # for clients elsewhere
-        try:
-            path = parse(endpoint, home_of(context.env)).path
-        except UsageError:
-            continue  # of no use here
-        if path not in paths:
-            paths.append(path)
-    if files.socket not in paths:
-        paths.append(files.socket)
-    return Candidates(record, paths)
+    paths = [path for endpoint in named if (path := _socket(endpoint, context))]
+    return Candidates(record, list(dict.fromkeys([*paths, files.socket])))
+
+
+def _socket(endpoint: str, context: Context) -> str:
+    """The path of the unix socket that a record names, "" where the endpoint is of no use here."""
+    if endpoint == _UNIX + context.files.socket:
+        return context.files.socket  # the usual case needs no parser
+    if not endpoint.startswith(_UNIX):
+        return ""  # for clients elsewhere
+    from .endpoint import parse
+
+    try:
+        return parse(endpoint, home_of(context.env)).path
+    except UsageError:
+        return ""
 
 
 def is_of(record: DiscoveryRecord, files: StateFiles) -> bool:
     """Whether a record may lead to a socket elsewhere: not one that came with a copy of another palace, or from another
     machine or boot, for its broker is that palace's.
     """
-    if not record.lock or record.endpoints == [f"{UNIX}:{files.socket}"]:
+    if not record.lock or record.endpoints == [_UNIX + files.socket]:
         return True  # the second is the usual case, and costs nothing
     from ..system.kernel import boot_id, file_id
 

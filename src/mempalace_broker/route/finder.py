@@ -15,8 +15,7 @@ from __future__ import annotations
 from ..errors import BrokerError, BrokerUnavailable
 from ..system.clock import Deadline
 from .attempt import ONCE, WAIT_ONLY, Attempt, Connected, Failed, StartPolicy, Waiting
-from .discover import ENDPOINT_VARIABLE, fixed_endpoint
-from .endpoint import SSH, TCP, UNIX, Endpoint
+from .discover import ENDPOINT_VARIABLE, fixed_endpoint, fixed_path
 from .unix import UnixRoute
 
 TYPE_CHECKING = False
@@ -26,8 +25,9 @@ if TYPE_CHECKING:
 
     from ..locality.locality import Locality
     from ..protocol.palace import FileView
-    from ..system.context import Context
+    from ..system.paths import Context
     from .bridge.wire import SshTarget
+    from .endpoint import Endpoint
 
 SSH_LIMIT_S = 25.0  # for a first connection over a slow line, and a broker that starts there
 TCP_LIMIT_S = 6.0
@@ -85,9 +85,10 @@ class RouteFinder(Attempt):
 
     def _first(self) -> Attempt:
         endpoint = fixed_endpoint(self._context.env)
-        if endpoint is None or endpoint.kind == UNIX:
+        if endpoint is None or fixed_path(self._context.env) is not None:
             return UnixRoute(self._context, self._deadline, self._policy)
         from . import plan
+        from .endpoint import SSH, TCP
 
         self._name = f"${ENDPOINT_VARIABLE}"
         if endpoint.kind == SSH:

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..system.clock import Deadline
-    from ..system.context import Context
-    from ..system.paths import StateFiles
+    from ..system.paths import Context, StateFiles
     from .attempt import StartPolicy
     from .bridge.wire import SshTarget
     from .ssh import SshRoute

@@ -11,8 +11,7 @@ from ..system.spawn import spawn_detached
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..protocol.palace import PalaceIdentity
-    from ..system.context import Context
-    from ..system.paths import StateFiles
+    from ..system.paths import Context, StateFiles
     from ..system.spawn import StartPipe
 
 

@@ -10,7 +10,7 @@ from ..system.token_file import VARIABLE, read_token, token_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..system.context import Context
+    from ..system.paths import Context
 
 COPY_THE_TOKEN = (
     "copy what `mempalace-broker token` prints on the broker's machine into a file that only you can read, "

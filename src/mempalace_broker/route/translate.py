@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ..system.context import Context
+    from ..system.paths import Context
 
 _MAX_NONCE = 64
 

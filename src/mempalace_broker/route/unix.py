@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..system.clock import Deadline
-    from ..system.context import Context
+    from ..system.paths import Context
     from ..system.spawn import StartPipe
     from ..system.unix_socket import PeerProcess
     from .dial import Dialled

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..protocol.palace import FileView
     from ..route.attempt import Connected
     from ..route.finder import RouteFinder
-    from ..system.context import Context
+    from ..system.paths import Context
 
 ATTEMPT_S = 45.0  # one attempt to find or start a broker; the next request begins another
 _CACHE_LIMIT = 16 * 1024 * 1024  # bytes
@@ -39,10 +39,10 @@ class Dialer:
     def dial(self) -> RouteFinder:
         """Begin an attempt. Raises BrokerError where the palace can't be resolved; the next one may succeed."""
         from ..route.attempt import StartPolicy
+        from ..route.discover import meant_palace
         from ..route.finder import RouteFinder
-        from ..route.palace import meant_palace
         from ..system.clock import Deadline
-        from ..system.context import Context
+        from ..system.paths import Context
 
         env, given = os.environ, self._options.get
         identity = meant_palace(env, given("palace"), given("backend"))
@@ -53,7 +53,7 @@ class Dialer:
 
     def keep_private(self) -> None:
         """Keep to ourselves what we have in memory."""
-        from ..system.private_memory import keep_memory_private
+        from ..system.startup import keep_memory_private
 
         keep_memory_private()
 

@@ -13,7 +13,7 @@ import stat
 from time import monotonic, sleep
 
 from ..errors import EXIT_FAILURE, EXIT_OK, BrokerError
-from ..protocol.text import printable
+from ..protocol.jsonrpc import shown
 from .machine.effects import TranslatePaths, VerifyPalace
 
 TYPE_CHECKING = False
@@ -256,11 +256,11 @@ class Pump:
 
     def _flush_notices(self) -> None:
         """Write the notices to stderr, or drop them: a full pipe must not stop us."""
-        notices = self._protocol.notices
-        if not notices:
+        if not self._protocol.notices:
             return
-        text = "".join(f"mp-shim: {printable(notice, _LONGEST_NOTICE)}\n" for notice in notices).encode()
-        notices.clear()
+        notices = self._protocol.notices.copy()
+        self._protocol.notices.clear()  # first: what can't be shown must not come again
+        text = "".join(f"mp-shim: {shown(notice, _LONGEST_NOTICE)}\n" for notice in notices).encode()
         try:
             if self._err is None:
                 self._err = DescriptorWriter(STDERR)

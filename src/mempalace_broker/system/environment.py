@@ -12,7 +12,7 @@ import resource
 
 from .file_trust import others_write
 from .private import private_home
-from .private_memory import keep_memory_private
+from .startup import keep_memory_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Where the files of a palace's broker are: the same answer for every client.
+"""Where the files of a palace's broker are: the same answer for every client; and the `Context` of a program.
 
 `mp-shim` imports this module: keep it lean.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from ..errors import StateRootError
+from .clock import Clock
 from .kernel import LINUX
 from .shared_files import make_folders
 from .unix_socket import fits
@@ -155,3 +156,33 @@ def state_root(palace: str, env: Mapping[str, str]) -> str:
 def state_files(identity: PalaceIdentity, env: Mapping[str, str]) -> StateFiles:
     """The files of the broker of this palace. Touches nothing."""
     return StateFiles(state_root(identity.path, env), identity.path, env=env)
+
+
+class Context:
+    """One palace as this program sees it. Not to be changed: `replace` makes another.
+
+    Attributes:
+        identity: the palace and how it was chosen.
+        env: environment variables.
+        clock: the time.
+        files: the files of the palace's broker, by default where `identity` and `env` put them.
+    """
+
+    __slots__ = ("clock", "env", "files", "identity")
+
+    def __init__(
+        self,
+        identity: PalaceIdentity,
+        env: Mapping[str, str],
+        *,
+        clock: Clock | None = None,
+        files: StateFiles | None = None,
+    ) -> None:
+        self.identity = identity
+        self.env = env
+        self.clock = clock or Clock()
+        self.files = files or state_files(identity, env)
+
+    def replace(self, *, env: Mapping[str, str] | None = None, files: StateFiles | None = None) -> Context:
+        """The same palace with another environment, or with other files."""
+        return Context(self.identity, self.env if env is None else env, clock=self.clock, files=files or self.files)

@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_PR_SET_DUMPABLE = 4
+
 try:
     import _signal  # type: ignore[import-not-found]  # no stub; `signal` imports enum
 except ImportError:  # not CPython
@@ -62,3 +64,30 @@ def use_utf8() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     except OSError:
         return  # it goes on as it is: most paths are ASCII
+
+
+def keep_memory_private() -> None:
+    """Write no core dump, and on Linux let no other process of the user trace this one or read its memory.
+
+    Our own /proc stays readable to us, and /proc/PID/stat, status, cmdline and mountinfo to all; programs that we run
+    are not affected.
+    """
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if sys.platform == "linux":
+        _forbid_tracing()
+
+
+def _forbid_tracing() -> None:
+    try:
+        import _ctypes  # `ctypes` costs 20 ms
+    except ImportError:  # a Python without it, or not CPython
+        return
+
+    class Function(_ctypes.CFuncPtr):
+        _flags_ = _ctypes.FUNCFLAG_CDECL
+        _restype_ = None
+
+    prctl = Function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl"))  # type: ignore[arg-type]  # None: what is loaded
+    prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

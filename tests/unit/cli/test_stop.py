@@ -15,10 +15,9 @@ import pytest
 
 from mempalace_broker.cli import stop as leave
 from mempalace_broker.errors import EXIT_HELD, StopFailed
-from mempalace_broker.system.context import Context
 from mempalace_broker.system.find_palace import resolve_palace
 from mempalace_broker.system.lock import FileLock
-from mempalace_broker.system.paths import state_files
+from mempalace_broker.system.paths import Context, state_files
 from mempalace_broker.system.process_ids import process_of
 
 HOLDER = """

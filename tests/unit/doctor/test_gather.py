@@ -15,9 +15,9 @@ from mempalace_broker.doctor.facts import Facts
 from mempalace_broker.doctor.gather import gather
 from mempalace_broker.doctor.open_files import find_open_files
 from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
-from mempalace_broker.system.context import Context
 from mempalace_broker.system.find_palace import resolve_palace
 from mempalace_broker.system.lock import FileLock
+from mempalace_broker.system.paths import Context
 from mempalace_broker.system.private import VARIABLE, state_folder
 
 

@@ -17,8 +17,7 @@ from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.route.ask import BrokerReply, ask_broker, socket_paths
 from mempalace_broker.route.machine.election import CONNECT_ENOENT, CONNECT_OK, CONNECT_REFUSED
 from mempalace_broker.system.clock import Clock, Deadline
-from mempalace_broker.system.context import Context
-from mempalace_broker.system.paths import StateFiles
+from mempalace_broker.system.paths import Context, StateFiles
 
 Behaviour = Callable[[socket.socket], None]
 

@@ -16,9 +16,8 @@ from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord, encode
 from mempalace_broker.route.discover import Candidates, discover, fixed_endpoint, fixed_path, record_state
 from mempalace_broker.route.machine.election import RECORD_FOREIGN, RECORD_MINE
 from mempalace_broker.system import paths
-from mempalace_broker.system.context import Context
 from mempalace_broker.system.kernel import boot_id, file_id
-from mempalace_broker.system.paths import StateFiles, state_files
+from mempalace_broker.system.paths import Context, StateFiles, state_files
 from mempalace_broker.system.process_ids import pid_namespace
 
 ENV = {"HOME": "/h"}

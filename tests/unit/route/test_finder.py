@@ -20,8 +20,7 @@ from mempalace_broker.route.endpoint import Endpoint, parse
 from mempalace_broker.route.finder import RouteFinder
 from mempalace_broker.route.plan import Plan, plan_routes
 from mempalace_broker.system.clock import Deadline
-from mempalace_broker.system.context import Context
-from mempalace_broker.system.paths import StateFiles, state_files
+from mempalace_broker.system.paths import Context, StateFiles, state_files
 from mempalace_broker.system.private import VARIABLE as PRIVATE
 from tests.fakes.clock import FakeClock
 

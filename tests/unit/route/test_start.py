@@ -9,8 +9,7 @@ import pytest
 from mempalace_broker.errors import StartFailed
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.route.start import broker_argv, start_broker
-from mempalace_broker.system.context import Context
-from mempalace_broker.system.paths import state_files
+from mempalace_broker.system.paths import Context, state_files
 
 
 def test_the_command_line_says_it_all() -> None:

@@ -10,8 +10,7 @@ from mempalace_broker.errors import UsageError
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.route.tcp_token import find_token
-from mempalace_broker.system.context import Context
-from mempalace_broker.system.paths import StateFiles
+from mempalace_broker.system.paths import Context, StateFiles
 from mempalace_broker.system.token_file import VARIABLE, ensure_token
 from tests.tcptools import TOKEN
 

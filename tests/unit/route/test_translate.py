@@ -9,7 +9,7 @@ import pytest
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.route.translate import translate
 from mempalace_broker.shim.dialer import Dialer
-from mempalace_broker.system.context import Context
+from mempalace_broker.system.paths import Context
 from mempalace_broker.system.private import VARIABLE
 
 

@@ -34,9 +34,8 @@ from mempalace_broker.route.machine.election import CONNECT_DENIED
 from mempalace_broker.route.start_under_lock import START_LIMIT_S
 from mempalace_broker.route.unix import UnixRoute
 from mempalace_broker.system.clock import Clock, Deadline
-from mempalace_broker.system.context import Context
 from mempalace_broker.system.lock import FileLock, is_held
-from mempalace_broker.system.paths import StateFiles, state_files
+from mempalace_broker.system.paths import Context, StateFiles, state_files
 from mempalace_broker.system.private import VARIABLE
 from mempalace_broker.system.process_ids import DEAD, ZOMBIE, ProcessId, process_of, process_state
 from mempalace_broker.system.spawn import StartPipe, spawn_detached

@@ -12,7 +12,7 @@ sys.path.insert(0, sys.argv[1])
 from mempalace_broker.route.attempt import Connected
 from mempalace_broker.route.unix import UnixRoute
 from mempalace_broker.system.clock import Clock, Deadline
-from mempalace_broker.system.context import Context
+from mempalace_broker.system.paths import Context
 from mempalace_broker.system.find_palace import resolve_palace
 from mempalace_broker.system.paths import home_of
 env = {"HOME": sys.argv[2]}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import psutil
 
-    from ...system.context import Context
+    from ...system.paths import Context
     from .home import DemoHome
     from .show import Show
     from .story import Story
@@ -163,8 +163,8 @@ def _belongs_to(process: psutil.Process, home: str) -> bool:
 
 
 def _context(home: DemoHome) -> Context:
-    from ...route.palace import meant_palace
-    from ...system.context import Context
+    from ...route.discover import meant_palace
+    from ...system.paths import Context
 
     identity = meant_palace(home.env)
     return Context(identity, home.env)

@@ -16,15 +16,16 @@ _MAX_FAULT = 300  # characters of what Python says
 
 
 def fault_text(exc: Exception) -> str:
-    """What went wrong in this very program, in words."""
+    """What went wrong in this very program, in words that can be shown as they are: no code is loaded for them."""
+    words = str(exc) if str(exc).isprintable() else ascii(str(exc))
     if isinstance(exc, ImportError):
         return (
-            f"mp-shim can't load its own code any more ({str(exc)[:_MAX_FAULT]}): mempalace-broker, or its Python, was "
+            f"mp-shim can't load its own code any more ({words[:_MAX_FAULT]}): mempalace-broker, or its Python, was "
             "moved, removed or upgraded. Hint: start this session again; if that does not help, install it again."
         )
     if isinstance(exc, MemoryError):
         return "mp-shim has not enough memory. Hint: end what uses it up, then try again."
-    told = f"{type(exc).__name__}: {exc}"[:_MAX_FAULT]
+    told = f"{type(exc).__name__}: {words}"[:_MAX_FAULT]
     return f"mp-shim failed at something unexpected ({told}). Hint: try again; `mempalace-broker doctor`."
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.errors import PalaceError, UsageError
-from mempalace_broker.route.palace import meant_palace
+from mempalace_broker.route.discover import meant_palace
 
 
 def installed(folder: Path, version: str) -> str:

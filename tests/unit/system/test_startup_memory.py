@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parents[3] / "src"
 CODE = """
 import os, resource, sys
 sys.path.insert(0, sys.argv[1])
-from mempalace_broker.system.private_memory import keep_memory_private
+from mempalace_broker.system.startup import keep_memory_private
 if os.geteuid() == 0:  # root may read everything
     os.setgid(65534)
     os.setuid(65534)

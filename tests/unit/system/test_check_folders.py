@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.errors import StateRootError
+from mempalace_broker.system.file_trust import check_folders
 from mempalace_broker.system.paths import StateFiles
-from mempalace_broker.system.strict_modes import check_folders
 
 
 @pytest.fixture
