@@ -38,14 +38,6 @@ class LocalShortage(Exception):
     """This process, or the system, has no descriptor or no memory left at the moment."""
 
 
-def _nothing() -> None:
-    return None
-
-
-def _always() -> bool:
-    return True
-
-
 class _Operation(NamedTuple):
     """One operation of the machine.
 
@@ -57,8 +49,8 @@ class _Operation(NamedTuple):
 
     begin: Callable[[LeaseHolder], LeaseHolder]
     done: Callable[[Holding | None], None]
-    prepare: Callable[[], bool] = _always
-    when_clear: Callable[[], None] = _nothing
+    prepare: Callable[[], bool] = lambda: True
+    when_clear: Callable[[], None] = lambda: None
 
 
 class LeaseKeeper:
@@ -83,9 +75,9 @@ class LeaseKeeper:
         asked: Callable[[], None],
         log: logging.Logger,
         warn: Callable[[str, str], None],
-        resting: Callable[[], bool] = _always,
-        flush: Callable[[], None] = _nothing,
-        elects: Callable[[], bool] = _always,
+        resting: Callable[[], bool] = lambda: True,
+        flush: Callable[[], None] = lambda: None,
+        elects: Callable[[], bool] = lambda: True,
         elapsed: Callable[[], float] = _CLOCK.elapsed,
     ) -> None:
         self._holder = lease.holder
@@ -136,7 +128,7 @@ class LeaseKeeper:
         self._born = loop.time()
         self._beat_timer = loop.call_later(self._policy.heartbeat_s, self._beat_on)
 
-    def confirm(self, done: Callable[[bool], None], when_clear: Callable[[], None] = _nothing) -> None:
+    def confirm(self, done: Callable[[bool], None], when_clear: Callable[[], None] = lambda: None) -> None:
         """Find out whether something may go to the engine now, its start and its orderly end included.
 
         Args:
