@@ -153,14 +153,22 @@ def owners(root: str | Path) -> set[int]:
     By device and inode number, not by path: a process in a container knows the file by another name, and the daemon
     that opens it for a virtual machine by yet another.
     """
-    stores = set()
+    stores = _stores(root)
+    opened = {pid: {_opened(pid, fd) for fd in _store_fds(pid)} for pid in pids()}
+    # Again: a journal comes and goes, and its number may have become that of a file somewhere else meanwhile.
+    stores &= _stores(root)
+    return {pid for pid, files in opened.items() if files & stores}
+
+
+def _stores(root: str | Path) -> set[tuple[int, int] | None]:
+    stores: set[tuple[int, int] | None] = set()
     for folder, _, names in os.walk(root):
         for name in names:
             if name.endswith(STORE_SUFFIXES):
-                with contextlib.suppress(OSError):  # a journal comes and goes
+                with contextlib.suppress(OSError):
                     info = os.stat(os.path.join(folder, name))
                     stores.add((info.st_dev, info.st_ino))
-    return {pid for pid in pids() if any(_opened(pid, fd) in stores for fd in _store_fds(pid))}
+    return stores
 
 
 def _store_fds(pid: int) -> list[str]:
