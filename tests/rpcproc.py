@@ -203,15 +203,15 @@ class RpcProcess:
         self.process.stdin.close()
 
     def wait(self, timeout: float = PATIENCE_S) -> int:
-        """Its exit status, once it has ended."""
-        return self.process.wait(timeout)
+        """Its exit status, once it has ended and its last words are read."""
+        status = self.process.wait(timeout)
+        self._reader.join(timeout)
+        return status
 
     def finish(self, timeout: float = PATIENCE_S) -> int:
         """End it as an agent does, by EOF; its exit status."""
         self.close_stdin()
-        status = self.wait(timeout)
-        self._reader.join(timeout)
-        return status
+        return self.wait(timeout)
 
     def memory_kb(self) -> dict[str, int]:
         return proctools.memory_kb(self.pid)
