@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     Version = tuple[int, ...]
+    _Config = tuple[bool, dict[str, object]]  # whether it begins with a byte order mark, and what it says
 
 BY_FLAG = "flag"
 BY_ENV = "env"
@@ -168,7 +169,9 @@ def _may_be_a_palace(folder: str) -> bool:
 
 def _all_choices(env: Mapping[str, str], home: str) -> list[_Choice]:
     """What each version in RULES would open, and what it would miss because another version made it."""
-    own = [_choose(env, home, rules) for rules in RULES]
+    folder = config_dir(env, home)
+    known: dict[str, _Config] = {}
+    own = [_choose(env, home, rules, folder, known) for rules in RULES]
     made = [choice for choice in reversed(own) if _is_palace(choice)] if any(not c.settled for c in own) else []
     return [made[0] if made and not (choice.settled or _is_palace(choice)) else choice for choice in own]
 
@@ -192,14 +195,16 @@ def _is_palace(choice: _Choice) -> bool:
 # -- one version's choice
 
 
-def _choose(env: Mapping[str, str], home: str, rules: Version) -> _Choice:
+def _choose(env: Mapping[str, str], home: str, rules: Version, folder: str, known: dict[str, _Config]) -> _Choice:
+    """`folder`: of config.json, by the newest rules. `known`: the files that were read for other versions."""
     for name in PALACE_VARIABLES:
         value = env.get(name)
         if value and (name != _SHORT_VARIABLE or rules >= _SHORT):
             return _Choice(os.path.abspath(expand(value, home)), BY_ENV)
     named = rules >= _FOLDERS and bool(env.get(_FOLDER_VARIABLE, "").strip())
-    folder = config_dir(env, home) if rules >= _FOLDERS else os.path.join(home, ".mempalace")
-    settings = _read_config(os.path.join(folder, "config.json"), marked=rules >= _MARK)
+    if rules < _FOLDERS:
+        folder = os.path.join(home, ".mempalace")
+    settings = _read_config(os.path.join(folder, "config.json"), known, marked=rules >= _MARK)
     if "palace_path" not in settings:
         return _Choice(os.path.join(folder, "palace"), BY_DEFAULT, settled=named)
     chosen = settings["palace_path"]
@@ -238,14 +243,17 @@ def _seen_from_here(path: str, folder: str) -> str:
     return beside if os.path.basename(root) == os.path.basename(folder) and os.path.isdir(beside) else path
 
 
-def _read_config(path: str, *, marked: bool) -> dict[str, object]:
+def _read_config(path: str, known: dict[str, _Config], *, marked: bool) -> dict[str, object]:
     """config.json as a dict; empty where mempalace would go on with its defaults.
 
     Args:
         marked: whether a byte order mark is passed over.
     """
-    try:
-        raw = read_followed(path, _CONFIG_LIMIT)  # a symlink is fine here: dotfile managers make them
-    except OSError:
-        return {}
-    return {} if raw.startswith(_BYTE_ORDER_MARK) and not marked else load_object(raw)
+    if path not in known:
+        try:
+            raw = read_followed(path, _CONFIG_LIMIT)  # a symlink is fine here: dotfile managers make them
+        except OSError:
+            raw = b""
+        known[path] = (raw.startswith(_BYTE_ORDER_MARK), load_object(raw))
+    has_mark, settings = known[path]
+    return {} if has_mark and not marked else settings
