@@ -8,7 +8,7 @@ import time
 from typing import Callable
 
 from ..protocol.engine_frames import WRITE_LOCK_HELD
-from ..protocol.write_lock import FOLDER, lock_name, read_note
+from ..protocol.write_lock import FOLDER, command_name, lock_name, read_note
 from .adapter import EngineFailure, Mempalace
 from .parking import real_path
 
@@ -65,7 +65,7 @@ def _other_opener(mempalace: Mempalace) -> str:
     for pid in _python_processes():
         paths = [_link(f"/proc/{pid}/fd/{fd}") for fd in _names(f"/proc/{pid}/fd")]
         if any(path.startswith(palace) and path.endswith(_STORE_FILES) for path in paths):
-            return f"pid {pid} ({read_note(b'0 ' + _arguments(pid))[1] or 'python'})"
+            return f"pid {pid} ({command_name(_arguments(pid)) or 'python'})"
     return ""
 
 
@@ -88,13 +88,13 @@ def _link(path: str) -> str:
         return ""
 
 
-def _arguments(pid: str) -> bytes:
-    """Program and subcommand that an interpreter runs."""
+def _arguments(pid: str) -> list[str]:
+    """The arguments of an interpreter; the program that it runs is the first."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return b" ".join(file.read(4096).split(b"\0")[1:3])
+            return file.read(4096).decode("utf-8", "replace").split("\0")[1:]
     except OSError:
-        return b""
+        return []
 
 
 def _holder(palace: str) -> str:

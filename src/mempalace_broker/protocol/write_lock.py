@@ -6,9 +6,12 @@ The engine's interpreter runs this module too (Python 3.9).
 from __future__ import annotations
 
 import hashlib
+import string
 
 FOLDER = ".mempalace/locks"  # in HOME
 _MOST_DIGITS = 9
+_LONGEST_NAME = 40
+_NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-")
 _MODULES = ("__main__.py", "__init__.py")  # named by their package
 
 
@@ -26,6 +29,18 @@ def read_note(body: bytes) -> tuple[int, str]:
     words = body.decode("utf-8", "replace").strip("\0 ").split()
     if not words or not (words[0].isascii() and words[0].isdigit() and len(words[0]) <= _MOST_DIGITS):
         return 0, ""
-    program = [part for part in "".join(words[1:2]).split("/") if part not in _MODULES]
-    subcommand = [word for word in words[2:3] if word.isascii() and word.isalpha()]
-    return int(words[0]), " ".join([*program[-1:], *subcommand]).strip()
+    return int(words[0]), command_name(words[1:])
+
+
+def command_name(words: list[str]) -> str:
+    """What a command is called, by its words: its program and subcommand.
+
+    Whoever starts a process chooses its words, and a model reads them: what does not look like a name is left out.
+    """
+    program = [part for part in "".join(words[:1]).split("/") if part not in _MODULES]
+    subcommand = [word for word in words[1:2] if word.isalpha()]
+    return " ".join(filter(_is_name, [*program[-1:], *subcommand]))
+
+
+def _is_name(word: str) -> bool:
+    return 0 < len(word) <= _LONGEST_NAME and word.isascii() and not set(word) - _NAME_CHARACTERS
