@@ -33,13 +33,7 @@ def context_for(palace: str | None, backend: str | None = None) -> Context:
     return Context(identity, env)
 
 
-def context_at(
-    root: str,
-    palace: str | None,
-    backend: str | None = None,
-    *,
-    trust_record: bool = True,
-) -> Context:
+def context_at(root: str, palace: str | None, backend: str | None = None, *, trust_record: bool = True) -> Context:
     """The palace whose state root is `root` (`~` is this user's home): the one that its broker serves or served last,
     else the one that is ours by default if it belongs there, else the one in `root`/palace.
 
@@ -88,8 +82,7 @@ def palace_options(function: F) -> F:
     @click.option(
         "--palace",
         metavar="DIR",
-        help="The palace, as mp-shim and mempalace-mcp take it. "
-        "Default: $MEMPALACE_PALACE_PATH, then mempalace's config.json, then its default.",
+        help="The palace, as mp-shim and mempalace-mcp take it. Default: where your version of mempalace has it.",
     )
     @click.option("--backend", metavar="NAME", help="Storage backend, as mempalace-mcp takes it.")
     @functools.wraps(function)

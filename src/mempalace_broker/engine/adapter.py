@@ -82,7 +82,7 @@ def _refuse_elsewhere(options: Options) -> Callable[[str, dict[str, Any]], str |
         EngineFailure: it does so already.
     """
     if options.real and os.path.realpath(options.palace) != options.real:
-        raise EngineFailure(BAD_PALACE, f"{options.palace} no longer leads to {options.real}.", "use it again")
+        raise EngineFailure(BAD_PALACE, f"{options.palace} no longer leads to {options.real}.", "send the call again")
     found = _device_and_inode(options.palace)
 
     def refusal(tool: str, _arguments: dict[str, Any]) -> str | None:

@@ -134,4 +134,4 @@ def _refuse_what_blocks(name: str) -> None:
 
 
 def _refused(name: str, why: str) -> PermissionError:
-    return PermissionError(errno.EACCES, f"not opened, for others can write there: {why}; remove it", name)
+    return PermissionError(errno.EACCES, f"not opened, because others can write there and {why}; remove it", name)

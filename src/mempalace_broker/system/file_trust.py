@@ -44,7 +44,7 @@ def trusted_owners(folder: os.stat_result) -> tuple[int, ...]:
 
 
 def distrust_file(info: os.stat_result, owners: tuple[int, ...]) -> str:
-    """Why a file that is open can't be believed, "" if it can."""
+    """Why a file that is open can't be trusted, "" if it can."""
     if not stat.S_ISREG(info.st_mode):
         return "it is not a regular file"
     if info.st_uid not in owners:
@@ -53,7 +53,7 @@ def distrust_file(info: os.stat_result, owners: tuple[int, ...]) -> str:
 
 
 def distrust_names(info: os.stat_result) -> str:
-    """Why a file that has other names can't be believed, "" if it can.
+    """Why a file that has other names can't be trusted, "" if it can.
 
     A folder that only we can write protects the files in it, but not under a name in another folder. A second name as
     such is no harm: backup tools make snapshots of hard links, and link() crosses no mount, so a guest names only what

@@ -207,7 +207,7 @@ def _is_ours(info: os.stat_result) -> bool:
 
 
 def _distrust_place(path: str) -> str:
-    """Why the folder that a link leads to can't be believed, "" if it can: others must not swap the target."""
+    """Why the folder that a link leads to can't be trusted, "" if it can: others must not swap the target."""
     folder = os.path.dirname(os.path.realpath(path))
     if folder == os.path.realpath(os.path.dirname(path)):
         return ""  # no link, or beside it
@@ -219,7 +219,7 @@ def _distrust_place(path: str) -> str:
 
 
 def _distrust(info: os.stat_result, path: str) -> str:
-    """Why a file or folder of the user's own can't be believed, "" if it can."""
+    """Why a file or folder of the user's own can't be trusted, "" if it can."""
     if not _is_ours(info):
         return f"belongs to another user (uid {info.st_uid})"
     if others_write(info):

@@ -24,7 +24,7 @@ def fault_text(exc: Exception) -> str:
             "moved, removed or upgraded. Hint: start this session again; if that does not help, install it again."
         )
     if isinstance(exc, MemoryError):
-        return "mp-shim has not enough memory. Hint: end what uses it up, then try again."
+        return "mp-shim does not have enough memory. Hint: end what uses it up, then try again."
     told = f"{type(exc).__name__}: {words}"[:_MAX_FAULT]
     return f"mp-shim failed at something unexpected ({told}). Hint: try again; `mempalace-broker doctor`."
 
