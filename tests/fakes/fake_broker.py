@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from mempalace_broker.system.private import VARIABLE as PRIVATE
 
 Message = dict[str, Any]
 LIMITS = {"wait_s": 60, "run_s": 60, "init_s": 120}
@@ -34,6 +38,14 @@ def answer(message: Message) -> Message | None:
     if method == "tools/call":
         return reply | {"result": {"content": [{"type": "text", "text": json.dumps(params)}]}}
     return reply | {"error": {"code": -32601, "message": f"Unknown method: {method}"}}
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """For a program that finds the broker at b.sock in `folder`, and keeps its own files there."""
+    return {
+        "HOME": str(folder), "PATH": os.environ["PATH"], "MEMPALACE_BROKER": f"unix:{folder}/b.sock",
+        PRIVATE: str(folder / "private"), **more,
+    }  # fmt: skip
 
 
 class FakeBroker:

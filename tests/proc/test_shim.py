@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from mempalace_broker.protocol.record import DiscoveryRecord, encode
 from mempalace_broker.system.private import VARIABLE as PRIVATE
 from mempalace_broker.system.private import state_folder
 from tests import proctools
-from tests.fakes.fake_broker import FakeBroker, Message, answer
+from tests.fakes.fake_broker import FakeBroker, Message, answer, environment
 from tests.proctools import eventually
 from tests.rpcproc import RpcProcess
 
@@ -33,26 +32,6 @@ FORBIDDEN = {
     "signal", "argparse", "pathlib", "tempfile", "uuid", "tomllib", "inspect", "asyncio", "random", "hashlib",
     "contextlib", "collections.abc",
 }  # fmt: skip
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder whose name is short enough for sockets."""
-    with tempfile.TemporaryDirectory(prefix="mb", dir="/tmp") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def broker(folder: Path) -> Iterator[FakeBroker]:
-    with FakeBroker(str(folder / "b.sock")) as fake:
-        yield fake
-
-
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    return {
-        "HOME": str(folder), "PATH": os.environ["PATH"], "MEMPALACE_BROKER": f"unix:{folder}/b.sock",
-        PRIVATE: str(folder / "private"), **more,
-    }  # fmt: skip
 
 
 def start(folder: Path, *args: str, **more: str) -> RpcProcess:

@@ -6,8 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ import pytest
 import mempalace_broker
 from mempalace_broker.errors import EXIT_UNAVAILABLE, NOT_EXECUTED, OUTCOME_UNKNOWN
 from mempalace_broker.system.private import VARIABLE as PRIVATE
-from tests.fakes.fake_broker import FakeBroker, answer
+from tests.fakes.fake_broker import FakeBroker, answer, environment
 from tests.proctools import eventually
 from tests.rpcproc import RpcProcess
 
@@ -57,24 +55,10 @@ POINTS = [
 EXCEPTIONS = ["MemoryError()", "RecursionError()", "OSError(24, 'Too many open files')", "ModuleNotFoundError('gone')"]
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder whose name is short enough for sockets."""
-    with tempfile.TemporaryDirectory(prefix="mb", dir="/tmp") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def broker(folder: Path) -> Iterator[FakeBroker]:
-    with FakeBroker(str(folder / "b.sock")) as fake:
-        yield fake
-
-
 def start(folder: Path, point: str, exception: str) -> RpcProcess:
     module, owner, name = point.split()
     argv = [sys.executable, "-c", CODE, module, owner, name, exception, str(folder / "flag")]
-    env = {"HOME": str(folder), "PATH": os.environ["PATH"], "MEMPALACE_BROKER": f"unix:{folder}/b.sock"}
-    return RpcProcess(argv, env={**env, PRIVATE: str(folder / "private")}, cwd=folder, log=folder / "shim.log")
+    return RpcProcess(argv, env=environment(folder), cwd=folder, log=folder / "shim.log")
 
 
 def works(shim: RpcProcess) -> bool:

@@ -46,14 +46,6 @@ def peak_mb(broker: Broker) -> int:
         return next(int(line.split()[1]) // 1024 for line in file if line.startswith("VmHWM"))
 
 
-@pytest.fixture
-def broker(world: World) -> Broker:
-    world.shim().initialize()
-    found = world.broker()
-    found.engine_pid()
-    return found
-
-
 @contextmanager
 def worst_ping(broker: Broker) -> Iterator[list[float]]:
     """How long another session waits for its pings while the block runs."""

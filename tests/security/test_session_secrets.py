@@ -49,14 +49,6 @@ class Client(RawPeer):
         return told
 
 
-@pytest.fixture
-def broker(world: World) -> Broker:
-    world.shim().initialize()
-    found = world.broker()
-    found.engine_pid()
-    return found
-
-
 def test_status_shows_no_session_as_it_is_known(broker: Broker) -> None:
     with Client(broker) as owner:
         owner.greet(1)

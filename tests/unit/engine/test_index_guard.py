@@ -17,6 +17,7 @@ from mempalace_broker.engine import index_guard
 from mempalace_broker.engine.index_guard import FILES, IndexGuard
 from mempalace_broker.engine.index_metadata import META, Torn, UnknownFormat, read_ids
 from mempalace_broker.system.shared_files import SharedFolder
+from tests.planted import plant
 
 NAME = "11111111-2222-3333-4444-555555555555"
 COLLECTION = "99999999-2222-3333-4444-555555555555"
@@ -233,15 +234,6 @@ def secret(tmp_path: Path) -> Path:
     return path
 
 
-def place(path: Path, kind: str, secret: Path) -> None:
-    if kind == "link":
-        path.symlink_to(secret)
-    elif kind == "fifo":
-        os.mkfifo(path)
-    else:
-        path.mkdir()
-
-
 def stored(folder: Path) -> bytes:
     """All bytes in all files below a folder."""
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
@@ -253,7 +245,7 @@ def test_only_regular_files_are_copied(tmp_path: Path, secret: Path, file: str, 
     palace = Palace(tmp_path)
     path = palace.index / file
     path.unlink()
-    place(path, kind, secret)
+    plant(path, kind, secret)
     guard = palace.guard()
     guard.repair()
     guard.after_write()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mempalace_broker.engine.journal_file import JournalFile
 from mempalace_broker.protocol import journal
+from tests.planted import plant
 
 entries = st.lists(
     st.tuples(st.sampled_from(["k1", "k2", "s.1.2"]), st.none() | st.binary(max_size=40)), max_size=8
@@ -112,13 +113,7 @@ def test_a_missing_journal_is_not_a_failure() -> None:
 def test_only_a_regular_file_that_no_other_user_can_write_is_written(tmp_path: Path, kind: str) -> None:
     path, own = tmp_path / "j", tmp_path / "own"
     own.write_bytes(b"precious")
-    if kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        own.chmod(0o666)
-        os.link(own, path)
+    plant(path, kind, own)
     file = JournalFile(str(path))
     assert file.started("a") is False
     assert "can't be written" in file.error

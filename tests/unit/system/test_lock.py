@@ -18,6 +18,7 @@ from mempalace_broker.errors import StateRootError
 from mempalace_broker.system.clock import Clock, Deadline
 from mempalace_broker.system.lock import FileLock, is_held, read_body
 from tests.fakes.clock import FakeClock
+from tests.planted import plant
 
 HOLDER = """
 import sys
@@ -232,15 +233,7 @@ def test_no_descriptor_is_left_behind(tmp_path: Path) -> None:
 def test_what_no_broker_made_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
     path, own = tmp_path / "broker.lock", tmp_path / "own"
     own.write_bytes(b"precious")
-    if kind == "link":
-        path.symlink_to(own)
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        own.chmod(0o666)
-        os.link(own, path)
+    plant(path, kind, own)
     with pytest.raises(StateRootError, match="cannot open") as refused:
         FileLock(str(path)).try_acquire()
     assert f"remove {path}, no broker made it" in refused.value.hint

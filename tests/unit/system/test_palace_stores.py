@@ -9,6 +9,7 @@ import pytest
 
 from mempalace_broker.errors import StateRootError
 from mempalace_broker.system.palace_stores import check_stores
+from tests.planted import plant
 
 INDEX = "11111111-2222-3333-4444-555555555555"
 STORES = [
@@ -45,17 +46,7 @@ def test_a_store_that_is_something_else(root: Path, tmp_path: Path, store: str, 
     path, own = root / store, tmp_path / "own"
     own.write_bytes(b"precious")
     path.unlink()
-    if kind == "link":
-        path.symlink_to(own)
-    elif kind == "dangling link":
-        path.symlink_to(tmp_path / "none")
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        own.chmod(0o666)
-        os.link(own, path)
+    plant(path, kind, own)
     with pytest.raises(StateRootError, match="the palace is not opened") as refused:
         check(root)
     assert str(path) in refused.value.message

@@ -9,6 +9,7 @@ import pytest
 
 from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
 from mempalace_broker.system.record_file import RecordFile
+from tests.planted import plant
 
 
 def record(name: str) -> DiscoveryRecord:
@@ -57,12 +58,7 @@ def test_the_owner_tidies_up(tmp_path: Path) -> None:
 def test_what_is_not_a_regular_file_is_a_bad_record(tmp_path: Path, kind: str) -> None:
     path, own = tmp_path / "broker.json", tmp_path / "own"
     own.write_bytes(b"precious")
-    if kind == "link":
-        path.symlink_to(own)
-    elif kind == "fifo":
-        os.mkfifo(path)
-    else:
-        path.mkdir()
+    plant(path, kind, own)
     found = RecordFile(str(path)).read()
     assert isinstance(found, BadRecord)
     assert not found.absent

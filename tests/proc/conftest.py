@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.fake_broker import FakeBroker
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose name is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="mb", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def broker(folder: Path) -> Iterator[FakeBroker]:
+    with FakeBroker(str(folder / "b.sock")) as fake:
+        yield fake
