@@ -272,11 +272,12 @@ class App:
             self._tasks.start("save-answers", self._save_answers(effect.data))
 
     async def _check_paths(self, effect: fx.CheckPaths) -> None:
-        real, refusal, conn = {}, "", self._runner.conns.get(effect.conn)
+        conn = self._runner.conns.get(effect.conn)
+        if conn is None:
+            return  # the guest is gone, and its call withdrawn
+        real, refusal = {}, ""
         try:
             for path in effect.paths:
-                if conn is None:
-                    return  # the guest is gone, and its call withdrawn
                 real[path] = await asyncio.to_thread(self._guest_paths.real, conn.peer, conn.proof, path)
         except NotShared as exc:
             refusal = str(exc)

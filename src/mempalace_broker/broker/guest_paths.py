@@ -25,7 +25,6 @@ from .peer import has_own_mounts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..locality.machine.path_map import Mount
     from ..system.unix_socket import PeerProcess
 
 _NONCE_BYTES = 16
@@ -38,7 +37,7 @@ class NotShared(Exception):
 
 def new_nonce(peer: PeerProcess) -> str:
     """A new name for a guest to prove its folders with; "" where its mounts tell as much."""
-    return "" if has_own_mounts(peer) and _mounts_of(peer) else secrets.token_hex(_NONCE_BYTES)
+    return "" if has_own_mounts(peer) and _read_mounts(peer, 1) else secrets.token_hex(_NONCE_BYTES)
 
 
 class GuestPaths:
@@ -77,18 +76,18 @@ def _is_mounted(real: str, peer: PeerProcess) -> bool:
     """Whether the process of a container has mounted what lies there, too."""
     if not has_own_mounts(peer):
         return False
-    theirs = _mounts_of(peer)
+    theirs = mount_table(_read_mounts(peer, _MAX_TABLE))
     return same_device_name(real, mount_table(), theirs) is not None
 
 
-def _mounts_of(peer: PeerProcess) -> list[Mount]:
-    """The mount table of the peer's process; [] if it can't be read, or the process has ended."""
+def _read_mounts(peer: PeerProcess, limit: int) -> str:
+    """The first characters of the mount table of the peer's process; "" if it can't be read, or has ended."""
     try:
         with open(f"/proc/{peer.pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            table = file.read(_MAX_TABLE)
+            table = file.read(limit)
     except OSError:
-        return []
-    return mount_table(table) if peer.is_alive() else []
+        return ""
+    return table if peer.is_alive() else ""
 
 
 def _is_proven(nonce: str, real: str) -> bool:

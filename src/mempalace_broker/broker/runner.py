@@ -48,7 +48,7 @@ class Conn(Client, Protocol):
         """Queue bytes for the client."""
 
     def refuse(self, text: str) -> None:
-        """Say why, and close it."""
+        """Tell the client why, and close it."""
 
     def close(self) -> None:
         """Close it once everything is sent."""
@@ -100,7 +100,7 @@ class ProtocolRunner:
         conns = self.conns.values()
         largest = max(conns, key=lambda conn: conn.unfinished, default=None)
         if largest is not None and sum(conn.unfinished for conn in conns) > MOST_HELD:
-            largest.refuse("too much that was not sent to its end: send shorter lines, or fewer at a time")
+            largest.refuse("unfinished lines use too much memory: send shorter lines, or fewer at a time")
 
     def limit_unread(self) -> None:
         """Drop the client with the most unread answers if all of these together take too much memory."""
@@ -113,7 +113,7 @@ class ProtocolRunner:
         """A client was accepted; `pid` 0 where it is not known."""
         self.conns[conn.number] = conn
         conn.opened = self._clock.monotonic()
-        self.protocol.opened(conn.number, self._clock.monotonic(), pid, origin)
+        self.protocol.opened(conn.number, conn.opened, pid, origin)
 
     def proof_nonce(self, conn: int) -> str:
         """A new name for a guest to prove its folders with, kept with its connection."""

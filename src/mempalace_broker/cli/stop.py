@@ -119,7 +119,7 @@ def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") 
 def _broker_in_container(context: Context) -> PeerProcess | None:
     """The broker's process, where it runs in a container of this machine: we are no more than a guest to it."""
     from ..route.ask import socket_paths
-    from ..route.dial import dial, dial_any
+    from ..route.dial import dial_any
     from ..route.discover import fixed_endpoint
     from ..route.endpoint import UNIX
     from ..system.kernel import LINUX
@@ -128,8 +128,7 @@ def _broker_in_container(context: Context) -> PeerProcess | None:
     fixed = fixed_endpoint(context.env)
     if not LINUX or (fixed is not None and fixed.kind != UNIX):
         return None
-    paths = socket_paths(context)
-    sock = (dial_any(paths) if fixed is None else dial(paths[0])).sock
+    sock = dial_any(socket_paths(context), named=fixed is not None).sock
     if sock is None:
         return None
     try:

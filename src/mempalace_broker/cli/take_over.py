@@ -53,11 +53,12 @@ def command_take_over(context: Context, yes: bool, as_json: bool) -> int:
         removed += mend(context.files.leases)  # what was in the way of higher epochs is resolved now
     if as_json:
         click.echo(json.dumps({"taken_over": [lease.epoch for lease in waiting], "removed": removed}))
-    if removed and not as_json:
+        return EXIT_OK
+    if removed:
         click.echo(f"removed what no broker made: {printable(', '.join(removed))}")
-    if waiting and not as_json:
+    if waiting:
         click.echo(f"taken over: {context.identity.path} is free; the next agent's call opens it.")
-    elif not removed and not as_json:
+    elif not removed:
         click.echo(f"nothing to take over: no broker on another kernel holds {context.identity.path}.")
     return EXIT_OK
 

@@ -12,7 +12,7 @@ from ..route.bridge.master import control_path, distrust_control
 from ..route.bridge.ssh import Ssh
 from ..system.palace_stores import check_stores
 from ..system.private import private_home
-from ..system.shared_files import Untrusted, read_followed
+from ..system.shared_files import read_followed
 from .facts import AccessFacts, KeyFacts
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _homes(root: str, mount: Mount | None) -> list[str]:
 def _keys(path: str) -> Iterator[KeyFacts]:
     try:
         text = read_followed(path, _MOST_KEYS).decode("utf-8", "replace")
-    except (OSError, Untrusted):
+    except OSError:
         return
     for number, line in enumerate(text.splitlines(), 1):
         if why := distrust_key(line):

@@ -120,9 +120,10 @@ def _forget(mempalace: Mempalace) -> None:
 def palace_files(mempalace: Mempalace) -> list[str]:
     """Files of the palace and its graph that this process has open; our own, such as the journal, don't count."""
     palace, graph = real_path(mempalace.palace_path()).rstrip("/") + "/", mempalace.graph_path()
-    theirs = [path for path in _open_paths() if path.startswith(palace)]
-    elsewhere = [path for path in _open_paths() if graph is not None and path.startswith(real_path(graph))]
-    return sorted({path for path in theirs if not path[len(palace) :].startswith(BROKER_FILES)}.union(elsewhere))
+    opened = set(_open_paths())
+    theirs = {path for path in opened if path.startswith(palace) and not path[len(palace) :].startswith(BROKER_FILES)}
+    elsewhere = {path for path in opened if graph is not None and path.startswith(real_path(graph))}
+    return sorted(theirs | elsewhere)
 
 
 def _open_paths() -> list[str]:

@@ -6,7 +6,7 @@ A record is a hint where to dial. It proves nothing: neither that its process li
 
 from __future__ import annotations
 
-from .jsonrpc import load, whole_number
+from .jsonrpc import load, shown, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,9 +133,7 @@ def _check(raw: dict[str, Any]) -> DiscoveryRecord | BadRecord:
         return BadRecord("the record names no schema")
     pid = whole_number(raw.get("pid"), 1, _MAX_PID)
     if pid is None:
-        from .text import printable  # late: a good record needs none
-
-        return BadRecord(f"the record has the impossible pid {printable(str(raw.get('pid')), 40)}")
+        return BadRecord(f"the record has the impossible pid {shown(str(raw.get('pid')), 40)}")
     endpoints = [e for e in _list(raw.get("endpoints")) if isinstance(e, str) and e][:_MAX_ENDPOINTS]
     if not endpoints:
         return BadRecord("the record names no endpoint")

@@ -16,7 +16,7 @@ from ..protocol.jsonrpc import load_object
 from ..system.clock import Deadline
 from ..system.kernel import view_of
 from .attempt import ONCE, StartPolicy
-from .dial import dial, dial_any
+from .dial import dial_any
 from .discover import discover, fixed_endpoint, fixed_path
 from .endpoint import UNIX
 from .exchange import exchange
@@ -78,7 +78,7 @@ def ask_broker(context: Context, method: str, params: dict[str, Any], deadline: 
     if fixed is not None and fixed.kind != UNIX:
         return _ask_remote(context, method, params, deadline)
     paths = socket_paths(context)
-    dialled = dial_any(paths) if fixed is None else dial(paths[0])
+    dialled = dial_any(paths, named=fixed is not None)
     if dialled.sock is not None:
         about = {} if fixed else _about(context)
         return ask(dialled.sock, dialled.path, method, {**params, **about}, deadline)

@@ -114,13 +114,13 @@ def _dial_brokers(path: str) -> Dialled:
     return Dialled(CONNECT_REFUSED, path, None, "the process that began to listen there has ended")
 
 
-def dial_any(paths: list[str]) -> Dialled:
+def dial_any(paths: list[str], *, named: bool = False) -> Dialled:
     """Dial the sockets where a broker may be, at least one, in order, until one accepts; else the strongest sign of an
-    owner among them.
+    owner among them. `named`: by the user, whose own links and relays are followed.
     """
     refusals: list[Dialled] = []
     for path in paths:
-        found = _dial_brokers(path)
+        found = dial(path) if named else _dial_brokers(path)
         if found.sock is not None:
             return found
         refusals.append(found)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from ..errors import BrokerError, BrokerUnavailable
 from ..system.clock import Deadline
 from .attempt import ONCE, WAIT_ONLY, Attempt, Connected, Failed, StartPolicy, Waiting
-from .discover import ENDPOINT_VARIABLE, fixed_endpoint, fixed_path
+from .discover import ENDPOINT_VARIABLE, fixed_endpoint
 from .unix import UnixRoute
 
 TYPE_CHECKING = False
@@ -85,8 +85,14 @@ class RouteFinder(Attempt):
 
     def _first(self) -> Attempt:
         endpoint = fixed_endpoint(self._context.env)
-        if endpoint is None or fixed_path(self._context.env) is not None:
-            return UnixRoute(self._context, self._deadline, self._policy)
+        if endpoint is not None:
+            from .endpoint import UNIX
+
+            if endpoint.kind != UNIX:
+                return self._named(endpoint)
+        return UnixRoute(self._context, self._deadline, self._policy)
+
+    def _named(self, endpoint: Endpoint) -> Attempt:
         from . import plan
         from .endpoint import SSH, TCP
 

@@ -42,6 +42,17 @@ def process_status(pid: int) -> tuple[str, str] | None:
     return (fields[0], fields[19]) if len(fields) >= 20 else ("?", "")
 
 
+def is_free(pid: int) -> bool:
+    """Whether certainly no process has that pid; /proc may hide those of other users."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def drop_cached_pages(fd: int) -> None:
     """Make the next read of a file see what another kernel wrote. macOS can't; there we are the host, with the disk."""
     advice = getattr(os, "POSIX_FADV_DONTNEED", None)

@@ -28,8 +28,7 @@ def read_note(path: str) -> dict[str, Any]:
     """The JSON object in a lock file; empty where there is none, or where it was written into another lock file, of
     which this is a copy.
     """
-    note = load_object(read_body(path))
-    return note if note.get("lock", here := file_id(path)) == here else {}
+    return _own_note(path, read_body(path))
 
 
 def read_pid(path: str) -> int:
@@ -77,9 +76,10 @@ class OwnerNote:
         """What the last owner wrote into the lock at `path`, None where no owner ever wrote; invalid fields, and all
         those of a copy, are left empty.
         """
-        if not read_body(path):
+        body = read_body(path)
+        if not body:
             return None
-        note = read_note(path)
+        note = _own_note(path, body)
         return cls(
             _process(note),
             epoch=_number(note.get("epoch")),
@@ -106,6 +106,11 @@ def write_starter(lock: FileLock, pid: int) -> None:
     written.
     """
     lock.write_body(b"%d" % pid)
+
+
+def _own_note(path: str, body: bytes) -> dict[str, Any]:
+    note, here = load_object(body), file_id(path)
+    return note if note.get("lock", here) == here else {}
 
 
 def _process(note: dict[str, Any]) -> ProcessId | None:

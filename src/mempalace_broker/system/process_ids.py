@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from .kernel import boot_id, process_status
+from .kernel import boot_id, is_free, process_status
 
 
 class ProcessState(str):
@@ -101,19 +101,8 @@ def _look(pid: int) -> tuple[ProcessState, str]:
     """(state, start token)."""
     status = process_status(pid)
     if status is None:
-        return _poke(pid), ""
+        return DEAD if is_free(pid) else UNKNOWN, ""
     state, start = status
     if not start:
         return UNKNOWN, ""
     return (ZOMBIE if state in "ZXx" else ALIVE), start
-
-
-def _poke(pid: int) -> ProcessState:
-    """DEAD if there is no such process, else UNKNOWN (/proc may hide the processes of others)."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return DEAD
-    except OSError:
-        return UNKNOWN
-    return UNKNOWN

@@ -14,7 +14,7 @@ import os
 import sys
 from _socket import SOL_SOCKET
 
-from .kernel import LINUX, process_status, read_small
+from .kernel import LINUX, is_free, process_status, read_small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def is_orphaned(sock: Sock) -> bool:
     try:
         fd = sock.getsockopt(SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as exc:
-        return exc.errno in _ENDED or _is_free(pid)
+        return exc.errno in _ENDED or is_free(pid)
     try:
         return "\nPid:\t-1\n" in read_small(f"/proc/self/fdinfo/{fd}")
     finally:
@@ -100,17 +100,6 @@ def is_orphaned(sock: Sock) -> bool:
 
 def _peer_pid(sock: Sock) -> int:
     return int.from_bytes(sock.getsockopt(SOL_SOCKET, _SO_PEERCRED, _UCRED_BYTES)[:_PID_BYTES], sys.byteorder)
-
-
-def _is_free(pid: int) -> bool:
-    """Whether no process has that pid."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 # -- the process at the other side

@@ -14,6 +14,7 @@ import struct
 import zlib
 from typing import Any, NamedTuple
 
+from ...protocol.jsonrpc import whole_number
 from .lease import LeaseState, Listing, NodeKind
 
 SIZE = 512
@@ -109,7 +110,7 @@ def _decode(data: bytes, epoch: int) -> LeaseRecord:
         host=_text(raw, "host"),
         boot=_text(raw, "boot"),
         pidns=_text(raw, "pidns"),
-        pid=_whole(raw["pid"]),
+        pid=_pid(raw["pid"]),
         lock=_text(raw, "lock"),
         palace=_text(raw, "palace") if "palace" in raw else "",
         since=_seconds(raw["since"]),
@@ -125,10 +126,11 @@ def _text(raw: dict[str, Any], name: str) -> str:
     return value
 
 
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_PID:
+def _pid(value: object) -> int:
+    pid = whole_number(value, 0, _MAX_PID)
+    if pid is None:
         raise ValueError("not a process id")
-    return value
+    return pid
 
 
 def _seconds(value: object) -> float:

@@ -61,7 +61,7 @@ class BridgeFiles:
                 info = os.lstat(folder)
             except FileNotFoundError:
                 return False
-            if info.st_uid != os.getuid() or info.st_mode & 0o170077 != 0o040000:
+            if not _is_ours_alone(info):
                 hint = f"remove {folder}, or name a folder of your own in {VARIABLE}, for every agent alike."
                 raise StateRootError(f"{folder} is not a directory that only you can use.", hint=hint)
         return True
@@ -89,8 +89,12 @@ def _runtime() -> str:
         info = os.lstat(runtime)
     except OSError:
         return ""
-    ours = info.st_uid == os.getuid() and info.st_mode & 0o170077 == 0o040000
-    return f"{runtime}/mempalace-broker" if ours else ""
+    return f"{runtime}/mempalace-broker" if _is_ours_alone(info) else ""
+
+
+def _is_ours_alone(info: os.stat_result) -> bool:
+    """Whether it is a folder of this user's that nobody else may enter."""
+    return info.st_uid == os.getuid() and info.st_mode & 0o170077 == 0o040000
 
 
 def _holds_sockets(folder: PrivateFolder, digest: str) -> bool:
