@@ -27,6 +27,7 @@ from ..system.clock import Deadline
 from ..system.file_trust import others_write
 from ..system.find_engine import SETTING, find_engine
 from ..system.find_palace import PALACE_VARIABLES
+from ..system.kernel import is_free
 from ..system.lock import is_held, read_body
 from ..system.lock_notes import read_holder, read_starter
 from ..system.paths import ROOT_VARIABLE, home_of
@@ -195,17 +196,7 @@ def _upstream_processes(home: str) -> Iterator[UpstreamProcess]:
                 if type(pid) is int and 0 < pid < _MAX_PID:
                     path = os.path.join(base, key, name)
                     palace = str(note.get("palace_path") or "")
-                    yield UpstreamProcess(path, kind, pid, _exists(pid), palace, process_command(pid))
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+                    yield UpstreamProcess(path, kind, pid, not is_free(pid), palace, process_command(pid))
 
 
 def _settings(palace: str, env: Mapping[str, str]) -> tuple[dict[str, Any], str, str, str]:
