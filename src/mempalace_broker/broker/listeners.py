@@ -98,7 +98,7 @@ class Listeners:
         return self._runner.conns[conn].via if conn in self._runner.conns else UNIX
 
     async def _listen(self) -> None:
-        check_folders(self._files, is_local)
+        check_folders((self._files.root, self._files.palace), is_local)
         self._files.check_socket_folder()
         listener, self._name = bind_unix(self._files.socket)
         self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=listener, backlog=BACKLOG)

@@ -97,7 +97,7 @@ def discover(context: Context) -> Candidates:
         StateRootError: other users can write to the state root, the palace or the folder of the socket.
     """
     files = context.files
-    check_folders(files, _is_local)
+    check_folders((files.root, files.palace), _is_local)
     files.check_socket_folder()
     record = RecordFile(files.record).read()
     named = _noted(files) if isinstance(record, BadRecord) else record.endpoints if is_of(record, files) else []

@@ -12,9 +12,7 @@ from ..errors import StateRootError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .paths import StateFiles
+    from collections.abc import Callable, Iterable
 
 
 def give_to_owner(fd: int, folder: os.stat_result, *, by: str = "") -> None:
@@ -64,8 +62,8 @@ def distrust_names(info: os.stat_result) -> str:
     return ""
 
 
-def check_folders(files: StateFiles, is_local: Callable[[str], bool | None]) -> None:
-    """Check the state root and the palace; one that is missing passes.
+def check_folders(folders: Iterable[str], is_local: Callable[[str], bool | None]) -> None:
+    """Check folders that decide, such as the state root and the palace; one that is missing passes.
 
     Args:
         is_local: `locality.mounts.is_local`. On a filesystem of another kernel owners and modes may be made up.
@@ -73,7 +71,7 @@ def check_folders(files: StateFiles, is_local: Callable[[str], bool | None]) -> 
     Raises:
         StateRootError: another user owns one, or can write there; with the command that fixes it.
     """
-    for path in {files.root: None, files.palace: None}:
+    for path in dict.fromkeys(folders):
         try:
             _check_modes(path)
         except StateRootError:

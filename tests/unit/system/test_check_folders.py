@@ -13,34 +13,34 @@ from mempalace_broker.system.paths import StateFiles
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> StateFiles:
+def folders(tmp_path: Path) -> list[str]:
     made = StateFiles(f"{tmp_path}/root", f"{tmp_path}/root/palace")
     made.prepare()
-    return made
+    return [made.root, made.palace]
 
 
-@pytest.mark.parametrize("which", ["root", "palace"])
+@pytest.mark.parametrize("which", [0, 1], ids=["root", "palace"])
 @pytest.mark.parametrize("mode", [0o702, 0o777, 0o1777])
-def test_others_can_write(files: StateFiles, which: str, mode: int) -> None:
-    check_folders(files, lambda path: True)
-    folder = getattr(files, which)
+def test_others_can_write(folders: list[str], which: int, mode: int) -> None:
+    check_folders(folders, lambda path: True)
+    folder = folders[which]
     os.chmod(folder, mode)
     with pytest.raises(StateRootError, match="other users can write") as refused:
-        check_folders(files, lambda path: True)
+        check_folders(folders, lambda path: True)
     assert (f"chmod go-w {folder}" in refused.value.hint) == (mode != 0o1777)
     os.chmod(folder, mode & ~0o1022)
-    check_folders(files, lambda path: True)
+    check_folders(folders, lambda path: True)
 
 
 def test_what_is_missing_passes(tmp_path: Path) -> None:
-    check_folders(StateFiles(f"{tmp_path}/root", f"{tmp_path}/root/palace"), lambda path: True)
+    check_folders([f"{tmp_path}/root", f"{tmp_path}/root/palace"], lambda path: True)
 
 
 @pytest.mark.parametrize(("local", "refused"), [(True, True), (None, True), (False, False)])
-def test_modes_of_another_kernels_files_say_nothing(files: StateFiles, local: bool | None, refused: bool) -> None:
-    os.chmod(files.root, 0o777)
+def test_modes_of_another_kernels_files_say_nothing(folders: list[str], local: bool | None, refused: bool) -> None:
+    os.chmod(folders[0], 0o777)
     if refused:
         with pytest.raises(StateRootError):
-            check_folders(files, lambda path: local)
+            check_folders(folders, lambda path: local)
     else:
-        check_folders(files, lambda path: local)
+        check_folders(folders, lambda path: local)
