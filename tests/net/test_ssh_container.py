@@ -48,12 +48,17 @@ def world(world: World) -> World:
     """A world whose palace is found by default, as in a container: no path is written down anywhere."""
     netbox.require_boxes()
     require_sshd()
+    require_shares()
+    (world.state_root / "config.json").write_text("{}")
+    return world
+
+
+def require_shares() -> None:
+    """Skip where there can be no FUSE mount; in CI that is a failure."""
     if shutil.which("bindfs") is None:
         if os.environ.get("CI", "").lower() in {"1", "true"}:
             pytest.fail("no bindfs (Debian: apt install bindfs)")
         pytest.skip("no bindfs (Debian: apt install bindfs)")
-    (world.state_root / "config.json").write_text("{}")
-    return world
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError
 from ..lease.acquire import LeaseAcquisition, own_holder_id
 from ..lease.files import LeaseFolder
 from ..lease.machine.lease import NodeKind
+from ..lease.share_probe import require_promises
 from ..locality.mounts import is_local
 from ..protocol.palace import PalaceIdentity
 from ..settings_files import PrivateSettings, SharedSettings, settings_path
@@ -81,7 +82,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
     env = known_environment(os.environ)
     files = StateFiles(options.root, options.palace, env=env)
     if options.direct:
-        files = files.direct()
+        files = files.direct(is_local)
     files.prepare()
     settings = PrivateSettings.read(env).broker(env, options.palace)
     owner = FileLock(files.owner_lock)
@@ -157,6 +158,9 @@ def _acquire_lease(
     deadline = Deadline.after(clock, min(settings.drain_s + HANDOVER_S, PATIENCE_S))
     try:
         folder = LeaseFolder(files.leases, me, local=local is True)
+        if direct:
+            folder.prepare()
+            require_promises(folder.path, clock)
         held = LeaseAcquisition(folder, clock, deadline, minimum_epoch=before.epoch, log=log.info).run(files.palace)
     except BrokerError as exc:
         log.error("no lease: %s", exc)

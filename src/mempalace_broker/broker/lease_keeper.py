@@ -101,6 +101,7 @@ class LeaseKeeper:
         self._engine_lock_seen = False
         self._seen = Listing()
         self._suspects: frozenset[int] = frozenset()
+        self._answered = 0  # the highest epoch above ours that was asked to hand over
         self._born = 0.0
         self._beat_timer: asyncio.TimerHandle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
@@ -234,18 +235,23 @@ class LeaseKeeper:
         return self._seen.top > self.epoch or any(epoch == self.epoch for epoch, _ in self._seen.gone)
 
     def weed(self) -> None:
-        """Remove what contradicts our lease and no broker made. Runs in the worker, after a look that was clear.
+        """Answer what contradicts our lease, and remove what no broker made. Runs in the worker, after a clear look.
 
-        A record that is no candidate's is removed once a later look was clear, too: only that one proves that nobody
-        had come to own the palace when the record was read.
+        The highest may be of a broker to which a share shows old heartbeats. It is asked to hand over by a name, which
+        no cache has: so it learns that we live before its lease has settled. A record that is no candidate's is
+        removed once a later look was clear, too: only that one proves that nobody owned when the record was read.
         """
         try:
+            if self._seen.top > max(self.epoch, self._answered):
+                self._answered = self._seen.top
+                self._folder.withdraw_requests()
+                self._folder.request_handover(self._answered)
             found = self._folder.made_up(self._seen)
             doomed = found & self._suspects
             self._suspects = found - doomed
             self._folder.weed(doomed, self._seen)
         except OSError as exc:
-            self._log.warning("cannot remove a lease that no broker made: %s", exc)
+            self._log.warning("cannot answer or remove a lease above ours: %s", exc)
 
     def _rest_late(self) -> None:
         if self._resting():

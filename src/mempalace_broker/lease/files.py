@@ -28,6 +28,7 @@ _TORN_READS = 5  # of one record before it counts as unreadable
 _BETWEEN_READS_S = 0.002
 _SETTLED_NS = 3_000_000_000  # some filesystems count in steps of two seconds
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+_PHANTOM = errno.EINVAL  # of opening a name that the host removed and this kernel still caches (Docker Desktop)
 _NOT_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # they say nothing about the file
 _MOST_READ = 256  # leases, of which people are told
 MARGIN = 1000  # epochs below the highest one that `mend` frees; brokers never skip so many
@@ -98,7 +99,7 @@ class LeaseFolder:
             if attempt:
                 time.sleep(_BETWEEN_READS_S)  # a write is under way; bounded by the number of reads
             try:
-                data = _read_fresh(self.path, lease_name(epoch))
+                data = read_fresh(self.path, lease_name(epoch))
             except OSError as exc:
                 if exc.errno in _NOT_LEFT:
                     raise
@@ -310,11 +311,16 @@ def flush_palace(folder: str, graph: str) -> None:
             os.close(fd)
 
 
-def _read_fresh(path: str, name: str) -> bytes | None:
+def read_fresh(path: str, name: str) -> bytes | None:
     """A small file's bytes as they are now, None if there is no such file. Raises OSError."""
     try:
         with SharedFolder.open(path) as folder:
-            fd = folder.open_read(name)
+            try:
+                fd = folder.open_read(name)
+            except OSError as exc:
+                if exc.errno == _PHANTOM and name not in folder.names():
+                    return None
+                raise
     except Untrusted:
         raise
     except OSError as exc:

@@ -15,7 +15,7 @@ _LOCAL = frozenset(
     "ext2 ext3 ext4 xfs btrfs zfs f2fs jfs bcachefs tmpfs ramfs overlay apfs hfs ufs vfat exfat".split()  # noqa: SIM905 - words
 )
 _SHARED = frozenset(
-    "virtiofs 9p nfs nfs4 cifs smb3 smbfs afpfs ceph lustre afs vboxsf prl_fs".split()  # noqa: SIM905 - words
+    "virtiofs fakeowner 9p nfs nfs4 cifs smb3 smbfs afpfs ceph lustre afs vboxsf prl_fs".split()  # noqa: SIM905 - words
 )
 # No user has folders on these.
 _NO_FOLDERS = frozenset(

@@ -152,11 +152,12 @@ class RouteFinder(Attempt):
 
     def _direct(self) -> Attempt:
         from ..locality.locality import separate_mounts
+        from ..locality.mounts import is_local
 
         separate = separate_mounts(self._context.identity)
         if separate:
             raise BrokerUnavailable(separate, hint="give --palace, which keeps the graph in the palace; or a bridge")
-        context = self._context.replace(files=self._context.files.direct())
+        context = self._context.replace(files=self._context.files.direct(is_local))
         return UnixRoute(context, self._deadline, self._policy, direct=True)
 
     def _limit(self, seconds: float) -> Deadline:

@@ -30,6 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..protocol.record import DiscoveryRecord
     from ..system.clock import Deadline
     from ..system.paths import Context
     from ..system.spawn import StartPipe
@@ -90,6 +91,8 @@ class UnixRoute(StartUnderLock):
         if dialled.nobody:
             self._check_locality()
             self._stale_record = _record_id(candidates)
+            if self._direct:
+                self._check_neighbour(candidates.record)
         root = self._context.files.root
         record = record_state(candidates.record, root) if dialled.nobody else RECORD_ABSENT  # matters only then
         action = decide(lock=lock, record=record, connect=dialled.outcome)
@@ -182,6 +185,21 @@ class UnixRoute(StartUnderLock):
         if locality.foreign:
             raise NoElectionHere(locality)
         self._locality_checked = True
+
+    def _check_neighbour(self, record: DiscoveryRecord | BadRecord) -> None:
+        """Raise where a direct broker of another container of this kernel serves: its socket is in that container."""
+        from ..system.process_ids import pid_namespace
+
+        if isinstance(record, BadRecord) or record.pidns == pid_namespace() or not self._owner_stays():
+            return
+        from ..protocol.text import printable
+
+        raise BrokerUnavailable(
+            f"a broker in another container of this machine ({printable(record.host)}, pid {record.pid} there) has "
+            f"{self._context.identity.path} open, and listens inside that container only.",
+            hint="run these agents in that container, or let all of them use the host's broker over ssh or tcp; "
+            "see docs/topologies.md",
+        )
 
     def _spawn_daemon(self) -> StartPipe:
         from .start import start_broker

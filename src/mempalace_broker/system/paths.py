@@ -15,7 +15,7 @@ from .unix_socket import fits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ..protocol.palace import PalaceIdentity
     from .private import PrivateFile, PrivateFolder
@@ -48,7 +48,7 @@ class StateFiles:
     Attributes:
         root: the state root. palace: the palace directory P.
         record, socket, start_lock, toml, journal: in the root; but the socket in `private` where its path is too long,
-            except on Linux (see unix_socket).
+            except on Linux (see unix_socket), and never on a share (see `direct`).
         owner_lock, engine_lock, leases: in P, beside the files they guard, whatever the root is.
     """
 
@@ -56,6 +56,7 @@ class StateFiles:
         self._env = env or {}
         self._name = name
         self._private: PrivateFolder | None = None
+        self._sockets: PrivateFolder | None = None  # where the socket is neither in the root nor in `private`
         self.root = root
         self.palace = palace
         self.record = os.path.join(root, f"{name}.json")
@@ -102,15 +103,25 @@ class StateFiles:
         """Where a private file of this name lay before there were private folders."""
         return os.path.join(self.root, os.path.basename(path))
 
-    def direct(self) -> StateFiles:
+    def direct(self, is_local: Callable[[str], bool | None]) -> StateFiles:
         """The files of a broker that opens the palace from beyond a kernel boundary.
 
-        The two kernels must never write the same file, because neither sees the other's locks.
+        The two kernels must never write the same file, because neither sees the other's locks. The socket is not on
+        the share, for some shares refuse to bind or to connect one: only who has the same home, or the same /tmp, and
+        so the same container, reaches this broker.
+
+        Args:
+            is_local: `locality.mounts.is_local`.
         """
         from ..system.kernel import boot_id
+        from .private import temp_folder
 
         name = f"broker-direct-{boot_id().replace('-', '')[:8] or 'unknown'}"
-        return StateFiles(self.root, self.palace, name, env=self._env)
+        files = StateFiles(self.root, self.palace, name, env=self._env)
+        at_home = files.private.writable() and is_local(files.private.path)
+        files._sockets = files.private if at_home else temp_folder(self.palace)
+        files.socket = files._sockets.file(f"{name}.sock").path
+        return files
 
     def prepare(self) -> None:
         """Create the state root, the palace directory and the socket's folder where they are missing (0700).
@@ -128,7 +139,7 @@ class StateFiles:
                     f"cannot create {folder}: {exc.strerror or exc}.",
                     hint="give a palace that you may write to (--palace or MEMPALACE_PALACE_PATH).",
                 ) from exc
-        if os.path.dirname(self.socket) != self.root and (why := self.private.make()):
+        if os.path.dirname(self.socket) != self.root and (why := (self._sockets or self.private).make()):
             raise StateRootError(f"cannot place the broker's socket: {why}.", hint=_SHORTER)
 
     def check_socket_folder(self) -> None:
@@ -137,7 +148,7 @@ class StateFiles:
         Raises:
             StateRootError: its folder is not ours alone.
         """
-        if os.path.dirname(self.socket) != self.root and (why := self.private.problem()):
+        if os.path.dirname(self.socket) != self.root and (why := (self._sockets or self.private).problem()):
             raise StateRootError(f"the folder of the broker's socket can't be trusted: {why}.", hint=_SHORTER)
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 VARIABLE = "MEMPALACE_BROKER_PRIVATE"
 SETTINGS = "config.toml"
 _NAME = "mempalace-broker"
+_TMP = "/tmp"
 _KEY_DIGITS = 20
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -60,6 +61,11 @@ def settings_folder(env: Mapping[str, str]) -> PrivateFolder:
 def state_folder(palace: str, env: Mapping[str, str]) -> PrivateFolder:
     """The folder of one palace, named by its real path."""
     return _below(env, (".local", "state", _NAME, palace_key(palace)), ("state", palace_key(palace)))
+
+
+def temp_folder(palace: str) -> PrivateFolder:
+    """The folder of one palace in /tmp, for sockets of users without a home of their own on this machine."""
+    return PrivateFolder(f"{_TMP}/{_NAME}-{os.geteuid()}", (palace_key(palace),), make_base=True)
 
 
 def bridges_folder(env: Mapping[str, str]) -> PrivateFolder:

@@ -18,7 +18,7 @@ from mempalace_broker.errors import PalaceHeld, StateRootError
 from mempalace_broker.lease.acquire import AcquiredLease, LeaseAcquisition
 from mempalace_broker.lease.files import LeaseFolder
 from mempalace_broker.lease.machine.lease import LeasePolicy, LeaseState, NodeKind
-from mempalace_broker.lease.machine.record import HolderId
+from mempalace_broker.lease.machine.record import HolderId, LeaseRecord
 from mempalace_broker.system.clock import Clock, Deadline
 
 NEAR = HolderId(NodeKind.HOST, "near", "boot-near", "", 1, "1:1", 1.0, "aa")
@@ -391,6 +391,30 @@ def test_a_host_keeps_its_palace_whatever_is_put_above_its_lease(tmp_path: Path)
     assert not left.gone
     node.keeper.release()
     assert acquire(tmp_path, NEAR._replace(nonce="cc")).holder.epoch == 5
+
+
+class Stale(LeaseFolder):
+    """A folder on a share that goes on showing a record as it was first read."""
+
+    def __init__(self, path: str, me: HolderId) -> None:
+        super().__init__(path, me)
+        self._first: dict[int, LeaseRecord] = {}
+
+    def read(self, epoch: int) -> LeaseRecord:
+        return self._first.setdefault(epoch, super().read(epoch))
+
+
+def test_a_living_host_is_found_by_a_name_where_a_share_shows_its_old_heartbeat(tmp_path: Path) -> None:
+    host = Node(acquire(tmp_path, NEAR))
+    host.beat()
+    clock = Jumping(host.beat)
+    share = Stale(str(tmp_path / "leases"), FAR)
+    with pytest.raises(PalaceHeld, match="the host wants"):
+        LeaseAcquisition(share, clock, Deadline.after(clock, 60)).run("/p")
+    assert host.confirm()
+    assert (host.did, host.keeper.over) == ([], False)
+    host.keeper.release()
+    assert acquire(tmp_path, FAR).holder.epoch == 3, "the answer was to that one alone"
 
 
 def test_a_lease_above_that_was_made_while_the_host_paused_fences(tmp_path: Path) -> None:

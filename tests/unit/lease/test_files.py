@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -19,6 +20,7 @@ from mempalace_broker.lease.machine.lease import MAX_EPOCH, LeaseState, Listing,
 from mempalace_broker.lease.machine.record import SIZE, HolderId
 from mempalace_broker.lease.names import parse_names
 from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.shared_files import SharedFolder
 from tests.proctools import eventually
 
 ME = HolderId(NodeKind.HOST, "here", "boot", "pid:[1]", 1, "1:2", 1.5, "aa")
@@ -72,6 +74,20 @@ def test_half_a_record_is_unreadable(folder: LeaseFolder) -> None:
     folder.close()
     os.truncate(f"{folder.path}/000000000001", 100)
     assert folder.read(1).state == LeaseState.UNREADABLE
+
+
+def test_a_name_that_only_a_cache_still_has_is_absent(folder: LeaseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Docker Desktop's share shows what the host removed: it is still there for stat, and open says EINVAL."""
+    folder.create(1)
+    folder.close()
+
+    def phantom(opened: SharedFolder, name: str) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument", name)
+
+    monkeypatch.setattr(SharedFolder, "open_read", phantom)
+    assert folder.read(1).state == LeaseState.UNREADABLE, "it is listed: whatever that error means, it is in doubt"
+    os.unlink(f"{folder.path}/000000000001")
+    assert folder.read(1).state == LeaseState.MISSING
 
 
 _RACER = """

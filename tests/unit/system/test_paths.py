@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mempalace_broker.errors import StateRootError
 from mempalace_broker.protocol.palace import PalaceIdentity
-from mempalace_broker.system import paths
+from mempalace_broker.system import paths, private
 from mempalace_broker.system.paths import (
     StateFiles,
     expand,
@@ -74,7 +74,7 @@ class TestStateRoot:
             f"{folder}/broker-answers.json",
             f"{folder}/broker-start-failure.json",
         ]
-        assert files.direct().log.startswith(f"{folder}/broker-direct-")
+        assert files.direct(lambda _: True).log.startswith(f"{folder}/broker-direct-")
 
     def test_the_locks_stay_with_the_palace_wherever_the_root_is(self) -> None:
         files = state_files(PalaceIdentity("/p", "/g", "flag"), {"MEMPALACE_PATH": "/elsewhere"})
@@ -150,10 +150,34 @@ def test_home_without_a_variable() -> None:
 
 def test_a_broker_from_beyond_shares_the_locks_and_the_settings_and_no_file_that_it_writes(tmp_path: Path) -> None:
     own = StateFiles(str(tmp_path), str(tmp_path / "palace"))
-    direct = own.direct()
+    direct = own.direct(lambda _: True)
     names = {name for name in vars(own) if not name.startswith("_")}
     same = {name for name in names if getattr(own, name) == getattr(direct, name)}
     assert same == {"root", "palace", "owner_lock", "engine_lock", "leases", "toml"}
     for name in ("exit", "answers", "start_failure"):
         assert getattr(own, name).path != getattr(direct, name).path
     assert own.log != direct.log
+
+
+@pytest.mark.parametrize("local", [True, False, None])
+def test_the_socket_of_a_direct_broker_is_never_on_a_share(tmp_path: Path, local: bool | None) -> None:
+    own = StateFiles(str(tmp_path), str(tmp_path / "palace"), env={"MEMPALACE_BROKER_PRIVATE": str(tmp_path / "mine")})
+    direct = own.direct(lambda _: local)
+    base = f"{tmp_path}/mine/state" if local else f"/tmp/mempalace-broker-{os.geteuid()}"
+    assert direct.socket.startswith(f"{base}/{palace_key(own.palace)}/broker-direct-")
+    direct.check_socket_folder()  # nobody has taken that name
+
+
+def test_without_a_home_it_is_in_a_temporary_folder_that_only_its_user_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private, "private_home", lambda: "")
+    monkeypatch.setattr(private, "_TMP", str(tmp_path))
+    direct = StateFiles(str(tmp_path), str(tmp_path / "palace")).direct(lambda _: True)
+    direct.prepare()
+    folder = Path(direct.socket).parent
+    assert folder.is_relative_to(tmp_path)
+    assert os.stat(folder).st_mode & 0o777 == 0o700
+    folder.parent.chmod(0o777)
+    with pytest.raises(StateRootError, match="can be written by other users"):
+        direct.check_socket_folder()
