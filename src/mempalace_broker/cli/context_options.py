@@ -19,6 +19,8 @@ from ..system.record_file import RecordFile
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from click.shell_completion import CompletionItem
+
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -76,12 +78,20 @@ def pinned_context(root: str | None, palace: str | None) -> Context:
     return context_for(palace) if root is None else context_at(root, palace, trust_record=False)
 
 
+def folders(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a folder."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
+
+
 def palace_options(function: F) -> F:
     """Give a command --palace and --backend; it gets them as one `context`."""
 
     @click.option(
         "--palace",
         metavar="DIR",
+        shell_complete=folders,
         help="The palace, as mp-shim and mempalace-mcp take it. Default: where your version of mempalace has it.",
     )
     @click.option("--backend", metavar="NAME", help="Storage backend, as mempalace-mcp takes it.")
@@ -97,4 +107,4 @@ def palace_options(function: F) -> F:
 def root_option(function: F) -> F:
     """Give a command the options of `palace_options`, and --state-root, for commands that another machine runs here."""
     text = "The folder of broker.json, instead of what the palace implies."
-    return click.option("--state-root", metavar="DIR", help=text)(palace_options(function))
+    return click.option("--state-root", metavar="DIR", shell_complete=folders, help=text)(palace_options(function))

@@ -20,6 +20,7 @@ PROG = "mempalace-broker"
 _WIDEST = 10_000
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141  # as a shell reports a command that SIGPIPE ended
+COMPLETE_VARIABLE = "_MEMPALACE_BROKER_COMPLETE"  # by which a shell asks; the name that click's scripts use
 DEBUG_VARIABLE = "MEMPALACE_BROKER_TRACEBACK"
 
 
@@ -27,6 +28,10 @@ def guarded(command: click.Command, argv: Sequence[str]) -> int:
     """Run `command`, which returns its exit code; every way to fail ends here."""
     _settle_output()
     try:
+        if COMPLETE_VARIABLE in os.environ:
+            from click.shell_completion import shell_complete  # late: for a shell that asks
+
+            return shell_complete(command, {}, PROG, COMPLETE_VARIABLE, os.environ[COMPLETE_VARIABLE])
         result = _invoke(command, list(argv))
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 import click
 
 from .. import __version__
+from ..errors import BrokerError
 from ..system.startup import interrupts_raise
 
 # command -> the module that has a click command of that name in `command_<name>`
@@ -24,6 +26,8 @@ _COMMANDS = {
     "take-over": "take_over",
     "model": "model",
     "token": "token",
+    "bugreport": "bugreport",
+    "completion": "completion",
 }
 
 _EPILOG = """
@@ -55,12 +59,33 @@ class _LazyGroup(click.Group):
         return command
 
 
+def _version(context: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return  # click calls it for every command
+    from ..route.engine_version import expected_engine
+
+    click.echo(f"mempalace-broker, version {__version__}")
+    try:
+        engine = expected_engine(os.environ)
+        click.echo(f"mempalace, version {engine.version or 'unknown'}, in {engine.interpreter}")
+    except BrokerError:
+        click.echo("mempalace: none that can be used, see `mempalace-broker doctor`")
+    context.exit()
+
+
 @click.group(
     cls=_LazyGroup,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="mempalace-broker")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show our version and the engine's.",
+)
 def root() -> None:
     """One writer for one MemPalace, so that many coding agents share one memory without corrupting it.
 

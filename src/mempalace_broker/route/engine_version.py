@@ -1,4 +1,4 @@
-"""Which mempalace would serve a palace, where a client has to know that before there is a broker. Imported late."""
+"""Which mempalace would serve a palace, where that has to be known before there is a broker. Imported late."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ from typing import TYPE_CHECKING
 from ..errors import EngineNotFound
 from ..settings_files import PrivateSettings
 from ..system.environment import known_environment
-from ..system.find_engine import SETTING, find_engine, numbers_of
+from ..system.find_engine import SETTING, EngineCommand, find_engine, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+def expected_engine(env: Mapping[str, str], palace: str = "") -> EngineCommand:
+    """The engine that a broker would run if it were started from this environment.
+
+    Raises:
+        UsageError: the settings make no sense. EngineNotFound: there is none.
+    """
+    known = known_environment(env)
+    settings = PrivateSettings.read(known).broker(known, palace)
+    return find_engine({**known, SETTING: settings.engine}, sys.executable, known.get("PATH", os.defpath))
+
+
 def engine_version(env: Mapping[str, str], palace: str) -> tuple[int, ...]:
     """The version of the mempalace that a broker of this palace would run, as (3, 11, 0); () where none tells.
-
-    Looks where a broker would look that is started from this environment.
 
     Raises:
         UsageError: the settings make no sense.
     """
-    known = known_environment(env)
-    settings = PrivateSettings.read(known).broker(known, palace)
     try:
-        found = find_engine({**known, SETTING: settings.engine}, sys.executable, known.get("PATH", os.defpath))
+        return numbers_of(expected_engine(env, palace).version or "")
     except EngineNotFound:
         return ()
-    return numbers_of(found.version or "")

@@ -15,6 +15,7 @@ from mempalace_broker import __version__
 from mempalace_broker.cli import main
 from mempalace_broker.cli.outcome import EXIT_INTERRUPTED, EXIT_PIPE, guarded
 from mempalace_broker.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE, EngineNotFound
+from mempalace_broker.system.find_engine import SETTING
 from mempalace_broker.system.private import VARIABLE, state_folder
 
 PROGRAM = [sys.executable, "-c", "import sys; from mempalace_broker.cli import main; sys.exit(main())"]
@@ -30,9 +31,31 @@ def palace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(tmp_path / "palace")
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def fake_engine(folder: Path, version: str) -> str:
+    """An interpreter that knows nothing but its mempalace."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\necho '{json.dumps([str(path), version, [3, 11]])}'\n", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_version_of_the_broker_and_of_the_engine_that_it_would_run(
+    palace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert palace
+    monkeypatch.setenv(SETTING, fake_engine(tmp_path, "3.9.1"))
     assert main(["--version"]) == EXIT_OK
-    assert capsys.readouterr().out == f"mempalace-broker, version {__version__}\n"
+    ours, engine = capsys.readouterr().out.splitlines()
+    assert ours == f"mempalace-broker, version {__version__}"
+    assert engine == f"mempalace, version 3.9.1, in {os.environ[SETTING]}"
+
+
+def test_version_without_an_engine(
+    palace: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(SETTING, f"{palace}/nothing")
+    assert main(["--version"]) == EXIT_OK
+    assert capsys.readouterr().out.splitlines()[1].startswith("mempalace: none that can be used")
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

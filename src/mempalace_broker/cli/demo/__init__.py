@@ -31,7 +31,9 @@ STRAGGLER_ROUNDS, STRAGGLER_S = 4, 5.0
 
 
 @click.command("demo", short_help="See it work, in a directory of its own.")
-@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Where it works. Default: a new temp dir.")
+@click.option(
+    "--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="Where it works. Default: a new temp dir."
+)
 @click.option("--keep", is_flag=True, help="Keep the directory, with palace and logs.")
 @click.option(
     "--input",
