@@ -2,6 +2,7 @@
 """An "ssh" that reaches this very machine without an sshd. Run as a program; it reads from its own folder
 
     ensure    what `ensure` prints
+    lacks     there: the PATH over there has no mempalace-broker
 
 and notes each use of it in `used`, one word a line.
 """
@@ -58,6 +59,9 @@ def main(words: list[str]) -> int:
         note("master")
         with open(option(words, "ControlPath"), "x", encoding="utf-8"):
             time.sleep(LIFE_S)
+    elif os.path.exists(os.path.join(HERE, "lacks")) and words[-1].startswith("mempalace-broker "):
+        note("127")
+        return 127
     elif words[-1].endswith(" ensure"):
         note("ensure")
         print(read("ensure").replace("%d", str(read("used").count("ensure"))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -170,12 +171,23 @@ def test_a_restricted_key_for_one_state_root(host: World) -> None:
         assert "'/tmp/other' is not for this key" in other.stderr
 
 
-def test_a_command_where_installers_put_it(host: World) -> None:
+SHELLS = [shell for shell in ("fish", "tcsh") if shutil.which(shell)]  # none is part of every machine
+
+
+@pytest.mark.parametrize("shell", ["", *SHELLS])
+@pytest.mark.parametrize("forwards", [True, False])
+def test_a_command_where_installers_put_it(host: World, shell: str, forwards: bool) -> None:
+    """sshd's shell for a command has a short PATH; its words for "command not found" are each shell's own."""
     folder = host.home / ".local" / "bin"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mempalace-broker").symlink_to(host.env["PATH"].split(":")[0] + "/mempalace-broker")
-    with Road(host, env={"PATH": "/usr/bin:/bin"}) as road:
+    with contextlib.suppress(FileExistsError):
+        (folder / "mempalace-broker").symlink_to(host.env["PATH"].split(":")[0] + "/mempalace-broker")
+    options = [] if forwards else ["AllowStreamLocalForwarding no"]
+    login = f'command="{shutil.which(shell)} -c \\"$SSH_ORIGINAL_COMMAND\\""' if shell else ""
+    with Road(host, env={"PATH": "/usr/bin:/bin"}, options=options, key_options=login) as road:
+        assert road.sshd.run("palacehost", "mempalace-broker", "ensure").returncode, "that PATH must not find it"
         road.started()
+        assert road.status()["mode"] == ("forward" if forwards else "stdio")
 
 
 @pytest.mark.parametrize("forwards", [True, False])

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ..errors import EngineNotFound
 from ..settings_files import PrivateSettings
 from ..system.environment import known_environment
-from ..system.find_engine import SETTING, EngineCommand, find_engine, numbers_of
+from ..system.find_engine import SETTING, EngineCommand, find_engine
+from ..system.program_folders import numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,8 +5,11 @@ project's venv). These places are searched, the first hit wins:
 
     1. the user's choice: an interpreter, or a mempalace-mcp script (MEMPALACE_BROKER_ENGINE, config.toml)
     2. the broker's own environment
-    3. the interpreter behind `mempalace-mcp`, then `mempalace`, on PATH
-    4. the same in the folders where installers put programs
+    3. the interpreter behind `mempalace-mcp`, then `mempalace`, in the folders where installers put programs
+    4. the same on PATH
+
+PATH comes last because one broker serves all agents: whichever starts it, with a terminal's PATH or an app's, the
+engine is the same.
 
 An environment qualifies if it holds the metadata of mempalace >= 3.4.0. Only where the disk shows no metadata (conda,
 Nix, a pyenv shim) is the user's choice run and asked.
@@ -17,21 +20,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EngineNotFound
-from .program_folders import executables, is_executable, tool_folders
+from .console_script import interpreters_of
+from .paths import home_of
+from .program_folders import executables, is_executable, numbers_of, tool_folders
 
 SETTING = "MEMPALACE_BROKER_ENGINE"
 SCRIPTS = ("mempalace-mcp", "mempalace")
 MIN_VERSION = (3, 4, 0)
 MIN_PYTHON = (3, 9)
-_HEAD_BYTES = 4096  # the first lines of a console script name its interpreter
-_MAX_HOPS = 4  # wrapper -> script -> interpreter
 _PROBE_TIMEOUT_S = 15.0
 _PROBE = (
     "import json, sys\n"
@@ -80,8 +82,8 @@ def find_engine(env: Mapping[str, str], own_executable: str, path_env: str) -> E
     if named:
         return _chosen(named, env, path_env)
     rejected: list[_Rejected] = []
-    for interpreter, source in _candidates(own_executable, path_env, tool_folders(env)):
-        verdict = _judge(interpreter, source)
+    for interpreter, source in _candidates(own_executable, path_env, tool_folders("mempalace", env, own_executable)):
+        verdict = _judge(interpreter, source, home_of(env))
         if isinstance(verdict, EngineCommand):
             return verdict
         rejected.append(verdict)
@@ -97,21 +99,21 @@ _INSTALL = (
 def _nothing_found(rejected: list[_Rejected]) -> str:
     if not rejected:
         return (
-            "No mempalace found: not in the broker's own environment, and no mempalace-mcp on PATH or where "
-            "pip --user, uv, pipx and Homebrew put programs."
+            "No mempalace found: not in the broker's own environment, and no mempalace-mcp where pip --user, uv, "
+            "pipx and Homebrew put programs, or on PATH."
         )
     reasons = "; ".join(f"{item.where}: {item.why}" for item in rejected)
     return f"No mempalace {_dotted(MIN_VERSION)} or newer found ({reasons})."
 
 
-def _candidates(own_executable: str, path_env: str, off_path: list[str]) -> Iterator[tuple[str, str]]:
+def _candidates(own_executable: str, path_env: str, installed: list[str]) -> Iterator[tuple[str, str]]:
     if own_executable:
         yield os.path.abspath(own_executable), "the broker's own environment"
     seen = set()
-    for where, folders in (("on PATH", path_env), ("off PATH", os.pathsep.join(off_path))):
+    for where, folders in (("installed", installed), ("on PATH", path_env.split(os.pathsep))):
         for name in SCRIPTS:
             for script in executables(name, folders):
-                for interpreter in _interpreters_of(script, path_env):
+                for interpreter in interpreters_of(script, path_env):
                     if interpreter not in seen:
                         seen.add(interpreter)
                         yield interpreter, f"{name} {where} ({script})"
@@ -123,8 +125,8 @@ def _chosen(value: str, env: Mapping[str, str], path_env: str) -> EngineCommand:
     if path is None:
         raise EngineNotFound(f"{source} names no file that can be executed.", hint=_INSTALL)
     rejected = _Rejected(path, "neither a Python interpreter nor a script of one")
-    for interpreter in _interpreters_of(path, path_env):
-        verdict = _judge(interpreter, source)
+    for interpreter in interpreters_of(path, path_env):
+        verdict = _judge(interpreter, source, home_of(env))
         if isinstance(verdict, _Rejected) and verdict.why == _NO_METADATA:
             verdict = _probe(interpreter, source)
         if isinstance(verdict, EngineCommand):
@@ -141,88 +143,7 @@ def _resolve(value: str, env: Mapping[str, str], path_env: str) -> str | None:
         if os.path.isdir(path):  # an environment instead of its interpreter
             path = os.path.join(path, "bin", "python")
         return path if is_executable(path) else None
-    return next(executables(value, path_env), None)
-
-
-# --- from a script to its interpreter
-
-
-def _is_python(path: str) -> bool:
-    return re.fullmatch(r"(python|pypy)[\d.]*[a-z]?", os.path.basename(path)) is not None
-
-
-def _interpreters_of(path: str, path_env: str, hops: int = 0) -> Iterator[str]:
-    """Interpreters that an executable may run with, most likely first."""
-    if hops > _MAX_HOPS:
-        return
-    if _is_python(path):
-        yield os.path.abspath(path)
-        return
-    for target in _script_targets(path, path_env):
-        yield from _interpreters_of(target, path_env, hops + 1)
-    # A binary launcher, or a wrapper that we can't read: its interpreter is in the same folder.
-    for folder in dict.fromkeys((os.path.dirname(path), os.path.dirname(os.path.realpath(path)))):
-        for name in ("python3", "python"):
-            if os.path.isfile(os.path.join(folder, "pyvenv.cfg")) or _in_environment(folder):
-                neighbour = os.path.join(folder, name)
-                if is_executable(neighbour):
-                    yield neighbour
-
-
-def _in_environment(folder: str) -> bool:
-    return os.path.isfile(os.path.join(os.path.dirname(folder), "pyvenv.cfg"))
-
-
-def _script_targets(script: str, path_env: str) -> Iterator[str]:
-    """Programs that a script runs: by its first line, by `exec` in a shell script, or by pyenv's layout."""
-    try:
-        with open(script, "rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError:
-        return
-    if not head.startswith(b"#!"):
-        return
-    first, _, rest = os.fsdecode(head).partition("\n")
-    runner = _words(first[2:])
-    if runner and os.path.basename(runner[0]) == "env":
-        runner = [word for word in runner[1:] if not word.startswith("-") and "=" not in word]
-    if not runner:
-        return
-    if _is_python(runner[0]):
-        target = runner[0] if os.sep in runner[0] else next(executables(runner[0], path_env), "")
-        if target and is_executable(target):
-            yield target
-        return
-    yield from _exec_targets(rest, script)
-    yield from _pyenv_versions(script)
-
-
-def _exec_targets(text: str, script: str) -> Iterator[str]:
-    # pip and uv write `'''exec' '/long path/python' "$0" "$@"` if the first line can't hold the path.
-    home = os.path.dirname(os.path.realpath(script))
-    text = re.sub(r'"\$\(dirname -- "\$\(realpath -- "\$0"\)"\)"', lambda _: shlex.quote(home), text)
-    for line in text.splitlines():
-        match = re.match(r"\s*(?:''')?exec'?\s+(.*)", line)
-        words = _words(match[1]) if match else []
-        target = next((word for word in words if not word.startswith("-") and "=" not in word), "")
-        if os.path.isabs(target) and is_executable(target) and os.path.realpath(target) != os.path.realpath(script):
-            yield target
-
-
-def _words(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError:  # unbalanced quotes: not a line that we understand
-        return []
-
-
-def _pyenv_versions(script: str) -> Iterator[str]:
-    """pyenv's shims all look alike; return the real scripts in its versions, newest first."""
-    shims = Path(script).parent
-    if shims.name != "shims":
-        return
-    found = [path for path in shims.parent.glob(f"versions/*/bin/{Path(script).name}") if is_executable(str(path))]
-    yield from sorted(map(str, found), key=lambda path: numbers_of(Path(path).parts[-3]), reverse=True)
+    return next(executables(value, path_env.split(os.pathsep)), None)
 
 
 # --- from an interpreter to the version of its mempalace
@@ -230,8 +151,8 @@ def _pyenv_versions(script: str) -> Iterator[str]:
 _NO_METADATA = "has no mempalace"
 
 
-def _judge(interpreter: str, source: str) -> EngineCommand | _Rejected:
-    return _verdict(interpreter, source, installed_version(interpreter), _python_version(interpreter))
+def _judge(interpreter: str, source: str, home: str) -> EngineCommand | _Rejected:
+    return _verdict(interpreter, source, installed_version(interpreter, home), _python_version(interpreter))
 
 
 def _verdict(
@@ -246,9 +167,13 @@ def _verdict(
     return EngineCommand(interpreter, source, version)
 
 
-def installed_version(interpreter: str) -> str | None:
-    """Version of mempalace in an interpreter's environment, from the name of its metadata; None if there is none."""
-    for folder in _site_packages(interpreter):
+def installed_version(interpreter: str, home: str = "") -> str | None:
+    """Version of mempalace in an interpreter's environment, from the name of its metadata; None if there is none.
+
+    Args:
+        home: where `pip install --user` put packages, "" where nobody's count.
+    """
+    for folder in _site_packages(interpreter, home):
         for path in sorted([*folder.glob("mempalace-*/METADATA"), *folder.glob("mempalace-*/PKG-INFO")]):
             match = re.fullmatch(r"mempalace-(\d[^-]*)(-py[\d.]+)?\.(dist|egg)-info", path.parent.name)
             if match:
@@ -256,8 +181,8 @@ def installed_version(interpreter: str) -> str | None:
     return None
 
 
-def _site_packages(interpreter: str) -> Iterator[Path]:
-    """Directories that an interpreter imports from, its own environment before the one it was made from."""
+def _site_packages(interpreter: str, home: str) -> Iterator[Path]:
+    """Directories that an interpreter imports from: its own environment, the user's, the one that it was made from."""
     root = Path(interpreter).parent.parent
     config = _pyvenv(root)
     if config is not None:
@@ -265,10 +190,13 @@ def _site_packages(interpreter: str) -> Iterator[Path]:
         if config.get("include-system-site-packages", "").lower() != "true" or "home" not in config:
             return
         base = Path(config["home"]).parent
-        yield from _libraries(base, numbers_of(config.get("version", ""))[:2] or None)
+        python = numbers_of(config.get("version", ""))[:2] or None
+        yield from _of_user(home, python)
+        yield from _libraries(base, python)
         return
     real = Path(os.path.realpath(interpreter))
     python = _version_in_name(real.name)
+    yield from _of_user(home, python)
     for prefix in dict.fromkeys((real.parent.parent, root)):
         yield from _libraries(prefix, python)
     if real.parent == Path("/usr/bin"):  # Debian's pip installs there
@@ -280,6 +208,13 @@ def _libraries(prefix: Path, python: tuple[int, ...] | None) -> Iterator[Path]:
     for lib in ("lib", "lib64"):
         yield from sorted(prefix.glob(f"{lib}/python{version}/site-packages"))
         yield from sorted(prefix.glob(f"{lib}/python{version}/dist-packages"))
+
+
+def _of_user(home: str, python: tuple[int, ...] | None) -> Iterator[Path]:
+    """Where `pip install --user` puts packages, for a Python of macOS's frameworks too."""
+    if home and python:
+        yield from _libraries(Path(home, ".local"), python)
+        yield Path(home, "Library", "Python", _dotted(python), "lib", "python", "site-packages")
 
 
 def _pyvenv(root: Path) -> dict[str, str] | None:
@@ -318,12 +253,6 @@ def _probe(interpreter: str, source: str) -> EngineCommand | _Rejected:
     except (OSError, subprocess.SubprocessError, ValueError) as exc:
         return _Rejected(interpreter, f"does not run as a Python interpreter ({exc})")
     return _verdict(executable or interpreter, source, version, tuple(python))
-
-
-def numbers_of(version: str) -> tuple[int, ...]:
-    """Leading numbers of a version: "3.11.0rc1" -> (3, 11, 0)."""
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -328,14 +328,36 @@ def test_a_minimal_path_finds_what_the_user_installed(tmp_path: Path, folder: st
     python = venv(tmp_path / "tool")
     mcp = script(tmp_path / "home" / folder, f"#!{python}")
     found = find_engine({"HOME": str(tmp_path / "home")}, "", NOWHERE)
-    assert (found.interpreter, found.source) == (str(python), f"mempalace-mcp off PATH ({mcp})")
+    assert (found.interpreter, found.source) == (str(python), f"mempalace-mcp installed ({mcp})")
 
 
-def test_path_comes_before_what_is_off_path(tmp_path: Path) -> None:
-    on, off = venv(tmp_path / "on", "3.10.0"), venv(tmp_path / "off")
-    script(tmp_path / "bin", f"#!{on}", "mempalace")
-    script(tmp_path / "home" / ".local" / "bin", f"#!{off}")
-    assert find_engine({"HOME": str(tmp_path / "home")}, "", str(tmp_path / "bin")).interpreter == str(on)
+def test_whose_path_comes_first_does_not_matter(tmp_path: Path) -> None:
+    """One broker serves all: a terminal's PATH and the short one of an app must lead to one engine."""
+    usual, other = venv(tmp_path / "usual", "3.10.0"), venv(tmp_path / "other")
+    script(tmp_path / "home" / ".local" / "bin", f"#!{usual}", "mempalace")
+    script(tmp_path / "bin", f"#!{other}")
+    for path in (NOWHERE, str(tmp_path / "bin"), f"{tmp_path / 'home/.local/bin'}:{tmp_path / 'bin'}"):
+        assert find_engine({"HOME": str(tmp_path / "home")}, "", path).interpreter == str(usual)
+
+
+@pytest.mark.parametrize("tools", ["share/uv/tools", "pipx/venvs"])
+def test_the_tool_beside_ours_wherever_tools_are(tmp_path: Path, tools: str) -> None:
+    """UV_TOOL_DIR and PIPX_HOME move them, and a starter may not have those variables."""
+    own, python = venv(tmp_path / tools / "mempalace-broker", version=None), venv(tmp_path / tools / "mempalace")
+    script(python.parent, f"#!{python}")
+    assert find_engine({}, str(own), NOWHERE).interpreter == str(python)
+
+
+@pytest.mark.parametrize("site", [".local/lib/python3.11", "Library/Python/3.11/lib/python"])
+@pytest.mark.parametrize("where", ["its script", "our own interpreter"])
+def test_what_pip_installed_for_the_user(tmp_path: Path, site: str, where: str) -> None:
+    home, python = tmp_path / "home", executable(tmp_path / "usr/bin/python3.11")
+    metadata(home / site / "site-packages", "3.11.0")
+    script(home / ".local/bin", f"#!{python}")
+    found = find_engine({"HOME": str(home)}, str(python) if where != "its script" else "", NOWHERE)
+    assert (found.interpreter, found.version) == (str(python), "3.11.0")
+    other = executable(tmp_path / "usr/bin/python3.12")
+    assert installed_version(str(other), str(home)) is None, "another Python does not import it"
 
 
 def test_the_newest_python_of_macos_first(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mempalace_broker.system.find_engine import numbers_of
 from mempalace_broker.system.find_palace import resolve_palace
+from mempalace_broker.system.program_folders import numbers_of
 from tests.harness import engine_python
 from tests.palace_choices import CASES, VERSIONS, Case, ask, recorded
 

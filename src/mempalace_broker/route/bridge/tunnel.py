@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...protocol.backoff import backoff
 from ...system.clock import Deadline, fraction
+from ...system.program_folders import shell_search
 from ..machine.bridge import TransportMode, usable_modes
 from ..machine.ssh_failures import EnsureReply, FailureKind, SshFailure, explain, last_words, read_ensure
 from .master import OPEN_S, find_user_master, open_master
@@ -32,8 +33,8 @@ _PAUSE_S = 0.1
 _MAX_PAUSE_S = 1.0
 _MAX_BROKERS = 4  # in one set-up
 _START = "start the broker there"
-# Where pipx and uv put it. The shell that ssh starts for a command often does not have that folder in its PATH.
-_USER_INSTALL = "~/.local/bin/mempalace-broker"
+# The shell that ssh starts for a command often lacks the folders of pipx, uv and Homebrew in its PATH.
+_ELSEWHERE = shell_search(DEFAULT_COMMAND, DEFAULT_COMMAND)
 
 
 class Tunnel:
@@ -103,7 +104,10 @@ class Tunnel:
             return False
         if self._transport.mode is TransportMode.STDIO:
             # its command restarts the broker by itself: ask only where that failed
-            return not again or isinstance(self._ensure(self._master, ENSURE_S), EnsureReply)
+            before = self._program
+            return not again or (
+                isinstance(self._ensure(self._master, ENSURE_S), EnsureReply) and self._program == before
+            )
         return ping(self._transport, Deadline.after(self._clock, ASK_S)) == ANSWERED
 
     def frozen(self) -> bool:
@@ -189,12 +193,12 @@ class Tunnel:
         """Start the broker on the host, if need be."""
         ran = self._ssh.run(self._ssh.command(master.control, self._program, "ensure"), limit)
         found = explain(_START, self._ssh.host, ran.status, ran.err)
-        if found.kind == FailureKind.NOT_FOUND and self._program == DEFAULT_COMMAND:
-            ran = self._ssh.run(self._ssh.command(master.control, _USER_INSTALL, "ensure"), limit)
-            if ran.status == 0:
-                self._program = _USER_INSTALL
-            elif explain(_START, self._ssh.host, ran.status, ran.err).kind != FailureKind.NOT_FOUND:
-                found = explain(_START, self._ssh.host, ran.status, ran.err)
+        if found.kind == FailureKind.NOT_FOUND and self._ssh.target.command == DEFAULT_COMMAND:
+            other = DEFAULT_COMMAND if self._program == _ELSEWHERE else _ELSEWHERE
+            ran = self._ssh.run(self._ssh.command(master.control, other, "ensure"), limit)
+            there = explain(_START, self._ssh.host, ran.status, ran.err)
+            if there.kind != FailureKind.NOT_FOUND:
+                self._program, found = other, there
         if ran.status == 0:
             said = read_ensure(ran.out)
             return said or explain(_START, self._ssh.host, 0, f"no endpoint in {ran.out[-200:]!r}")

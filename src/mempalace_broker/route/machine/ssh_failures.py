@@ -36,6 +36,7 @@ TRANSIENT = frozenset((FailureKind.REFUSED, FailureKind.UNREACHABLE, FailureKind
 
 SSH_FAILED = 255  # ssh's own exit status; all others are the remote command's
 COMMAND_NOT_FOUND = 127
+_CSH_NOT_FOUND = 1
 _MAX_WORDS = 500
 _COMMAND = "mempalace-broker:"  # how the command's own errors begin
 _HINT = " Hint: "
@@ -113,12 +114,17 @@ def kind_of(status: int | None, words: str) -> FailureKind:
     if status is None:
         return FailureKind.SILENT
     if status > 0 and status != SSH_FAILED:
-        return FailureKind.NOT_FOUND if status == COMMAND_NOT_FOUND else FailureKind.REMOTE
+        missing = status == COMMAND_NOT_FOUND or (status == _CSH_NOT_FOUND and _csh_found_nothing(words))
+        return FailureKind.NOT_FOUND if missing else FailureKind.REMOTE
     low = words.lower()
     for kind, signs in _SIGNS:
         if any(sign in low for sign in signs):
             return kind
     return FailureKind.OTHER
+
+
+def _csh_found_nothing(words: str) -> bool:
+    return any(line.endswith(": Command not found.") for line in words.splitlines())
 
 
 def explain(step: str, host: SshHost, status: int | None, words: str) -> SshFailure:
@@ -182,8 +188,8 @@ def _hint(kind: FailureKind, host: SshHost) -> str:
         FailureKind.CONFIG: f"correct {config}, or name another with MEMPALACE_BROKER_SSH_CONFIG.",
         FailureKind.FORWARD_REFUSED: f"allow AllowStreamLocalForwarding, or the command `{host.command} dial-stdio`, "
         f"for this key on {host.name}.",
-        FailureKind.NOT_FOUND: f"install mempalace-broker on {host.name}, or give its full path there: "
-        "MEMPALACE_BROKER_SSH_COMMAND, or ssh_command in config.toml.",
+        FailureKind.NOT_FOUND: f"install mempalace-broker on {host.name} with uv, pipx or pip, or give its full path "
+        "there: MEMPALACE_BROKER_SSH_COMMAND, or ssh_command in config.toml.",
     }
     return hints.get(kind, f"test with {test}.")
 

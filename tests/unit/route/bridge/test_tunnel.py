@@ -48,11 +48,14 @@ class Stage:
                     if peer.recv(1000):
                         peer.sendall(b"\nnoise\n" + PONG)
 
+    def lacks(self) -> None:
+        (self.folder / "lacks").touch()
+
     def used(self) -> list[str]:
         return (self.folder / "used").read_text().split()
 
     def files(self) -> set[str]:
-        return {path.name for path in self.folder.iterdir()} - {"ssh", "ensure", "used", "b.sock"}
+        return {path.name for path in self.folder.iterdir()} - {"ssh", "ensure", "used", "b.sock", "lacks"}
 
 
 @pytest.fixture
@@ -84,6 +87,29 @@ def test_a_broker_that_was_replaced_meanwhile_is_no_reason_to_take_less(stage: S
         stage.tunnel.set_up()
     assert stage.used().count("forward") == 4
     assert "stdio" not in stage.used()
+
+
+def test_a_program_off_its_path_is_looked_for_once(stage: Stage) -> None:
+    stage.lacks()
+    stage.tunnel.set_up()
+    assert stage.used()[:3] == ["master", "127", "ensure"]
+    stage.tunnel.set_up()
+    assert stage.used().count("127") == 1, "where it was found is remembered, for dial-stdio too"
+    with stage.tunnel.connect() as sock:
+        sock.setblocking(True)
+        sock.sendall(b"x")
+        assert sock.makefile("rb").read().endswith(PONG)
+
+
+def test_a_program_that_moved_is_found_again(stage: Stage) -> None:
+    stage.tunnel.set_up()
+    stage.lacks()
+    assert not stage.tunnel.check(again=True), "connections would still run the command that is gone"
+    stage.tunnel.set_up()
+    with stage.tunnel.connect() as sock:
+        sock.setblocking(True)
+        sock.sendall(b"x")
+        assert sock.makefile("rb").read().endswith(PONG)
 
 
 def test_what_works_is_kept_and_a_set_up_costs_one_question(stage: Stage) -> None:

@@ -68,6 +68,8 @@ def test_whatever_the_far_side_prints(lines: list[bytes]) -> None:
         ),
         (255, "mux_client_forward: forwarding request failed: x", FailureKind.FORWARD_REFUSED, "AllowStreamLocal"),
         (127, "bash: line 1: mempalace-broker: command not found", FailureKind.NOT_FOUND, "SSH_COMMAND"),
+        (127, "fish: Unknown command: mempalace-broker", FailureKind.NOT_FOUND, "uv, pipx or pip"),
+        (1, "mempalace-broker: Command not found.\n", FailureKind.NOT_FOUND, "SSH_COMMAND"),  # csh
         (None, "", FailureKind.SILENT, "-O exit"),
         (255, "what nobody has ever seen", FailureKind.OTHER, "`ssh -F /cfg mac true`"),
         (255, "", FailureKind.OTHER, "`ssh -F /cfg mac true`"),
