@@ -1,24 +1,31 @@
-"""The wheel, installed by pip into folders with names that a `#!` line can't hold: both programs start."""
+"""The wheel, installed by whatever installs programs, into folders with names that a `#!` line can't hold."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from mempalace_broker import __version__
-from tests.harness import PROGRAMS, REPO
+from tests.harness import PROGRAMS, REPO, World, engine_python, require_engine
 
+OLD_PIP = "pip==23.2"
+ODD = "Application Support of 'Größe' メモリ"
+LONG = "long-" + "x" * 195
 # pip quotes the path with "...": a folder with `"` or `$` in its name breaks every program that pip installs.
-FOLDERS = ("Application Support of 'Größe' メモリ", "long-" + "x" * 195)
+QUOTED = 'a "quoted" $HOME'
 
 
-def run(*argv: str | Path) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+def run(*argv: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        argv, env={**os.environ, **(env or {})}, cwd=cwd, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -26,17 +33,13 @@ def run(*argv: str | Path) -> str:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=REPO)
     (made,) = folder.iterdir()
     return made
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_both_programs_start_from_any_folder(
-    name: str, wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(REPO)
-    monkeypatch.setenv("PYTHONPATH", sysconfig.get_path("purelib"))  # click, instead of a package index
+@pytest.mark.parametrize("name", [ODD, LONG])
+def test_both_programs_start_from_any_folder(name: str, wheel: Path, tmp_path: Path) -> None:
     environment = tmp_path / name
     run(sys.executable, "-m", "venv", "--without-pip", environment)
     python = environment / "bin" / "python"
@@ -44,4 +47,146 @@ def test_both_programs_start_from_any_folder(
     for program in PROGRAMS:
         script = environment / "bin" / program
         assert os.access(script, os.X_OK)
-        assert __version__ in run(script, "--version")
+        env = {"PYTHONPATH": sysconfig.get_path("purelib")}  # click, instead of a package index
+        assert __version__ in run(script, "--version", env=env)
+
+
+# --- every installer, with all that it needs from a package index
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of uv and pipx."""
+    made = tmp_path_factory.mktemp("tools")
+    run(sys.executable, "-m", "venv", made)
+    run(made / "bin" / "python", "-m", "pip", "install", "--quiet", "uv", "pipx")
+    return made / "bin"
+
+
+def old_pip(folder: Path, wheel: Path, tools: Path) -> Path:
+    return _pip(folder, OLD_PIP, str(wheel))
+
+
+def new_pip(folder: Path, wheel: Path, tools: Path) -> Path:
+    return _pip(folder, "pip", str(wheel))
+
+
+def editable(folder: Path, wheel: Path, tools: Path) -> Path:
+    checkout = folder / "checkout"
+    shutil.copytree(REPO / "src", checkout / "src")
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(REPO / name, checkout)
+    return _pip(folder, "pip", "--editable", str(checkout))
+
+
+def _pip(folder: Path, pip: str, *what: str) -> Path:
+    run(sys.executable, "-m", "venv", folder / "v")
+    python = folder / "v" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--upgrade", pip)
+    run(python, "-m", "pip", "install", "--quiet", *what)
+    return python.parent
+
+
+def uv_tool(folder: Path, wheel: Path, tools: Path) -> Path:
+    env = {"UV_TOOL_DIR": str(folder / "tools"), "UV_TOOL_BIN_DIR": str(folder / "bin"), "HOME": str(folder)}
+    run(tools / "uv", "tool", "install", "--quiet", "--python", sys.executable, wheel, env=env)
+    return folder / "bin"
+
+
+def pipx(folder: Path, wheel: Path, tools: Path) -> Path:
+    env = {"PIPX_HOME": str(folder / "pipx"), "PIPX_BIN_DIR": str(folder / "bin"), "HOME": str(folder)}
+    run(tools / "pipx", "install", "--quiet", "--python", sys.executable, wheel, env=env)
+    return folder / "bin"
+
+
+INSTALLERS = (old_pip, new_pip, editable, uv_tool, pipx)
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [ODD, LONG, QUOTED])
+@pytest.mark.parametrize("install", INSTALLERS, ids=lambda install: install.__name__)
+def test_a_call_through_what_was_installed(
+    install: Callable[[Path, Path, Path], Path],
+    name: str,
+    wheel: Path,
+    tools: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Programs, home and palace below one folder."""
+    require_engine("newest")
+    if name == QUOTED and install in {old_pip, new_pip, editable}:
+        pytest.skip("a limit of pip's, for every program")
+    folder = tmp_path / name
+    folder.mkdir()
+    programs = install(folder, wheel, tools)
+    for program in PROGRAMS:
+        assert __version__ in run(programs / program, "--version", env={"PYTHONPATH": ""})
+    monkeypatch.setenv("MPB_BIN", str(programs))
+    with World("newest", parent=folder) as world:
+        assert (ensured := world.cli("ensure")).returncode == 0, ensured.stderr
+        shim = world.shim()
+        shim.initialize()
+        shim.call_tool("kg_add", subject="folder", predicate="is named", object=name)
+        assert shim.call_tool("kg_query", entity="folder")["facts"][0]["object"] == name
+        assert world.cli("stop").returncode == 0
+
+
+# --- broker and mempalace apart: the engine does not depend on who starts first
+
+
+def as_uv_tool(home: Path) -> None:
+    _link_engine(home, home / ".local/share/uv/tools/mempalace")
+
+
+def as_pipx_app(home: Path) -> None:
+    _link_engine(home, home / ".local/pipx/venvs/mempalace")
+
+
+def _link_engine(home: Path, environment: Path) -> None:
+    environment.parent.mkdir(parents=True)
+    environment.symlink_to(engine_python("newest").parent.parent)
+    (home / ".local/bin").mkdir()
+    (home / ".local/bin/mempalace-mcp").symlink_to(environment / "bin/mempalace-mcp")
+
+
+def by_pip_for_the_user(home: Path) -> None:
+    python = engine_python("newest")
+    base = python.resolve()
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = home / ".local/lib" / version / "site-packages"
+    site.parent.mkdir(parents=True)
+    site.symlink_to(python.parent.parent / "lib" / version / "site-packages")
+    script = home / ".local/bin/mempalace-mcp"
+    script.parent.mkdir()
+    script.write_text(f"#!{base}\nfrom mempalace.mcp_server import main\nmain()\n")
+    script.chmod(0o755)
+
+
+SHORT = "/usr/bin:/bin:/usr/sbin:/sbin"
+slow = pytest.mark.slow
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "install",
+    [by_pip_for_the_user, pytest.param(as_uv_tool, marks=slow), pytest.param(as_pipx_app, marks=slow)],
+    ids=lambda install: install.__name__,
+)
+def test_whoever_starts_first_the_engine_is_the_same(install: Callable[[Path], None]) -> None:
+    """With the PATH of an app from the Dock or of sshd, and with a terminal's, which has another mempalace first."""
+    require_engine("newest")
+    require_engine("3.4.0")
+    with World(None) as world:
+        install(world.home)
+        terminal = f"{engine_python('3.4.0').parent}:{world.home}/.local/bin:{SHORT}"
+        started = []
+        for path in (SHORT, terminal, SHORT):
+            assert (ensured := world.cli("ensure", env={"PATH": path})).returncode == 0, ensured.stderr
+            engine = world.broker().status()["engine"]
+            started.append((engine["interpreter"], engine["version"], engine["source"]))
+            assert world.cli("stop", "--now").returncode == 0
+        assert len(set(started)) == 1, started
+        assert started[0][2].startswith("mempalace-mcp installed"), started
