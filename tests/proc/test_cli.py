@@ -202,6 +202,26 @@ def test_run_in_the_foreground_drains_on_interrupt(newest: World) -> None:
 
 
 @pytest.mark.engine
+def test_a_service_stands_by_while_an_agents_broker_serves(newest: World) -> None:
+    """Neither fights the other: the lock decides, and the service comes when nobody serves."""
+    world = newest
+    with (world.root / "run.stderr").open("wb") as stderr:
+        assert world.cli("ensure").returncode == EXIT_OK
+        first = world.broker()
+        child = subprocess.Popen(
+            [*CLI, "run", "--standby"], env=world.env, cwd=world.cwd, stderr=stderr, stdin=subprocess.DEVNULL
+        )
+        eventually(lambda: "standing by" in (world.root / "run.stderr").read_text(), what="it to stand by")
+        assert world.broker().pid == first.pid
+        assert world.cli("restart").returncode == EXIT_OK
+        assert world.broker().pid not in {first.pid, child.pid}, "whoever starts one now comes first"
+        assert world.cli("stop").returncode == EXIT_OK
+        eventually(lambda: (record := world.record()) and record["pid"] == child.pid, what="the service's broker")
+        assert world.cli("stop").returncode == EXIT_OK
+        assert child.wait(20) == EXIT_OK, "its manager starts it again"
+
+
+@pytest.mark.engine
 def test_logs_follow(newest: World) -> None:
     world = newest
     world.cli("ensure")

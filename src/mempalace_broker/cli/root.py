@@ -26,6 +26,7 @@ _COMMANDS = {
     "take-over": "take_over",
     "model": "model",
     "token": "token",
+    "service": "service",
     "bugreport": "bugreport",
     "completion": "completion",
 }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TCP_VARIABLE = "MEMPALACE_BROKER_TCP"
 START_S = 60.0
 HELLO_S = 10.0
+STANDBY_S = 2.0  # `restart`, which ends one broker and starts the next, comes first
 
 
 TCP_OPTION = click.option(
@@ -33,8 +34,9 @@ TCP_OPTION = click.option(
 
 @click.command("run", short_help="Run the broker in this terminal.")
 @TCP_OPTION
+@click.option("--standby", is_flag=True, help="Where another broker runs, wait until it is gone instead of giving up.")
 @palace_options
-def command_run(context: Context, tcp: str | None) -> int:
+def command_run(context: Context, tcp: str | None, standby: bool) -> int:
     """Run the broker in this terminal, with its log on stderr as well.
 
     For service managers, and to watch it work. Agents don't need it: their mp-shim starts a broker in the background.
@@ -44,6 +46,7 @@ def command_run(context: Context, tcp: str | None) -> int:
     Example:
       mempalace-broker run --palace ~/work/palace
       mempalace-broker run --tcp docker
+      mempalace-broker run --standby      as a service, beside brokers that agents start
 
     \b
     Exit codes: 0 after an orderly end, 75 another broker owns this palace, 73 its files
@@ -54,15 +57,28 @@ def command_run(context: Context, tcp: str | None) -> int:
     from ..route.start import broker_argv
     from ..system.clock import Deadline
 
-    other = ask_broker(context, "broker/status", {}, Deadline.after(context.clock, HELLO_S)).answer
-    if other is not None:  # a clearer message than the daemon's, which decides by the lock
-        pid = other.get("broker", {}).get("pid")
-        say_error(f"a broker runs already for {context.identity.path} (pid {pid}).", "mempalace-broker stop")
-        return EXIT_HELD
+    if not standby:
+        other = ask_broker(context, "broker/status", {}, Deadline.after(context.clock, HELLO_S)).answer
+        if other is not None:  # a clearer message than the daemon's, which decides by the lock
+            pid = other.get("broker", {}).get("pid")
+            say_error(f"a broker runs already for {context.identity.path} (pid {pid}).", "mempalace-broker stop")
+            return EXIT_HELD
     os.environ.update(_with_tcp({}, tcp))  # the daemon runs in this very process
     argv = broker_argv(context.identity, context.files, started_by="mempalace-broker run")
     os.chdir("/")  # as the one in the background: nothing may depend on where it was started
+    if standby:
+        _stand_by(context)
     return daemon([*argv[argv.index("--palace") :], "--foreground"])
+
+
+def _stand_by(context: Context) -> None:
+    """Return once no broker owns the palace. It costs nothing meanwhile: the kernel wakes us."""
+    from ..system.lock import is_held, wait_until_free
+
+    while is_held(context.files.owner_lock):
+        click.echo("mempalace-broker: another broker owns this palace; standing by.", err=True)
+        wait_until_free(context.files.owner_lock)
+        context.clock.sleep(STANDBY_S)
 
 
 @click.command("ensure", short_help="Start the broker if there is none; print its endpoint as JSON.")

@@ -18,7 +18,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_NETWORK = "how this machine reaches the network"
+PROXIES = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
+    *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
+)
 _AUTHORITIES = "which certificate authorities this network has"
 _PALACE = "names the palace, its configuration or its storage"
 PASSES = {
@@ -26,8 +29,7 @@ PASSES = {
     "USER": "libraries ask for the user's name",
     "LOGNAME": "as USER",
     "XDG_CONFIG_HOME": "mempalace may keep its config.json below it",
-    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"), _NETWORK),
-    **dict.fromkeys(("http_proxy", "https_proxy", "no_proxy", "all_proxy"), _NETWORK),
+    **dict.fromkeys(PROXIES, "how this machine reaches the network"),
     **dict.fromkeys(("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), _AUTHORITIES),
     **dict.fromkeys(("MEMPALACE_PALACE_PATH", "MEMPALACE_PALACE", "MEMPAL_PALACE_PATH", "MEMPALACE_PATH"), _PALACE),
     **dict.fromkeys(("MEMPALACE_CONFIG_DIR", "MEMPALACE_BACKEND", "MEMPALACE_BACKEND_EXPLICIT"), _PALACE),

@@ -168,6 +168,23 @@ def is_held(path: str) -> bool | None:
     return False
 
 
+def wait_until_free(path: str) -> None:
+    """Wait, for however long, until the lock file has no holder. An error that says nothing ends the wait.
+
+    For an instant it then holds the lock, shared, as `is_held` does.
+    """
+    try:
+        fd = _open_read(path)
+    except OSError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    except OSError:
+        return
+    finally:
+        os.close(fd)
+
+
 def _open_read(path: str) -> int:
     folder, name = os.path.split(path)
     with SharedFolder.open(folder or ".") as opened:
