@@ -12,6 +12,7 @@ import click
 from ..errors import EXIT_OK, BrokerUnavailable, StopFailed
 from ..settings import BrokerSettings
 from .context_options import palace_options
+from .service import manager_for
 
 if TYPE_CHECKING:
     from ..system.paths import Context
@@ -48,6 +49,8 @@ def command_stop(context: Context, now: bool, as_json: bool) -> int:
         click.echo(json.dumps(gone))
     elif gone["was_running"]:
         click.echo(f"stopped: the broker of {context.identity.path} (pid {gone['pid']}) is gone.")
+        if os.path.exists(manager_for(context).file):
+            click.echo("Its service starts the next one in a moment; to end that: mempalace-broker service uninstall")
     else:
         click.echo(f"no broker runs for {context.identity.path}.")
     return EXIT_OK
