@@ -136,6 +136,10 @@ class BrokerSettings(_Sourced):
     tcp: str = _setting("MEMPALACE_BROKER_TCP", "", check=check_tcp)
     # port of that listener; 0 = the broker chooses
     tcp_port: int = _setting("MEMPALACE_BROKER_TCP_PORT", 0, maximum=MAX_PORT)
+    # MCP over HTTP on 127.0.0.1
+    http: bool = _setting("MEMPALACE_BROKER_HTTP", True)
+    # its port; 0 = the broker chooses
+    http_port: int = _setting("MEMPALACE_BROKER_HTTP_PORT", 0, maximum=MAX_PORT)
     # seconds for running calls when the broker stops
     drain_s: int = _setting("MEMPALACE_BROKER_DRAIN_S", 10, minimum=1)
     # size of broker.log; one older file is kept

@@ -2,6 +2,8 @@
 //
 //   node drive.mjs '{"sdk": "sdk-old", "root": "<node_modules>/..", "command": .., "args": [], "env": {}, "cwd": "/"}'
 //
+//   node drive.mjs '{"sdk": .., "root": .., "url": "http://127.0.0.1:1/mcp", "headers": {}}'
+//
 // sdk: "sdk-old" or "sdk-new" (both @modelcontextprotocol/sdk), or "client" (@modelcontextprotocol/client, with mode).
 
 import { createInterface } from "node:readline";
@@ -14,14 +16,15 @@ const at = (path) => import(pathToFileURL(`${spec.root}/node_modules/${path}`).h
 async function load() {
   if (spec.sdk === "client") {
     const base = "@modelcontextprotocol/client/dist";
-    const { Client } = await at(`${base}/index.mjs`);
+    const { Client, StreamableHTTPClientTransport } = await at(`${base}/index.mjs`);
     const { StdioClientTransport } = await at(`${base}/stdio.mjs`);
-    return { Client, StdioClientTransport, options: { versionNegotiation: { mode: spec.mode } } };
+    return { Client, StdioClientTransport, StreamableHTTPClientTransport, options: { versionNegotiation: { mode: spec.mode } } };
   }
   const base = `${spec.sdk}/dist/esm/client`;
   const { Client } = await at(`${base}/index.js`);
   const { StdioClientTransport } = await at(`${base}/stdio.js`);
-  return { Client, StdioClientTransport, options: {} };
+  const { StreamableHTTPClientTransport } = await at(`${base}/streamableHttp.js`);
+  return { Client, StdioClientTransport, StreamableHTTPClientTransport, options: {} };
 }
 
 const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
@@ -33,10 +36,14 @@ function answer(client, order) {
   return client.callTool({ name: order.name, arguments: order.args });
 }
 
-const { Client, StdioClientTransport, options } = await load();
+const { Client, StdioClientTransport, StreamableHTTPClientTransport, options } = await load();
 const client = new Client({ name: `drive-${spec.sdk}`, version: "1" }, options);
-const { command, args, env, cwd } = spec;
-await client.connect(new StdioClientTransport({ command, args, cwd, env, stderr: "ignore" }));
+const { command, args, env, cwd, url, headers } = spec;
+await client.connect(
+  url
+    ? new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } })
+    : new StdioClientTransport({ command, args, cwd, env, stderr: "ignore" }),
+);
 say({
   connected: {
     serverInfo: client.getServerVersion(),

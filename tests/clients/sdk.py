@@ -63,12 +63,18 @@ def config_env(world: World) -> dict[str, str]:
     return ours | {name: world.env[name] for name in ("HOME", "PATH", "TMPDIR")}
 
 
+def over_http(world: World) -> dict[str, Any]:
+    """What a user would write into a client's configuration to reach the broker over HTTP."""
+    token = world.state("http-token").read_text().strip()
+    return {"url": world.broker().status()["http"]["url"], "headers": {"Authorization": f"Bearer {token}"}}
+
+
 class Sdk:
     """One SDK client, connected to a server that it has started.
 
     Args:
-        name: of SDKS. server: "mp-shim" or "mempalace-mcp". env: of the server, beyond what the SDK lets through;
-            `config_env` by default.
+        name: of SDKS. server: "mp-shim", "mempalace-mcp", or "http", which is the broker's own listener.
+        env: of the server, beyond what the SDK lets through; `config_env` by default.
 
     Attributes:
         connected: what the server said of itself: serverInfo, protocolVersion.
@@ -79,11 +85,13 @@ class Sdk:
     ) -> None:
         part, told = SDKS[name]
         require(part)
-        spec = {
-            "command": server_program(world, server),
+        start = {
             "args": world.palace_args,
             "env": dict(config_env(world) if env is None else env),
             "cwd": str(world.cwd),
+        }
+        spec = {
+            **(over_http(world) if server == "http" else {"command": server_program(world, server), **start}),
             "root": str(setup_clients.target() / "node"),
             **told,
         }

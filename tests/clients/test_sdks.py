@@ -11,6 +11,7 @@ from mempalace_broker.broker.machine.schema import normalise_tools
 from mempalace_broker.errors import METHOD_NOT_FOUND
 from tests import harness
 from tests.clients.conftest import Baseline, differences, furnish, play
+from tests.clients.script import Answer, Arguments, Caller
 from tests.clients.sdk import SDKS, Sdk
 from tests.harness import World, eventually
 
@@ -38,8 +39,34 @@ def test_an_sdk_sees_what_bare_mempalace_says(world: World, baseline: Baseline, 
     eventually(lambda: len(world.brokers()) == 1, what="one broker, any that lost a race gone")
 
 
+def with_whole_paths(world: World, sdk: Sdk) -> Caller:
+    """Calls as a client over HTTP has to make them: nobody knows the folder in which it was started."""
+
+    def call(tool: str, arguments: Arguments) -> Answer:
+        named = {name: str(world.cwd / arguments[name]) for name in ("source", "project_dir") if arguments.get(name)}
+        return sdk.call(tool, {**arguments, **named})
+
+    return call
+
+
 def plain(tool: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in tool.items() if key not in UNLIKE}
+
+
+@pytest.mark.parametrize(("engine", "name"), PAIRS, indirect=["engine"])
+def test_an_sdk_over_http(world: World, baseline: Baseline, name: str) -> None:
+    furnish(world)
+    world.settings.write_text(f'[broker]\nguest_folders = ["{world.cwd}"]\n')
+    assert world.cli("ensure").returncode == 0
+    sdk, bare = Sdk(world, name, "http"), baseline(str(world.engine))
+    assert sdk.connected["serverInfo"] in (bare.initialize["serverInfo"], None)  # the newest has no place for it
+    assert [plain(tool) for tool in sdk.tools()] == normalise_tools(bare.tools)
+    assert differences(play(world, with_whole_paths(world, sdk), every_property=False), bare.answers) == []
+    modern = sdk.connected["protocolVersion"] == "2026-07-28"  # which knows no sessions
+    assert world.broker().status()["http"]["sessions"] == (not modern)
+    assert world.cli("restart").returncode == 0
+    assert "triples" in sdk.call("mempalace_kg_stats", {})["text"]  # the session goes on with the next broker
+    sdk.close()
 
 
 @newest

@@ -210,6 +210,7 @@ class App:
         await wait_until(lambda: not conns, FLUSH_S, self._clock)
         for conn in list(conns.values()):
             conn.drop("the broker leaves")
+        self._listeners.http.hang_up()
         await self._engine.end(self._lease)
         if self._engine.process is None:
             await self._lease.leave()

@@ -1,4 +1,4 @@
-"""Where clients connect: the unix socket, and TCP if that is configured. Both lead to the same kind of connection."""
+"""Where clients connect: the unix socket, HTTP, and TCP if that is configured. All lead to the same protocol."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..locality.mounts import is_local
 from ..system.file_trust import check_folders
 from .connection import UNIX, Connection
+from .http.listener import HttpListener
 from .tcp.listener import TcpListener
 from .tcp.port import last_port
 from .unix_listener import BACKLOG, Name, bind_unix
@@ -31,7 +32,7 @@ class Listeners:
         runner: gets the connections and what clients do.
 
     Attributes:
-        tcp: the listener on TCP.
+        tcp: the listener on TCP. http: the one for HTTP.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Listeners:
             admit=self._admit,
             revoked=self._drop_tcp_clients,
         )
+        self.http = HttpListener(runner, settings=settings, files=files, clock=clock, number=self._next_number)
         self._runner = runner
         self._files = files
         self._tasks = tasks
@@ -66,6 +68,7 @@ class Listeners:
         """
         await self._listen()
         self.tcp.start(asyncio.get_running_loop())
+        await self.http.check()
 
     async def check(self) -> bool:
         """Bind again what is gone; return whether `endpoints` or the token changed. Call it every few seconds.
@@ -79,6 +82,7 @@ class Listeners:
             await self._listen()
             if old is not None:
                 old.close()
+        await self.http.check()
         return self.tcp.check(asyncio.get_running_loop())
 
     def close(self) -> None:
@@ -92,6 +96,7 @@ class Listeners:
             self._server.close()
             self._server = None
         self.tcp.close()
+        self.http.close()
 
     def via(self, conn: int) -> str:
         """How a connection came, for status: "unix" or "tcp ADDRESS"."""
@@ -103,14 +108,16 @@ class Listeners:
         listener, self._name = bind_unix(self._files.socket)
         self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=listener, backlog=BACKLOG)
 
-    def _accept(self) -> Connection:
+    def _next_number(self) -> int:
         self._count += 1
-        return Connection(self._runner, self._count, owner=self._name.owner if self._name is not None else -1)
+        return self._count
+
+    def _accept(self) -> Connection:
+        return Connection(self._runner, self._next_number(), owner=self._name.owner if self._name is not None else -1)
 
     def _admit(self, sock: socket.socket, rest: bytes, address: str) -> None:
         """Take a TCP client that has proved itself."""
-        self._count += 1
-        conn = Connection(self._runner, self._count, f"tcp {address}", rest)
+        conn = Connection(self._runner, self._next_number(), f"tcp {address}", rest)
         self._tasks.start("tcp-session", self._adopt(sock, conn, self.tcp.token))
 
     async def _adopt(self, sock: socket.socket, conn: Connection, token: str) -> None:

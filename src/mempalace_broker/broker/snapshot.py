@@ -94,6 +94,7 @@ class Snapshot:
             "degraded": self._degraded(now),
             "endpoints": self.record.endpoints,
             "tcp": self.listeners.tcp.as_json(),
+            "http": self.listeners.http.as_json(),
         }
 
     def _broker(self, now: float) -> dict[str, Any]:
@@ -192,7 +193,7 @@ class Snapshot:
         if dispatcher.parking.holder:
             what = f"the engine waits for another process that works on the palace, {dispatcher.parking.holder}"
             out.append({"what": what, "hint": "let that process finish, or end it"})
-        return [*out, *self.warnings.entries, *self.listeners.tcp.degraded()]
+        return [*out, *self.warnings.entries, *self.listeners.tcp.degraded(), *self.listeners.http.degraded()]
 
 
 def rss_kb(pid: int) -> int | None:

@@ -1,4 +1,4 @@
-"""`token`: print or replace the token that clients over TCP need."""
+"""`token`: print or replace the token that clients over TCP or HTTP need."""
 
 from __future__ import annotations
 
@@ -13,28 +13,46 @@ if TYPE_CHECKING:
     from ..system.paths import Context
 
 
-@click.command("token", short_help="Print or replace the token for clients over TCP.")
-@click.option("--new", is_flag=True, help="Make a new one; sessions over TCP end until they know it.")
+@click.command("token", short_help="Print or replace the token for clients over TCP or HTTP.")
+@click.option("--http", is_flag=True, help="The one for HTTP; the broker's address is in `status`.")
+@click.option("--new", is_flag=True, help="Make a new one; clients that know the old one must get it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for scripts.")
 @palace_options
-def command_token(context: Context, new: bool, as_json: bool) -> int:
+def command_token(context: Context, http: bool, new: bool, as_json: bool) -> int:
     """Print the token that a client needs to reach this broker over TCP; make it if there is none yet.
 
     Whoever has it can read and write the palace. It is kept in a file of the state root that only you can
     read, and never changes by itself. Clients that see the state root find it there; for others, copy it and
-    name the copy in MEMPALACE_BROKER_TOKEN_FILE.
+    name the copy in MEMPALACE_BROKER_TOKEN_FILE. The one for HTTP is another, in your private folder; agents
+    send it as "Authorization: Bearer TOKEN".
 
     \b
     Example:
       mempalace-broker token | ssh vm 'umask 077; cat > ~/.mempalace-token'
       mempalace-broker token --new
+      mempalace-broker token --http
 
     \b
     Exit codes: 0, 73 it can't be written, 78 its file is open to others or holds no token.
     """
     from ..system.token_file import ensure_token, replace_token, token_path
 
+    if http:
+        return _http_token(context, new=new, as_json=as_json)
     context.files.prepare()
     token = (replace_token if new else ensure_token)(context.files.root)
     click.echo(json.dumps({"token": token, "file": token_path(context.files.root), "new": new}) if as_json else token)
+    return 0
+
+
+def _http_token(context: Context, *, new: bool, as_json: bool) -> int:
+    from ..errors import StateRootError
+    from ..system.token_file import HTTP_FILE, private_token
+
+    file = context.files.private.file(HTTP_FILE)
+    try:
+        token = private_token(file, new=new)
+    except OSError as exc:
+        raise StateRootError(f"no token can be kept: {exc}.", hint="mempalace-broker doctor") from exc
+    click.echo(json.dumps({"token": token, "file": file.path, "new": new}) if as_json else token)
     return 0

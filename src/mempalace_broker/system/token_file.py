@@ -14,7 +14,12 @@ from ..protocol.tcp_auth import TOKEN_BYTES, is_token
 from .shared_files import replace_file, unlink_quietly
 
 FILE = "broker-token"
+HTTP_FILE = "http-token"  # in the private folder
 VARIABLE = "MEMPALACE_BROKER_TOKEN_FILE"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .private import PrivateFile
+
 _LIMIT = 256
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO under that name must not hang us
 
@@ -113,6 +118,21 @@ def replace_token(root: str) -> str:
     except OSError as exc:
         raise _unwritable(path, exc) from exc
     return fresh.decode().strip()
+
+
+def private_token(file: PrivateFile, *, new: bool = False) -> str:
+    """The token in a file of the user's private folder; a new one where there is none, or where it is asked for.
+
+    Raises:
+        OSError: it can't be read, written or believed.
+    """
+    text = b"" if new else file.read(_LIMIT) or b""
+    token = text.decode("ascii", "replace").strip()
+    if not is_token(token):
+        fresh = _fresh()
+        file.write(fresh)
+        token = fresh.decode().strip()
+    return token
 
 
 def restore_token(root: str, token: str) -> None:

@@ -33,15 +33,15 @@ _NOT_KNOWN = (
 
 
 def refuse_guest(session: Session, params: Mapping[str, Any], rule: ToolRule, size: int) -> tuple[int, str] | None:
-    """Why a guest's call of `size` bytes is refused at once: code and text; None if it isn't, or for others."""
-    if session.origin is not Origin.GUEST:
+    """Why a call of `size` bytes is refused at once: code and text; None if it isn't, or for sessions of the host."""
+    if session.origin is Origin.HOST:
         return None
-    if rule is UNKNOWN_TOOL:
+    if rule is UNKNOWN_TOOL and session.origin is Origin.GUEST:
         return NOT_ALLOWED, _NOT_KNOWN
     for name, value in _named(params, rule):
         if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
             shown = printable(repr(value)[: 2 * _SHOWN], _SHOWN)
-            return INVALID_PARAMS, f"{name}: {shown} is not an absolute path, and a guest has no other."
+            return INVALID_PARAMS, f"{name}: {shown} is not an absolute path, and another means nothing here."
         if size >= LONG:
             return INVALID_PARAMS, f"a call that names files has less than {LONG} bytes."
     return None

@@ -93,9 +93,10 @@ class BrokerProtocol:
 
     # -- clients
 
-    def opened(self, conn: int, now: float, pid: int = 0, origin: Origin = Origin.HOST) -> None:
-        """A connection was accepted; `pid` of the peer where it is known."""
-        self.sessions[conn] = Session(conn, now, pid, f"{self._label}{conn}", origin)
+    def opened(self, conn: int, now: float, pid: int = 0, origin: Origin = Origin.HOST, agent: str = "") -> None:
+        """A connection was accepted; `pid` of the peer where it is known; `agent`: it only asks, in that one's name."""
+        session = self.sessions[conn] = Session(conn, now, pid, f"{self._label}{conn}", origin)
+        session.agent, session.counted, session.asks_only = agent, bool(agent), bool(agent)
 
     def closed(self, conn: int, now: float) -> None:
         """A connection is gone: its queued calls are withdrawn, the running ones go on and are remembered."""
@@ -161,7 +162,7 @@ class BrokerProtocol:
     def _request(self, session: Session, piece: Piece, now: float) -> None:
         message = piece.message
         method = message.method
-        if method.startswith("broker/"):
+        if method.startswith("broker/") and not session.asks_only:
             self._broker_method(session, message, now)
             return
         if not session.counted:

@@ -30,6 +30,7 @@ class Origin(StrEnum):
     """Where a client runs."""
 
     HOST = "host"  # beside the broker, as the palace's own user: it may do whatever that user may
+    USER = "user"  # over HTTP, by the token of the user's own programs: the memory, and any file of the user's
     GUEST = "guest"  # in a container, or on another machine: it gets the memory and nothing else
 
 
@@ -66,6 +67,7 @@ class Session:
     agent: str = ""
     greeted: bool = False
     counted: bool = False  # it asked for more than the status
+    asks_only: bool = False  # one request over HTTP: no method of the broker's own is for it
     refused: bool = False  # its hello was refused: nothing more of it is read
     finishing: bool = False  # it sends no more; close it once it has its answers
     graph_refused: str = ""

@@ -1,0 +1,285 @@
+"""One connection over HTTP/1.1: h11 reads, this class bounds and answers.
+
+A client has so long to send a head and to go on with a body; until it showed the token nothing of a body is kept. What
+it pipelines waits in the kernel until its turn comes. A connection that reads no answer is dropped as others are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import h11
+
+from .machine.head import Admitted, Head, Refusal, Route
+
+if TYPE_CHECKING:
+    from .endpoint import Pending
+    from .listener import HttpListener
+
+HEAD_S = 10.0
+BODY_S = 30.0  # between two parts of a body
+REST_S = 120.0  # between two requests
+LINGER_S = 2.0  # for a client that we refused to notice that
+BEAT_S = 15.0
+MAX_HEAD = 32 << 10
+MAX_BODY = 64 << 20
+SHORT = 64 << 10  # a body that is read although it is refused
+HIGH_WATER = 1 << 20
+LARGE = 1 << 20  # from here on the bodies of all connections are added up
+_JSON = "application/json"
+
+
+class HttpConnection(asyncio.Protocol):
+    """The asyncio protocol of one connection.
+
+    Attributes:
+        deadline: when it is dropped, unless something happens before; 0 while we owe an answer.
+        known: it showed the token. held: bytes of a body that is on its way.
+    """
+
+    def __init__(self, listener: HttpListener) -> None:
+        self._listener = listener
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._transport: asyncio.Transport | None = None
+        self._call: Admitted | None = None
+        self._refusal: Refusal | None = None
+        self._parts: list[bytes] = []
+        self._beat: asyncio.TimerHandle | None = None
+        self._accepted = 0
+        self._stuck = False  # it does not read what we send
+        self._hanging_up = False  # what it still sends is not looked at
+        self.reply: Pending | None = None
+        self.deadline = 0.0
+        self.known = False
+        self.held = 0
+
+    # -- what happens to it
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accepted."""
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._transport = transport
+        self._wait(HEAD_S)
+        self._listener.made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Gone."""
+        self._transport = None
+        self._parts, self.held = [], 0
+        self._stop_beat()
+        self._listener.lost(self)
+        reply, self.reply = self.reply, None
+        if reply is not None:
+            reply.lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of requests."""
+        if not self._hanging_up:
+            self._feed(data)
+
+    def eof_received(self) -> bool:
+        """It says no more, and still gets its answer; whoever listens to a stream and hangs up has gone."""
+        if not self._hanging_up:
+            self._feed(b"")
+        return self.reply is not None and self._beat is None
+
+    def pause_writing(self) -> None:
+        """It does not keep up."""
+        self._stuck = True
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """It caught up."""
+        self._stuck = False
+        self._wait(0.0 if self.reply is not None else REST_S)
+
+    def drop(self) -> None:
+        """End it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """End it once everything is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def overdue(self, now: float) -> bool:
+        """Whether it had its time; one that reads its answer, however slowly, gets more."""
+        if not self.deadline or now < self.deadline:
+            return False
+        if self._stuck and self._transport is not None:
+            before, self._accepted = self._accepted, self._transport.get_write_buffer_size()
+            self._wait(self._listener.stall_s)
+            return before == self._accepted
+        return True
+
+    def _watch(self) -> None:
+        if self._transport is not None:
+            self._accepted = self._transport.get_write_buffer_size()
+            self._wait(self._listener.stall_s)
+
+    def _wait(self, seconds: float) -> None:
+        self.deadline = asyncio.get_running_loop().time() + seconds if seconds else 0.0
+
+    # -- requests
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._http.receive_data(data)
+            self._read()
+        except h11.RemoteProtocolError as exc:
+            self._misunderstood(exc)
+
+    def _read(self) -> None:
+        while self._transport is not None and not self._hanging_up:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                if self._http.they_are_waiting_for_100_continue and self._call is not None:
+                    self._send(h11.InformationalResponse(status_code=100, headers=[]))
+                return
+            if event is h11.PAUSED:
+                self._transport.pause_reading()
+                return
+            if isinstance(event, h11.Request):
+                self._begin(event)
+            elif isinstance(event, h11.Data):
+                self._more(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                self._whole()
+            else:  # ConnectionClosed
+                if self.reply is None:
+                    self._transport.close()
+                return
+
+    def _begin(self, request: h11.Request) -> None:
+        headers = dict(request.headers)
+        head = Head(request.method.decode("ascii"), request.target.decode("latin-1"), headers)
+        verdict = self._listener.judge(head)
+        length = int(headers.get(b"content-length", b"0")[:20])
+        chunked = b"transfer-encoding" in headers
+        if chunked and b"content-length" in headers:  # proxies disagree where such a body ends
+            verdict = Refusal(400, "a body has one length")
+        elif length > MAX_BODY and isinstance(verdict, Admitted):
+            verdict = Refusal(413, f"a body has at most {MAX_BODY} bytes")
+        if isinstance(verdict, Refusal):
+            if chunked or length > SHORT or self._http.they_are_waiting_for_100_continue:
+                self.refuse(verdict)
+            else:
+                self._refusal = verdict  # said when the body has passed: then the connection can stay
+            return
+        self._call = verdict
+        self.known = self.known or bool(verdict.token)
+        self._wait(BODY_S)
+
+    def _more(self, data: bytes) -> None:
+        if self._call is None:
+            return  # refused
+        self.held += len(data)
+        if not self.known or self.held > MAX_BODY or (self.held > LARGE and self._listener.overfull):
+            self.refuse(Refusal(413, f"a body has at most {MAX_BODY} bytes, and all together must fit into memory"))
+            return
+        self._parts.append(bytes(data))
+        self._wait(BODY_S)
+
+    def _whole(self) -> None:
+        call, self._call = self._call, None
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            self.refuse(refusal)
+        if call is None:
+            return
+        body, self._parts, self.held = b"".join(self._parts), [], 0
+        self.deadline = 0.0
+        if call.route is Route.HEALTH:
+            self.respond(200, b"ok", kind="text/plain")
+        else:
+            self._listener.endpoint.handle(self, call, body)
+
+    def _misunderstood(self, exc: h11.RemoteProtocolError) -> None:
+        """Not HTTP, or not allowed by it: say so if an answer may be said, and hang up."""
+        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._call = None
+            self.refuse(Refusal(exc.error_status_hint, "that is not a request as HTTP/1.1 has it"))
+        elif self._transport is not None:
+            self._hang_up()
+
+    # -- answers
+
+    def _send(self, *events: Any) -> None:
+        if self._transport is not None:
+            self._transport.write(b"".join([self._http.send(event) or b"" for event in events]))
+
+    def respond(self, status: int, body: bytes, *headers: tuple[str, str], kind: str = _JSON) -> None:
+        """Send a whole answer; then the next request has its turn."""
+        about = [("Content-Type", kind)] if body else []
+        head = h11.Response(status_code=status, headers=[*about, ("Content-Length", str(len(body))), *headers])
+        self._send(head, h11.Data(data=body), h11.EndOfMessage())
+        self._next()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Send a refusal; whoever is still sending a body is hung up on."""
+        self._call, self._refusal, self._parts, self.held = None, None, [], 0
+        headers = [refusal.header] if refusal.header is not None else []
+        if self._http.their_state is not h11.DONE:
+            headers.append(("Connection", "close"))
+        self._listener.refused(refusal)
+        self.respond(refusal.status, refusal.text.encode() + b"\n", *headers, kind="text/plain; charset=utf-8")
+
+    def begin_stream(self, event: str, *, prime: bool) -> None:
+        """Begin a stream of events, see `Client`."""
+        head = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
+        self._send(h11.Response(status_code=200, headers=head))
+        first = f"id: {event}\ndata: \n\n" if event and prime else ": wait\n\n"
+        self._send(h11.Data(data=first.encode()))
+        self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        self._send(h11.Data(data=b": wait\n\n"))
+        self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._keep_alive)
+
+    def _stop_beat(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+
+    def end_stream(self, messages: list[bytes], event: str) -> None:
+        """Send the last events of the stream."""
+        self._stop_beat()
+        self.reply = None
+        for number, message in enumerate(messages, 1):
+            named = f"id: {event}\n".encode() if event and number == len(messages) else b""
+            self._send(h11.Data(data=named + b"event: message\ndata: " + message + b"\n\n"))
+        self._send(h11.EndOfMessage())
+        self._next()
+
+    def _next(self) -> None:
+        """The answer is out: go on with the next request, or hang up."""
+        if self._transport is None:
+            return
+        if self._http.our_state is h11.MUST_CLOSE or self._http.their_state is not h11.DONE:
+            self._hang_up()
+            return
+        self._http.start_next_cycle()
+        self._wait(REST_S if not self._stuck else self._listener.stall_s)
+        self._transport.resume_reading()
+        if self._http.trailing_data[0]:
+            asyncio.get_running_loop().call_soon(self._feed_rest)
+
+    def _hang_up(self) -> None:
+        """Close it, but not in the face of a client that is still sending: it would never read our answer."""
+        assert self._transport is not None
+        if self._http.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
+            self._transport.close()
+            self._wait(self._listener.stall_s)
+        else:
+            self._hanging_up = True
+            self._transport.write_eof()
+            self._wait(LINGER_S)
+
+    def _feed_rest(self) -> None:
+        try:
+            self._read()
+        except h11.RemoteProtocolError as exc:
+            self._misunderstood(exc)

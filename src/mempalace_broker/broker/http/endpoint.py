@@ -1,0 +1,268 @@
+"""What happens to an admitted request: to the broker's protocol with it, and back with the answer.
+
+An answer that comes soon is plain JSON. One that takes longer than a client or a proxy may wait in silence becomes a
+stream of events, where the client accepts that; in a session it has an id, by which the client gets the answer after
+its connection broke.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ...protocol import jsonrpc as rpc
+from ...protocol.framing import LONG
+from ...protocol.jsonrpc import CANCELLED, INITIALIZE
+from ...protocol.text import printable
+from .exchange import Exchange
+from .machine import modern
+from .machine.head import Admitted, Refusal, Route
+from .machine.sessions import HttpSession, HttpSessions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..runner import ProtocolRunner
+    from .machine.sessions import Stream
+
+STREAM_AFTER_S = 10.0
+MOST_EXCHANGES = 256
+SESSION_HEADER = "Mcp-Session-Id"
+_PRIMED_SINCE = "2025-11-25"  # clients of older versions take an event without data for an error
+_MAX_AGENT = 64
+
+
+class Pending(Protocol):
+    """An answer that a connection waits for."""
+
+    def lost(self) -> None:
+        """The connection broke."""
+
+
+class Client(Protocol):
+    """A connection, as the endpoint sees it.
+
+    Attributes:
+        reply: the answer that it waits for.
+    """
+
+    reply: Pending | None
+
+    def respond(self, status: int, body: bytes, *headers: tuple[str, str], kind: str = "application/json") -> None:
+        """Send a whole answer."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Send a refusal."""
+
+    def begin_stream(self, event: str, *, prime: bool) -> None:
+        """Begin a stream of events. `event`: the id of the first, or ""; `prime`: send it at once."""
+
+    def end_stream(self, messages: list[bytes], event: str) -> None:
+        """Send the last events of the stream, the last of them with the id `event`, or ""."""
+
+
+class McpEndpoint:
+    """The requests to /mcp of all connections.
+
+    Args:
+        number: gives each exchange its number among the broker's clients.
+    """
+
+    def __init__(self, runner: ProtocolRunner, number: Callable[[], int]) -> None:
+        self.sessions = HttpSessions(lambda: os.urandom(16))
+        self.exchanges: dict[int, Exchange] = {}
+        self.requests = 0
+        self.runner = runner
+        self._number = number
+
+    def handle(self, client: Client, call: Admitted, body: bytes) -> None:
+        """Answer a request, now or later."""
+        self.requests += 1
+        session = self.sessions.find(call.session, call.token) if call.session else None
+        if call.session and session is None:
+            client.refuse(Refusal(404, "this session is over, or unknown: initialize again"))
+        elif call.route is Route.POST:
+            self._post(client, call, session, body)
+        elif call.route is Route.GET:
+            self._resume(client, call, session)
+        elif session is None:
+            client.refuse(Refusal(404, "no session is named"))
+        else:
+            self.sessions.end(session)
+            client.respond(200, b"")
+
+    # -- messages
+
+    def _post(self, client: Client, call: Admitted, session: HttpSession | None, body: bytes) -> None:
+        if len(self.exchanges) >= MOST_EXCHANGES:
+            client.refuse(Refusal(503, f"{MOST_EXCHANGES} requests are under way already", ("Retry-After", "1")))
+            return
+        line = body.strip()
+        if not line:
+            client.refuse(Refusal(400, "the body is empty"))
+            return
+        if b"\n" in line or b"\r" in line:  # between two tokens: in a text they are escaped
+            line = line.replace(b"\n", b" ").replace(b"\r", b" ")
+        headers: list[tuple[str, str]] = []
+        method = ""
+        if call.version == modern.VERSION and len(line) < LONG:
+            message = rpc.parse(line)
+            method = message.method
+            if method == modern.DISCOVER and message.kind == rpc.REQUEST:
+                client.respond(200, modern.discovered(message.id, self.runner.protocol.answers))
+                return
+        elif len(line) < LONG and b'"initialize"' in line and (agent := _introduction(line)) is not None:
+            session = session or self.sessions.start(call.token, agent)
+            headers.append((SESSION_HEADER, session.id))
+        elif session is not None and len(line) < LONG and b"notifications/cancelled" in line:
+            self._cancel(session, line)
+        Reply(self, client, call, session, line, headers, method)
+
+    def open(self, call: Admitted, session: HttpSession | None, done: Callable[[list[bytes]], None]) -> Exchange:
+        """A new exchange, not started yet."""
+        assert call.origin is not None
+        agent = session.agent if session is not None else ""
+        exchange = Exchange(self.runner, self._number(), call.origin, agent, done)
+        self.exchanges[exchange.number] = exchange
+        if session is not None:
+            session.calls.add(exchange.number)
+        return exchange
+
+    def close(self, exchange: Exchange, session: HttpSession | None) -> None:
+        """It is over."""
+        self.exchanges.pop(exchange.number, None)
+        if session is not None:
+            session.calls.discard(exchange.number)
+
+    def _cancel(self, session: HttpSession, line: bytes) -> None:
+        """Tell the session's other exchanges: the request that is meant is one of theirs."""
+        message = rpc.parse(line)
+        if message.kind == rpc.NOTIFICATION and message.method == CANCELLED:
+            for number in list(session.calls):
+                self.exchanges[number].add(line)
+
+    # -- streams
+
+    def _resume(self, client: Client, call: Admitted, session: HttpSession | None) -> None:
+        if not call.last_event:  # the broker says nothing of its own accord
+            client.refuse(Refusal(405, "there is no stream but those of requests", ("Allow", "POST, DELETE")))
+            return
+        stream = self.sessions.stream(call.last_event, session) if session is not None else None
+        if stream is None:
+            client.refuse(Refusal(404, "the answer to that request is not kept"))
+            return
+        client.begin_stream(stream.id, prime=call.version >= _PRIMED_SINCE)
+        if stream.answer is not None:
+            client.end_stream(stream.answer, f"{stream.id}.1")
+            self.sessions.delivered(stream)
+            return
+        _Resumed(client, stream)
+
+
+class Reply:
+    """The answer to one POST."""
+
+    def __init__(
+        self,
+        endpoint: McpEndpoint,
+        client: Client,
+        call: Admitted,
+        session: HttpSession | None,
+        line: bytes,
+        headers: list[tuple[str, str]],
+        method: str,
+    ) -> None:
+        self._endpoint = endpoint
+        self._client: Client | None = client
+        self._call = call
+        self._session = session
+        self._batch = line.startswith(b"[")
+        self._headers = headers
+        self._method = method
+        self._stream: Stream | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._streaming = False
+        client.reply = self
+        self._exchange = endpoint.open(call, session, self._done)
+        self._exchange.start(line)
+        if call.streams and self._client is not None:
+            self._timer = asyncio.get_running_loop().call_later(STREAM_AFTER_S, self._takes_long)
+
+    def _takes_long(self) -> None:
+        if self._client is None:
+            return
+        self._streaming = True
+        if self._session is not None and self._call.version != modern.VERSION:
+            self._stream = self._endpoint.sessions.open_stream(self._session)
+            self._stream.listener = self._send_events
+        event = self._stream.id if self._stream is not None else ""
+        self._client.begin_stream(event, prime=self._call.version >= _PRIMED_SINCE)
+
+    def _done(self, lines: list[bytes]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._endpoint.close(self._exchange, self._session)
+        messages = [line for part in lines for line in part.split(b"\n") if line]
+        if self._call.version == modern.VERSION:
+            messages = [modern.completed(message, self._method) for message in messages]
+        if self._stream is not None:
+            self._endpoint.sessions.deliver(self._stream, messages)
+        elif self._streaming:
+            self._send_events(messages)
+        elif self._client is not None:
+            client, self._client = self._client, None
+            client.reply = None
+            client.respond(*_whole(messages, batch=self._batch), *self._headers)
+
+    def _send_events(self, messages: list[bytes]) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.reply = None
+            client.end_stream(messages, f"{self._stream.id}.1" if self._stream is not None else "")
+
+    def lost(self) -> None:
+        """The connection broke. The calls go on: a `mine` is not given up because its client is impatient; only in the
+        newest version of the protocol that is how a client cancels.
+        """
+        self._client = None
+        if self._stream is not None and self._stream.listener == self._send_events:
+            self._stream.listener = None
+        if self._call.version == modern.VERSION:
+            self._endpoint.close(self._exchange, self._session)
+            self._exchange.withdraw()
+
+
+class _Resumed:
+    """The answer to an earlier POST, by a new connection."""
+
+    def __init__(self, client: Client, stream: Stream) -> None:
+        self._client = client
+        self._stream = stream
+        client.reply = self
+        stream.listener = self._send
+
+    def _send(self, answer: list[bytes]) -> None:
+        self._client.end_stream(answer, f"{self._stream.id}.1")
+
+    def lost(self) -> None:
+        """The connection broke again; by another one the client may be back already."""
+        if self._stream.listener == self._send:
+            self._stream.listener = None
+
+
+def _whole(messages: list[bytes], *, batch: bool) -> tuple[int, bytes]:
+    """Status and body of an answer in one piece."""
+    if not messages:
+        return 202, b""
+    return 200, b"[" + b",".join(messages) + b"]" if batch else messages[0]
+
+
+def _introduction(line: bytes) -> str | None:
+    """The client's name for itself if that is an `initialize`, else None."""
+    message = rpc.parse(line)
+    if message.kind != rpc.REQUEST or message.method != INITIALIZE:
+        return None
+    info: Any = message.params.get("clientInfo")
+    name = info.get("name") if isinstance(info, dict) else ""
+    return printable(name, _MAX_AGENT) if isinstance(name, str) else ""

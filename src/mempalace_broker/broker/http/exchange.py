@@ -1,0 +1,112 @@
+"""One POST as a client of the broker's protocol: its messages in, the answers to them out, then it is over.
+
+The protocol sees a client that says all it has to say and then no more; it closes such a one when nothing is owed. So a
+POST needs no look into its body, whatever its size, and one that carries a batch no count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ...errors import OVERLOADED
+from ...protocol.jsonrpc import error_line
+from ...system.unix_socket import PeerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...protocol.framing import TooLong
+    from ..machine.session import Origin
+    from ..runner import ProtocolRunner
+
+VIA = "http"
+
+
+class Exchange:
+    """See `runner.Conn` for its attributes.
+
+    Args:
+        done: takes the lines of the answer, none for notifications; called once.
+    """
+
+    def __init__(
+        self, runner: ProtocolRunner, number: int, origin: Origin, agent: str, done: Callable[[list[bytes]], None]
+    ) -> None:
+        self.number = number
+        self.via = self.who = VIA
+        self.peer = PeerProcess()
+        self.proof = ""
+        self.opened = 0.0
+        self.heard = True
+        self.leaving = False
+        self._runner = runner
+        self._origin = origin
+        self._agent = agent
+        self._done: Callable[[list[bytes]], None] | None = done
+        self._lines: deque[bytes | TooLong] = deque()
+        self._answer: list[bytes] = []
+        self._ended = False
+
+    @property
+    def unfinished(self) -> int:
+        """As of every client."""
+        return sum(len(line) for line in self._lines if isinstance(line, bytes))
+
+    @property
+    def unread(self) -> int:
+        """Bytes of the answer so far."""
+        return sum(map(len, self._answer))
+
+    def start(self, line: bytes) -> None:
+        """Say it all."""
+        self._lines.append(line)
+        self._runner.opened(self, 0, self._origin, self._agent or VIA)
+        self._work()
+
+    def add(self, line: bytes) -> None:
+        """Say one thing more: a cancellation that came by another POST."""
+        if self._done is not None:
+            self._lines.append(line)
+            self._work()
+
+    def _work(self) -> None:
+        if self._done is None:
+            return
+        if self._runner.work(self, self._lines):
+            asyncio.get_running_loop().call_soon(self._work)
+        elif not self._ended:
+            self._ended = True
+            self._runner.eof(self)
+
+    def send(self, data: bytes) -> None:
+        """A part of the answer."""
+        self._answer.append(data)
+
+    def close(self) -> None:
+        """Nothing more is owed, or the broker leaves."""
+        self._finish()
+
+    def refuse(self, text: str) -> None:
+        """End it, and say why."""
+        self._answer.append(error_line(None, OVERLOADED, text))
+        self._finish()
+
+    def drop(self, reason: str) -> None:
+        """End it at once."""
+        self.refuse(reason)
+
+    def withdraw(self) -> None:
+        """Nobody wants the answer any more, and what still waits for its turn need not run."""
+        self._done, self._answer = None, []
+        self.leaving = True
+        self._runner.closed(self)
+
+    def _finish(self) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        self.leaving = True
+        self._runner.closed(self)
+        done(self._answer)

@@ -1,0 +1,141 @@
+"""The head of a request: who may come in, and what for. Decided before the body is read.
+
+Host and Origin are checked first: a page in the user's browser that was led here (DNS rebinding) names its own server
+in them. Then the token. A POST has to be JSON, which no page can send to another origin unasked.
+
+A client need not send Accept, a session, or a protocol version: mempalace's own clients send none of them.
+"""
+
+from __future__ import annotations
+
+import hmac
+from enum import Enum, auto
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ...machine.session import Origin
+
+MCP = "/mcp"
+HEALTH = "/healthz"
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_MAX_ID = 128
+
+
+class Route(Enum):
+    """What is asked for."""
+
+    HEALTH = auto()
+    POST = auto()  # messages
+    GET = auto()  # the rest of a stream that broke off
+    DELETE = auto()  # the end of a session
+
+
+class Head(NamedTuple):
+    """A request's head; names of headers are lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[bytes, bytes]
+
+
+class Admitted(NamedTuple):
+    """A request that may go on.
+
+    Attributes:
+        token: that it showed. origin: what that token permits.
+        session, last_event: as named by the client, or "". version: of the protocol, "" where it says none.
+        streams: whether it accepts a stream of events as the answer.
+    """
+
+    route: Route
+    token: str = ""
+    origin: Origin | None = None
+    session: str = ""
+    version: str = ""
+    streams: bool = False
+    last_event: str = ""
+
+
+class Refusal(NamedTuple):
+    """A request that ends here: the status, and a sentence for people. `header`: one more for the answer."""
+
+    status: int
+    text: str
+    header: tuple[str, str] | None = None
+
+
+def judge(head: Head, *, port: int, keys: Mapping[str, Origin], versions: tuple[str, ...]) -> Admitted | Refusal:
+    """Whether a request may go on.
+
+    Args:
+        port: on which we listen. keys: tokens, and what each permits. versions: of the protocol that we speak.
+    """
+    refusal = _stranger(head, port)
+    if refusal is not None:
+        return refusal
+    path = head.target.partition("?")[0]
+    if path == HEALTH:
+        return Admitted(Route.HEALTH) if head.method == "GET" else _not_allowed("GET")
+    if path != MCP:
+        return Refusal(404, f"nothing is here; MCP is at {MCP}")
+    token = _token(head, keys)
+    if token is None:
+        return Refusal(401, "a token is missing, or wrong", ("WWW-Authenticate", 'Bearer realm="mempalace"'))
+    if head.method not in ("POST", "GET", "DELETE"):
+        return _not_allowed("POST, GET, DELETE")
+    if head.method == "POST" and _word(head, b"content-type").partition(";")[0].strip() != "application/json":
+        return Refusal(415, "the body has to be application/json")
+    version = _text(head, b"mcp-protocol-version")
+    if version and version not in versions:
+        return Refusal(400, f"protocol version {version[:32]!r} is none of {', '.join(versions)}")
+    return Admitted(
+        Route[head.method],
+        token,
+        keys[token],
+        session=_text(head, b"mcp-session-id"),
+        version=version,
+        streams="text/event-stream" in _word(head, b"accept"),
+        last_event=_text(head, b"last-event-id"),
+    )
+
+
+def _stranger(head: Head, port: int) -> Refusal | None:
+    """Why a request that was meant for another server is refused, or None."""
+    host = _word(head, b"host")
+    if host not in _LOOPBACK and host.removesuffix(f":{port}") not in _LOOPBACK:
+        return Refusal(403, "the Host header names another server")
+    origin = _word(head, b"origin")
+    if origin and not _is_local(origin):
+        return Refusal(403, "requests of other origins are refused")
+    return None
+
+
+def _is_local(origin: str) -> bool:
+    scheme, _, place = origin.partition("://")
+    name, colon, port = place.rpartition(":")
+    if not colon or not port.isdecimal():
+        name = place
+    return scheme in ("http", "https") and name in _LOOPBACK
+
+
+def _token(head: Head, keys: Mapping[str, Origin]) -> str | None:
+    scheme, _, shown = head.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    found = None
+    for key in keys:  # all of them, so that the time tells nothing
+        if hmac.compare_digest(shown.strip().encode("latin-1"), key.encode("ascii")):
+            found = key
+    return found if scheme.lower() == "bearer" else None
+
+
+def _not_allowed(methods: str) -> Refusal:
+    return Refusal(405, f"allowed: {methods}", ("Allow", methods))
+
+
+def _text(head: Head, name: bytes) -> str:
+    return head.headers.get(name, b"").decode("latin-1").strip()[:_MAX_ID]
+
+
+def _word(head: Head, name: bytes) -> str:
+    return head.headers.get(name, b"").decode("latin-1").strip().lower()
