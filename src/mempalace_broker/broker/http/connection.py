@@ -7,15 +7,14 @@ it pipelines waits in the kernel until its turn comes. A connection that reads n
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 
 from .machine.head import Admitted, Head, Refusal, Route
 
 if TYPE_CHECKING:
-    from .endpoint import Pending
-    from .listener import HttpListener
+    from .endpoint import McpEndpoint, Pending
 
 HEAD_S = 10.0
 BODY_S = 30.0  # between two parts of a body
@@ -30,6 +29,33 @@ LARGE = 1 << 20  # from here on the bodies of all connections are added up
 _JSON = "application/json"
 
 
+class Listener(Protocol):
+    """What a connection asks of its listener.
+
+    Attributes:
+        stall_s: whoever reads nothing for so long is dropped. endpoint: for admitted requests.
+    """
+
+    stall_s: float
+    endpoint: McpEndpoint
+
+    @property
+    def overfull(self) -> bool:
+        """Whether the bodies on their way take too much memory."""
+
+    def made(self, connection: HttpConnection) -> None:
+        """A connection was accepted."""
+
+    def lost(self, connection: HttpConnection) -> None:
+        """A connection is gone."""
+
+    def judge(self, head: Head) -> Admitted | Refusal:
+        """Whether a request may go on."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """Count a refusal."""
+
+
 class HttpConnection(asyncio.Protocol):
     """The asyncio protocol of one connection.
 
@@ -38,7 +64,7 @@ class HttpConnection(asyncio.Protocol):
         known: it showed the token. held: bytes of a body that is on its way.
     """
 
-    def __init__(self, listener: HttpListener) -> None:
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._transport: asyncio.Transport | None = None

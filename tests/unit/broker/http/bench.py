@@ -9,7 +9,6 @@ from typing import Any, cast
 import h11
 
 from mempalace_broker.broker.http.connection import HttpConnection
-from mempalace_broker.broker.http.listener import HttpListener
 from mempalace_broker.broker.http.machine.head import Admitted, Head, Refusal, judge
 from mempalace_broker.broker.machine.session import Origin
 
@@ -102,7 +101,7 @@ class Bench:
     def __init__(self) -> None:
         self.listener = Listener()
         self.transport = Transport()
-        self.connection = HttpConnection(cast(HttpListener, self.listener))
+        self.connection = HttpConnection(cast(Any, self.listener))
         self.connection.connection_made(self.transport)
 
     @property
