@@ -129,6 +129,7 @@ class Snapshot:
             "drawers": report.drawers,
             "graph": report.graph,
             "tuneups": report.tuneups or [],
+            "write_limits": report.write_limits,
             "reason": supervisor.reason or None,
             "hint": supervisor.hint or None,
             "stderr_tail": list(process.tail)[-_TAIL_LINES:] if process else [],

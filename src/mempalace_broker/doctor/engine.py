@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .findings import Finding
 
 FUTURE_S = 300.0
+SEE_SECURITY = "what that means for guests: docs/security.md, What stays open"
 
 
 def engine(facts: Facts) -> Iterator[Finding]:
@@ -31,9 +32,17 @@ def engine(facts: Facts) -> Iterator[Finding]:
             f"the broker runs {running['version']}, installed is {engine.version}",
             "mempalace-broker restart",
         )
+    if (limits := running.get("write_limits")) is not None:
+        yield _writes(str(limits))
     for tuneup in running.get("tuneups") or []:
         on = "applied" if tuneup.get("applied") else f"not applied: {tuneup.get('why')}"
         yield info("tune-up", f"{tuneup.get('name')}: {on}")
+
+
+def _writes(problem: str) -> Finding:
+    if not problem:
+        return ok("engine's writes", "the kernel keeps them in the folders of mempalace (Landlock)")
+    return info("engine's writes", f"only its Python is kept in the folders of mempalace: {problem}", SEE_SECURITY)
 
 
 def model(facts: Facts) -> Iterator[Finding]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
-from ..protocol.engine_frames import WRITE_LOCK_HELD
+from ..errors import StateRootError
+from ..protocol.engine_frames import SWAPPED_STORE, WRITE_LOCK_HELD
 from ..protocol.write_lock import FOLDER, command_name, lock_name, read_note
+from ..system.palace_stores import check_stores
+from ..system.paths import GRAPH
 from .adapter import EngineFailure, Mempalace
 from .parking import real_path
 
@@ -17,7 +21,9 @@ _OTHERS_S = 10.0
 _STORE_FILES = (".sqlite3", ".sqlite3-wal", ".sqlite3-shm", ".sqlite3-journal", ".bin")
 
 
-def wait_for_palace(mempalace: Mempalace, gone: threading.Event, tell: Callable[[str], None]) -> bool:
+def wait_for_palace(
+    mempalace: Mempalace, gone: threading.Event, tell: Callable[[str], None], lookout: ThreadPoolExecutor
+) -> bool:
     """Take the upstream write lock, as soon as nobody else has it; False if `gone` was set before.
 
     A mine gives up the lock a moment before it closes its files, and a hook of 3.4.0 opens some before it takes the
@@ -25,22 +31,24 @@ def wait_for_palace(mempalace: Mempalace, gone: threading.Event, tell: Callable[
 
     Args:
         tell: gets who is in the way, in words, whenever that changes; "" once nobody is.
+        lookout: runs what looks at other processes, which Landlock hides from a thread whose writes it limits.
 
     Raises:
-        EngineFailure: the lock can't be taken, whoever has it.
+        EngineFailure: the lock can't be taken, whoever has it; or a store is a link now.
     """
     said, locked, patience = "", False, 0.0
     while not gone.is_set():
         if not locked:
             locked = _take_lock(mempalace)
             patience = time.monotonic() + _OTHERS_S
-        other = _holder(mempalace.palace_path()) if not locked else _other_opener(mempalace)
+        other = _holder(mempalace.palace_path()) if not locked else lookout.submit(_other_opener, mempalace).result()
         if locked and time.monotonic() > patience:
             other = ""
         if other != said:
             said = other
             tell(other)
         if not other:
+            _refuse_swapped_stores(mempalace)
             return True
         gone.wait(_POLL_S)
     return False
@@ -54,6 +62,15 @@ def _take_lock(mempalace: Mempalace) -> bool:
             raise
         return False
     return True
+
+
+def _refuse_swapped_stores(mempalace: Mempalace) -> None:
+    """As the broker checks them before it starts an engine."""
+    palace = real_path(mempalace.palace_path())
+    try:
+        check_stores(palace, mempalace.graph_path() or os.path.join(palace, GRAPH))
+    except StateRootError as exc:
+        raise EngineFailure(SWAPPED_STORE, exc.message, exc.hint) from exc
 
 
 def _other_opener(mempalace: Mempalace) -> str:

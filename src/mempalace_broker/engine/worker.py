@@ -57,6 +57,7 @@ from .pipes import BrokerPipes
 from .shared_opens import OpenGuard, refuse_to_write_through
 from .tuneups.apply import apply_tuneups
 from .unparking import wait_for_palace
+from .write_limits import limit_writes
 
 # never between two files of a mine: mine and sync would work on the same files, reconnect closes the mine's handles
 _NOT_BETWEEN_FILES = frozenset({"mempalace_mine", "mempalace_sync", "mempalace_reconnect"})
@@ -94,11 +95,14 @@ class Call:
 class Worker:
     """One engine: a mempalace, its lanes, and the pipes to the broker."""
 
-    def __init__(self, pipes: BrokerPipes, mempalace: Mempalace, journal: JournalFile) -> None:
+    def __init__(
+        self, pipes: BrokerPipes, mempalace: Mempalace, journal: JournalFile, lookout: ThreadPoolExecutor
+    ) -> None:
         self._pipes = pipes
         self._mempalace = mempalace
         self._for_another = owner_is_another(mempalace.palace_path())
         self._journal = journal
+        self._lookout = lookout
         self._confinement = Confinement(mempalace.own_folders())
         self._palace_lane = JobQueue()
         self._free_lane = JobQueue()
@@ -177,7 +181,7 @@ class Worker:
         def tell(holder: str) -> None:
             self._pipes.send(Frame(WAITING, payload=payload.encode_response({"holder": holder})))
 
-        if wait_for_palace(self._mempalace, self._broker_gone, tell):
+        if wait_for_palace(self._mempalace, self._broker_gone, tell, self._lookout):
             self._open(self._mempalace.open_palace)
             self._send_ready()
 
@@ -301,9 +305,12 @@ def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
     pipes.send(Frame(HELLO, payload=payload.encode_response(mempalace.hello())))
     mempalace.take_write_lock()
     journal = JournalFile(options.journal)  # after the lock: no other engine is in the middle of an entry
-    worker = Worker(pipes, mempalace, journal)
+    lookout = ThreadPoolExecutor(1, "engine-lookout")
+    lookout.submit(int).result()  # its thread starts before the limits and so without them
+    limits = limit_writes(mempalace, options.journal)
+    worker = Worker(pipes, mempalace, journal, lookout)
     start_thread(worker.read_frames, "engine-reader")
-    worker.announce_ready(_prepare(mempalace))
+    worker.announce_ready({**_prepare(mempalace), "write_limits": limits})
     worker.serve()
     close_palace(mempalace)
     journal.close()

@@ -7,7 +7,7 @@
                        unpark 0 - - 0                    take the lock, as soon as it is free, and open the palace
                        (end of file)                     finish the running calls, then leave
     engine -> broker   hello 0 - - <len>                 mempalace is imported; payload: Mempalace.hello()
-                       ready 0 - - <len>                 the palace is open; payload: {"degraded", "drawers", "tuneups"}
+                       ready 0 - - <len>                 the palace is open; payload: what EngineReport.ready takes
                        parked 0 - - <len>                payload: {"problem"}: why a file stays open, or ""
                        waiting 0 - - <len>               while unparking: {"holder"} of the lock, "" once it is ours
                        begun <n> - - 0                   a call that waited inside the engine starts now
@@ -43,6 +43,7 @@ NO_MEMPALACE = "no_mempalace"
 IMPORT_FAILED = "import_failed"
 OLD_VERSION = "old_version"
 BAD_PALACE = "bad_palace"
+SWAPPED_STORE = "swapped_store"
 WRITE_LOCK_HELD = "write_lock_held"  # by another process, which may end
 WRITE_LOCK_FAILED = "write_lock_failed"
 

@@ -427,6 +427,18 @@ def test_a_mac_is_not_blamed_for_its_missing_mountinfo() -> None:
     assert bad(judge(facts)) == []
 
 
+@pytest.mark.parametrize(("problem", "severity"), [("", "ok"), ("darwin has no Landlock", "info")])
+def test_it_says_whether_the_kernel_holds_the_engines_writes(problem: str, severity: str) -> None:
+    engine = {**STATUS["engine"], "write_limits": problem}
+    (finding,) = (
+        row
+        for row in judge(dataclasses.replace(healthy(), reply=snapshot(engine=engine)))
+        if row.what == "engine's writes"
+    )
+    assert finding.severity == severity
+    assert problem in finding.detail
+
+
 def test_findings_are_plain_data() -> None:
     for row in judge(healthy()):
         assert row.severity in Severity

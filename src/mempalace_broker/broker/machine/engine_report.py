@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ...protocol.engine_frames import IMPORT_FAILED, NO_MEMPALACE, WRITE_LOCK_HELD
+from ...protocol.engine_frames import IMPORT_FAILED, NO_MEMPALACE, SWAPPED_STORE, WRITE_LOCK_HELD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _UPGRADE_FAULTS = frozenset({NO_MEMPALACE, IMPORT_FAILED})  # seen while the package is being replaced
-_PASSING_FAULTS = frozenset({WRITE_LOCK_HELD})
+_PASSING_FAULTS = frozenset({WRITE_LOCK_HELD, SWAPPED_STORE})
 
 
 @dataclass(slots=True)
@@ -20,6 +20,7 @@ class EngineReport:
 
     Attributes:
         degraded: what is not as it should be, each with `what` and `hint`.
+        write_limits: "" where the kernel keeps its writes in mempalace's folders, else why it doesn't.
         was_ready: an engine of this broker was ready once.
     """
 
@@ -30,18 +31,20 @@ class EngineReport:
     tuneups: list[Any] = field(default_factory=list)
     drawers: int | None = None
     degraded: list[dict[str, str]] = field(default_factory=list)
+    write_limits: str | None = None
     was_ready: bool = False
 
     def hello(self, told: Mapping[str, Any]) -> None:
         """mempalace is imported."""
         self.version, self.python, self.graph = (told.get(name) for name in ("version", "python", "graph"))
         self.backend = told.get("backend")
-        self.tuneups, self.drawers = [], None
+        self.tuneups, self.drawers, self.write_limits = [], None, None
 
     def ready(self, told: Mapping[str, Any]) -> None:
         """Warm-up is over."""
         self.tuneups = told.get("tuneups", [])
         self.drawers = told.get("drawers")
+        self.write_limits = told.get("write_limits")
         self.degraded = [
             {"what": str(entry.get("what", "")), "hint": str(entry.get("hint", ""))}
             for entry in told.get("degraded", ())

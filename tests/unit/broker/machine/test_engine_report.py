@@ -35,10 +35,15 @@ def test_a_fault_has_the_engines_own_words_where_it_has_any() -> None:
 
 def test_the_next_engine_begins_with_an_empty_report_of_its_warm_up() -> None:
     report = EngineReport()
-    told: dict[str, Any] = {"tuneups": ["t"], "drawers": 7, "degraded": [{"what": "w"}, "x", {"hint": 3}]}
+    told: dict[str, Any] = {
+        "tuneups": ["t"],
+        "drawers": 7,
+        "degraded": [{"what": "w"}, "x", {"hint": 3}],
+        "write_limits": "",
+    }
     report.ready(told)
-    assert (report.tuneups, report.drawers) == (["t"], 7)
+    assert (report.tuneups, report.drawers, report.write_limits) == (["t"], 7, "")
     assert report.degraded == [{"what": "w", "hint": ""}, {"what": "", "hint": "3"}]
     report.hello({"version": "3.11.0", "python": "3.12", "graph": "/g"})
     assert (report.version, report.python, report.graph) == ("3.11.0", "3.12", "/g")
-    assert (report.tuneups, report.drawers) == ([], None)
+    assert (report.tuneups, report.drawers, report.write_limits) == ([], None, None)

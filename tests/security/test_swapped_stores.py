@@ -1,0 +1,88 @@
+"""A guest swaps stores for links while an engine has the palace open: Chroma and SQLite write through none of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.system import landlock
+from tests.harness import World, eventually
+from tests.rpcproc import RpcError, RpcProcess
+
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("swapped")]
+NEEDS_LANDLOCK = pytest.mark.skipif(landlock.version() < landlock.OLDEST, reason="this kernel has no Landlock")
+GRAPH = "knowledge_graph.sqlite3"
+
+
+def swap(world: World) -> dict[Path, str]:
+    """Replace databases and indexes by links to copies outside, which a write would go into; their digests."""
+    outside = world.root / "of-the-user"
+    outside.mkdir()
+    stores = [world.state_root / GRAPH, *world.palace.glob("*.sqlite3*"), *world.palace.glob("*-*-*-*-*/*")]
+    for number, store in enumerate(path for path in stores if path.is_file()):
+        copy = outside / str(number)
+        shutil.copyfile(store, copy)
+        store.unlink()
+        store.symlink_to(copy)
+    for name in ("chroma.sqlite3-journal", "chroma.sqlite3-wal", "sqlite_exact.sqlite3"):
+        if not os.path.lexists(world.palace / name):
+            (world.palace / name).symlink_to(outside / f"made-{name}")
+    return digests(outside)
+
+
+def digests(folder: Path) -> dict[Path, str]:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def write_all(shim: RpcProcess) -> None:
+    """Open everything anew and write to every store; what can't be written is an error, and nothing else."""
+    for tool, arguments in (
+        ("reconnect", {}),
+        ("kg_add", {"subject": "s", "predicate": "p", "object": "o"}),
+        ("add_drawer", {"wing": "w", "room": "r", "content": "written after the swap"}),
+        ("diary_write", {"agent_name": "a", "entry": "a day after the swap"}),
+        ("search", {"query": "swap"}),
+    ):
+        try:
+            shim.call_tool(tool, 90, **arguments)
+        except RpcError as error:
+            print(tool, error)
+
+
+@NEEDS_LANDLOCK
+def test_an_open_engine_writes_through_no_link(world: World) -> None:
+    shim = world.shim()
+    shim.initialize()
+    assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the swap")["success"]
+    assert shim.call_tool("kg_add", subject="a", predicate="b", object="c")["success"]
+    assert shim.call_tool("diary_write", agent_name="a", entry="a day before the swap")["success"]
+    broker = world.broker()
+    assert broker.status()["engine"]["write_limits"] == ""
+    before = swap(world)
+    write_all(shim)
+    shim.finish()
+    assert world.cli("stop").returncode == 0  # it stores its indexes when it leaves
+    assert digests(world.root / "of-the-user") == before
+
+
+@pytest.mark.parametrize("engine", ["newest"], indirect=True)
+def test_a_parked_engine_opens_no_link(world: World) -> None:
+    world.env["MEMPALACE_BROKER_PARK_S"] = "1"
+    shim = world.shim()
+    shim.initialize()
+    assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the swap")["success"]
+    eventually(lambda: world.broker().status()["engine"]["state"] == "parked", what="an engine that parks")
+    database, copy = world.palace / "chroma.sqlite3", world.root / "of-the-user"
+    database.rename(copy)
+    database.symlink_to(copy)
+    with pytest.raises(RpcError) as refused:
+        shim.call_tool("search", query="swap")
+    assert f"{database} can't be trusted" in str(refused.value)
+    database.unlink()
+    copy.rename(database)
+    assert world.cli("restart").returncode == 0
+    assert "before the swap" in str(shim.call_tool("search", query="swap"))

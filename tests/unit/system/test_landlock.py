@@ -1,0 +1,82 @@
+"""The kernel keeps a process, its later threads and its children from writing elsewhere, C code included."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.system import landlock
+
+pytestmark = pytest.mark.skipif(landlock.version() < landlock.OLDEST, reason="this kernel lacks it")
+
+# argv: a folder that may be written, one that may not
+_SCRIPT = """
+import os, shutil, sqlite3, subprocess, sys, threading
+from pathlib import Path
+from mempalace_broker.system import landlock
+mine, others = map(Path, sys.argv[1:])
+landlock.restrict_writes([str(mine / "sub" / "link"), str(mine), "/dev/null", str(mine / "missing")])
+
+def refused(do):
+    try:
+        do()
+    except (PermissionError, sqlite3.OperationalError):
+        return True
+    return False
+
+def writes(path, name):
+    yield lambda: open(path, "a").close()
+    yield lambda: open(path, "r+").close()
+    yield lambda: os.truncate(path, 0)
+    yield lambda: os.mkdir(path.parent / f"{name}-folder")
+    yield lambda: os.symlink("x", path.parent / f"{name}-link")
+    yield lambda: os.mkfifo(path.parent / f"{name}-fifo")
+    yield lambda: sqlite3.connect(path.parent / f"{name}-db").execute("create table t (a)")
+    yield lambda: os.rename(path, path.parent / f"{name}-renamed")
+    yield lambda: os.unlink(path.parent / f"{name}-renamed" if (path.parent / f"{name}-renamed").exists() else path)
+
+for number, do in enumerate(writes(mine / "file", "mine")):
+    assert not refused(do), number
+(mine / "file").write_text("x")
+for number, do in enumerate(writes(others / "file", "others")):
+    assert refused(do) or number == 2 and landlock.version() < 3, number
+for number, do in enumerate(list(writes(mine / "link", "link"))[:3]):
+    assert refused(do) or number == 2 and landlock.version() < 3, number
+assert refused(lambda: sqlite3.connect(mine / "db").execute("create table t (a)")), "a link to a database of another"
+assert refused(lambda: os.rename(mine / "file", others / "moved"))
+assert refused(lambda: os.rename(others / "file", mine / "moved"))
+os.mkdir(mine / "a")
+os.rename(mine / "file", mine / "a" / "file")
+free = []
+thread = threading.Thread(target=lambda: free.append(refused(lambda: open(others / "file", "a"))))
+thread.start(); thread.join()
+assert free == [True]
+assert subprocess.run(["sh", "-c", 'echo x >> "$1"', "sh", str(others / "file")], stderr=subprocess.DEVNULL).returncode
+assert (others / "file").read_text() == "precious", "reading is free"
+shutil.rmtree(mine / "a")
+print("done")
+"""
+
+
+def test_writes_stay_inside(tmp_path: Path) -> None:
+    mine, others = tmp_path / "mine", tmp_path / "others"
+    for folder in (mine, others):
+        folder.mkdir()
+        (folder / "file").write_text("precious")
+    (mine / "link").symlink_to(others / "file")
+    (mine / "db").symlink_to(others / "of-another.sqlite3")
+    argv = [sys.executable, "-c", _SCRIPT, *map(os.path.realpath, (mine, others))]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "done\n", done.stderr
+    assert sorted(os.listdir(others)) == ["file"]
+
+
+def test_where_the_kernel_has_none_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landlock, "_CREATE_RULESET", 100_000)
+    assert landlock.version() == 0
+    with pytest.raises(OSError, match="not implemented"):
+        landlock.restrict_writes([])
