@@ -100,7 +100,7 @@ def embed(out: str) -> None:
 
 
 def fill(palace: str, count: int, vectors_file: str) -> None:
-    """Fill a new palace with `count` drawers: rows as add_drawer makes them, vectors from `embed`."""
+    """Fill a new palace with `count` drawers: rows as add_drawer makes them, vectors of `embed` or mixed of them."""
     sys.argv = ["mempalace-mcp", "--palace", palace]
     server = import_module("mempalace.mcp_server")
     if hasattr(server, "_apply_server_flags"):
@@ -108,20 +108,50 @@ def fill(palace: str, count: int, vectors_file: str) -> None:
         server._acquire_mcp_writer_lock()
     without_1710()
     texts = json.load(sys.stdin)
-    rows = import_module("numpy").load(vectors_file)
+    row = _mixer(vectors_file)
     first = {"wing": "w0", "room": "r0", "content": "the first note of this palace"}
     params = {"name": "mempalace_add_drawer", "arguments": first}
     server.handle_request({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
     collection = server._get_collection(create=True)
+    stored_every = _store_index_every(collection, 50_000)  # 3.4.0 stores it at every second write
     for start in range(0, count, 500):
         part = range(start, min(count, start + 500))
         collection.upsert(
             ids=[f"drawer_w{i % 7}_r{i % 13}_{i:024d}" for i in part],
             documents=[texts[i] for i in part],
-            embeddings=[rows[i].tolist() for i in part],
+            embeddings=[row(i) for i in part],
             metadatas=[_metadata(i) for i in part],
         )
+        if start % 10_000 == 0:
+            print(f"{start} of {count}", file=sys.stderr, flush=True)
+    _store_index_every(collection, stored_every)
     os._exit(0 if collection.count() > count else 1)
+
+
+def _mixer(vectors_file: str) -> Any:
+    """A function from the number of a note to its vector: its own where it was embedded, else a mixture of two."""
+    numpy = import_module("numpy")
+    rows = numpy.load(vectors_file)
+
+    def row(i: int) -> list[float]:
+        if i < len(rows):
+            return list(rows[i].tolist())
+        rng = numpy.random.default_rng(i)
+        one, other = rng.integers(0, len(rows), 2)
+        mixed = rows[one] + rng.uniform(0.3, 1.0) * rows[other]
+        return list((mixed / numpy.linalg.norm(mixed)).astype(numpy.float32).tolist())
+
+    return row
+
+
+def _store_index_every(collection: Any, writes: int) -> int:
+    """Let Chroma store the index after so many writes; return after how many it did before."""
+    stock = getattr(collection, "_collection", collection)
+    before = int(stock.configuration["hnsw"]["sync_threshold"])
+    settings = import_module("chromadb.api.collection_configuration")
+    hnsw = settings.UpdateHNSWConfiguration(sync_threshold=writes)
+    stock.modify(configuration=settings.UpdateCollectionConfiguration(hnsw=hnsw))
+    return before
 
 
 def _metadata(i: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from benchmarks.suite import say
 from benchmarks.world import base_env, make_home
 
 FOLDER = DEV / "palaces"
-LARGEST = 10_000
+EMBEDDED = 2_000  # notes; the vector of every later one is a mixture of two of theirs
 _SIDE = Path(__file__).resolve().parent / "engine_side.py"
 
 
@@ -35,11 +35,11 @@ def prepared(which: Engine, count: int) -> Path:
 
 
 def _vectors(which: Engine) -> Path:
-    path = FOLDER / f"vectors-{LARGEST}.npy"
+    path = FOLDER / f"vectors-{EMBEDDED}.npy"
     if not path.exists():
-        say(f"embedding {LARGEST} notes, once: takes some minutes ...")
+        say(f"embedding {EMBEDDED} notes, once: takes a minute ...")
         with _home(which) as home:
-            _side(which, home, "embed", str(path), stdin=json.dumps(texts.notes(LARGEST)))
+            _side(which, home, "embed", str(path), stdin=json.dumps(texts.notes(EMBEDDED)))
     return path
 
 

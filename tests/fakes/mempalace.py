@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,3 +33,11 @@ class FakeMempalace:
 
     def is_chroma(self) -> bool:
         return True
+
+
+def touch(path: Path, *, ago_s: float) -> None:
+    """Write a file of the palace that was changed so long ago."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+    then = time.time_ns() - int(ago_s * 1e9)
+    os.utime(path, ns=(then, then))

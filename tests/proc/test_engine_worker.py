@@ -394,7 +394,7 @@ def provide_model(home: Path) -> None:
 
 NEEDED = {
     "3.4.0": {"delete-fix", "pin-once", "own-writes", "capacity-cache", "overview-cache", "own-length"},
-    "newest": {"pin-once", "own-length"},
+    "newest": {"pin-once", "capacity-cache", "own-length"},
 }
 
 

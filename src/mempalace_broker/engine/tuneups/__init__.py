@@ -2,7 +2,10 @@
 
     tuneup          what a tune-up is
     delete_fix      upstream bug #1710: a delete costs the search index
-    read_caches     what 3.4.0 reads or writes again on every call
+    read_caches     what is read or written again on every call
+    capacity        the check of the index before each write, which reads the whole palace
+    file_cache      answers that hold while files are unchanged
+    chroma_writes   hears of each write through Chroma
     index_storage   an index that survives a kill
     own_length      each text embedded at its own length
     apply           applies all that fit and reports each

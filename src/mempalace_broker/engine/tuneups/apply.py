@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .capacity import CAPACITY_CACHE
 from .delete_fix import DELETE_FIX, deletes_destroy_index, refuse_deletes
 from .index_storage import INDEX_GUARD, STORE_SELDOM
 from .own_length import OWN_LENGTH
-from .read_caches import CAPACITY_CACHE, OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
+from .read_caches import OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
 from .tuneup import DoesNotFit, TuneUp
 
 if TYPE_CHECKING:

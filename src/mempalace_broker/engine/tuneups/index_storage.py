@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..index_guard import IndexGuard
+from .chroma_writes import watch_writes
 from .tuneup import DoesNotFit, TuneUp, parameters, replace, require
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ _STORE_EVERY = 1000  # writes; Chroma's own default, and mempalace 3.11's (_HNSW
 _BATCH_SIZE = 100  # from the same two places
 _SELDOM_ENOUGH = 100  # a threshold from here on is left as it is
 _COPIES = "broker-index"
-_WRITES = ("_add", "_upsert", "_update", "_delete")
 
 
 def _apply_store_seldom(mempalace: Mempalace) -> None:
@@ -47,28 +47,11 @@ def _apply_store_seldom(mempalace: Mempalace) -> None:
 def _apply_index_guard(mempalace: Mempalace) -> None:
     journal = mempalace.options.journal
     require(bool(journal), "no state root is known")
-    try:
-        api: Any = importlib.import_module("chromadb.api.rust").RustBindingsAPI
-    except (ImportError, AttributeError) as exc:
-        raise DoesNotFit(f"this chromadb stores its index otherwise: {exc}") from exc
-    for name in _WRITES:
-        require("collection_id" in parameters(getattr(api, name, None)), f"chromadb's {name} is not what it was")
     copies = os.path.join(os.path.dirname(str(journal)), _COPIES)
     palace = os.path.realpath(mempalace.palace_path())
     guard = IndexGuard(palace, copies, lambda text: print(text, file=sys.stderr, flush=True))
+    watch_writes(lambda _: guard.after_write())
     mempalace.before_open.append(guard.repair)
-    for name in _WRITES:
-        replace(_guarded(getattr(api, name), guard), name, api)
-
-
-def _guarded(stock: Any, guard: IndexGuard) -> Any:
-    def write(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return stock(self, *args, **kwargs)
-        finally:
-            guard.after_write()
-
-    return write
 
 
 STORE_SELDOM = TuneUp(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from .file_cache import FileCache, database_files, stamps_of
 from .tuneup import TuneUp, parameters, replace, require
 
 if TYPE_CHECKING:
     from ..adapter import Mempalace
-
-    Key = tuple[str, str]
-    Stamp = tuple[int, int, int] | None  # inode, modification time in ns, size; None: the file is missing
 
 
 # -- a read must not write: pin the thread count of a collection once ---------------------------------
@@ -71,78 +68,6 @@ def _apply_own_writes(mempalace: Mempalace) -> None:
     mempalace.after_call.append(restamp)
 
 
-# -- answers that hold while files are unchanged -------------------------------------------------------
-
-_RACY_NS = 50_000_000  # a file changed this recently may change again without its time stamp showing it
-
-
-def _stamps(paths: list[str]) -> list[Stamp]:
-    return [_stamp(path) for path in paths]
-
-
-def _stamp(path: str) -> Stamp:
-    try:
-        st = os.stat(path)
-    except OSError:
-        return None
-    return st.st_ino, st.st_mtime_ns, st.st_size
-
-
-class _FileCache:
-    """Answers by key, each valid while the files that it was read from are unchanged."""
-
-    def __init__(self) -> None:
-        self._known: dict[Key, tuple[Any, list[str], list[Stamp]]] = {}
-
-    def get(self, key: Key) -> Any:
-        """The answer, None if it is unknown or no longer valid."""
-        answer, paths, stamps = self._known.get(key, (None, [], []))
-        if _stamps(paths) != stamps:
-            del self._known[key]
-            return None
-        return answer
-
-    def put(self, key: Key, answer: Any, paths: list[str], before: list[Stamp]) -> None:
-        """Keep an answer, unless a file changed a moment ago or since `before`, the stamps of the first paths."""
-        stamps = _stamps(paths)
-        settled = time.time_ns() - _RACY_NS
-        if stamps[: len(before)] == before and all(one is None or one[1] < settled for one in stamps):
-            self._known[key] = answer, paths, stamps
-
-
-def _database_files(palace: str) -> list[str]:
-    database = os.path.join(palace, "chroma.sqlite3")
-    return [database, database + "-wal"]
-
-
-# -- 3.4.0: the capacity probe reads the whole index file on every search ------------------------------
-
-
-def _apply_capacity_cache(mempalace: Mempalace) -> None:
-    chroma, server = mempalace.module("backends.chroma"), mempalace.server
-    require(not hasattr(chroma, "_capacity_cache"), "not needed: this version caches it itself")
-    stock: Any = getattr(chroma, "hnsw_capacity_status", None)
-    require(parameters(stock) == ["palace_path", "collection_name"], "hnsw_capacity_status is not what it was")
-    require(getattr(server, "hnsw_capacity_status", None) is stock, "the server has another capacity probe")
-    cache = _FileCache()
-
-    def probe(palace_path: str, collection_name: str = "mempalace_drawers") -> dict[str, Any]:
-        """Answer from memory while every file that the probe reads is unchanged."""
-        key = palace_path, collection_name
-        status = cache.get(key)
-        if status is None:
-            database = _database_files(palace_path)
-            before = _stamps(database)
-            status = stock(palace_path, collection_name)
-            segment = status.get("segment_id")
-            if segment and status.get("sqlite_count") is not None:
-                index = os.path.join(palace_path, segment, "index_metadata.pickle")
-                cache.put(key, status, [*database, index], before)
-        return dict(status)
-
-    replace(probe, "hnsw_capacity_status", chroma, server)
-
-
 # -- 3.4.0: status, which agents are told to call first, reads the metadata of every drawer ------------
 
 _MOST_ROWS = 50_000
@@ -154,7 +79,7 @@ def _apply_overview_cache(mempalace: Mempalace) -> None:
     stock: Any = getattr(server, "_get_cached_metadata", None)
     require(parameters(stock) == ["col", "where"], "_get_cached_metadata is not what it was")
     require(hasattr(server, "_metadata_cache"), "the server has no _metadata_cache")
-    cache = _FileCache()
+    cache = FileCache()
 
     def metadata(col: Any, where: Any = None) -> Any:
         """Answer from memory while the database is unchanged."""
@@ -164,11 +89,11 @@ def _apply_overview_cache(mempalace: Mempalace) -> None:
         key = palace, str(server._config.collection_name)
         rows = cache.get(key)
         if rows is None:
-            before = _stamps(_database_files(palace))
+            before = stamps_of(database_files(palace))
             server._metadata_cache = None  # upstream's is good for five seconds, changed or not
             rows = stock(col)
             if before[0] is not None and len(rows) <= _MOST_ROWS:
-                cache.put(key, rows, _database_files(palace), before)
+                cache.put(key, rows, database_files(palace), before)
         return rows
 
     replace(metadata, "_get_cached_metadata", server)
@@ -185,12 +110,6 @@ OWN_WRITES = TuneUp(
     "the database as our own last call left it is not taken for changed",
     "upstream reopens client and index on almost every call",
     _apply_own_writes,
-)
-CAPACITY_CACHE = TuneUp(
-    "capacity-cache",
-    "the index capacity is read again only after its files changed",
-    "upstream reads the whole index file on every search",
-    _apply_capacity_cache,
 )
 OVERVIEW_CACHE = TuneUp(
     "overview-cache",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mempalace_broker.engine.tuneups.read_caches import CAPACITY_CACHE, OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
+from mempalace_broker.engine.tuneups.read_caches import OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
 from mempalace_broker.engine.tuneups.tuneup import DoesNotFit, TuneUp
-from tests.fakes.mempalace import FakeMempalace
+from tests.fakes.mempalace import FakeMempalace, touch
 
 
 def apply(tuneup: TuneUp, mempalace: FakeMempalace) -> None:
@@ -93,80 +91,6 @@ def test_a_missing_database_is_no_error(tmp_path: Path) -> None:
     apply(OWN_WRITES, mempalace)
     (tmp_path / "chroma.sqlite3").unlink()
     mempalace.after_call[0]()
-
-
-# -- capacity-cache --------------------------------------------------------------------------------------
-
-
-class Probe:
-    def __init__(self) -> None:
-        self.calls = 0
-        self.status: dict[str, Any] = {"segment_id": "seg", "sqlite_count": 3, "diverged": False}
-
-    def install(self, palace: Path) -> SimpleNamespace:
-        def hnsw_capacity_status(palace_path: str, collection_name: str = "mempalace_drawers") -> dict[str, Any]:
-            self.calls += 1
-            return dict(self.status)
-
-        server = SimpleNamespace(hnsw_capacity_status=hnsw_capacity_status)
-        chroma = SimpleNamespace(hnsw_capacity_status=hnsw_capacity_status)
-        apply(CAPACITY_CACHE, FakeMempalace(palace, server, backends__chroma=chroma))
-        return server
-
-
-def touch(path: Path, *, ago_s: float) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"x")
-    then = time.time_ns() - int(ago_s * 1e9)
-    os.utime(path, ns=(then, then))
-
-
-def test_the_probe_runs_again_only_after_a_file_changed(tmp_path: Path) -> None:
-    probe = Probe()
-    files = [tmp_path / "chroma.sqlite3", tmp_path / "seg" / "index_metadata.pickle"]
-    for file in files:
-        touch(file, ago_s=60)
-    server = probe.install(tmp_path)
-    changes: list[Path | None] = [None, *files, tmp_path / "chroma.sqlite3-wal"]
-    for n, changed in enumerate(changes, start=1):
-        if changed is not None:
-            touch(changed, ago_s=30)
-        answers = [server.hnsw_capacity_status(str(tmp_path), "c") for _ in range(3)]
-        assert answers == [probe.status] * 3
-        assert probe.calls == n
-
-
-def test_a_file_changed_just_now_is_not_trusted(tmp_path: Path) -> None:
-    probe = Probe()
-    touch(tmp_path / "chroma.sqlite3", ago_s=-5)  # as seen from a clock that runs behind
-    server = probe.install(tmp_path)
-    for _ in range(2):
-        server.hnsw_capacity_status(str(tmp_path), "c")
-    assert probe.calls == 2
-
-
-def test_what_could_not_be_measured_is_not_remembered(tmp_path: Path) -> None:
-    probe = Probe()
-    touch(tmp_path / "chroma.sqlite3", ago_s=60)
-    probe.status["sqlite_count"] = None
-    server = probe.install(tmp_path)
-    for _ in range(2):
-        server.hnsw_capacity_status(str(tmp_path), "c")
-    assert probe.calls == 2
-
-
-def test_the_caller_may_change_the_answer_it_got(tmp_path: Path) -> None:
-    probe = Probe()
-    touch(tmp_path / "chroma.sqlite3", ago_s=60)
-    server = probe.install(tmp_path)
-    server.hnsw_capacity_status(str(tmp_path), "c")["diverged"] = True
-    assert server.hnsw_capacity_status(str(tmp_path), "c")["diverged"] is False
-
-
-def test_a_version_with_its_own_cache_keeps_it(tmp_path: Path) -> None:
-    chroma = SimpleNamespace(_capacity_cache={}, hnsw_capacity_status=None)
-    with pytest.raises(DoesNotFit, match="itself"):
-        apply(CAPACITY_CACHE, FakeMempalace(tmp_path, backends__chroma=chroma))
 
 
 # -- overview-cache --------------------------------------------------------------------------------------
