@@ -94,7 +94,7 @@ def test_every_leaf_command_about_a_palace_takes_it() -> None:
         for name, command in commands().items()
         if not isinstance(command, click.Group) and not any(param.name == "palace" for param in command.params)
     }
-    assert without == {"demo", "completion"}
+    assert without == {"demo", "selftest", "completion"}
 
 
 def test_exit_codes_in_the_short_help_are_real() -> None:

@@ -14,6 +14,7 @@ from ..system.startup import interrupts_raise
 # command -> the module that has a click command of that name in `command_<name>`
 _COMMANDS = {
     "demo": "demo",
+    "selftest": "selftest",
     "run": "serve",
     "ensure": "serve",
     "dial-stdio": "dial_stdio",

@@ -17,12 +17,15 @@ from .outcome import say_error
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..route.ask import BrokerReply
+    from ..route.attempt import Connected
     from ..system.paths import Context
 
 TCP_VARIABLE = "MEMPALACE_BROKER_TCP"
 START_S = 60.0
 HELLO_S = 10.0
 STANDBY_S = 2.0  # `restart`, which ends one broker and starts the next, comes first
+TRIES = 3
 
 
 TCP_OPTION = click.option(
@@ -155,6 +158,24 @@ def ensure(context: Context) -> dict[str, Any]:
         BrokerUnavailable, HandshakeRefused, StateRootError: as the route and the broker say.
     """
     from ..errors import BrokerUnavailable
+
+    for _ in range(TRIES):
+        found, said = _greet(context)
+        if not said.broke_off:  # a broker that was just killed, or leaves, may still have accepted
+            break
+    if said.answer is None:
+        raise BrokerUnavailable(f"{said.why}.", hint="`mempalace-broker stop --now`, then try again")
+    welcome = said.answer
+    return {
+        "endpoint": found.endpoint if found.remote else f"unix:{found.endpoint}",
+        **{name: welcome.get(name) for name in ("pid", "record", "broker", "wire", "palace", "notice")},
+        "started": found.started,
+        "log": context.files.log,
+    }
+
+
+def _greet(context: Context) -> tuple[Connected, BrokerReply]:
+    """Find or start a broker, and what it said to our hello."""
     from ..protocol.hello import HELLO, hello_request
     from ..route.ask import ask
     from ..route.attempt import StartPolicy
@@ -174,13 +195,4 @@ def ensure(context: Context) -> dict[str, Any]:
         pid=os.getpid(),
         view=view_of(context.identity, remote=found.remote),
     )
-    said = ask(found.sock, found.endpoint, HELLO, hello["params"], Deadline.after(context.clock, HELLO_S))
-    if said.answer is None:
-        raise BrokerUnavailable(f"{said.why}.", hint="`mempalace-broker stop --now`, then try again")
-    welcome = said.answer
-    return {
-        "endpoint": found.endpoint if found.remote else f"unix:{found.endpoint}",
-        **{name: welcome.get(name) for name in ("pid", "record", "broker", "wire", "palace", "notice")},
-        "started": found.started,
-        "log": context.files.log,
-    }
+    return found, ask(found.sock, found.endpoint, HELLO, hello["params"], Deadline.after(context.clock, HELLO_S))

@@ -41,6 +41,7 @@ class BrokerReply:
         path: the socket that accepted, else the first that was tried.
         answer: the JSON-RPC result, None where nobody answered.
         why: what went wrong, in words; "" with an answer.
+        broke_off: it accepted, and left before it answered: killed, or on its way out.
         unreachable: another kernel owns the palace and no route leads there: nothing is known of the broker.
     """
 
@@ -49,6 +50,7 @@ class BrokerReply:
     answer: dict[str, Any] | None = None
     why: str = ""
     unreachable: bool = False
+    broke_off: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -118,7 +120,7 @@ def ask(sock: RawSocket, path: str, method: str, params: dict[str, Any], deadlin
     try:
         line = exchange(sock, request, deadline)
     except OSError as exc:
-        return BrokerReply(CONNECT_OK, path, None, f"{path} broke off: {exc.strerror or exc}")
+        return BrokerReply(CONNECT_OK, path, None, f"{path} broke off: {exc.strerror or exc}", broke_off=True)
     finally:
         sock.close()
     if line is None:
@@ -128,7 +130,7 @@ def ask(sock: RawSocket, path: str, method: str, params: dict[str, Any], deadlin
         return BrokerReply(CONNECT_OK, path, answer["result"])
     if isinstance(answer.get("error"), dict):
         raise _refusal(path, method, answer["error"])
-    return BrokerReply(CONNECT_OK, path, None, f"{path} closed the connection without an answer")
+    return BrokerReply(CONNECT_OK, path, None, f"{path} closed the connection without an answer", broke_off=not line)
 
 
 def _refusal(path: str, method: str, error: dict[str, Any]) -> BrokerError:

@@ -61,8 +61,8 @@ def command_demo(folder: Path | None, keep: bool, texts: Path | None, as_json: b
     from .show import Show
 
     show = Show(quiet=as_json)
-    with _single_interrupt(), _demo_folder(folder, keep=keep) as root:
-        report = _perform(root, texts, show)
+    with single_interrupt(), own_folder("demo", folder, keep=keep) as root:
+        report = perform(root, texts, show)
         if as_json:
             click.echo(json.dumps(report))
         elif keep:
@@ -71,7 +71,7 @@ def command_demo(folder: Path | None, keep: bool, texts: Path | None, as_json: b
 
 
 @contextlib.contextmanager
-def _single_interrupt() -> Iterator[None]:
+def single_interrupt() -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends the demo; later ones must not cut its clean-up short, which is bounded."""
 
     def interrupted(_number: int, _frame: object) -> None:
@@ -89,10 +89,14 @@ def _single_interrupt() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _demo_folder(folder: Path | None, *, keep: bool) -> Iterator[Path]:
-    """The demo's directory, removed afterwards unless it is to be kept. Only files of the demo are removed."""
+def own_folder(name: str, folder: Path | None = None, *, keep: bool = False) -> Iterator[Path]:
+    """A directory to work in, removed afterwards unless it is to be kept; it was empty or not there.
+
+    Args:
+        name: of who works there. folder: where, a new temporary one if not given.
+    """
     if folder is None:
-        root = Path(tempfile.mkdtemp(prefix="mempalace-demo-"))
+        root = Path(tempfile.mkdtemp(prefix=f"mempalace-{name}-"))
     else:
         root = folder.absolute()
         if root.exists() and any(root.iterdir()):
@@ -105,7 +109,12 @@ def _demo_folder(folder: Path | None, *, keep: bool) -> Iterator[Path]:
             shutil.rmtree(root, ignore_errors=True)
 
 
-def _perform(root: Path, texts: Path | None, show: Show) -> dict[str, Any]:
+def perform(root: Path, texts: Path | None, show: Show) -> dict[str, Any]:
+    """Run the whole demo in an empty directory; the report.
+
+    Raises:
+        EngineNotFound, ModelError: with the step that helps.
+    """
     from ..status import ask_status
     from . import home as homes
     from .story import Story
@@ -138,18 +147,18 @@ def _end(story: Story, context: Context) -> None:
     try:
         stop(context, now=True, why="the demo is over")
     finally:
-        _end_stragglers(story.home)
+        end_stragglers(str(story.home.home))
 
 
-def _end_stragglers(home: DemoHome) -> None:
-    """A Ctrl-C may fall between the start of a broker and its taking the lock: end whatever has the demo's own HOME."""
+def end_stragglers(home: str) -> None:
+    """A Ctrl-C may fall between the start of a broker and its taking the lock: end whatever has this HOME of ours."""
     import psutil
 
     for _ in range(STRAGGLER_ROUNDS):  # a process may have started another before we ended it
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                if _belongs_to(process, str(home.home)):
+                if _belongs_to(process, home):
                     found.append(process)
         if not found:
             return

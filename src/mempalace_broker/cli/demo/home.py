@@ -58,13 +58,13 @@ def make(root: Path, env: Mapping[str, str], say: Callable[[str], None]) -> Demo
     return DemoHome(root, home, palace, environment(env, home, engine), engine, find_shim())
 
 
-def environment(env: Mapping[str, str], home: Path, engine: EngineCommand) -> dict[str, str]:
+def environment(env: Mapping[str, str], home: Path, engine: EngineCommand | None) -> dict[str, str]:
     """What the demo's processes get: as little as a strict agent passes on, and the engine that was found."""
     return {
         **{name: env[name] for name in _KEPT if name in env},
         "HOME": str(home),
         VARIABLE: str(home / ".private"),
-        SETTING: engine.interpreter,
+        **({SETTING: engine.interpreter} if engine else {}),
         "MEMPALACE_BROKER_IDLE_S": "60",  # should the demo itself be killed, its broker leaves soon
     }
 
