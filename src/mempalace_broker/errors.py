@@ -49,6 +49,9 @@ EXIT_NO_ENGINE = 70
 EXIT_STATE_ROOT = 73  # EX_CANTCREAT
 EXIT_HELD = 75  # EX_TEMPFAIL: another broker owns the palace
 EXIT_CONFIG = 78  # EX_CONFIG
+EXIT_LIMIT = 124  # `exclusive`, as timeout(1)
+EXIT_CANNOT_RUN = 126  # as a shell
+EXIT_NO_COMMAND = 127  # as a shell
 
 
 class BrokerError(Exception):

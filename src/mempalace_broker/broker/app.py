@@ -212,14 +212,14 @@ class App:
             conn.drop("the broker leaves")
         self._listeners.http.hang_up()
         await self._engine.end(self._lease)
-        if self._engine.process is None:
+        if self._engine.palace_is_free:
             await self._lease.leave()
         await self._publisher.note_exit(reason)
         self._log.info("left: %s", reason)
 
     def let_go(self) -> None:
-        """Release the lease after the loop, unless an engine of ours still lives: then others must find that out."""
-        if self._engine.process is None:
+        """Release the lease after the loop, unless the palace is in use: then others must find that out."""
+        if self._engine.palace_is_free:
             self._lease.release()
 
     def _signalled(self, number: int) -> None:

@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
         log = make_log("" if problem else files.log, settings, foreground=options.foreground)
         if not problem:
             move_old_files(files, log)
-        held, since = _acquire_lease(owner, files, settings, log, direct=options.direct)
+        held, since = acquire_lease(owner, files, settings, log, direct=options.direct)
         app = App(
             identity=PalaceIdentity(options.palace, options.graph, options.palace_by, options.backend, options.name),
             files=files,
@@ -136,7 +136,7 @@ def _degraded(files: StateFiles, env: Mapping[str, str], problem: str) -> list[t
     return found
 
 
-def _acquire_lease(
+def acquire_lease(
     owner: FileLock, files: StateFiles, settings: BrokerSettings, log: logging.Logger, *, direct: bool
 ) -> tuple[AcquiredLease, int]:
     """Acquire the palace for this kernel, then write our name and address into the owner lock.

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..errors import BrokerError, EngineNotFound, StateRootError
+from ..system.command_note import read_command
 from ..system.find_engine import SETTING, find_engine
 from ..system.find_palace import graph_path
 from ..system.lock import FileLock, read_body
@@ -117,7 +118,7 @@ class EngineHost:
                 lease.engine_lock_taken()
                 await self._start_under(lock, lease)
             else:
-                self.dispatcher.lock_busy(self._clock.monotonic(), holder_text(self._files.engine_lock))
+                await self._wait_for_lock(lease)
         except BrokerError as exc:
             self._log.error("no engine: %s", exc)
             passing = isinstance(exc, StateRootError | EngineNotFound)  # room may be made, mempalace be installed
@@ -129,6 +130,14 @@ class EngineHost:
             lock.close_copy()
             self.starting = False
         self._turn()
+
+    async def _wait_for_lock(self, lease: LeaseKeeper) -> None:
+        command = read_command(self._files.engine_lock)
+        if command and not await _confirmed(lease):  # the lease has to say that the palace is in use
+            self._give_up()
+        else:
+            holder = command or holder_text(self._files.engine_lock)
+            self.dispatcher.lock_busy(self._clock.monotonic(), holder, is_engine=not command)
 
     async def _start_under(self, lock: FileLock, lease: LeaseKeeper) -> None:
         if not await _confirmed(lease):
@@ -198,6 +207,11 @@ class EngineHost:
         return process is None or process.kill_now(REAP_S)
 
     # -- the end
+
+    @property
+    def palace_is_free(self) -> bool:
+        """Whether no engine of ours lives, and no command has the palace for itself."""
+        return self.process is None and not self.dispatcher.lent
 
     async def end(self, lease: LeaseKeeper) -> None:
         """End the engine because the broker leaves: in order if the palace is still ours, and by signals if need be."""

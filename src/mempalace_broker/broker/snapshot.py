@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _TAIL_LINES = 10  # of stderr
 _CALLS = 8  # shown of one lane
+_LENT = "lent"  # what `broker/status` calls the state of an engine that is away for a command
 _ASK_THE_HOST = "on the broker's machine: mempalace-broker status"
 
 
@@ -118,7 +119,7 @@ class Snapshot:
         return {
             "state": state,
             "since_s": round(now - since, 1),
-            "waits_for": self.protocol.dispatcher.parking.holder or None,
+            "waits_for": self.protocol.dispatcher.holder or None,
             "pid": supervisor.pid or None,
             "version": report.version or (command.version if command else None),
             "python": report.python,
@@ -139,6 +140,8 @@ class Snapshot:
     def _engine_state(self) -> tuple[str, float]:
         """The state of the engine, and since when: a ready one may be parked."""
         supervisor, parking = self.protocol.dispatcher.supervisor, self.protocol.dispatcher.parking
+        if self.protocol.dispatcher.lent and not supervisor.alive:
+            return _LENT, supervisor.since
         if supervisor.state == EngineState.READY and parking.state != ParkState.OPEN:
             return parking.state, parking.since
         return supervisor.state, supervisor.since
@@ -188,11 +191,12 @@ class Snapshot:
         dispatcher = self.protocol.dispatcher
         supervisor = dispatcher.supervisor
         out = list(dispatcher.report.degraded)
-        if supervisor.hopeless or (supervisor.state != EngineState.READY and supervisor.reason):
+        lent = dispatcher.lent and not supervisor.hopeless
+        if supervisor.hopeless or (supervisor.state != EngineState.READY and supervisor.reason and not lent):
             hint = supervisor.hint if supervisor.hopeless else "it is under way"
             out.append({"what": engine_state(supervisor, now), "hint": hint})
-        if dispatcher.parking.holder:
-            what = f"the engine waits for another process that works on the palace, {dispatcher.parking.holder}"
+        if dispatcher.holder:
+            what = f"the engine waits for another process that works on the palace, {dispatcher.holder}"
             out.append({"what": what, "hint": "let that process finish, or end it"})
         return [*out, *self.warnings.entries, *self.listeners.tcp.degraded(), *self.listeners.http.degraded()]
 

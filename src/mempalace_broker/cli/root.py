@@ -24,6 +24,7 @@ _COMMANDS = {
     "restart": "stop",
     "logs": "logs",
     "doctor": "doctor",
+    "exclusive": "exclusive",
     "take-over": "take_over",
     "model": "model",
     "token": "token",
@@ -42,7 +43,8 @@ First steps:
 \b
 Exit codes: 0 fine, 1 failure, 2 wrong usage, 3 not running, 4 findings, 69 no broker
 reachable, 70 no engine, 73 files can't be placed, 75 another broker holds it,
-78 configuration. All of them: docs/exit-codes.md.
+78 configuration; of exclusive's command: 124 it ran too long, 126 it can't be run,
+127 it is not there. All of them: docs/exit-codes.md.
 """
 
 

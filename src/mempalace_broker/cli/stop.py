@@ -51,6 +51,8 @@ def command_stop(context: Context, now: bool, as_json: bool) -> int:
         click.echo(f"stopped: the broker of {context.identity.path} (pid {gone['pid']}) is gone.")
         if os.path.exists(manager_for(context).file):
             click.echo("Its service starts the next one in a moment; to end that: mempalace-broker service uninstall")
+        if gone.get("command"):
+            click.echo(f"{gone['command']}, still has the palace for itself.")
     else:
         click.echo(f"no broker runs for {context.identity.path}.")
     return EXIT_OK
@@ -80,32 +82,36 @@ def command_restart(context: Context, now: bool) -> int:
 
 
 def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") -> dict[str, Any]:
-    """Tell the broker to leave and wait until it is gone: {"was_running", "pid"}.
+    """Tell the broker to leave and wait until it is gone: {"was_running", "pid"}, and "command" where a command of
+    `exclusive` is at work, which goes on.
 
     Raises:
         StopFailed: it does not answer, does not leave, or can't be killed; names the process.
     """
     from ..route.ask import ask_broker
     from ..system.clock import Deadline
+    from ..system.command_note import read_command
     from ..system.lock import is_held
 
     broker, engine = LockHolder(context.files.owner_lock), LockHolder(context.files.engine_lock)
+    command = read_command(context.files.engine_lock) if is_held(context.files.engine_lock) else ""
+    holders = [broker] if command else [broker, engine]
     inside = _broker_in_container(context)
     if inside is not None:
-        return _stop_in_container(context, inside, [broker, engine])
+        return _stop_in_container(context, inside, holders)
     patience = LEAVE_S + (0 if now else _drain_s(context))
     params = {"mode": "now" if now else "drain", "reason": why}
     said = ask_broker(context, method, params, Deadline.after(context.clock, ANSWER_S))
     if said.answer is not None:
         pid = int(said.answer.get("pid") or 0)
-        if not _gone(context, [broker, engine], patience):
+        if not _gone(context, holders, patience):
             if not now:
                 raise StopFailed(
                     f"the broker {_named(pid)} said that it would stop, but did not.",
                     hint="mempalace-broker stop --now",
                 )
-            _kill(context, broker, engine)
-        return {"was_running": True, "pid": pid}
+            _kill(context, holders)
+        return {"was_running": True, "pid": pid, **({"command": command} if command else {})}
     if said.unreachable:
         raise BrokerUnavailable(f"nothing is known of the broker: {said.why}.", hint="run this where the broker runs")
     if not is_held(context.files.owner_lock) and not said.accepted:
@@ -115,7 +121,7 @@ def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") 
             f"a broker owns {context.identity.path} ({_named(broker.pid)}) and does not answer: {said.why}.",
             hint="mempalace-broker stop --now, which kills it",
         )
-    _kill(context, broker, engine)
+    _kill(context, holders)
     return {"was_running": True, "pid": broker.pid or None}
 
 
@@ -220,10 +226,13 @@ def _gone(context: Context, holders: list[LockHolder], seconds: float) -> bool:
     return True
 
 
-def _kill(context: Context, broker: LockHolder, engine: LockHolder) -> None:
-    """SIGTERM, then SIGKILL, to the very process that holds the lock and to no other; its engine ends by itself."""
+def _kill(context: Context, holders: list[LockHolder]) -> None:
+    """SIGTERM, then SIGKILL, to the very process that holds the lock, the first of `holders`, and to no other; its
+    engine ends by itself.
+    """
     from ..system.process_command import is_ours
 
+    broker = holders[0]
     if not broker.is_alive or not is_ours(broker.pid):
         raise StopFailed(
             f"a process holds {broker.path}, but the note in it names no broker of yours that runs here.",
@@ -236,7 +245,7 @@ def _kill(context: Context, broker: LockHolder, engine: LockHolder) -> None:
             pass
         except PermissionError as exc:
             raise StopFailed(f"not allowed to end {_named(broker.pid)}.", hint=f"sudo kill -9 {broker.pid}") from exc
-        if _gone(context, [broker, engine], seconds):
+        if _gone(context, holders, seconds):
             return
     if broker.is_alive:
         raise StopFailed(
@@ -244,7 +253,7 @@ def _kill(context: Context, broker: LockHolder, engine: LockHolder) -> None:
             hint=f"see what it waits for (`cat /proc/{broker.pid}/stack`); a reboot ends it for certain",
         )
     raise StopFailed(
-        f"the broker is dead, but its engine ({_named(engine.pid)}) still has the palace and is finishing its work.",
+        f"the broker is dead, but its engine ({_named(holders[-1].pid)}) still has the palace and finishes its work.",
         hint="wait, or see `mempalace-broker doctor`",
     )
 

@@ -33,6 +33,7 @@ _CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     discovery.socket,
     owner.engine_lock,
     others.open_files,
+    others.in_process,
     others.upstream_lock,
     others.hooks,
     others.upstream_processes,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..route.plan import Plan
     from ..system.paths import StateFiles
     from ..system.process_ids import ProcessState
+    from .integrations import Integration
     from .open_files import OpenFile
 
 
@@ -47,6 +48,7 @@ class LockFacts:
     pid: int = 0
     process: ProcessState = UNKNOWN
     command: str = ""
+    lent_to: str = ""  # engine.lock: the command that has the palace for itself, and since when
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class Facts:
     reply: BrokerReply
     socket: FileEntry
     open_files: list[OpenFile]
+    integrations: list[Integration]
     upstream_processes: list[UpstreamProcess]
     upstream_lock: LockFacts
     engine: EngineFacts
@@ -166,4 +169,10 @@ class Facts:
     def engine_pid(self) -> int:
         """Our engine's, from the broker, else from the lock that only an engine holds; 0 without one."""
         said = self.status.get("engine", {}).get("pid")
-        return int(said or 0) or (self.engine_lock.pid if self.engine_lock.held else 0)
+        held = self.engine_lock.held and not self.lent_to
+        return int(said or 0) or (self.engine_lock.pid if held else 0)
+
+    @property
+    def lent_to(self) -> str:
+        """The command of `exclusive` that has the palace for itself, or ""."""
+        return self.engine_lock.lent_to if self.engine_lock.held else ""

@@ -24,6 +24,7 @@ from ..route.plan import Plan, plan_routes
 from ..settings_files import PrivateSettings, SharedSettings, settings_path
 from ..system import embedding_model as model
 from ..system.clock import Deadline
+from ..system.command_note import read_command
 from ..system.file_trust import others_write
 from ..system.find_engine import SETTING, find_engine
 from ..system.find_palace import PALACE_VARIABLES
@@ -38,6 +39,7 @@ from ..system.record_file import RecordFile
 from ..system.shared_files import SharedFolder
 from .access_facts import look_at_access
 from .facts import EngineFacts, Facts, FileEntry, FolderFacts, LockFacts, UpstreamProcess
+from .integrations import find_integrations
 from .open_files import find_open_files
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ def gather(context: Context) -> Facts:
         reply=_ask(context),
         socket=_entry(files.socket),
         open_files=find_open_files(identity.path, identity.graph),
+        integrations=find_integrations(home, env),
         upstream_processes=list(_upstream_processes(home)),
         upstream_lock=_upstream_lock(home, identity.path),
         engine=_engine(env, engine_named),
@@ -176,7 +179,7 @@ def _lock(path: str) -> LockFacts:
     held, who = is_held(path), read_holder(path)
     if who is None:
         return LockFacts(path, held)
-    return LockFacts(path, held, who.pid, process_state(who), process_command(who.pid))
+    return LockFacts(path, held, who.pid, process_state(who), process_command(who.pid), read_command(path))
 
 
 def _upstream_lock(home: str, palace: str) -> LockFacts:

@@ -12,11 +12,18 @@ _INDEX = ".bin"
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A process with palace files open. `command`: its name, never its arguments, they may hold secrets."""
+    """A process with palace files open.
+
+    Attributes:
+        command: its name, never its arguments, they may hold secrets. since: when it started, 0 if not known.
+        parents: pids and names of the processes that it comes from, nearest first.
+    """
 
     pid: int
     command: str
     files: tuple[str, ...]
+    since: float = 0.0
+    parents: tuple[tuple[int, str], ...] = ()
 
 
 def find_open_files(palace: str, *more: str) -> list[OpenFile]:
@@ -32,7 +39,8 @@ def find_open_files(palace: str, *more: str) -> list[OpenFile]:
     for pid, paths in _open_files():
         mine = {path for path in paths if _is_palace_file(path, prefix) or path in others}
         if mine:
-            found.append(OpenFile(pid, _command(pid), tuple(sorted(mine))))
+            since, parents = _origin(pid)
+            found.append(OpenFile(pid, _command(pid), tuple(sorted(mine)), since, parents))
     return sorted(found, key=lambda entry: entry.pid)
 
 
@@ -68,6 +76,17 @@ def _links(folder: str) -> list[str]:
         except OSError:
             continue  # closed meanwhile
     return out
+
+
+def _origin(pid: int) -> tuple[float, tuple[tuple[int, str], ...]]:
+    """When a process started, and what it comes from."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return process.create_time(), tuple((parent.pid, _command(parent.pid)) for parent in process.parents())
+    except (psutil.Error, OSError):
+        return 0.0, ()  # gone, or another user's
 
 
 def _command(pid: int) -> str:

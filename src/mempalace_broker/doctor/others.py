@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from . import integrations
 from .findings import Finding, Severity, error, info, ok, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .facts import Facts
+    from .open_files import OpenFile
 
 
 def open_files(facts: Facts) -> Iterator[Finding]:
@@ -17,22 +20,44 @@ def open_files(facts: Facts) -> Iterator[Finding]:
     engine = facts.engine_pid
     strangers = [opener for opener in facts.open_files if opener.pid != engine]
     for opener in strangers:
-        if _is_parked(facts) and facts.upstream_lock.held and facts.upstream_lock.pid == opener.pid:
-            yield info(
-                "palace files",
-                f"open in pid {opener.pid} ({opener.command}), one of mempalace's own commands or servers; "
-                "our engine is parked and waits for its end",
-            )
-            continue
-        yield error(
-            "foreign opener",
-            f"pid {opener.pid} ({opener.command}) has {len(opener.files)} palace file(s) open beside the engine, "
-            f"such as {opener.files[0]}",
-            f"put mp-shim where its agent's config says mempalace-mcp, then end it: kill {opener.pid}",
-        )
+        yield _opener(facts, opener)
     if not strangers:
         owner = f"only the engine, pid {engine}" if facts.open_files else "no process"
         yield ok("palace files", f"open in: {owner} (of the processes that you may see)")
+
+
+def _opener(facts: Facts, opener: OpenFile) -> Finding:
+    who = f"pid {opener.pid} ({opener.command})"
+    if facts.lent_to and facts.engine_lock.pid in (opener.pid, *(pid for pid, _ in opener.parents)):
+        return info("palace files", f"open in {who}, of the command that has the palace for itself")
+    if _is_parked(facts) and facts.upstream_lock.held and facts.upstream_lock.pid == opener.pid:
+        return info(
+            "palace files",
+            f"open in {who}, one of mempalace's own commands or servers; our engine is parked and waits for its end",
+        )
+    since = f", running since {_clock(opener.since)}" if opener.since else ""
+    by = f", started by pid {opener.parents[0][0]} ({opener.parents[0][1]})" if opener.parents else ""
+    what, hint = integrations.about(opener)
+    return error(
+        "foreign opener",
+        f"{who}{since}{by}, has {len(opener.files)} palace file(s) open beside the engine, such as {opener.files[0]}"
+        + (f": {what}" if what else ""),
+        f"{hint}, then end it: kill {opener.pid}",
+    )
+
+
+def in_process(facts: Facts) -> Iterator[Finding]:
+    """Integrations that open the palace in processes of their own, whatever an agent's MCP configuration says."""
+    for found in facts.integrations:
+        yield warn(
+            "integration",
+            f"{found.name} is set up in {found.path}: {found.what}; no configuration leads it to the broker",
+            found.hint,
+        )
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def upstream_lock(facts: Facts) -> Iterator[Finding]:
@@ -43,10 +68,11 @@ def upstream_lock(facts: Facts) -> Iterator[Finding]:
         return
     if engine and lock.pid == engine:
         yield ok("upstream write lock", f"held by our engine, pid {engine}: stray writers are refused")
-    elif _is_parked(facts):
+    elif _is_parked(facts) or facts.lent_to:
+        away = "lent to a command" if facts.lent_to else "parked"
         yield info(
             "upstream write lock",
-            f"held by pid {lock.pid or 'unknown'} ({lock.command or '?'}) while our engine is parked; calls wait",
+            f"held by pid {lock.pid or 'unknown'} ({lock.command or '?'}) while our engine is {away}; calls wait",
             "should it stay there, end it" + (f": kill {lock.pid}" if lock.pid else ""),
         )
     else:

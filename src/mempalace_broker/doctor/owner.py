@@ -71,7 +71,13 @@ def engine_lock(facts: Facts) -> Iterator[Finding]:
     """Whether an engine outlives its broker."""
     lock = facts.engine_lock
     running = facts.reply.answer is not None or bool(facts.owner.held)
-    if lock.held and not running:
+    if facts.lent_to:
+        yield info(
+            "engine lock",
+            f"held by a command that has the palace for itself, {facts.lent_to}; calls wait for its end",
+            f"should it hang, end it: kill {lock.pid}",
+        )
+    elif lock.held and not running:
         yield warn(
             "engine lock",
             f"an engine without a broker holds it, pid {lock.pid or 'unknown'} ({lock.command or '?'}); "

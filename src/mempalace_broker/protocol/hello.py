@@ -43,6 +43,7 @@ GUEST = "broker/guest"
 STATUS = "broker/status"
 STOP = "broker/stop"
 RESTART = "broker/restart"
+EXCLUSIVE = "broker/exclusive"
 
 # capabilities in the broker's welcome
 CAN_TELL_OUTCOMES = "outcomes"

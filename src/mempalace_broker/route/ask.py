@@ -82,16 +82,18 @@ def ask_broker(context: Context, method: str, params: dict[str, Any], deadline: 
     paths = socket_paths(context)
     dialled = dial_any(paths, named=fixed is not None)
     if dialled.sock is not None:
-        about = {} if fixed else _about(context)
-        return ask(dialled.sock, dialled.path, method, {**params, **about}, deadline)
+        palace = {} if fixed else about(context)
+        return ask(dialled.sock, dialled.path, method, {**params, **palace}, deadline)
     reply = BrokerReply(dialled.outcome, paths[0], None, f"{dialled.path}: {dialled.why}")
     if fixed is None and not reply.accepted and locate(context.files).foreign:
         return _ask_remote(context, method, params, deadline)
     return reply
 
 
-def _about(context: Context) -> dict[str, Any]:
-    """Which palace we mean: a record that somebody else wrote, or a link, may lead to the broker of another one."""
+def about(context: Context) -> dict[str, Any]:
+    """Parameters that say which palace we mean: a record that somebody else wrote, or a link, may lead to the broker of
+    another one.
+    """
     identity = context.identity
     return {"palace": identity.as_json(), "view": view_of(identity).as_json()}
 

@@ -19,6 +19,7 @@ from mempalace_broker.doctor.facts import (
     UpstreamProcess,
 )
 from mempalace_broker.doctor.findings import Finding, Severity
+from mempalace_broker.doctor.integrations import Integration
 from mempalace_broker.doctor.open_files import OpenFile
 from mempalace_broker.locality.locality import Locality
 from mempalace_broker.protocol.palace import PalaceIdentity
@@ -71,6 +72,7 @@ def healthy() -> Facts:
         reply=BrokerReply(CONNECT_OK, SOCKET, STATUS),
         socket=FileEntry(SOCKET, "socket", 0o600, 1000, True),
         open_files=[OpenFile(ENGINE, "python", (f"{P}/chroma.sqlite3",))],
+        integrations=[],
         upstream_processes=[],
         upstream_lock=LockFacts("/h/lease", True, ENGINE),
         engine=EngineFacts("/e/python", "3.11.0", "the broker's own environment"),
@@ -344,6 +346,12 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         [("warn", "mempalace's own hub")],
         "kill 999",
     ),
+    "a plugin that opens the palace itself": (
+        True,
+        {"integrations": [Integration("a plugin", "/h/opencode.json", "it opens the palace", "remove it there")]},
+        [("warn", "integration")],
+        "/h/opencode.json",
+    ),
     "set-aside index": (True, {"leftovers": ["abc.corrupt-20260101"]}, [("warn", "set-aside index")], "repair"),
     "no engine": (
         True,
@@ -383,6 +391,53 @@ def test_one_thing_wrong_is_one_finding_with_its_hint(name: str) -> None:
     (row,) = [row for row in findings if row.severity in ("warn", "error")]
     assert word in f"{row.detail} {row.hint}"
     assert row.hint
+
+
+COMMAND = "pid 700 (mempalace repair), since 2026-11-27 10:22:31"
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_command_that_has_the_palace_for_itself_is_no_stranger(running: bool) -> None:
+    """Nor is what it started; anybody else is."""
+    facts = dataclasses.replace(
+        healthy() if running else stopped(),
+        engine_lock=LockFacts(f"{P}/engine.lock", True, 700, ALIVE, "mempalace", COMMAND),
+        open_files=[
+            OpenFile(700, "mempalace", (f"{P}/chroma.sqlite3",)),
+            OpenFile(701, "python", (f"{P}/chroma.sqlite3",), 0.0, ((700, "mempalace"), (1, "init"))),
+        ],
+        upstream_lock=LockFacts("/h/lease", True, 700, UNKNOWN, "mempalace"),
+    )
+    if running:
+        facts = dataclasses.replace(facts, reply=snapshot(engine={"state": "lent", "pid": None}))
+    findings = judge(facts)
+    assert bad(findings) == []
+    assert any(row.what == "engine lock" and COMMAND in row.detail and "kill 700" in row.hint for row in findings)
+    stranger = OpenFile(702, "mempalace-mcp", (f"{P}/chroma.sqlite3",))
+    assert bad(judge(dataclasses.replace(facts, open_files=[*facts.open_files, stranger]))) == [
+        ("error", "foreign opener")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "parents", "word"),
+    [
+        ("mempalace-mcp", ((5, "claude"),), "put mp-shim"),
+        ("mempalace_adapter.py", ((5, "opencode"),), "remove the plugin"),
+        ("python", ((6, "sh"), (5, "hermes")), "memory.provider"),
+        ("mempalace", ((5, "bash"),), "mempalace-broker exclusive"),
+    ],
+)
+def test_a_stranger_is_named_with_its_parent_its_start_and_what_helps(
+    command: str, parents: tuple[tuple[int, str], ...], word: str
+) -> None:
+    stranger = OpenFile(666, command, (f"{P}/chroma.sqlite3",), 1_795_000_000.0, parents)
+    facts = dataclasses.replace(healthy(), open_files=[*healthy().open_files, stranger])
+    (row,) = [row for row in judge(facts) if row.what == "foreign opener"]
+    assert f"pid 666 ({command}), running since 2026-" in row.detail
+    assert f"started by pid {parents[0][0]} ({parents[0][1]})" in row.detail
+    assert word in row.hint
+    assert "kill 666" in row.hint
 
 
 def test_a_stale_upstream_record_is_only_worth_knowing() -> None:

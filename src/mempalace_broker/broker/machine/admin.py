@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ... import errors
 from ...protocol import jsonrpc as rpc
-from ...protocol.hello import GUEST, RESTART, STATUS, STOP
+from ...protocol.hello import EXCLUSIVE, GUEST, RESTART, STATUS, STOP
 from ...protocol.text import printable
 from .effects import Close, Send, SendStatus
 from .session import Origin
@@ -33,9 +33,10 @@ class AdminAnswer(NamedTuple):
     Attributes:
         close: closes the connection once the answer is out, or None.
         stop: why the broker has to leave, "" if it hasn't. at_once: without waiting for running calls.
+        effect: the answer; None: the palace is asked for, and the answer comes when it is free.
     """
 
-    effect: Send | SendStatus
+    effect: Send | SendStatus | None
     close: Close | None = None
     stop: str = ""
     at_once: bool = False
@@ -44,13 +45,18 @@ class AdminAnswer(NamedTuple):
 def answer_admin(session: Session, message: Message, host: Host) -> AdminAnswer:
     """Answer the request `message`, whose method begins with "broker/"."""
     method = message.method
-    another = host.another(message.params) if method in (STATUS, STOP, RESTART) else ""
+    another = host.another(message.params) if method in (STATUS, STOP, RESTART, EXCLUSIVE) else ""
     if another:
         return _error(session, message, errors.OTHER_PALACE, another)
     if method == STATUS:
         return AdminAnswer(SendStatus(session.conn, message.id, brief=session.origin is Origin.GUEST))
+    if method in (STOP, RESTART, EXCLUSIVE) and session.origin is Origin.GUEST:
+        text = _GUESTS_MAY_NOT.format(method=method, command=method.removeprefix("broker/"))
+        return _error(session, message, errors.NOT_ALLOWED, text)
     if method in (STOP, RESTART):
         return _stop(session, message, host)
+    if method == EXCLUSIVE:
+        return AdminAnswer(None)
     if method == GUEST:
         return _lower(session, message, host)
     return _error(session, message, errors.METHOD_NOT_FOUND, f"Unknown method: {method}")
@@ -58,9 +64,6 @@ def answer_admin(session: Session, message: Message, host: Host) -> AdminAnswer:
 
 def _stop(session: Session, message: Message, host: Host) -> AdminAnswer:
     command = message.method.removeprefix("broker/")
-    if session.origin is Origin.GUEST:
-        text = _GUESTS_MAY_NOT.format(method=message.method, command=command)
-        return _error(session, message, errors.NOT_ALLOWED, text)
     line = rpc.result_line(message.id, {"stopping": True, "pid": host.facts.get("pid")})
     given = message.params.get("reason")
     reason = printable(given, _MAX_REASON) if isinstance(given, str) and given else command

@@ -16,25 +16,27 @@ from ...protocol import engine_frames as frames
 from ...protocol.engine_frames import Frame, FrameError
 from ...protocol.journal import KEEP_BYTES
 from ...protocol.jsonrpc import load_object
+from ...protocol.tools import Lane
 from . import failure_texts as texts
 from .call import Call
 from .call_answers import CallAnswers
-from .effects import ConfirmLease, ControlEngine, Effect, Log, SaveAnswers, ToEngine
+from .effects import Effect, Log, SaveAnswers
 from .engine_report import EngineReport
+from .engine_slot import EngineSlot
 from .outcomes import Outcomes
-from .parking import Parking, ParkState
+from .parking import ParkState
 from .replay import STALE_LIBRARY, Verdict, after_death, refused_as_stale, settle_replayed
-from .scheduler import Limits, Scheduler
-from .supervisor import EngineAction, EngineState, Policy, Supervisor
 from .tool_audit import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from .answers import Answers
+    from .scheduler import Limits
+    from .supervisor import Policy
 
 
-class Dispatcher(CallAnswers):
+class Dispatcher(EngineSlot, CallAnswers):
     """The engine side of the protocol.
 
     Args:
@@ -42,7 +44,7 @@ class Dispatcher(CallAnswers):
         since: the first epoch whose writes are all in our journal, see Outcomes.
 
     Attributes:
-        settled: the journal of earlier brokers was loaded. holding: nothing more is sent to the engine.
+        settled: the journal of earlier brokers was loaded.
     """
 
     def __init__(
@@ -56,18 +58,12 @@ class Dispatcher(CallAnswers):
         effects: list[Effect],
         reply: Callable[[Call, bytes], None],
     ) -> None:
-        super().__init__(reply)
-        self.limits = limits
-        self.scheduler = Scheduler(limits)
-        self.supervisor = Supervisor(policy, rng)
-        self.parking = Parking(limits.park_s, limits.init_s)
+        EngineSlot.__init__(self, limits, policy, rng, effects)
+        CallAnswers.__init__(self, reply)
         self.outcomes = Outcomes(since)
         self.answers = answers
         self.report = EngineReport()
         self.settled = False
-        self.holding = False
-        self._confirming = False
-        self._effects = effects
 
     # -- calls
 
@@ -80,27 +76,18 @@ class Dispatcher(CallAnswers):
         self.scheduler.submit(call)
         self.pump()
 
-    def wake(self, now: float) -> None:
-        """Something needs an engine: see whether one can be had."""
-        self._do([] if self.holding else self.supervisor.wake(now))
-
-    def why_down(self, now: float) -> str:
-        """Why calls can't run at present, with a hint."""
-        return texts.engine_down(self.supervisor, now)
-
     def pump(self) -> None:
         """Ask for the lease to be confirmed if a call may go to the engine; `lease_confirmed` sends it."""
-        if not self._open or self._confirming or self.parking.between:
+        if not self._open or self.confirming or self.parking.between:
             return
         if self.scheduler.has_startable:
-            self._confirming = True
-            self._effects.append(ConfirmLease())
+            self.confirm()
         else:
             self._send_prefetches()
 
     def lease_confirmed(self, now: float) -> None:
         """The palace is ours: send what may go to the engine at this moment; a parked one has to open it first."""
-        self._confirming = False
+        self.confirming = False
         if not self._open or self.parking.between:
             return
         if self.parking.state is ParkState.PARKED:
@@ -123,35 +110,15 @@ class Dispatcher(CallAnswers):
 
     def lease_lost(self) -> None:
         """The palace is no longer ours: queued calls stay queued, and nothing more is sent."""
-        self._confirming = False
+        self.confirming = False
         self.holding = True
-
-    @property
-    def _open(self) -> bool:
-        return self.supervisor.state == EngineState.READY and not self.holding
 
     def _send_prefetches(self) -> None:
         for call in self.scheduler.prefetches():
             with suppress(FrameError):  # the call itself reports it
                 self._to_engine(Frame(frames.PREFETCH, call.n, call.rule.lane, "-", call.raw))
 
-    def _to_engine(self, frame: Frame) -> None:
-        self._effects.append(ToEngine(frame.encode()))
-
-    @property
-    def resting(self) -> bool:
-        """Whether nothing is in the engine or about to be sent, and it does nothing by itself: idle, or not there."""
-        ready = self.supervisor.state == EngineState.READY and not self.parking.between
-        return not self.scheduler.running and not self._confirming and (ready or not self.supervisor.alive)
-
     # -- engine events
-
-    def _do(self, actions: list[EngineAction]) -> None:
-        self._effects.extend(map(ControlEngine, actions))
-
-    def start(self, now: float) -> None:
-        """Request an engine start."""
-        self._do(self.supervisor.start(now))
 
     def journal(self, ended: Mapping[str, bytes | None], begun: Collection[str], now: float, covered: float) -> None:
         """Load the journal that earlier brokers left, once, when no engine of theirs can add to it any more."""
@@ -159,14 +126,6 @@ class Dispatcher(CallAnswers):
         proved = {key: response for key, response in ended.items() if key not in refused}
         self.outcomes.load(proved, refused.union(begun), now, covered)
         self.settled = True
-
-    def lock_busy(self, now: float, holder: str) -> None:
-        """The engine of an earlier broker, `holder`, still has engine.lock."""
-        self._do(self.supervisor.lock_busy(now, holder))
-
-    def spawned(self, now: float, pid: int) -> None:
-        """The engine process was started."""
-        self.supervisor.spawned(now, pid)
 
     def unstartable(self, now: float, reason: str, hint: str, *, permanent: bool) -> None:
         """The engine process could not be started."""
@@ -192,10 +151,6 @@ class Dispatcher(CallAnswers):
             self.parking.waits_for(load_object(frame.payload).get("holder"), now)
         else:
             self._effects.append(Log("warning", f"engine sent an unknown frame: {frame!r}"))
-
-    def garbled(self, what: str, now: float) -> None:
-        """The engine's pipe carries something that is not a frame: nothing that it says can be trusted."""
-        self._do(self.supervisor.end(now, f"the engine's output is garbled: {what}"))
 
     def _hello(self, hello: Mapping[str, Any], now: float) -> None:
         self.report.hello(hello)
@@ -224,8 +179,8 @@ class Dispatcher(CallAnswers):
 
     def _done(self, frame: Frame, now: float) -> None:
         call = self.scheduler.running.get(frame.n)
-        if call is None:
-            return
+        if call is None or (self.lending and self.parking.between and call.rule.lane is Lane.WAIT):
+            return  # in the second case it failed because the palace was closed under it: the next engine runs it again
         self.scheduler.finish(frame.n)
         self.supervisor.worked()
         self.parking.used(now)
@@ -320,7 +275,7 @@ class Dispatcher(CallAnswers):
 
     @property
     def _unused(self) -> bool:
-        return self.scheduler.idle and not self._confirming
+        return self.scheduler.idle and not self.confirming
 
     def _park_if_idle(self, now: float) -> None:
         overdue = self.parking.overdue(now) if self._open else ""
@@ -332,7 +287,7 @@ class Dispatcher(CallAnswers):
 
     def _waited_text(self, call: Call) -> str:
         busy = [other.tool for other in self.scheduler.running.values() if other.rule.lane == call.rule.lane]
-        return texts.waited(call, self.limits.wait_s, busy, self.supervisor, self.parking.holder)
+        return texts.waited(call, self.limits.wait_s, busy, self.supervisor, self.holder)
 
     def _ran_too_long(self, call: Call, now: float) -> None:
         why = texts.ran_too_long(call)

@@ -24,6 +24,7 @@ from .failure_texts import read_only_line
 from .greeting import Host, earlier_connections, greeted
 from .guest_calls import GuestCalls, refuse_guest
 from .intake import SHARE, Piece, has_more, next_piece
+from .lender import Lender
 from .lifecycle import BrokerState, Lifecycle
 from .pending_replies import PendingReplies
 from .session import Origin, Session
@@ -79,6 +80,7 @@ class BrokerProtocol:
         self._calls = 0
         self.guest_calls = GuestCalls(self.dispatcher, self._reply, self.effects)
         self._pending_replies = PendingReplies(self.dispatcher, answers, host.limits.init_s)
+        self._lender = Lender(self.dispatcher, self.effects)
 
     @property
     def state(self) -> BrokerState:
@@ -87,8 +89,7 @@ class BrokerProtocol:
 
     def take(self) -> list[Effect]:
         """Return the effects since the last call of this."""
-        out = self.effects[:]
-        self.effects.clear()
+        out, self.effects[:] = self.effects[:], []
         return out
 
     # -- clients
@@ -103,10 +104,10 @@ class BrokerProtocol:
         session = self.sessions.pop(conn, None)
         if session is None:
             return
-        for calls in session.by_id.values():
-            for call in calls:
-                self._give_up(call)
+        for call in [call for calls in session.by_id.values() for call in calls]:
+            self._give_up(call)
         self._pending_replies.drop(conn)
+        self._lender.drop(conn)
         self._mark_idle(now)
         self._drained(now)
 
@@ -249,7 +250,10 @@ class BrokerProtocol:
             self._settle_pending_replies(now)
         else:
             answer = answer_admin(session, message, self._host)
-            self._answer(session, answer.effect)
+            if answer.effect is None:
+                self._lender.ask(session.conn, message, now)
+            else:
+                self._answer(session, answer.effect)
             if answer.close is not None:
                 self.effects.append(answer.close)
             if answer.stop:
@@ -275,7 +279,7 @@ class BrokerProtocol:
         self._answer(session, SendWelcome(session.conn, message.id, welcome, with_mounts, guest))
 
     def _settle_pending_replies(self, now: float) -> None:
-        for conn, line in self._pending_replies.settle(now):
+        for conn, line in [*self._pending_replies.settle(now), *self._lender.settle(now)]:
             self._send(self.sessions[conn], line)
 
     # -- time and the end
@@ -295,15 +299,18 @@ class BrokerProtocol:
         self._drained(now)
 
     def _mark_idle(self, now: float) -> None:
-        if self._lifecycle.idle or not self.dispatcher.scheduler.idle:
-            return  # before the sessions are looked at: this runs after every event
-        if not any(session.greeted or session.counted for session in self.sessions.values()):
+        if self.dispatcher.lent:
+            self._lifecycle.work()
+        elif not (self._lifecycle.idle or not self.dispatcher.scheduler.idle) and not any(
+            session.greeted or session.counted
+            for session in self.sessions.values()  # last: this runs after every event
+        ):
             self._lifecycle.rest(now)
 
     def next_deadline(self) -> float | None:
         """When to call `tick` next, or None."""
-        parts = (self.dispatcher, self._pending_replies, self._lifecycle)
-        return min([at for part in parts if (at := part.next_deadline()) is not None], default=None)
+        parts = (self.dispatcher, self._pending_replies, self._lender, self._lifecycle)
+        return min((at for part in parts if (at := part.next_deadline()) is not None), default=None)
 
     def drain(self, now: float, reason: str, *, at_once: bool = False) -> None:
         """Leave: no more calls are accepted, and running ones may finish within the drain time, unless `at_once`."""

@@ -63,6 +63,7 @@ class Policy:
     init_s: float = 120.0
     term_grace_s: float = 2.0
     lock_poll_s: float = 0.05
+    command_poll_s: float = 0.1
     orphan_grace_s: float = 15.0
     backoff_base_s: float = 0.1
     backoff_cap_s: float = 5.0
@@ -86,6 +87,7 @@ class Supervisor:
         self.pid = 0
         self.reason = ""
         self.hint = ""
+        self.holder = ""  # a command that has engine.lock, in words
         self._rng = rng
         self._deadline: float | None = None
         self._starts: deque[float] = deque()
@@ -99,6 +101,7 @@ class Supervisor:
     def _enter(self, state: EngineState, now: float, deadline: float | None = None) -> None:
         self.state = state
         self.since = now
+        self.holder = ""
         self._deadline = deadline
 
     @property
@@ -131,8 +134,17 @@ class Supervisor:
         look = self.state == EngineState.UNAVAILABLE and now >= self.since + self.policy.look_s
         return self.start(now) if look or not self._wanted else []
 
-    def lock_busy(self, now: float, holder: str) -> list[EngineAction]:
-        """Another process, `holder`, has engine.lock: look again soon, and kill that engine once its grace is over."""
+    def lock_busy(self, now: float, holder: str, *, is_engine: bool = True) -> list[EngineAction]:
+        """Another process, `holder`, has engine.lock: look again soon, and kill it once its grace is over, if it
+        `is_engine`; else it is a command that has the palace for itself, and has all the time it wants.
+        """
+        if not is_engine:
+            self.holder = holder
+            self.reason = f"{holder} has the palace for itself"
+            self._locking_since = now
+            self._deadline = now + self.policy.command_poll_s
+            return []
+        self.holder = ""
         self.reason = f"waiting for the engine of an earlier broker ({holder}) to finish"
         self._deadline = now + self.policy.lock_poll_s
         if now - self._locking_since >= self.policy.orphan_grace_s:

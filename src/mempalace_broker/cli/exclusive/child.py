@@ -1,0 +1,129 @@
+"""Runs a command that has the palace for itself: on this terminal, with engine.lock in its hands.
+
+The command inherits the descriptor of engine.lock, and so does whatever it starts. It stays in our process group: the
+terminal sends Ctrl-C and Ctrl-Z to both of us, and it alone decides what they mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import psutil
+
+from ...doctor.open_files import find_open_files
+from ...errors import EXIT_CANNOT_RUN, EXIT_LIMIT
+from ...system.clock import Deadline
+from ...system.command_note import write_command
+from ...system.lock_notes import read_pid
+from ...system.process_command import process_command
+from ..outcome import say_error
+from .borrow import other_opener
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+    from ...system.paths import Context
+    from .borrow import Loan
+
+GRACE_S = 5.0
+_OTHERS_S = 10.0  # for what the command left running to close the palace
+_LOOK_S = 0.1
+
+
+def run_command(context: Context, command: Sequence[str], loan: Loan, limit_s: float | None) -> int:
+    """Run `command` to its end, at most `limit_s` seconds; return its exit code, 128 + n if signal n ended it."""
+    try:
+        process = subprocess.Popen(command, pass_fds=(loan.lock.fd,), env=_environment(context))
+    except OSError as exc:
+        say_error(f"cannot run {command[0]}: {exc.strerror or exc}.")
+        return EXIT_CANNOT_RUN
+    with _signals_for(process):
+        write_command(loan.lock, process.pid, command, context.clock.wall())
+        try:
+            code = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            say_error(f"{command[0]} ran longer than {limit_s:g} s (--limit) and is ended.")
+            _end(process)
+            code = EXIT_LIMIT
+        _settle(context, loan)
+    return code if code >= 0 else 128 - code
+
+
+def _environment(context: Context) -> dict[str, str]:
+    """For the command: it works in its own process, and on the palace that was named."""
+    env = {**os.environ, "MEMPALACE_HUB_FORWARD": "0"}
+    if context.identity.by == "flag":
+        env["MEMPALACE_PALACE_PATH"] = context.identity.path
+    return env
+
+
+@contextlib.contextmanager
+def _signals_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """We outlive the command. What a terminal sends, it gets itself; what is sent to us alone is passed on."""
+
+    def leave_it_to_the_command(number: int, frame: FrameType | None) -> None:
+        pass
+
+    def pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as every handler
+        process.send_signal(number)
+
+    handlers = dict.fromkeys((signal.SIGINT, signal.SIGQUIT), leave_it_to_the_command)
+    handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGHUP), pass_on)
+    before = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the command and what it started, a grace, SIGKILL."""
+    try:
+        found = psutil.Process(process.pid)
+        family = [found, *found.children(recursive=True)]
+    except psutil.Error:
+        family = []
+    for member in family:
+        with contextlib.suppress(psutil.Error):
+            member.terminate()
+    _, alive = psutil.wait_procs(family, GRACE_S)
+    for member in alive:
+        with contextlib.suppress(psutil.Error):
+            member.kill()
+    process.wait()
+
+
+def _settle(context: Context, loan: Loan) -> None:
+    """The command is over. Wait a little for children that have palace files open, and name who keeps the lock."""
+    deadline = Deadline.after(context.clock, _OTHERS_S)
+    while (who := other_opener(context)) and not deadline.expired:
+        context.clock.sleep(_LOOK_S)
+    if who:
+        say_error(f"{who}, though the command is over.", "mempalace-broker doctor")
+    left = _heirs(context)
+    if left:
+        write_command(loan.lock, left[0], process_command(left[0]).split(), context.clock.wall())
+        say_error(
+            f"pid {left[0]} ({process_command(left[0]) or '?'}), which the command left running, still has the palace: "
+            "calls wait until it ends.",
+            f"kill {left[0]}",
+        )
+    else:
+        loan.lock.write_body(loan.before)
+
+
+def _heirs(context: Context) -> list[int]:
+    """Other processes that have engine.lock open; a broker does only to look at it."""
+    path = os.path.realpath(context.files.engine_lock)
+    broker = read_pid(context.files.owner_lock)
+    found = [opener.pid for opener in find_open_files(context.identity.path, path) if path in opener.files]
+    return [pid for pid in found if pid not in (os.getpid(), broker)]

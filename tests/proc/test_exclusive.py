@@ -1,0 +1,206 @@
+"""A command has the palace for itself: no engine beside it, sessions that wait, whoever is killed meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker import errors
+from mempalace_broker.protocol.write_lock import lock_name
+from tests.harness import RpcError, World, eventually, kill_pid
+from tests.proctools import is_running
+
+HOLD = "exec 3<> {store}; echo $$ > {up}; while ! [ -e {over} ]; do sleep 0.1; done; exit 7"
+
+
+class Command:
+    """A command that has a store open, and ends with 7 when it is told to."""
+
+    def __init__(self, world: World, *options: str, name: str = "c") -> None:
+        self.up, self.over = world.root / f"{name}.up", world.root / f"{name}.over"
+        store = world.palace / "chroma.sqlite3"
+        script = HOLD.format(store=store, up=self.up, over=self.over)
+        self.process = subprocess.Popen(
+            [program(world), "exclusive", *options, "--", "sh", "-c", script],
+            env=world.env,
+            cwd=world.cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def pid(self) -> int:
+        """Of the command itself, once it runs."""
+        return eventually(lambda: int(self.up.read_text() or 0) if self.up.exists() else 0, what="the command's start")
+
+    def end(self) -> int:
+        self.over.touch()
+        self.process.communicate(timeout=60)
+        return self.process.returncode
+
+
+def program(world: World) -> str:
+    return str(Path(world.env["PATH"].split(":")[0]) / "mempalace-broker")
+
+
+def write_lock_is_free(world: World) -> bool:
+    """mempalace's own write lock."""
+    with (world.state_root / "locks" / lock_name(os.path.realpath(world.palace))).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@pytest.fixture
+def idle() -> Iterator[World]:
+    """A palace without an engine: what the locks do shows all the same."""
+    with World(None, env={"MEMPALACE_BROKER_ENGINE": "/nowhere"}) as world:
+        world.palace.mkdir()
+        yield world
+
+
+@pytest.mark.engine
+def test_sessions_wait_and_nobody_opens_the_palace_beside_a_command() -> None:
+    with World("newest", env={"MEMPALACE_MCP_TIMEOUT_MS": "60000"}) as world:
+        shim = world.shim()
+        shim.initialize()
+        shim.call_tool("add_drawer", wing="w", room="r", content="the heron waits")
+        with world.watch_owners() as sampler:
+            command = Command(world)
+            pid = command.pid()
+            assert write_lock_is_free(world)
+            waiting = shim.start_call("add_drawer", wing="w", room="r", content="the heron waits for the command")
+            shim.request("ping", {})
+            assert shim.tools()
+            status = world.broker().status()
+            assert status["engine"]["state"] == "lent"
+            assert f"pid {pid} (sh), since 20" in status["engine"]["waits_for"]
+            assert status["lease"]["busy"] is True
+            assert f"held by a command that has the palace for itself, pid {pid}" in world.cli("doctor").stdout
+            second = world.cli("exclusive", "--wait", "0.2", "--", "true")
+            assert (second.returncode, f"pid {pid} (sh)" in second.stderr) == (errors.EXIT_HELD, True)
+            os.kill(command.process.pid, signal.SIGKILL)  # the command goes on, and so does its lock
+            world.broker().kill()
+            later = shim.start_call("search", query="heron")
+            broker = world.broker()
+            eventually(lambda: f"pid {pid} (sh)" in str(broker.status()["engine"]["waits_for"]), what="a new broker")
+            command.over.touch()
+            assert "result" in shim.wait_response(waiting, 60.0)
+            assert "result" in shim.wait_response(later, 60.0)
+            eventually(lambda: not is_running(pid), what="the command's end")
+            command.process.communicate(timeout=10)
+        assert sampler.most == 1, sampler.worst
+        found = shim.call_tool("search", query="the heron waits for the command", limit=1)["results"]
+        assert found[0]["text"] == "the heron waits for the command"
+
+
+def test_a_call_names_the_command_and_goes_on_after_it(idle: World) -> None:
+    idle.env["MEMPALACE_MCP_TIMEOUT_MS"] = "3000"
+    idle.cli("ensure")
+    shim = idle.shim()
+    shim.initialize()
+    command = Command(idle)
+    pid = command.pid()
+    with pytest.raises(RpcError) as refused:
+        shim.call_tool("search", query="heron")
+    assert refused.value.code == errors.WAIT_TIMEOUT
+    assert f"another process that works on the palace, pid {pid} (sh), since 20" in str(refused.value)
+    stopped = idle.cli("stop")
+    assert (stopped.returncode, f"pid {pid} (sh)" in stopped.stdout) == (0, True)
+    assert command.end() == 7
+
+
+def test_without_a_broker_none_is_started_and_one_that_starts_waits(idle: World) -> None:
+    command = Command(idle)
+    pid = command.pid()
+    assert idle.brokers() == []
+    second = Command(idle, "--wait", "60", name="second")
+    idle.cli("ensure")
+    broker = idle.broker()
+    eventually(lambda: f"pid {pid} (sh)" in str(broker.status()["engine"]["waits_for"]), what="a broker that waits")
+    assert not second.up.exists()
+    assert command.end() == 7
+    second.pid()
+    assert second.end() == 7
+    idle.cli("stop")
+    assert "open" not in idle.cli("take-over").stdout
+
+
+def test_a_stranger_with_the_palace_open_is_named(idle: World) -> None:
+    store = idle.palace / "chroma.sqlite3"
+    store.touch()
+    with store.open("rb"):
+        done = idle.cli("exclusive", "--wait", "0.2", "--", "true")
+    assert done.returncode == errors.EXIT_HELD
+    assert f"pid {os.getpid()}" in done.stderr
+    assert idle.cli("exclusive", "--wait", "0.2", "--", "true").returncode == 0
+
+
+def test_a_command_that_hangs_is_ended_with_all_that_it_started(idle: World) -> None:
+    done = idle.cli("exclusive", "--limit", "0.5", "--", "sh", "-c", "sleep 1000 & sleep 1000; true")
+    assert done.returncode == errors.EXIT_LIMIT
+    assert "--limit" in done.stderr
+    assert idle.cli("exclusive", "--wait", "1", "--", "sh", "-c", "kill -9 $$").returncode == 128 + signal.SIGKILL
+
+
+def test_what_a_command_leaves_running_keeps_the_palace_and_is_named(idle: World) -> None:
+    script = "sleep 1000 > /dev/null 2>&1 < /dev/null & echo $!"
+    done = idle.cli("exclusive", "--", "sh", "-c", script)
+    left = int(done.stdout)
+    assert done.returncode == 0
+    assert f"pid {left} (sleep), which the command left running, still has the palace" in done.stderr
+    assert f"pid {left} (sleep)" in idle.cli("exclusive", "--wait", "0.1", "--", "true").stderr
+    kill_pid(left)
+    assert idle.cli("exclusive", "--", "true").returncode == 0
+
+
+def test_a_terminal_and_its_interrupts_are_the_commands(idle: World) -> None:
+    pid, fd = pty.fork()
+    if pid == 0:
+        script = "trap 'echo caught; exit 5' INT; echo up; read answer; echo got $answer; while :; do sleep 0.1; done"
+        os.chdir(idle.cwd)
+        os.execve(program(idle), ["mempalace-broker", "exclusive", "--", "sh", "-c", script], idle.env)
+    shown = b""
+
+    def shows(word: bytes) -> bool:
+        nonlocal shown
+        while word not in shown:
+            shown += os.read(fd, 4096)
+        return True
+
+    try:
+        shows(b"up")
+        os.write(fd, b"heron\n")
+        shows(b"got heron")
+        os.write(fd, b"\x03")
+        shows(b"caught")
+        with contextlib.suppress(OSError):  # its end, as Linux reports it
+            while os.read(fd, 4096):
+                pass
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    finally:
+        os.close(fd)
+
+
+def test_a_signal_to_us_alone_reaches_the_command(idle: World) -> None:
+    command = Command(idle)
+    command.pid()
+    command.process.terminate()
+    command.process.communicate(timeout=30)
+    assert command.process.returncode == 128 + signal.SIGTERM
+
+
+def test_a_command_that_is_not_there_disturbs_nobody(idle: World) -> None:
+    assert idle.cli("exclusive", "--", "no-such-command").returncode == errors.EXIT_NO_COMMAND
+    (idle.cwd / "plain").write_text("")
+    assert idle.cli("exclusive", "--", "./plain").returncode == errors.EXIT_NO_COMMAND
+    assert idle.cli("exclusive").returncode == errors.EXIT_USAGE
