@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mempalace_broker.system import landlock
+from mempalace_broker.engine import landlock
 from tests.harness import World, eventually
 from tests.rpcproc import RpcError, RpcProcess
 

@@ -12,7 +12,6 @@ from ..errors import StateRootError
 from ..protocol.engine_frames import SWAPPED_STORE, WRITE_LOCK_HELD
 from ..protocol.write_lock import FOLDER, command_name, lock_name, read_note
 from ..system.palace_stores import check_stores
-from ..system.paths import GRAPH
 from .adapter import EngineFailure, Mempalace
 from .parking import real_path
 
@@ -68,7 +67,7 @@ def _refuse_swapped_stores(mempalace: Mempalace) -> None:
     """As the broker checks them before it starts an engine."""
     palace = real_path(mempalace.palace_path())
     try:
-        check_stores(palace, mempalace.graph_path() or os.path.join(palace, GRAPH))
+        check_stores(palace, mempalace.graph_path() or os.path.join(palace, "knowledge_graph.sqlite3"))
     except StateRootError as exc:
         raise EngineFailure(SWAPPED_STORE, exc.message, exc.hint) from exc
 

@@ -15,8 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..system import landlock
-from ..system.kernel import LINUX
+from . import landlock
 
 if TYPE_CHECKING:
     from .adapter import Mempalace
@@ -31,7 +30,7 @@ def limit_writes(mempalace: Mempalace, journal: str | None) -> str:
 
     Call it when mempalace is imported, so that Python could write its byte code, and before a database is opened.
     """
-    if not LINUX:
+    if not landlock.LINUX:
         return f"{sys.platform} has no Landlock"
     if (found := landlock.version()) < landlock.OLDEST:
         return f"this kernel's Landlock has version {found}; it takes {landlock.OLDEST} (Linux 5.19)"

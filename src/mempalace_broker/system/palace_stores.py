@@ -1,8 +1,8 @@
 """Looks at a palace's stores before an engine opens them.
 
 The engine opens them by name, follows links and writes in place: a link under such a name is another file of the user's
-that it would read or destroy. Whoever reaches the palace can put one there. So an engine is started only where all of
-them are regular files of ours. What is swapped later, while an engine runs, this can't see.
+that it would read or destroy. Whoever reaches the palace can put one there. So an engine opens them only where all of
+them are regular files of ours. What is swapped later, while they are open, this can't see (engine/write_limits does).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import StateRootError
 from .file_trust import distrust_file, distrust_names, trusted_owners
-from .paths import GRAPH
 from .shared_files import SharedFolder
 
 if TYPE_CHECKING:
@@ -38,10 +37,11 @@ def check_stores(palace: str, graph: str) -> list[str]:
         StateRootError: one of them is a link, not a regular file, another user's, or open to others by another name.
     """
     found: list[str] = []
-    for path, check in ((palace, _check_palace), (os.path.realpath(os.path.dirname(graph)), _check_graph)):
+    folder, name = os.path.split(graph)
+    for path, check in ((palace, _check_palace), (os.path.realpath(folder), lambda opened: _check(opened, name))):
         try:
-            with SharedFolder.open(path) as folder:
-                found += check(folder)
+            with SharedFolder.open(path) as opened:
+                found += check(opened)
         except FileNotFoundError:
             continue
         except OSError as exc:
@@ -55,10 +55,6 @@ def _check_palace(folder: SharedFolder) -> Iterator[str]:
     for name in folder.names():
         if len(name) == _INDEX_CHARS and name.count("-") == _INDEX_DASHES:
             yield from _check_index(folder, name)
-
-
-def _check_graph(folder: SharedFolder) -> Iterator[str]:
-    yield from _check(folder, GRAPH)
 
 
 def _check(folder: SharedFolder, name: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mempalace_broker.system import landlock
+from mempalace_broker.engine import landlock
 
 pytestmark = pytest.mark.skipif(landlock.version() < landlock.OLDEST, reason="this kernel lacks it")
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(landlock.version() < landlock.OLDEST, reason="th
 _SCRIPT = """
 import os, shutil, sqlite3, subprocess, sys, threading
 from pathlib import Path
-from mempalace_broker.system import landlock
+from mempalace_broker.engine import landlock
 mine, others = map(Path, sys.argv[1:])
 landlock.restrict_writes([str(mine / "sub" / "link"), str(mine), "/dev/null", str(mine / "missing")])
 

@@ -1,7 +1,6 @@
 """Landlock: from Linux 5.19 on the kernel keeps a thread, and whatever it starts, from writing outside some folders.
 
-It holds for whatever opens a file, C libraries included, and looks at the file itself: a link leads nowhere else. The
-engine runs this module, in the user's interpreter (Python 3.9).
+It holds for whatever opens a file, C libraries included, and looks at the file itself: a link leads nowhere else.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ import ctypes
 import os
 import stat
 import struct
+import sys
+from collections.abc import Iterable
 
-from .kernel import LINUX
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+LINUX = bool(
+    sys.platform.startswith("linux")
+)  # a plain boolean: a type checker for one system checks the code for both
 OLDEST = 2  # the first version that allows renames from one folder to another
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture that CPython supports
 _ASK_VERSION = 1
