@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ..system.find_engine import EngineCommand
     from ..system.lock import FileLock
 
-_CHUNK = 1 << 18
 _PIPE_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 18
 TAIL_LINES = 50
 _LINE_CHARS = 500
 _BURST_LINES = 200  # of stderr per interval; a flood is counted, not kept
@@ -67,6 +67,7 @@ class EngineProcess:
         self._on_log = on_log
         self._decoder = FrameDecoder()
         self._out = WriteBuffer()
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))  # to allocate as much for each read costs 12 us
         self._writing = False
         self._read_fd = self._write_fd = self._err_fd = -1
         self._process: subprocess.Popen[bytes] | None = None
@@ -172,7 +173,7 @@ class EngineProcess:
 
     def _readable(self) -> None:
         try:
-            data = os.read(self._read_fd, _CHUNK)
+            data = self._read()
         except BlockingIOError:
             return
         except OSError:
@@ -181,6 +182,9 @@ class EngineProcess:
             self._loop.remove_reader(self._read_fd)
             return
         self._decode(data)
+
+    def _read(self) -> bytes:
+        return bytes(self._buffer[: os.readv(self._read_fd, (self._buffer,))])
 
     def _decode(self, data: bytes) -> None:
         try:
@@ -258,7 +262,7 @@ class EngineProcess:
     def _drain_frames(self) -> None:
         while True:
             try:
-                data = os.read(self._read_fd, _CHUNK)
+                data = self._read()
             except OSError:
                 return
             if not data:

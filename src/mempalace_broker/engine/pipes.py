@@ -12,7 +12,7 @@ from ..protocol.engine_frames import Frame, FrameDecoder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CHUNK = 1 << 20
+_BUFFER_BYTES = 1 << 18
 _POLL_MS = 200
 
 
@@ -49,8 +49,9 @@ class BrokerPipes:
         """
         self._reading = True
         decoder = FrameDecoder()
+        buffer = memoryview(bytearray(_BUFFER_BYTES))  # os.read would allocate as much for each frame
         while True:
-            data = os.read(self._rfd, _CHUNK)
+            data = bytes(buffer[: os.readv(self._rfd, (buffer,))])
             if not data:
                 return
             yield from decoder.feed(data)
