@@ -167,10 +167,14 @@ class ProtocolRunner:
             return
         self._turning = True
         try:
-            self.protocol.settle(self._clock.monotonic())
-            while batch := self.protocol.take():
+            while True:
+                batch = self.protocol.take()
+                if not batch:
+                    self.protocol.settle(self._clock.monotonic())
+                    batch = self.protocol.take()
+                    if not batch:
+                        break
                 self._carry_out_all(batch)
-                self.protocol.settle(self._clock.monotonic())
         finally:
             self._turning = False
         self._after_turn()

@@ -156,7 +156,7 @@ class Snapshot:
         return {"running": shown, "queued": self._queued(lane)}
 
     def _queued(self, lane: Lane) -> int:
-        return len(self.protocol.dispatcher.scheduler.queues[lane])
+        return self.protocol.dispatcher.scheduler.queues[lane].live
 
     def _ailing(self, now: float) -> list[str]:
         """Which parts are degraded, without the words, which name files of the host."""

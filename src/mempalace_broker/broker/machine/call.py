@@ -29,7 +29,8 @@ class Call:
     """One tools/call; times in monotonic seconds.
 
     Attributes:
-        n: the broker's own number for it. conn: the connection that it came by. key: its name in the journal.
+        n: the broker's own number for it. conn: the connection that it came by. key: its name in the journal,
+            "" of a read.
         raw: the client's line, b"" once it can't run any more. size: the line's length.
         exclusive: nothing else may run beside it.
         since: when it last began to wait. attempts: how many engines it was sent to.

@@ -14,17 +14,13 @@ if TYPE_CHECKING:
 
 
 class FairQueue:
-    """Queued calls; withdrawn ones stay in place and are skipped when their turn comes."""
+    """Queued calls; withdrawn ones stay in place and are skipped when their turn comes. `live`: how many are not."""
 
     def __init__(self) -> None:
         self._urgent: deque[Call] = deque()
         self._by_conn: dict[int, deque[Call]] = {}
         self._turn: deque[int] = deque()
-        self._live = 0
-
-    def __len__(self) -> int:
-        """Number of calls that are not withdrawn."""
-        return self._live
+        self.live = 0
 
     def push(self, call: Call) -> None:
         """Add behind the calls of the same session."""
@@ -33,20 +29,20 @@ class FairQueue:
             line = self._by_conn[call.conn] = deque()
             self._turn.append(call.conn)
         line.append(call)
-        self._live += 1
+        self.live += 1
 
     def push_front(self, calls: Iterable[Call]) -> None:
         """Put calls before all others, in the order of their turns: calls that an engine left must not be overtaken."""
         batch = list(calls)
         self._urgent = deque(sorted((*self._urgent, *batch), key=lambda call: call.turn))
-        self._live += len(batch)
+        self.live += len(batch)
 
     def pop(self) -> Call | None:
         """The next call, or None."""
         while self._urgent:
             call = self._urgent.popleft()
             if call.state == CallState.QUEUED:
-                self._live -= 1
+                self.live -= 1
                 return call
         while self._turn:
             conn = self._turn.popleft()
@@ -61,14 +57,14 @@ class FairQueue:
                 self._turn.append(conn)
             else:
                 del self._by_conn[conn]
-            self._live -= 1
+            self.live -= 1
             return call
         return None
 
     def withdraw(self, call: Call) -> None:
         """Take a queued call out; the caller has checked that it is in this queue."""
         call.state = CallState.OVER
-        self._live -= 1
+        self.live -= 1
 
     def upcoming(self, count: int) -> list[Call]:
         """The calls that `pop` would give next, at most one a session and `count` in all."""

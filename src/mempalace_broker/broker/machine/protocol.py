@@ -201,7 +201,7 @@ class BrokerProtocol:
             self._send(session, rpc.error_line(message.id, *refusal))
             return
         self._calls += 1
-        key = session.key(piece.part)
+        key = session.key(piece.part) if rule.writes else ""
         call = call_of(message, raw, rule, n=self._calls, conn=session.conn, key=key, run_s=self.limits.run_s, now=now)
         self.counters["writes" if call.writes else "reads"] += 1
         session.add(message.key, call)

@@ -94,8 +94,8 @@ class Scheduler:
     def dispatch(self, now: float) -> list[Call]:
         """The calls that go to the engine now, in this order; they count as running from here on."""
         out: list[Call] = []
-        for lane in LANES:
-            while self._may_start(lane) and (call := self.queues[lane].pop()) is not None:
+        for lane, queue in self.queues.items():
+            while queue.live and self._may_start(lane) and (call := queue.pop()) is not None:
                 self._start(call, now)
                 out.append(call)
         if self._may_run_beside_mine() and (call := self.queues[Lane.PALACE].pop()) is not None:
@@ -106,7 +106,10 @@ class Scheduler:
     @property
     def has_startable(self) -> bool:
         """Whether `dispatch` would return a call."""
-        return any(map(self._may_start, LANES)) or self._may_run_beside_mine()
+        for lane, queue in self.queues.items():
+            if queue.live and self._may_start(lane):
+                return True
+        return self._may_run_beside_mine()
 
     def _may_run_beside_mine(self) -> bool:
         """Whether the next palace call may be sent while a mine runs."""
@@ -118,7 +121,7 @@ class Scheduler:
 
     def _may_start(self, lane: Lane) -> bool:
         queue = self.queues[lane]
-        if not len(queue) or self._in_lane[lane] >= self._width[lane]:
+        if not queue.live or self._in_lane[lane] >= self._width[lane]:
             return False
         if any(call.exclusive for call in self.running.values()):
             return False
@@ -253,4 +256,4 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether no call is queued or running."""
-        return not self.running and not any(map(len, self.queues.values()))
+        return not (self.running or any(queue.live for queue in self.queues.values()))

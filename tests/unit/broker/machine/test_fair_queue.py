@@ -28,7 +28,7 @@ def test_calls_that_an_engine_left_come_first_in_the_order_of_their_turns(make: 
     left = [make(turn=turn) for turn in (7, 5, 6)]
     queue.push_front(left[:1])
     queue.push_front(left[1:])
-    assert len(queue) == 4
+    assert queue.live == 4
     assert [call.turn for call in queue.upcoming(3)] == [5, 6, 7]
     assert numbers(queue) == [3, 4, 2, 1]
 
@@ -40,7 +40,7 @@ def test_upcoming_is_what_pop_gives_next_at_most_one_a_session(make: Maker) -> N
     assert [call.n for call in queue.upcoming(2)] == [1, 3]
     assert [call.n for call in queue.upcoming(9)] == [1, 3, 4]
     assert queue.upcoming(0) == []
-    assert len(queue) == 4, "and nothing was taken"
+    assert queue.live == 4, "and nothing was taken"
     assert numbers(queue) == [1, 3, 4, 2]
 
 
@@ -54,11 +54,11 @@ def test_withdrawn_calls_are_neither_upcoming_nor_counted_nor_given(make: Maker)
     for call in (left[0], calls[0], calls[2]):
         queue.withdraw(call)
         assert call.state == CallState.OVER
-    assert len(queue) == 2
+    assert queue.live == 2
     assert queue.upcoming(9) == [left[1], calls[1]]
     assert sorted(call.n for call in queue) == [calls[1].n, left[1].n]
     assert numbers(queue) == [left[1].n, calls[1].n]
-    assert len(queue) == 0
+    assert queue.live == 0
 
 
 def test_a_session_that_was_served_to_the_end_can_come_back(make: Maker) -> None:
