@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import EXIT_USAGE
-from ..system.startup import HANGUP, INTERRUPT, TERMINATE, exit_on, occupy_standard_descriptors, use_utf8
+from ..quick_import import import_quickly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,6 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options, ignored = parse_args(sys.argv[1:] if argv is None else argv)
     except Usage as exc:
+        from ..errors import EXIT_USAGE
+
         _say(2, f"mp-shim: {exc}\n")
         return EXIT_USAGE
     if ignored:
@@ -144,6 +145,10 @@ def entry() -> None:
 
     Signals end it at once: acknowledged writes are durable in the broker.
     """
+    import_quickly()
+
+    from ..system.startup import HANGUP, INTERRUPT, TERMINATE, exit_on, occupy_standard_descriptors, use_utf8
+
     exit_on(HANGUP, INTERRUPT, TERMINATE)
     use_utf8()
     occupy_standard_descriptors()
