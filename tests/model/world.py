@@ -261,6 +261,8 @@ class World:
         node = state.nodes[i]
         if node.calls and not node.engine and not node.leaving:
             yield from self._step(state, i, node, machine.mark_busy())
+            if machine.is_certain(0):
+                yield f"{i}: needs no look", False, _with(state, i, node._replace(permitted=True))
         if node.beats:
             yield from self._step(state, i, node._replace(beats=node.beats - 1), machine.renew())
         if not node.engine:

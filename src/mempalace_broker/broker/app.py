@@ -314,8 +314,7 @@ class App:
         self._runner.drain("the palace's own machine asks for it")
 
     def _rest(self) -> None:
-        if self._is_resting():
-            self._lease.rest()
+        self._lease.rest()
 
     def _is_resting(self) -> bool:
         """Whether nothing is in the engine, or may be soon; once we leave, the lease is released instead."""

@@ -311,10 +311,7 @@ async def _confirmed(lease: LeaseKeeper, when_clear: Callable[[], None] | None =
         if not answer.done():  # else the broker has left meanwhile
             answer.set_result(clear)
 
-    if when_clear is None:
-        lease.confirm(done)
-    else:
-        lease.confirm(done, when_clear)
+    lease.confirm(done, when_clear)
     return await answer
 
 

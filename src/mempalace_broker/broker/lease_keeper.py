@@ -129,12 +129,12 @@ class LeaseKeeper:
         self._born = loop.time()
         self._beat_timer = loop.call_later(self._policy.heartbeat_s, self._beat_on)
 
-    def confirm(self, done: Callable[[bool], None], when_clear: Callable[[], None] = lambda: None) -> None:
+    def confirm(self, done: Callable[[bool], None], when_clear: Callable[[], None] | None = None) -> None:
         """Find out whether something may go to the engine now, its start and its orderly end included.
 
         Args:
             done: gets the answer; before this returns on the host, later on a foreign kernel. A palace that was
-                confirmed stays marked as busy until `rest`.
+                confirmed stays marked as busy until some time after `rest`.
                 Where nobody can look for want of descriptors, it comes once somebody can.
             when_clear: starts the engine. It runs in the thread of the lease, so that no engine can start after the
                 lease was found lost and the engine of that time was killed.
@@ -146,22 +146,25 @@ class LeaseKeeper:
             else:
                 done(outcome is Holding.CLEAR)
 
-        self._submit(_Operation(LeaseHolder.mark_busy, told, when_clear=when_clear))
+        if when_clear is not None:
+            self._submit(_Operation(LeaseHolder.mark_busy, told, when_clear=when_clear))
+        elif not self._in_worker and self._holder.is_certain(self._elapsed()):
+            done(True)
+        else:
+            self._submit(_Operation(LeaseHolder.mark_busy, told))
 
-    def _confirm_again(self, done: Callable[[bool], None], when_clear: Callable[[], None]) -> None:
+    def _confirm_again(self, done: Callable[[bool], None], when_clear: Callable[[], None] | None) -> None:
         if self._released:
             done(False)
         else:
             self.confirm(done, when_clear)
 
     def rest(self) -> None:
-        """Nothing is in the engine now. On a foreign kernel the busy flag falls later, for that costs a flush."""
-        if not self._holder.busy or self._rest_timer is not None:
-            return
-        if self._foreign:
+        """Let the busy flag fall some time after nothing was in the engine any more: the next call often comes at once,
+        and on a foreign kernel it costs a flush. Call it after every event.
+        """
+        if self._rest_timer is None and self._holder.busy and self._resting():
             self._rest_timer = asyncio.get_running_loop().call_later(LINGER_S, self._rest_late)
-        else:
-            self._submit(_Operation(LeaseHolder.mark_idle, self._rested))
 
     def beat(self) -> None:
         """Look for higher epochs and for requests to hand over, then write a heartbeat."""
@@ -337,7 +340,8 @@ class LeaseKeeper:
     def _flushed(self) -> bool:
         """Whether all that was written is with the host; if not, the busy flag stays up, and others are in doubt."""
         try:
-            self._flush()
+            if self._foreign:
+                self._flush()
         except OSError as exc:
             self._log.warning("lease: cannot flush the palace: %s", exc)
             return False
@@ -345,7 +349,7 @@ class LeaseKeeper:
 
     def _release(self) -> None:
         self._released = True
-        if self.over or not self._foreign or self._flushed():
+        if self.over or self._flushed():
             self._holder = self._holder.release()
             self._advance(may_kill=True)
         self._folder.close()

@@ -63,6 +63,19 @@ class LeaseHolder(NamedTuple):
         state = LeaseState.RELEASED if released else LeaseState.ACTIVE
         return LeaseAction(Verb.WRITE, self.epoch, state, self.sequence + 1, busy)
 
+    def is_certain(self, now: float) -> bool:
+        """Whether something may go into the engine without a look: a host is marked as busy, and its last look and its
+        last write are recent, see lease.py.
+        """
+        return (
+            self.busy
+            and self.kind is NodeKind.HOST
+            and self.step is Verb.DONE
+            and not (self.over or self.paused)
+            and now - self.written_at < self.policy.steady_s
+            and now - self.looked_at < self.policy.repair_s
+        )
+
     def mark_busy(self) -> LeaseHolder:
         """Before anything goes into the engine (its start included). CLEAR: it may; FENCED: it must not."""
         if self.over:

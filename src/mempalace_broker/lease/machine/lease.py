@@ -5,7 +5,7 @@ only its creator writes it, in place. A *node* is one kernel. Inside a node brok
 at most one live lease, and it knows that its earlier ones are dead.
 
     acquire.py  list, read what is open, judge; create the next epoch; settle; list and read again; own or refuse
-    hold.py     before a call goes in: busy = 1, *then* look for a higher epoch, and only then dispatch
+    hold.py     before a call goes in: busy = 1, *then* look for a higher epoch, and only then dispatch (see is_certain)
                 every second: look for a higher epoch and for handover requests, write the next sequence
                 a higher epoch, or a write that failed: kill the engine, *then* release; never the other way round
 
@@ -27,6 +27,10 @@ The host knows how long it did not write, and it sees names at once: a higher ep
 that it sees although it never paused for `steady_s` has no owner behind it, whatever its record says. It is ignored;
 what a mere candidate can't have written is removed. In the same way the host puts back its own name: whoever missed it
 and created another one since the last look still settles, and will find it.
+
+Which calls need a look. Once busy = 1 is written and a look was clear, nobody comes to own while the flag stays up: who
+reads the record later finds it busy. That rests on the record's name being there, which a host's heartbeat sees every
+second; so a host whose heartbeat goes on sends further calls without a look (`is_certain`).
 
 Times are monotonic seconds of the reader; tests/model runs these very machines through all interleavings.
 """

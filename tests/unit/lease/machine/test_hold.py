@@ -34,6 +34,22 @@ def test_the_flag_is_written_before_the_look_and_only_once() -> None:
     assert idle.mark_idle() == idle
 
 
+def test_a_host_that_looked_a_moment_ago_needs_no_other_look() -> None:
+    policy = HOLDER.policy
+    host = HOLDER._replace(kind=NodeKind.HOST, written_at=0.0, looked_at=0.0)
+    busy, _ = run(host.mark_busy(), True, ALONE)
+    assert busy.is_certain(0.0)
+    assert busy.is_certain(policy.repair_s - 0.01)
+    assert not busy.is_certain(policy.repair_s)
+    assert busy._replace(looked_at=9.0).is_certain(policy.steady_s - 0.01)
+    assert not busy._replace(looked_at=9.0).is_certain(policy.steady_s)
+    assert not host.is_certain(0.0), "nobody was told yet that a call may be in the engine"
+    assert not busy._replace(kind=NodeKind.FOREIGN).is_certain(0.0)
+    assert not busy._replace(paused=True).is_certain(0.0)
+    assert not busy._replace(over=True).is_certain(0.0)
+    assert not busy.renew().is_certain(0.0)
+
+
 def test_a_heartbeat_keeps_the_flag_and_notices_a_request() -> None:
     busy, _ = run(HOLDER.mark_busy(), True, ALONE)
     holder, did = run(busy.renew(), Listing((5,), requested=frozenset({5})), True)
