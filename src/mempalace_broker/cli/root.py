@@ -29,6 +29,7 @@ _COMMANDS = {
     "model": "model",
     "token": "token",
     "service": "service",
+    "setup": "setup",
     "bugreport": "bugreport",
     "completion": "completion",
 }
@@ -38,7 +39,7 @@ _EPILOG = """
 First steps:
   mempalace-broker demo          see it work, in a directory of its own
   mempalace-broker doctor        find what is wrong on this machine
-  (then put mp-shim where your agent's config says mempalace-mcp)
+  mempalace-broker setup         put mp-shim where your agents' configs say mempalace-mcp
 
 \b
 Exit codes: 0 fine, 1 failure, 2 wrong usage, 3 not running, 4 findings, 69 no broker

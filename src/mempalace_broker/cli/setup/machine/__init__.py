@@ -1,0 +1,1 @@
+"""What `setup` would change in an agent's configuration, decided without IO."""

@@ -1,0 +1,122 @@
+"""Decide what becomes of one configuration file. Pure: text in, text out."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ....errors import UsageError
+from . import jsonc, toml
+from .entry import NAME, SHIM, changes, recognise, words_of
+
+if TYPE_CHECKING:
+    from .agents import Agent, Place
+
+_FORMATS: dict[str, ModuleType] = {"json": jsonc, "toml": toml}
+_BY_HAND = "it is YAML, which this command does not change; below mcpServers:"
+
+
+class Outcome(StrEnum):
+    """What would happen to a file; the words that people read."""
+
+    ADD = "add"
+    CONVERT = "convert"  # an entry that ran mempalace's own server
+    UPDATE = "update"  # an entry of ours, with another path
+    REMOVE = "remove"
+    RESTORE = "restore"  # as it was before we came
+    NOTHING = "unchanged"
+    LEAVE = "left alone"  # something there is not ours to change; the note says what
+
+
+class Plan(NamedTuple):
+    """The outcome for one file, and its text then: None where there is no file."""
+
+    outcome: Outcome
+    after: str | None
+    note: str = ""
+    hint: str = ""
+
+
+def plan(agent: Agent, text: str | None, words: list[str], *, second: bool = False) -> Plan:
+    """What makes `agent` start `words`.
+
+    Args:
+        text: its configuration, None where there is no file. words: mp-shim's absolute path, and its options.
+        second: an agent of its second generation, see Agent.
+    """
+    try:
+        return _plan(agent, text, words, second)
+    except UsageError as exc:
+        return Plan(Outcome.LEAVE, text, exc.message, exc.hint)
+
+
+def _plan(agent: Agent, text: str | None, words: list[str], second: bool) -> Plan:
+    if agent.form not in _FORMATS:
+        lines = f"{{name: {NAME}, command: {json.dumps(words[0])}, args: {json.dumps(words[1:])}}}"
+        there = SHIM in (text or "")
+        return Plan(Outcome.NOTHING, text) if there else Plan(Outcome.LEAVE, text, _BY_HAND, f"- {lines}")
+    form = _FORMATS[agent.form]
+    place = place_in(agent, text, second=second)
+    entry = form.get(text or "", place.path)
+    if entry is None:
+        return Plan(Outcome.ADD, form.put(text or "", place.path, place.new(words)))
+    found = recognise(words_of(entry, agent.shape))
+    if found is None:
+        program = words_of(entry, agent.shape)[0]
+        return Plan(
+            Outcome.LEAVE, text, f"its server {NAME} runs {program}.", "change it by hand, if it should be ours"
+        )
+    if "--transport" in found.args:
+        return Plan(Outcome.LEAVE, text, "its server mempalace has a --transport.", "remove that option first")
+    wanted = [words[0], *(found.args or words[1:])]
+    new = text or ""
+    for field, value in changes(entry, agent.shape, wanted).items():
+        new = form.put(new, (*place.path, field), value)
+    if new == text:
+        return Plan(Outcome.NOTHING, text)
+    return Plan(Outcome.UPDATE if found.ours else Outcome.CONVERT, new)
+
+
+def plan_removal(agent: Agent, text: str | None, backup: str | None, *, second: bool = False) -> Plan:
+    """What undoes `plan`.
+
+    Args:
+        backup: the file as it was before, None where it was not there. Where nothing else has changed since, it is put
+            back byte for byte; else our entry goes, or becomes the one that it was.
+    """
+    try:
+        return _plan_removal(agent, text, backup, second)
+    except UsageError as exc:
+        return Plan(Outcome.LEAVE, text, exc.message, exc.hint)
+
+
+def _plan_removal(agent: Agent, text: str | None, backup: str | None, second: bool) -> Plan:
+    if agent.form not in _FORMATS:
+        there = SHIM in (text or "")
+        return Plan(Outcome.LEAVE, text, _BY_HAND, "remove our entry") if there else Plan(Outcome.NOTHING, text)
+    form = _FORMATS[agent.form]
+    place = place_in(agent, text, second=second)
+    entry = form.get(text or "", place.path)
+    if text is None or entry is None:
+        return Plan(Outcome.NOTHING, text)
+    found = recognise(words_of(entry, agent.shape))
+    if found is None or not found.ours:
+        return Plan(Outcome.NOTHING, text)
+    if plan(agent, backup, words_of(entry, agent.shape), second=second).after == text:
+        return Plan(Outcome.RESTORE, backup)
+    before: Any = None
+    if backup is not None:
+        before = form.get(backup, place_in(agent, backup, second=second).path)
+    if before is not None:
+        return Plan(Outcome.RESTORE, form.put(text, place.path, before))
+    return Plan(Outcome.REMOVE, form.drop(text, place.path))
+
+
+def place_in(agent: Agent, text: str | None, *, second: bool) -> Place:
+    """Where in the file the entry is, or goes: by what the file has, else by the agent's generation."""
+    first, *others = agent.places
+    if others and (second or _FORMATS[agent.form].get(text or "", others[0].path[:-1]) is not None):
+        return others[0]
+    return first
