@@ -1,9 +1,24 @@
-"""What somebody who can write a shared folder may put there under the name of a file of ours."""
+"""What others put under our names: a guest in a shared folder, another user where anybody may write."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+STRANGER = 54321  # a user id of nobody
+# argv: where to listen, as which user; says what it hears
+LISTEN = """
+import os, socket, sys
+sock = socket.socket(socket.AF_UNIX)
+os.umask(0)
+os.setuid(int(sys.argv[2]))
+sock.bind(sys.argv[1])
+sock.listen(5)
+print("ready", flush=True)
+while True:
+    peer, _ = sock.accept()
+    print("heard", peer.recv(4096), flush=True)
+"""
 
 
 def plant(path: Path, kind: str, own: Path) -> None:

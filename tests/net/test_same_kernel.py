@@ -219,6 +219,21 @@ def test_another_palace_under_the_same_path_is_another_palace(world: World) -> N
     first.finish()
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["home", "state root"])
+def test_doctor_warns_in_a_container_that_has_the_whole_home(world: World, whole: bool) -> None:
+    (world.home / ".ssh").mkdir()
+    binds = {world.home: netbox.HOME} if whole else {world.state_root: f"{netbox.HOME}/.mempalace"}
+    with Box("one", binds) as box:
+        assert box.run(["touch", "/run/.containerenv"]).returncode == 0  # as Podman marks its containers
+        told = json.loads(Side(world, box, {"MEMPALACE_BROKER_NO_SPAWN": "1"}).cli("doctor", "--json").stdout)
+    rows = [row for row in told["findings"] if row["what"] == "container"]
+    assert bool(rows) is whole
+    for row in rows:
+        assert row["severity"] == "warn"
+        assert f"{netbox.HOME}/.ssh" in row["detail"]
+        assert "mount the state root alone" in row["hint"]
+
+
 def test_the_broker_of_a_container_is_named_and_stopped_from_the_host(world: World) -> None:
     with container(world) as side:
         started(side).finish()

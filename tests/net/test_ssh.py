@@ -7,6 +7,9 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -18,6 +21,7 @@ from tests.harness import World, require_engine
 from tests.load import Load
 from tests.net.road import Road, listening
 from tests.net.sshd import require_sshd
+from tests.planted import LISTEN, STRANGER
 from tests.proctools import eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("ssh")]  # one host for all
@@ -399,6 +403,24 @@ def test_what_the_command_says_there_is_told_here(host: World) -> None:
             settings.unlink()
         assert "palacehost" in text
         assert "nonsense" in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_control_socket_of_another_user_hears_nothing(host: World) -> None:
+    """In a folder where anybody can take the name that the user's configuration gives it."""
+    with tempfile.TemporaryDirectory(prefix="cm", dir="/tmp") as folder, Road(host) as road:
+        os.chmod(folder, 0o1777)
+        argv = [sys.executable, "-c", LISTEN, f"{folder}/cm", str(STRANGER)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as rogue:
+            try:
+                assert rogue.stdout is not None
+                assert rogue.stdout.readline() == "ready\n"
+                road.sshd.configure(f"ControlPath {folder}/cm", "ControlMaster auto")
+                road.started()
+                assert road.status()["over"] == "a connection of its own"
+            finally:
+                rogue.kill()
+            assert set(rogue.stdout.read().splitlines()) <= {"heard b''"}
 
 
 def test_the_users_master_may_be_the_only_one_who_gets_in(host: World) -> None:

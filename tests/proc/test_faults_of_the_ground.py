@@ -106,6 +106,27 @@ def test_a_read_only_state_root_is_said_and_the_shim_lives_on(world: World) -> N
         eventually(stored, what="the mended ground to be noticed")
 
 
+READ_ONLY = 'mount --make-rprivate / && mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_an_agent_that_may_write_nothing_uses_the_broker_that_runs(world: World) -> None:
+    """As in a sandbox that shows its agents the home read-only; where no broker runs, it is said what is missing."""
+    first = world.shim()
+    first.initialize()
+    shim = str(Path(world.env["PATH"].split(":")[0]) / "mp-shim")
+    sandboxed = world.spawn(["unshare", "-m", "sh", "-c", READ_ONLY, "sh", str(world.home), shim])
+    sandboxed.initialize()
+    assert sandboxed.call_tool("kg_add", subject="a", predicate="b", object="c")["success"]
+    assert world.cli("stop").returncode == errors.EXIT_OK
+    first.finish()
+    with pytest.raises(RpcError, match="Read-only file system") as refused:
+        sandboxed.call_tool("kg_stats")
+    assert refused.value.code == errors.NOT_EXECUTED
+    assert world.cli("ensure").returncode == errors.EXIT_OK
+    assert sandboxed.call_tool("kg_stats")["triples"] == 1
+
+
 @repeated("rounds", 12, slow=200)
 def test_stop_and_start_in_a_tight_loop(world: World, rounds: int) -> None:
     shim = world.shim()

@@ -124,3 +124,5 @@ def test_connections_that_leak_lock_nobody_out_and_cost_no_palace(world: World) 
     eventually(lambda: len(os.listdir(f"/proc/{broker.pid}/fd")) < limit // 2, what="the end of the connections")
     assert broker.engine_pid() != engine
     assert "fenced" not in world.log()
+    assert world.log().count("too many files and connections were open") == 1, "however many knocked"
+    assert "Traceback" not in world.log()

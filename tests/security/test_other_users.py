@@ -13,24 +13,11 @@ import pytest
 
 from mempalace_broker import errors
 from tests.harness import World
+from tests.planted import LISTEN, STRANGER
 from tests.proctools import eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], indirect=True)]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else, or mount")
-
-STRANGER = 54321
-LISTEN = """
-import os, socket, sys
-sock = socket.socket(socket.AF_UNIX)
-os.umask(0)
-os.setuid(int(sys.argv[2]))
-sock.bind(sys.argv[1])
-sock.listen(5)
-print("ready", flush=True)
-while True:
-    peer, _ = sock.accept()
-    print("heard", peer.recv(4096), flush=True)
-"""
 
 
 def long_palace(world: World) -> Path:

@@ -227,9 +227,7 @@ class App:
         self._runner.drain(signal.Signals(number).name, at_once=at_once)
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
-        exc = context.get("exception")
-        self._log.error("in the loop: %s", context.get("message"), exc_info=exc)
-        self._warnings.internal_error(exc)
+        self._warnings.callback_failed(str(context.get("message")), context.get("exception"))
 
     def _task_failed(self, name: str, exc: BaseException) -> None:
         self._log.error("task %s failed: %r", name, exc, exc_info=exc)

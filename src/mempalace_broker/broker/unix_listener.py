@@ -54,7 +54,7 @@ def bind_unix(path: str) -> tuple[socket.socket, Name]:
     folder, name = os.path.split(path)
     try:
         with SharedFolder.open(folder) as opened:
-            opened.remove(name)
+            opened.clear(name)
             bind(listener, opened.fd, name, path)
             found = opened.give_away(name) if LINUX else opened.look(name)
         if found is None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import logging
+
+_FEWER = "end agents that are not needed, or start the broker where more may be open (ulimit -n)"
 
 
 class Warnings:
@@ -25,6 +28,14 @@ class Warnings:
         if entry not in self.entries:
             self.entries.append(entry)
             self._log.warning("%s", what)
+
+    def callback_failed(self, message: str, exc: BaseException | None) -> None:
+        """Report what a callback of the loop raised. Each connection that leaks raises when descriptors run out."""
+        if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+            self.add("too many files and connections were open: new sessions had to wait", _FEWER)
+            return
+        self._log.error("in the loop: %s", message, exc_info=exc)
+        self.internal_error(exc)
 
     def internal_error(self, exc: BaseException | None) -> None:
         """Warn of a bug of ours; the caller has logged where it happened."""

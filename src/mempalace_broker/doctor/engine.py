@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .findings import error, info, ok, warn
+from .owner import UNPROBED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,6 +94,8 @@ def degraded(facts: Facts) -> Iterator[Finding]:
     for entry in facts.status.get("degraded") or []:
         if isinstance(entry, dict):
             yield warn("degraded", _text(entry, "what"), _text(entry, "hint"))
+    if facts.start_lock.held is None:
+        yield error("start lock", f"{facts.start_lock.path} can't be probed: no broker can be started", UNPROBED)
     if facts.start_lock.held:
         yield info("start lock", f"a client is starting the broker (pid {facts.start_lock.pid or 'unknown'})")
 

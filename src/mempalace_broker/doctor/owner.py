@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .facts import Facts, LockFacts
     from .findings import Finding
 
+UNPROBED = "look at its permissions and its mount; what is not a regular file no broker made: remove it"
+
 
 def owner(facts: Facts) -> Iterator[Finding]:
     """The owner lock against the answer of a broker."""
@@ -47,7 +49,7 @@ def _silent_owner(facts: Facts) -> Finding:
     lock, reply = facts.owner, facts.reply
     stop_it = "wait a moment; if it persists: mempalace-broker stop --now"
     if lock.held is None:
-        return error("owner lock", f"{lock.path} can't be probed", "look at its permissions and its mount")
+        return error("owner lock", f"{lock.path} can't be probed", UNPROBED)
     if reply.connect == CONNECT_DENIED:
         return error("broker", f"no access: {reply.why}", "run this as the owner of the palace")
     if reply.accepted:
@@ -87,4 +89,4 @@ def engine_lock(facts: Facts) -> Iterator[Finding]:
     elif lock.held:
         yield ok("engine lock", f"held by the engine, pid {lock.pid}")
     elif lock.held is None:
-        yield error("engine lock", f"{lock.path} can't be probed", "look at its permissions and its mount")
+        yield error("engine lock", f"{lock.path} can't be probed", UNPROBED)

@@ -153,7 +153,11 @@ class SharedFolder:
         temp = f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
         self.create(temp, data, mode)
         try:
-            os.rename(temp, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            try:
+                self.rename(temp, name)
+            except IsADirectoryError:
+                self.clear(name)
+                self.rename(temp, name)
         except BaseException:  # as above
             self.remove(temp)
             raise
@@ -173,6 +177,16 @@ class SharedFolder:
         except FileNotFoundError:
             return False
         return True
+
+    def clear(self, name: str) -> None:
+        """Unlink a name; a folder, which none of us makes there, is moved aside instead. Raises OSError."""
+        try:
+            self.remove(name)
+        except OSError:
+            found = self.look(name)
+            if found is None or not stat.S_ISDIR(found.st_mode):
+                raise
+            self.rename(name, f"{name}.moved-{os.urandom(4).hex()}")
 
     def remove_tree(self, name: str) -> bool:
         """Unlink whatever has that name, a folder with all that is in it; whether it was there. Raises OSError."""

@@ -190,6 +190,12 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         [("error", "owner lock")],
         "restart",
     ),
+    "start lock can't be probed": (
+        False,
+        {"start_lock": LockFacts(f"{ROOT}/broker.start.lock", None)},
+        [("error", "start lock")],
+        "remove it",
+    ),
     "lock can't be probed": (False, {"owner": LockFacts(f"{P}/broker.lock", None)}, [("error", "owner lock")], "mount"),
     "another owner's lock": (
         True,

@@ -75,11 +75,15 @@ def test_whatever_has_the_name_is_replaced_and_not_written_to(folder: SharedFold
     assert not (secret.parent / "made-by-us").exists()
 
 
-def test_a_folder_of_that_name_leaves_no_temp_file(folder: SharedFolder, secret: Path) -> None:
+def test_a_folder_of_that_name_is_moved_aside_with_all_that_is_in_it(folder: SharedFolder, secret: Path) -> None:
     place(folder, "name", "folder", secret)
-    with pytest.raises(OSError, match=r"directory"):
-        folder.replace("name", b"fresh")
-    assert folder.names() == ["name"]
+    os.link(secret, os.path.join(folder.path, "name", "kept"))
+    folder.replace("name", b"fresh")
+    assert folder.read("name", 100) == b"fresh"
+    (moved,) = (name for name in folder.names() if name != "name")
+    assert moved.startswith("name.moved-")
+    with folder.folder(moved) as inner:
+        assert inner.read("kept", 100) == b"secret"
 
 
 def test_a_link_is_not_a_folder(folder: SharedFolder, secret: Path) -> None:
