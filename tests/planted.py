@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import stat
 from pathlib import Path
 
 STRANGER = 54321  # a user id of nobody
@@ -27,8 +29,21 @@ def plant(path: Path, kind: str, own: Path) -> None:
         path.symlink_to(own)
     elif kind == "dangling link":
         path.symlink_to(own.with_name("none"))
+    elif kind == "loop":
+        path.symlink_to(path.name)
     elif kind == "fifo":
         os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
+    elif kind == "device":
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero: root only
+    elif kind in ("empty", "sparse"):
+        path.touch()
+        os.truncate(path, 100 << 20 if kind == "sparse" else 0)
+    elif kind in ("unreadable", "stranger's"):
+        path.write_text("{}")
+        path.chmod(0) if kind == "unreadable" else os.chown(path, STRANGER, STRANGER)
     elif kind == "folder":
         path.mkdir()
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mempalace_broker.protocol.write_lock import command_name, lock_name, read_note
 
@@ -41,3 +43,11 @@ def test_program_and_subcommand_are_named_and_nothing_else(body: bytes, note: tu
 def test_a_command_that_somebody_made_up_says_nothing(words: list[str], name: str) -> None:
     """A model reads it in an error."""
     assert command_name(words) == name
+
+
+@given(st.binary(max_size=60) | st.from_regex(rb"[0-9]{1,20} [ -~]{0,30}", fullmatch=True))
+def test_whatever_stands_in_the_lock(body: bytes) -> None:
+    pid, command = read_note(body)
+    assert 0 <= pid < 1 << 64
+    assert command.isascii()
+    assert command.isprintable()
