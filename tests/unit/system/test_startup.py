@@ -55,18 +55,17 @@ def test_missing_descriptors_are_occupied() -> None:
 @pytest.mark.parametrize(
     ("program", "module"),
     [
-        ("from mempalace_broker.cli import main; sys.exit(main())", "click"),
-        ("from mempalace_broker.cli import main; sys.exit(main())", "mempalace_broker.cli.status"),
-        ("from mempalace_broker.shim.main import entry; entry()", "mempalace_broker.shim.pump"),
+        ("from mempalace_broker.cli import main; sys.exit(main())", "/click/__init__.py"),
+        ("from mempalace_broker.cli import main; sys.exit(main())", "/mempalace_broker/cli/status.py"),
+        ("from mempalace_broker.shim.main import entry; entry()", "/mempalace_broker/shim/pump.py"),
     ],
 )
 def test_ctrl_c_while_a_command_is_loaded_prints_no_traceback(program: str, module: str) -> None:
     code = f"""
-class Interrupting:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r}:
-            os.kill(os.getpid(), startup.INTERRUPT)
-sys.meta_path.insert(0, Interrupting())
+def interrupt(event, args):
+    if event == "exec" and args[0].co_filename.endswith({module!r}):  # whichever finder found it
+        os.kill(os.getpid(), startup.INTERRUPT)
+sys.addaudithook(interrupt)
 sys.argv[1:] = ["status"] * ("cli" in {program!r})
 {program}
 """
