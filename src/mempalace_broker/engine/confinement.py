@@ -12,6 +12,7 @@ import contextlib
 import errno
 import io
 import os
+import stat
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from typing import Any, Callable
 from .shared_opens import path_of, under
 
 _SYSTEM = ("/usr", "/lib", "/lib64", "/opt", "/dev", "/proc", "/Library", "/System")
+_OPENER = 5  # place of open()'s argument of that name, behind the mode
 
 _state = threading.local()
 
@@ -62,6 +64,8 @@ def _check(fd: int, name: object) -> None:
     path, named = path_of(fd), os.path.abspath(os.fsdecode(name))  # type: ignore[arg-type]  # whatever open() took
     if not any(under(named, folder) for folder in folders):
         folders += own
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        raise PermissionError(errno.EACCES, "it is not a regular file", os.fspath(name))  # type: ignore[call-overload]  # whatever open() took
     if path.startswith("/") and not any(under(path, folder) for folder in folders):
         raise PermissionError(errno.EACCES, "it lies outside the folder that the guest named", os.fspath(name))  # type: ignore[call-overload]  # whatever open() took
 
@@ -70,35 +74,46 @@ def _install() -> None:
     """Put our open() in place of Python's own, once in the life of the engine."""
     if getattr(builtins.open, "confines", False):
         return
-    checked: Any = _checked_open(builtins.open)
+    checked: Any = _checked_open(builtins.open, os.open)
     checked.confines = True
     builtins.open = io.open = checked
     os.open = _checked_os_open(os.open)
 
 
-def _checked_open(plain: Callable[..., Any]) -> Callable[..., Any]:
+def _checked_open(plain: Callable[..., Any], os_open: Callable[..., int]) -> Callable[..., Any]:
     def checked(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
-        opened = plain(file, mode, *args, **options)
-        if not isinstance(file, int) and "r" in mode and "+" not in mode:
-            try:
-                _check(opened.fileno(), file)
-            except BaseException:
-                opened.close()
-                raise
-        return opened
+        if _is_confined() and not isinstance(file, int) and "r" in mode and "+" not in mode:
+            given = args[_OPENER] if len(args) > _OPENER else options.get("opener")
+            options["opener"] = _opener(given or os_open)
+            args = args[:_OPENER]
+        return plain(file, mode, *args, **options)
 
     return checked
 
 
 def _checked_os_open(plain: Callable[..., int]) -> Callable[..., int]:
     def checked(path: Any, flags: int, *args: Any, **options: Any) -> int:
-        fd = plain(path, flags, *args, **options)
-        if flags & (os.O_WRONLY | os.O_RDWR) == 0:
-            try:
-                _check(fd, path)
-            except BaseException:
-                os.close(fd)
-                raise
-        return fd
+        if not _is_confined() or flags & (os.O_WRONLY | os.O_RDWR):
+            return plain(path, flags, *args, **options)
+        return _opener(lambda name, safe: plain(name, safe, *args, **options))(path, flags)
 
     return checked
+
+
+def _is_confined() -> bool:
+    return getattr(_state, "allowed", None) is not None
+
+
+def _opener(plain: Callable[[Any, int], int]) -> Callable[[Any, int], int]:
+    """An opener that never waits: a file may be swapped for a FIFO to which nobody writes."""
+
+    def opened(name: Any, flags: int) -> int:
+        fd = plain(name, flags | os.O_NONBLOCK)
+        try:
+            _check(fd, name)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    return opened

@@ -37,6 +37,13 @@ with confinement.confine([str(ws)]):
     for outside in (ws / "out", ws / "folder" / "key", ws / "own", ws / "environ", secret / "key"):
         for read in reads(outside):
             assert refused(read), outside
+    for read in reads(ws / "fifo"):
+        try:
+            read()
+        except PermissionError:
+            continue
+        raise AssertionError("a FIFO was read")
+    assert open(ws / "a.txt", "r", -1, None, None, None, True, os.open).read() == "fine"
     free = []
     thread = threading.Thread(target=lambda: free.append((secret / "key").read_text()))
     thread.start(); thread.join()
@@ -67,6 +74,7 @@ def test_it_stays_inside(tmp_path: Path) -> None:
     (ws / "in").symlink_to("a.txt")
     (ws / "own").symlink_to(own / "b.txt")
     (ws / "environ").symlink_to("/proc/self/environ")
+    os.mkfifo(ws / "fifo")
     argv = [sys.executable, "-c", _SCRIPT, *map(os.path.realpath, (ws, secret, own))]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "done\n", done.stderr
