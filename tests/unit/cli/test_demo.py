@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mempalace_broker.cli.demo import own_folder
 from mempalace_broker.cli.demo.configs import agent_configs
 from mempalace_broker.cli.demo.home import environment
 from mempalace_broker.cli.demo.show import timing_rows
 from mempalace_broker.cli.demo.story import QUESTIONS, _texts, in_parallel
 from mempalace_broker.cli.demo.texts import LONGEST, SHORTEST, load, split
 from mempalace_broker.errors import BrokerError, UsageError
+from mempalace_broker.system import kernel
 from mempalace_broker.system.find_engine import EngineCommand
+from mempalace_broker.system.unix_socket import MAX_PATH
 
 
 def test_the_shipped_texts_are_enough() -> None:
@@ -74,6 +78,16 @@ def test_the_demo_passes_on_nothing_that_leads_to_the_users_palace() -> None:
     assert made["HOME"] == "/demo/home"
     assert made["MEMPALACE_BROKER_ENGINE"] == "/e/python"
     assert not {"MEMPALACE_PALACE_PATH", "MEMPALACE_BROKER", "KEY"} & set(made)
+
+
+def test_on_a_mac_sockets_fit_below_the_demos_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its $TMPDIR is a name of 57 characters: /private/var/folders/6b/_wq3_w4d2rzgmk6d1s4tz6h40000gn/T."""
+    monkeypatch.setattr(kernel, "MACOS", True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with own_folder("selftest") as root:
+        assert not root.is_relative_to(tmp_path)
+        assert len(f"/private{root}/demo/home/.config/mempalace/broker.sock") <= MAX_PATH
+    assert not root.exists()
 
 
 def test_timings_are_summed_over_sessions() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import EXIT_FAILURE, EXIT_OK, BrokerError, UsageError
+from ...system import kernel
 from ...system.find_engine import SETTING
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def own_folder(name: str, folder: Path | None = None, *, keep: bool = False) -> 
         name: of who works there. folder: where, a new temporary one if not given.
     """
     if folder is None:
-        root = Path(tempfile.mkdtemp(prefix=f"mempalace-{name}-"))
+        # on macOS $TMPDIR is so long that no socket's path fits below it
+        root = Path(tempfile.mkdtemp(prefix=f"mempalace-{name}-", dir="/tmp" if kernel.MACOS else None))
     else:
         root = folder.absolute()
         if root.exists() and any(root.iterdir()):

@@ -124,9 +124,10 @@ def _measure_sessions(bench: Bench, wanted: int = SESSIONS) -> Sessions:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:
         wanted = max(0, min(wanted, hard - _SPARE))
-    if soft != resource.RLIM_INFINITY and soft < wanted + _SPARE:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted + _SPARE, hard))
-    with bench.broker() as told, ExitStack() as stack:
+    with bench.broker() as told, ExitStack() as stack:  # a broker that starts under our limit, before we raise it
+        if soft != resource.RLIM_INFINITY and soft < wanted + _SPARE:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted + _SPARE, hard))
+            stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         begun = time.monotonic()
         socks = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(wanted)]
         for sock in socks:
