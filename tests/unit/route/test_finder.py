@@ -123,6 +123,17 @@ def test_no_direct_broker_on_a_share_that_shows_old_names(palace: tuple[PalaceId
     assert "fakeowner" in plan.why_not_direct
 
 
+def test_an_agent_on_such_a_share_hears_which_ways_are_left(
+    palace: tuple[PalaceIdentity, StateFiles], taken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locality_module, "filesystem_of", lambda _path: "fakeowner")
+    error = end(reach_of(palace))
+    assert taken == []
+    assert "a lease on fakeowner proves nothing" in error.message
+    assert "MEMPALACE_BROKER_SSH_HOST" in error.hint
+    assert "tcp" in error.hint
+
+
 def test_nothing_configured_and_direct_forbidden(palace: tuple[PalaceIdentity, StateFiles], taken: list[str]) -> None:
     error = end(reach_of(palace, **{DIRECT: "never"}))
     assert taken == []
