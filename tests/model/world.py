@@ -269,10 +269,18 @@ class World:
             if machine.busy:
                 yield from self._step(state, i, node, machine.mark_idle())
             yield from self._step(state, i, node, machine.release())
+        if machine.kind is NodeKind.HOST:
+            yield from self._answer(state, i, machine)
         seen_by_all = not state.folder[machine.epoch - 1].names or self.bounds.hasty
         for g in node.stale if seen_by_all else ():
             if g not in node.inherited or not node.engine:
                 yield f"{i}: removes {g}", False, self._remove(state, i, g)
+
+    def _answer(self, state: State, i: int, machine: LeaseHolder) -> Iterator[tuple[str, bool, State]]:
+        """The host asks the maker of the highest lease above its own to hand over, perhaps long after it saw that."""
+        top = max((g for g, entry in enumerate(state.folder, 1) if entry.name), default=0)
+        if top > machine.epoch and top not in state.requested:
+            yield f"{i}: answers {top}", False, state._replace(requested=state.requested | {top})
 
     def _dispatch(self, state: State, i: int, machine: LeaseHolder) -> State:
         node = state.nodes[i]

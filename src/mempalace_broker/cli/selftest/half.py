@@ -61,14 +61,16 @@ class Half:
         self.lost = f"nobody came on the other side within {limit_s:.0f} s"
         raise Skip(self.lost)
 
-    def step(self, name: str) -> None:
-        """Begin a step together. Raises Skip where the other half does not come."""
+    def step(self, name: str) -> float:
+        """Begin a step together; the seconds that this half waited. Raises Skip where the other half does not come."""
         if self.lost:
             raise Skip(self.lost)
+        begun = time.monotonic()
         self.make(f"{name}.{self.me}")
         if not self.wait(f"{name}.{self.other}", STEP_S):
             self.lost = "the other half left"
             raise Skip(self.lost)
+        return time.monotonic() - begun
 
     def make(self, name: str) -> None:
         """Make an empty file. Raises OSError, FileExistsError where the name is taken."""
