@@ -101,7 +101,6 @@ class LeaseKeeper:
         self._engine_lock_seen = False
         self._seen = Listing()
         self._suspects: frozenset[int] = frozenset()
-        self._answered = 0  # the highest epoch above ours that was asked to hand over
         self._born = 0.0
         self._beat_timer: asyncio.TimerHandle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
@@ -240,19 +239,15 @@ class LeaseKeeper:
     def weed(self) -> None:
         """Answer what contradicts our lease, and remove what no broker made. Runs in the worker, after a clear look.
 
-        The highest may be of a broker to which a share shows old heartbeats. It is asked to hand over by a name, which
-        no cache has: so it learns that we live before its lease has settled. A record that is no candidate's is
-        removed once a later look was clear, too: only that one proves that nobody owned when the record was read.
+        The maker of the highest may not see our heartbeats: a request, which is a new name, tells it that we live.
+        What is no candidate's record goes after a second clear look, which proves that nobody owned at the first.
         """
         try:
-            if self._seen.top > max(self.epoch, self._answered):
-                self._answered = self._seen.top
-                self._folder.withdraw_requests()
-                self._folder.request_handover(self._answered)
+            if self._seen.top > self.epoch:
+                self._folder.answer(self._seen.top)
             found = self._folder.made_up(self._seen)
-            doomed = found & self._suspects
-            self._suspects = found - doomed
-            self._folder.weed(doomed, self._seen)
+            self._folder.weed(found & self._suspects, self._seen)
+            self._suspects = found - self._suspects
         except OSError as exc:
             self._log.warning("cannot answer or remove a lease above ours: %s", exc)
 
