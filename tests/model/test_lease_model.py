@@ -39,6 +39,7 @@ def assert_proved(bounds: Bounds, limit: int = 3_000_000) -> None:
 
 QUICK = {
     "host and foreign, late looks": SMALL,
+    "host that answers, and foreign, late looks": SMALL._replace(answers=True),
     "two foreign, late looks": SMALL._replace(kinds=FF),
     "two foreign, a crash and a person": SMALL._replace(
         kinds=FF, epochs=3, faults=1, late=0, policy=COARSE, tidies=False
@@ -71,6 +72,12 @@ DEEP = {
     "two foreign, a crash, late looks": SMALL._replace(kinds=FF, epochs=3, faults=1),
     "host and foreign, a forged lease between": SMALL._replace(
         epochs=3, forgeries=1, beats=1, late=0, policy=ONCE, tidies=False
+    ),
+    "host that answers a forged lease, heartbeats": SMALL._replace(
+        answers=True, forgeries=1, beats=1, late=0, policy=ONCE, tidies=False
+    ),
+    "host that answers, a crash and a new start": SMALL._replace(
+        answers=True, starts=(2, 1), faults=1, late=0, policy=ONCE, tidies=False
     ),
     "host starts twice, a crash": SMALL._replace(starts=(2, 1), epochs=3, faults=1, late=0, policy=ONCE),
 }

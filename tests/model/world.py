@@ -100,6 +100,7 @@ class Bounds(NamedTuple):
     policy: LeasePolicy = LeasePolicy(silence_s=1, settle_s=3, poll_s=3, tries=1)
     stale_host: bool = False  # as if the host, too, saw everything late
     tidies: bool = True
+    answers: bool = False  # whether a host answers leases above its own
     hasty: bool = False  # as if old names were removed before all see the new one
 
 
@@ -269,7 +270,7 @@ class World:
             if machine.busy:
                 yield from self._step(state, i, node, machine.mark_idle())
             yield from self._step(state, i, node, machine.release())
-        if machine.kind is NodeKind.HOST:
+        if self.bounds.answers and machine.kind is NodeKind.HOST:
             yield from self._answer(state, i, machine)
         seen_by_all = not state.folder[machine.epoch - 1].names or self.bounds.hasty
         for g in node.stale if seen_by_all else ():
