@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import settings
 
-from mempalace_broker.system import private
+from mempalace_broker.system import private, program_folders
 from tests import harness
 from tests.harness import World
 
@@ -52,7 +52,8 @@ def pytest_runtest_makereport(
 def _no_real_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Code under test that is given no private folder finds no home, never that of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as patch:  # the fixture `monkeypatch` would be undone later than tests expect
-        patch.setattr(private, "private_home", lambda: str(tmp_path_factory.getbasetemp() / "no-home"))
+        for module in (private, program_folders):
+            patch.setattr(module, "private_home", lambda: str(tmp_path_factory.getbasetemp() / "no-home"))
         yield
 
 

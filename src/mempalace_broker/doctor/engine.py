@@ -26,6 +26,13 @@ def engine(facts: Facts) -> Iterator[Finding]:
     else:
         found = f"{engine.version or 'version unknown'} in {engine.interpreter}, found by {engine.source}"
         yield ok("mempalace", found)
+    if engine.on_path:
+        version, interpreter = engine.on_path
+        yield warn(
+            "mempalace",
+            f"PATH leads to another one here: {version} in {interpreter}; your commands use that, the engine does not",
+            f'uninstall one of them, or put engine = "{interpreter}" under [broker] in config.toml',
+        )
     running = facts.status.get("engine", {})
     if running.get("version") and engine.version and running["version"] != engine.version:
         yield warn(

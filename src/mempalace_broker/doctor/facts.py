@@ -82,6 +82,7 @@ class EngineFacts:
     source: str = ""
     problem: str = ""
     hint: str = ""
+    on_path: tuple[str, str] | None = None  # version and interpreter of another one, to which PATH leads
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ..system import embedding_model as model
 from ..system.clock import Deadline
 from ..system.command_note import read_command
 from ..system.file_trust import others_write
-from ..system.find_engine import SETTING, find_engine
+from ..system.find_engine import SETTING, engine_on_path, find_engine
 from ..system.find_palace import PALACE_VARIABLES
 from ..system.kernel import is_free
 from ..system.lock import is_held, read_body
@@ -223,7 +223,10 @@ def _engine(env: Mapping[str, str], named: str) -> EngineFacts:
         found = find_engine({**env, SETTING: named}, sys.executable, env.get("PATH", os.defpath))
     except BrokerError as exc:
         return EngineFacts(problem=exc.message, hint=exc.hint)
-    return EngineFacts(found.interpreter, found.version or "", found.source)
+    other = engine_on_path(env, env.get("PATH", os.defpath))
+    differs = other is not None and other.version not in (None, found.version)
+    on_path = (str(other.version), other.interpreter) if other is not None and differs else None
+    return EngineFacts(found.interpreter, found.version or "", found.source, on_path=on_path)
 
 
 def _leftovers(palace: str) -> list[str]:

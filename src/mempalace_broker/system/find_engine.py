@@ -73,7 +73,7 @@ def find_engine(env: Mapping[str, str], own_executable: str, path_env: str) -> E
     Args:
         env: environment with the setting, and HOME for `~`.
         own_executable: the broker's own interpreter (sys.executable).
-        path_env: directories to search first, as in PATH.
+        path_env: directories to search last, as in PATH.
 
     Raises:
         EngineNotFound: the message lists every candidate and why it was rejected.
@@ -88,6 +88,12 @@ def find_engine(env: Mapping[str, str], own_executable: str, path_env: str) -> E
             return verdict
         rejected.append(verdict)
     raise EngineNotFound(_nothing_found(rejected), hint=_INSTALL)
+
+
+def engine_on_path(env: Mapping[str, str], path_env: str) -> EngineCommand | None:
+    """The mempalace that a terminal's PATH leads to; it need not be the engine."""
+    verdicts = (_judge(interpreter, source, home_of(env)) for interpreter, source in _candidates("", path_env, []))
+    return next((verdict for verdict in verdicts if isinstance(verdict, EngineCommand)), None)
 
 
 _INSTALL = (

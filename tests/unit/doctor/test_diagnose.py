@@ -371,6 +371,12 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         [("warn", "mempalace")],
         "restart",
     ),
+    "another on PATH": (
+        True,
+        {"engine": EngineFacts("/e/python", "3.11.0", "x", on_path=("3.4.0", "/v/python"))},
+        [("warn", "mempalace")],
+        "/v/python",
+    ),
     "broker upgraded": (True, {"version": "0.2"}, [("warn", "mempalace-broker")], "restart"),
     "settings wrong": (
         True,

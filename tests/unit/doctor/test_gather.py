@@ -51,6 +51,23 @@ def test_an_empty_home_stays_empty(home: Path) -> None:
     assert facts.open_files == []
 
 
+def test_another_mempalace_on_path_is_a_fact(home: Path) -> None:
+    """The engine is the one that is installed for the user, whatever PATH this terminal has."""
+    for folder, version in ((home / ".local", "3.11.0"), (home / "v", "3.4.0")):
+        python = folder / "bin" / "python3.11"
+        python.parent.mkdir(parents=True)
+        python.symlink_to("/bin/true")
+        (folder / "pyvenv.cfg").write_text("version = 3.11.4\n")
+        info = folder / "lib" / "python3.11" / "site-packages" / f"mempalace-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").touch()
+        (folder / "bin" / "mempalace-mcp").write_text(f"#!{python}\n")
+        (folder / "bin" / "mempalace-mcp").chmod(0o755)
+    engine = looked(home, PATH=f"{home}/v/bin:{home}/.local/bin").engine
+    assert (engine.version, engine.on_path) == ("3.11.0", ("3.4.0", f"{home}/v/bin/python3.11"))
+    assert looked(home, PATH=f"{home}/.local/bin:{home}/v/bin").engine.on_path is None
+
+
 def test_locks_records_and_leftovers_are_seen_and_left_alone(home: Path) -> None:
     palace = home / ".mempalace" / "palace"
     palace.mkdir(parents=True)

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from mempalace_broker.errors import StateRootError
 from mempalace_broker.system.clock import Clock, Deadline
-from mempalace_broker.system.lock import FileLock, is_held, read_body
+from mempalace_broker.system.lock import FileLock, is_held, read_body, wait_until_free
 from tests.fakes.clock import FakeClock
 from tests.planted import plant
 
@@ -241,3 +242,17 @@ def test_what_no_broker_made_is_refused_and_left_alone(tmp_path: Path, kind: str
     if kind != "second name":  # whoever reads it changes nothing
         assert is_held(str(path)) is None
         assert read_body(str(path)) == b""
+
+
+def test_waiting_ends_with_the_holder(tmp_path: Path) -> None:
+    lock = FileLock(str(tmp_path / "lock"))
+    wait_until_free(lock.path)  # a file that is not there has no holder
+    assert lock.try_acquire()
+    waiter = threading.Thread(target=wait_until_free, args=(lock.path,), daemon=True)
+    waiter.start()
+    waiter.join(0.1)
+    assert waiter.is_alive()
+    lock.release()
+    waiter.join(20)
+    assert not waiter.is_alive()
+    assert not is_held(lock.path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import EXIT_NOT_RUNNING, EXIT_OK
+from ...errors import EXIT_NOT_RUNNING, EXIT_OK, BrokerError
 from ...system.private import private_home
 from ..context_options import palace_options
 
@@ -142,13 +142,12 @@ def manager_for(context: Context) -> ServiceManager:
 
 def _name(context: Context) -> str:
     """One name for the palace that this user has by default, and one for each other palace."""
-    from ...errors import PalaceError
     from ...route.discover import meant_palace
     from ...system.private import palace_key
 
     try:
         default = meant_palace(context.env).path
-    except PalaceError:
+    except BrokerError:
         default = ""
     path = context.identity.path
     return NAME if path == default else f"{NAME}-{palace_key(path)[:_KEY_DIGITS]}"
