@@ -18,11 +18,13 @@ class FakeMempalace:
         self.path = path
         self.version = "3.4.0"
         self.after_call: list[Any] = []
+        self.before_close: list[Any] = []
         self.after_close: list[Any] = []
         self.before_open: list[Any] = []
         self.refusals: list[Any] = []
         self.warnings: list[Any] = []
         self.prefetch_embedding = None
+        self.model = None
         self.options = SimpleNamespace(journal=None)
 
     def module(self, name: str) -> Any:

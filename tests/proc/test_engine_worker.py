@@ -393,8 +393,8 @@ def provide_model(home: Path) -> None:
 # -- tune-ups --------------------------------------------------------------------------------------------
 
 NEEDED = {
-    "3.4.0": {"delete-fix", "pin-once", "own-writes", "capacity-cache", "overview-cache", "own-length"},
-    "newest": {"pin-once", "capacity-cache", "own-length"},
+    "3.4.0": {"lean-imports", "delete-fix", "pin-once", "own-writes", "capacity-cache", "overview-cache", "own-length"},
+    "newest": {"lean-imports", "pin-once", "capacity-cache", "own-length"},
 }
 
 

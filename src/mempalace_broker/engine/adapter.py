@@ -27,6 +27,7 @@ from ..protocol.engine_frames import (
     WRITE_LOCK_HELD,
 )
 from . import payload
+from .model_loading import importing
 
 OLDEST = (3, 4, 0)
 _WARM_UP_TEXT = "__mempalace_broker_warm_up__"
@@ -131,7 +132,8 @@ class Mempalace:
         _prepare_process(options)
         if os.path.exists(options.palace) and not os.path.isdir(options.palace):
             raise EngineFailure(BAD_PALACE, f"{options.palace} is not a directory.", "choose another --palace")
-        self.server: Any = _import_server()
+        with importing(lean=options.tune) as self.model:
+            self.server: Any = _import_server()
         self.version = str(getattr(self.server, "__version__", "0"))
         if _version_tuple(self.version) < OLDEST:
             raise EngineFailure(
@@ -144,6 +146,7 @@ class Mempalace:
         # why a call must not run, or None
         self.refusals: list[Callable[[str, dict[str, Any]], str | None]] = [_refuse_elsewhere(options)]
         self.after_call: list[Callable[[], None]] = []
+        self.before_close: list[Callable[[], None]] = []
         self.after_close: list[Callable[[], None]] = []
         self.before_open: list[Callable[[], list[dict[str, str]]]] = []  # each returns warnings, as below
         self.warnings: list[dict[str, str]] = []  # {"what", "hint"} of what works less well
@@ -323,13 +326,12 @@ class Mempalace:
             raise RuntimeError(str(getattr(self.server, "_collection_open_error", None) or "it does not open"))
         return collection
 
-    def warm_up(self) -> int | None:
-        """Open collection, index and model on this thread; return the number of drawers, if known.
+    def warm_up(self, collection: Any) -> int | None:
+        """Search once on this thread; return the number of drawers. `collection`: what `open_palace` returned.
 
         Raises:
             Exception: as `open_palace`.
         """
-        collection = self.open_palace()
         if collection is None:
             return None
         drawers = int(collection.count())

@@ -6,41 +6,44 @@ that does not open, or one without its elements, and mempalace 3.4.0 then answer
 compaction". The database's queue still holds every write since the last complete index. So a copy of that index, put
 back, is whole again once Chroma has replayed the queue.
 
-    after each write that made Chroma store the index    copy the index aside
+    after each write that made Chroma store the index    copy the index aside, on a thread of its own
     before the palace is opened                          check the index; put the copy back if it is torn
 
-The copy is put back only if its ids and the queue give exactly the ids of the database.
+The copy is put back only if its ids and the queue give exactly the ids of the database. An index whose files are as
+they were when it was copied is whole: it is not read again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import os
 import sqlite3
 import stat
+import threading
 from typing import Any, Callable
 from urllib.parse import quote
 
-from ..system.shared_files import SharedFolder, copy_bytes
+from ..system.shared_files import SharedFolder
+from .index_copies import (
+    FILES,
+    Stamps,
+    compare_with_copy,
+    copy_file,
+    copy_index,
+    drop_copies,
+    newest_copy,
+    read_stamps,
+    stamp,
+    stamp_of,
+    stamps_of,
+    unchanged,
+)
 from .index_metadata import META, Torn, UnknownFormat, read_ids
 
-FILES = (
-    "header.bin",
-    "data_level0.bin",
-    "length.bin",
-    "link_lists.bin",
-    META,
-)  # in the order of writing
 _DATABASE = "chroma.sqlite3"
-_COMPLETE = "complete.json"
-_COMPLETE_LIMIT = 4096
 _UUID_CHARS = 36
-_MOST = 2**63
+_ROWS_WHILE_COPYING = 300  # Chroma stores the index every thousand; before that, the copy is waited for
 _UPDATE, _DELETE = 1, 3  # operations in embeddings_queue; 0 add, 2 upsert
-
-Stamps = list[tuple[int, int]]  # (modification time in ns, size) of each of FILES
 
 
 def segments(palace: SharedFolder) -> list[str]:
@@ -75,6 +78,11 @@ class IndexGuard:
         self._log = log
         self._sound: dict[str, Stamps] = {}
         self._handled: dict[str, tuple[int, int]] = {}  # index -> stamp of the metadata last copied or tried
+        self._stored: dict[str, tuple[int, int]] = {}  # index -> stamp of the metadata when it was seen last
+        self._rows = 0  # written since an index was stored
+        self._lock = threading.Lock()
+        self._wanted: set[str] = set()  # indexes to copy
+        self._copying: threading.Thread | None = None
 
     # -- before the palace is opened ---------------------------------------------------------------
 
@@ -84,6 +92,7 @@ class IndexGuard:
         Returns:
             {"what", "hint"} of each index that could not be repaired.
         """
+        self.settle()
         try:
             with SharedFolder.open(self._palace) as palace, self._open_copies() as copies:
                 warnings = []
@@ -103,11 +112,13 @@ class IndexGuard:
         """Check one index, unless it is as it was found sound; return why it could not be repaired, or ""."""
         try:
             with palace.folder(name) as index:
-                if _unchanged(index, self._sound.get(name)):
+                if unchanged(index, self._sound.get(name)):
+                    return ""
+                if self._is_as_copied(index, copies, name):
                     return ""
                 read_ids(index)
-                _compare_with_copy(index, copies, name)
-                self._sound[name] = _stamps(index)
+                compare_with_copy(index, copies, name)
+                self._sound[name] = stamps_of(index)
         except Torn as exc:
             warning = self._restore(palace, copies, name, str(exc))
             if warning:
@@ -115,13 +126,22 @@ class IndexGuard:
         except (OSError, UnknownFormat) as exc:
             self._log(f"index {name} can't be checked: {exc}")
             return ""
-        self._copy_if_new(palace, copies, name)
+        self._begin_copying({name})
         return ""
+
+    def _is_as_copied(self, index: SharedFolder, copies: SharedFolder, name: str) -> bool:
+        newest = newest_copy(copies, name)
+        stamps = read_stamps(copies, newest) if newest is not None else None
+        if not unchanged(index, stamps):
+            return False
+        self._sound[name] = stamps_of(index)
+        self._handled[name] = self._stored[name] = self._sound[name][-1]
+        return True
 
     def _restore(self, palace: SharedFolder, copies: SharedFolder, name: str, why: str) -> str:
         """Put the copy back; return why that failed, or ""."""
         torn = f"the search index {name} was torn by a kill ({why})"
-        newest = _newest_copy(copies, name)
+        newest = newest_copy(copies, name)
         if newest is None:
             return f"{torn} and there is no copy of it"
         try:
@@ -133,7 +153,7 @@ class IndexGuard:
                 for file in FILES:
                     part = file + ".part"
                     index.remove(part)
-                    _copy_file(copy, file, index, part)
+                    copy_file(copy, file, index, part)
                     index.rename(part, file)
         except (Torn, UnknownFormat, OSError, sqlite3.Error, TypeError, ValueError) as exc:
             return f"{torn} and its copy can't be put back: {exc}"
@@ -154,17 +174,48 @@ class IndexGuard:
 
     # -- while it is open --------------------------------------------------------------------------
 
-    def after_write(self) -> None:
-        """Copy every index that was stored since the last call; costs one stat for each that was not."""
+    def after_write(self, rows: int = 1) -> None:
+        """Begin to copy every index that was stored since the last call; costs one stat for each that was not."""
+        self._rows += rows
         try:
             with SharedFolder.open(self._palace) as palace:
-                stored = [name for name in segments(palace) if self._handled.get(name) != _stamp_of(palace, name)]
-                if stored:
-                    with self._open_copies() as copies:
-                        for name in stored:
-                            self._copy_if_new(palace, copies, name)
+                now = {name: stamp_of(palace, name) for name in segments(palace)}
         except OSError as exc:
             self._log(f"the indexes could not be copied aside: {exc}")
+            return
+        stored = {name for name, when in now.items() if when != self._stored.get(name)}
+        if stored:
+            self._stored, self._rows = now, 0
+            self._begin_copying(stored)
+        elif self._rows > _ROWS_WHILE_COPYING:
+            self.settle()  # the next store must not change what is being copied
+
+    def settle(self) -> None:
+        """Return once nothing is being copied."""
+        thread = self._copying
+        if thread is not None:
+            thread.join()
+
+    def _begin_copying(self, names: set[str]) -> None:
+        with self._lock:
+            self._wanted |= names
+            if self._copying is None:
+                self._copying = threading.Thread(target=self._copy_while_wanted, name="engine-index", daemon=True)
+                self._copying.start()
+
+    def _copy_while_wanted(self) -> None:
+        while True:
+            with self._lock:
+                names, self._wanted = self._wanted, set()
+                if not names:
+                    self._copying = None
+                    return
+            try:
+                with SharedFolder.open(self._palace) as palace, self._open_copies() as copies:
+                    for name in names:
+                        self._copy_if_new(palace, copies, name)
+            except OSError as exc:
+                self._log(f"the indexes could not be copied aside: {exc}")
 
     def _open_copies(self) -> SharedFolder:
         """The folder of copies; in place of anything else that has its name. Raises OSError."""
@@ -178,16 +229,16 @@ class IndexGuard:
     def _copy_if_new(self, palace: SharedFolder, copies: SharedFolder, name: str) -> None:
         try:
             with palace.folder(name) as index:
-                meta = _stamp(index, META)
+                meta = stamp(index, META)
                 if self._handled.get(name) == meta:
                     return
                 self._handled[name] = meta  # even if copying fails: try again when it is stored again
-                stamps = _stamps(index)
-                newest = _newest_copy(copies, name)
-                if newest is None or _read_stamps(copies, newest) != stamps:
-                    _copy(index, copies, name, stamps)
+                stamps = stamps_of(index)
+                newest = newest_copy(copies, name)
+                if newest is None or read_stamps(copies, newest) != stamps:
+                    copy_index(index, copies, name, stamps)
         except OSError as exc:
-            _drop_copies(copies, name, keep=None)  # an outdated copy would be worse than none
+            drop_copies(copies, name, keep=None)  # an outdated copy would be worse than none
             self._log(f"index {name} could not be copied aside: {exc}")
 
     def _drop_copies_of_missing(self, palace: SharedFolder, copies: SharedFolder) -> None:
@@ -195,61 +246,7 @@ class IndexGuard:
         for name in {entry[:_UUID_CHARS] for entry in copies.names()}:
             found = palace.look(name)
             if found is None or not stat.S_ISDIR(found.st_mode):
-                _drop_copies(copies, name, keep=None)
-
-
-# -- copies --------------------------------------------------------------------------------------------
-
-
-def _copy(index: SharedFolder, copies: SharedFolder, name: str, stamps: Stamps) -> None:
-    target = f"{name}.{stamps[-1][0]}"
-    room = os.fstatvfs(copies.fd)
-    if sum(size for _, size in stamps) > room.f_bavail * room.f_frsize:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), copies.path)  # a file may claim any size
-    copies.remove_tree(target)
-    with copies.folder(target, make=True) as copy:
-        for file in FILES:
-            _copy_file(index, file, copy, file)
-        copy.replace(_COMPLETE, json.dumps(stamps).encode("ascii"))
-    _drop_copies(copies, name, keep=target)
-
-
-def _copy_file(source: SharedFolder, name: str, target: SharedFolder, new: str) -> None:
-    """Copy a file to a name that is free. Raises OSError."""
-    with contextlib.ExitStack() as stack:
-        reading = source.open_read(name)
-        stack.callback(os.close, reading)
-        writing = target.open_new(new)
-        stack.callback(os.close, writing)
-        copy_bytes(reading, writing)
-
-
-def _compare_with_copy(index: SharedFolder, copies: SharedFolder, name: str) -> None:
-    """Raise Torn if files changed since the copy was made but the metadata did not: a write was cut short."""
-    newest = _newest_copy(copies, name)
-    then = _read_stamps(copies, newest) if newest is not None else None
-    now = _stamps(index)
-    if then is not None and then[-1] == now[-1] and then != now:
-        raise Torn("its files are newer than its metadata")
-
-
-def _newest_copy(copies: SharedFolder, name: str) -> str | None:
-    """The folder of the newest complete copy of an index. Raises OSError."""
-    complete = [
-        (stamps[-1], copy) for copy in _copies_of(copies, name) if (stamps := _read_stamps(copies, copy)) is not None
-    ]
-    return max(complete)[1] if complete else None
-
-
-def _copies_of(copies: SharedFolder, name: str) -> list[str]:
-    return [entry for entry in copies.names() if entry.startswith(name + ".")]
-
-
-def _drop_copies(copies: SharedFolder, name: str, keep: str | None) -> None:
-    for copy in _copies_of(copies, name):
-        if copy != keep:
-            with contextlib.suppress(OSError):  # the next copy of this index tries again
-                copies.remove_tree(copy)
+                drop_copies(copies, name, keep=None)
 
 
 # -- the database --------------------------------------------------------------------------------------
@@ -279,57 +276,3 @@ def _replay_queue(db: sqlite3.Connection, name: str, collection: str, ids: set[s
 def _number(seq_id: Any) -> int:
     """A sequence number; Chroma 0.6 stored it as big-endian bytes."""
     return int.from_bytes(seq_id, "big") if isinstance(seq_id, bytes) else int(seq_id)
-
-
-# -- stamps --------------------------------------------------------------------------------------------
-
-
-def _stamp_of(palace: SharedFolder, name: str) -> tuple[int, int]:
-    with palace.folder(name) as index:
-        return _stamp(index, META)
-
-
-def _stamp(index: SharedFolder, file: str) -> tuple[int, int]:
-    """Modification time in ns and size of a file. Raises OSError."""
-    found = index.look(file)
-    if found is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.join(index.path, file))
-    return found.st_mtime_ns, found.st_size
-
-
-def _stamps(index: SharedFolder) -> Stamps:
-    """Stamps of all files of an index; the last is that of the metadata, which is written last. Raises OSError."""
-    return [_stamp(index, file) for file in FILES]
-
-
-def _unchanged(index: SharedFolder, then: Stamps | None) -> bool:
-    try:
-        return then is not None and _stamps(index) == then
-    except OSError:
-        return False
-
-
-def _read_stamps(copies: SharedFolder, copy: str) -> Stamps | None:
-    """Stamps of the index when it was copied; None if the copy is not complete."""
-    try:
-        with copies.folder(copy) as folder:
-            return parse_stamps(folder.read(_COMPLETE, _COMPLETE_LIMIT) or b"")
-    except OSError:
-        return None
-
-
-def parse_stamps(data: bytes) -> Stamps | None:
-    """Read the stamps in complete.json from any bytes; None if they are not such stamps."""
-    try:
-        found = json.loads(data) if len(data) <= _COMPLETE_LIMIT else None
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, list) or len(found) != len(FILES):
-        return None
-    if not all(isinstance(stamp, list) and len(stamp) == 2 and all(map(_is_whole, stamp)) for stamp in found):
-        return None
-    return [(stamp[0], stamp[1]) for stamp in found]
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -_MOST <= value < _MOST

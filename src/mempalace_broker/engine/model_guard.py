@@ -7,7 +7,6 @@ hangs until its limit, and the engine is replaced only to begin again.
 from __future__ import annotations
 
 import copy
-import importlib
 import os
 import shutil
 import sys
@@ -16,35 +15,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
+from .minilm import minilm, model_missing
+
 if TYPE_CHECKING:
     from .adapter import Mempalace
 
 _RETRY_S = 60.0
-_FILES = (
-    "config.json",
-    "model.onnx",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-    "tokenizer.json",
-    "vocab.txt",
-)
 _HINT = "mempalace-broker model install"
-
-
-def minilm(mempalace: Mempalace) -> Any:
-    """The embedding function in use if it is chromadb's MiniLM, else None."""
-    get = getattr(mempalace.module("embedding"), "get_embedding_function", None)
-    if get is None:
-        return None
-    known = importlib.import_module("chromadb.utils.embedding_functions").ONNXMiniLM_L6_V2
-    function = get()
-    return function if isinstance(function, known) else None
-
-
-def model_missing(function: Any) -> str | None:
-    """The folder that lacks a file of the model; None if the model is complete."""
-    folder = os.path.join(str(function.DOWNLOAD_PATH), function.EXTRACTED_FOLDER_NAME)
-    return None if all(os.path.exists(os.path.join(folder, name)) for name in _FILES) else folder
 
 
 class ModelGuard:
@@ -108,7 +85,7 @@ def guard_model(mempalace: Mempalace) -> dict[str, str] | None:
 
     Not a tune-up: it is in force with tune-ups switched off, too.
     """
-    function = minilm(mempalace)
+    function = minilm(mempalace.module("embedding"))
     if function is None:
         return None
     cls = type(function)

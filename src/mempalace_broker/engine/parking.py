@@ -53,6 +53,8 @@ def close_palace(mempalace: Mempalace) -> str:
         Why that failed, else "". The lock is kept where a file is still open.
     """
     try:
+        for step in mempalace.before_close:
+            step()
         _close_backend(mempalace)
         _close_stores(mempalace.server)
         _forget(mempalace)

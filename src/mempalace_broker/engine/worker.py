@@ -51,11 +51,12 @@ from .empty_palace import treat_empty_palace_as_missing
 from .journal_file import JournalFile
 from .lanes import JobQueue
 from .model_guard import guard_model
+from .model_loading import give_memory_back
 from .ownership import give_all_away, owner_is_another
 from .parking import close_palace
 from .pipes import BrokerPipes
 from .shared_opens import OpenGuard, refuse_to_write_through
-from .tuneups.apply import apply_tuneups
+from .tuneups.apply import apply_tuneups, open_tuned
 from .unparking import wait_for_palace
 from .write_limits import limit_writes
 
@@ -167,11 +168,13 @@ class Worker:
 
     def announce_ready(self, report: dict[str, Any]) -> None:
         """Open the palace for the first time and tell the broker. `report`: what `_prepare` found."""
-        self._report = {**report, "drawers": self._open(self._mempalace.warm_up)}
+        self._report = {**report, "drawers": self._open(lambda: open_tuned(self._mempalace, report["tuneups"]))}
         if self._for_another:
             give_all_away(self._mempalace)
         self._ready.set()
         self._send_ready()
+        if self._mempalace.model is not None:
+            start_thread(give_memory_back, "engine-trim")
 
     def _park(self) -> None:
         problem = close_palace(self._mempalace)

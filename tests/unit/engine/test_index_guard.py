@@ -7,16 +7,17 @@ import pickle
 import shutil
 import sqlite3
 import struct
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from mempalace_broker.engine import index_guard
-from mempalace_broker.engine.index_guard import FILES, IndexGuard
+from mempalace_broker.engine.index_copies import FILES
+from mempalace_broker.engine.index_guard import IndexGuard
 from mempalace_broker.engine.index_metadata import META, Torn, UnknownFormat, read_ids
-from mempalace_broker.system.shared_files import SharedFolder
+from mempalace_broker.system.shared_files import SharedFolder, copy_bytes
 from tests.planted import plant
 
 NAME = "11111111-2222-3333-4444-555555555555"
@@ -59,6 +60,13 @@ class Palace:
     def guard(self) -> IndexGuard:
         return IndexGuard(str(self.path), str(self.store), self.said.append)
 
+    def repair(self) -> list[dict[str, str]]:
+        """As at a start; waits for the copies."""
+        guard = self.guard()
+        warnings = guard.repair()
+        guard.settle()
+        return warnings
+
     def content(self) -> dict[str, bytes]:
         return {file: (self.index / file).read_bytes() for file in FILES}
 
@@ -93,13 +101,13 @@ tears = pytest.mark.parametrize("tear", TEARS)
 @tears
 def test_a_torn_index_is_put_back(tmp_path: Path, tear: Callable[[Palace], None]) -> None:
     palace = Palace(tmp_path)
-    assert palace.guard().repair() == []
+    assert palace.repair() == []
     whole = palace.content()
     tear(palace)
-    assert palace.guard().repair() == []
+    assert palace.repair() == []
     assert palace.content() == whole
     assert any("put back" in line for line in palace.said)
-    assert palace.guard().repair() == []
+    assert palace.repair() == []
     assert sum("put back" in line for line in palace.said) == 1, "sound now"
 
 
@@ -113,28 +121,29 @@ def test_a_repair_that_was_killed_is_completed_the_next_time(
     tmp_path: Path, tear: Callable[[Palace], None], step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     palace = Palace(tmp_path)
-    palace.guard().repair()
+    palace.repair()
     whole = palace.content()
     tear(palace)
     left = step
 
     def rename(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         nonlocal left
-        if not left:
-            raise Killed
-        left -= 1
+        if threading.current_thread() is threading.main_thread():  # a copy is another matter
+            if not left:
+                raise Killed
+            left -= 1
         stock(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     stock = os.rename
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", rename)
         try:
-            palace.guard().repair()
+            palace.repair()
         except Killed:
             pass
         else:
             assert step >= len(FILES)
-    assert palace.guard().repair() == []
+    assert palace.repair() == []
     assert palace.content() == whole
 
 
@@ -142,24 +151,79 @@ def test_a_new_store_is_copied_and_an_old_copy_dropped(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
     guard = palace.guard()
     guard.repair()
+    guard.settle()
     (first,) = palace.store.iterdir()
     guard.after_write()
+    guard.settle()
     assert list(palace.store.iterdir()) == [first]
     palace.write_index(5)
     os.utime(palace.index / META, ns=(1, first.stat().st_mtime_ns + 10**9))
     guard.after_write()
+    guard.settle()
     (second,) = palace.store.iterdir()
     assert second != first
     assert ids_in(second) == {f"d{n}" for n in range(5)}
 
 
+def test_an_index_that_is_as_it_was_copied_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    palace = Palace(tmp_path)
+    palace.repair()
+    monkeypatch.setattr("mempalace_broker.engine.index_guard.read_ids", None)
+    copied = {path: path.stat().st_mtime_ns for path in palace.store.rglob("*")}
+    guard = palace.guard()
+    assert guard.repair() == []
+    guard.after_write()
+    guard.settle()
+    assert {path: path.stat().st_mtime_ns for path in palace.store.rglob("*")} == copied
+
+
+def test_what_is_stored_while_it_is_copied_is_copied_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    palace = Palace(tmp_path)
+    guard = palace.guard()
+    stock, stores = copy_bytes, [5, 6]
+
+    def copy_while_stored(source: int, target: int) -> int:
+        done = stock(source, target)
+        if stores:
+            palace.write_index(stores.pop(0))
+            os.utime(palace.index / META, ns=(1, (10 - len(stores)) * 10**17))
+            guard.after_write()
+        return done
+
+    monkeypatch.setattr("mempalace_broker.engine.index_copies.copy_bytes", copy_while_stored)
+    guard.repair()
+    guard.settle()
+    (copy,) = palace.store.iterdir()
+    assert ids_in(copy) == {f"d{n}" for n in range(6)}
+    assert (copy / "complete.json").exists()
+
+
+def test_many_writes_wait_for_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chroma stores the index every thousand writes, and must not change what is being copied."""
+    palace = Palace(tmp_path)
+    guard, go = palace.guard(), threading.Event()
+    stock = copy_bytes
+
+    def slowly(source: int, target: int) -> int:
+        assert go.wait(60)
+        return stock(source, target)
+
+    monkeypatch.setattr("mempalace_broker.engine.index_copies.copy_bytes", slowly)
+    guard.repair()
+    guard.after_write(100)
+    assert not list(palace.store.rglob("complete.json"))
+    threading.Timer(0.05, go.set).start()
+    guard.after_write(350)
+    assert list(palace.store.rglob("complete.json"))
+
+
 def test_a_copy_that_does_not_fit_the_database_is_left(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
-    palace.guard().repair()
+    palace.repair()
     with closing(sqlite3.connect(palace.path / "chroma.sqlite3")) as db, db:
         db.execute("DELETE FROM embeddings_queue")
     cut_metadata(palace)
-    (warning,) = palace.guard().repair()
+    (warning,) = palace.repair()
     assert "does not fit" in warning["what"]
     assert warning["hint"] == "mempalace repair"
     assert (palace.index / META).read_bytes() == b""
@@ -168,17 +232,17 @@ def test_a_copy_that_does_not_fit_the_database_is_left(tmp_path: Path) -> None:
 def test_without_a_copy_it_is_said(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
     cut_metadata(palace)
-    (warning,) = palace.guard().repair()
+    (warning,) = palace.repair()
     assert "there is no copy" in warning["what"]
 
 
 def test_an_incomplete_copy_does_not_count(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
-    palace.guard().repair()
+    palace.repair()
     (copy,) = palace.store.iterdir()
     (copy / "complete.json").unlink()
     cut_metadata(palace)
-    (warning,) = palace.guard().repair()
+    (warning,) = palace.repair()
     assert "there is no copy" in warning["what"]
 
 
@@ -188,24 +252,27 @@ def test_a_copy_that_fails_is_said_once_and_leaves_no_older_one(
     palace = Palace(tmp_path)
     guard = palace.guard()
     guard.repair()
+    guard.settle()
     palace.write_index(4)
     os.utime(palace.index / META, ns=(1, 2 * 10**18))
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(index_guard, "copy_bytes", full)
+    monkeypatch.setattr("mempalace_broker.engine.index_copies.copy_bytes", full)
     guard.after_write()
+    guard.settle()
     guard.after_write()
+    guard.settle()
     assert sum("could not be copied" in line for line in palace.said) == 1
     assert list(palace.store.iterdir()) == []
 
 
 def test_copies_of_indexes_that_are_gone_are_removed(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
-    palace.guard().repair()
+    palace.repair()
     shutil.rmtree(palace.index)
-    assert palace.guard().repair() == []
+    assert palace.repair() == []
     assert list(palace.store.iterdir()) == []
 
 
@@ -214,7 +281,7 @@ def test_what_is_not_ours_to_judge(tmp_path: Path) -> None:
     (palace.index / META).write_bytes(pickle.dumps(Path("/")))
     with pytest.raises(UnknownFormat):
         ids_in(palace.index)
-    assert palace.guard().repair() == []
+    assert palace.repair() == []
     assert any("can't be checked" in line for line in palace.said)
     (palace.index / "header.bin").write_bytes(b"short")
     palace.write_index(2)
@@ -248,7 +315,9 @@ def test_only_regular_files_are_copied(tmp_path: Path, secret: Path, file: str, 
     plant(path, kind, secret)
     guard = palace.guard()
     guard.repair()
+    guard.settle()
     guard.after_write()
+    guard.settle()
     assert b"secret" not in stored(palace.store)
     assert secret.read_bytes() == b"secret"
 
@@ -258,29 +327,29 @@ def test_an_index_folder_that_is_a_link_is_not_an_index(tmp_path: Path, secret: 
     elsewhere = tmp_path / "elsewhere"
     palace.index.rename(elsewhere)
     palace.index.symlink_to(elsewhere)
-    assert palace.guard().repair() == []
+    assert palace.repair() == []
     assert list(palace.store.iterdir()) == []
 
 
 @pytest.mark.parametrize("file", [f"{name}.part" for name in FILES])
 def test_a_link_under_the_name_of_a_part_is_not_written_through(tmp_path: Path, secret: Path, file: str) -> None:
     palace = Palace(tmp_path)
-    palace.guard().repair()
+    palace.repair()
     whole = palace.content()
     cut_metadata(palace)
     (palace.index / file).symlink_to(secret)
-    assert palace.guard().repair() == []
+    assert palace.repair() == []
     assert palace.content() == whole
     assert secret.read_bytes() == b"secret"
 
 
 def test_metadata_with_a_second_name_is_restored_and_the_other_name_kept(tmp_path: Path, secret: Path) -> None:
     palace = Palace(tmp_path)
-    palace.guard().repair()
+    palace.repair()
     whole = palace.content()
     (palace.index / META).unlink()
     os.link(secret, palace.index / META)
-    assert palace.guard().repair() == []
+    assert palace.repair() == []
     assert palace.content() == whole
     assert secret.read_bytes() == b"secret"
 
@@ -294,7 +363,7 @@ def test_the_folder_of_copies_is_never_elsewhere(tmp_path: Path, secret: Path, w
         palace.store.write_bytes(b"x")
     else:
         palace.store.symlink_to(elsewhere if what == "link to a folder" else secret)
-    assert palace.guard().repair() == []
+    assert palace.repair() == []
     assert list(elsewhere.iterdir()) == []
     assert not palace.store.is_symlink()
     (copy,) = palace.store.iterdir()
@@ -303,12 +372,12 @@ def test_the_folder_of_copies_is_never_elsewhere(tmp_path: Path, secret: Path, w
 
 def test_a_copy_made_of_links_is_not_put_back(tmp_path: Path, secret: Path) -> None:
     palace = Palace(tmp_path)
-    palace.guard().repair()
+    palace.repair()
     (copy,) = palace.store.iterdir()
     (copy / "data_level0.bin").unlink()
     (copy / "data_level0.bin").symlink_to(secret)
     cut_metadata(palace)
-    (warning,) = palace.guard().repair()
+    (warning,) = palace.repair()
     assert "can't be put back" in warning["what"]
     assert b"secret" not in stored(palace.path)
 
@@ -316,7 +385,7 @@ def test_a_copy_made_of_links_is_not_put_back(tmp_path: Path, secret: Path) -> N
 def test_a_file_that_claims_more_bytes_than_the_disk_has_is_not_copied(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
     os.truncate(palace.index / "data_level0.bin", 1 << 43)
-    palace.guard().repair()
+    palace.repair()
     assert any("No space left" in line for line in palace.said)
     assert list(palace.store.iterdir()) == []
 
@@ -328,7 +397,7 @@ def test_an_index_is_read_again_only_after_it_changed(tmp_path: Path, monkeypatc
         read.append(index.path)
         return read_ids(index)
 
-    monkeypatch.setattr(index_guard, "read_ids", counted)
+    monkeypatch.setattr("mempalace_broker.engine.index_guard.read_ids", counted)
     guard = palace.guard()
     for _ in range(3):
         assert guard.repair() == []

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempalace_broker.engine.index_guard import FILES, parse_stamps
+from mempalace_broker.engine.index_copies import FILES, parse_stamps
 from mempalace_broker.engine.index_metadata import Torn, UnknownFormat, parse_metadata
 
 plain = st.recursive(

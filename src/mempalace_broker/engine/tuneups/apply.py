@@ -10,33 +10,72 @@ from .delete_fix import DELETE_FIX, deletes_destroy_index, refuse_deletes
 from .index_storage import INDEX_GUARD, STORE_SELDOM
 from .own_length import OWN_LENGTH
 from .read_caches import OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
-from .tuneup import DoesNotFit, TuneUp
+from .tuneup import DoesNotFit, TuneUp, require
 
 if TYPE_CHECKING:
     from ..adapter import Mempalace
 
+
+def _was_lean(mempalace: Mempalace) -> None:
+    require(mempalace.model is not None, "mempalace was imported as usual")
+
+
+LEAN_IMPORTS = TuneUp(
+    "lean-imports",
+    "what mempalace imports and never uses is loaded when it is needed, and the model while the palace is opened",
+    "clients of other databases and exporters take half of the time that mempalace needs to start",
+    _was_lean,
+)
 # in this order: pin-once wraps what store-seldom puts in place
-ALL = (STORE_SELDOM, DELETE_FIX, PIN_ONCE, OWN_WRITES, CAPACITY_CACHE, OVERVIEW_CACHE, INDEX_GUARD, OWN_LENGTH)
+BEFORE_OPENING = (
+    LEAN_IMPORTS,
+    STORE_SELDOM,
+    DELETE_FIX,
+    PIN_ONCE,
+    OWN_WRITES,
+    CAPACITY_CACHE,
+    OVERVIEW_CACHE,
+    INDEX_GUARD,
+)
+WITH_MODEL = (OWN_LENGTH,)
 
 
 def apply_tuneups(mempalace: Mempalace, *, wanted: bool) -> list[dict[str, Any]]:
-    """Apply every tune-up that fits, before the palace is opened; with `wanted` false, none.
+    """Apply every tune-up that fits and needs no model, before the palace is opened; with `wanted` false, none.
 
     Returns:
         `name`, `applied` and `why` (what it does, or why it was left out) of each, for `status` and `doctor`.
     """
-    report = [_apply(mempalace, tuneup, wanted=wanted) for tuneup in ALL]
+    report = [_apply(mempalace, tuneup, wanted=wanted) for tuneup in BEFORE_OPENING]
     if mempalace.is_chroma() and deletes_destroy_index(mempalace):
         why = next(str(entry["why"]) for entry in report if entry["name"] == DELETE_FIX.name)
         mempalace.refusals.append(refuse_deletes(mempalace.version, why))
     return report
 
 
+def open_tuned(mempalace: Mempalace, report: list[dict[str, Any]]) -> int | None:
+    """Open the palace for the first time, while the model loads; return the number of drawers, if known.
+
+    Args:
+        report: what `apply_tuneups` returned; gets the tune-ups that need the model.
+
+    Raises:
+        Exception: whatever opening raised.
+    """
+    try:
+        collection = mempalace.open_palace()
+    finally:
+        if mempalace.model is not None:
+            mempalace.model.wait()
+        report += [_apply(mempalace, tuneup, wanted=mempalace.options.tune) for tuneup in WITH_MODEL]
+    return mempalace.warm_up(collection)
+
+
 def _apply(mempalace: Mempalace, tuneup: TuneUp, *, wanted: bool) -> dict[str, Any]:
     try:
         if not wanted:
             raise DoesNotFit("switched off by MEMPALACE_BROKER_TUNE=0")
-        if not mempalace.is_chroma():
+        if tuneup is not LEAN_IMPORTS and not mempalace.is_chroma():
             raise DoesNotFit("this palace is not stored in Chroma")
         tuneup.apply(mempalace)
     except DoesNotFit as exc:

@@ -50,7 +50,8 @@ def _apply_index_guard(mempalace: Mempalace) -> None:
     copies = os.path.join(os.path.dirname(str(journal)), _COPIES)
     palace = os.path.realpath(mempalace.palace_path())
     guard = IndexGuard(palace, copies, lambda text: print(text, file=sys.stderr, flush=True))
-    watch_writes(lambda _: guard.after_write())
+    watch_writes(guard.after_write)
+    mempalace.before_close.append(guard.settle)
     mempalace.before_open.append(guard.repair)
 
 

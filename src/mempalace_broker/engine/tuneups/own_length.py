@@ -6,18 +6,21 @@ a page. Embedded at its own length, a text has the same vector; two texts prove 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..embedding_cache import EmbeddingCache
-from ..model_guard import minilm, model_missing
+from ..minilm import minilm, model_missing
 from .tuneup import TuneUp, parameters, replace, require
 
 if TYPE_CHECKING:
     from ..adapter import Mempalace
 
 _SAMPLES = ("note", "one writer for one palace, so that many coding agents share a memory without harm")
+_PADDED = 32  # tokens: masked padding has the same effect whatever its length, and 256 take ten times as long
 _TOLERANCE = 1e-6  # of one component; distances are answered with four decimals
 
 
@@ -49,7 +52,8 @@ class OwnLength:
         """Compare with the stock function on two texts, once. Raises whatever loading the model raises."""
         with self._proving:
             if self._proved is None:
-                stock = self._stock(self._function, list(_SAMPLES))
+                with _padded_to(self._function.tokenizer, _PADDED):
+                    stock = self._stock(self._function, list(_SAMPLES))
                 own = self._np.stack([self._embed(text) for text in _SAMPLES])
                 self._proved = own.shape == stock.shape and float(self._np.abs(own - stock).max()) <= _TOLERANCE
             return self._proved
@@ -66,8 +70,22 @@ class OwnLength:
         return self._np.stack([self._cache.get(text) for text in documents])
 
 
+@contextlib.contextmanager
+def _padded_to(tokenizer: Any, length: int) -> Iterator[None]:
+    """Let a tokenizer that pads to some fixed length pad to another one within the block."""
+    usual = dict(tokenizer.padding or {})
+    if not isinstance(usual.get("length"), int):
+        yield
+        return
+    tokenizer.enable_padding(**{**usual, "length": length})
+    try:
+        yield
+    finally:
+        tokenizer.enable_padding(**usual)
+
+
 def _apply(mempalace: Mempalace) -> None:
-    function = minilm(mempalace)
+    function = minilm(mempalace.module("embedding"))
     require(function is not None, "another embedding model is configured")
     cls = type(function)
     require(parameters(cls._forward)[:2] == ["self", "documents"], "_forward is not what it was")

@@ -1,0 +1,74 @@
+"""Loads the embedding model on a thread of its own, while mempalace is imported and the palace is opened.
+
+Making the session takes as long as half of all imports, and keeps no other thread from running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from .lean_imports import lean_imports
+from .minilm import minilm, model_missing
+
+
+class ModelLoading:
+    """Begins at once. Call it before mempalace is imported, and after its environment is set up."""
+
+    def __init__(self) -> None:
+        self._chosen = threading.Event()
+        try:
+            importlib.import_module("mempalace")  # its settings for chromadb first
+            importlib.import_module("chromadb")
+        except Exception as exc:  # noqa: BLE001 - importing the server says what is wrong
+            print(f"nothing is loaded ahead: {exc}", file=sys.stderr)
+            self._chosen.set()
+            return
+        self._thread = threading.Thread(target=self._load, name="engine-model", daemon=True)
+        self._thread.start()
+
+    def _load(self) -> None:
+        try:
+            function: Any = minilm(importlib.import_module("mempalace.embedding"))
+            self._chosen.set()
+            if function is not None and model_missing(function) is None:
+                function.tokenizer  # noqa: B018 - both are made when they are first asked for
+                function.model  # noqa: B018
+        except Exception as exc:  # noqa: BLE001 - whoever embeds says what is wrong
+            print(f"the model is not loaded ahead: {exc}", file=sys.stderr, flush=True)
+        finally:
+            self._chosen.set()
+
+    def wait_until_chosen(self) -> None:
+        """Return once mempalace's embedding function is made: asked for twice at once, 3.4.0 makes two."""
+        self._chosen.wait()
+
+    def wait(self) -> None:
+        """Return once the model is loaded, or can't be."""
+        thread = getattr(self, "_thread", None)
+        if thread is not None:
+            thread.join()
+
+
+@contextlib.contextmanager
+def importing(*, lean: bool) -> Iterator[ModelLoading | None]:
+    """Import mempalace within the block; `lean`: nothing that isn't used, and with the model loading meanwhile."""
+    if not lean:
+        yield None
+        return
+    with lean_imports():
+        loading = ModelLoading()
+        yield loading
+        loading.wait_until_chosen()
+
+
+def give_memory_back() -> None:
+    """Return what loading took and does not need any more to the system: a fifth of the engine's memory with glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
