@@ -37,9 +37,9 @@ class FakeMempalace:
         return True
 
 
-def touch(path: Path, *, ago_s: float) -> None:
+def touch(path: Path, *, ago_s: float, data: bytes = b"x") -> None:
     """Write a file of the palace that was changed so long ago."""
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"x")
+    path.write_bytes(data)
     then = time.time_ns() - int(ago_s * 1e9)
     os.utime(path, ns=(then, then))

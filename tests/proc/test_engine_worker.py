@@ -392,9 +392,10 @@ def provide_model(home: Path) -> None:
 
 # -- tune-ups --------------------------------------------------------------------------------------------
 
+EVERYWHERE = {"lean-imports", "pin-once", "capacity-cache", "config-cache", "collection-cache", "own-length"}
 NEEDED = {
-    "3.4.0": {"lean-imports", "delete-fix", "pin-once", "own-writes", "capacity-cache", "overview-cache", "own-length"},
-    "newest": {"lean-imports", "pin-once", "capacity-cache", "own-length"},
+    "3.4.0": EVERYWHERE | {"delete-fix", "own-writes", "overview-cache"},
+    "newest": EVERYWHERE,
 }
 
 

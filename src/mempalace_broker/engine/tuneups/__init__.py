@@ -3,6 +3,7 @@
     tuneup          what a tune-up is
     delete_fix      upstream bug #1710: a delete costs the search index
     read_caches     what is read or written again on every call
+    read_often      what every version reads several times in each call
     capacity        the check of the index before each write, which reads the whole palace
     file_cache      answers that hold while files are unchanged
     chroma_writes   hears of each write through Chroma

@@ -10,6 +10,7 @@ from .delete_fix import DELETE_FIX, deletes_destroy_index, refuse_deletes
 from .index_storage import INDEX_GUARD, STORE_SELDOM
 from .own_length import OWN_LENGTH
 from .read_caches import OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
+from .read_often import COLLECTION_CACHE, CONFIG_CACHE
 from .tuneup import DoesNotFit, TuneUp, require
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ BEFORE_OPENING = (
     CAPACITY_CACHE,
     OVERVIEW_CACHE,
     INDEX_GUARD,
+    CONFIG_CACHE,
+    COLLECTION_CACHE,
 )
 WITH_MODEL = (OWN_LENGTH,)
 
