@@ -135,6 +135,33 @@ def test_without_a_broker_none_is_started_and_one_that_starts_waits(idle: World)
     assert "open" not in idle.cli("take-over").stdout
 
 
+@pytest.mark.engine
+def test_a_command_may_replace_the_whole_folder_as_migrate_does() -> None:
+    """engine.lock goes with it; no engine opens the new folder before the command's end, and then one does."""
+    with World("newest", env={"MEMPALACE_BROKER_DRAIN_S": "1"}) as world:
+        shim = world.shim()
+        shim.initialize()
+        shim.call_tool("kg_add", subject="heron", predicate="eats", object="fish")
+        command = Command(world)
+        pid, broker = command.pid(), world.broker()
+        world.palace.rename(world.root / "old")
+        started = broker.status()["broker"]["uptime_s"]
+        waiting = shim.start_call("add_drawer", wing="w", room="r", content="the heron moved")
+        eventually(lambda: broker.status()["broker"]["uptime_s"] > started + 3.0, what="several looks of the broker")
+        assert not world.palace.exists()
+        world.palace.mkdir(mode=0o700)
+        assert f"pid {pid} (sh)" in broker.status()["engine"]["waits_for"]
+        assert f"pid {pid} (sh)" in world.cli("exclusive", "--wait", "0", "--", "true").stderr
+        broker.kill()
+        new = world.cli("ensure")
+        assert new.returncode == 0, new.stderr
+        eventually(
+            lambda: f"pid {pid} (sh)" in str(world.broker().status()["engine"]["waits_for"]), what="that it waits"
+        )
+        assert command.end() == 7
+        assert "result" in shim.wait_response(waiting, 60.0)
+
+
 def test_a_stranger_with_the_palace_open_is_named(idle: World) -> None:
     store = idle.palace / "chroma.sqlite3"
     store.touch()

@@ -136,6 +136,7 @@ class App:
             resting=self._is_resting,
             flush=lambda: flush_palace(identity.path, identity.graph),
             elects=owner.still_named,
+            replacing=lambda: self._dispatcher.lent,
             warn=self._warnings.add,
         )
         self._guest_paths = GuestPaths(settings.guest_folders)
@@ -330,8 +331,8 @@ class App:
                 self._warnings.add(f"the self-check failed: {exc}", _MAKE_ROOM)
 
     async def _check_once(self) -> None:
-        if self._protocol.state != BrokerState.SERVING:
-            return
+        if self._protocol.state != BrokerState.SERVING or self._dispatcher.lent:
+            return  # a command may replace the palace's folder: the next start of an engine finds that out
         if not self._owner.still_named():
             self._runner.drain(f"{self._files.owner_lock} was removed: another broker may come")
             return

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, StateRootError
+from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, PalaceHeld, StateRootError
 from ..lease.acquire import LeaseAcquisition, own_holder_id
 from ..lease.files import LeaseFolder
 from ..lease.machine.lease import NodeKind
@@ -21,6 +21,7 @@ from ..protocol.palace import PalaceIdentity
 from ..settings_files import PrivateSettings, SharedSettings, settings_path
 from ..system import kernel
 from ..system.clock import Clock, Deadline
+from ..system.command_note import command_at_work
 from ..system.environment import LEFT_OUT, known_environment, settle_process
 from ..system.lock import FileLock
 from ..system.lock_notes import OwnerNote, read_holder
@@ -83,6 +84,10 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
     files = StateFiles(options.root, options.palace, env=env)
     if options.direct:
         files = files.direct(is_local)
+    command = command_at_work(files)
+    if command and not os.path.isdir(options.palace):
+        what = f"{options.palace} is not there, while {command}, has it for itself."
+        raise PalaceHeld(what, hint="wait for the command's end, or end it")
     files.prepare()
     settings = PrivateSettings.read(env).broker(env, options.palace)
     owner = FileLock(files.owner_lock)

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..errors import BrokerError, EngineNotFound, StateRootError
-from ..system.command_note import read_command
+from ..system.command_note import command_at_work
 from ..system.find_engine import SETTING, find_engine
 from ..system.find_palace import graph_path
 from ..system.lock import FileLock, read_body
@@ -114,11 +114,13 @@ class EngineHost:
     async def _start(self, lease: LeaseKeeper) -> None:
         lock = FileLock(self._files.engine_lock)
         try:
-            if lock.try_acquire():
+            command = command_at_work(self._files)
+            if not command and lock.try_acquire():
+                self.dispatcher.supervisor.holder = ""
                 lease.engine_lock_taken()
                 await self._start_under(lock, lease)
             else:
-                await self._wait_for_lock(lease)
+                await self._wait_for_lock(command, lease)
         except BrokerError as exc:
             self._log.error("no engine: %s", exc)
             passing = isinstance(exc, StateRootError | EngineNotFound)  # room may be made, mempalace be installed
@@ -131,9 +133,9 @@ class EngineHost:
             self.starting = False
         self._turn()
 
-    async def _wait_for_lock(self, lease: LeaseKeeper) -> None:
-        command = read_command(self._files.engine_lock)
-        if command and not await _confirmed(lease):  # the lease has to say that the palace is in use
+    async def _wait_for_lock(self, command: str, lease: LeaseKeeper) -> None:
+        first = command and not self.dispatcher.lent
+        if first and not await _confirmed(lease):  # the lease has to say that the palace is in use
             self._give_up()
         else:
             holder = command or holder_text(self._files.engine_lock)

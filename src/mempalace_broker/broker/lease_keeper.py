@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..lease.machine.describe import describe_leases
 from ..lease.machine.hold import Holding, LeaseHolder
 from ..lease.machine.lease import LeasePolicy, Listing, NodeKind, Verb
 from ..system.clock import Clock
 from .admission import SHORTAGES
+from .lease_operation import LocalShortage, Operation
 
 if TYPE_CHECKING:
     import logging
@@ -34,25 +35,6 @@ _CONTRADICTED = (
 )
 
 
-class LocalShortage(Exception):
-    """This process, or the system, has no descriptor or no memory left at the moment."""
-
-
-class _Operation(NamedTuple):
-    """One operation of the machine.
-
-    Attributes:
-        begin: one of LeaseHolder's methods. done: gets its outcome, on the loop.
-        prepare: runs before it, in the same thread; False leaves the operation out.
-        when_clear: runs right after the outcome CLEAR, in the same thread and before any other operation.
-    """
-
-    begin: Callable[[LeaseHolder], LeaseHolder]
-    done: Callable[[Holding | None], None]
-    prepare: Callable[[], bool] = lambda: True
-    when_clear: Callable[[], None] = lambda: None
-
-
 class LeaseKeeper:
     """The lease of one broker. Methods belong to the loop, unless they say otherwise.
 
@@ -62,6 +44,7 @@ class LeaseKeeper:
         asked: called once when the host wants the palace.
         resting: whether nothing is in the engine, or about to be sent to it.
         flush: writes out what a foreign kernel still keeps of the palace; raises OSError. Runs in the worker.
+        replacing: whether a command may be replacing the palace's whole folder at the moment.
         elects: whether broker.lock, which we hold, still elects the broker of this kernel. warn: takes (what, hint).
         elapsed: a clock that counts the machine's sleep.
     """
@@ -78,6 +61,7 @@ class LeaseKeeper:
         resting: Callable[[], bool] = lambda: True,
         flush: Callable[[], None] = lambda: None,
         elects: Callable[[], bool] = lambda: True,
+        replacing: Callable[[], bool] = lambda: False,
         elapsed: Callable[[], float] = _CLOCK.elapsed,
     ) -> None:
         self._holder = lease.holder
@@ -89,6 +73,7 @@ class LeaseKeeper:
         self._resting = resting
         self._flush = flush
         self._elects = elects
+        self._replacing = replacing
         self._warn = warn
         self._elapsed = elapsed
         self._log = log
@@ -146,11 +131,11 @@ class LeaseKeeper:
                 done(outcome is Holding.CLEAR)
 
         if when_clear is not None:
-            self._submit(_Operation(LeaseHolder.mark_busy, told, when_clear=when_clear))
+            self._submit(Operation(LeaseHolder.mark_busy, told, when_clear=when_clear))
         elif not self._in_worker and self._holder.is_certain(self._elapsed()):
             done(True)
         else:
-            self._submit(_Operation(LeaseHolder.mark_busy, told))
+            self._submit(Operation(LeaseHolder.mark_busy, told))
 
     def _confirm_again(self, done: Callable[[bool], None], when_clear: Callable[[], None] | None) -> None:
         if self._released:
@@ -168,7 +153,7 @@ class LeaseKeeper:
     def beat(self) -> None:
         """Look for higher epochs and for requests to hand over, then write a heartbeat."""
         self._beating = True
-        self._submit(_Operation(LeaseHolder.renew, self._beaten))
+        self._submit(Operation(LeaseHolder.renew, self._beaten))
 
     def engine_lock_taken(self) -> None:
         """We have had engine.lock: the engine of a dead broker of this kernel is gone, too."""
@@ -253,7 +238,7 @@ class LeaseKeeper:
 
     def _rest_late(self) -> None:
         if self._resting():
-            self._submit(_Operation(LeaseHolder.mark_idle, self._rested, prepare=self._flushed))
+            self._submit(Operation(LeaseHolder.mark_idle, self._rested, prepare=self._flushed))
         else:
             self._rest_timer = None
 
@@ -262,7 +247,7 @@ class LeaseKeeper:
 
     # -- one operation after another
 
-    def _submit(self, operation: _Operation) -> None:
+    def _submit(self, operation: Operation) -> None:
         """Run an operation after all earlier ones; on the host at once, unless the worker is at work."""
         if self._foreign or self._in_worker:
             self._run_in_worker(operation, self._run)
@@ -274,31 +259,31 @@ class LeaseKeeper:
         else:
             self._report(operation, self._end(operation))
 
-    def _run_in_worker(self, operation: _Operation, run: Callable[[_Operation], LeaseHolder]) -> None:
+    def _run_in_worker(self, operation: Operation, run: Callable[[Operation], LeaseHolder]) -> None:
         self._in_worker += 1
         future = asyncio.get_running_loop().run_in_executor(self._worker, run, operation)
         future.add_done_callback(lambda ended: self._back(operation, ended))
 
-    def _back(self, operation: _Operation, ended: asyncio.Future[LeaseHolder]) -> None:
+    def _back(self, operation: Operation, ended: asyncio.Future[LeaseHolder]) -> None:
         self._in_worker -= 1
         self._report(operation, ended.result())
 
-    def _report(self, operation: _Operation, machine: LeaseHolder) -> None:
+    def _report(self, operation: Operation, machine: LeaseHolder) -> None:
         if machine.outcome is Holding.FENCED and not self._was_fenced:
             self._was_fenced = True
             self._log.error("fenced: %s", machine.reason)
             self._fenced(machine.reason)
         operation.done(machine.outcome)
 
-    def _run(self, operation: _Operation) -> LeaseHolder:
+    def _run(self, operation: Operation) -> LeaseHolder:
         self._begin(operation)
         return self._end(operation)
 
-    def _begin(self, operation: _Operation) -> None:
+    def _begin(self, operation: Operation) -> None:
         if operation.prepare():
             self._holder = operation.begin(self._holder)
 
-    def _end(self, operation: _Operation) -> LeaseHolder:
+    def _end(self, operation: Operation) -> LeaseHolder:
         self._advance(may_kill=True)
         if self._holder.outcome is Holding.CLEAR:
             operation.when_clear()
@@ -318,6 +303,8 @@ class LeaseKeeper:
         try:
             if action.verb is Verb.LIST:
                 self._seen = self._folder.listing()
+                if self._replacing() and self.epoch not in self._seen.epochs:
+                    raise LocalShortage("a command has replaced the palace's folder")
                 return self._seen
             if action.verb is Verb.KILL:
                 return self._kill()
@@ -326,7 +313,7 @@ class LeaseKeeper:
                 return self._elects() and self._folder.create_again(action.epoch)
             self._folder.write(action.state, action.sequence, busy=action.busy)
         except OSError as exc:
-            if action.verb is Verb.LIST and exc.errno in SHORTAGES:
+            if action.verb is Verb.LIST and (exc.errno in SHORTAGES or self._replacing()):
                 raise LocalShortage(exc.strerror or str(exc)) from exc
             self._log.error("lease: cannot %s: %s", action.verb, exc)
             return None

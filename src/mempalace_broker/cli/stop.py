@@ -90,11 +90,11 @@ def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") 
     """
     from ..route.ask import ask_broker
     from ..system.clock import Deadline
-    from ..system.command_note import read_command
+    from ..system.command_note import command_at_work
     from ..system.lock import is_held
 
     broker, engine = LockHolder(context.files.owner_lock), LockHolder(context.files.engine_lock)
-    command = read_command(context.files.engine_lock) if is_held(context.files.engine_lock) else ""
+    command = command_at_work(context.files)
     holders = [broker] if command else [broker, engine]
     inside = _broker_in_container(context)
     if inside is not None:

@@ -48,7 +48,6 @@ class LockFacts:
     pid: int = 0
     process: ProcessState = UNKNOWN
     command: str = ""
-    lent_to: str = ""  # engine.lock: the command that has the palace for itself, and since when
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,7 @@ class Facts:
     record_process: ProcessState
     reply: BrokerReply
     socket: FileEntry
+    lent_to: str  # the command of `exclusive` that has the palace for itself, since when; "" without one
     open_files: list[OpenFile]
     integrations: list[Integration]
     upstream_processes: list[UpstreamProcess]
@@ -172,8 +172,3 @@ class Facts:
         said = self.status.get("engine", {}).get("pid")
         held = self.engine_lock.held and not self.lent_to
         return int(said or 0) or (self.engine_lock.pid if held else 0)
-
-    @property
-    def lent_to(self) -> str:
-        """The command of `exclusive` that has the palace for itself, or ""."""
-        return self.engine_lock.lent_to if self.engine_lock.held else ""

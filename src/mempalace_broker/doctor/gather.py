@@ -24,7 +24,7 @@ from ..route.plan import Plan, plan_routes
 from ..settings_files import PrivateSettings, SharedSettings, settings_path
 from ..system import embedding_model as model
 from ..system.clock import Deadline
-from ..system.command_note import read_command
+from ..system.command_note import command_at_work
 from ..system.file_trust import others_write
 from ..system.find_engine import SETTING, engine_on_path, find_engine
 from ..system.find_palace import PALACE_VARIABLES
@@ -80,6 +80,7 @@ def gather(context: Context) -> Facts:
         record_process=process,
         reply=_ask(context),
         socket=_entry(files.socket),
+        lent_to=command_at_work(files),
         open_files=find_open_files(identity.path, identity.graph),
         integrations=find_integrations(home, env),
         upstream_processes=list(_upstream_processes(home)),
@@ -179,7 +180,7 @@ def _lock(path: str) -> LockFacts:
     held, who = is_held(path), read_holder(path)
     if who is None:
         return LockFacts(path, held)
-    return LockFacts(path, held, who.pid, process_state(who), process_command(who.pid), read_command(path))
+    return LockFacts(path, held, who.pid, process_state(who), process_command(who.pid))
 
 
 def _upstream_lock(home: str, palace: str) -> LockFacts:

@@ -1,7 +1,8 @@
-"""The note of a command in engine.lock, which it holds while it has the palace for itself, see cli/exclusive.
+"""The note of a command in the locks that it holds while it has the palace for itself, see cli/exclusive.
 
 An engine's note names a process (lock_notes.py); this one also names the command. Anybody who can write the palace can
-write it, so it decides nothing but whether a holder of the lock is killed as an engine would be: a command never is.
+write the one in engine.lock, so it decides nothing but whether a holder of that lock is killed as an engine would be: a
+command never is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..protocol.write_lock import command_name
+from .lock import is_held
 from .lock_notes import read_note, write_note
 from .process_ids import process_of
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .lock import FileLock
+    from .paths import StateFiles
 
 _MAX_TIME = 1 << 40
 
@@ -30,6 +33,15 @@ def write_command(lock: FileLock, pid: int, argv: Sequence[str], since: float) -
     who = process_of(pid)
     words = {name: getattr(who, name) for name in who.FIELDS}
     write_note(lock, {**words, "command": command_name(list(argv)) or "a command", "since": round(since)})
+
+
+def command_at_work(files: StateFiles) -> str:
+    """The command that has the palace for itself, in words; "" where there is none."""
+    for path in filter(None, (files.command_lock, files.engine_lock)):
+        words = read_command(path)
+        if words and is_held(path):
+            return words
+    return ""
 
 
 def read_command(path: str) -> str:

@@ -95,6 +95,13 @@ class StateFiles:
         return self.private.file(f"{self._name}-answers.json")
 
     @property
+    def command_lock(self) -> str:
+        """Held by a command that has the palace for itself, "" where the user has no home. Some commands replace the
+        palace's whole folder, engine.lock and all.
+        """
+        return self.private.file("command.lock").path
+
+    @property
     def start_failure(self) -> PrivateFile:
         """Why the last start failed, for clients that waited for it."""
         return self.private.file(f"{self._name}-start-failure.json")

@@ -71,6 +71,7 @@ def healthy() -> Facts:
         record_process=ALIVE,
         reply=BrokerReply(CONNECT_OK, SOCKET, STATUS),
         socket=FileEntry(SOCKET, "socket", 0o600, 1000, True),
+        lent_to="",
         open_files=[OpenFile(ENGINE, "python", (f"{P}/chroma.sqlite3",))],
         integrations=[],
         upstream_processes=[],
@@ -413,7 +414,8 @@ def test_a_command_that_has_the_palace_for_itself_is_no_stranger(running: bool) 
     """Nor is what it started; anybody else is."""
     facts = dataclasses.replace(
         healthy() if running else stopped(),
-        engine_lock=LockFacts(f"{P}/engine.lock", True, 700, ALIVE, "mempalace", COMMAND),
+        engine_lock=LockFacts(f"{P}/engine.lock", True, 700, ALIVE, "mempalace"),
+        lent_to=COMMAND,
         open_files=[
             OpenFile(700, "mempalace", (f"{P}/chroma.sqlite3",)),
             OpenFile(701, "python", (f"{P}/chroma.sqlite3",), 0.0, ((700, "mempalace"), (1, "init"))),

@@ -22,7 +22,7 @@ from ...protocol.hello import EXCLUSIVE
 from ...protocol.jsonrpc import load_object
 from ...protocol.write_lock import FOLDER, lock_name, read_note
 from ...system.clock import Deadline
-from ...system.command_note import read_command, write_command
+from ...system.command_note import command_at_work, write_command
 from ...system.lock import FileLock, is_held, read_body
 from ...system.paths import home_of
 
@@ -42,11 +42,23 @@ _LOOK_S = 0.1
 
 
 class Loan:
-    """The palace, lent to a command. `lock`: engine.lock, held; `before`: what was written in it."""
+    """The palace, lent to a command: the locks that it inherits. Some commands replace the palace's folder with
+    engine.lock in it; the other lock lies elsewhere.
+    """
 
-    def __init__(self, lock: FileLock, before: bytes) -> None:
-        self.lock = lock
-        self.before = before
+    def __init__(self, locks: Sequence[FileLock]) -> None:
+        self.locks = locks
+        self._before = [read_body(lock.path) for lock in locks]
+
+    def say(self, pid: int, command: Sequence[str], since: float) -> None:
+        """Write into the locks which command has them."""
+        for lock in self.locks:
+            write_command(lock, pid, command, since)
+
+    def settle(self) -> None:
+        """Write into the locks what was there before."""
+        for lock, body in zip(self.locks, self._before, strict=True):
+            lock.write_body(body)
 
 
 class Borrower:
@@ -88,9 +100,8 @@ class Borrower:
         from ...route.dial import dial_any
         from ...route.discover import fixed_endpoint
 
-        lock_path = self._context.files.engine_lock
-        command = read_command(lock_path)
-        if command and is_held(lock_path):
+        command = command_at_work(self._context.files)
+        if command:
             self._why = f"{command}, has it for itself"
             return None  # the agents' calls get a turn between two commands
         dialled = dial_any(socket_paths(self._context), named=fixed_endpoint(self._context.env) is not None)
@@ -143,10 +154,17 @@ class Borrower:
         what, _, hint = message.partition(" Hint: ")
         return BrokerUnavailable(what, hint=hint or "with another version of the broker: mempalace-broker restart")
 
-    def _loan(self, lock: FileLock, stack: contextlib.ExitStack) -> Loan:
-        stack.callback(lock.close_copy)  # children that still have it keep it
-        loan = Loan(lock, read_body(lock.path))
-        write_command(lock, os.getpid(), self._command, self._context.clock.wall())
+    def _loan(self, lock: FileLock, stack: contextlib.ExitStack) -> Loan | None:
+        private = self._context.files.private
+        locks = [lock] if private.make() else [lock, FileLock(self._context.files.command_lock)]
+        if not all(each.held or each.try_acquire() for each in locks):
+            self._why = "another command has it for itself"
+            lock.close_copy()
+            return None
+        for each in locks:
+            stack.callback(each.close_copy)  # children that still have it keep it
+        loan = Loan(locks)
+        loan.say(os.getpid(), self._command, self._context.clock.wall())
         return loan
 
     # -- without one
@@ -161,7 +179,8 @@ class Borrower:
                 self._why = "an engine without a broker, or another command, is at work in it"
                 return None
             loan = self._loan(lock, stack)
-            self._lease(owner, stack)
+            if loan is not None:
+                self._lease(owner, stack)
             return loan
         finally:
             owner.release()
@@ -228,9 +247,9 @@ def _carry_out(holder: LeaseHolder, held: AcquiredLease, clock: Clock) -> LeaseH
 
 
 def _release(context: Context, held: AcquiredLease, holder: LeaseHolder) -> None:
-    """Release the lease, unless a broker that came meanwhile has one of its own."""
+    """Release the lease, unless a broker that came meanwhile has one of its own, or the folder was replaced."""
     owner = FileLock(context.files.owner_lock)
-    if owner.try_acquire():
+    if os.path.isdir(context.identity.path) and owner.try_acquire():
         try:
             _carry_out(holder.release(), held, context.clock)
         finally:

@@ -17,7 +17,6 @@ import psutil
 from ...doctor.open_files import find_open_files
 from ...errors import EXIT_CANNOT_RUN, EXIT_LIMIT
 from ...system.clock import Deadline
-from ...system.command_note import write_command
 from ...system.lock_notes import read_pid
 from ...system.process_command import process_command
 from ..outcome import say_error
@@ -38,12 +37,12 @@ _LOOK_S = 0.1
 def run_command(context: Context, command: Sequence[str], loan: Loan, limit_s: float | None) -> int:
     """Run `command` to its end, at most `limit_s` seconds; return its exit code, 128 + n if signal n ended it."""
     try:
-        process = subprocess.Popen(command, pass_fds=(loan.lock.fd,), env=_environment(context))
+        process = subprocess.Popen(command, pass_fds=[lock.fd for lock in loan.locks], env=_environment(context))
     except OSError as exc:
         say_error(f"cannot run {command[0]}: {exc.strerror or exc}.")
         return EXIT_CANNOT_RUN
     with _signals_for(process):
-        write_command(loan.lock, process.pid, command, context.clock.wall())
+        loan.say(process.pid, command, context.clock.wall())
         try:
             code = process.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -109,21 +108,23 @@ def _settle(context: Context, loan: Loan) -> None:
         context.clock.sleep(_LOOK_S)
     if who:
         say_error(f"{who}, though the command is over.", "mempalace-broker doctor")
-    left = _heirs(context)
+    left = _heirs(context, loan)
     if left:
-        write_command(loan.lock, left[0], process_command(left[0]).split(), context.clock.wall())
+        loan.say(left[0], process_command(left[0]).split(), context.clock.wall())
         say_error(
             f"pid {left[0]} ({process_command(left[0]) or '?'}), which the command left running, still has the palace: "
             "calls wait until it ends.",
             f"kill {left[0]}",
         )
     else:
-        loan.lock.write_body(loan.before)
+        loan.settle()
 
 
-def _heirs(context: Context) -> list[int]:
-    """Other processes that have engine.lock open; a broker does only to look at it."""
-    path = os.path.realpath(context.files.engine_lock)
+def _heirs(context: Context, loan: Loan) -> list[int]:
+    """Other processes that have our locks open; a broker does only to look at them."""
+    paths = {os.path.realpath(lock.path) for lock in loan.locks}
     broker = read_pid(context.files.owner_lock)
-    found = [opener.pid for opener in find_open_files(context.identity.path, path) if path in opener.files]
+    found = [
+        opener.pid for opener in find_open_files(context.identity.path, *paths) if paths.intersection(opener.files)
+    ]
     return [pid for pid in found if pid not in (os.getpid(), broker)]
