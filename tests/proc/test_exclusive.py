@@ -15,7 +15,8 @@ import pytest
 
 from mempalace_broker import errors
 from mempalace_broker.protocol.write_lock import lock_name
-from tests.harness import RpcError, World, eventually, kill_pid
+from tests.harness import RpcError, World, engine_python, eventually, kill_pid
+from tests.load import Load
 from tests.proctools import is_running
 
 HOLD = "exec 3<> {store}; echo $$ > {up}; while ! [ -e {over} ]; do sleep 0.1; done; exit 7"
@@ -231,3 +232,33 @@ def test_a_command_that_is_not_there_disturbs_nobody(idle: World) -> None:
     (idle.cwd / "plain").write_text("")
     assert idle.cli("exclusive", "--", "./plain").returncode == errors.EXIT_NO_COMMAND
     assert idle.cli("exclusive").returncode == errors.EXIT_USAGE
+
+
+def maintenance(world: World) -> list[list[str]]:
+    """mempalace's own maintenance; the last two replace the palace's folder."""
+    python = engine_python(str(world.engine))
+    mempalace = str(python.parent / "mempalace")
+    return [
+        [mempalace, "sync", str(world.cwd), "--apply"],
+        [mempalace, "compress"],
+        [str(python), "-m", "mempalace.dedup", "--dry-run"],  # else it removes short diary entries, as it is made to
+        [mempalace, "repair", "--yes"],
+        [mempalace, "repair", "--mode", "from-sqlite", "--archive-existing", "--yes"],
+        [mempalace, "migrate", "--yes"],
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.timeout(1800)
+def test_mempalaces_own_maintenance_under_load(world: World) -> None:
+    world.env["MEMPALACE_MCP_TIMEOUT_MS"] = "300000"
+    with world.watch_owners() as sampler, Load(world, sessions=4, patience=320.0) as load:
+        load.wait_writes(20, 300.0)
+        for words in maintenance(world):
+            done = world.cli("exclusive", "--wait", "120", "--limit", "300", "--", *words, timeout=500)
+            assert done.returncode == 0, (words, done.stdout[-2000:], done.stderr[-2000:])
+            load.wait_writes(12, 300.0)
+        assert not [session.unknown for session in load.sessions if session.unknown]
+    assert sampler.most == 1, sampler.worst
+    load.verify()

@@ -20,6 +20,7 @@ from ..system.lock import FileLock, read_body
 from ..system.lock_notes import read_holder, write_holder
 from ..system.palace_stores import check_stores
 from ..system.paths import home_of
+from ..system.pending_restore import finish_restore
 from ..system.process_ids import ALIVE, process_of, process_state
 from .engine_process import EngineProcess
 from .journal_reader import JournalEntries, read_journal
@@ -149,6 +150,8 @@ class EngineHost:
             await self._load_journal()
         palace = self._identity.path
         graph = graph_path(palace, self._identity.by, home_of(self._env))
+        if moved := await asyncio.to_thread(finish_restore, self._files.restore):
+            self._log.warning("finished a restore of the palace that was interrupted: %d names", moved)
         await asyncio.to_thread(check_stores, palace, graph)
         self.command = await asyncio.to_thread(self._find)
         spawn = _Spawn(self, lock, self.command)

@@ -25,6 +25,7 @@ _COMMANDS = {
     "logs": "logs",
     "doctor": "doctor",
     "exclusive": "exclusive",
+    "backup": "backup",
     "take-over": "take_over",
     "model": "model",
     "token": "token",

@@ -17,6 +17,7 @@ from .parking import real_path
 
 _POLL_S = 0.05  # between two looks: neither a flock that is released nor a file that is closed sends an event
 _OTHERS_S = 10.0
+_OURS = "mempalace-broker"  # a backup reads beside us
 _STORE_FILES = (".sqlite3", ".sqlite3-wal", ".sqlite3-shm", ".sqlite3-journal", ".bin")
 
 
@@ -80,6 +81,8 @@ def _other_opener(mempalace: Mempalace) -> str:
     palace = real_path(mempalace.palace_path()).rstrip("/") + "/"
     for pid in _python_processes():
         paths = [_link(f"/proc/{pid}/fd/{fd}") for fd in _names(f"/proc/{pid}/fd")]
+        if command_name(_arguments(pid)).startswith(_OURS):
+            continue
         if any(path.startswith(palace) and path.endswith(_STORE_FILES) for path in paths):
             return f"pid {pid} ({command_name(_arguments(pid)) or 'python'})"
     return ""

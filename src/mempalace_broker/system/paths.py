@@ -102,6 +102,11 @@ class StateFiles:
         return self.private.file("command.lock").path
 
     @property
+    def restore(self) -> PrivateFile:
+        """The renames of a restore that were decided on, while there are any left."""
+        return self.private.file(f"{self._name}-restore.json")
+
+    @property
     def start_failure(self) -> PrivateFile:
         """Why the last start failed, for clients that waited for it."""
         return self.private.file(f"{self._name}-start-failure.json")

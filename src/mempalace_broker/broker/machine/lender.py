@@ -5,6 +5,9 @@
 While it is asked for or granted, nothing more is sent to an engine and none is started. The asker takes engine.lock,
 hands it to its command and leaves. From then on that lock alone keeps the engine away: the kernel holds it for as long
 as the command or a child of it lives, whatever becomes of this broker and of the asker.
+
+Who asks for a pause (`backup`) gets it once no call runs, and the engine stays: nothing is written until the asker
+leaves, at most for PAUSE_S.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from .effects import Effect
 
 TAKE_S = 10.0  # from the grant until the asker has engine.lock
+PAUSE_S = 5.0
 _LONGEST_WAIT_S = 3600.0
 _WHY = "a command wants the palace for itself"
 
@@ -38,6 +42,7 @@ class _Request:
     id: Any
     wait_s: float
     deadline: float
+    pause: bool
     granted: bool = False
 
 
@@ -50,10 +55,11 @@ class Lender:
         self._requests: list[_Request] = []
 
     def ask(self, conn: int, message: Message, now: float) -> None:
-        """Take a `broker/exclusive`; its `wait_s` is how long the asker waits for the palace."""
+        """Take a `broker/exclusive`; its `wait_s` is how long the asker waits, its `pause` whether the engine stays."""
         asked = message.params.get("wait_s")
         wait_s = min(float(asked), _LONGEST_WAIT_S) if isinstance(asked, int | float) and asked > 0 else 0.0
-        self._requests.append(_Request(conn, message.id, wait_s, now + wait_s))
+        pause = message.params.get("pause") is True
+        self._requests.append(_Request(conn, message.id, wait_s, now + wait_s, pause))
         self._dispatcher.lending = True
         self._dispatcher.confirm()  # marks the lease as busy: no other kernel may take it for an idle one
 
@@ -70,16 +76,25 @@ class Lender:
             self._dispatcher.take_back(now)
             self._dispatcher.pump()
             return out
-        self._recall(now)
-        if self._dispatcher.supervisor.state is EngineState.DOWN and not self._dispatcher.confirming:
-            out += self._grant(now)
-        return out
+        paused = any(asked.pause and asked.granted for asked in self._requests)
+        wanted = any(not asked.pause for asked in self._requests)
+        if (wanted and not paused) or not self._dispatcher.supervisor.alive:
+            self._recall(now)
+        return out + self._grant(now)
 
     def _grant(self, now: float) -> list[tuple[int, bytes]]:
-        waiting = [asked for asked in self._requests if not asked.granted]
-        for asked in waiting:
-            asked.granted, asked.deadline = True, now + TAKE_S
-        return [(asked.conn, rpc.result_line(asked.id, {"granted": True})) for asked in waiting]
+        gone = self._dispatcher.supervisor.state is EngineState.DOWN and not self._dispatcher.confirming
+        ready = [asked for asked in self._requests if not asked.granted and (gone or (asked.pause and self._is_still))]
+        for asked in ready:
+            asked.granted, asked.deadline = True, now + (PAUSE_S if asked.pause else TAKE_S)
+        return [(asked.conn, rpc.result_line(asked.id, {"granted": True})) for asked in ready]
+
+    @property
+    def _is_still(self) -> bool:
+        """Whether an engine is there, and does nothing."""
+        dispatcher = self._dispatcher
+        busy = self._at_work or dispatcher.confirming or dispatcher.parking.between
+        return dispatcher.supervisor.state is EngineState.READY and not busy
 
     def _expire(self, now: float) -> list[tuple[int, bytes]]:
         late = [asked for asked in self._requests if now >= asked.deadline]

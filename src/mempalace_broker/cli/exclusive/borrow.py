@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...doctor.open_files import find_open_files
 from ...errors import NOT_EXECUTED, BrokerUnavailable, PalaceHeld
@@ -24,17 +24,20 @@ from ...protocol.write_lock import FOLDER, lock_name, read_note
 from ...system.clock import Deadline
 from ...system.command_note import command_at_work, write_command
 from ...system.lock import FileLock, is_held, read_body
+from ...system.lock_notes import read_pid
 from ...system.paths import home_of
+from ...system.pending_restore import finish_restore
 
 if TYPE_CHECKING:
     from _socket import socket as RawSocket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ...lease.acquire import AcquiredLease
     from ...lease.machine.hold import LeaseHolder
     from ...system.clock import Clock
     from ...system.paths import Context
 
+T = TypeVar("T")
 TAKE_S = 8.0  # to take engine.lock once it was granted; the broker waits a little longer
 ANSWER_S = 5.0  # for the broker's refusal, after it waited in vain
 _LOOK_S = 0.1
@@ -82,12 +85,27 @@ class Borrower:
         refuse_elsewhere(self._context)
         self._context.files.prepare()
         with contextlib.ExitStack() as stack:
-            while (loan := self._attempt(deadline, stack)) is None:
-                if deadline.expired:
-                    raise self._too_late(self._why)
-                self._context.clock.sleep(min(_LOOK_S, deadline.remaining()))
+            loan = self._until(deadline, lambda: self._attempt(deadline, stack))
             self._wait_for_others(deadline)
+            finish_restore(self._context.files.restore)
             yield loan
+
+    @contextlib.contextmanager
+    def pause(self, deadline: Deadline) -> Iterator[None]:
+        """Nobody writes until the block ends, which has to be within PAUSE_S. Raises as `borrow`."""
+        refuse_elsewhere(self._context)
+        with contextlib.ExitStack() as stack:
+            self._until(deadline, lambda: self._attempt(deadline, stack, pause=True))
+            if who := other_opener(self._context, but=read_pid(self._context.files.engine_lock)):
+                raise self._too_late(who)
+            yield
+
+    def _until(self, deadline: Deadline, attempt: Callable[[], T | None]) -> T:
+        while (got := attempt()) is None:
+            if deadline.expired:
+                raise self._too_late(self._why)
+            self._context.clock.sleep(min(_LOOK_S, deadline.remaining()))
+        return got
 
     def _too_late(self, who: str) -> PalaceHeld:
         return PalaceHeld(
@@ -95,7 +113,7 @@ class Borrower:
             hint="let it finish, or wait longer: --wait",
         )
 
-    def _attempt(self, deadline: Deadline, stack: contextlib.ExitStack) -> Loan | None:
+    def _attempt(self, deadline: Deadline, stack: contextlib.ExitStack, *, pause: bool = False) -> Loan | None:
         from ...route.ask import socket_paths
         from ...route.dial import dial_any
         from ...route.discover import fixed_endpoint
@@ -106,8 +124,14 @@ class Borrower:
             return None  # the agents' calls get a turn between two commands
         dialled = dial_any(socket_paths(self._context), named=fixed_endpoint(self._context.env) is not None)
         if dialled.sock is not None:
-            with contextlib.closing(dialled.sock) as sock:
-                return self._from_broker(sock, dialled.path, deadline, stack)
+            with contextlib.ExitStack() as connected:
+                connected.callback(dialled.sock.close)
+                if not self._is_granted(dialled.sock, dialled.path, deadline, pause=pause):
+                    return None
+                if pause:
+                    stack.push(connected.pop_all())
+                    return Loan([])
+                return self._take_lock(stack)
         if is_held(self._context.files.owner_lock):
             self._why = f"a broker owns it, and does not answer ({dialled.why})"
             return None
@@ -115,8 +139,8 @@ class Borrower:
 
     # -- from a broker
 
-    def _from_broker(self, sock: RawSocket, path: str, deadline: Deadline, stack: contextlib.ExitStack) -> Loan | None:
-        """The loan stands once engine.lock is ours: the broker looks at that lock when this connection is closed."""
+    def _is_granted(self, sock: RawSocket, path: str, deadline: Deadline, *, pause: bool) -> bool:
+        """Ask on this connection; what is granted ends with it."""
         from ...route.ask import about
         from ...route.exchange import exchange
         from ...system.unix_socket import peer_process
@@ -126,7 +150,7 @@ class Borrower:
                 "the broker runs in a container, and its palace can't be lent to a command out here.",
                 hint="run this in that container, or `mempalace-broker restart` to have the broker here",
             )
-        params = {"wait_s": deadline.remaining(), **about(self._context)}
+        params = {"wait_s": deadline.remaining(), "pause": pause, **about(self._context)}
         request = {"jsonrpc": "2.0", "id": EXCLUSIVE, "method": EXCLUSIVE, "params": params}
         patience = Deadline.after(self._context.clock, deadline.remaining() + ANSWER_S)
         try:
@@ -138,9 +162,11 @@ class Borrower:
         answer = load_object(line)
         if isinstance(answer.get("error"), dict):
             raise self._refused(answer["error"])
-        if not answer:
-            self._why = "its broker was leaving"
-            return None
+        self._why = "its broker was leaving"
+        return bool(answer)
+
+    def _take_lock(self, stack: contextlib.ExitStack) -> Loan | None:
+        """The loan stands once engine.lock is ours: the broker looks at that lock when our connection is closed."""
         lock = FileLock(self._context.files.engine_lock)
         if not lock.acquire(Deadline.after(self._context.clock, TAKE_S)):
             self._why = "another process took it at the same moment"
@@ -221,14 +247,19 @@ def refuse_elsewhere(context: Context) -> None:
         )
 
 
-def other_opener(context: Context) -> str:
-    """A process that has the palace open, or mempalace's own write lock, in words; "" where there is none."""
+def other_opener(context: Context, *, but: int = 0) -> str:
+    """A process that has the palace open, or mempalace's own write lock, in words; "" where there is none.
+
+    Args:
+        but: the engine, which may.
+    """
     identity = context.identity
     for opener in find_open_files(identity.path, identity.graph):
-        return f"pid {opener.pid} ({opener.command}) has {opener.files[0]} open"
+        if opener.pid not in (but, os.getpid()):
+            return f"pid {opener.pid} ({opener.command}) has {opener.files[0]} open"
     path = f"{home_of(context.env)}/{FOLDER}/{lock_name(identity.path)}"
-    if is_held(path):
-        pid, command = read_note(read_body(path))
+    pid, command = read_note(read_body(path))
+    if is_held(path) and pid != but:
         return f"pid {pid or 'unknown'} ({command or '?'}) holds mempalace's write lock"
     return ""
 

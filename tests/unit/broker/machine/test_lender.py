@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mempalace_broker import errors
-from mempalace_broker.broker.machine.lender import TAKE_S
+from mempalace_broker.broker.machine.lender import PAUSE_S, TAKE_S
 from mempalace_broker.broker.machine.lifecycle import BrokerState
 from mempalace_broker.broker.machine.parking import CLOSING_S
 from mempalace_broker.broker.machine.scheduler import Limits
@@ -260,6 +260,59 @@ def test_a_start_that_came_through_is_taken_back() -> None:
     talk.opens(ASKER)
     ask(talk)
     talk.engine_up()
+    assert verbs(talk) == ["park"]
+
+
+def pause(talk: Talk, conn: int = ASKER) -> None:
+    talk.says(conn, request("ask", EXCLUSIVE, wait_s=30, pause=True))
+
+
+def test_a_pause_is_granted_between_two_calls_and_leaves_the_engine() -> None:
+    talk = talk_of()
+    talk.says(1, call(1, ADD), call(2, WAIT))
+    pause(talk)
+    talk.says(1, call(3, ADD))
+    assert talk.heard(ASKER) == []
+    talk.done(talk.frame(1))
+    assert talk.answer(ASKER)["result"] == {"granted": True}
+    assert (talk.ids(), verbs(talk), talk.engine()) == ([2], [], [])
+    talk.gone(ASKER)
+    assert talk.ids() == [2, 3]
+    assert talk.engine() == []
+
+
+def test_a_pause_ends_by_itself() -> None:
+    talk = talk_of()
+    pause(talk)
+    talk.says(1, call(1, ADD))
+    talk.wait(PAUSE_S - 0.1)
+    assert talk.ids() == []
+    talk.wait(0.2)
+    assert talk.ids() == [1]
+
+
+def test_a_pause_without_an_engine_starts_none_meanwhile() -> None:
+    talk = Talk(up=False)
+    talk.opens(ASKER)
+    talk.dispatcher.unstartable(talk.now, "no mempalace", "install it", permanent=False)
+    talk.turn()
+    talk.engine()
+    pause(talk)
+    assert talk.answer(ASKER)["result"] == {"granted": True}
+    talk.wait(PAUSE_S - 0.1)
+    assert talk.engine() == []
+    talk.gone(ASKER)
+    assert talk.engine() == [EngineAction.SPAWN]
+
+
+def test_who_wants_the_palace_gets_it_after_a_pause() -> None:
+    talk = talk_of()
+    talk.opens(8)
+    pause(talk)
+    ask(talk, 8)
+    assert talk.answer(ASKER)["result"] == {"granted": True}
+    assert verbs(talk) == [], "the engine does not touch the palace now"
+    talk.gone(ASKER)
     assert verbs(talk) == ["park"]
 
 

@@ -1,0 +1,210 @@
+"""Makes a snapshot of a palace that is in use.
+
+1  large files are copied as they are, while everybody goes on
+2  pause: no call is in the engine; the copies are brought up to date, small files are copied, and databases with a
+   write-ahead log are held at this very moment by a transaction that reads
+3  everybody goes on; those databases are copied, all is summed up, tried out, and gets its name
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from ... import __version__
+from ...broker.machine.lender import PAUSE_S
+from ...errors import StateRootError
+from ...system.clock import Deadline
+from ...system.palace_stores import check_stores
+from ..exclusive.borrow import Borrower
+from .copying import catch_up, copy_file, digest, open_source, sync
+from .parts import Kind, Part, parts_of
+from .snapshots import PARTIAL, BadSnapshot, Entry, Snapshot, snapshots_in, write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ...system.paths import Context
+
+_BUSY_S = 2.0  # how long SQLite waits for a writer that is no session's
+_SETTLED_NS = 1_000_000_000  # a file that changed a moment ago may change again under the same time
+_COMMAND = ("mempalace-broker", "backup")
+
+
+class Made(NamedTuple):
+    """A snapshot that was made. pause_s: how long writes waited."""
+
+    snapshot: Snapshot
+    pause_s: float
+
+
+class _Copies:
+    """The files of one snapshot on their way into `folder`."""
+
+    def __init__(self, context: Context, folder: str, advance: Callable[[int], None]) -> None:
+        self._context = context
+        self._folder = folder
+        self._advance = advance
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._held: list[tuple[Part, sqlite3.Connection]] = []
+        self.parts: list[Part] = []
+
+    def copy_ahead(self) -> None:
+        """Copy what is large, whatever is written to it meanwhile."""
+        for part in parts_of(self._context):
+            if part.kind in (Kind.DATABASE, Kind.BULK):
+                self._seen[part.name] = _stamp(part.path)
+                copy_file(part.path, self._target(part), self._advance)
+
+    def catch_up(self) -> None:
+        """Complete the copies, while nobody writes."""
+        self.parts = parts_of(self._context)
+        for part in self.parts:
+            if part.kind is Kind.WAL_DATABASE:
+                self._held.append((part, _hold(part.path)))
+            elif part.kind is Kind.DATABASE:
+                with contextlib.closing(_hold(part.path)):
+                    self._renew(part)
+            elif part.kind is Kind.FILE or self._seen.get(part.name) != _stamp(part.path):
+                self._renew(part)
+
+    def _renew(self, part: Part) -> None:
+        target = self._target(part)
+        if not os.path.exists(target):
+            with open(target, "xb"):
+                os.chmod(target, 0o600)
+        with open_source(part.path) as source:
+            catch_up(source.fileno(), target)
+
+    def finish(self) -> None:
+        """Copy the databases that are held, and drop what has vanished since it was copied ahead."""
+        for part, held in self._held:
+            with contextlib.closing(sqlite3.connect(self._target(part))) as copy:
+                held.backup(copy)
+                copy.execute("PRAGMA journal_mode=DELETE")  # one file, without side files
+            held.close()
+        for name in self._seen.keys() - {part.name for part in self.parts}:
+            os.unlink(os.path.join(self._folder, name))
+
+    def close(self) -> None:
+        for _, held in self._held:
+            held.close()
+
+    def _target(self, part: Part) -> str:
+        path = os.path.join(self._folder, part.name)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        return path
+
+
+def create(
+    context: Context,
+    folder: str,
+    *,
+    wait_s: float,
+    try_out: Callable[[Snapshot], None],
+    advance: Callable[[int], None] = lambda _: None,
+) -> Made:
+    """Make a snapshot in `folder`. `try_out`: raises where it does not work; `advance`: gets bytes that were copied.
+
+    Raises:
+        BadSnapshot: there is no palace, or the snapshot does not work. PalaceHeld, BrokerUnavailable: no pause was had.
+        StateRootError: files of the palace can't be trusted, or the folder can't be written.
+    """
+    check_stores(context.identity.path, context.identity.graph)
+    started = context.clock.wall()
+    name = _free_name(folder, started)
+    partial = os.path.join(folder, PARTIAL + name)
+    try:
+        os.mkdir(partial, 0o700)
+        pause_s, copies = _copy(context, partial, wait_s, advance)
+        files = {part.name: _sum_up(os.path.join(partial, part.name)) for part in copies.parts}
+        _share(partial, files, snapshots_in(folder))
+        facts: dict[str, Any] = {
+            "created": round(started, 3),
+            "palace": context.identity.as_json(),
+            "broker": __version__,
+            "pause_s": round(pause_s, 3),
+        }
+        write_manifest(partial, facts, files)
+        snapshot = Snapshot(partial)
+        snapshot.check()
+        try_out(snapshot)
+        for place, _, _ in os.walk(partial):
+            sync(place)
+        os.rename(partial, os.path.join(folder, name))
+        sync(folder)
+    except (OSError, sqlite3.Error) as exc:
+        raise StateRootError(f"no snapshot was made: {exc}.", hint="make room, or name another folder: --dir") from exc
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Made(Snapshot(os.path.join(folder, name)), pause_s)
+
+
+def _copy(context: Context, partial: str, wait_s: float, advance: Callable[[int], None]) -> tuple[float, _Copies]:
+    copies = _Copies(context, partial, advance)
+    try:
+        copies.copy_ahead()
+        if not os.listdir(partial):
+            raise BadSnapshot(f"{context.identity.path} holds no palace yet.", hint="store something first")
+        with Borrower(context, _COMMAND, wait_s).pause(Deadline.after(context.clock, wait_s)):
+            began = context.clock.monotonic()
+            copies.catch_up()
+            pause_s = context.clock.monotonic() - began
+        if pause_s > PAUSE_S:
+            what = f"the palace could not be copied within the {PAUSE_S:g} s for which writes wait"
+            raise BadSnapshot(f"{what}, but in {pause_s:.1f} s.", hint="try again when the disk is less busy")
+        copies.finish()
+    finally:
+        copies.close()
+    return pause_s, copies
+
+
+def _hold(path: str) -> sqlite3.Connection:
+    """A transaction that reads: for it, the database stays as it is. Where that is by a lock, closing any descriptor of
+    the file drops it.
+    """
+    db = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=_BUSY_S)
+    db.execute("BEGIN")
+    db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return db
+
+
+def _stamp(path: str) -> tuple[int, int, int]:
+    """What changes with a file; for one that changed a moment ago, also a number that never comes again."""
+    info = os.stat(path)
+    now = time.time_ns()
+    return info.st_mtime_ns, info.st_size, 0 if info.st_mtime_ns + _SETTLED_NS < now else now
+
+
+def _sum_up(path: str) -> Entry:
+    sync(path)
+    return Entry(os.path.getsize(path), digest(path))
+
+
+def _share(partial: str, files: dict[str, Entry], earlier: list[Snapshot]) -> None:
+    """Replace what the last snapshot has as well by hard links to it."""
+    for name in files if earlier else ():
+        if earlier[-1].files.get(name) == files[name]:
+            target, there = os.path.join(partial, name), earlier[-1].file(name)
+            with contextlib.suppress(OSError):  # it is gone, or this filesystem can't: then it stays a copy
+                if digest(there) == files[name].sha256:  # else it was damaged since
+                    os.link(there, target + ".link")
+                    os.replace(target + ".link", target)
+
+
+def _free_name(folder: str, at: float) -> str:
+    first = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(at))
+    return next(name for name in _names(first) if not os.path.lexists(os.path.join(folder, name)))
+
+
+def _names(first: str) -> Iterator[str]:
+    yield first
+    number = 2
+    while True:
+        yield f"{first}-{number}"
+        number += 1

@@ -1,0 +1,99 @@
+"""Puts a snapshot in the palace's place, and what was there beside it.
+
+The new files are copied beside the palace while the agents go on. Then the palace is lent to us, the renames are
+decided on and carried out (system/pending_restore.py), and the engine opens what is there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from ...errors import StateRootError
+from ...system.clock import Deadline
+from ...system.pending_restore import Move, finish_restore, write_moves
+from ..exclusive.borrow import Borrower
+from .copying import copy_file, sync
+from .parts import is_brokers, live_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...system.paths import Context
+    from .snapshots import Snapshot
+
+_COMMAND = ("mempalace-broker", "restore")
+_SIDE_FILES = ("-wal", "-shm", "-journal")
+
+
+def restore(
+    context: Context, snapshot: Snapshot, *, wait_s: float, advance: Callable[[int], None] = lambda _: None
+) -> str:
+    """Restore a snapshot that was checked; the folder with what was in the palace before.
+
+    Raises:
+        PalaceHeld, BrokerUnavailable: the palace can't be had. StateRootError: files can't be placed.
+    """
+    mark = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(context.clock.wall()))}-{os.urandom(3).hex()}"
+    staged: dict[str, str] = {}  # where it belongs -> where it lies ready
+    staging = f"{context.identity.path}.restore-{mark}"
+    aside = f"{context.identity.path}.before-{mark}"
+    decided = False
+    try:
+        _stage(context, snapshot, staging, staged, advance)
+        with Borrower(context, _COMMAND, wait_s).borrow(Deadline.after(context.clock, wait_s)):
+            moves = _moves(context, staged, aside)
+            write_moves(context.files.restore, moves, [staging, os.path.join(context.files.root, "broker-index")])
+            decided = True
+            finish_restore(context.files.restore)
+    except OSError as exc:
+        raise StateRootError(f"{snapshot.path} is not restored: {exc}.", hint="make room there") from exc
+    finally:
+        if not decided:
+            shutil.rmtree(staging, ignore_errors=True)
+            for path in staged.values():
+                if os.path.lexists(path):
+                    os.unlink(path)
+    return aside
+
+
+def _stage(
+    context: Context, snapshot: Snapshot, staging: str, staged: dict[str, str], advance: Callable[[int], None]
+) -> None:
+    """Copy each file to a name beside the place where it belongs, on the same filesystem."""
+    palace = context.identity.path + "/"
+    os.mkdir(staging, 0o700)
+    mark = staging.rpartition(".")[2]
+    for name in snapshot.files:
+        live = live_path(context, name)
+        if not live:
+            continue
+        target = os.path.join(staging, live[len(palace) :]) if live.startswith(palace) else f"{live}.{mark}"
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        staged[live] = target
+        copy_file(snapshot.file(name), target, advance)
+        sync(target)
+    for place, _, _ in os.walk(staging):
+        sync(place)
+
+
+def _moves(context: Context, staged: dict[str, str], aside: str) -> list[Move]:
+    """What has to be renamed, now that nobody has the palace open: whole entries of its folder, and files elsewhere."""
+    palace = context.identity.path
+    new = {live[len(palace) + 1 :].split("/")[0] for live in staged if live.startswith(palace + "/")}
+    old = {name for name in os.listdir(palace) if not is_brokers(name)}
+    staging = aside.replace(".before-", ".restore-")
+    moves = [
+        Move(os.path.join(staging, name) if name in new else "", os.path.join(palace, name), os.path.join(aside, name))
+        for name in sorted(new | old)
+    ]
+    for live, path in staged.items():
+        if not live.startswith(palace + "/"):
+            base = f"{live}.{aside.rpartition('.')[2]}"
+            moves.append(Move(path, live, base))
+            moves += [
+                Move("", live + suffix, base + suffix) for suffix in _SIDE_FILES if os.path.lexists(live + suffix)
+            ]
+    return moves

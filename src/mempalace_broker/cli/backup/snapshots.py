@@ -1,0 +1,160 @@
+"""A folder of snapshots: their names, their manifests, and how many are kept.
+
+2026-11-27T09-36-01Z/manifest.json      what is in it, with checksums; written last, so that without it nothing counts
+2026-11-27T09-36-01Z/palace/...         files, as parts.py names them; unchanged ones are hard links to the one before
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from ...errors import BrokerError, StateRootError
+from ...system.file_trust import others_write
+from .copying import digest
+from .parts import is_safe
+
+if TYPE_CHECKING:
+    from ...system.paths import Context
+
+MANIFEST = "manifest.json"
+PARTIAL = ".partial-"
+_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")
+_SCHEMA = 1
+
+
+class BadSnapshot(BrokerError):
+    """A snapshot is not what its manifest says, or there is no such one."""
+
+
+class Entry(NamedTuple):
+    """A file in a snapshot."""
+
+    size: int
+    sha256: str
+
+
+class Snapshot:
+    """One complete snapshot. Raises BadSnapshot where its manifest can't be read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = os.path.basename(path)
+        try:
+            with open(os.path.join(path, MANIFEST), encoding="utf-8") as file:
+                self.manifest: dict[str, Any] = json.load(file)
+            if self.manifest["schema"] != _SCHEMA:
+                raise ValueError(f"schema {self.manifest['schema']} is another version's")
+            self.files = {str(name): Entry(*entry) for name, entry in self.manifest["files"].items()}
+            if wrong := [name for name in self.files if not is_safe(name)]:
+                raise ValueError(f"it names {wrong[0]}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise BadSnapshot(f"{path} is no snapshot: {exc}.", hint="mempalace-broker backup list") from exc
+
+    def file(self, name: str) -> str:
+        """The path of one of its files."""
+        return os.path.join(self.path, name)
+
+    @property
+    def bytes(self) -> int:
+        """How large all its files are together."""
+        return sum(entry.size for entry in self.files.values())
+
+    def check(self) -> None:
+        """Compare all files with their checksums, and look into each database.
+
+        Raises:
+            BadSnapshot: names what is wrong.
+        """
+        for name, entry in self.files.items():
+            try:
+                fits = os.path.getsize(self.file(name)) == entry.size and digest(self.file(name)) == entry.sha256
+            except OSError as exc:
+                raise BadSnapshot(f"{self.path}: {name} can't be read: {exc.strerror}.") from exc
+            if not fits:
+                raise BadSnapshot(f"{self.path}: {name} is not what was backed up.", hint="use another snapshot")
+            if name.endswith(".sqlite3"):
+                self._check_database(name)
+
+    def _check_database(self, name: str) -> None:
+        try:
+            with contextlib.closing(self.open_database(name)) as db:
+                said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.Error as exc:
+            said = str(exc)
+        if said != "ok":
+            raise BadSnapshot(f"{self.path}: {name} is damaged: {said}.", hint="use another snapshot")
+
+    def open_database(self, name: str) -> sqlite3.Connection:
+        """One of its databases, to read. Nothing is written beside it."""
+        return sqlite3.connect(f"file:{quote(self.file(name))}?immutable=1", uri=True)
+
+
+def snapshot_folder(context: Context, named: str | None) -> str:
+    """The folder of snapshots: the one that is named, else one in the palace's private folder.
+
+    Raises:
+        StateRootError: others can write to it, or it can't be made.
+    """
+    private = context.files.private
+    if named is None:
+        if why := private.make():
+            raise StateRootError(f"there is no folder for snapshots: {why}.", hint="name one: --dir")
+        named = os.path.join(private.path, "backups")
+    folder = os.path.realpath(named)
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        info = os.stat(folder)
+    except OSError as exc:
+        raise StateRootError(f"cannot use {folder}: {exc.strerror or exc}.", hint="name another: --dir") from exc
+    inside = (context.identity.path, context.files.root)
+    if any(folder == place or folder.startswith(place.rstrip("/") + "/") for place in inside):
+        what = "lies where containers that share the palace can write"
+    elif others_write(info) or info.st_uid not in (os.geteuid(), 0):
+        what = "can be written by others"
+    else:
+        return folder
+    raise StateRootError(f"snapshots are not kept in {folder}, which {what}.", hint="name another: --dir")
+
+
+def snapshots_in(folder: str) -> list[Snapshot]:
+    """The complete snapshots, oldest first; what can't be read is left out."""
+    found = []
+    for name in sorted(os.listdir(folder)):
+        if _NAME.fullmatch(name):
+            with contextlib.suppress(BadSnapshot):
+                found.append(Snapshot(os.path.join(folder, name)))
+    return found
+
+
+def find_snapshot(folder: str, name: str | None) -> Snapshot:
+    """The snapshot of that name, else the newest. Raises BadSnapshot where there is none."""
+    if name is None:
+        if not (found := snapshots_in(folder)):
+            raise BadSnapshot(f"there is no snapshot in {folder}.", hint="mempalace-broker backup create")
+        return found[-1]
+    if not _NAME.fullmatch(name):
+        raise BadSnapshot(f"{name} is not the name of a snapshot.", hint="mempalace-broker backup list")
+    return Snapshot(os.path.join(folder, name))
+
+
+def write_manifest(path: str, facts: dict[str, Any], files: dict[str, Entry]) -> None:
+    """Complete a snapshot. Raises OSError."""
+    with open(os.path.join(path, MANIFEST), "x", encoding="utf-8") as file:
+        json.dump({"schema": _SCHEMA, **facts, "files": files}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def prune(folder: str, keep: int) -> list[str]:
+    """Remove all but the newest `keep` snapshots, and what interrupted ones left; the names."""
+    doomed = [snapshot.name for snapshot in snapshots_in(folder)[:-keep]]
+    for name in [*doomed, *(name for name in os.listdir(folder) if name.startswith(PARTIAL))]:
+        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+    return doomed

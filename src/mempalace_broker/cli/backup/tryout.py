@@ -1,0 +1,102 @@
+"""Opens a copy of a snapshot with a fresh engine, as a session would, and looks for what has to be in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...system import embedding_model as model
+from ...system.find_engine import SETTING, find_engine
+from ...system.paths import home_of
+from ..demo.agent import Agent, CallFailed
+from ..demo.home import environment, find_shim
+from .snapshots import PARTIAL, BadSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from .snapshots import Snapshot
+
+_DATABASE = "palace/chroma.sqlite3"
+_GRAPH = "knowledge_graph.sqlite3"
+_SAMPLES = 5
+_QUERY_CHARS = 200
+_STOP_S = 60
+_DRAWERS = """
+    FROM embeddings e JOIN segments s ON s.id = e.segment_id JOIN collections c ON c.id = s.collection
+    WHERE c.name = 'mempalace_drawers'
+"""
+_TEXT = "SELECT string_value FROM embedding_metadata WHERE id = ? AND key = 'chroma:document'"
+
+
+def try_out(snapshot: Snapshot, env: Mapping[str, str], engine_setting: str) -> None:
+    """Start a broker and an engine on a copy of the snapshot, read drawers by id and search for them.
+
+    Raises:
+        BadSnapshot: it does not open, or something is not found. EngineNotFound: there is no mempalace to try with.
+    """
+    engine = find_engine({**env, SETTING: engine_setting}, sys.executable, env.get("PATH", os.defpath))
+    with _copy_of(snapshot, Path(home_of(env))) as home:
+        agent = Agent("backup", find_shim(), environment(env, home, engine), home)
+        try:
+            agent.initialize()
+            _look_around(agent, snapshot)
+        except CallFailed as exc:
+            raise BadSnapshot(f"{snapshot.path} does not work: {exc.message}.", hint="mempalace-broker doctor") from exc
+        finally:
+            agent.kill()
+            argv = [sys.executable, "-P", "-m", "mempalace_broker", "stop", "--now"]
+            subprocess.run(argv, env=environment(env, home, engine), capture_output=True, timeout=_STOP_S, check=False)
+
+
+def _look_around(agent: Agent, snapshot: Snapshot) -> None:
+    count, samples = _samples(snapshot)
+    told = agent.call("status")
+    if count and told.get("total_drawers") != count:
+        raise BadSnapshot(f"{snapshot.path} has {count} drawers, but opens with {told.get('total_drawers')}.")
+    for drawer, text in samples:
+        if text not in str(agent.call("get_drawer", drawer_id=drawer).get("content", "")):
+            raise BadSnapshot(f"{snapshot.path}: drawer {drawer} is not what the database says.")
+        if not agent.call("search", query=text[:_QUERY_CHARS], limit=1).get("results"):
+            raise BadSnapshot(f"{snapshot.path}: a search for the text of drawer {drawer} finds nothing.")
+
+
+def _samples(snapshot: Snapshot) -> tuple[int, list[tuple[str, str]]]:
+    """How many drawers there are, and some of them: id and text. None where another backend has them."""
+    if _DATABASE not in snapshot.files:
+        return 0, []
+    with contextlib.closing(snapshot.open_database(_DATABASE)) as db:
+        count = db.execute(f"SELECT count(*) {_DRAWERS}").fetchone()[0]
+        rows = db.execute(
+            f"SELECT e.id, e.embedding_id {_DRAWERS} ORDER BY e.id % 997, e.id LIMIT ?", (_SAMPLES,)
+        ).fetchall()
+        texts = [(id_, db.execute(_TEXT, (row,)).fetchone()) for row, id_ in rows]
+    return count, [(id_, text[0]) for id_, text in texts if text and text[0].strip()]
+
+
+@contextlib.contextmanager
+def _copy_of(snapshot: Snapshot, user_home: Path) -> Iterator[Path]:
+    """A home whose palace is a copy of the snapshot: an engine writes to what it opens."""
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=os.path.dirname(snapshot.path)) as folder:
+        home = Path(os.path.realpath(folder))
+        state = home / ".mempalace"
+        for name in snapshot.files:
+            place, _, rest = name.partition("/")
+            if place != "config":
+                target = (
+                    state / "palace" / rest if place == "palace" else state / (_GRAPH if place == "graph" else rest)
+                )
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(snapshot.file(name), target)
+        (state / "config.json").write_text(json.dumps({"palace_path": str(state / "palace")}), encoding="utf-8")
+        cached = model.model_folder(home).parent
+        cached.parent.mkdir(parents=True)
+        cached.symlink_to(model.model_folder(user_home).parent)
+        yield home
