@@ -299,12 +299,10 @@ class BrokerProtocol:
         self._drained(now)
 
     def _mark_idle(self, now: float) -> None:
+        clients = (session.greeted or session.counted for session in self.sessions.values())  # looked at last of all
         if self.dispatcher.lent:
             self._lifecycle.work()
-        elif not (self._lifecycle.idle or not self.dispatcher.scheduler.idle) and not any(
-            session.greeted or session.counted
-            for session in self.sessions.values()  # last: this runs after every event
-        ):
+        elif not self._lifecycle.idle and self.dispatcher.scheduler.idle and not any(clients):
             self._lifecycle.rest(now)
 
     def next_deadline(self) -> float | None:
@@ -320,8 +318,7 @@ class BrokerProtocol:
             return
         self._lifecycle.drain(now, reason)
         self.dispatcher.holding = True
-        self.effects.append(Log("info", f"leaving: {reason}"))
-        self.effects.append(Retire())
+        self.effects += [Log("info", f"leaving: {reason}"), Retire()]
         for call in self.dispatcher.scheduler.waiting():
             session = self.sessions.get(call.conn)
             self.dispatcher.scheduler.withdraw(call)
