@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import __version__
+from ..system.hangup import Hangup
 from ..system.shared_files import write_all
 from .context_options import root_option
 
@@ -99,7 +100,7 @@ def join(sock: int, stdin: int, stdout: int) -> None:
     """
     poller = select.poll()
     poller.register(sock, select.POLLIN)
-    poller.register(stdout, 0)  # poll always reports that its reader is gone
+    reader = Hangup(stdout, poller, writes=True)
     for fd in (sock, stdin, stdout):
         os.set_blocking(fd, True)
     with socket.socket(fileno=sock) as broker:
@@ -108,7 +109,10 @@ def join(sock: int, stdin: int, stdout: int) -> None:
             data = b"\n"
             while data:
                 write_all(stdout, data)
-                if dict(poller.poll()).get(stdout):
+                events = poller.poll()
+                while not (gone := reader.seen(events)) and sock not in dict(events):
+                    events = poller.poll()
+                if gone:
                     return
                 data = broker.recv(_READ)
         except (BrokenPipeError, ConnectionResetError):

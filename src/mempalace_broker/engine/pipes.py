@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ..protocol.engine_frames import Frame, FrameDecoder
+from ..system.hangup import Hangup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,9 +37,9 @@ class BrokerPipes:
         Importing mempalace can take seconds on a busy machine, and the next broker waits for this process.
         """
         poller = select.poll()
-        poller.register(self._rfd, 0)  # poll always reports a hang-up
+        hangup = Hangup(self._rfd, poller, writes=False)
         while not self._reading:
-            if poller.poll(_POLL_MS) and not self._reading:
+            if hangup.seen(poller.poll(_POLL_MS)) and not self._reading:
                 os._exit(0)
 
     def frames(self) -> Iterator[Frame]:

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import builtins
 import errno
-import fcntl
 import io
 import os
 import stat
-import sys
 from collections.abc import Sequence
 from typing import Any, Callable
 
 from ..protocol.tools import rule_for
+from ..system import darwin, kernel
 
-_MACOS = bool(sys.platform == "darwin")  # a plain boolean: a type checker for one system checks the code for both
-_F_GETPATH, _MAX_PATH = 50, 1024  # macOS
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _REWRITES = "mempalace_hook_settings"
@@ -36,8 +33,8 @@ def under(path: str, folder: str) -> bool:
 
 def path_of(fd: int) -> str:
     """The real path of an open file; what has none, such as a pipe, does not begin with a slash."""
-    if _MACOS:
-        return fcntl.fcntl(fd, _F_GETPATH, bytes(_MAX_PATH)).split(b"\0")[0].decode("utf-8", "surrogateescape")
+    if kernel.MACOS:
+        return darwin.path_of(fd)
     return os.readlink(f"/proc/self/fd/{fd}")
 
 

@@ -1,8 +1,8 @@
 """The shim's loop: one thread and one poll between the agent's two pipes, the broker's socket and the protocol.
 
 No descriptor of the agent is made non-blocking: that flag belongs to the open file description, which a terminal or a
-parent shares. Sockets take a flag with each call and pipes can be opened a second time; to anything else the shim
-writes only when poll allows it, and no more than certainly fits.
+parent shares. Sockets take a flag with each call and pipes can be opened a second time; to anything else, and to
+everything on macOS, the shim writes only when poll allows it, and no more than certainly fits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from time import monotonic, sleep
 
 from ..errors import EXIT_FAILURE, EXIT_OK, BrokerError
 from ..protocol.jsonrpc import shown
+from ..system import kernel
 from .machine.effects import TranslatePaths, VerifyPalace
 
 TYPE_CHECKING = False
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..route.finder import RouteFinder
+    from ..system.hangup import Hangup
     from .dialer import Dialer
     from .machine.effects import Effect
     from .machine.protocol import ShimProtocol
@@ -47,14 +49,18 @@ class DescriptorWriter:
         self._socket: Any = None
         self._poll: Any = None
         mode = os.fstat(fd).st_mode
-        if stat.S_ISSOCK(mode):
+        if stat.S_ISSOCK(mode) and not kernel.MACOS:
             from _socket import socket
 
             self._socket = socket(fileno=os.dup(fd))
         elif not (stat.S_ISFIFO(mode) and self._reopen()):
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
-            if not stat.S_ISREG(mode):
+            if stat.S_ISSOCK(mode):
+                from ..system.darwin import SOCKET_LOW_WATER
+
+                self._limit = SOCKET_LOW_WATER
+            elif not stat.S_ISREG(mode):
                 self._limit = select.PIPE_BUF  # a writable pipe takes this much without blocking (POSIX)
 
     def _reopen(self) -> bool:
@@ -104,6 +110,11 @@ class Pump:
         self._err: DescriptorWriter | None = None
         self._poll = select.poll()
         self._masks: dict[int, int] = {}
+        self._hangup: Hangup | None = None
+        if kernel.MACOS:
+            from ..system.hangup import Hangup
+
+            self._hangup = Hangup(STDOUT, self._poll, writes=True)
 
     def run(self) -> int:
         """Pump until stdin ends and everything is answered, or stdout breaks; return the exit code. Nothing else
@@ -290,7 +301,8 @@ class Pump:
     def _wait(self, seconds: float) -> None:
         protocol = self._protocol
         self._watch(STDIN, select.POLLIN if protocol.wants_agent else 0)
-        out = select.POLLOUT if protocol.to_agent.size else select.POLLERR  # reported anyway: the agent is gone
+        idle = select.POLLERR if self._hangup is None else 0  # reported anyway: the agent is gone
+        out = select.POLLOUT if protocol.to_agent.size else idle
         self._watch(STDOUT, 0 if self._stdout_unwatchable else out)
         if self._fd >= 0:
             wanted = select.POLLIN if protocol.wants_broker else 0
@@ -316,6 +328,8 @@ class Pump:
                 self._step_at = now
             elif fd == self._fd and event & ~select.POLLOUT:
                 self._read_broker(now)
+        if self._hangup is not None and self._hangup.seen(events):
+            raise AgentGone
 
     def _read(self, fd: int) -> bytes:
         return bytes(self._buffer[: os.readv(fd, (self._buffer,))])

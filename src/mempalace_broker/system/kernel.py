@@ -19,20 +19,28 @@ MACOS = bool(sys.platform == "darwin")
 LINUX = bool(sys.platform.startswith("linux"))
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_BOOT_ON_A_MAC = "kern.bootsessionuuid"
+_ANSWERS: dict[str, str] = {}  # that cost a process on macOS and stay the same as long as this one lives
 
 
 def boot_id() -> str:
-    """A string that changes with every boot of this kernel, and differs between kernels; "" if not known.
+    """A string that changes with every boot of this kernel, and differs between kernels; "" if not known."""
+    if not MACOS:
+        return read_small(_BOOT_ID)
+    if not _ANSWERS.get(_BOOT_ON_A_MAC):
+        from .darwin import sysctl
 
-    On macOS this costs a process.
-    """
-    return run("sysctl", "-n", "kern.bootsessionuuid") if MACOS else read_small(_BOOT_ID)
+        _ANSWERS[_BOOT_ON_A_MAC] = sysctl(_BOOT_ON_A_MAC) or run("sysctl", "-n", _BOOT_ON_A_MAC)
+    return _ANSWERS[_BOOT_ON_A_MAC]
 
 
 def process_status(pid: int) -> tuple[str, str] | None:
-    """(state letter, start token) of the process with that pid, None where the system tells nothing."""
+    """(state letter, start token) of the process with that pid, None where the system tells nothing.
+
+    On macOS, of another process than this one, that costs a process.
+    """
     if MACOS:  # it has no /proc
-        words = run("ps", "-o", "stat=,lstart=", "-p", str(pid)).split(None, 1)
+        words = _ask_ps(pid).split(None, 1)
         return (words[0][0], words[1].strip()) if len(words) == 2 else None
     text = read_small(f"/proc/{pid}/stat")
     if not text:
@@ -40,6 +48,15 @@ def process_status(pid: int) -> tuple[str, str] | None:
     # the command in parentheses may hold spaces and parentheses itself: count from the last one
     fields = text[text.rfind(")") + 2 :].split()
     return (fields[0], fields[19]) if len(fields) >= 20 else ("?", "")
+
+
+def _ask_ps(pid: int) -> str:
+    if pid != os.getpid():
+        return run("ps", "-o", "stat=,lstart=", "-p", str(pid))
+    key = f"ps {pid}"  # a fork has another pid, and another start token
+    if not _ANSWERS.get(key):
+        _ANSWERS[key] = run("ps", "-o", "stat=,lstart=", "-p", str(pid))
+    return _ANSWERS[key]
 
 
 def is_free(pid: int) -> bool:

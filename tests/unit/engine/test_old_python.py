@@ -15,7 +15,8 @@ FILES = sorted((ROOT / "engine").rglob("*.py")) + [
     for name in (
         *("__init__.py", "errors.py", "protocol/__init__.py"),
         *("protocol/engine_frames.py", "protocol/journal.py", "protocol/tools.py", "protocol/write_lock.py"),
-        *("system/__init__.py", "system/shared_files.py"),
+        *("protocol/palace.py", "system/__init__.py", "system/darwin.py", "system/hangup.py", "system/kernel.py"),
+        *("system/file_trust.py", "system/shared_files.py"),
     )
 ]
 

@@ -1,0 +1,184 @@
+"""The rehearsal for macOS: each difference as a process meets it, with the code for macOS and without.
+
+The tests with "as it is" show that the difference is there and harms; so each of the others fails without its mend.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.errors import EXIT_FAILURE
+from tests.fakes.fake_broker import FakeBroker, environment
+from tests.proctools import eventually
+from tests.rehearsal import as_on_macos, compiled, program
+
+SHIM = "from mempalace_broker.shim.main import entry; entry()"
+ENGINE = """
+import os
+from mempalace_broker.engine.pipes import BrokerPipes
+BrokerPipes(int(sys.argv[1]), 1).exit_if_abandoned()
+"""
+DIAL = "from mempalace_broker.cli.dial_stdio import join; join(int(sys.argv[1]), 0, 1)"
+PATIENCE_S = 20.0
+UNTIL_STUCK_S = 1.0  # without the mend nothing happens for ever
+MENDED = pytest.mark.parametrize("mended", [True, False], ids=["mended", "as it is"])
+KIND = pytest.mark.parametrize("kind", ["pipe", "socket"])
+ANSWERS, FEW, SIZE = 60, 8, 4000
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("rehearsal"))
+
+
+class Agent:
+    """Starts a program with pipes or, as Node does, socket pairs for stdin and stdout; `stdin`, `stdout` are ours."""
+
+    def __init__(self, kind: str, argv: list[str], env: dict[str, str], *, pass_fds: tuple[int, ...] = ()) -> None:
+        theirs_in, self.stdin = os.pipe() if kind == "pipe" else pair()
+        self.stdout, theirs_out = os.pipe() if kind == "pipe" else pair()
+        if kind == "pipe":
+            fcntl.fcntl(theirs_out, fcntl.F_SETPIPE_SZ, 16384)
+        self.process = subprocess.Popen(
+            argv, stdin=theirs_in, stdout=theirs_out, stderr=subprocess.PIPE, env=env, pass_fds=pass_fds
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in {self.stdin, self.stdout} - {-1}:
+            os.close(fd)
+        self.process.kill()
+        assert self.process.stderr is not None
+        said = self.process.stderr.read().decode()
+        self.process.stderr.close()
+        self.process.wait()
+        assert "Traceback" not in said, said
+
+    def say(self, id_: int, text: str) -> None:
+        call = {"name": "mempalace_search", "arguments": {"text": text}}
+        os.write(self.stdin, json.dumps({"jsonrpc": "2.0", "id": id_, "method": "tools/call", "params": call}).encode())
+        os.write(self.stdin, b"\n")
+
+    def hear(self, count: int) -> list[str]:
+        """The first `count` lines."""
+        said = b""
+        while said.count(b"\n") < count:
+            assert select.select([self.stdout], [], [], PATIENCE_S)[0]
+            said += os.read(self.stdout, 1 << 16)
+        return said.decode().splitlines()
+
+    def leave(self) -> None:
+        """Read no more; stdin stays open."""
+        os.close(self.stdout)
+        self.stdout = -1
+
+    def ends(self, seconds: float) -> int | None:
+        """The exit code, None if it does not end in time."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def pair() -> tuple[int, int]:
+    one, other = socket.socketpair()
+    for end in (one, other):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    return one.detach(), other.detach()
+
+
+@pytest.fixture
+def env(folder: Path, library: Path) -> Iterator[dict[str, str]]:
+    yield environment(folder, **as_on_macos(library, "send poll connect descriptors"))
+
+
+@pytest.mark.parametrize(("kind", "mended"), [("pipe", True), ("socket", True), ("socket", False)])
+def test_a_shim_whose_agent_does_not_read_goes_on_listening(
+    folder: Path, broker: FakeBroker, env: dict[str, str], kind: str, mended: bool
+) -> None:
+    """An agent that writes all its calls before it reads, as a synchronous client does."""
+    with Agent(kind, program(SHIM, mended=mended), env) as agent:
+        agent.say(0, "the first")
+        agent.hear(1)
+        for number in range(ANSWERS if mended else FEW):
+            agent.say(number, "x" * SIZE)
+        if not mended:
+            broker.wait_for("tools/call", 9)
+            assert_stuck(agent)
+            return
+        broker.wait_for("tools/call", ANSWERS + 1)
+        heard = [json.loads(line) for line in agent.hear(ANSWERS)]
+        assert sorted(answer["id"] for answer in heard) == list(range(ANSWERS))
+        assert all(len(str(answer)) > SIZE for answer in heard)
+
+
+def assert_stuck(agent: Agent) -> None:
+    """It takes no more than fits into the buffer of its stdin."""
+    os.set_blocking(agent.stdin, False)
+    line = b"\n" * SIZE
+
+    def full() -> bool:
+        try:
+            os.write(agent.stdin, line)
+        except BlockingIOError:
+            return not select.select([], [agent.stdin], [], UNTIL_STUCK_S)[1]
+        return False
+
+    assert eventually(full)
+
+
+@KIND
+@MENDED
+def test_a_shim_notices_that_nobody_reads_its_answers(
+    broker: FakeBroker, env: dict[str, str], kind: str, mended: bool
+) -> None:
+    with Agent(kind, program(SHIM, mended=mended), env) as agent:
+        agent.say(1, "one call, and its answer")
+        agent.hear(1)
+        agent.leave()
+        assert agent.ends(PATIENCE_S if mended else UNTIL_STUCK_S) == (EXIT_FAILURE if mended else None)
+
+
+@MENDED
+@pytest.mark.parametrize("unread", [b"", b"a call that nobody reads"], ids=["idle", "with a call"])
+def test_an_engine_that_still_starts_notices_that_its_broker_is_gone(
+    env: dict[str, str], mended: bool, unread: bytes
+) -> None:
+    read, write = os.pipe()
+    argv = program("print(flush=True)\n" + ENGINE, str(read), mended=mended)
+    with Agent("pipe", argv, env, pass_fds=(read,)) as engine:
+        os.close(read)
+        if unread:
+            os.write(write, unread)
+        engine.hear(1)
+        assert engine.ends(0.1) is None
+        os.close(write)
+        assert engine.ends(PATIENCE_S if mended else UNTIL_STUCK_S) == (0 if mended else None)
+
+
+@KIND
+@MENDED
+def test_dial_stdio_notices_that_nobody_reads_its_stdout(env: dict[str, str], kind: str, mended: bool) -> None:
+    with ExitStack() as stack:
+        ours, theirs = (stack.enter_context(closing(sock)) for sock in socket.socketpair())
+        argv = program(DIAL, str(theirs.fileno()), mended=mended)
+        agent = stack.enter_context(Agent(kind, argv, env, pass_fds=(theirs.fileno(),)))
+        agent.hear(1)
+        ours.sendall(b"an answer\n")
+        assert agent.hear(1) == ["an answer"]
+        agent.leave()
+        assert agent.ends(PATIENCE_S if mended else UNTIL_STUCK_S) == (0 if mended else None)
