@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from mempalace_broker.system import kernel
+
 ROOT = Path(__file__).resolve().parents[1]
 _PRELUDE = """
 import os, select, sys
@@ -29,7 +31,7 @@ kernel.MACOS = mended
 def compiled(folder: Path) -> Path:
     """The library, made in `folder`; the test is skipped where nothing can compile or preload it."""
     compiler = shutil.which("cc") or shutil.which("gcc")
-    if sys.platform != "linux" or compiler is None:
+    if not kernel.LINUX or compiler is None:
         pytest.skip("the rehearsal needs Linux and a C compiler")
     library = folder / "darwin.so"
     source = ROOT / "tests" / "data" / "darwin.c"

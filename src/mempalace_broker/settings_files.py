@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import UsageError
 from .protocol.text import printable
 from .settings import BrokerSettings, ContainerSettings, settings_of, shown
+from .system.kernel import real_path
 from .system.private import SETTINGS, private_home, settings_folder
 from .system.shared_files import SharedFolder, Untrusted
 
@@ -128,7 +129,7 @@ class PrivateSettings:
                 raise UsageError(
                     f"{self._path}: [{where}] does not name a folder.", hint='write [palaces."/home/me/work/palace"]'
                 )
-            if palace and os.path.realpath(path) == palace:
+            if palace and real_path(path) == palace:
                 found.append((where, _table(palaces, name, self._path)))
         return found
 

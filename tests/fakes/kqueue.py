@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-import select
+import select as real_select
 import stat
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+select: Any = real_select  # what one system has, the other's type checker does not know
 
 READ, WRITE = -1, -2
 ADD, CLEAR, EOF = 1, 0x20, 0x8000
@@ -35,7 +37,7 @@ class Queue:
         self._filters: dict[int, int] = {}
 
     def fileno(self) -> int:
-        return self._epoll.fileno()
+        return int(self._epoll.fileno())
 
     def close(self) -> None:
         self._epoll.close()
@@ -58,9 +60,9 @@ class Queue:
         self._epoll.register(change.ident, wanted | select.EPOLLET)
 
 
-def install() -> None:
+def install(put: Callable[[str, Any], None] = lambda name, value: setattr(real_select, name, value)) -> None:
     """Put the fake where Python has the real one."""
-    names = {"kqueue": Queue, "kevent": Event, "KQ_FILTER_READ": READ, "KQ_FILTER_WRITE": WRITE}
-    names |= {"KQ_EV_ADD": ADD, "KQ_EV_CLEAR": CLEAR, "KQ_EV_EOF": EOF}  # type: ignore[dict-item]
+    names: dict[str, Any] = {"kqueue": Queue, "kevent": Event, "KQ_FILTER_READ": READ, "KQ_FILTER_WRITE": WRITE}
+    names |= {"KQ_EV_ADD": ADD, "KQ_EV_CLEAR": CLEAR, "KQ_EV_EOF": EOF}
     for name, value in names.items():
-        setattr(select, name, value)
+        put(name, value)

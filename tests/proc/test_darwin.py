@@ -5,19 +5,21 @@ The tests with "as it is" show that the difference is there and harms; so each o
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from mempalace_broker.errors import EXIT_FAILURE
+from mempalace_broker.system import kernel
+from mempalace_broker.system.kernel import process_status
+from mempalace_broker.system.lock import FileLock
 from tests.fakes.fake_broker import FakeBroker, environment
 from tests.proctools import eventually
 from tests.rehearsal import as_on_macos, compiled, program
@@ -48,7 +50,7 @@ class Agent:
         theirs_in, self.stdin = os.pipe() if kind == "pipe" else pair()
         self.stdout, theirs_out = os.pipe() if kind == "pipe" else pair()
         if kind == "pipe":
-            fcntl.fcntl(theirs_out, fcntl.F_SETPIPE_SZ, 16384)
+            kernel.widen_pipe(theirs_out, 16384)
         self.process = subprocess.Popen(
             argv, stdin=theirs_in, stdout=theirs_out, stderr=subprocess.PIPE, env=env, pass_fds=pass_fds
         )
@@ -102,8 +104,8 @@ def pair() -> tuple[int, int]:
 
 
 @pytest.fixture
-def env(folder: Path, library: Path) -> Iterator[dict[str, str]]:
-    yield environment(folder, **as_on_macos(library, "send poll connect descriptors"))
+def env(folder: Path, library: Path) -> dict[str, str]:
+    return environment(folder, **as_on_macos(library, "send poll connect descriptors"))
 
 
 @pytest.mark.parametrize(("kind", "mended"), [("pipe", True), ("socket", True), ("socket", False)])
@@ -182,3 +184,92 @@ def test_dial_stdio_notices_that_nobody_reads_its_stdout(env: dict[str, str], ki
         assert agent.hear(1) == ["an answer"]
         agent.leave()
         assert agent.ends(PATIENCE_S if mended else UNTIL_STUCK_S) == (0 if mended else None)
+
+
+ROUTE = """
+from mempalace_broker.errors import BrokerUnavailable
+from mempalace_broker.protocol.palace import PalaceIdentity
+from mempalace_broker.route.unix import UnixRoute
+from mempalace_broker.system import lock
+from mempalace_broker.system.clock import Clock, Deadline
+from mempalace_broker.system.paths import Context
+def spawn(*_, **__):
+    print("one more broker", flush=True)
+    os._exit(0)
+if not mended:
+    lock.is_held = lambda path: False
+palace = sys.argv[1]
+route = UnixRoute(Context(PalaceIdentity(palace, palace + "/g", "flag"), {}), Deadline.after(Clock(), 1), spawn=spawn)
+try:
+    route.run()
+except BrokerUnavailable as exc:
+    print(exc)
+"""
+
+
+@MENDED
+def test_a_backlog_that_is_full_makes_nobody_start_another_broker(
+    folder: Path, env: dict[str, str], mended: bool
+) -> None:
+    """A broker that is stopped: macOS says of it what it says of one that is gone; its lock says the truth."""
+    palace = folder.resolve() / "palace"
+    palace.mkdir(mode=0o700)
+    owner = FileLock(str(palace / "broker.lock"))
+    assert owner.try_acquire()
+    with ExitStack() as stack:
+        stack.callback(owner.release)
+        listener = stack.enter_context(closing(socket.socket(socket.AF_UNIX)))
+        listener.bind(str(folder / "broker.sock"))
+        listener.listen(0)
+        fill(stack, str(folder / "broker.sock"))
+        done = subprocess.run(
+            program(ROUTE, str(palace), mended=mended), env=env, capture_output=True, text=True, check=False
+        )
+    said = "does not listen yet, or no longer" if mended else "one more broker"
+    assert said in done.stdout, done
+
+
+def fill(stack: ExitStack, path: str) -> None:
+    for _ in range(4):
+        client = stack.enter_context(closing(socket.socket(socket.AF_UNIX)))
+        client.setblocking(False)
+        try:
+            client.connect(path)
+        except BlockingIOError:
+            return
+    pytest.fail("the backlog is never full")
+
+
+BRIDGE = """
+import signal, subprocess
+from mempalace_broker.route.bridge.ssh import Ssh, tie_children
+from mempalace_broker.route.bridge.wire import SshTarget
+kernel.LINUX = False
+if mended:
+    tie_children()
+ssh = Ssh(SshTarget("nowhere")).start(
+    ["sleep", "60"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+)
+print(ssh.pid, flush=True)
+signal.pause()
+"""
+
+
+@MENDED
+def test_ssh_ends_with_a_bridge_that_is_killed(env: dict[str, str], mended: bool) -> None:
+    with Agent("pipe", program(BRIDGE, mended=mended), env) as bridge:
+        pid = int(bridge.hear(1)[0])
+        bridge.process.kill()
+        bridge.process.wait()
+        try:
+            ended = eventually(lambda: state_of(pid) in "Z?", PATIENCE_S if mended else UNTIL_STUCK_S)
+        except AssertionError:
+            ended = False
+            os.kill(pid, signal.SIGKILL)
+        assert ended is mended
+
+
+def state_of(pid: int) -> str:
+    """The letter that /proc has, "?" without such a process."""
+    found = process_status(pid)
+    return found[0] if found is not None else "?"

@@ -158,7 +158,7 @@ def acquire_lease(
     before = OwnerNote.read(files.owner_lock) or OwnerNote(None, root=files.root)
     clock = Clock()
     local = is_local(files.palace)
-    elsewhere = direct or (local is not True and not kernel.MACOS)  # a network disk belongs to no kernel
+    elsewhere = direct or local is False or (local is None and not kernel.MACOS)  # a network disk is no kernel's own
     me = own_holder_id(owner, clock, direct=elsewhere)
     deadline = Deadline.after(clock, min(settings.drain_s + HANDOVER_S, PATIENCE_S))
     try:

@@ -160,7 +160,8 @@ class EngineHost:
             return
         if spawn.failure is not None:
             raise spawn.failure
-        self._spawned(spawn.process, lock, self.command)
+        self._spawned(spawn.process, self.command)
+        await self._note_holder(lock, spawn.process.pid)
 
     def new_process(self) -> EngineProcess:
         """A process that reports to us."""
@@ -185,13 +186,9 @@ class EngineHost:
         )
         self.process = process
 
-    def _spawned(self, process: EngineProcess, lock: FileLock, command: EngineCommand) -> None:
+    def _spawned(self, process: EngineProcess, command: EngineCommand) -> None:
         process.watch()
         self.dispatcher.spawned(self._clock.monotonic(), process.pid)
-        try:
-            write_holder(lock, process_of(process.pid))  # for those who wait for an orphan
-        except StateRootError as exc:
-            self._log.warning("%s", exc)
         self._log.info(
             "engine %d started: pid %d, %s (%s)",
             self.dispatcher.supervisor.generation,
@@ -199,6 +196,13 @@ class EngineHost:
             command.interpreter,
             command.source,
         )
+
+    async def _note_holder(self, lock: FileLock, pid: int) -> None:
+        """Name the engine in its lock, for those who wait for an orphan. In a thread: macOS asks `ps` about it."""
+        try:
+            await asyncio.to_thread(lambda: write_holder(lock, process_of(pid)))
+        except StateRootError as exc:
+            self._log.warning("%s", exc)
 
     def _give_up(self) -> None:
         self.dispatcher.supervisor.end(self._clock.monotonic(), _LEASE_LOST, replace=False)

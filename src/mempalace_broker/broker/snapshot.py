@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..system import kernel
 from .machine.failure_texts import engine_state
 from .machine.parking import ParkState
 from .machine.scheduler import LANES
@@ -202,9 +203,20 @@ class Snapshot:
 
 
 def rss_kb(pid: int) -> int | None:
-    """Resident memory of a process in KiB; None where the system has no cheap way to tell."""
+    """Resident memory of a process in KiB; None where it can't be told."""
+    if kernel.MACOS:
+        return _rss_on_a_mac(pid)
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
     except (OSError, ValueError, IndexError):
+        return None
+
+
+def _rss_on_a_mac(pid: int) -> int | None:
+    import psutil  # late: elsewhere no broker needs it
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss) // 1024
+    except (psutil.Error, OSError):
         return None

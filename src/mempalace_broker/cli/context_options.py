@@ -12,6 +12,7 @@ from ..errors import UsageError
 from ..protocol.palace import PalaceIdentity
 from ..protocol.record import BadRecord
 from ..route.discover import meant_palace
+from ..system.kernel import real_path
 from ..system.lock_notes import OwnerNote
 from ..system.paths import ROOT_VARIABLE, Context, expand, home_of, state_root
 from ..system.record_file import RecordFile
@@ -51,7 +52,7 @@ def context_at(root: str, palace: str | None, backend: str | None = None, *, tru
         raise UsageError(f"--state-root {root}: not an absolute path.", hint="begin it with / or ~")
     env.pop(ROOT_VARIABLE, None)
     identity = meant_palace(env, palace, backend)
-    if palace is None and state_root(identity.path, env) != os.path.realpath(root):
+    if palace is None and state_root(identity.path, env) != real_path(root):
         recorded = _recorded(root) if trust_record else None
         identity = recorded or meant_palace(env, os.path.join(root, "palace"))
     env[ROOT_VARIABLE] = root
@@ -66,7 +67,7 @@ def _recorded(root: str) -> PalaceIdentity | None:
     except ValueError:
         return None
     note = OwnerNote.read(os.path.join(identity.path, "broker.lock")) if identity is not None else None
-    return None if note is None or note.root != os.path.realpath(root) else identity
+    return None if note is None or note.root != real_path(root) else identity
 
 
 def pinned_context(root: str | None, palace: str | None) -> Context:

@@ -11,6 +11,7 @@ import click
 
 from ..errors import EXIT_USAGE
 from ..protocol.text import printable
+from ..system.kernel import real_path
 from .outcome import say_error
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def allowed(asked: str, own: Mapping[str, str]) -> str:
     if program.rpartition("/")[2] != "mempalace-broker" or not rest or rest[0] not in ALLOWED:
         raise Refused(f"{printable(repr(' '.join(words)), _SHOWN)} is not for this key")
     for name, value in _options(rest[1:]).items():
-        if os.path.realpath(os.path.expanduser(value)) != own[name]:
+        if real_path(os.path.expanduser(value)) != own[name]:
             raise Refused(f"{name} {printable(repr(value), _SHOWN)} is not for this key")
     return rest[0]
 

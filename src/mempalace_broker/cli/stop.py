@@ -11,6 +11,7 @@ import click
 
 from ..errors import EXIT_OK, BrokerUnavailable, StopFailed
 from ..settings import BrokerSettings
+from ..system import kernel
 from .context_options import palace_options
 from .service import manager_for
 
@@ -248,9 +249,10 @@ def _kill(context: Context, holders: list[LockHolder]) -> None:
         if _gone(context, holders, seconds):
             return
     if broker.is_alive:
+        look = f"sample {broker.pid}" if kernel.MACOS else f"cat /proc/{broker.pid}/stack"
         raise StopFailed(
             f"{_named(broker.pid)} survives SIGKILL: it hangs in the kernel, on a disk or a mount.",
-            hint=f"see what it waits for (`cat /proc/{broker.pid}/stack`); a reboot ends it for certain",
+            hint=f"see what it waits for (`{look}`); a reboot ends it for certain",
         )
     raise StopFailed(
         f"the broker is dead, but its engine ({_named(holders[-1].pid)}) still has the palace and finishes its work.",

@@ -84,7 +84,7 @@ def gather(context: Context) -> Facts:
         open_files=find_open_files(identity.path, identity.graph),
         integrations=find_integrations(home, env),
         upstream_processes=list(_upstream_processes(home)),
-        upstream_lock=_upstream_lock(home, identity.path),
+        upstream_lock=_upstream_lock(home, identity.name),
         engine=_engine(env, engine_named),
         model_state=weights.state,
         model_kind=weights.kind,

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..system.kernel import real_path
+
 _DATABASES = (".sqlite3", ".sqlite3-wal", ".sqlite3-shm", ".sqlite3-journal")
 _INDEX = ".bin"
 
@@ -33,8 +35,8 @@ def find_open_files(palace: str, *more: str) -> list[OpenFile]:
         palace: the palace directory, symlinks resolved.
         more: single files besides, such as a knowledge graph elsewhere.
     """
-    prefix = os.path.realpath(palace).rstrip("/") + "/"
-    others = {os.path.realpath(path) for path in more}
+    prefix = real_path(palace).rstrip("/") + "/"
+    others = {real_path(path) for path in more}
     found = []
     for pid, paths in _open_files():
         mine = {path for path in paths if _is_palace_file(path, prefix) or path in others}

@@ -26,6 +26,7 @@ from ..protocol.engine_frames import (
     WRITE_LOCK_FAILED,
     WRITE_LOCK_HELD,
 )
+from ..system import kernel
 from . import payload
 from .model_loading import importing
 
@@ -82,7 +83,7 @@ def _refuse_elsewhere(options: Options) -> Callable[[str, dict[str, Any]], str |
     Raises:
         EngineFailure: it does so already.
     """
-    if options.real and os.path.realpath(options.palace) != options.real:
+    if options.real and kernel.real_path(options.palace) != options.real:
         raise EngineFailure(BAD_PALACE, f"{options.palace} no longer leads to {options.real}.", "send the call again")
     found = _device_and_inode(options.palace)
 

@@ -16,6 +16,7 @@ import time
 from typing import Any, Callable
 
 from ..protocol.write_lock import lock_name
+from ..system import kernel
 from .adapter import Mempalace
 from .empty_palace import BROKER_FILES
 from .shared_opens import path_of
@@ -121,10 +122,10 @@ def _forget(mempalace: Mempalace) -> None:
 
 def palace_files(mempalace: Mempalace) -> list[str]:
     """Files of the palace and its graph that this process has open; our own, such as the journal, don't count."""
-    palace, graph = real_path(mempalace.palace_path()).rstrip("/") + "/", mempalace.graph_path()
+    palace, graph = kernel.real_path(mempalace.palace_path()).rstrip("/") + "/", mempalace.graph_path()
     opened = set(_open_paths())
     theirs = {path for path in opened if path.startswith(palace) and not path[len(palace) :].startswith(BROKER_FILES)}
-    elsewhere = {path for path in opened if graph is not None and path.startswith(real_path(graph))}
+    elsewhere = {path for path in opened if graph is not None and path.startswith(kernel.real_path(graph))}
     return sorted(theirs | elsewhere)
 
 

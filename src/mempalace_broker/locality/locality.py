@@ -12,7 +12,7 @@ import os
 from ..errors import BrokerUnavailable
 from ..system import kernel
 from .machine.path_map import mount_of
-from .mounts import filesystem_of, judge_filesystem, mount_table
+from .mounts import filesystem_of, is_local, judge_filesystem, mount_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,11 +85,9 @@ def locate(files: StateFiles, graph: str = "") -> Locality:
     Args:
         graph: the knowledge graph's path; mempalace keeps it under HOME even where the palace is somewhere else.
     """
-    if kernel.MACOS:
-        return Locality(SAME_KERNEL, "", "on a Mac, all processes run under the kernel that owns the files")
-    found = Locality(SAME_KERNEL, "", "")
+    found = Locality(SAME_KERNEL, "", "on a Mac, all processes run under the kernel that owns the files")
     for path in (files.palace, files.root, os.path.dirname(graph)):
-        if not path:
+        if not path or (kernel.MACOS and is_local(path) is not False):  # a Mac's own disk may be of any type
             continue
         found = Locality.of(path, filesystem_of(path))
         if found.foreign:

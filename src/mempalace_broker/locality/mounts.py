@@ -15,7 +15,8 @@ _LOCAL = frozenset(
     "ext2 ext3 ext4 xfs btrfs zfs f2fs jfs bcachefs tmpfs ramfs overlay apfs hfs ufs vfat exfat".split()  # noqa: SIM905 - words
 )
 _SHARED = frozenset(
-    "virtiofs fakeowner 9p nfs nfs4 cifs smb3 smbfs afpfs ceph lustre afs vboxsf prl_fs".split()  # noqa: SIM905 - words
+    "virtiofs fakeowner 9p nfs nfs4 cifs smb3 smbfs afpfs ceph lustre afs vboxsf prl_fs "  # noqa: SIM905 - words
+    "virtio-fs webdav macfuse osxfuse".split()
 )
 # No user has folders on these.
 _NO_FOLDERS = frozenset(
@@ -54,6 +55,8 @@ def filesystem_of(path: str, table: str | None = None) -> str:
         path: need not exist; symlinks are resolved.
         table: text of /proc/self/mountinfo, read if not given.
     """
+    if table is None and kernel.MACOS:
+        return _look_on_a_mac(path)[0]
     mount = mount_of(os.path.realpath(path), mount_table(table))
     return mount.kind if mount is not None else ""
 
@@ -61,8 +64,19 @@ def filesystem_of(path: str, table: str | None = None) -> str:
 def is_local(path: str) -> bool | None:
     """True for a known-local filesystem, False for a known-shared one, None when that can't be told."""
     if kernel.MACOS:
-        return None  # no mountinfo; a Mac's own processes all live under one kernel anyway
+        kind, stored_here = _look_on_a_mac(path)
+        return False if judge_filesystem(kind) is False else stored_here
     return judge_filesystem(filesystem_of(path))
+
+
+def _look_on_a_mac(path: str) -> tuple[str, bool | None]:
+    """The type of the filesystem, and whether it is stored on this Mac; ("", None) where that can't be told."""
+    from ..system.darwin import filesystem
+
+    there = os.path.realpath(path)
+    while not os.path.exists(there) and there != "/":
+        there = os.path.dirname(there)
+    return filesystem(there)
 
 
 def judge_filesystem(kind: str) -> bool | None:

@@ -80,12 +80,18 @@ def ask_broker(context: Context, method: str, params: dict[str, Any], deadline: 
     if fixed is not None and fixed.kind != UNIX:
         return _ask_remote(context, method, params, deadline)
     paths = socket_paths(context)
-    dialled = dial_any(paths, named=fixed is not None)
+    try:
+        dialled = dial_any(paths, named=fixed is not None)
+    except BrokerUnavailable:  # a share may forbid it, which is no sandbox then
+        if fixed is None and locate(context.files).foreign:
+            return _ask_remote(context, method, params, deadline)
+        raise
     if dialled.sock is not None:
         palace = {} if fixed else about(context)
         return ask(dialled.sock, dialled.path, method, {**params, **palace}, deadline)
     reply = BrokerReply(dialled.outcome, paths[0], None, f"{dialled.path}: {dialled.why}")
-    if fixed is None and not reply.accepted and locate(context.files).foreign:
+    owned = dialled.outcome == CONNECT_EAGAIN
+    if fixed is None and not owned and locate(context.files).foreign:  # a share may answer a dial with any error
         return _ask_remote(context, method, params, deadline)
     return reply
 

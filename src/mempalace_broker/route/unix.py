@@ -16,6 +16,7 @@ from .discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, discover, fixed_path
 from .machine.election import (
     AVOID,
     CONNECT,
+    CONNECT_TIMEOUT,
     LOCK_FREE,
     LOCK_HELD,
     RECORD_ABSENT,
@@ -88,8 +89,9 @@ class UnixRoute(StartUnderLock):
             return self._look_at(fixed)
         candidates = discover(self._context)
         dialled = self._dial(candidates.paths)
-        if dialled.nobody:
+        if dialled.nobody or dialled.outcome == CONNECT_TIMEOUT:  # a share may answer a dial with any error
             self._check_locality()
+        if dialled.nobody:
             self._stale_record = _record_id(candidates)
             if self._direct:
                 self._check_neighbour(candidates.record)
@@ -116,7 +118,11 @@ class UnixRoute(StartUnderLock):
         return self._pause(f"${ENDPOINT_VARIABLE} names {path}, where nobody answers ({dialled.why})")
 
     def _dial(self, paths: list[str]) -> Dialled:
-        dialled = dial_any(paths)
+        try:
+            dialled = dial_any(paths)
+        except BrokerUnavailable:
+            self._check_locality()  # a share may forbid it, which is no sandbox then
+            raise
         if dialled.sock is None:
             self._refused = f"{dialled.path}: {dialled.why}"
         return dialled

@@ -1,13 +1,13 @@
 """What macOS does otherwise than Linux without saying so. Imported where it runs, and by the tests of this module.
 
-    send                MSG_DONTWAIT is ignored: a send on a blocking socket waits in the kernel. So poll first, and send
-                        no more than a socket certainly takes that poll calls writable (SOCKET_LOW_WATER).
-    poll                reports nothing of a descriptor watched for no event, or for POLLERR alone: that the other side
-                        is gone is then never seen. A kqueue reports it (HangupWatch).
-    connect             says ECONNREFUSED where the backlog is full, as where nobody listens. The lock that its owner
-                        holds tells them apart (route/start_under_lock).
-    names               are the same in any case and Unicode form, and realpath keeps whichever was given (true_path).
-    fsync               reaches the disk, not the platters (sync_volume).
+    send       MSG_DONTWAIT is ignored: a send on a blocking socket waits in the kernel. So poll first, and send no more
+               than a socket certainly takes that poll calls writable (SOCKET_LOW_WATER).
+    poll       reports nothing of a descriptor watched for no event, or for POLLERR alone: that the other side is gone
+               is then never seen. A kqueue reports it (HangupWatch).
+    connect    says ECONNREFUSED where the backlog is full, as where nobody listens. The lock that its owner holds tells
+               them apart (route/start_under_lock).
+    names      are the same in any case and Unicode form, and realpath keeps whichever was given (true_path).
+    fsync      reaches the drive and not its platters (sync_volume).
 
 Everything here works with Python 3.9: engines use it. `mp-shim` imports it on macOS.
 """
@@ -20,7 +20,8 @@ import sys
 SOCKET_LOW_WATER = 2048  # XNU's MCLBYTES: poll calls a socket writable that takes as much
 F_GETPATH, MAX_PATH = 50, 1024
 _LOOK_AT_NAME = 0x8000  # O_EVTONLY: no permission to read is needed, and no volume is kept from being ejected
-_MNT_LOCAL, _STATFS_BYTES = 0x1000, 2168
+STATFS_BYTES = 2168
+_MNT_LOCAL = 0x1000
 _SYNC_FULL, _SYNC_WAIT = 1, 2
 _EVENTS = 4  # read from a kqueue at once
 
@@ -75,7 +76,7 @@ def filesystem(path: str) -> tuple[str, bool | None]:
     """
     from ctypes import CDLL, create_string_buffer
 
-    found = create_string_buffer(_STATFS_BYTES)
+    found = create_string_buffer(STATFS_BYTES)
     try:
         libc = CDLL(None)
         statfs = getattr(libc, "statfs$INODE64", None) or libc.statfs  # Intel has an older struct under the plain name
@@ -90,7 +91,7 @@ def read_statfs(raw: bytes) -> tuple[str, bool | None]:
     """What `filesystem` returns, from the bytes of a `struct statfs` with 64-bit inodes."""
     flags = int.from_bytes(raw[64:68], sys.byteorder)
     name = raw[72:88].split(b"\0")[0].decode("ascii", "replace")
-    return (name, bool(flags & _MNT_LOCAL)) if name.isalnum() else ("", None)
+    return (name, bool(flags & _MNT_LOCAL)) if name.replace("-", "").isalnum() and name.isascii() else ("", None)
 
 
 def sysctl(name: str) -> str:

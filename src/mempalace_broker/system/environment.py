@@ -105,9 +105,10 @@ def _is_ours_alone(folder: str) -> bool:
 
 
 def raise_limits() -> None:
-    """Raise this process's soft limits as far as they go."""
+    """Raise this process's soft limits as far as they go, that of descriptors as far as it makes sense."""
     for name in _LIMITS:
         _limit(name, "")
+    _raise(resource.RLIMIT_NOFILE, _MAX_DESCRIPTORS)
 
 
 def settle_process(*, by_agent: bool) -> list[tuple[str, str]]:

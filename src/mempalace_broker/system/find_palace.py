@@ -29,6 +29,7 @@ import os
 from ..errors import PalaceError
 from ..protocol.jsonrpc import load_object
 from ..protocol.palace import PalaceIdentity
+from .kernel import real_path
 from .paths import GRAPH, expand
 from .shared_files import read_followed
 
@@ -117,10 +118,10 @@ def resolve_palace(
         raise PalaceError(choice.problem, hint="correct or remove it, or give --palace.")
     path, by = choice.path, choice.by
     try:
-        real = os.path.realpath(path)
+        real = real_path(path)
         name = os.path.abspath(path)
-        name = name if os.path.realpath(name) == real else real  # dots behind a link: mempalace gets them as text
-        graph = os.path.realpath(graph_path(real, by, home))
+        name = name if real_path(name) == real else real  # dots behind a link: mempalace gets them as text
+        graph = real_path(graph_path(real, by, home))
     except (OSError, ValueError) as exc:
         raise PalaceError(
             f"the palace path {path!r} (by {by}) is unusable: {exc}.", hint="correct it, or give --palace."
@@ -147,7 +148,7 @@ def _check_link(path: str, real: str) -> None:
 
 def leads_elsewhere(identity: PalaceIdentity) -> bool:
     """Whether the name by which mempalace opens this palace leads to another one by now: it may be a link."""
-    return os.path.realpath(identity.name) != identity.path
+    return real_path(identity.name) != identity.path
 
 
 def graph_path(palace: str, by: str, home: str) -> str:
@@ -182,7 +183,7 @@ def _agreed(choices: list[_Choice], version: Callable[[str], Version] | None) ->
     if version is None or all(choice.means(other) for other in choices):
         return choice
     for _ in range(2):  # once more, because the settings of that palace may name another engine
-        running = version(os.path.realpath(choice.path))
+        running = version(real_path(choice.path))
         known = [found for rules, found in zip(RULES, choices, strict=True) if running >= rules]
         choice = known[-1] if known else choices[0 if running else -1]
     return choice

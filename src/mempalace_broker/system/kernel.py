@@ -145,6 +145,16 @@ def view_of(identity: PalaceIdentity, *, remote: bool = False) -> FileView:
     return FileView(boot, mnt, dev, ino, graph=graph, beside=beside)
 
 
+def real_path(path: str) -> str:
+    """`os.path.realpath`; on macOS, where case and Unicode form of a name don't matter, as the folder spells it."""
+    real = os.path.realpath(path)
+    if not MACOS:
+        return real
+    from .darwin import true_path
+
+    return true_path(real)
+
+
 def file_id(file: int | str) -> str:
     """A file or folder (descriptor or path) as this kernel names it, "dev:ino"; "" where there is none."""
     try:

@@ -9,7 +9,7 @@ import os
 
 from ..errors import StateRootError
 from .clock import Clock
-from .kernel import LINUX
+from .kernel import LINUX, real_path
 from .shared_files import make_folders
 from .unix_socket import fits
 
@@ -171,7 +171,7 @@ def state_root(palace: str, env: Mapping[str, str]) -> str:
     """
     named = env.get(ROOT_VARIABLE, "")
     if named.strip():
-        return os.path.realpath(expand(named, home_of(env)))
+        return real_path(expand(named, home_of(env)))
     parent, name = os.path.split(palace)
     return parent if name == "palace" and parent != "/" else palace
 

@@ -16,7 +16,7 @@ def process_command(pid: int) -> str:
     try:
         process = psutil.Process(pid)
         name = str(process.name())
-        words = process.cmdline() if name.startswith("python") else []
+        words = process.cmdline() if name.lower().startswith("python") else []  # a framework's is "Python"
     except (psutil.Error, OSError):
         return ""
     return _python_program(name, words)

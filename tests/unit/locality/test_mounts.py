@@ -81,11 +81,6 @@ def test_what_is_known_local(monkeypatch: pytest.MonkeyPatch, kind: str, verdict
     assert is_local("/x") is verdict
 
 
-def test_a_mac_can_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "MACOS", True)
-    assert is_local("/x") is None
-
-
 def test_the_real_table(tmp_path: Path) -> None:
     assert filesystem_of(str(tmp_path / "not" / "there"))
 

@@ -24,7 +24,7 @@ print(*sorted(sys.modules))
 FORBIDDEN = frozenset(
     "argparse asyncio collections contextlib dataclasses enum fcntl functools hashlib inspect json logging pathlib "  # noqa: SIM905 - words
     "random re select selectors shutil signal socket subprocess tempfile threading tomllib typing uuid".split()
-)
+) - ({"fcntl"} if sys.platform == "darwin" else frozenset())  # which tells how the palace's name is spelled
 
 
 def test_the_way_to_a_running_broker(tmp_path: Path) -> None:

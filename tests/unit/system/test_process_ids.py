@@ -86,6 +86,7 @@ def test_a_hidden_process_is_unknown_not_dead(monkeypatch: pytest.MonkeyPatch) -
 def test_macos_goes_by_ps(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"sysctl": "B00T", "ps": "Ss   Sun Nov 22 10:00:00 2026"}
     monkeypatch.setattr(kernel, "MACOS", True)
+    monkeypatch.setattr(kernel, "_ANSWERS", {})
     monkeypatch.setattr(kernel, "run", lambda *argv: answers[argv[0]])
     who = process_of(77)
     assert (who.boot, who.start) == ("B00T", "Sun Nov 22 10:00:00 2026")

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError
 from ...system.clock import Clock, Deadline
+from ...system.environment import raise_limits
 from ...system.lock import FileLock
 from ...system.lock_notes import read_note, write_note
 from ...system.spawn import StartReport
 from ..machine.bridge import LINGER_S
 from .app import Bridge, say
 from .files import BridgeFiles
-from .ssh import Ssh
+from .ssh import Ssh, tie_children
 from .transports import forget
 from .tunnel import Tunnel
 from .wire import FIELDS, SshTarget
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command=options.command,
     )
     files = BridgeFiles(target)
+    raise_limits()
+    tie_children()
     lock, report = FileLock(files.lock), StartReport(options.start_fd)
     try:
         if not lock.acquire(Deadline.after(Clock(), LOCK_S)):

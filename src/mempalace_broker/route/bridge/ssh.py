@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import shlex
 import signal
 import subprocess
@@ -131,6 +132,28 @@ class Ssh:
 
 def _over(control: str) -> list[str]:
     return ["ControlMaster=no", f"ControlPath={control or 'none'}"]
+
+
+def tie_children() -> None:
+    """Let whatever we start end when we are killed, however that happens. Call it once, without threads.
+
+    Linux has its kernel do it, child by child, see `_tied`. Elsewhere a process stays beside us that waits for the end
+    of a pipe that we alone hold, then ends the process group that we share with our children.
+    """
+    if kernel.LINUX:
+        return
+    with contextlib.suppress(PermissionError):  # we lead a session, and so a group
+        os.setpgid(0, 0)
+    read, write = os.pipe()
+    if os.fork():
+        os.close(read)
+        return
+    os.close(write)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.read(read, 1)
+    os.killpg(0, signal.SIGTERM)
+    os._exit(0)
 
 
 def _tied() -> Callable[[], None] | None:
