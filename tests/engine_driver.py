@@ -53,6 +53,7 @@ class EngineProcess:
         by: str = "flag",
         journal: Path | None = None,
         tune: bool = True,
+        power_safe: bool = False,
         env: dict[str, str] | None = None,
         interpreter: str | None = None,
         cwd: Path | str = "/",
@@ -69,6 +70,7 @@ class EngineProcess:
             wfd=engine_writes,
             journal=str(journal) if journal else None,
             tune=tune,
+            power_safe=power_safe,
         )
         self._stderr = (home / f"engine-{time.monotonic_ns()}.log").open("w+b")
         self.process = subprocess.Popen(

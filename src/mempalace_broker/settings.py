@@ -128,6 +128,8 @@ class BrokerSettings(_Sourced):
     park_s: int = _setting("MEMPALACE_BROKER_PARK_S", 1)
     # in-memory tune-ups of the engine
     tune: bool = _setting("MEMPALACE_BROKER_TUNE", True)
+    # answer a write only once the drive itself has it
+    power_safe: bool = _setting("MEMPALACE_BROKER_POWER_SAFE", False)
     # calls that may wait per session
     session_calls: int = _setting("MEMPALACE_BROKER_SESSION_CALLS", 20_000, minimum=1)
     # drop a client that accepts no byte for this long

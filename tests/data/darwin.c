@@ -1,5 +1,6 @@
 /* Lets Linux answer as macOS does where the two differ without an error. For LD_PRELOAD; see tests/rehearsal.py.
- * Each fault is named in the environment: REHEARSAL="send poll connect descriptors orphans".
+ * Each fault is named in the environment: REHEARSAL="send poll connect descriptors orphans". Besides, "syncfs": the disk
+ * confirms nothing.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -79,6 +80,14 @@ int open(const char *path, int flags, ...) {
     mode_t mode = va_arg(rest, mode_t);
     va_end(rest);
     return open64(path, flags, mode);
+}
+
+int syncfs(int fd) {
+    static int (*real)(int);
+    if (real == NULL) real = (int (*)(int))dlsym(RTLD_NEXT, "syncfs");
+    if (!on("syncfs")) return real(fd);
+    errno = EIO;
+    return -1;
 }
 
 /* no signal when the parent dies */

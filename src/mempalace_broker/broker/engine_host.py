@@ -183,6 +183,7 @@ class EngineHost:
             own=self._settings.env,
             journal=self._files.journal,
             tune=self._settings.tune,
+            power_safe=self._settings.power_safe,
         )
         self.process = process
 

@@ -45,6 +45,7 @@ def engine_argv(
     wfd: int,
     journal: str | None,
     tune: bool,
+    power_safe: bool = False,
 ) -> list[str]:
     """The command that starts an engine.
 
@@ -53,7 +54,7 @@ def engine_argv(
         identity: the palace and how it was chosen.
         rfd, wfd: the child's ends of the two pipes, to be passed with pass_fds.
         journal: path of the journal of writes, or None.
-        tune: apply tune-ups.
+        tune: apply tune-ups. power_safe: answer a write only once the drive has it.
     """
     argv = [interpreter, "-c", BOOTSTRAP, package_root()]
     argv += [
@@ -74,7 +75,7 @@ def engine_argv(
     ):
         if value:
             argv += [flag, value]
-    return [*argv, "--tune", "1" if tune else "0"]
+    return [*argv, "--tune", "1" if tune else "0", *(["--power-safe", "1"] if power_safe else [])]
 
 
 def engine_env(env: Mapping[str, str], identity: PalaceIdentity, own: Mapping[str, str]) -> dict[str, str]:

@@ -91,6 +91,7 @@ class EngineProcess:
         own: Mapping[str, str],
         journal: str,
         tune: bool,
+        power_safe: bool,
     ) -> None:
         """Start the process. `lock` is engine.lock, held; the child inherits it. `own`: variables for the engine alone.
 
@@ -101,7 +102,13 @@ class EngineProcess:
         try:
             to_engine, from_engine, err = self._pipes(theirs)
             argv = engine_argv(
-                command.interpreter, identity, rfd=to_engine, wfd=from_engine, journal=journal, tune=tune
+                command.interpreter,
+                identity,
+                rfd=to_engine,
+                wfd=from_engine,
+                journal=journal,
+                tune=tune,
+                power_safe=power_safe,
             )
             self._process = subprocess.Popen(
                 argv,

@@ -54,6 +54,7 @@ class Options(NamedTuple):
     journal: str | None = None  # path of the journal of writes
     tune: bool = True  # apply tune-ups
     real: str = ""  # the real path that the palace must have, because the broker's locks are there; "" for any
+    power_safe: bool = False  # answer a write only once the drive has it
 
 
 def _version_tuple(text: str) -> tuple[int, ...]:

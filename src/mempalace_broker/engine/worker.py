@@ -55,6 +55,7 @@ from .model_loading import give_memory_back
 from .ownership import give_all_away, owner_is_another
 from .parking import close_palace
 from .pipes import BrokerPipes
+from .power_safety import PowerSafety
 from .shared_opens import OpenGuard, refuse_to_write_through
 from .tuneups.apply import apply_tuneups, open_tuned
 from .unparking import wait_for_palace
@@ -63,6 +64,7 @@ from .write_limits import limit_writes
 # never between two files of a mine: mine and sync would work on the same files, reconnect closes the mine's handles
 _NOT_BETWEEN_FILES = frozenset({"mempalace_mine", "mempalace_sync", "mempalace_reconnect"})
 
+_UNCONFIRMED = "%s was executed, but %s. Hint: look at the disk; then read back what was written."
 _SHORT_S = 0.05  # how long a read may keep the reader thread from its frames
 
 
@@ -104,6 +106,8 @@ class Worker:
         self._for_another = owner_is_another(mempalace.palace_path())
         self._journal = journal
         self._lookout = lookout
+        places = [mempalace.palace_path(), *map(os.path.dirname, filter(None, [mempalace.graph_path(), journal.path]))]
+        self._power = PowerSafety(places if mempalace.options.power_safe else [])
         self._confinement = Confinement(mempalace.own_folders())
         self._palace_lane = JobQueue()
         self._free_lane = JobQueue()
@@ -243,6 +247,11 @@ class Worker:
             give_all_away(self._mempalace)
         if key != "-":
             self._journal.ended(key, body)
+        if key != "-" and (problem := self._power.confirm()):
+            response = payload.error_response(
+                payload.request_id(call.request), INTERNAL_ERROR, _UNCONFIRMED % (call.tool, problem)
+            )
+            body = _encode(call.request, response)
         self._pipes.send(Frame(DONE, frame.n, tag=str(payload.response_code(response)), payload=body))
 
 
@@ -281,6 +290,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--backend")
     parser.add_argument("--journal")
     parser.add_argument("--tune", type=int, default=1)
+    parser.add_argument("--power-safe", type=int, default=0)
     return parser.parse_args(argv)
 
 
@@ -299,7 +309,9 @@ def _prepare(mempalace: Mempalace) -> dict[str, Any]:
 
 
 def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
-    options = Options(args.palace, args.by, args.backend, args.journal, bool(args.tune), args.real)
+    options = Options(
+        args.palace, args.by, args.backend, args.journal, bool(args.tune), args.real, bool(args.power_safe)
+    )
     start_thread(pipes.exit_if_abandoned, "engine-watch")
     root = [os.path.dirname(options.journal)] if options.journal else []
     OpenGuard([options.palace, *root]).install()

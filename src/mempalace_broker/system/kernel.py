@@ -82,6 +82,24 @@ def sync_data(fd: int) -> None:
     os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
 
 
+def sync_volume(folder: str) -> None:
+    """Have all that was written to the volume of a folder on the medium itself. Raises OSError."""
+    if MACOS:
+        from . import darwin
+
+        darwin.sync_volume(folder)
+        return
+    import ctypes
+
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), folder)
+    finally:
+        os.close(fd)
+
+
 def widen_pipe(fd: int, size: int) -> None:
     """Give a pipe a buffer of `size` bytes where the system can; over the user's quota the default size has to do."""
     import fcntl
