@@ -24,9 +24,17 @@ def owner(facts: Facts) -> Iterator[Finding]:
         return
     broker = facts.status.get("broker", {})
     pid = broker.get("pid")
-    yield ok("broker", f"pid {pid} answers {'over' if foreign else 'on'} {reply.path}, state {broker.get('state')}")
+    starter = broker.get("started_by") or "hand"
+    how = f"{'over' if foreign else 'on'} {reply.path}, state {broker.get('state')}, started by {starter}"
+    yield ok("broker", f"pid {pid} answers {how}")
     if not foreign:
         yield _answering_owner(facts.owner, pid)
+    if facts.platform == "darwin" and not foreign:
+        yield info(
+            "privacy",
+            f"macOS lets it into Documents, Desktop and Downloads if it let {starter} in, for all agents alike",
+            'where `mine` gets "Operation not permitted": mempalace-broker restart in Terminal, and allow it there',
+        )
 
 
 def _answering_owner(lock: LockFacts, pid: object) -> Finding:

@@ -68,7 +68,7 @@ def _directory(name: str, folder: FolderFacts, uid: int) -> Iterator[Finding]:
 
 def _mount(name: str, folder: FolderFacts, facts: Facts) -> Iterator[Finding]:
     kind = folder.filesystem or "unknown type"
-    if facts.platform == "darwin":
+    if facts.platform == "darwin" and folder.local is None:
         yield info(f"{name}: filesystem", "this system does not tell; locks are good on a Mac's own disks")
     elif folder.local:
         yield ok(f"{name}: filesystem", f"{kind}, local to this kernel: locks and sockets mean something")

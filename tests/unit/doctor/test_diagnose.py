@@ -508,6 +508,21 @@ def test_it_says_whether_the_kernel_holds_the_engines_writes(problem: str, sever
     assert problem in finding.detail
 
 
+def test_on_a_mac_it_says_whose_folders_the_broker_may_read() -> None:
+    """They are those of whatever started it, for all."""
+    found = [row for row in judge(dataclasses.replace(healthy(), platform="darwin")) if row.what == "privacy"]
+    assert ["started by" in row.detail or "let hand in" in row.detail for row in found] == [True]
+    assert found[0].hint.startswith("where `mine`")
+    assert not [row for row in judge(healthy()) if row.what == "privacy"]
+
+
+def test_a_mac_knows_its_disks_from_shares() -> None:
+    disk = dataclasses.replace(healthy(), platform="darwin", palace=place(filesystem="apfs", local=True))
+    assert any("apfs, local to this kernel" in row.detail for row in judge(disk))
+    share = dataclasses.replace(healthy(), platform="darwin", palace=place(filesystem="smbfs", local=False))
+    assert any("smbfs: another kernel may have it mounted too" in row.detail for row in judge(share))
+
+
 def test_findings_are_plain_data() -> None:
     for row in judge(healthy()):
         assert row.severity in Severity
