@@ -105,7 +105,7 @@ class EngineHost:
                 self.starting = True
                 self._tasks.start("engine-start", self._start(lease))
         elif action == EngineAction.KILL_ORPHAN:
-            self._kill_orphan()
+            self._tasks.start("engine-orphan", asyncio.to_thread(self._kill_orphan))  # macOS asks `ps` about it
         elif self.process is not None:
             self._log.warning("engine: %s (%s)", action, self.dispatcher.supervisor.reason)
             self.process.signal(signal.SIGTERM if action == EngineAction.TERMINATE else signal.SIGKILL)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..errors import INTERNAL_ERROR
 from ..system.kernel import sync_volume
+from . import payload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from .adapter import Mempalace
+
+_UNCONFIRMED = "%s was executed, but %s. Hint: look at the disk; then read back what was written."
 
 
 class PowerSafety:
@@ -18,20 +22,22 @@ class PowerSafety:
     A whole volume, because no file of the palace may be opened here: closing a database would drop SQLite's locks.
 
     Args:
-        places: the palace and its files that lie elsewhere; those of one volume cost one flush.
+        mempalace: its options say whether to flush at all. journal: path of the journal of writes, None where none is.
     """
 
-    def __init__(self, places: Sequence[str]) -> None:
-        self._places = places
+    def __init__(self, mempalace: Mempalace, journal: str | None) -> None:
+        files = [path for path in (mempalace.graph_path(), journal) if path] if mempalace.options.power_safe else []
+        palace = [mempalace.palace_path()] if mempalace.options.power_safe else []
+        self._folders = [*palace, *map(os.path.dirname, files)]
 
-    def confirm(self) -> str:
-        """Flush; return why that failed, "" if it did not."""
+    def confirm(self, request: Any, tool: str | None) -> dict[str, Any] | None:
+        """Flush each volume once; return the error that answers the call where that failed."""
         try:
-            volumes = {os.stat(place).st_dev: place for place in self._places if os.path.isdir(place)}
-            for place in volumes.values():
-                sync_volume(place)
+            volumes = {os.stat(folder).st_dev: folder for folder in self._folders if os.path.isdir(folder)}
+            for folder in volumes.values():
+                sync_volume(folder)
         except OSError as exc:
-            problem = f"the disk did not confirm it ({exc.strerror or exc})"
-            print(f"power_safe: {problem}", file=sys.stderr, flush=True)
-            return problem
-        return ""
+            text = _UNCONFIRMED % (tool, f"the disk did not confirm it ({exc.strerror or exc})")
+            print(f"power_safe: {text}", file=sys.stderr, flush=True)
+            return payload.error_response(payload.request_id(request), INTERNAL_ERROR, text)
+        return None

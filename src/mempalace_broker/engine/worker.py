@@ -64,7 +64,6 @@ from .write_limits import limit_writes
 # never between two files of a mine: mine and sync would work on the same files, reconnect closes the mine's handles
 _NOT_BETWEEN_FILES = frozenset({"mempalace_mine", "mempalace_sync", "mempalace_reconnect"})
 
-_UNCONFIRMED = "%s was executed, but %s. Hint: look at the disk; then read back what was written."
 _SHORT_S = 0.05  # how long a read may keep the reader thread from its frames
 
 
@@ -106,8 +105,7 @@ class Worker:
         self._for_another = owner_is_another(mempalace.palace_path())
         self._journal = journal
         self._lookout = lookout
-        places = [mempalace.palace_path(), *map(os.path.dirname, filter(None, [mempalace.graph_path(), journal.path]))]
-        self._power = PowerSafety(places if mempalace.options.power_safe else [])
+        self._power = PowerSafety(mempalace, journal.path)
         self._confinement = Confinement(mempalace.own_folders())
         self._palace_lane = JobQueue()
         self._free_lane = JobQueue()
@@ -247,11 +245,8 @@ class Worker:
             give_all_away(self._mempalace)
         if key != "-":
             self._journal.ended(key, body)
-        if key != "-" and (problem := self._power.confirm()):
-            response = payload.error_response(
-                payload.request_id(call.request), INTERNAL_ERROR, _UNCONFIRMED % (call.tool, problem)
-            )
-            body = _encode(call.request, response)
+        if key != "-" and (unconfirmed := self._power.confirm(call.request, call.tool)):
+            response, body = unconfirmed, payload.encode_response(unconfirmed)
         self._pipes.send(Frame(DONE, frame.n, tag=str(payload.response_code(response)), payload=body))
 
 

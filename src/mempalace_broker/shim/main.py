@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..system.hangup import Hangup
     from .machine.pending_requests import BrokerLimits
 
 TIMEOUT_VARIABLE = "MEMPALACE_MCP_TIMEOUT_MS"
@@ -161,6 +162,7 @@ def _serve(options: dict[str, str]) -> int:
     gc.set_threshold(_COLLECT_AFTER)
 
     from .. import __version__
+    from ..system import kernel
     from ..system.paths import home_of
     from .dialer import Dialer
     from .machine.protocol import ShimProtocol
@@ -177,7 +179,12 @@ def _serve(options: dict[str, str]) -> int:
         limits=_limits(os.environ.get(TIMEOUT_VARIABLE, "")),
         read_only="read-only" in options or os.environ.get(READ_ONLY_VARIABLE, "").strip().lower() in _TRUE,
     )
-    return Pump(protocol, Dialer(options, client)).run()
+    hangup: type[Hangup] | None = None
+    if kernel.MACOS:
+        from ..system.hangup import Hangup
+
+        hangup = Hangup
+    return Pump(protocol, Dialer(options, client), hangup).run()
 
 
 def _limits(timeout_ms: str) -> BrokerLimits | None:

@@ -41,27 +41,24 @@ class AgentGone(Exception):
 class DescriptorWriter:
     """Writes to a descriptor of the agent without ever blocking on it."""
 
-    __slots__ = ("_fd", "_limit", "_poll", "_socket")
+    __slots__ = ("_fd", "_limit", "_poll", "_send")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._limit = 1 << 30
-        self._socket: Any = None
+        self._send: Any = None
         self._poll: Any = None
         mode = os.fstat(fd).st_mode
         if stat.S_ISSOCK(mode) and not kernel.MACOS:
-            from _socket import socket
+            from _socket import MSG_DONTWAIT, socket
 
-            self._socket = socket(fileno=os.dup(fd))
+            sock = socket(fileno=os.dup(fd))
+            self._send = lambda data: sock.send(data, MSG_DONTWAIT)
         elif not (stat.S_ISFIFO(mode) and self._reopen()):
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
-            if stat.S_ISSOCK(mode):
-                from ..system.darwin import SOCKET_LOW_WATER
-
-                self._limit = SOCKET_LOW_WATER
-            elif not stat.S_ISREG(mode):
-                self._limit = select.PIPE_BUF  # a writable pipe takes this much without blocking (POSIX)
+            if not stat.S_ISREG(mode):  # so much fits without blocking, if anything does; of pipes, POSIX says it
+                self._limit = kernel.SOCKET_ROOM if stat.S_ISSOCK(mode) else select.PIPE_BUF
 
     def _reopen(self) -> bool:
         """Open the pipe again, with a file description of our own that is non-blocking. Works on Linux, not always."""
@@ -74,10 +71,8 @@ class DescriptorWriter:
     def write(self, data: bytes | memoryview) -> int:
         """Write as much as fits; return the number of bytes, which may be 0. Raises OSError when nobody reads."""
         try:
-            if self._socket is not None:
-                from _socket import MSG_DONTWAIT
-
-                return int(self._socket.send(data, MSG_DONTWAIT))
+            if self._send is not None:
+                return int(self._send(data))
             if self._poll is not None and not self._poll.poll(0):
                 return 0
             return os.write(self._fd, data if len(data) <= self._limit else memoryview(data)[: self._limit])
@@ -91,9 +86,10 @@ class Pump:
     Args:
         protocol: decides.
         dialer: finds brokers, and what the protocol has to know about files.
+        hangup: what reports that nobody reads stdout any more, where poll does not.
     """
 
-    def __init__(self, protocol: ShimProtocol, dialer: Dialer) -> None:
+    def __init__(self, protocol: ShimProtocol, dialer: Dialer, hangup: type[Hangup] | None = None) -> None:
         self._protocol = protocol
         self._dialer = dialer
         self._faults = 0  # since the last turn that went well
@@ -110,11 +106,7 @@ class Pump:
         self._err: DescriptorWriter | None = None
         self._poll = select.poll()
         self._masks: dict[int, int] = {}
-        self._hangup: Hangup | None = None
-        if kernel.MACOS:
-            from ..system.hangup import Hangup
-
-            self._hangup = Hangup(STDOUT, self._poll, writes=True)
+        self._hangup = hangup(STDOUT, self._poll, writes=True) if hangup is not None else None
 
     def run(self) -> int:
         """Pump until stdin ends and everything is answered, or stdout breaks; return the exit code. Nothing else
@@ -301,8 +293,7 @@ class Pump:
     def _wait(self, seconds: float) -> None:
         protocol = self._protocol
         self._watch(STDIN, select.POLLIN if protocol.wants_agent else 0)
-        idle = select.POLLERR if self._hangup is None else 0  # reported anyway: the agent is gone
-        out = select.POLLOUT if protocol.to_agent.size else idle
+        out = select.POLLOUT if protocol.to_agent.size else select.POLLERR  # reported anyway: the agent is gone
         self._watch(STDOUT, 0 if self._stdout_unwatchable else out)
         if self._fd >= 0:
             wanted = select.POLLIN if protocol.wants_broker else 0

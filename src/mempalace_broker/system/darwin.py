@@ -1,7 +1,7 @@
 """What macOS does otherwise than Linux without saying so. Imported where it runs, and by the tests of this module.
 
     send       MSG_DONTWAIT is ignored: a send on a blocking socket waits in the kernel. So poll first, and send no more
-               than a socket certainly takes that poll calls writable (SOCKET_LOW_WATER).
+               than a socket certainly takes that poll calls writable (kernel.SOCKET_ROOM).
     poll       reports nothing of a descriptor watched for no event, or for POLLERR alone: that the other side is gone
                is then never seen. A kqueue reports it (HangupWatch).
     connect    says ECONNREFUSED where the backlog is full, as where nobody listens. The lock that its owner holds tells
@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import sys
 
-SOCKET_LOW_WATER = 2048  # XNU's MCLBYTES: poll calls a socket writable that takes as much
 F_GETPATH, MAX_PATH = 50, 1024
 _LOOK_AT_NAME = 0x8000  # O_EVTONLY: no permission to read is needed, and no volume is kept from being ejected
 STATFS_BYTES = 2168

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MACOS = bool(sys.platform == "darwin")
 LINUX = bool(sys.platform.startswith("linux"))
 
+# What a socket certainly takes that poll calls writable; of use on macOS alone, see darwin. XNU's MCLBYTES.
+SOCKET_ROOM = 2048
+
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _BOOT_ON_A_MAC = "kern.bootsessionuuid"
 _ANSWERS: dict[str, str] = {}  # that cost a process on macOS and stay the same as long as this one lives
