@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any
 
 from ..errors import INTERNAL_ERROR, PARSE_ERROR
+from ..protocol.engine_frames import MAX_PAYLOAD
 
 
 class BadRequest(Exception):
@@ -65,6 +67,18 @@ def encode_response(response: Any) -> bytes:
         return json.dumps(response, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except ValueError:  # a lone surrogate, NaN or an infinity somewhere
         return _encode_odd(response)
+
+
+def encode_answer(request: Any, response: Any) -> bytes:
+    """The response to a request, as the broker takes it: an error in place of what can't be encoded or is too large."""
+    try:
+        body = encode_response(response)
+        if len(body) > MAX_PAYLOAD:
+            raise ValueError(f"it has {len(body)} bytes, and the broker takes {MAX_PAYLOAD}")
+        return body
+    except (TypeError, ValueError, RecursionError) as exc:
+        print(f"an answer can't be encoded: {exc}", file=sys.stderr, flush=True)
+        return encode_response(error_response(request_id(request), INTERNAL_ERROR, "Internal error"))
 
 
 def _encode_odd(response: Any) -> bytes:

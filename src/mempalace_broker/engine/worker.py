@@ -24,7 +24,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
-from ..errors import EXIT_FAILURE, EXIT_OK, INTERNAL_ERROR, NOT_EXECUTED
+from ..errors import EXIT_FAILURE, EXIT_OK, NOT_EXECUTED
 from ..protocol.engine_frames import (
     BEGUN,
     CALL,
@@ -32,7 +32,6 @@ from ..protocol.engine_frames import (
     DONE,
     FAIL,
     HELLO,
-    MAX_PAYLOAD,
     PARK,
     PARKED,
     PREFETCH,
@@ -240,7 +239,7 @@ class Worker:
         else:
             with self._confinement.confine(call.folders):
                 response = call.error or self._mempalace.handle(call.request)
-        body = _encode(call.request, response)
+        body = payload.encode_answer(call.request, response)
         if key != "-" and self._for_another:
             give_all_away(self._mempalace)
         if key != "-":
@@ -258,18 +257,6 @@ def start_thread(target: Callable[[], None], name: str) -> None:
 def _not_journalled(call: Call, why: str) -> dict[str, Any]:
     text = f"{call.tool} was not executed: {why}. Hint: free space there, or allow writing; then send it again."
     return payload.error_response(payload.request_id(call.request), NOT_EXECUTED, text)
-
-
-def _encode(request: Any, response: Any) -> bytes:
-    try:
-        body = payload.encode_response(response)
-        if len(body) > MAX_PAYLOAD:
-            raise ValueError(f"it has {len(body)} bytes, and the broker takes {MAX_PAYLOAD}")
-        return body
-    except (TypeError, ValueError, RecursionError) as exc:
-        print(f"an answer can't be encoded: {exc}", file=sys.stderr, flush=True)
-        error = payload.error_response(payload.request_id(request), INTERNAL_ERROR, "Internal error")
-        return payload.encode_response(error)
 
 
 # -- start and end -------------------------------------------------------------------------------------
