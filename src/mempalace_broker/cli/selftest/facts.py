@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from ... import __version__
-from ...locality.locality import Locality, in_container
-from ...locality.mounts import filesystem_of
+from ...locality.locality import in_container
+from ...locality.mounts import filesystem_of, is_local
 from ...system import kernel
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def machine_facts(bench: Bench, share: Path | None = None) -> dict[str, str]:
     }
     if share is not None:
         kind = filesystem_of(str(share))
-        foreign = not kernel.MACOS and Locality.of(str(share), kind).foreign
-        facts["share"] = f"{kind or 'unknown'}, {'another' if foreign else 'this'} kernel's"
+        whose = {True: "this kernel's", False: "another kernel's", None: "not known whose"}[is_local(str(share))]
+        facts["share"] = f"{kind or 'unknown'}, {whose}"
     if marked := in_container():
         facts["container"] = marked
     if kernel.MACOS:

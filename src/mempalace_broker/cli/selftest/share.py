@@ -234,10 +234,12 @@ def _measure_socket(half: Half, _: Bench) -> tuple[str, str]:
 
 
 def _judge_socket(found: tuple[str, str]) -> Outcome:
-    """A refused connect is where other routes begin; anything else but that reads as an owner that does not answer."""
-    expected = found[1] in ("ok", "ECONNREFUSED", "ENOENT")
-    why = "" if expected else "a client waits for an owner there and tries no other route"
-    return Outcome(Verdict.OK if expected else Verdict.DIFFERS, f"bind {found[0]}, connect {found[1]}", why)
+    """A client tries ssh and TCP whatever a share answers, but for two answers. No broker there has its socket on it."""
+    figure = f"bind {found[0]}, connect {found[1]}"
+    if found[1] in ("EAGAIN", "EACCES"):
+        return Outcome(Verdict.FAILED, figure, "a client takes this for an owner, and tries no other route")
+    known = found[0] == "ok" and found[1] in ("ok", "ECONNREFUSED")
+    return Outcome(Verdict.OK if known else Verdict.DIFFERS, figure, "" if known else "not seen on any share before")
 
 
 _CHECKS: tuple[tuple[str, Callable[[Half, Bench], Any], Callable[[Any], Outcome]], ...] = (

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...system import kernel
+from ...system.hangup import Hangup
 from ...system.unix_socket import bind
 from .check import Check, Outcome, TookTooLong, Verdict, time_limit
 
@@ -83,8 +84,19 @@ def _measure_hangups(_: Bench) -> dict[str, tuple[list[str], bool]]:
     found = {}
     for kind, make in _PAIRS.items():
         masks = [name for name, mask in _MASKS.items() if _polled(make, mask)]
-        found[kind] = (masks, _polled(make, select.POLLOUT if kind == "pipe, writing" else select.POLLIN))
+        found[kind] = (masks, _seen_by_us(make, writes=kind == "pipe, writing"))
     return found
+
+
+def _seen_by_us(make: Callable[[], tuple[int, int]], *, writes: bool) -> bool:
+    watched, closed = make()
+    try:
+        poller = select.poll()
+        hangup = Hangup(watched, poller, writes=writes)
+        os.close(closed)
+        return hangup.seen(poller.poll(500))
+    finally:
+        os.close(watched)
 
 
 def _socket_pair() -> tuple[int, int]:

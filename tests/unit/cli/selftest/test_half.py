@@ -95,7 +95,7 @@ def test_a_half_alone_says_so_and_cleans_up(tmp_path: Path) -> None:
 
 
 def test_a_half_that_leaves_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(halves, "STEP_S", 0.05)
+    monkeypatch.setattr(halves, "STEP_S", 0.5)
 
     def meet_and_leave(half: Half) -> None:
         half.meet(20)

@@ -89,6 +89,7 @@ FORCED: list[tuple[str, bool, Any, Verdict]] = [  # check, on macOS, what it mea
     ("share: race", False, (12, -1), FAILED),
     ("share: socket", False, ("ok", "ECONNREFUSED"), OK),
     ("share: socket", False, ("EPERM", "ENOTSUP"), DIFFERS),
+    ("share: socket", False, ("ok", "EAGAIN"), FAILED),
 ]
 
 
