@@ -234,7 +234,7 @@ def _measure_socket(half: Half, _: Bench) -> tuple[str, str]:
 
 
 def _judge_socket(found: tuple[str, str]) -> Outcome:
-    """A client tries ssh and TCP whatever a share answers, but for two answers. No broker there has its socket on it."""
+    """A client tries ssh and TCP whatever a share answers, but for two answers."""
     figure = f"bind {found[0]}, connect {found[1]}"
     if found[1] in ("EAGAIN", "EACCES"):
         return Outcome(Verdict.FAILED, figure, "a client takes this for an owner, and tries no other route")
