@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +79,24 @@ def test_opencode_and_claude_code_connect(world: World) -> None:
     assert "✓ mempalace connected" in opencode_list(world)  # it starts the broker
     assert re.search(r"mempalace: \S*mp-shim\s+- ✔ Connected", claude_list(world))
     eventually(lambda: len(world.brokers()) == 1, what="one broker, any that lost a race gone")
+
+
+@newest
+def test_setup_writes_what_they_read_and_takes_it_out(world: World) -> None:
+    path = f"{Path(node_client('claude')).parent}:{world.env['PATH']}"
+
+    def setup(*options: str) -> dict[str, str]:
+        only = ("--only", "claude", "--only", "opencode")
+        done = world.cli("setup", "--json", "--yes", *only, *options, env={**QUIET, "PATH": path})
+        assert done.returncode == 0, done.stderr
+        return {row["agent"]: row["outcome"] for row in json.loads(done.stdout)["agents"]}
+
+    assert setup() == {"claude": "add", "opencode": "add"}
+    assert "✓ mempalace connected" in run(world, "opencode", "mcp", "list")
+    assert re.search(r"mempalace: \S*mp-shim\s+- ✔ Connected", run(world, "claude", "mcp", "list"))
+    assert setup() == {"claude": "unchanged", "opencode": "unchanged"}
+    setup("--remove")
+    assert "mp-shim" not in run(world, "opencode", "mcp", "list") + run(world, "claude", "mcp", "list")
 
 
 @newest

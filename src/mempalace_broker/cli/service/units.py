@@ -26,9 +26,7 @@ def systemd_unit(spec: ServiceSpec) -> bytes:
         f"Description=MemPalace broker of {_one_line(spec.palace)}".replace("%", "%%"),
         "",
         "[Service]",
-        "Type=exec",
-        # ":" keeps $ as it is
-        "ExecStart=:" + " ".join(_quoted(word) for word in _startable(spec.argv)),
+        "ExecStart=" + " ".join(_quoted(word).replace("$", "$$") for word in _startable(spec.argv)),
         *(f"Environment={_quoted(f'{name}={value}')}" for name, value in spec.env.items()),
         "Restart=always",
         f"RestartSec={RESTART_S}",
@@ -44,8 +42,8 @@ def systemd_unit(spec: ServiceSpec) -> bytes:
 
 
 def _startable(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """systemd starts no program with quotes in its path, but a shell with whatever arguments."""
-    unsafe = any(char in "\"'\\\x7f" or char < " " for char in argv[0])
+    """systemd starts no program with such signs in its path, but a shell with whatever arguments."""
+    unsafe = any(char in "\"'\\$%\x7f" or char < " " for char in argv[0])
     return ("/bin/sh", "-c", 'exec "$0" "$@"', *argv) if unsafe else argv
 
 
@@ -69,6 +67,7 @@ def launchd_plist(spec: ServiceSpec) -> bytes:
         "KeepAlive": True,
         "ThrottleInterval": 10,
         "ProcessType": "Interactive",
+        "LimitLoadToSessionType": ["Aqua", "Background"],  # of the desktop, and of a login over ssh
         "Umask": 0o077,
     }
     return plistlib.dumps(job)

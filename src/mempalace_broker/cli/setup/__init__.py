@@ -83,7 +83,9 @@ def command_setup(
         if not as_json and not failed:
             _say(f"done; agents take it with their next session. {'' if remove else _UNDO}".rstrip())
     if as_json:
-        click.echo(json.dumps({"changed": not dry_run, "agents": [_as_json(step, failed) for step in steps]}))
+        changed = [step.found.agent.key for step in steps if step.changes and not dry_run]
+        rows = [_as_json(step, failed) for step in steps]
+        click.echo(json.dumps({"changed": [key for key in changed if key not in failed], "agents": rows}))
     return EXIT_FAILURE if failed else EXIT_OK
 
 

@@ -101,8 +101,7 @@ def change(found: Configuration, wanted: Plan, words: list[str]) -> None:
                 os.unlink(found.backup)
             return
         if found.text is not None:
-            shutil.copyfile(found.file, found.backup)
-            shutil.copymode(found.file, found.backup)
+            replace_file(found.backup, found.text.encode("utf-8"), os.stat(found.file).st_mode & 0o777)
         if wanted.outcome is Outcome.ADD and found.program and found.agent.add:
             _add(found, words)
         else:

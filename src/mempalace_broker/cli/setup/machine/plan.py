@@ -61,7 +61,8 @@ def _plan(agent: Agent, text: str | None, words: list[str], second: bool) -> Pla
     place = place_in(agent, text, second=second)
     entry = form.get(text or "", place.path)
     if entry is None:
-        return Plan(Outcome.ADD, form.put(text or "", place.path, place.new(words)))
+        new = form.put(text or "", place.path, place.new(words))
+        return Plan(Outcome.ADD, new, *_beside(agent, form.get(text or "", place.path[:-1])))
     found = recognise(words_of(entry, agent.shape))
     if found is None:
         program = words_of(entry, agent.shape)[0]
@@ -77,6 +78,21 @@ def _plan(agent: Agent, text: str | None, words: list[str], second: bool) -> Pla
     if new == text:
         return Plan(Outcome.NOTHING, text)
     return Plan(Outcome.UPDATE if found.ours else Outcome.CONVERT, new)
+
+
+def _beside(agent: Agent, servers: Any) -> tuple[str, str]:
+    """Note and hint about a server of another name that opens the palace itself."""
+    for name, entry in (servers or {}).items():
+        try:
+            found = recognise(words_of(entry, agent.shape))
+        except UsageError:
+            continue
+        if found is not None and not found.ours:
+            return (
+                f"its server {name} runs mempalace's own server.",
+                f"remove {name}: it opens the palace beside the broker",
+            )
+    return "", ""
 
 
 def plan_removal(agent: Agent, text: str | None, backup: str | None, *, second: bool = False) -> Plan:

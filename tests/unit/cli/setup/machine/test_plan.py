@@ -145,6 +145,20 @@ def test_something_else_changed_since(agent: Agent) -> None:
 
 
 @by_agent
+def test_the_same_server_under_another_name_is_named(agent: Agent) -> None:
+    value = {"command": ["mempalace-mcp"]} if agent.key == "opencode" else {"command": "mempalace-mcp", "args": []}
+    text = (
+        with_entry(agent, value)
+        .replace('"mempalace":', '"memory":')
+        .replace("[mcp_servers.mempalace]", "[mcp_servers.memory]")
+    )
+    made = plan(agent, text, [SHIM])
+    assert made.outcome is Outcome.ADD
+    assert "memory" in made.note
+    assert "memory" in made.hint
+
+
+@by_agent
 def test_a_path_of_ours_that_changed_is_updated(agent: Agent) -> None:
     text = with_entry(agent, {"command": ["mp-shim", "-x"]} if agent.key == "opencode" else {"command": "mp-shim"})
     made = plan(agent, text, [SHIM])
