@@ -32,6 +32,8 @@ _READ, _MAX_WAIT_S = 64 * 1024, 3600.0
 _GONE = select.POLLERR | select.POLLHUP
 _LONGEST_NOTICE = 4000  # characters
 _FIRST_REST_S, _MAX_REST_S = 0.005, 1.0  # after faults that follow one another
+_NEVER = float("inf")
+_PRIVATE_AFTER_S = 0.1  # the first answers need not wait for it: it takes half a millisecond
 
 
 class AgentGone(Exception):
@@ -93,7 +95,7 @@ class Pump:
         self._protocol = protocol
         self._dialer = dialer
         self._faults = 0  # since the last turn that went well
-        self._later: Any = dialer.keep_private  # what the first answer need not wait for
+        self._private_at = monotonic() + _PRIVATE_AFTER_S
         self._finder: RouteFinder | None = None  # an attempt to connect that is under way
         self._step_at = 0.0
         self._wait_fd = -1  # the attempt goes on as soon as this is readable
@@ -119,9 +121,10 @@ class Pump:
                     self._wait(wait_s)
                     now = monotonic()
                     self._turn(now)
+                    if now >= self._private_at:
+                        self._private_at = _NEVER
+                        self._dialer.keep_private()
                     wait_s = self._timeout(monotonic())
-                    if self._later is not None and self._socket is not None:  # the broker is at work on hello
-                        self._later = self._later()
                     self._faults = 0
                 except AgentGone:
                     raise
@@ -274,7 +277,7 @@ class Pump:
     # -- waiting
 
     def _timeout(self, now: float) -> float:
-        due = self._protocol.next_deadline(now)
+        due = min(self._protocol.next_deadline(now), self._private_at)
         if self._finder is not None:
             due = min(due, self._step_at)
         return max(0.0, min(due - now, _MAX_WAIT_S))

@@ -120,7 +120,8 @@ def resolve_palace(
     try:
         real = real_path(path)
         name = os.path.abspath(path)
-        name = name if real_path(name) == real else real  # dots behind a link: mempalace gets them as text
+        if name != path and real_path(name) != real:
+            name = real  # dots behind a link: mempalace gets them as text
         graph = real_path(graph_path(real, by, home))
     except (OSError, ValueError) as exc:
         raise PalaceError(

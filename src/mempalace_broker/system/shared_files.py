@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 O_PATH = getattr(os, "O_PATH", 0)  # Linux
-_CHUNK = 1 << 20
+_CHUNK, _SMALL_CHUNK = 1 << 20, 1 << 16  # bytes; most files are small, and each read allocates as much as it asks for
 _CHUNK_OF_SYSTEM = 1 << 30
 _DEEPEST = 16  # folders in a tree that is removed; ours have one level
 
@@ -286,12 +286,14 @@ def make_folders(path: str) -> None:
 def read_at_most(fd: int, count: int) -> bytes:
     """Up to `count` bytes from where a descriptor stands; fewer only at the end of the file. Raises OSError."""
     parts: list[bytes] = []
+    chunk = _SMALL_CHUNK
     while count > 0:
-        part = os.read(fd, min(count, _CHUNK))
+        part = os.read(fd, min(count, chunk))
         if not part:
             break
         parts.append(part)
         count -= len(part)
+        chunk = _CHUNK if len(part) == chunk else chunk
     return b"".join(parts)
 
 
