@@ -32,7 +32,9 @@ class _Loader(SourceFileLoader):
     code: CodeType
 
     def exec_module(self, module: ModuleType) -> None:
-        exec(self.code, module.__dict__)
+        code = self.code
+        del self.code  # a module does not need it any more
+        exec(code, module.__dict__)
 
 
 class QuickFinder:
