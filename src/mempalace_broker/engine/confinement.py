@@ -24,6 +24,7 @@ _SYSTEM = ("/usr", "/lib", "/lib64", "/opt", "/dev", "/proc", "/Library", "/Syst
 _OPENER = 5  # place of open()'s argument of that name, behind the mode
 
 _state = threading.local()
+_NOT_CONFINED = contextlib.nullcontext()
 
 
 class Confinement:
@@ -37,12 +38,17 @@ class Confinement:
         folders = [*own, sys.prefix, sys.base_prefix, *filter(None, sys.path), *_SYSTEM]
         self._own = tuple(os.path.realpath(folder) for folder in folders)
 
-    @contextlib.contextmanager
-    def confine(self, folders: Sequence[str] | None) -> Iterator[None]:
+    def confine(self, folders: Sequence[str] | None) -> contextlib.AbstractContextManager[None]:
         """Confine what this thread opens within the block to `folders`, real paths; None: not at all.
 
         A call that runs between two files of a confined mine is judged by its own folders.
         """
+        if folders is None and getattr(_state, "allowed", None) is None:
+            return _NOT_CONFINED
+        return self._confined(folders)
+
+    @contextlib.contextmanager
+    def _confined(self, folders: Sequence[str] | None) -> Iterator[None]:
         before = getattr(_state, "allowed", None)
         if folders is not None:
             _install()

@@ -11,12 +11,34 @@ from collections import deque
 from typing import Callable, NamedTuple
 
 Job = Callable[[bool], None]  # its argument: whether it had to wait
+SHORT_S = 0.05  # how long a read may keep the reader thread from its frames
+_PAUSES = 100
 
 
 class _Entry(NamedTuple):
     job: Job
     waited: bool
     between_files: bool
+
+
+class InlineReads:
+    """Whether a short read of an idle lane runs on the thread that reads the broker's frames.
+
+    That is cheaper than a thread switch, but keeps the thread from its frames. So after a read that took long, from a
+    large or locked store, none does for a hundred times as long.
+    """
+
+    def __init__(self) -> None:
+        self._not_before = 0.0
+
+    def allowed(self, now: float) -> bool:
+        """Whether the next one may."""
+        return now >= self._not_before
+
+    def took(self, began: float, ended: float) -> None:
+        """One did."""
+        if ended - began >= SHORT_S:
+            self._not_before = ended + _PAUSES * (ended - began)
 
 
 class JobQueue:

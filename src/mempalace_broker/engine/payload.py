@@ -10,6 +10,8 @@ from typing import Any
 from ..errors import INTERNAL_ERROR, PARSE_ERROR
 from ..protocol.engine_frames import MAX_PAYLOAD
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
 
 class BadRequest(Exception):
     """The payload is not JSON; `response` is the answer."""
@@ -64,7 +66,7 @@ def encode_response(response: Any) -> bytes:
     if response is None:
         return b""
     try:
-        return json.dumps(response, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        return _ENCODER.encode(response).encode("utf-8")
     except ValueError:  # a lone surrogate, NaN or an infinity somewhere
         return _encode_odd(response)
 

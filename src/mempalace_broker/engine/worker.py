@@ -48,7 +48,7 @@ from .confinement import Confinement
 from .embedding_prefetch import texts_to_embed
 from .empty_palace import treat_empty_palace_as_missing
 from .journal_file import JournalFile
-from .lanes import JobQueue
+from .lanes import InlineReads, JobQueue
 from .model_guard import guard_model
 from .model_loading import give_memory_back
 from .ownership import give_all_away, owner_is_another
@@ -62,8 +62,6 @@ from .write_limits import limit_writes
 
 # never between two files of a mine: mine and sync would work on the same files, reconnect closes the mine's handles
 _NOT_BETWEEN_FILES = frozenset({"mempalace_mine", "mempalace_sync", "mempalace_reconnect"})
-
-_SHORT_S = 0.05  # how long a read may keep the reader thread from its frames
 
 
 class _BrokerGone(BaseException):
@@ -112,7 +110,7 @@ class Worker:
         self._broker_gone = threading.Event()
         self._report: dict[str, Any] = {}
         self._trouble: list[dict[str, str]] = []  # of the last opening
-        self._runs_reads_inline = True
+        self._inline_reads = InlineReads()
         self._ready = threading.Event()
         self._free_lane_done = threading.Event()
 
@@ -140,11 +138,10 @@ class Worker:
             self._free_lane.close()
 
     def _dispatch(self, call: Call) -> None:
-        lane, journalled = call.frame.lane, call.frame.tag != "-"
-        if lane == Lane.FREE and not journalled and self._runs_reads_inline and self._free_lane.idle:
-            began = time.monotonic()
-            self._run(call, waited=False)  # a short read of a store with locks of its own: cheaper than a thread switch
-            self._runs_reads_inline = time.monotonic() - began < _SHORT_S  # a large or locked store: never inline again
+        lane, journalled, now = call.frame.lane, call.frame.tag != "-", time.monotonic()
+        if lane == Lane.FREE and not journalled and self._inline_reads.allowed(now) and self._free_lane.idle:
+            self._run(call, waited=False)
+            self._inline_reads.took(now, time.monotonic())
         elif lane == Lane.FREE:
             self._free_lane.put(lambda waited: self._run(call, waited))
         elif lane == Lane.WAIT:

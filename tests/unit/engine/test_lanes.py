@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from mempalace_broker.engine.lanes import JobQueue
+from mempalace_broker.engine.lanes import SHORT_S, InlineReads, JobQueue
 
 PATIENCE_S = 10
 
@@ -81,3 +81,14 @@ def test_a_job_that_raises_does_not_block_the_lane_for_ever() -> None:
     lane.put(lambda _: lane.close())
     lane.run()
     assert seen == ["raised", False]
+
+
+def test_a_read_that_took_long_keeps_the_next_ones_off_the_reader_thread_for_a_while() -> None:
+    reads = InlineReads()
+    assert reads.allowed(0.0)
+    reads.took(0.0, SHORT_S - 0.001)
+    assert reads.allowed(SHORT_S)
+    reads.took(1.0, 2.0)
+    assert not reads.allowed(2.0)
+    assert not reads.allowed(101.9)
+    assert reads.allowed(102.0)
