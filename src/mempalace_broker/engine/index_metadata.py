@@ -22,13 +22,15 @@ _HEADER = struct.Struct("<iQQQ")  # of hnswlib: version, offset of level 0, capa
 
 # operations of a pickle that make plain values -> bytes of their argument
 _FIXED = {
-    **dict.fromkeys(b"(.}]Nsuae\x88\x89\x94", 0),  # marks, stop, empty dict and list, None, items, booleans, memoize
+    **dict.fromkeys(b"(.Nsuae\x88\x89\x94", 0),  # marks, stop, None, items, booleans, memoize
     **dict.fromkeys(b"\x80Kqh", 1),  # protocol, small integer, put into and get from the memo
     **dict.fromkeys(b"M", 2),
     **dict.fromkeys(b"Jrj", 4),
     **dict.fromkeys(b"G\x95", 8),  # float, frame
 }
 _COUNTED = {**dict.fromkeys(b"\x8cC\x8a", 1), **dict.fromkeys(b"XB", 4), ord("\x8d"): 8}  # -> bytes of their length
+_COLLECTIONS = b"}]"  # an empty dict, an empty list: one byte, for which Python takes a hundred
+_MOST_COLLECTIONS = 1000  # an index has a handful
 _STOP, _LONG_PUT, _LONG = ord("."), ord("r"), 0x8A
 _LONGEST_NUMBER = 16  # bytes
 
@@ -96,7 +98,7 @@ def check_plain(data: bytes) -> None:
         Torn: it ends early, or is not a pickle. UnknownFormat: it has an operation that makes more than plain values.
     """
     fixed, counted, end = _FIXED, _COUNTED, len(data)
-    at = 0
+    at = collections = 0
     if data[:1] != b"\x80":
         raise Torn(f"{META} is empty or not a pickle")
     while at < end:
@@ -115,6 +117,10 @@ def check_plain(data: bytes) -> None:
             if operation == _LONG and length > _LONGEST_NUMBER:
                 raise UnknownFormat(f"{META} has a number of {length} bytes")
             at += width + length
+        elif operation in _COLLECTIONS:
+            collections += 1
+            if collections > _MOST_COLLECTIONS:
+                raise UnknownFormat(f"{META} has more than {_MOST_COLLECTIONS} collections")
         elif operation == 0:
             raise Torn(f"{META} was not written to its end")
         else:

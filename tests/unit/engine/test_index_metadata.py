@@ -63,6 +63,8 @@ BOMBS = {
     "text without its bytes": b"\x80\x04\x8d" + (2**62).to_bytes(8, "little"),
     "bytes without their bytes": b"\x80\x04B" + (2**31).to_bytes(4, "little"),
     "a number of many digits": b"\x80\x02\x8a\xff" + b"\x7f" * 255 + b".",
+    "lists in lists": b"\x80\x04" + b"]" * 200_000 + b"a" * 199_999 + b".",
+    "many empty dicts": b"\x80\x04" + b"}" * 200_000 + b".",
     "pairs of pairs, which take for ever to hash": b"\x80\x02}X\x0b\x00\x00\x00id_to_label})"
     + b"2\x86" * 60
     + b"K\x01ss.",
