@@ -56,6 +56,7 @@ from .parking import close_palace
 from .pipes import BrokerPipes
 from .power_safety import PowerSafety
 from .shared_opens import OpenGuard, refuse_to_write_through
+from .stored_embedders import distrust_stored_embedders
 from .tuneups.apply import apply_tuneups, open_tuned
 from .unparking import wait_for_palace
 from .write_limits import limit_writes
@@ -284,6 +285,7 @@ def _prepare(mempalace: Mempalace) -> dict[str, Any]:
     tuneups = apply_tuneups(mempalace, wanted=mempalace.options.tune)
     if mempalace.is_chroma():
         treat_empty_palace_as_missing(mempalace)
+        distrust_stored_embedders()
     return {"degraded": degraded, "tuneups": tuneups}
 
 
