@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from .files import Configuration
 
 _WIDEST = 10_000
-_UNDO = "To undo it: mempalace-broker setup --remove"
+_NEXT = (
+    "`mempalace-broker ensure` starts the broker now, so that the first session finds its tools at once; "
+    "`mempalace-broker setup --remove` undoes it all."
+)
 _CHANGES = (Outcome.ADD, Outcome.CONVERT, Outcome.UPDATE, Outcome.REMOVE, Outcome.RESTORE)
 
 
@@ -81,7 +84,7 @@ def command_setup(
     if any(step.changes for step in steps) and not dry_run and (yes or click.confirm("Change them?")):
         failed = _carry_out(steps, words)
         if not as_json and not failed:
-            _say(f"done; agents take it with their next session. {'' if remove else _UNDO}".rstrip())
+            _say(f"done; agents take it with their next session. {'' if remove else _NEXT}".rstrip())
     if as_json:
         changed = [step.found.agent.key for step in steps if step.changes and not dry_run]
         rows = [_as_json(step, failed) for step in steps]
