@@ -13,7 +13,7 @@ import pytest
 
 from mempalace_broker.broker.http.listener import MOST
 from mempalace_broker.errors import METHOD_NOT_FOUND
-from tests import harness
+from tests import harness, proctools
 from tests.harness import World, eventually, payload
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("http")]  # one world for all
@@ -73,9 +73,17 @@ def test_a_session_from_greeting_to_end_through_a_restart(world: World, door: Do
     session = headers["mcp-session-id"]
     assert status == 200
     before = world.broker().pid, door.port
-    assert world.cli("restart").returncode == 0
-    assert world.broker().pid != before[0]
-    assert door.port == before[1]  # an agent's configuration stays right
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", door.port, timeout=20)) as kept:
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().read() == b"ok"
+        sock = kept.sock
+        assert world.cli("restart").returncode == 0
+        assert world.broker().pid != before[0]
+        assert door.port == before[1]  # an agent's configuration stays right
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().read() == b"ok"
+        assert kept.sock is sock, "the next broker goes on with the connection"
+    eventually(lambda: not proctools.is_running(before[0]), what="the end of the old one")
     assert payload(door.ask("tools/call", KG_STATS, Mcp_Session_Id=session))["triples"] == 0
     assert door.send("DELETE", Mcp_Session_Id=session)[0] == 200
     assert door.send("POST", {"jsonrpc": "2.0", "id": 1, "method": "ping"}, Mcp_Session_Id=session)[0] == 404

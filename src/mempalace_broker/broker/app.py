@@ -76,7 +76,7 @@ class App:
         self._identity = identity
         self._files = files
         self._log = log
-        self._clock = Clock()
+        self._clock = clock = Clock()
         self._owner = owner
         self._leaving = False
         self._quit: asyncio.Future[str] | None = None
@@ -130,8 +130,8 @@ class App:
         self._lease = LeaseKeeper(
             held,
             kill=self._engine.kill_now,
-            fenced=self._lease_lost,
-            asked=self._handover_requested,
+            fenced=lambda why: self._runner.drain(f"the palace is no longer ours: {why}", at_once=True),
+            asked=lambda: self._runner.drain("the palace's own machine asks for it"),
             log=log,
             resting=self._is_resting,
             flush=lambda: flush_palace(identity.path, identity.graph),
@@ -141,7 +141,10 @@ class App:
         )
         self._guest_paths = GuestPaths(settings.guest_folders)
         self._publisher = Publisher(record, files, log, keeps=keeps)
-        self._listeners = Listeners(self._runner, files=files, settings=settings, clock=self._clock, tasks=self._tasks)
+        self._listeners = Listeners(
+            self._runner, files=files, settings=settings, env=env, clock=clock, tasks=self._tasks
+        )
+        self.hand_over = self._listeners.http.hand_over  # after the loop: see there
         self._snapshot = Snapshot(
             identity=identity,
             files=files,
@@ -248,6 +251,7 @@ class App:
         elif isinstance(effect, fx.Log):
             getattr(self._log, effect.level)(effect.text)
         elif isinstance(effect, fx.Retire):
+            self._listeners.http.close(hand_over=effect.again)
             self._tasks.start("retire", self._retire())
         elif isinstance(effect, fx.Quit):
             if self._quit is not None and not self._quit.done():
@@ -305,12 +309,6 @@ class App:
         else:
             self._dispatcher.lease_lost()
         self._runner.turn()
-
-    def _lease_lost(self, why: str) -> None:
-        self._runner.drain(f"the palace is no longer ours: {why}", at_once=True)
-
-    def _handover_requested(self) -> None:
-        self._runner.drain("the palace's own machine asks for it")
 
     def _rest(self) -> None:
         self._lease.rest()

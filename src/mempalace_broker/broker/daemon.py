@@ -98,6 +98,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
             who = f"pid {owner_id.pid}" if owner_id is not None else "an unknown process"
             print(f"mempalace-broker: another broker owns {options.palace}: {who}", file=sys.stderr)
         return EXIT_HELD
+    app: App | None = None
     try:
         problem = files.private.make()
         log = make_log("" if problem else files.log, settings, foreground=options.foreground)
@@ -124,6 +125,8 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
             app.let_go()
     finally:
         owner.release()
+        if app is not None:
+            app.hand_over()
 
 
 def _degraded(files: StateFiles, env: Mapping[str, str], problem: str) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from .unix_listener import BACKLOG, Name, bind_unix
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
     from ..settings import BrokerSettings
     from ..system.clock import Clock
@@ -36,7 +37,14 @@ class Listeners:
     """
 
     def __init__(
-        self, runner: ProtocolRunner, *, files: StateFiles, settings: BrokerSettings, clock: Clock, tasks: Tasks
+        self,
+        runner: ProtocolRunner,
+        *,
+        files: StateFiles,
+        settings: BrokerSettings,
+        env: Mapping[str, str],
+        clock: Clock,
+        tasks: Tasks,
     ) -> None:
         self.tcp = TcpListener(
             settings=settings,
@@ -47,7 +55,7 @@ class Listeners:
             admit=self._admit,
             revoked=self._drop_tcp_clients,
         )
-        self.http = HttpListener(runner, settings=settings, files=files, clock=clock, number=self._next_number)
+        self.http = HttpListener(runner, settings=settings, files=files, env=env, clock=clock, number=self._next_number)
         self._runner = runner
         self._files = files
         self._tasks = tasks

@@ -193,7 +193,8 @@ class Snapshot:
         supervisor = dispatcher.supervisor
         out = list(dispatcher.report.degraded)
         lent = dispatcher.lent and not supervisor.hopeless
-        if supervisor.hopeless or (supervisor.state != EngineState.READY and supervisor.reason and not lent):
+        rests = lent or self.protocol.lifecycle.engine_rests
+        if supervisor.hopeless or (supervisor.state != EngineState.READY and supervisor.reason and not rests):
             hint = supervisor.hint if supervisor.hopeless else "it is under way"
             out.append({"what": engine_state(supervisor, now), "hint": hint})
         if dispatcher.holder:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EXIT_OK, BrokerUnavailable, StopFailed
+from ..protocol.hello import RESTART
 from ..settings import BrokerSettings
 from ..system import kernel
 from .context_options import palace_options
@@ -77,7 +78,7 @@ def command_restart(context: Context, now: bool) -> int:
     """
     from .serve import ensure
 
-    stop(context, now=now, why="mempalace-broker restart", method="broker/restart")
+    stop(context, now=now, why="mempalace-broker restart", method=RESTART)
     click.echo(json.dumps(ensure(context)))
     return EXIT_OK
 
@@ -105,7 +106,7 @@ def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") 
     said = ask_broker(context, method, params, Deadline.after(context.clock, ANSWER_S))
     if said.answer is not None:
         pid = int(said.answer.get("pid") or 0)
-        if not _gone(context, holders, patience):
+        if not _gone(context, holders, patience, let_go=method == RESTART):
             if not now:
                 raise StopFailed(
                     f"the broker {_named(pid)} said that it would stop, but did not.",
@@ -189,6 +190,14 @@ class LockHolder:
         return self.who is not None and process_state(self.who) == ALIVE
 
     @property
+    def has_let_go(self) -> bool:
+        """Whether the lock is free, or another's."""
+        from ..system.lock import is_held
+        from ..system.lock_notes import read_holder
+
+        return read_holder(self.path) != self.who or is_held(self.path) is False
+
+    @property
     def is_present(self) -> bool:
         """Whether it is alive, or, where its pid has no meaning here, still holds its lock."""
         from ..system.lock import is_held
@@ -213,13 +222,17 @@ def _drain_s(context: Context) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _gone(context: Context, holders: list[LockHolder], seconds: float) -> bool:
-    """Wait until all of them are gone; neither an end nor a lock sends an event, so this polls."""
+def _gone(context: Context, holders: list[LockHolder], seconds: float, *, let_go: bool = False) -> bool:
+    """Wait until all of them are gone; neither an end nor a lock sends an event, so this polls.
+
+    Args:
+        let_go: one that has given up its lock counts as gone: it stays to hand over to the next one.
+    """
     from ..system.clock import Deadline
 
     deadline = Deadline.after(context.clock, seconds)
     pause = _FIRST_PAUSE
-    while any(holder.is_present for holder in holders):
+    while any(holder.is_present and not (let_go and holder.has_let_go) for holder in holders):
         if deadline.expired:
             return False
         context.clock.sleep(min(pause, deadline.remaining()))

@@ -55,6 +55,7 @@ from .ownership import give_all_away, owner_is_another
 from .parking import close_palace
 from .pipes import BrokerPipes
 from .power_safety import PowerSafety
+from .search_config import fingerprint, is_outdated
 from .shared_opens import OpenGuard, refuse_to_write_through
 from .stored_embedders import distrust_stored_embedders
 from .tuneups.apply import apply_tuneups, open_tuned
@@ -183,6 +184,9 @@ class Worker:
         def tell(holder: str) -> None:
             self._pipes.send(Frame(WAITING, payload=payload.encode_response({"holder": holder})))
 
+        if is_outdated(self._mempalace.server._config, self._mempalace.palace_path()):
+            print("config.json has changed: the next engine reads it", file=sys.stderr, flush=True)
+            os._exit(EXIT_OK)  # it has nothing open
         if wait_for_palace(self._mempalace, self._broker_gone, tell, self._lookout):
             self._open(self._mempalace.open_palace)
             self._send_ready()
@@ -298,7 +302,8 @@ def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
     OpenGuard([options.palace, *root]).install()
     mempalace = Mempalace(options)
     mempalace.refusals.append(lambda tool, arguments: refuse_to_write_through(mempalace.config_path(), tool, arguments))
-    pipes.send(Frame(HELLO, payload=payload.encode_response(mempalace.hello())))
+    hello = {**mempalace.hello(), "fingerprint": fingerprint(mempalace.server._config)}
+    pipes.send(Frame(HELLO, payload=payload.encode_response(hello)))
     mempalace.take_write_lock()
     journal = JournalFile(options.journal)  # after the lock: no other engine is in the middle of an entry
     lookout = ThreadPoolExecutor(1, "engine-lookout")

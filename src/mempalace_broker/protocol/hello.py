@@ -80,6 +80,7 @@ def hello_request(
     pid: int,
     view: FileView | None = None,
     read_only: bool = False,
+    home: str = "",
 ) -> dict[str, Any]:
     """The shim's first line. `session`, `secret`: 32 hex digits, for the life of the shim; `connection`: 1, 2, ..."""
     params: dict[str, Any] = {
@@ -91,6 +92,8 @@ def hello_request(
         "client": client,
         "pid": pid,
     }
+    if home:
+        params["home"] = home
     if view is not None:
         params["view"] = view.as_json()
     if read_only:

@@ -103,6 +103,10 @@ class PrivateFolder:
         """A file in this folder."""
         return PrivateFile(self, name)
 
+    def folder(self, name: str) -> PrivateFolder:
+        """A folder in this one."""
+        return PrivateFolder(self._base, (*self._steps, name), make_base=self._make_base)
+
     def problem(self) -> str:
         """Why nothing in this folder counts, "" where it does, or where there is no such folder yet."""
         if not self._base:

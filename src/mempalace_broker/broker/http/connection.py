@@ -14,6 +14,8 @@ import h11
 from .machine.head import Admitted, Head, Refusal, Route
 
 if TYPE_CHECKING:
+    import socket
+
     from .endpoint import McpEndpoint, Pending
 
 HEAD_S = 10.0
@@ -51,6 +53,9 @@ class Listener(Protocol):
 
     def judge(self, head: Head) -> Admitted | Refusal:
         """Whether a request may go on."""
+
+    def came(self) -> None:
+        """A request was admitted."""
 
     def refused(self, refusal: Refusal) -> None:
         """Count a refusal."""
@@ -130,6 +135,19 @@ class HttpConnection(asyncio.Protocol):
         """End it once everything is sent."""
         if self._transport is not None:
             self._transport.close()
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing has begun that would have to be answered."""
+        idle = self._http.states == {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
+        return idle and not self._http.trailing_data[0] and self._transport is not None
+
+    def release(self) -> socket.socket:
+        """Give the socket away: it stays open, and is no longer ours."""
+        assert self._transport is not None
+        sock: socket.socket = self._transport.get_extra_info("socket").dup()
+        self._transport.abort()
+        return sock
 
     def overdue(self, now: float) -> bool:
         """Whether it had its time; one that reads its answer, however slowly, gets more."""
@@ -221,6 +239,7 @@ class HttpConnection(asyncio.Protocol):
         if call.route is Route.HEALTH:
             self.respond(200, b"ok", kind="text/plain")
         else:
+            self._listener.came()
             self._listener.endpoint.handle(self, call, body)
 
     def _misunderstood(self, exc: h11.RemoteProtocolError) -> None:

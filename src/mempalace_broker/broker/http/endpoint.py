@@ -15,9 +15,11 @@ from ...protocol import jsonrpc as rpc
 from ...protocol.framing import LONG
 from ...protocol.jsonrpc import CANCELLED, INITIALIZE
 from ...protocol.text import printable
+from ..machine.session import Origin
 from .exchange import Exchange
 from .machine import modern
 from .machine.head import Admitted, Refusal, Route
+from .machine.hub_record import mended
 from .machine.sessions import HttpSession, HttpSessions
 
 if TYPE_CHECKING:
@@ -104,6 +106,8 @@ class McpEndpoint:
             return
         if b"\n" in line or b"\r" in line:  # between two tokens: in a text they are escaped
             line = line.replace(b"\n", b" ").replace(b"\r", b" ")
+        if call.origin is Origin.USER and len(line) < LONG:
+            line = mended(line)
         headers: list[tuple[str, str]] = []
         method = ""
         if call.version == modern.VERSION and len(line) < LONG:

@@ -6,16 +6,21 @@ What reads HTTP is imported when the first client connects: a broker that nobody
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+from ..machine.session import Origin
 from ..tcp.address import Unavailable
 from ..tcp.port import bind_tcp, candidate_ports
+from .handover import NAME, Handover, take
+from .hub import AnotherHub, HubRecord
 from .machine.head import MCP, judge
+from .machine.hub_record import ADDRESS
 from .machine.modern import VERSION
 from .token import HttpTokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ...settings import BrokerSettings
     from ...system.clock import Clock
@@ -23,13 +28,14 @@ if TYPE_CHECKING:
     from ..runner import ProtocolRunner
     from .connection import HttpConnection
     from .endpoint import McpEndpoint
+    from .handover import Taken
     from .machine.head import Admitted, Head, Refusal
 
-ADDRESS = "127.0.0.1"
 MOST = 256  # connections
 MOST_HELD = 128 << 20  # bytes of all bodies that are on their way
 RETRY_S = 30.0
 SWEEP_S = 2.0
+WANTED_S = 8 * 3600.0  # after the last request, as long as mempalace's own hub waits
 BACKLOG = 512
 
 
@@ -52,6 +58,7 @@ class HttpListener:
         *,
         settings: BrokerSettings,
         files: StateFiles,
+        env: Mapping[str, str],
         clock: Clock,
         number: Callable[[], int],
     ) -> None:
@@ -64,11 +71,16 @@ class HttpListener:
         self._clock = clock
         self._number = number
         self._private = files.private
-        self._tokens = HttpTokens(files.private)
+        self._hub = HubRecord(files, env)
+        self._port = settings.http_port
+        self._taken: Taken | None = None
+        self._handover: Handover | None = None
+        self._tokens = HttpTokens(files.private, self._hub)
         self._server: asyncio.Server | None = None
         self._connections: dict[HttpConnection, None] = {}
         self._sweeping = False
         self._warning: dict[str, str] | None = None
+        self._unfound = ""  # why mempalace's own commands don't find us
         self._look_at = 0.0
         self._refused: dict[int, int] = {}
 
@@ -89,21 +101,65 @@ class HttpListener:
                 await self._listen()
         except (OSError, Unavailable) as exc:
             self._degrade(str(exc))
+        if self.port:
+            await self._publish()
         return self.port != before
 
+    async def _publish(self) -> None:
+        """Tell mempalace's own commands where we are, and what the engine can do."""
+        protocol = self._runner.protocol
+        homes = [one.home for one in protocol.sessions.values() if one.home and one.origin is Origin.HOST]
+        fingerprint = protocol.dispatcher.report.fingerprint
+        why = ""
+        try:
+            await asyncio.to_thread(self._hub.publish, self.port, protocol.answers.tools, fingerprint, homes)
+        except (OSError, AnotherHub) as exc:
+            why = str(exc)
+        if why and why != self._unfound:
+            self._runner.log.warning("mempalace's own commands don't find this broker: %s", why)
+        self._unfound = why
+        if self._taken is not None:  # the one before us may go: whoever looks finds us
+            self._taken.parent.close()
+            self._taken = None
+
     async def _listen(self) -> None:
-        sock = bind_tcp(ADDRESS, self._ports)
+        self._taken = await asyncio.to_thread(take, self._hub.file(NAME), self._port)
+        sock = self._taken.listener if self._taken is not None else bind_tcp(ADDRESS, self._ports)
         self._server = await asyncio.get_running_loop().create_server(self._accept, sock=sock, backlog=BACKLOG)
         self.port = sock.getsockname()[1]
         self._warning = None
+        for connection in self._taken.connections if self._taken is not None else ():
+            await asyncio.get_running_loop().connect_accepted_socket(self._accept, connection)
         self._runner.log.info("listening on %s", self.url)
 
-    def close(self) -> None:
-        """Stop listening. What is under way is answered."""
+    def close(self, *, hand_over: bool = False) -> None:
+        """Stop listening; what is under way is answered. With `hand_over` the next broker answers whoever comes now."""
+        if self._on and self._server is not None:
+            try:
+                if hand_over:
+                    self._handover = Handover(self._server.sockets[0].dup(), self._hub.file(NAME))
+                else:
+                    self._hub.withdraw()
+            except OSError as exc:
+                self._runner.log.warning("clients over HTTP may not find the next broker at once: %s", exc)
+        for connection in list(self._connections):
+            self._pass_on(connection)
         self.port, self._on = 0, False
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    def _pass_on(self, connection: HttpConnection) -> None:
+        """Keep a connection for the next broker, if one is to come and nothing is under way on it."""
+        if self._handover is not None and connection.at_rest:
+            self._handover.connections.append(connection.release())
+
+    def hand_over(self) -> None:
+        """Stay until the next broker has taken our place, if one is to come. Blocks: call it when all else is over."""
+        if self._handover is not None:
+            self._handover.run()
+            with contextlib.suppress(OSError):
+                self._hub.withdraw()  # nobody came
 
     def hang_up(self) -> None:
         """Close the connections once their answers are out: the broker leaves."""
@@ -138,6 +194,7 @@ class HttpListener:
             strangers = (other for other in idle if not other.known)
             (next(strangers, None) or next(iter(idle), connection)).drop()
         self._connections[connection] = None
+        self._pass_on(connection)
         if not self._sweeping:
             self._sweeping = True
             asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
@@ -165,6 +222,10 @@ class HttpListener:
         versions = (VERSION, *self._runner.protocol.answers.protocols)
         return judge(head, port=self.port, keys=self._tokens.keys, versions=versions)
 
+    def came(self) -> None:
+        """A request was admitted: such clients come back without notice, and find us or open the palace themselves."""
+        self._runner.protocol.lifecycle.wanted(self._clock.monotonic() + WANTED_S)
+
     def refused(self, refusal: Refusal) -> None:
         """Count a refusal."""
         self._refused[refusal.status] = self._refused.get(refusal.status, 0) + 1
@@ -173,7 +234,11 @@ class HttpListener:
 
     def degraded(self) -> list[dict[str, str]]:
         """What is not as configured, or deserves a second look."""
-        return [self._warning] if self._warning is not None else []
+        out = [self._warning] if self._warning is not None else []
+        if self._unfound:
+            what = f"mempalace's own commands open the palace beside this broker: {self._unfound}"
+            out.append({"what": what, "hint": "end that process, or make the folder writable"})
+        return out
 
     def as_json(self) -> dict[str, Any] | None:
         """For status; None where `http` is off. Nothing secret."""

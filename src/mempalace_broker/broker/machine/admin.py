@@ -33,6 +33,7 @@ class AdminAnswer(NamedTuple):
     Attributes:
         close: closes the connection once the answer is out, or None.
         stop: why the broker has to leave, "" if it hasn't. at_once: without waiting for running calls.
+        again: another one is about to take its place.
         effect: the answer; None: the palace is asked for, and the answer comes when it is free.
     """
 
@@ -40,6 +41,7 @@ class AdminAnswer(NamedTuple):
     close: Close | None = None
     stop: str = ""
     at_once: bool = False
+    again: bool = False
 
 
 def answer_admin(session: Session, message: Message, host: Host) -> AdminAnswer:
@@ -67,7 +69,8 @@ def _stop(session: Session, message: Message, host: Host) -> AdminAnswer:
     line = rpc.result_line(message.id, {"stopping": True, "pid": host.facts.get("pid")})
     given = message.params.get("reason")
     reason = printable(given, _MAX_REASON) if isinstance(given, str) and given else command
-    return AdminAnswer(Send(session.conn, line), stop=reason, at_once=message.params.get("mode", "drain") == "now")
+    at_once = message.params.get("mode", "drain") == "now"
+    return AdminAnswer(Send(session.conn, line), stop=reason, at_once=at_once, again=message.method == RESTART)
 
 
 def _lower(session: Session, message: Message, host: Host) -> AdminAnswer:

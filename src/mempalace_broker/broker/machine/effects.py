@@ -92,7 +92,11 @@ class Log:
 
 @dataclass(slots=True)
 class Retire:
-    """Take no more clients: remove the record and the socket's name, close the listeners."""
+    """Take no more clients: remove the record and the socket's name, close the listeners. `again`: the next broker is
+    about to come, and takes over what can be handed over.
+    """
+
+    again: bool = False
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ class EngineReport:
 
     Attributes:
         degraded: what is not as it should be, each with `what` and `hint`.
+        fingerprint: of its search configuration, as mempalace computes it.
         write_limits: "" where the kernel keeps its writes in mempalace's folders, else why it doesn't.
         was_ready: an engine of this broker was ready once.
     """
@@ -28,6 +29,7 @@ class EngineReport:
     python: str | None = None
     graph: str | None = None
     backend: str | None = None
+    fingerprint: str | None = None
     tuneups: list[Any] = field(default_factory=list)
     drawers: int | None = None
     degraded: list[dict[str, str]] = field(default_factory=list)
@@ -38,6 +40,8 @@ class EngineReport:
         """mempalace is imported."""
         self.version, self.python, self.graph = (told.get(name) for name in ("version", "python", "graph"))
         self.backend = told.get("backend")
+        fingerprint = told.get("fingerprint")
+        self.fingerprint = fingerprint if isinstance(fingerprint, str) else None
         self.tuneups, self.drawers, self.write_limits = [], None, None
 
     def ready(self, told: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .call import CallState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from .call import Call
 
@@ -60,6 +60,27 @@ class FairQueue:
             self.live -= 1
             return call
         return None
+
+    def first(self, skips: Callable[[Call], bool]) -> Call | None:
+        """The call that `pop` would give if there were no sessions whose next call `skips` accepts."""
+        for call in self._urgent:
+            if call.state == CallState.QUEUED:
+                return None if skips(call) else call
+        return next((call for call in self.upcoming(len(self._turn)) if not skips(call)), None)
+
+    def take(self, call: Call) -> None:
+        """Take out the call that `first` gave."""
+        self.live -= 1
+        if call in self._urgent:
+            self._urgent.remove(call)
+            return
+        line = self._by_conn[call.conn]
+        line.remove(call)
+        self._turn.remove(call.conn)
+        if line:
+            self._turn.append(call.conn)
+        else:
+            del self._by_conn[call.conn]
 
     def withdraw(self, call: Call) -> None:
         """Take a queued call out; the caller has checked that it is in this queue."""

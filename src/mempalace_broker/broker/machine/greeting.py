@@ -31,6 +31,7 @@ _UNBOUND = (
 _ANOTHERS = "this session is another client's"
 _NOT_NEWER = "this session has a connection of this number or a higher one already"
 _MAX_PID = 1 << 31
+_MAX_HOME = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +112,6 @@ def greeted(session: Session, params: dict[str, Any], verdict: HelloVerdict) -> 
     if params.get("secret") is not None:
         session.bind(params["session"], params["secret"], params["connection"])
     session.graph_refused = verdict.graph_refused
+    home = params.get("home")
+    session.home = home if isinstance(home, str) and len(home) <= _MAX_HOME and "\0" not in home else ""
     session.read_only = params.get("read_only") not in (None, False)  # in doubt it is

@@ -27,6 +27,8 @@ class Lifecycle:
         self._idle_s = idle_s
         self._drain_s = drain_s
         self._idle_since: float | None = now
+        self._wanted_until = 0.0
+        self._rested = False  # the engine was ended for that
         self._drain_until = 0.0
 
     @property
@@ -41,6 +43,17 @@ class Lifecycle:
     def work(self) -> None:
         """There is a session, or work."""
         self._idle_since = None
+        self._rested = False
+
+    def wanted(self, until: float) -> None:
+        """There are clients that hold no connection and can't start a broker: stay so long for them."""
+        self._wanted_until = until
+
+    def engine_idle(self, now: float) -> bool:
+        """Whether the engine may end, though the broker stays: once each time."""
+        at = self._rest_deadline
+        self._rested = self._rested or (at is not None and now >= at)
+        return at is not None and self._rested
 
     def idle_too_long(self, now: float) -> str:
         """The reason to leave, or ""."""
@@ -63,11 +76,25 @@ class Lifecycle:
         return f"not executed: the broker is leaving ({self.reason}). Send it again on a new connection."
 
     @property
-    def _idle_deadline(self) -> float | None:
-        if self.state != BrokerState.SERVING or not self._idle_s or self._idle_since is None:
+    def engine_rests(self) -> bool:
+        """Whether it was ended for that."""
+        return self._rested
+
+    @property
+    def _rest_deadline(self) -> float | None:
+        idle = self._idle_deadline
+        if idle is None or self._rested or self._idle_since is None or idle <= self._idle_since + self._idle_s:
             return None
         return self._idle_since + self._idle_s
 
+    @property
+    def _idle_deadline(self) -> float | None:
+        if self.state != BrokerState.SERVING or not self._idle_s or self._idle_since is None:
+            return None
+        return max(self._idle_since + self._idle_s, self._wanted_until)
+
     def next_deadline(self) -> float | None:
         """When one of the timers ends, or None."""
-        return self._drain_until if self.state == BrokerState.DRAINING else self._idle_deadline
+        if self.state == BrokerState.DRAINING:
+            return self._drain_until
+        return self._rest_deadline or self._idle_deadline

@@ -19,7 +19,7 @@ from ...protocol.jsonrpc import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
 from .admin import answer_admin
 from .call import NO_SUCH_TOOL, Call, call_of, rule_of
 from .dispatcher import Dispatcher
-from .effects import Close, Effect, Log, Quit, Retire, Send, SendStatus, SendWelcome
+from .effects import Close, ControlEngine, Effect, Log, Quit, Retire, Send, SendStatus, SendWelcome
 from .failure_texts import read_only_line
 from .greeting import Host, earlier_connections, greeted
 from .guest_calls import GuestCalls, refuse_guest
@@ -76,7 +76,7 @@ class BrokerProtocol:
         )
         self._host = host
         self._label = label
-        self._lifecycle = lifecycle
+        self.lifecycle = lifecycle
         self._calls = 0
         self.guest_calls = GuestCalls(self.dispatcher, self._reply, self.effects)
         self._pending_replies = PendingReplies(self.dispatcher, answers, host.limits.init_s)
@@ -85,7 +85,7 @@ class BrokerProtocol:
     @property
     def state(self) -> BrokerState:
         """Whether the broker serves, drains, or has finished."""
-        return self._lifecycle.state
+        return self.lifecycle.state
 
     def take(self) -> list[Effect]:
         """Return the effects since the last call of this."""
@@ -129,11 +129,8 @@ class BrokerProtocol:
             self._close_if_done(session)
 
     def _close_if_done(self, session: Session) -> None:
-        if session.finishing and not self._owes(session):
+        if session.finishing and not session.by_id and not self._pending_replies.owed(session.conn):
             self.effects.append(Close(session.conn, "end of input"))
-
-    def _owes(self, session: Session) -> bool:
-        return bool(session.by_id) or self._pending_replies.owed(session.conn)
 
     def work(self, conn: int, lines: deque[bytes | TooLong], now: float) -> bool:
         """Take lines, oldest first, until the client has had its share of this turn; return whether there is more."""
@@ -169,7 +166,7 @@ class BrokerProtocol:
         if not session.counted:
             session.counted = True
             self.counters["sessions"] += 1
-        self._lifecycle.work()
+        self.lifecycle.work()
         if method == TOOLS_CALL:
             self._tools_call(session, piece, now)
         elif method == "ping":
@@ -187,7 +184,7 @@ class BrokerProtocol:
         message, raw = piece.message, piece.raw
         if self.state != BrokerState.SERVING:
             if not session.greeted:  # a shim sends it again to the next broker
-                self._send(session, rpc.error_line(message.id, errors.NOT_EXECUTED, self._lifecycle.leaving_text))
+                self._send(session, rpc.error_line(message.id, errors.NOT_EXECUTED, self.lifecycle.leaving_text))
             return
         rule = rule_of(message.params.get("name"), self.answers.offered)
         self.counters["calls"] += 1
@@ -257,7 +254,7 @@ class BrokerProtocol:
             if answer.close is not None:
                 self.effects.append(answer.close)
             if answer.stop:
-                self.drain(now, answer.stop, at_once=answer.at_once)
+                self.drain(now, answer.stop, at_once=answer.at_once, again=answer.again)
 
     def _greet(self, session: Session, message: Message, now: float) -> None:
         params = message.params
@@ -272,7 +269,7 @@ class BrokerProtocol:
             self.effects.append(Close(other.conn, "the same client came back on a new connection"))
             self.closed(other.conn, now)
         greeted(session, params, verdict)
-        self._lifecycle.work()
+        self.lifecycle.work()
         with_mounts = not verdict.same_files and verdict.same_kernel
         welcome = self._host.welcome(verdict, bound=session.greeted)
         guest = session.origin is Origin.GUEST
@@ -287,10 +284,12 @@ class BrokerProtocol:
     def tick(self, now: float) -> None:
         """Do what is due."""
         self.dispatcher.tick(now)
-        idle = self._lifecycle.idle_too_long(now)
+        idle = self.lifecycle.idle_too_long(now)
         if idle:
             self.drain(now, idle)
-        elif self._lifecycle.drained_too_long(now):
+        elif self.lifecycle.engine_idle(now):
+            self.effects.extend(map(ControlEngine, self.dispatcher.supervisor.end(now, "idle for long", replace=False)))
+        elif self.lifecycle.drained_too_long(now):
             self._leave()
 
     def settle(self, now: float) -> None:
@@ -301,29 +300,29 @@ class BrokerProtocol:
     def _mark_idle(self, now: float) -> None:
         clients = (session.greeted or session.counted for session in self.sessions.values())  # looked at last of all
         if self.dispatcher.lent:
-            self._lifecycle.work()
-        elif not self._lifecycle.idle and self.dispatcher.scheduler.idle and not any(clients):
-            self._lifecycle.rest(now)
+            self.lifecycle.work()
+        elif not self.lifecycle.idle and self.dispatcher.scheduler.idle and not any(clients):
+            self.lifecycle.rest(now)
 
     def next_deadline(self) -> float | None:
         """When to call `tick` next, or None."""
-        parts = (self.dispatcher, self._pending_replies, self._lender, self._lifecycle)
+        parts = (self.dispatcher, self._pending_replies, self._lender, self.lifecycle)
         return min((at for part in parts if (at := part.next_deadline()) is not None), default=None)
 
-    def drain(self, now: float, reason: str, *, at_once: bool = False) -> None:
+    def drain(self, now: float, reason: str, *, at_once: bool = False, again: bool = False) -> None:
         """Leave: no more calls are accepted, and running ones may finish within the drain time, unless `at_once`."""
         if self.state != BrokerState.SERVING:
             if at_once and self.state == BrokerState.DRAINING:
                 self._leave()
             return
-        self._lifecycle.drain(now, reason)
+        self.lifecycle.drain(now, reason)
         self.dispatcher.holding = True
-        self.effects += [Log("info", f"leaving: {reason}"), Retire()]
+        self.effects += [Log("info", f"leaving: {reason}"), Retire(again)]
         for call in self.dispatcher.scheduler.waiting():
             session = self.sessions.get(call.conn)
             self.dispatcher.scheduler.withdraw(call)
             if session is not None and not session.greeted:
-                self.dispatcher.fail_waiting(call, errors.NOT_EXECUTED, self._lifecycle.leaving_text)
+                self.dispatcher.fail_waiting(call, errors.NOT_EXECUTED, self.lifecycle.leaving_text)
         if at_once:
             self._leave()
         else:
@@ -337,14 +336,14 @@ class BrokerProtocol:
 
     def _leave(self) -> None:
         if self.state != BrokerState.OVER:
-            self._lifecycle.state = BrokerState.OVER
+            self.lifecycle.state = BrokerState.OVER
             for session in self.sessions.values():
                 if not session.greeted:  # a shim asks the next broker
                     self._turn_away(session)
-            self.effects.append(Quit(self._lifecycle.reason))
+            self.effects.append(Quit(self.lifecycle.reason))
 
     def _turn_away(self, session: Session) -> None:
         for call in [call for calls in session.by_id.values() for call in calls]:
-            self.dispatcher.abandon(call, self._lifecycle.leaving_text)
+            self.dispatcher.abandon(call, self.lifecycle.leaving_text)
         for id_ in self._pending_replies.give_up_tools(session.conn):
-            self._send(session, rpc.error_line(id_, errors.NOT_EXECUTED, self._lifecycle.leaving_text))
+            self._send(session, rpc.error_line(id_, errors.NOT_EXECUTED, self.lifecycle.leaving_text))

@@ -10,7 +10,8 @@ single call by one call. An `exclusive` call (a tool that is not in the table, `
 does. A `mine` may take hours; where the engine can let others in between two files (`mine_yields`), one more palace
 call is in the engine beside it, and begins when the engine says so.
 
-The waiting limit holds until a call has begun, the running limit from then on.
+The waiting limit holds until a call has begun, the running limit from then on. A mine that waits for another mine has
+no waiting limit, and keeps no other session waiting meanwhile.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 LANES = (Lane.PALACE, Lane.FREE, Lane.WAIT)
 MINE = "mempalace_mine"
+_PATIENT = frozenset({MINE, "mempalace_sync"})  # behind one another they wait for as long as that takes
 NOT_BESIDE_MINE = frozenset({MINE, "mempalace_sync", "mempalace_reconnect"})  # they work on the files a mine works on
 
 
@@ -98,7 +100,8 @@ class Scheduler:
             while queue.live and self._may_start(lane) and (call := queue.pop()) is not None:
                 self._start(call, now)
                 out.append(call)
-        if self._may_run_beside_mine() and (call := self.queues[Lane.PALACE].pop()) is not None:
+        if (call := self._beside_mine()) is not None:
+            self.queues[Lane.PALACE].take(call)
             self._start(call, now, behind_mine=True)
             out.append(call)
         return out
@@ -109,15 +112,17 @@ class Scheduler:
         for lane, queue in self.queues.items():
             if queue.live and self._may_start(lane):
                 return True
-        return self._may_run_beside_mine()
+        return self._beside_mine() is not None
 
-    def _may_run_beside_mine(self) -> bool:
-        """Whether the next palace call may be sent while a mine runs."""
+    def _beside_mine(self) -> Call | None:
+        """The palace call that may be sent while a mine runs; sessions that want to mine themselves are passed over."""
         if not self.mine_yields or self._in_lane[Lane.PALACE] != 1:
-            return False
-        head = self.queues[Lane.PALACE].upcoming(1)
+            return None
         mine = next(call for call in self.running.values() if call.rule.lane == Lane.PALACE)
-        return mine.tool == MINE and bool(head) and not head[0].exclusive and head[0].tool not in NOT_BESIDE_MINE
+        if mine.tool != MINE:
+            return None
+        call = self.queues[Lane.PALACE].first(lambda call: call.tool in _PATIENT)
+        return None if call is None or call.exclusive or call.tool in NOT_BESIDE_MINE else call
 
     def _may_start(self, lane: Lane) -> bool:
         queue = self.queues[lane]
@@ -213,6 +218,10 @@ class Scheduler:
         """Withdraw the calls that waited too long, and return those that run too long, each at most once."""
         out = Expired()
         while (head := self._longest_waiting()) is not None and now >= head.since + self.limits.wait_s:
+            if head.tool in _PATIENT and self._mining:
+                head.since = now
+                self._waiting_since.append((now, head))
+                continue
             self.withdraw(head)
             out.waited.append(head)
         while self._run_heap and self._run_heap[0][0] <= now:
@@ -226,6 +235,10 @@ class Scheduler:
             elif late.run_limit and now >= late.started + late.run_limit:
                 out.ran.append(late)
         return out
+
+    @property
+    def _mining(self) -> bool:
+        return any(call.tool in _PATIENT for call in self.running.values())
 
     def _longest_waiting(self) -> Call | None:
         entries = self._waiting_since

@@ -71,6 +71,7 @@ class Session:
     refused: bool = False  # its hello was refused: nothing more of it is read
     finishing: bool = False  # it sends no more; close it once it has its answers
     graph_refused: str = ""
+    home: str = ""  # the client's $HOME
     read_only: bool = False
     ordinal: int = 0
     answered: int = 0

@@ -87,6 +87,7 @@ class BrokerConnection:
 
     Args:
         session, secret: 32 hex digits each, new for every shim. client, pid: who we are, for `status`.
+        home: where mempalace's own commands look for the broker.
 
     Attributes:
         to_broker: bytes to be written; the caller takes them.
@@ -97,10 +98,13 @@ class BrokerConnection:
         broken: why the connection must be closed, "" if it needn't.
     """
 
-    def __init__(self, session: str, secret: str, client: str, pid: int, *, read_only: bool = False) -> None:
+    def __init__(
+        self, session: str, secret: str, client: str, pid: int, *, read_only: bool = False, home: str = ""
+    ) -> None:
         self._session = session
         self._secret = secret
         self._read_only = read_only
+        self._home = home
         self._bound = False  # this broker names our writes by the secret
         self._client = client
         self._pid = pid
@@ -131,6 +135,7 @@ class BrokerConnection:
             pid=self._pid,
             view=view,
             read_only=self._read_only,
+            home=self._home,
         )
         self.send(rpc.to_bytes(hello))
 

@@ -87,7 +87,7 @@ class ShimProtocol:
         self._agent = AgentStream()
         self.to_agent = self._agent.out
         self.effects: list[Effect] = []
-        self.connection = BrokerConnection(session, secret, client, pid, read_only=read_only)
+        self.connection = BrokerConnection(session, secret, client, pid, read_only=read_only, home=home)
         self.reconnect = ReconnectPolicy()
         self.notices = self.reconnect.notices
         self._delivery = Delivery(self._agent, self.connection, self.effects)

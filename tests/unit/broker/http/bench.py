@@ -35,6 +35,12 @@ class Transport(asyncio.Transport):
     def write_eof(self) -> None:
         self.half = True
 
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self if name == "socket" else default
+
+    def dup(self) -> str:
+        return "a copy"
+
     def get_write_buffer_size(self) -> int:
         return self.unread
 
@@ -79,6 +85,7 @@ class Listener:
     def __init__(self) -> None:
         self.endpoint = Endpoint()
         self.overfull = False
+        self.requests = 0
         self.refusals: list[int] = []
         self.there: set[HttpConnection] = set()
 
@@ -90,6 +97,9 @@ class Listener:
 
     def judge(self, head: Head) -> Admitted | Refusal:
         return judge(head, port=PORT, keys={TOKEN: Origin.GUEST}, versions=("2025-11-25",))
+
+    def came(self) -> None:
+        self.requests += 1
 
     def refused(self, refusal: Refusal) -> None:
         self.refusals.append(refusal.status)

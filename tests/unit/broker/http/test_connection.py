@@ -194,6 +194,19 @@ def test_whoever_hangs_up_on_a_stream_has_gone(bench: Bench) -> None:
     assert not bench.listener.there
 
 
+@play
+def test_a_connection_at_rest_can_be_given_away(bench: Bench) -> None:
+    told = [bench.connection.at_rest]
+    for part in (request()[:-1], request()[-1:]):
+        bench.says(part)
+        told.append(bench.connection.at_rest)
+    assert told == [True, False, True]
+    assert str(bench.connection.release()) == "a copy"
+    assert bench.transport.aborted
+    bench.connection.connection_lost(None)
+    assert not bench.connection.at_rest, "it is another's"
+
+
 PIECES = st.one_of(
     st.binary(max_size=80),
     st.sampled_from(

@@ -77,3 +77,32 @@ def test_a_session_that_withdrew_everything_has_no_turn(make: Maker) -> None:
     for call in calls[:2]:
         queue.withdraw(call)
     assert numbers(queue) == [3]
+
+
+def test_passing_over_sessions_keeps_their_turns(make: Maker) -> None:
+    queue = FairQueue()
+    calls = [make(conn=conn) for conn in (1, 1, 2, 2, 3)]
+    for call in calls:
+        queue.push(call)
+
+    def of_one(call: object) -> bool:
+        return call is calls[0]
+
+    assert queue.first(of_one) is calls[2]
+    queue.take(calls[2])
+    assert queue.live == 4
+    assert queue.first(of_one) is calls[4]
+    queue.take(calls[4])
+    assert queue.first(lambda _: True) is None
+    assert numbers(queue) == [1, 4, 2]
+
+
+def test_calls_that_an_engine_left_are_not_passed_over(make: Maker) -> None:
+    queue = FairQueue()
+    queue.push(make())
+    left = make(turn=1)
+    queue.push_front([left])
+    assert queue.first(lambda call: call is left) is None
+    assert queue.first(lambda _: False) is left
+    queue.take(left)
+    assert numbers(queue) == [1]

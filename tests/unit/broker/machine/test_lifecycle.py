@@ -40,3 +40,22 @@ def test_running_calls_have_the_drain_time() -> None:
     life.state = BrokerState.OVER
     assert not life.drained_too_long(1e9)
     assert life.next_deadline() is None
+
+
+def test_it_stays_for_clients_that_come_back_without_notice_and_rests_meanwhile() -> None:
+    life = Lifecycle(idle_s=60.0, drain_s=5.0, now=100.0)
+    life.wanted(1000.0)
+    assert life.next_deadline() == 160.0
+    assert not life.engine_idle(159.0)
+    assert not life.idle_too_long(160.0)
+    assert life.engine_idle(160.0)
+    assert not life.engine_idle(161.0), "once"
+    assert life.next_deadline() == 1000.0
+    life.work()
+    assert life.next_deadline() is None
+    life.rest(900.0)
+    assert life.next_deadline() == 960.0
+    assert not life.idle_too_long(960.0)
+    life.rest(990.0)
+    assert life.next_deadline() == 1050.0
+    assert life.idle_too_long(1050.0)

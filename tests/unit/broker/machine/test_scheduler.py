@@ -237,6 +237,32 @@ def test_a_call_that_waits_too_long_behind_a_mine_is_told_once(make: Maker) -> N
     assert scheduler.expire(99.0).behind == []
 
 
+def test_a_mine_waits_for_another_mine_as_long_as_that_takes_and_keeps_nobody_waiting(make: Maker) -> None:
+    scheduler = Scheduler(Limits(wait_s=60.0))
+    scheduler.mine_yields = True
+    scheduler.submit(make(MINE, conn=1))
+    assert started(scheduler) == [1]
+    scheduler.submit(make(MINE, conn=2))
+    scheduler.submit(make(SEARCH, conn=2))
+    scheduler.submit(make(SEARCH, conn=3))
+    assert scheduler.has_startable
+    assert started(scheduler) == [4], "past the session that wants to mine, whose calls keep their order"
+    scheduler.begun(4, 1.0)
+    scheduler.finish(4)
+    for now in (61.0, 200.0, 3000.0):
+        assert [call.n for call in scheduler.expire(now).waited] == ([3] if now == 61.0 else [])
+    scheduler.finish(1)
+    assert started(scheduler, 3000.0) == [2]
+
+
+def test_a_mine_has_a_waiting_limit_where_no_mine_is_in_its_way(make: Maker) -> None:
+    scheduler = Scheduler(Limits(wait_s=60.0))
+    scheduler.submit(make(SEARCH))
+    assert started(scheduler) == [1]
+    scheduler.submit(make(MINE, conn=2))
+    assert [call.n for call in scheduler.expire(60.0).waited] == [2]
+
+
 def test_what_may_run_beside_a_mine(make: Maker) -> None:
     for tool, beside in ((SEARCH, True), ("mempalace_sync", False), ("mempalace_reconnect", False), ("strange", False)):
         scheduler = Scheduler(Limits())

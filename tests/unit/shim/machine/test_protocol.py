@@ -46,7 +46,7 @@ def test_hello_is_first_and_early_questions_go_with_it(talk: Talk) -> None:
     assert first["method"] == HELLO
     assert first["params"] | {"palace": None} == {
         "wire": 1, "session": "ab" * 16, "secret": "cd" * 16, "connection": 1, "palace": None, "client": "test",
-        "pid": 7,
+        "pid": 7, "home": "/home/u",
     }  # fmt: skip
     assert second == initialize()
     talk.welcome()

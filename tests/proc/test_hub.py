@@ -1,0 +1,75 @@
+"""mempalace's own commands, unmodified and unconfigured, come through the broker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mempalace_broker.broker.http.machine.hub_record import RECORD, key_of
+from tests import harness
+from tests.harness import World, eventually
+
+pytestmark = pytest.mark.engine
+
+
+def record_in(home: Path, world: World) -> dict[str, Any]:
+    path = home / ".mempalace" / "server" / key_of(str(world.palace.resolve())) / RECORD
+    told: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    return told
+
+
+def requests(world: World) -> int:
+    return int(world.broker().status()["http"]["requests"])
+
+
+def test_stock_mine_search_and_server_come_through_the_broker() -> None:
+    harness.require_engine("newest")
+    with World("newest", env={"MEMPALACE_BROKER_PARK_S": "1"}) as world:
+        notes = world.cwd / "notes"
+        notes.mkdir()
+        (notes / "pond.md").write_text("The duck swims in the pond. " * 20)
+        world.shim().initialize()
+        world.broker().engine_pid()
+        told = eventually(lambda: record_in(world.home, world), what="the record")
+        assert told["pid"] == world.broker().pid
+        assert "search_cli_compatible" in told["capabilities"]
+
+        with world.watch_owners() as watch:
+            mined = world.mempalace("mine", str(notes), "--agent", "tester")
+        assert mined.returncode == 0, mined.stderr
+        assert "forwarding mine to palace hub" in mined.stdout
+        assert "Files processed: 1" in mined.stdout
+        assert watch.most <= 1
+
+        found = world.mempalace("search", "duck in the pond")
+        assert "forwarding search" in found.stderr  # so the fingerprint is the command's own
+        assert "pond.md" in found.stdout
+        assert requests(world) == 2
+
+        with world.watch_owners() as watch:
+            stock = world.bare()
+            stock.initialize()
+            stock.call_tool("kg_add", subject="duck", predicate="swims_in", object="pond")
+            assert stock.call_tool("kg_stats")["triples"] == 1
+            stock.finish(20)
+        assert watch.most <= 1
+        assert requests(world) >= 5
+
+        other = world.root / "other"
+        other.mkdir()
+        world.shim(env={"HOME": str(other), "MEMPALACE_PALACE_PATH": str(world.palace)}).initialize()
+        eventually(lambda: record_in(other, world) == told, what="the record in the home of another agent")
+        assert world.broker().status()["degraded"] == []
+        assert world.cli("stop").returncode == 0
+        assert record_in(world.home, world) == {}
+
+
+def test_without_a_listener_there_is_no_record() -> None:
+    harness.require_engine("newest")
+    with World("newest", env={"MEMPALACE_BROKER_HTTP": "0"}) as world:
+        world.shim().initialize()
+        world.broker().engine_pid()
+        assert not (world.home / ".mempalace" / "server").exists()
