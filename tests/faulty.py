@@ -32,7 +32,7 @@ def faulty(handle):
             for n in range(100_000): sys.stderr.write("flood %d\\n" % n)
         if "FAULT:hold" in text:
             answer = handle(self, request, *more, **most)
-            open(DIR + "/held", "w").close()
+            open(os.environ["TMPDIR"] + "/held", "w").close()  # the engine may write there, and not into DIR
             while not os.path.exists(DIR + "/released"): time.sleep(0.01)
             return answer
         return handle(self, request, *more, **most)
@@ -72,6 +72,7 @@ class FaultyEngine:
     def __init__(self, world: World) -> None:
         assert world.engine is not None
         self.folder = world.root / "faulty"
+        self._temporary = Path(world.env["TMPDIR"])
         hook = _HOOK.replace("@DIR@", repr(str(self.folder)))
         world.env["MEMPALACE_BROKER_ENGINE"] = str(hooked(self.folder, engine_python(world.engine), hook))
 
@@ -88,4 +89,4 @@ class FaultyEngine:
     @property
     def held(self) -> Path:
         """A file that exists once a held call has done its work."""
-        return self.folder / "held"
+        return self._temporary / "held"
