@@ -86,3 +86,14 @@ def test_a_parked_engine_opens_no_link(world: World) -> None:
     copy.rename(database)
     assert world.cli("restart").returncode == 0
     assert "before the swap" in str(shim.call_tool("search", query="swap"))
+
+
+@NEEDS_LANDLOCK
+@pytest.mark.parametrize("engine", ["newest"], indirect=True)
+def test_a_palace_in_the_home_itself_is_said_to_be_less_safe(world: World) -> None:
+    with world.shim("--palace", str(world.home / "notes")) as shim:
+        shim.initialize()
+        assert shim.call_tool("kg_stats")
+        found = world.cli("doctor", "--palace", str(world.home / "notes"))
+        assert f"files in {world.home} itself" in found.stdout
+    assert world.cli("stop", "--palace", str(world.home / "notes")).returncode == 0

@@ -50,7 +50,9 @@ def engine(facts: Facts) -> Iterator[Finding]:
 def _writes(problem: str) -> Finding:
     if not problem:
         return ok("engine's writes", "the kernel keeps them in the folders of mempalace (Landlock)")
-    return info("engine's writes", f"only its Python is kept in the folders of mempalace: {problem}", SEE_SECURITY)
+    return info(
+        "engine's writes", f"the kernel does not keep them in the folders of mempalace: {problem}", SEE_SECURITY
+    )
 
 
 def model(facts: Facts) -> Iterator[Finding]:

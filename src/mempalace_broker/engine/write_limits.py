@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import landlock
+from .shared_opens import under
 
 if TYPE_CHECKING:
     from .adapter import Mempalace
@@ -34,10 +35,13 @@ def limit_writes(mempalace: Mempalace, journal: str | None) -> str:
         return f"{sys.platform} has no Landlock"
     if (found := landlock.version()) < landlock.OLDEST:
         return f"this kernel's Landlock has version {found}; it takes {landlock.OLDEST} (Linux 5.19)"
+    home, places = os.path.expanduser("~"), list(_places(mempalace, journal))
     try:
-        landlock.restrict_writes(_places(mempalace, journal))
+        landlock.restrict_writes(places)
     except OSError as exc:
         return f"Landlock refused: {exc.strerror or exc}"
+    if any(under(os.path.realpath(home), os.path.realpath(place)) for place in places):
+        return f"mempalace keeps files in {home} itself, beside {mempalace.palace_path()}, so all of that is allowed"
     return ""
 
 
