@@ -36,7 +36,7 @@ def documented(world: World) -> list[str]:
 
 def files(*folders: Path) -> set[str]:
     """All that is no folder, but what SQLite has beside a database while it is open."""
-    found = {str(path) for folder in folders for path in folder.rglob("*") if not path.is_dir()}
+    found = {str(path) for folder in folders for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
     return {path for path in found if not path.endswith(("-shm", "-wal", "-journal"))}
 
 
