@@ -115,5 +115,15 @@ def test_a_hard_limit_is_named(limit: str, value: int, word: str) -> None:
     assert any(word in text and str(value) in text for text in found)
 
 
+def test_whatever_is_started_may_have_more_files_than_a_mac_gives() -> None:
+    """launchd and Terminal give 256; a bridge needs three for each shim."""
+    code = "import resource as r\nr.setrlimit(r.RLIMIT_NOFILE, (256, r.getrlimit(r.RLIMIT_NOFILE)[1]))\n"
+    code += "from mempalace_broker.system.environment import raise_limits\nraise_limits()\n"
+    code += "print(*r.getrlimit(r.RLIMIT_NOFILE))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    soft, hard = map(int, said.split())
+    assert soft == (10_240 if hard == NO_LIMIT else min(10_240, hard))
+
+
 def test_few_descriptors_are_named() -> None:
     assert any("at most 256 files" in str(text) for text in [settled("RLIMIT_NOFILE", 256, 256)["found"]])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MASKS = {"0": 0, "ERR": select.POLLERR, "HUP": select.POLLHUP, "IN": select.POLLIN, "OUT": select.POLLOUT}
 _BACKLOG, _MOST_CONNECTS = 16, 300
-_BIG, _SMALL, _MOST_SENT = 60_000, 2048, 4 << 20
+_BIG, _SMALL, _MOST_SENT = 60_000, kernel.SOCKET_ROOM, 4 << 20
 _SLOW_MS = 1000.0
 
 
