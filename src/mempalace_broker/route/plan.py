@@ -14,6 +14,7 @@ from ..errors import BrokerUnavailable
 from ..protocol.record import DiscoveryRecord
 from ..settings import ContainerSettings, DirectMode
 from ..settings_files import PrivateSettings, SharedSettings
+from ..system import kernel
 from ..system.paths import expand, home_of
 from ..system.record_file import RecordFile
 from .endpoint import TCP, Endpoint, parse
@@ -77,6 +78,8 @@ def plan_routes(context: Context, filesystem: str) -> Plan:
         why = f"a lease on {filesystem} proves nothing, because what it shows may be an hour old"
     elif settings.direct is DirectMode.NEVER:
         why = f"direct mode is switched off ({settings.sources['direct']})"
+    elif kernel.MACOS and settings.direct is not DirectMode.ALWAYS:  # it can't read past its cache of a share
+        why = "a Mac may see old leases on a share (direct = always, if no other machine uses this palace)"
     elif bridged and settings.direct is not DirectMode.ALWAYS:
         why = "a bridge is configured, so this side must not open the palace by itself (direct = auto)"
         if listens and not tcp:

@@ -19,6 +19,7 @@ from mempalace_broker.route.attempt import ONCE, Connected, Failed, StartPolicy,
 from mempalace_broker.route.endpoint import Endpoint, parse
 from mempalace_broker.route.finder import RouteFinder
 from mempalace_broker.route.plan import Plan, plan_routes
+from mempalace_broker.system import kernel
 from mempalace_broker.system.clock import Deadline
 from mempalace_broker.system.paths import Context, StateFiles, state_files
 from mempalace_broker.system.private import VARIABLE as PRIVATE
@@ -100,6 +101,17 @@ def plan_of(palace: tuple[PalaceIdentity, StateFiles], env: dict[str, str], file
 def record(palace: tuple[PalaceIdentity, StateFiles], *endpoints: str) -> None:
     made = DiscoveryRecord(record="ab", pid=7, endpoints=list(endpoints), palace=palace[0].as_json(), token=TOKEN)
     Path(palace[1].record).write_bytes(encode(made))
+
+
+@pytest.mark.parametrize(("mode", "direct"), [("auto", False), ("never", False), ("always", True)])
+def test_a_mac_opens_a_palace_on_a_share_only_where_it_is_told_to(
+    palace: tuple[PalaceIdentity, StateFiles], monkeypatch: pytest.MonkeyPatch, mode: str, direct: bool
+) -> None:
+    """It can't read past its cache, so another Mac's lease may look abandoned."""
+    monkeypatch.setattr(kernel, "MACOS", True)
+    plan = plan_of(palace, {DIRECT: mode}, "smbfs")
+    assert plan.direct is direct
+    assert ("direct = always" in plan.why_not_direct) is (mode == "auto")
 
 
 def test_ssh_comes_before_tcp_and_a_bridge_forbids_direct(
