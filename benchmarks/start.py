@@ -1,10 +1,12 @@
-"""How long an agent waits for its server: from spawning it to the answer to `initialize`.
+"""How long an agent waits for its server: from spawning it to the answer to `initialize`; and what that costs: the
+processor time of such a server, until it has answered a first call and was ended.
 
 Warm: the owner of the palace runs already. Cold: nothing of ours or of mempalace's runs.
 """
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from pathlib import Path
@@ -24,15 +26,24 @@ COLD_LIMIT_S = 1.0
 FLOOR = "an echo in python -I -S"
 _HELLO = driver.request(1, "initialize", driver.INITIALIZE)
 _TOOLS = driver.request(2, "tools/list")
+_CALL = driver.call(3, "kg_stats", {})
 
 
-def first_answer(world: World) -> float:
-    """Seconds from spawn to the answer to initialize."""
-    begun = time.perf_counter()
+def first_answer(world: World) -> tuple[float, float]:
+    """Seconds from spawn to the answer to initialize; and of the processor, for that, a call and the end."""
+    before, begun = _processor(), time.perf_counter()
     session = world.start()
     took = _answer(session, begun)
+    session.send(_CALL)
+    session.line()
     _leave(world, session)
-    return took
+    return took, _processor() - before
+
+
+def _processor() -> float:
+    """Seconds that all ended children took of a processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _answer(session: Session, begun: float) -> float:
@@ -48,19 +59,20 @@ def _leave(world: World, session: Session) -> None:
     world.sessions.remove(session)
 
 
-def floor(world: World) -> float:
+def floor(world: World) -> tuple[float, float]:
     """The same for a server that does nothing."""
-    begun = time.perf_counter()
+    before, begun = _processor(), time.perf_counter()
     session = driver.echo_server(env=world.env, cwd=world.root, log=world.root / "echo.stderr")
     took = _answer(session, begun)
     session.end()
-    return took
+    return took, _processor() - before
 
 
 def warm(options: Options, report: Report) -> None:
     """Owners run; rounds of one spawn each, interleaved."""
     pairs = rivals(options.engines)
-    took: dict[str, list[float]] = {name: [] for name in (FLOOR, *(label(*pair) for pair in pairs))}
+    names = (FLOOR, *(label(*pair) for pair in pairs))
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     with worlds(pairs) as by_label:
         for world in by_label.values():
             if world.kind != BARE:
@@ -68,16 +80,17 @@ def warm(options: Options, report: Report) -> None:
                 session.tool("add_drawer", wing="w", room="r", content="so that there is a palace")
         rounds = options.rounds(40, 10)
         for number in range(rounds):
-            took[FLOOR].append(floor(next(iter(by_label.values()))))
+            measured[FLOOR].append(floor(next(iter(by_label.values()))))
             for name, world in by_label.items():
                 if world.kind != BARE or number % 5 == 0:  # a bare engine takes seconds of processor time
-                    took[name].append(first_answer(world))
+                    measured[name].append(first_answer(world))
+    took, spent = ({name: [pair[i] for pair in found] for name, found in measured.items()} for i in (0, 1))
     rows = [
-        [n, fmt(median(v) * 1e3), fmt(percentile(v, 90) * 1e3), fmt(min(v) * 1e3), str(len(v))] for n, v in took.items()
+        [n, *(fmt(ms * 1e3) for ms in (median(v), percentile(v, 90), min(v), median(spent[n]))), str(len(v))]
+        for n, v in took.items()
     ]
-    report.add(
-        "Spawn to the answer to `initialize`, the owner running, ms:", ["", "p50", "p90", "least", "rounds"], rows
-    )
+    caption = "Spawn to the answer to `initialize`, the owner running; and processor time with a first call, ms:"
+    report.add(caption, ["", "p50", "p90", "least", "processor", "rounds"], rows)
     rival = next((median(took[label(HUB, which)]) for which in options.engines if which.has_hub), None)
     for which in options.engines:
         ours = median(took[label(BROKER, which)])
@@ -85,6 +98,8 @@ def warm(options: Options, report: Report) -> None:
         if others is not None:
             more = added(took[label(BROKER, which)], others) * 1e3
             report.check(f"warm start beyond the other broker's ({which.version})", more, MORE_LIMIT_MS, " ms")
+            more = added(spent[label(BROKER, which)], spent[label(OTHER, which)]) * 1e3
+            report.check(f"the same of the processor ({which.version})", more, MORE_LIMIT_MS, " ms")
         if rival is not None:
             note = f"{fmt(ours * 1e3)} ms; hub's proxy {fmt(rival * 1e3)} ms"
             report.check(f"warm start over the hub's proxy ({which.version})", ours / rival, WARM_LIMIT, " x", note)
