@@ -256,7 +256,7 @@ def test_mempalaces_own_maintenance_under_load(world: World) -> None:
     with world.watch_owners() as sampler, Load(world, sessions=4, patience=320.0) as load:
         load.wait_writes(20, 300.0)
         for words in maintenance(world):
-            done = world.cli("exclusive", "--wait", "120", "--limit", "300", "--", *words, timeout=500)
+            done = world.cli("exclusive", "--wait", "120", "--limit", "600", "--", *words, timeout=800)
             assert done.returncode == 0, (words, done.stdout[-2000:], done.stderr[-2000:])
             load.wait_writes(12, 300.0)
         assert not [session.unknown for session in load.sessions if session.unknown]

@@ -22,7 +22,7 @@ from ...errors import StateRootError
 from ...system.clock import Deadline
 from ...system.palace_stores import check_stores
 from ..exclusive.borrow import Borrower
-from .copying import catch_up, copy_file, digest, open_source, sync
+from .copying import Twin, copy_file, digest, sync
 from .parts import Kind, Part, parts_of
 from .snapshots import PARTIAL, BadSnapshot, Entry, Snapshot, snapshots_in, write_manifest
 
@@ -52,6 +52,7 @@ class _Copies:
         self._advance = advance
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._held: list[tuple[Part, sqlite3.Connection]] = []
+        self._twins: dict[str, Twin] = {}
         self.parts: list[Part] = []
 
     def copy_ahead(self) -> None:
@@ -59,7 +60,10 @@ class _Copies:
         for part in parts_of(self._context):
             if part.kind in (Kind.DATABASE, Kind.BULK):
                 self._seen[part.name] = _stamp(part.path)
-                copy_file(part.path, self._target(part), self._advance)
+                if not copy_file(part.path, self._target(part), self._advance):
+                    self._twins[part.name] = Twin(part.path, self._target(part))
+        for twin in self._twins.values():
+            twin.catch_up()  # once without a pause: both files are in memory from here on
 
     def catch_up(self) -> None:
         """Complete the copies, while nobody writes."""
@@ -74,12 +78,15 @@ class _Copies:
                 self._renew(part)
 
     def _renew(self, part: Part) -> None:
-        target = self._target(part)
-        if not os.path.exists(target):
-            with open(target, "xb"):
-                os.chmod(target, 0o600)
-        with open_source(part.path) as source:
-            catch_up(source.fileno(), target)
+        twin = self._twins.get(part.name)
+        if twin is None:  # it was cloned, is small, or new
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._target(part))
+            copy_file(part.path, self._target(part), self._advance)
+        elif twin.is_of(part.path):
+            twin.catch_up()
+        else:
+            raise BadSnapshot(f"{part.path} was replaced while it was copied.", hint="try again")
 
     def finish(self) -> None:
         """Copy the databases that are held, and drop what has vanished since it was copied ahead."""
@@ -92,6 +99,9 @@ class _Copies:
             os.unlink(os.path.join(self._folder, name))
 
     def close(self) -> None:
+        """Close all files."""
+        for twin in self._twins.values():
+            twin.close()
         for _, held in self._held:
             held.close()
 
