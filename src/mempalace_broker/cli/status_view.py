@@ -72,7 +72,8 @@ def _head(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     here = _dict(status, "here")
     if here.get("locality") == OTHER_KERNEL:
         yield _labelled("route", f"{here.get('route')} ({here.get('why')})")
-    yield _labelled("listens on", ", ".join(map(str, status.get("endpoints") or [])))
+    places = [*(status.get("endpoints") or []), *filter(None, [_dict(status, "http").get("url")])]
+    yield _labelled("listens on", ", ".join(map(str, places)))
     refused = _dict(_dict(status, "tcp"), "refused")
     if refused:
         kinds = ", ".join(f"{count} {kind}" for kind, count in refused.items())

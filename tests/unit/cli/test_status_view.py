@@ -74,8 +74,10 @@ def drawn(parts: Any, width: int = 200) -> str:
 
 
 def test_it_says_who_owns_and_since_when() -> None:
-    text = drawn(render_status(status()))
+    http = {"url": "http://127.0.0.1:21000/mcp"}
+    text = drawn(render_status({**status(), "http": http}))
     for piece in (
+        "http://127.0.0.1:21000/mcp",
         "● serving  /p/[red]x",
         "pid 41",
         "24 MB",

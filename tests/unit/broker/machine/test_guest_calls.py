@@ -138,3 +138,13 @@ def test_two_guests_do_not_get_each_others_answers() -> None:
     told(talk, first, "no")
     told(talk, second)
     assert arguments(talk) == {"source": "/b"}
+
+
+def test_the_users_own_programs_over_http_name_any_file_by_its_whole_path() -> None:
+    talk = Talk()
+    talk.opens(GUEST, origin=Origin.USER)
+    talk.says(GUEST, call(1, MINE, source="docs"))
+    assert talk.code(GUEST) == errors.INVALID_PARAMS
+    talk.says(GUEST, call(2, MINE, source="/home/me/docs"))
+    assert arguments(talk) == {"source": "/home/me/docs"}
+    assert talk.inside[0].verb == "call"
