@@ -167,6 +167,37 @@ def restore(context: Context, name: str | None, folder: str | None, wait_s: floa
     return EXIT_OK
 
 
+@command_backup.command("export", short_help="Write a snapshot out as Markdown or JSON lines.")
+@click.argument("target")
+@click.argument("name", required=False)
+@_dir_option
+@click.option("--format", "form", type=click.Choice(["markdown", "jsonl"]), default="markdown", show_default=True)
+@_json_option
+@palace_options
+def export(context: Context, target: str, name: str | None, folder: str | None, form: str, as_json: bool) -> int:
+    """Write the drawers and facts of the snapshot NAME (default: the newest) into the new folder TARGET.
+
+    Markdown: one file a room. JSON lines: drawers.jsonl and facts.jsonl. Neither needs mempalace.
+
+    \b
+    Example:
+      mempalace-broker backup export ~/memory-as-text
+
+    \b
+    Exit codes: 0 done, 1 there is no such snapshot, or it is not good, 73 files can't be placed.
+    """
+    from .export import Form
+    from .export import export as write_out
+    from .snapshots import find_snapshot, snapshot_folder
+
+    snapshot = find_snapshot(snapshot_folder(context, folder), name)
+    snapshot.check()
+    counts = write_out(snapshot, target, Form(form))
+    text = f"{target}: {counts['drawers']} drawers, {counts['facts']} facts of {snapshot.name}"
+    _say({**_facts(snapshot), "target": target, **counts}, text, as_json)
+    return EXIT_OK
+
+
 def _engine_setting(context: Context) -> str:
     from ...settings_files import PrivateSettings
 

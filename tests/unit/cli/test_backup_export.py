@@ -1,0 +1,73 @@
+"""A snapshot is written out as text, whatever names its drawers have."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from mempalace_broker.cli.backup.copying import digest
+from mempalace_broker.cli.backup.export import Form, export
+from mempalace_broker.cli.backup.snapshots import Entry, Snapshot, write_manifest
+from mempalace_broker.errors import StateRootError
+
+CHROMA = """
+    CREATE TABLE collections (id TEXT, name TEXT);
+    CREATE TABLE segments (id TEXT, collection TEXT);
+    CREATE TABLE embeddings (id INTEGER, segment_id TEXT, embedding_id TEXT);
+    CREATE TABLE embedding_metadata
+        (id INTEGER, key TEXT, string_value TEXT, int_value INTEGER, float_value REAL, bool_value INTEGER);
+    INSERT INTO collections VALUES ('c', 'mempalace_drawers');
+    INSERT INTO segments VALUES ('s', 'c');
+    INSERT INTO embeddings VALUES (1, 's', 'drawer_1'), (2, 's', 'drawer_2');
+    INSERT INTO embedding_metadata VALUES
+        (1, 'chroma:document', 'the heron waits', NULL, NULL, NULL), (1, 'wing', 'w', NULL, NULL, NULL),
+        (1, 'room', 'r', NULL, NULL, NULL), (1, 'chunk_index', NULL, 3, NULL, NULL),
+        (2, 'chroma:document', 'evil', NULL, NULL, NULL), (2, 'wing', '../../etc', NULL, NULL, NULL);
+"""
+GRAPH = """
+    CREATE TABLE triples (subject TEXT, predicate TEXT, object TEXT, valid_to TEXT);
+    INSERT INTO triples VALUES ('heron', 'eats', 'fish', NULL), ('heron', 'sleeps', 'late', '2026-01-01');
+"""
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Snapshot:
+    path = tmp_path / "2026-11-27T09-36-01Z"
+    files = {}
+    for name, script in (("palace/chroma.sqlite3", CHROMA), ("graph/knowledge_graph.sqlite3", GRAPH)):
+        (path / name).parent.mkdir(parents=True)
+        db = sqlite3.connect(path / name)
+        db.executescript(script)
+        db.close()
+        files[name] = Entry((path / name).stat().st_size, digest(str(path / name)))
+    write_manifest(str(path), {}, files)
+    found = Snapshot(str(path))
+    found.check()
+    return found
+
+
+def test_json_lines_hold_everything(snapshot: Snapshot, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert export(snapshot, str(out), Form.JSONL) == {"drawers": 2, "facts": 2}
+    one, _ = map(json.loads, (out / "drawers.jsonl").read_text().splitlines())
+    assert (one["id"], one["text"]) == ("drawer_1", "the heron waits")
+    assert one["metadata"] == {"wing": "w", "room": "r", "chunk_index": 3}
+    assert json.loads((out / "facts.jsonl").read_text().splitlines()[0])["object"] == "fish"
+
+
+def test_markdown_has_a_file_for_each_room_and_no_name_leads_out(snapshot: Snapshot, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export(snapshot, str(out), Form.MARKDOWN)
+    assert "## drawer_1" in (out / "mempalace_drawers" / "w" / "r.md").read_text()
+    assert "the heron waits" in (out / "mempalace_drawers" / "w" / "r.md").read_text()
+    names = sorted(str(path.relative_to(out)) for path in out.rglob("*.md"))
+    assert names == ["facts.md", "mempalace_drawers/______etc/none.md", "mempalace_drawers/w/r.md"]
+    assert "* heron sleeps late (until 2026-01-01)" in (out / "facts.md").read_text()
+
+
+def test_a_folder_that_is_there_is_left_alone(snapshot: Snapshot, tmp_path: Path) -> None:
+    with pytest.raises(StateRootError, match="cannot export"):
+        export(snapshot, str(tmp_path), Form.JSONL)
