@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .adapter import Mempalace
 
 _SYSTEM = ("/dev/null", "/dev/shm", "/proc/self")
+_SORTING = ("/var/tmp", "/usr/tmp")  # Python's SQLite sorts what is large in one; it chose when it was imported
 _GRAPHICS = ("/dev/dri", "/dev/kfd", "/dev/nvidia*")  # some embed on a graphics card
 _MODEL_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "SENTENCE_TRANSFORMERS_HOME", "TORCH_HOME")
 
@@ -50,8 +51,9 @@ def _places(mempalace: Mempalace, journal: str | None) -> Iterator[str]:
     yield from _SYSTEM
     for pattern in _GRAPHICS:
         yield from glob.iglob(pattern)
-    os.environ["SQLITE_TMPDIR"] = temporary  # it looks into other folders first
+    os.environ["SQLITE_TMPDIR"] = temporary  # for Chroma's SQLite, which is not loaded yet
     yield temporary
+    yield from _SORTING
     yield palace
     yield os.path.dirname(os.path.abspath(palace))  # mempalace keeps its tunnels there, and a palace comes and goes
     yield os.path.join(home, ".mempalace")

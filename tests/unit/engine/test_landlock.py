@@ -80,3 +80,27 @@ def test_where_the_kernel_has_none_that_is_said(monkeypatch: pytest.MonkeyPatch)
     assert landlock.version() == 0
     with pytest.raises(OSError, match="not implemented"):
         landlock.restrict_writes([])
+
+
+# argv: the palace
+_LARGE_SORT = """
+import sqlite3, sys
+from types import SimpleNamespace
+from mempalace_broker.engine.write_limits import limit_writes
+palace = sys.argv[1]
+server = SimpleNamespace(palace_path=lambda: palace, graph_path=lambda: None, config_path=lambda: "")
+limit_writes(server, None)
+with sqlite3.connect(palace + "/db") as db:
+    db.execute("CREATE TABLE t (a)")
+    db.executemany("INSERT INTO t VALUES (?)", ((f"{n * 7919 % 100003:080}",) for n in range(100_000)))
+assert len(db.execute("SELECT a FROM t ORDER BY a DESC").fetchall()) == 100_000
+"""
+
+
+def test_sqlite_can_sort_what_is_larger_than_its_cache(tmp_path: Path) -> None:
+    """It spills to a folder that it chose when it was imported: a palace of 100,000 drawers needs that."""
+    palace = tmp_path / "palace"
+    palace.mkdir()
+    env = {name: value for name, value in os.environ.items() if name not in ("TMPDIR", "SQLITE_TMPDIR")}
+    env |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(landlock.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", _LARGE_SORT, str(palace)], env=env, check=True, timeout=60)
