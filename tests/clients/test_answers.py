@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mempalace_broker.broker.machine.schema import normalise_tools
+from mempalace_broker.broker.machine.tool_schemas import normalise_tools
 from tests.clients.conftest import Baseline, differences, furnish, play, rpc_caller
 from tests.clients.script import Answer
 from tests.harness import World

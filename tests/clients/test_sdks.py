@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.broker.machine.schema import normalise_tools
+from mempalace_broker.broker.machine.tool_schemas import normalise_tools
 from mempalace_broker.errors import METHOD_NOT_FOUND
 from tests import harness
 from tests.clients.conftest import Baseline, differences, furnish, play

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.broker.machine.schema import normalise_tools
 from mempalace_broker.broker.machine.tool_audit import audit
+from mempalace_broker.broker.machine.tool_schemas import normalise_tools
 from tests.harness import RpcError, RpcProcess, World
 
 DATA = Path(__file__).parents[1] / "data"

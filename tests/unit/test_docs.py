@@ -10,6 +10,7 @@ import pytest
 
 from mempalace_broker import errors
 from mempalace_broker.cli.root import root
+from mempalace_broker.cli.setup.machine.agents import AGENTS
 from mempalace_broker.settings import BrokerSettings, ContainerSettings, Setting, settings_of
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -101,6 +102,11 @@ def test_exit_codes_in_the_short_help_are_real() -> None:
     epilog = root.epilog or ""
     numbers = {int(number) for number in re.findall(r"\b(\d+)\b", epilog.split("Exit codes:")[1])}
     assert numbers == set(EXIT_CODES.values())
+
+
+def test_the_agents_that_setup_knows_are_documented() -> None:
+    named = {key for row in rows(section("setup")) for key in row[0].split(", ")}
+    assert {agent.key for agent in AGENTS} <= named
 
 
 def test_contributing_names_files_that_exist() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .runner import ProtocolRunner
 
 UNIX = "unix"
+TCP = "tcp"
 HIGH_WATER = 1 << 20
 LARGE = 1 << 20  # from here on the bytes of all clients are added up
 MOST_BUFFERED = 512 << 20
@@ -55,7 +56,7 @@ class Connection(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self._reader = LineReader()
         self._pending: deque[bytes | TooLong] = deque()
-        self.who = "tcp"
+        self.who = TCP
         self.opened = 0.0
         self.heard = False
         self.leaving = False

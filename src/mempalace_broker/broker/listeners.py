@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..locality.mounts import is_local
 from ..system.file_trust import check_folders
-from .connection import UNIX, Connection
+from .connection import TCP, UNIX, Connection
 from .http.listener import HttpListener
 from .tcp.listener import TcpListener
 from .tcp.port import last_port
@@ -107,7 +107,7 @@ class Listeners:
         self.http.close()
 
     def via(self, conn: int) -> str:
-        """How a connection came, for status: "unix" or "tcp ADDRESS"."""
+        """How a connection came, for status: "unix", "http" or "tcp ADDRESS"."""
         return self._runner.conns[conn].via if conn in self._runner.conns else UNIX
 
     async def _listen(self) -> None:
@@ -125,7 +125,7 @@ class Listeners:
 
     def _admit(self, sock: socket.socket, rest: bytes, address: str) -> None:
         """Take a TCP client that has proved itself."""
-        conn = Connection(self._runner, self._next_number(), f"tcp {address}", rest)
+        conn = Connection(self._runner, self._next_number(), f"{TCP} {address}", rest)
         self._tasks.start("tcp-session", self._adopt(sock, conn, self.tcp.token))
 
     async def _adopt(self, sock: socket.socket, conn: Connection, token: str) -> None:
@@ -135,5 +135,5 @@ class Listeners:
 
     def _drop_tcp_clients(self) -> None:
         for conn in list(self._runner.conns.values()):
-            if conn.via != UNIX:
+            if conn.via.startswith(TCP):  # a request over HTTP has shown another token
                 conn.drop(_REVOKED)

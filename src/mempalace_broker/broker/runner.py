@@ -27,7 +27,7 @@ class Conn(Client, Protocol):
     """A `connection`, which knows this class and hands itself to it.
 
     Attributes:
-        number: names the client in the protocol. via: "unix", or "tcp ADDRESS". peer: its process.
+        number: names the client in the protocol. via: "unix", "http" or "tcp ADDRESS". peer: its process.
         proof: the name by which it proves its folders, see guest_paths.
     """
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 
-from .machine.head import Admitted, Head, Refusal, Route
+from .machine.gate import Admitted, Head, Refusal, Route
 
 if TYPE_CHECKING:
     import socket

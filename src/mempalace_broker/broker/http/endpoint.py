@@ -18,7 +18,7 @@ from ...protocol.text import printable
 from ..machine.session import Origin
 from .exchange import Exchange
 from .machine import modern
-from .machine.head import Admitted, Refusal, Route
+from .machine.gate import Admitted, Refusal, Route
 from .machine.hub_record import mended
 from .machine.sessions import HttpSession, HttpSessions
 

@@ -14,7 +14,7 @@ from ..tcp.address import Unavailable
 from ..tcp.port import bind_tcp, candidate_ports
 from .handover import NAME, Handover, take
 from .hub import AnotherHub, HubRecord
-from .machine.head import MCP, judge
+from .machine.gate import MCP, judge
 from .machine.hub_record import ADDRESS
 from .machine.modern import VERSION
 from .token import HttpTokens
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .connection import HttpConnection
     from .endpoint import McpEndpoint
     from .handover import Taken
-    from .machine.head import Admitted, Head, Refusal
+    from .machine.gate import Admitted, Head, Refusal
 
 MOST = 256  # connections
 MOST_HELD = 128 << 20  # bytes of all bodies that are on their way

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...protocol.constant_answers import ConstantAnswers
-from .schema import normalise_tools
+from .tool_schemas import normalise_tools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

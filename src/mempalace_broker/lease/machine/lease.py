@@ -41,8 +41,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 VISIBILITY_DELAY_S = 1.5  # D: names and records are visible within this; measured at most 1.0 s (docs/leases.md)
-# S: how long a container waits between creating its epoch and opening the palace. Longer than 2 D: with exactly 2 D the
-# model checker finds two writers.
+# S, 3.5 s: how long a container waits between creating its epoch and opening the palace. Longer than 2 D: with
+# exactly 2 D the model checker finds two writers.
 SETTLE_S = 2 * VISIBILITY_DELAY_S + 0.5
 
 

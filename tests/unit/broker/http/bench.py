@@ -9,7 +9,7 @@ from typing import Any, cast
 import h11
 
 from mempalace_broker.broker.http.connection import HttpConnection
-from mempalace_broker.broker.http.machine.head import Admitted, Head, Refusal, judge
+from mempalace_broker.broker.http.machine.gate import Admitted, Head, Refusal, judge
 from mempalace_broker.broker.machine.session import Origin
 
 TOKEN = "c0" * 32

@@ -14,7 +14,7 @@ import pytest
 from mempalace_broker.broker.http import endpoint as mod
 from mempalace_broker.broker.http.endpoint import McpEndpoint, Pending
 from mempalace_broker.broker.http.exchange import Exchange
-from mempalace_broker.broker.http.machine.head import Admitted, Refusal, Route
+from mempalace_broker.broker.http.machine.gate import Admitted, Refusal, Route
 from mempalace_broker.broker.machine.session import Origin
 from mempalace_broker.broker.runner import ProtocolRunner
 from mempalace_broker.protocol.constant_answers import ConstantAnswers

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mempalace_broker.broker.machine.schema import normalise_schema, normalise_tools
+from mempalace_broker.broker.machine.tool_schemas import normalise_schema, normalise_tools
 
 DATA = Path(__file__).parents[3] / "data"
 FORBIDDEN = {"anyOf", "oneOf", "allOf", "not", "enum"}

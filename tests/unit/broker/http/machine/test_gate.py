@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mempalace_broker.broker.http.machine.head import Admitted, Head, Refusal, Route, judge
+from mempalace_broker.broker.http.machine.gate import Admitted, Head, Refusal, Route, judge
 from mempalace_broker.broker.machine.session import Origin
 
 PORT = 21_000

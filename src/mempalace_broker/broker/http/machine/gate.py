@@ -1,4 +1,4 @@
-"""The head of a request: who may come in, and what for. Decided before the body is read.
+"""Which requests may pass, by whom and what for. Decided by the head, before the body is read.
 
 Host and Origin are checked first: a page in the user's browser that was led here (DNS rebinding) names its own server
 in them. Then the token. A POST has to be JSON, which no page can send to another origin unasked.
