@@ -7,19 +7,14 @@ import errno
 import json
 import os
 
-from ..system.shared_files import SharedFolder, copy_bytes
+from ..system.shared_files import SharedFolder, write_all
 from .index_metadata import HEADER, META, Torn
 
-FILES = (
-    HEADER,
-    "data_level0.bin",
-    "length.bin",
-    "link_lists.bin",
-    META,
-)  # in the order of writing
+FILES = (HEADER, "data_level0.bin", "length.bin", "link_lists.bin", META)  # in the order of writing
 _COMPLETE = "complete.json"
 _COMPLETE_LIMIT = 4096
 _MOST = 2**63
+_CHUNK, _CHUNK_OF_SYSTEM = 1 << 20, 1 << 30  # bytes
 
 Stamps = list[tuple[int, int]]  # (modification time in ns, size) of each of FILES
 
@@ -48,6 +43,27 @@ def copy_file(source: SharedFolder, name: str, target: SharedFolder, new: str) -
         writing = target.open_new(new)
         stack.callback(os.close, writing)
         copy_bytes(reading, writing)
+
+
+def copy_bytes(source: int, target: int) -> int:
+    """Copy a file from one descriptor to another, as long as it is now and not as long as it grows; the bytes copied.
+
+    Where the system can, it copies by itself, on some file systems without a byte being read. Raises OSError.
+    """
+    left = size = os.fstat(source).st_size
+    if hasattr(os, "copy_file_range"):
+        try:
+            while left > 0 and (done := os.copy_file_range(source, target, min(left, _CHUNK_OF_SYSTEM))):
+                left -= done
+        except OSError:  # between these two files it can't; whatever is wrong otherwise shows below
+            pass
+    while left > 0:
+        part = os.read(source, min(left, _CHUNK))
+        if not part:
+            break
+        write_all(target, part)
+        left -= len(part)
+    return size - left
 
 
 def compare_with_copy(index: SharedFolder, copies: SharedFolder, name: str) -> None:

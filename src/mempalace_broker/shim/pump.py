@@ -32,8 +32,7 @@ _READ, _MAX_WAIT_S = 64 * 1024, 3600.0
 _GONE = select.POLLERR | select.POLLHUP
 _LONGEST_NOTICE = 4000  # characters
 _FIRST_REST_S, _MAX_REST_S = 0.005, 1.0  # after faults that follow one another
-_NEVER = float("inf")
-_PRIVATE_AFTER_S = 0.1  # the first answers need not wait for it: it takes half a millisecond
+_NEVER, _PRIVATE_AFTER_S = float("inf"), 0.1  # the first answers need not wait for it: it takes half a millisecond
 
 
 class AgentGone(Exception):
@@ -97,12 +96,10 @@ class Pump:
         self._faults = 0  # since the last turn that went well
         self._private_at = monotonic() + _PRIVATE_AFTER_S
         self._finder: RouteFinder | None = None  # an attempt to connect that is under way
-        self._step_at = 0.0
-        self._wait_fd = -1  # the attempt goes on as soon as this is readable
+        self._step_at, self._wait_fd = 0.0, -1  # the attempt goes on then, or as soon as that is readable
         self._socket: Any = None
         self._fd = -1
-        self._eof = False
-        self._stdout_unwatchable = False
+        self._eof = self._stdout_unwatchable = False
         self._buffer = memoryview(bytearray(_READ))  # os.read would allocate as much for each line: half of a call
         self._out = DescriptorWriter(STDOUT)
         self._err: DescriptorWriter | None = None

@@ -29,7 +29,6 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 O_PATH = getattr(os, "O_PATH", 0)  # Linux
 _CHUNK, _SMALL_CHUNK = 1 << 20, 1 << 16  # bytes; most files are small, and each read allocates as much as it asks for
-_CHUNK_OF_SYSTEM = 1 << 30
 _DEEPEST = 16  # folders in a tree that is removed; ours have one level
 
 
@@ -310,27 +309,6 @@ def read_followed(path: str, limit: int) -> bytes:
         return read_at_most(fd, limit + 1)
     finally:
         os.close(fd)
-
-
-def copy_bytes(source: int, target: int) -> int:
-    """Copy a file from one descriptor to another, as long as it is now and not as long as it grows; the bytes copied.
-
-    Where the system can, it copies by itself, on some file systems without a byte being read. Raises OSError.
-    """
-    left = size = os.fstat(source).st_size
-    if hasattr(os, "copy_file_range"):
-        try:
-            while left > 0 and (done := os.copy_file_range(source, target, min(left, _CHUNK_OF_SYSTEM))):
-                left -= done
-        except OSError:  # between these two files it can't; whatever is wrong otherwise shows below
-            pass
-    while left > 0:
-        part = os.read(source, min(left, _CHUNK))
-        if not part:
-            break
-        write_all(target, part)
-        left -= len(part)
-    return size - left
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from mempalace_broker.engine.index_copies import FILES
+from mempalace_broker.engine.index_copies import FILES, copy_bytes
 from mempalace_broker.engine.index_guard import IndexGuard
 from mempalace_broker.engine.index_metadata import META, Torn, UnknownFormat, read_ids
-from mempalace_broker.system.shared_files import SharedFolder, copy_bytes
+from mempalace_broker.system.shared_files import SharedFolder
 from tests.planted import plant
 
 NAME = "11111111-2222-3333-4444-555555555555"
