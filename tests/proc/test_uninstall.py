@@ -60,6 +60,8 @@ def test_every_file_of_a_run_is_named_and_removed(world: World) -> None:
     shim = world.shim()
     shim.initialize()
     shim.call_tool("add_drawer", wing="w", room="r", content="two")
+    assert world.cli("backup", "create", "--untried").returncode == 0
+    assert world.cli("exclusive", "--", "true").returncode == 0
     during = files(world.home, world.private, world.root / "t")
     shim.finish()
     assert world.cli("stop").returncode == 0
