@@ -124,7 +124,6 @@ def settle_process(*, by_agent: bool) -> list[tuple[str, str]]:
     found = [_limit(name, what) for name, what in _LIMITS.items()]
     _raise(resource.RLIMIT_STACK, _STACK)
     keep_memory_private()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # the engine's, too
     descriptors = _raise(resource.RLIMIT_NOFILE, _MAX_DESCRIPTORS)
     if 0 <= descriptors < _FEW_DESCRIPTORS:
         found.append(f"at most {descriptors} files and connections may be open")

@@ -69,22 +69,21 @@ def use_utf8() -> None:
 def keep_memory_private() -> None:
     """Write no core dump, and on Linux let no other process of the user trace this one or read its memory.
 
-    What Linux forbids there includes the dump. Our own /proc stays readable to us, and /proc/PID/stat, status, cmdline
-    and mountinfo to all; programs that we run are not affected.
+    Our own /proc stays readable to us, and /proc/PID/stat, status, cmdline and mountinfo to all. Programs that we run
+    may be traced, and write no core dump either.
     """
-    if sys.platform == "linux" and _forbid_tracing():
-        return
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if sys.platform == "linux":
+        _forbid_tracing()
 
 
-def _forbid_tracing() -> bool:
-    """Whether that was possible."""
+def _forbid_tracing() -> None:
     try:
         import _ctypes  # `ctypes` costs 20 ms
     except ImportError:  # a Python without it, or not CPython
-        return False
+        return
 
     class Function(_ctypes.CFuncPtr):
         _flags_ = _ctypes.FUNCFLAG_CDECL
@@ -92,4 +91,3 @@ def _forbid_tracing() -> bool:
 
     prctl = Function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl"))  # type: ignore[arg-type]  # None: what is loaded
     prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    return True
