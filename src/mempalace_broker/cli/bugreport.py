@@ -28,6 +28,7 @@ _LEAST_SECRET = 4  # characters; shorter values of variables would blank half of
 _ENGINE_LINE = re.compile(r"(\S+ \w+ engine: )(.*)")
 _OF_A_TRACEBACK = re.compile(r'Traceback \(|\s+File "[^"]*", line \d+|[\w.]*(?:Error|Exception|Warning|Interrupt)\b')
 _NAMES_A_SECRET = re.compile(r"(?i)token|secret|passw|key$|dsn")
+_PASSWORD_IN_URL = re.compile(r"(://[^\s/:@\"']*:)[^\s/@\"]+@")  # of a proxy, of a database
 _NOT_SHOWN = "(a line of the engine, not shown)"
 
 
@@ -143,7 +144,7 @@ def _without_contents(line: str) -> str:
 def _scrub(text: str, hidden: dict[str, str]) -> str:
     for secret, shown in hidden.items():
         text = text.replace(secret, shown)
-    return text
+    return _PASSWORD_IN_URL.sub(rf"\1{_SECRET}@", text)
 
 
 def _write(path: str, parts: dict[str, bytes]) -> None:

@@ -47,12 +47,14 @@ def limit_writes(mempalace: Mempalace, journal: str | None) -> str:
 
 
 def _places(mempalace: Mempalace, journal: str | None) -> Iterator[str]:
-    home, palace, temporary = os.path.expanduser("~"), mempalace.palace_path(), tempfile.gettempdir()
+    home, palace = os.path.expanduser("~"), mempalace.palace_path()
+    temporary = os.environ.get("SQLITE_TMPDIR") or tempfile.gettempdir()
     yield from _SYSTEM
     for pattern in _GRAPHICS:
         yield from glob.iglob(pattern)
     os.environ["SQLITE_TMPDIR"] = temporary  # for Chroma's SQLite, which is not loaded yet
     yield temporary
+    yield tempfile.gettempdir()
     yield from _SORTING
     yield palace
     yield os.path.dirname(os.path.abspath(palace))  # mempalace keeps its tunnels there, and a palace comes and goes

@@ -23,6 +23,7 @@ LOG = """\
 2026-11-27T09:00:02.000 INFO engine:   File "{home}/x.py", line 7, in my_secret
 2026-11-27T09:00:02.000 INFO engine: chromadb.errors.InternalError: my secret diary
 2026-11-27T09:00:03.000 WARNING refused {token} of postgres://me:pa"ss@db
+2026-11-27T09:00:04.000 WARNING no answer from http://me:hunter2@proxy:3128/, nor at http://127.0.0.1:8765/a@b
 """
 
 
@@ -79,6 +80,7 @@ def test_no_contents_and_no_secrets(palace: str, tmp_path: Path, capsys: pytest.
     assert log[3].endswith('engine:   File "~/x.py", line 7')
     assert log[4].endswith("engine: chromadb.errors.InternalError")
     assert log[5].endswith("WARNING refused (secret) of (secret)")
+    assert log[6].endswith("from http://me:(secret)@proxy:3128/, nor at http://127.0.0.1:8765/a@b")
 
 
 def test_a_file_that_is_there_is_left_alone(palace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,3 +104,25 @@ def test_sqlite_can_sort_what_is_larger_than_its_cache(tmp_path: Path) -> None:
     env = {name: value for name, value in os.environ.items() if name not in ("TMPDIR", "SQLITE_TMPDIR")}
     env |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(landlock.__file__).parents[2])}
     subprocess.run([sys.executable, "-c", _LARGE_SORT, str(palace)], env=env, check=True, timeout=60)
+
+
+# argv: the palace
+_OWN_TEMPORARY = """
+import os, sys
+from types import SimpleNamespace
+from mempalace_broker.engine.write_limits import limit_writes
+server = SimpleNamespace(palace_path=lambda: sys.argv[1], graph_path=lambda: None, config_path=lambda: "")
+chosen = os.environ["SQLITE_TMPDIR"]
+limit_writes(server, None)
+assert os.environ["SQLITE_TMPDIR"] == chosen
+open(chosen + "/sorted", "x").close()
+"""
+
+
+def test_sqlites_temporary_folder_of_the_users_choice_stays(tmp_path: Path) -> None:
+    """Where /tmp is small, an index of a large palace is sorted elsewhere."""
+    for name in ("palace", "temporary", "large"):
+        (tmp_path / name).mkdir()
+    env = dict(os.environ, TMPDIR=str(tmp_path / "temporary"), SQLITE_TMPDIR=str(tmp_path / "large"))
+    env |= {"HOME": str(tmp_path / "palace"), "PYTHONPATH": str(Path(landlock.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", _OWN_TEMPORARY, str(tmp_path / "palace")], env=env, check=True, timeout=60)

@@ -42,7 +42,7 @@ def command_backup() -> None:
 
 @command_backup.command("create", short_help="Make a snapshot; sessions go on.")
 @_dir_option
-@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Remove all but the newest N afterwards.")
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Then remove all but this palace's newest N.")
 @_wait_option
 @click.option("--untried", is_flag=True, help="Don't open it with a fresh engine.")
 @_json_option
@@ -74,7 +74,7 @@ def create(context: Context, folder: str | None, keep: int | None, wait_s: float
 
     with _bar() as advance:
         made = make(context, where, wait_s=wait_s, try_out=tried, advance=advance)
-    gone = prune(where, keep) if keep else []
+    gone = prune(where, context.identity.path, keep) if keep else []
     facts = {**_facts(made.snapshot), "pause_s": round(made.pause_s, 3), "tried": not untried, "removed": gone}
     _say(facts, f"{made.snapshot.path}: {_size(made.snapshot)}, writes waited {made.pause_s:.2f} s", as_json)
     return EXIT_OK
@@ -110,7 +110,7 @@ def list_snapshots(context: Context, folder: str | None, as_json: bool) -> int:
 @_json_option
 @palace_options
 def verify(context: Context, name: str | None, folder: str | None, as_json: bool) -> int:
-    """Check the snapshot NAME (default: the newest): checksums, databases, and a fresh engine on a copy of it.
+    """Check the snapshot NAME (default: this palace's newest): checksums, databases, a fresh engine on a copy of it.
 
     \b
     Example:
@@ -123,7 +123,7 @@ def verify(context: Context, name: str | None, folder: str | None, as_json: bool
     from .snapshots import find_snapshot, snapshot_folder
     from .tryout import try_out
 
-    snapshot = find_snapshot(snapshot_folder(context, folder), name)
+    snapshot = find_snapshot(context, snapshot_folder(context, folder), name)
     snapshot.check()
     try_out(snapshot, context.env, _engine_setting(context))
     _say({**_facts(snapshot), "good": True}, f"{snapshot.path} is good", as_json)
@@ -138,7 +138,7 @@ def verify(context: Context, name: str | None, folder: str | None, as_json: bool
 @_json_option
 @palace_options
 def restore(context: Context, name: str | None, folder: str | None, wait_s: float, yes: bool, as_json: bool) -> int:
-    """Put the snapshot NAME (default: the newest) in the palace's place; what was there is kept beside it.
+    """Put the snapshot NAME (default: this palace's newest) in the palace's place; what was there is kept beside it.
 
     The snapshot is checked first. Sessions stay; their calls wait for seconds. Killed at any instant, the palace is
     either as before, or the restore is finished by whoever opens it next. config.json is not put back.
@@ -154,7 +154,7 @@ def restore(context: Context, name: str | None, folder: str | None, wait_s: floa
     from .restore import restore as put_back
     from .snapshots import find_snapshot, snapshot_folder
 
-    snapshot = find_snapshot(snapshot_folder(context, folder), name)
+    snapshot = find_snapshot(context, snapshot_folder(context, folder), name)
     snapshot.check()
     if not yes:
         text = f"{snapshot.path} is good and would replace {context.identity.path}; add --yes to do it."
@@ -175,7 +175,7 @@ def restore(context: Context, name: str | None, folder: str | None, wait_s: floa
 @_json_option
 @palace_options
 def export(context: Context, target: str, name: str | None, folder: str | None, form: str, as_json: bool) -> int:
-    """Write the drawers and facts of the snapshot NAME (default: the newest) into the new folder TARGET.
+    """Write the drawers and facts of the snapshot NAME (default: this palace's newest) into the new folder TARGET.
 
     Markdown: one file a room. JSON lines: drawers.jsonl and facts.jsonl. Neither needs mempalace.
 
@@ -190,7 +190,7 @@ def export(context: Context, target: str, name: str | None, folder: str | None, 
     from .export import export as write_out
     from .snapshots import find_snapshot, snapshot_folder
 
-    snapshot = find_snapshot(snapshot_folder(context, folder), name)
+    snapshot = find_snapshot(context, snapshot_folder(context, folder), name)
     snapshot.check()
     counts = write_out(snapshot, target, Form(form))
     text = f"{target}: {counts['drawers']} drawers, {counts['facts']} facts of {snapshot.name}"

@@ -133,7 +133,7 @@ def create(
         os.mkdir(partial, 0o700)
         pause_s, copies = _copy(context, partial, wait_s, advance)
         files = {part.name: _sum_up(os.path.join(partial, part.name)) for part in copies.parts}
-        _share(partial, files, snapshots_in(folder))
+        _share(partial, files, snapshots_in(folder, context.identity.path))
         facts: dict[str, Any] = {
             "created": round(started, 3),
             "palace": context.identity.as_json(),

@@ -40,18 +40,16 @@ def restore(
     staged: dict[str, str] = {}  # where it belongs -> where it lies ready
     staging = f"{context.identity.path}.restore-{mark}"
     aside = f"{context.identity.path}.before-{mark}"
-    decided = False
     try:
         _stage(context, snapshot, staging, staged, advance)
         with Borrower(context, _COMMAND, wait_s).borrow(Deadline.after(context.clock, wait_s)):
-            moves = _moves(context, staged, aside)
+            moves = _moves(context, staged, staging, aside)
             write_moves(context.files.restore, moves, [staging, os.path.join(context.files.root, "broker-index")])
-            decided = True
             finish_restore(context.files.restore)
     except OSError as exc:
         raise StateRootError(f"{snapshot.path} is not restored: {exc}.", hint="make room there") from exc
     finally:
-        if not decided:
+        if not os.path.lexists(context.files.restore.path):  # else they are what the list of renames needs
             shutil.rmtree(staging, ignore_errors=True)
             for path in staged.values():
                 if os.path.lexists(path):
@@ -79,12 +77,11 @@ def _stage(
         sync(place)
 
 
-def _moves(context: Context, staged: dict[str, str], aside: str) -> list[Move]:
+def _moves(context: Context, staged: dict[str, str], staging: str, aside: str) -> list[Move]:
     """What has to be renamed, now that nobody has the palace open: whole entries of its folder, and files elsewhere."""
     palace = context.identity.path
     new = {live[len(palace) + 1 :].split("/")[0] for live in staged if live.startswith(palace + "/")}
     old = {name for name in os.listdir(palace) if not is_brokers(name)}
-    staging = aside.replace(".before-", ".restore-")
     moves = [
         Move(os.path.join(staging, name) if name in new else "", os.path.join(palace, name), os.path.join(aside, name))
         for name in sorted(new | old)

@@ -62,6 +62,12 @@ class Snapshot:
         return os.path.join(self.path, name)
 
     @property
+    def palace(self) -> str:
+        """The path of the palace that it was made of, "" where its manifest names none."""
+        named = self.manifest.get("palace")
+        return str(named.get("path", "")) if isinstance(named, dict) else ""
+
+    @property
     def bytes(self) -> int:
         """How large all its files are together."""
         return sum(entry.size for entry in self.files.values())
@@ -123,21 +129,25 @@ def snapshot_folder(context: Context, named: str | None) -> str:
     raise StateRootError(f"snapshots are not kept in {folder}, which {what}.", hint="name another: --dir")
 
 
-def snapshots_in(folder: str) -> list[Snapshot]:
-    """The complete snapshots, oldest first; what can't be read is left out."""
+def snapshots_in(folder: str, palace: str = "") -> list[Snapshot]:
+    """The complete snapshots, oldest first, of the palace with that path if one is named; what can't be read is left
+    out.
+    """
     found = []
     for name in sorted(os.listdir(folder)):
         if _NAME.fullmatch(name):
             with contextlib.suppress(BadSnapshot):
                 found.append(Snapshot(os.path.join(folder, name)))
-    return found
+    return [snapshot for snapshot in found if palace in ("", snapshot.palace)]
 
 
-def find_snapshot(folder: str, name: str | None) -> Snapshot:
-    """The snapshot of that name, else the newest. Raises BadSnapshot where there is none."""
+def find_snapshot(context: Context, folder: str, name: str | None) -> Snapshot:
+    """The snapshot of that name, else the newest of this palace. Raises BadSnapshot where there is none."""
     if name is None:
-        if not (found := snapshots_in(folder)):
-            raise BadSnapshot(f"there is no snapshot in {folder}.", hint="mempalace-broker backup create")
+        palace = context.identity.path
+        if not (found := snapshots_in(folder, palace)):
+            hint = "name one of another palace, or run `mempalace-broker backup create`"
+            raise BadSnapshot(f"there is no snapshot of {palace} in {folder}.", hint=hint)
         return found[-1]
     if not _NAME.fullmatch(name):
         raise BadSnapshot(f"{name} is not the name of a snapshot.", hint="mempalace-broker backup list")
@@ -152,9 +162,9 @@ def write_manifest(path: str, facts: dict[str, Any], files: dict[str, Entry]) ->
         os.fsync(file.fileno())
 
 
-def prune(folder: str, keep: int) -> list[str]:
-    """Remove all but the newest `keep` snapshots, and what interrupted ones left; the names."""
-    doomed = [snapshot.name for snapshot in snapshots_in(folder)[:-keep]]
+def prune(folder: str, palace: str, keep: int) -> list[str]:
+    """Remove all but the newest `keep` snapshots of a palace, and what interrupted ones left; the names."""
+    doomed = [snapshot.name for snapshot in snapshots_in(folder, palace)[:-keep]]
     for name in [*doomed, *(name for name in os.listdir(folder) if name.startswith(PARTIAL))]:
         shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
     return doomed

@@ -100,7 +100,8 @@ def change(found: Configuration, wanted: Plan, words: list[str]) -> None:
             if os.path.exists(found.backup):
                 os.unlink(found.backup)
             return
-        if found.text is not None:
+        kept = wanted.outcome is Outcome.UPDATE and os.path.exists(found.backup)  # it is from before we came
+        if found.text is not None and not kept:
             replace_file(found.backup, found.text.encode("utf-8"), os.stat(found.file).st_mode & 0o777)
         if wanted.outcome is Outcome.ADD and found.program and found.agent.add:
             _add(found, words)

@@ -42,7 +42,7 @@ class FileCache:
         """The answer, None if it is unknown or no longer valid."""
         answer, paths, stamps = self._known.get(key, (None, [], []))
         if stamps_of(paths) != stamps:
-            del self._known[key]
+            self._known.pop(key, None)  # another thread may have seen it as well
             return None
         return answer
 

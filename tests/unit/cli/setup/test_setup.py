@@ -116,6 +116,21 @@ def test_there_and_back(stage: Stage, run: Run) -> None:
     assert set(outcomes(run("--yes", "--remove")).values()) == {"unchanged"}
 
 
+def test_another_path_of_ours_does_not_cost_what_was_there_before(
+    stage: Stage, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor = stage.file(".cursor/mcp.json", CURSOR)
+    before = stage.tree()
+    run("--yes")
+    for name in ("mp-shim", "mempalace-broker"):
+        stage.program(name, "")
+    monkeypatch.setattr(sys, "argv", [str(stage.bin / "mempalace-broker")])
+    assert outcomes(run("--yes")) == {"cursor": "update"}
+    assert str(stage.bin / "mp-shim") in cursor.read_text()
+    assert outcomes(run("--yes", "--remove")) == {"cursor": "restore"}
+    assert stage.tree() == before
+
+
 def test_a_change_of_the_users_since_then_stays(stage: Stage, run: Run) -> None:
     gemini = stage.file(".gemini/settings.json", GEMINI)
     run("--yes")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from mempalace_broker.engine.tuneups import file_cache
 from mempalace_broker.engine.tuneups.file_cache import FileCache, stamps_of
 from tests.fakes.mempalace import touch
 
@@ -35,4 +38,19 @@ def test_a_file_changed_meanwhile_is_not_trusted(tmp_path: Path) -> None:
     before = stamps_of([path])
     touch(tmp_path / "file", ago_s=30)
     cache.put(KEY, "answer", [path], before)
+    assert cache.get(KEY) is None
+
+
+def test_two_threads_may_see_the_same_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, path = FileCache(), tmp_path / "file"
+    touch(path, ago_s=60)
+    cache.put(KEY, "answer", [str(path)], [])
+    touch(path, ago_s=30)
+
+    def after_the_other(paths: list[str]) -> object:
+        monkeypatch.setattr(file_cache, "stamps_of", stamps_of)
+        assert cache.get(KEY) is None
+        return stamps_of(paths)
+
+    monkeypatch.setattr(file_cache, "stamps_of", after_the_other)
     assert cache.get(KEY) is None

@@ -1,0 +1,102 @@
+"""A folder of snapshots may be that of several palaces; a restore is decided on or not, whatever a palace is called."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mempalace_broker.cli.backup.copying import digest
+from mempalace_broker.cli.backup.snapshots import (
+    BadSnapshot,
+    Entry,
+    Snapshot,
+    find_snapshot,
+    prune,
+    snapshots_in,
+    write_manifest,
+)
+from mempalace_broker.protocol.palace import PalaceIdentity
+from mempalace_broker.system.clock import Clock
+from mempalace_broker.system.paths import Context, StateFiles
+from mempalace_broker.system.pending_restore import Move, finish_restore, write_moves
+from mempalace_broker.system.private import VARIABLE, PrivateFile
+
+restoring: Any = importlib.import_module("mempalace_broker.cli.backup.restore")  # a command has that name, too
+
+
+def context_of(folder: Path, name: str = "palace") -> Context:
+    palace = folder / name
+    palace.mkdir(exist_ok=True)
+    env = {VARIABLE: str(folder / "private")}
+    identity = PalaceIdentity(str(palace), str(folder / "knowledge_graph.sqlite3"), "flag")
+    files = StateFiles(str(folder), str(palace), env=env)
+    return SimpleNamespace(identity=identity, files=files, env=env, clock=Clock())  # type: ignore[return-value]
+
+
+def snapshot_of(palace: str, folder: Path, second: int) -> Snapshot:
+    path = folder / f"2026-11-27T09-36-{second:02}Z"
+    file = path / "palace" / "chroma.sqlite3"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"new {second}")
+    entry = Entry(file.stat().st_size, digest(str(file)))
+    write_manifest(str(path), {"palace": {"path": palace}}, {"palace/chroma.sqlite3": entry})
+    return Snapshot(str(path))
+
+
+def test_snapshots_of_another_palace_are_neither_removed_nor_the_newest(tmp_path: Path) -> None:
+    context, folder = context_of(tmp_path), tmp_path / "snapshots"
+    palace = context.identity.path
+    mine = [snapshot_of(palace, folder, second).name for second in (1, 3)]
+    others = [snapshot_of("/other", folder, second).name for second in (2, 4)]
+    assert find_snapshot(context, str(folder), None).name == mine[1]
+    assert find_snapshot(context, str(folder), others[1]).palace == "/other"
+    assert prune(str(folder), palace, 1) == mine[:1]
+    assert [snapshot.name for snapshot in snapshots_in(str(folder))] == [others[0], mine[1], others[1]]
+    assert prune(str(folder), "/third", 1) == []
+    with pytest.raises(BadSnapshot, match="no snapshot of"):
+        find_snapshot(context_of(tmp_path, "empty"), str(folder), None)
+
+
+class _Lent:
+    """A loan that is granted at once."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    @contextlib.contextmanager
+    def borrow(self, _: object) -> Iterator[None]:
+        yield
+
+
+@pytest.mark.parametrize("name", ["palace", "palace.before-20261127T093601Z-abcdef"])
+def test_a_palace_may_be_one_that_was_kept(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "Borrower", _Lent)
+    context = context_of(tmp_path, name)
+    (tmp_path / name / "chroma.sqlite3").write_text("old")
+    aside = restoring.restore(context, snapshot_of(context.identity.path, tmp_path / "snapshots", 1), wait_s=1)
+    assert (tmp_path / name / "chroma.sqlite3").read_text() == "new 1"
+    assert Path(aside, "chroma.sqlite3").read_text() == "old"
+    assert not list(tmp_path.glob("*.restore-*"))
+
+
+def test_a_restore_that_is_interrupted_once_it_is_decided_is_finished_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(marker: PrivateFile, moves: Sequence[Move], drop: Sequence[str]) -> None:
+        write_moves(marker, moves, drop)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(restoring, "Borrower", _Lent)
+    monkeypatch.setattr(restoring, "write_moves", interrupted)
+    context = context_of(tmp_path)
+    for name in ("chroma.sqlite3", "only-there-before"):
+        (tmp_path / "palace" / name).write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        restoring.restore(context, snapshot_of(context.identity.path, tmp_path / "snapshots", 1), wait_s=1)
+    assert finish_restore(context.files.restore) == 2
+    assert {path.name: path.read_text() for path in (tmp_path / "palace").iterdir()} == {"chroma.sqlite3": "new 1"}
