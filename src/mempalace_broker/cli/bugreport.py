@@ -25,6 +25,7 @@ _LOG_LINES = 5000
 _LOG_BYTES = 4 << 20
 _SECRET = "(secret)"
 _LEAST_SECRET = 4  # characters; shorter values of variables would blank half of the report
+_TOKEN_BYTES = 256
 _ENGINE_LINE = re.compile(r"(\S+ \w+ engine: )(.*)")
 _OF_A_TRACEBACK = re.compile(r'Traceback \(|\s+File "[^"]*", line \d+|[\w.]*(?:Error|Exception|Warning|Interrupt)\b')
 _NAMES_A_SECRET = re.compile(r"(?i)token|secret|passw|key$|dsn")
@@ -115,11 +116,14 @@ def _settings(context: Context) -> tuple[dict[str, Any], list[str]]:
 def _hidden(context: Context, secrets: list[str]) -> dict[str, str]:
     """What is replaced: text -> by what; the longest first."""
     from ..system.paths import home_of
-    from ..system.token_file import read_token, token_path
+    from ..system.token_file import HTTP_FILE, read_token, token_path
 
     secrets = secrets + [value for name, value in context.env.items() if _NAMES_A_SECRET.search(name)]
     with contextlib.suppress(BrokerError):  # `doctor` says what is wrong with it
         secrets.append(read_token(token_path(context.files.root)) or "")
+    with contextlib.suppress(OSError):  # as above
+        token = context.files.private.file(HTTP_FILE).read(_TOKEN_BYTES) or b""
+        secrets.append(token.decode("ascii", "replace").strip())
     hidden = {text: _SECRET for secret in secrets if len(secret) >= _LEAST_SECRET for text in _spellings(secret)}
     if home := home_of(context.env).rstrip("/"):
         hidden.setdefault(home, "~")

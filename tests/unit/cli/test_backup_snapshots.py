@@ -1,9 +1,10 @@
-"""A folder of snapshots may be that of several palaces; a restore is decided on or not, whatever a palace is called."""
+"""How snapshots are made, tried, kept and put back, where no broker is needed for it."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,19 +22,21 @@ from mempalace_broker.cli.backup.snapshots import (
     snapshots_in,
     write_manifest,
 )
+from mempalace_broker.cli.backup.tryout import _copy_of
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.system.clock import Clock
 from mempalace_broker.system.paths import Context, StateFiles
 from mempalace_broker.system.pending_restore import Move, finish_restore, write_moves
 from mempalace_broker.system.private import VARIABLE, PrivateFile
 
-restoring: Any = importlib.import_module("mempalace_broker.cli.backup.restore")  # a command has that name, too
+creating: Any = importlib.import_module("mempalace_broker.cli.backup.create")  # commands have these names, too
+restoring: Any = importlib.import_module("mempalace_broker.cli.backup.restore")
 
 
 def context_of(folder: Path, name: str = "palace") -> Context:
     palace = folder / name
     palace.mkdir(exist_ok=True)
-    env = {VARIABLE: str(folder / "private")}
+    env = {"HOME": str(folder), VARIABLE: str(folder / "private")}
     identity = PalaceIdentity(str(palace), str(folder / "knowledge_graph.sqlite3"), "flag")
     files = StateFiles(str(folder), str(palace), env=env)
     return SimpleNamespace(identity=identity, files=files, env=env, clock=Clock())  # type: ignore[return-value]
@@ -100,3 +103,37 @@ def test_a_restore_that_is_interrupted_once_it_is_decided_is_finished_later(
         restoring.restore(context, snapshot_of(context.identity.path, tmp_path / "snapshots", 1), wait_s=1)
     assert finish_restore(context.files.restore) == 2
     assert {path.name: path.read_text() for path in (tmp_path / "palace").iterdir()} == {"chroma.sqlite3": "new 1"}
+
+
+def test_what_chroma_truncates_is_not_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped = []
+
+    class Mapped:
+        def __init__(self, source: str, _: str) -> None:
+            mapped.append(Path(source).name)
+
+        def catch_up(self) -> None: ...
+
+    monkeypatch.setattr(creating, "Twin", Mapped)
+    monkeypatch.setattr(creating, "copy_file", lambda *_: False)  # not a clone
+    context = context_of(tmp_path)
+    for name in ("chroma.sqlite3", "index_metadata.pickle", "data_level0.bin"):
+        (tmp_path / "palace" / name).write_bytes(b"")
+    creating._Copies(context, str(tmp_path / "copies"), lambda _: None).copy_ahead()
+    assert sorted(mapped) == ["chroma.sqlite3", "data_level0.bin"]
+
+
+def test_a_snapshot_is_tried_with_the_users_embedding_model(tmp_path: Path) -> None:
+    home, folder = tmp_path / "home", tmp_path / "snapshots"
+    (home / ".cache" / "huggingface").mkdir(parents=True)
+    made = snapshot_of("/p", folder, 1)
+    path = Path(made.path)
+    config = {"palace_path": "/p", "embedding_model": "embeddinggemma", "hooks": {}}
+    (path / "config").mkdir()
+    (path / "config" / "config.json").write_text(json.dumps(config))
+    (path / "manifest.json").unlink()
+    write_manifest(made.path, {}, {**made.files, "config/config.json": Entry(0, "")})
+    with _copy_of(Snapshot(made.path), home) as copy:
+        said = json.loads((copy / ".mempalace" / "config.json").read_text())
+        assert said == {"palace_path": str(copy / ".mempalace" / "palace"), "embedding_model": "embeddinggemma"}
+        assert (copy / ".cache" / "huggingface").samefile(home / ".cache" / "huggingface")

@@ -14,7 +14,7 @@ from mempalace_broker.cli import main
 from mempalace_broker.errors import EXIT_OK, EXIT_STATE_ROOT
 from mempalace_broker.system.paths import StateFiles
 from mempalace_broker.system.private import VARIABLE
-from mempalace_broker.system.token_file import ensure_token
+from mempalace_broker.system.token_file import HTTP_FILE, ensure_token, private_token
 
 LOG = """\
 2026-11-27T09:00:00.000 INFO engine 1 started: pid 7, {home}/venv/bin/python (PATH)
@@ -24,6 +24,7 @@ LOG = """\
 2026-11-27T09:00:02.000 INFO engine: chromadb.errors.InternalError: my secret diary
 2026-11-27T09:00:03.000 WARNING refused {token} of postgres://me:pa"ss@db
 2026-11-27T09:00:04.000 WARNING no answer from http://me:hunter2@proxy:3128/, nor at http://127.0.0.1:8765/a@b
+2026-11-27T09:00:05.000 WARNING refused {http}
 """
 
 
@@ -38,8 +39,8 @@ def palace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     files = StateFiles(str(tmp_path), str(tmp_path / "palace"), env=dict(os.environ))
     files.prepare()
     assert not files.private.make()
-    token = ensure_token(files.root)
-    Path(files.log).write_text(LOG.format(home=tmp_path, token=token), encoding="utf-8")
+    token, http = ensure_token(files.root), private_token(files.private.file(HTTP_FILE))
+    Path(files.log).write_text(LOG.format(home=tmp_path, token=token, http=http), encoding="utf-8")
     settings = "[broker]\nidle_s = 7\nenv = { MEMPALACE_PGVECTOR_DSN = 'postgres://me:pa\"ss@db' }\n"
     (tmp_path / "private" / "config.toml").write_text(settings, encoding="utf-8")
     return files.palace
@@ -81,6 +82,7 @@ def test_no_contents_and_no_secrets(palace: str, tmp_path: Path, capsys: pytest.
     assert log[4].endswith("engine: chromadb.errors.InternalError")
     assert log[5].endswith("WARNING refused (secret) of (secret)")
     assert log[6].endswith("from http://me:(secret)@proxy:3128/, nor at http://127.0.0.1:8765/a@b")
+    assert log[7].endswith("WARNING refused (secret)")
 
 
 def test_a_file_that_is_there_is_left_alone(palace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _BUSY_S = 2.0  # how long SQLite waits for a writer that is no session's
 _SETTLED_NS = 1_000_000_000  # a file that changed a moment ago may change again under the same time
+_TRUNCATED = ".pickle"  # Chroma does that when it stores an index; what is mapped then would end this process
 _COMMAND = ("mempalace-broker", "backup")
 
 
@@ -60,7 +61,8 @@ class _Copies:
         for part in parts_of(self._context):
             if part.kind in (Kind.DATABASE, Kind.BULK):
                 self._seen[part.name] = _stamp(part.path)
-                if not copy_file(part.path, self._target(part), self._advance):
+                cloned = copy_file(part.path, self._target(part), self._advance)
+                if not cloned and not part.path.endswith(_TRUNCATED):
                     self._twins[part.name] = Twin(part.path, self._target(part))
         for twin in self._twins.values():
             twin.catch_up()  # once without a pause: both files are in memory from here on

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .snapshots import Snapshot
 
 _DATABASE = "palace/chroma.sqlite3"
+_CONFIG = "config/config.json"
+_MODEL = "MEMPALACE_EMBEDDING_MODEL"
+_CACHE = ".cache/huggingface"  # where mempalace's other models are
 _GRAPH = "knowledge_graph.sqlite3"
 _SAMPLES = 5
 _QUERY_CHARS = 200
@@ -44,7 +47,8 @@ def try_out(snapshot: Snapshot, env: Mapping[str, str], engine_setting: str) -> 
     """
     engine = find_engine({**env, SETTING: engine_setting}, sys.executable, env.get("PATH", os.defpath))
     with _copy_of(snapshot, Path(home_of(env))) as home:
-        agent = Agent("backup", find_shim(), environment(env, home, engine), home)
+        environ = {**environment(env, home, engine), **({_MODEL: env[_MODEL]} if _MODEL in env else {})}
+        agent = Agent("backup", find_shim(), environ, home)
         try:
             agent.initialize()
             _look_around(agent, snapshot)
@@ -53,7 +57,7 @@ def try_out(snapshot: Snapshot, env: Mapping[str, str], engine_setting: str) -> 
         finally:
             agent.kill()
             argv = [sys.executable, "-P", "-m", "mempalace_broker", "stop", "--now"]
-            subprocess.run(argv, env=environment(env, home, engine), capture_output=True, timeout=_STOP_S, check=False)
+            subprocess.run(argv, env=environ, capture_output=True, timeout=_STOP_S, check=False)
 
 
 def _look_around(agent: Agent, snapshot: Snapshot) -> None:
@@ -95,8 +99,22 @@ def _copy_of(snapshot: Snapshot, user_home: Path) -> Iterator[Path]:
                 )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(snapshot.file(name), target)
-        (state / "config.json").write_text(json.dumps({"palace_path": str(state / "palace")}), encoding="utf-8")
+        config = {**_embedding(snapshot), "palace_path": str(state / "palace")}
+        (state / "config.json").write_text(json.dumps(config), encoding="utf-8")
         cached = model.model_folder(home).parent
         cached.parent.mkdir(parents=True)
         cached.symlink_to(model.model_folder(user_home).parent)
+        if (user_home / _CACHE).is_dir():
+            (home / _CACHE).symlink_to(user_home / _CACHE)
         yield home
+
+
+def _embedding(snapshot: Snapshot) -> dict[str, object]:
+    """What the user's config.json says about embedding: with another model a search would find nothing."""
+    if _CONFIG not in snapshot.files:
+        return {}
+    try:
+        said = json.loads(Path(snapshot.file(_CONFIG)).read_bytes())
+    except ValueError:  # mempalace then goes by its defaults, too
+        return {}
+    return {name: said[name] for name in said if name.startswith("embedding")} if isinstance(said, dict) else {}
