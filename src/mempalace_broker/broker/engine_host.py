@@ -220,8 +220,8 @@ class EngineHost:
 
     @property
     def palace_is_free(self) -> bool:
-        """Whether no engine of ours lives, and no command has the palace for itself."""
-        return self.process is None and not self.dispatcher.lent
+        """Whether no engine of ours lives, and no command has the palace for itself, or is about to get it."""
+        return self.process is None and not (self.dispatcher.lent or command_at_work(self._files))
 
     async def end(self, lease: LeaseKeeper) -> None:
         """End the engine because the broker leaves: in order if the palace is still ours, and by signals if need be."""

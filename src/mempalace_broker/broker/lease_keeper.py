@@ -227,11 +227,12 @@ class LeaseKeeper:
         The maker of the highest may not see our heartbeats: a request, which is a new name, tells it that we live.
         What is no candidate's record goes after a second clear look, which proves that nobody owned at the first.
         """
+        seen = self._seen  # the loop may look again meanwhile
         try:
-            if self._seen.top > self.epoch:
-                self._folder.answer(self._seen.top)
-            found = self._folder.made_up(self._seen)
-            self._folder.weed(found & self._suspects, self._seen)
+            if seen.top > self.epoch:
+                self._folder.answer(seen.top)
+            found = self._folder.made_up(seen)
+            self._folder.weed(found & self._suspects, seen)
             self._suspects = found - self._suspects
         except OSError as exc:
             self._log.warning("cannot answer or remove a lease above ours: %s", exc)

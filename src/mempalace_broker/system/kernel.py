@@ -66,7 +66,7 @@ def is_free(pid: int) -> bool:
     """Whether certainly no process has that pid; /proc may hide those of other users."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the latter: no pid is so large
         return True
     except OSError:
         return False

@@ -17,7 +17,7 @@ from mempalace_broker.broker.lease_keeper import LeaseKeeper
 from mempalace_broker.errors import PalaceHeld, StateRootError
 from mempalace_broker.lease.acquire import AcquiredLease, LeaseAcquisition
 from mempalace_broker.lease.files import LeaseFolder
-from mempalace_broker.lease.machine.lease import LeasePolicy, LeaseState, NodeKind
+from mempalace_broker.lease.machine.lease import LeasePolicy, LeaseState, Listing, NodeKind
 from mempalace_broker.lease.machine.record import HolderId, LeaseRecord
 from mempalace_broker.system.clock import Clock, Deadline
 
@@ -391,6 +391,26 @@ def test_a_host_keeps_its_palace_whatever_is_put_above_its_lease(tmp_path: Path)
     assert not left.gone
     node.keeper.release()
     assert acquire(tmp_path, NEAR._replace(nonce="cc")).holder.epoch == 5
+
+
+def test_a_look_meanwhile_changes_nothing_for_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(acquire(tmp_path, NEAR))
+    keeper = node.keeper
+    forge(tmp_path, 4, LeaseState.ACQUIRING, busy=False).close()
+    assert node.confirm()
+    looked: list[Listing] = []
+
+    def made_up(_: LeaseFolder, found: Listing) -> frozenset[int]:
+        looked.append(found)
+        return frozenset()
+
+    keeper._seen, seen = keeper._folder.listing(), keeper._folder.listing()
+    monkeypatch.setattr(LeaseFolder, "answer", lambda *_: setattr(keeper, "_seen", Listing()))
+    monkeypatch.setattr(LeaseFolder, "made_up", made_up)
+    keeper.weed()
+    assert looked == [seen]
+    monkeypatch.undo()
+    keeper.release()
 
 
 class Stale(LeaseFolder):

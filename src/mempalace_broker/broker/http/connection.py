@@ -78,6 +78,7 @@ class HttpConnection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._beat: asyncio.TimerHandle | None = None
         self._accepted = 0
+        self._without_body = False  # it asked by HEAD: for the answer's head alone
         self._stuck = False  # it does not read what we send
         self._hanging_up = False  # what it still sends is not looked at
         self.reply: Pending | None = None
@@ -140,7 +141,9 @@ class HttpConnection(asyncio.Protocol):
     def at_rest(self) -> bool:
         """Whether nothing has begun that would have to be answered."""
         idle = self._http.states == {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
-        return idle and not self._http.trailing_data[0] and self._transport is not None
+        if not idle or self._http.trailing_data[0] or self._transport is None:
+            return False
+        return not self._transport.get_write_buffer_size()  # the rest of an answer would be lost with us
 
     def release(self) -> socket.socket:
         """Give the socket away: it stays open, and is no longer ours."""
@@ -199,6 +202,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _begin(self, request: h11.Request) -> None:
         headers = dict(request.headers)
+        self._without_body = request.method == b"HEAD"
         head = Head(request.method.decode("ascii"), request.target.decode("latin-1"), headers)
         verdict = self._listener.judge(head)
         length = int(headers.get(b"content-length", b"0")[:20])
@@ -260,7 +264,7 @@ class HttpConnection(asyncio.Protocol):
         """Send a whole answer; then the next request has its turn."""
         about = [("Content-Type", kind)] if body else []
         head = h11.Response(status_code=status, headers=[*about, ("Content-Length", str(len(body))), *headers])
-        self._send(head, h11.Data(data=body), h11.EndOfMessage())
+        self._send(head, h11.Data(data=b"" if self._without_body else body), h11.EndOfMessage())
         self._next()
 
     def refuse(self, refusal: Refusal) -> None:
@@ -307,6 +311,7 @@ class HttpConnection(asyncio.Protocol):
             self._hang_up()
             return
         self._http.start_next_cycle()
+        self._without_body = False
         self._wait(REST_S if not self._stuck else self._listener.stall_s)
         self._transport.resume_reading()
         if self._http.trailing_data[0]:

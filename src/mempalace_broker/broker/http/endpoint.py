@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 STREAM_AFTER_S = 10.0
 MOST_EXCHANGES = 256
+MOST_WITH_GUESTS = 128  # the rest is kept for the user's own commands
 SESSION_HEADER = "Mcp-Session-Id"
 _PRIMED_SINCE = "2025-11-25"  # clients of older versions take an event without data for an error
 _MAX_AGENT = 64
@@ -97,8 +98,9 @@ class McpEndpoint:
     # -- messages
 
     def _post(self, client: Client, call: Admitted, session: HttpSession | None, body: bytes) -> None:
-        if len(self.exchanges) >= MOST_EXCHANGES:
-            client.refuse(Refusal(503, f"{MOST_EXCHANGES} requests are under way already", ("Retry-After", "1")))
+        most = MOST_WITH_GUESTS if call.origin is Origin.GUEST else MOST_EXCHANGES
+        if len(self.exchanges) >= most:
+            client.refuse(Refusal(503, f"{most} requests are under way already", ("Retry-After", "1")))
             return
         line = body.strip()
         if not line:
@@ -161,6 +163,8 @@ class McpEndpoint:
             client.end_stream(stream.answer, f"{stream.id}.1")
             self.sessions.delivered(stream)
             return
+        if stream.listener is not None:
+            stream.listener([])  # an earlier connection, which would wait for ever: the answer goes to this one
         _Resumed(client, stream)
 
 

@@ -93,6 +93,7 @@ def take(place: PrivateFile, port: int) -> Taken | None:
         pass
     for sock in sockets:
         sock.setblocking(False)
+        sock.set_inheritable(False)
     if sockets and sockets[0].family == socket.AF_INET and port in (0, sockets[0].getsockname()[1]):
         return Taken(sockets[0], sockets[1:], parent)
     for sock in (parent, *sockets):

@@ -11,6 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from ...system.kernel import is_free
 from ...system.private import VARIABLE, private_home
 from ...system.shared_files import SharedFolder, make_folders
 from ...system.token_file import private_token
@@ -69,8 +70,16 @@ class HubRecord:
         record = encode(palace=self._palace, pid=os.getpid(), port=port, tools=tools, fingerprint=fingerprint)
         if self._record.read(_LIMIT) != record:
             self._record.write(record)
+        failure: OSError | AnotherHub | None = None
         for home in self._homes:
-            self._link(home)
+            try:
+                self._link(home)
+            except FileNotFoundError:  # no such home: nobody looks there
+                continue
+            except (OSError, AnotherHub) as exc:  # the others get theirs
+                failure = failure or exc
+        if failure is not None:
+            raise failure
 
     def withdraw(self) -> None:
         """Remove the record, if it is ours still."""
@@ -103,16 +112,6 @@ def _put_aside(folder: SharedFolder, name: str) -> None:
     """Make room where `mempalace serve` had its record, unless it is at work."""
     with folder.folder(name) as old:
         pid = pid_in(old.read(RECORD, _LIMIT))
-    if pid and pid != os.getpid() and _is_alive(pid):
+    if pid and pid != os.getpid() and not is_free(pid):
         raise AnotherHub(f"pid {pid} serves this palace by mempalace's own hub ({folder.path}/{name})")
     folder.rename(name, f"{name}{_ASIDE}-{os.urandom(3).hex()}")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -63,6 +63,7 @@ class HttpListener:
         number: Callable[[], int],
     ) -> None:
         self.port = 0
+        self._bound = 0  # the last port: connections outlive the listener
         self.stall_s = runner.stall_s
         self.endpoint_made = False
         self._runner = runner
@@ -118,7 +119,7 @@ class HttpListener:
         if why and why != self._unfound:
             self._runner.log.warning("mempalace's own commands don't find this broker: %s", why)
         self._unfound = why
-        if self._taken is not None:  # the one before us may go: whoever looks finds us
+        if self._taken is not None and protocol.answers.tools is not None:  # else no record of ours can be there yet
             self._taken.parent.close()
             self._taken = None
 
@@ -126,7 +127,7 @@ class HttpListener:
         self._taken = await asyncio.to_thread(take, self._hub.file(NAME), self._port)
         sock = self._taken.listener if self._taken is not None else bind_tcp(ADDRESS, self._ports)
         self._server = await asyncio.get_running_loop().create_server(self._accept, sock=sock, backlog=BACKLOG)
-        self.port = sock.getsockname()[1]
+        self.port = self._bound = sock.getsockname()[1]
         self._warning = None
         for connection in self._taken.connections if self._taken is not None else ():
             await asyncio.get_running_loop().connect_accepted_socket(self._accept, connection)
@@ -189,11 +190,13 @@ class HttpListener:
 
     def made(self, connection: HttpConnection) -> None:
         """A connection was accepted. Where there are too many, the oldest of those that showed no token goes first."""
-        if len(self._connections) >= MOST:
-            idle = [other for other in self._connections if other.reply is None]
-            strangers = (other for other in idle if not other.known)
-            (next(strangers, None) or next(iter(idle), connection)).drop()
         self._connections[connection] = None
+        if len(self._connections) > MOST:
+            idle = [other for other in self._connections if other.reply is None and other is not connection]
+            strangers = (other for other in idle if not other.known)
+            victim = next(strangers, None) or next(iter(idle), connection)
+            victim.drop()
+            self.lost(victim)  # at once: many may come before the loop reports it
         self._pass_on(connection)
         if not self._sweeping:
             self._sweeping = True
@@ -220,7 +223,7 @@ class HttpListener:
     def judge(self, head: Head) -> Admitted | Refusal:
         """Whether a request may go on."""
         versions = (VERSION, *self._runner.protocol.answers.protocols)
-        return judge(head, port=self.port, keys=self._tokens.keys, versions=versions)
+        return judge(head, port=self._bound, keys=self._tokens.keys, versions=versions)
 
     def came(self) -> None:
         """A request was admitted: such clients come back without notice, and find us or open the palace themselves."""

@@ -113,5 +113,5 @@ def greeted(session: Session, params: dict[str, Any], verdict: HelloVerdict) -> 
         session.bind(params["session"], params["secret"], params["connection"])
     session.graph_refused = verdict.graph_refused
     home = params.get("home")
-    session.home = home if isinstance(home, str) and len(home) <= _MAX_HOME and "\0" not in home else ""
+    session.home = home if isinstance(home, str) and len(home) <= _MAX_HOME and home.isprintable() else ""
     session.read_only = params.get("read_only") not in (None, False)  # in doubt it is

@@ -57,7 +57,7 @@ class Lender:
     def ask(self, conn: int, message: Message, now: float) -> None:
         """Take a `broker/exclusive`; its `wait_s` is how long the asker waits, its `pause` whether the engine stays."""
         asked = message.params.get("wait_s")
-        wait_s = min(float(asked), _LONGEST_WAIT_S) if isinstance(asked, int | float) and asked > 0 else 0.0
+        wait_s = float(min(asked, _LONGEST_WAIT_S)) if isinstance(asked, int | float) and asked > 0 else 0.0
         pause = message.params.get("pause") is True
         self._requests.append(_Request(conn, message.id, wait_s, now + wait_s, pause))
         self._dispatcher.lending = True

@@ -48,6 +48,16 @@ def test_an_old_client(bench: Bench) -> None:
 
 
 @play
+def test_whoever_asks_for_the_head_gets_no_body(bench: Bench) -> None:
+    bench.says(request(b"", method="HEAD"))
+    assert bench.transport.sent.startswith(b"HTTP/1.1 405 ")
+    assert bench.transport.sent.endswith(b"\r\n\r\n")
+    del bench.transport.sent[:]
+    bench.says(request(), b"\0")
+    assert [status for status, _ in bench.answers()] == [200, 400]
+
+
+@play
 def test_pipelined_requests_wait_for_their_turn(bench: Bench) -> None:
     bench.endpoint.waits = True
     bench.says(request(b"[1]") + request(b"[2]"))
@@ -201,6 +211,9 @@ def test_a_connection_at_rest_can_be_given_away(bench: Bench) -> None:
         bench.says(part)
         told.append(bench.connection.at_rest)
     assert told == [True, False, True]
+    bench.transport.unread = 1
+    assert not bench.connection.at_rest, "the rest of an answer is not sent yet"
+    bench.transport.unread = 0
     assert str(bench.connection.release()) == "a copy"
     assert bench.transport.aborted
     bench.connection.connection_lost(None)

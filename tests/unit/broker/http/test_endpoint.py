@@ -38,10 +38,11 @@ class Runner:
         self.there: dict[int, Exchange] = {}
         self.heard: list[tuple[int, bytes]] = []
         self.agents: list[str] = []
+        self.origins: list[Origin] = []
         self.slices = 1
 
     def opened(self, conn: Exchange, pid: int, origin: Origin, agent: str) -> None:
-        assert origin is Origin.GUEST
+        self.origins.append(origin)
         self.there[conn.number] = conn
         self.agents.append(agent)
 
@@ -95,9 +96,9 @@ class Desk:
     def post(self, body: bytes = PING, **more: Any) -> Client:
         return self.ask(Route.POST, body, **more)
 
-    def ask(self, route: Route, body: bytes = b"", **more: Any) -> Client:
+    def ask(self, route: Route, body: bytes = b"", origin: Origin = Origin.GUEST, **more: Any) -> Client:
         client = Client()
-        self.endpoint.handle(client, Admitted(route, TOKEN, Origin.GUEST, **more), body)
+        self.endpoint.handle(client, Admitted(route, TOKEN, origin, **more), body)
         return client
 
     def session(self) -> str:
@@ -202,11 +203,15 @@ async def test_the_newest_version_asks_instead_of_greeting(desk: Desk) -> None:
 
 @play
 async def test_too_many_at_once(desk: Desk) -> None:
-    for _ in range(mod.MOST_EXCHANGES):
+    for _ in range(mod.MOST_WITH_GUESTS):
         desk.post()
     assert desk.post().said == [503]
     desk.runner.answer(1, {})
     assert desk.post().said == []
+    for _ in range(mod.MOST_EXCHANGES - mod.MOST_WITH_GUESTS):
+        assert desk.post(origin=Origin.USER).said == [], "guests don't keep the user out"
+    assert desk.post(origin=Origin.USER).said == [503]
+    assert desk.runner.origins == [Origin.GUEST] * 129 + [Origin.USER] * 128
 
 
 @pytest.mark.parametrize("route", [Route.GET, Route.DELETE])
@@ -265,8 +270,8 @@ def test_whoever_comes_back_gets_the_answer() -> None:
         early = desk.ask(Route.GET, last_event=client.event, **asked)  # before there is an answer
         assert early.said == [("stream", True, True)]
         assert early.reply is not None
-        early.reply.lost()
         again = desk.ask(Route.GET, last_event=client.event, **asked)
+        assert early.said == [("stream", True, True), ("events", [], ".1")], "it does not wait for ever"
         early.reply.lost()  # noticed late: the client is listening already
         desk.runner.answer(2, "late")
         assert again.said == [("stream", True, True), ("events", ["late"], ".1")]

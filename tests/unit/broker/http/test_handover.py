@@ -37,6 +37,7 @@ def test_whoever_waits_is_answered_by_the_next_one(place: PrivateFile) -> None:
     thread.start()
     taken = take(place, 0)
     assert taken is not None
+    assert not any(sock.get_inheritable() for sock in (taken.listener, *taken.connections)), "no child gets them"
     taken.listener.settimeout(10)
     with taken.listener, resting, waiting, taken.connections[0], taken.listener.accept()[0] as accepted:
         taken.connections[0].sendall(b"one")

@@ -75,6 +75,27 @@ def test_in_the_homes_of_agents_too(place: Place, tmp_path: Path) -> None:
     assert not place.folder(tmp_path / str(MOST_HOMES)).exists()
 
 
+def test_one_home_does_not_cost_another_its_record(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    with pytest.raises(NotADirectoryError):
+        place.publish(tmp_path / "file", tmp_path / "gone", tmp_path / "other")
+    assert place.record(tmp_path / "other") == place.record()
+
+
+def test_homes_that_are_gone_are_no_fault(place: Place, tmp_path: Path) -> None:
+    place.publish(tmp_path / "gone")
+    assert place.record()["port"] == 21
+
+
+@pytest.mark.parametrize("pid", [1 << 31, 1 << 64, -1, "7", None])
+def test_a_pid_that_nobody_can_have_makes_room(place: Place, pid: object) -> None:
+    place.folder().mkdir(parents=True)
+    (place.folder() / RECORD).write_text(json.dumps({"pid": pid}))
+    place.publish()
+    assert place.record()["pid"] == os.getpid()
+
+
 def test_what_was_there_makes_room(place: Place) -> None:
     old = place.folder()
     old.mkdir(parents=True)

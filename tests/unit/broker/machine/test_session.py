@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mempalace_broker.broker.machine.session import Session, is_name, is_secret
+from tests.unit.broker.machine.dialogue import Talk
 from tests.unit.broker.machine.test_replay import call_of
 
 
@@ -35,6 +36,15 @@ def test_names_of_writes_tell_lines_connections_and_elements_apart() -> None:
     assert len({len(key) for key in keys}) == 1
     assert len(set(keys)) == len(keys)
     assert again.key_of(2, 4) == session.key()
+
+
+@pytest.mark.parametrize("home", ["/home/\ud800", "/home/\0", "/home/\n", "/" * 5000, 7, None])
+def test_a_home_that_no_folder_can_have_is_none(home: object) -> None:
+    talk = Talk()
+    talk.greets(1, home=home)
+    assert talk.protocol.sessions[1].home == ""
+    talk.greets(2, session="other", home="/home/ümlaut x")
+    assert talk.protocol.sessions[2].home == "/home/ümlaut x"
 
 
 def test_what_status_shows_of_a_session_does_not_lead_to_its_keys() -> None:

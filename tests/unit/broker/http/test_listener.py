@@ -1,0 +1,125 @@
+"""The listener for HTTP, without a client: how many it keeps, and what outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from mempalace_broker.broker.http import listener as mod
+from mempalace_broker.broker.http.hub import AnotherHub
+from mempalace_broker.broker.http.listener import HttpListener
+from mempalace_broker.broker.http.machine.gate import Head, Refusal
+from mempalace_broker.settings_files import PrivateSettings
+from mempalace_broker.system.paths import StateFiles
+from tests.fakes.clock import FakeClock
+
+
+class Connection:
+    def __init__(self, *, known: bool = False, reply: object = None) -> None:
+        self.known, self.reply = known, reply
+        self.dropped = self.at_rest = False
+
+    def drop(self) -> None:
+        self.dropped = True
+
+    def overdue(self, now: float) -> bool:
+        return False
+
+
+class Parent:
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Desk:
+    def __init__(self, root: Path) -> None:
+        self.answers = SimpleNamespace(tools=None, protocols=("2025-11-25",))
+        report = SimpleNamespace(fingerprint=None)
+        protocol = SimpleNamespace(answers=self.answers, sessions={}, dispatcher=SimpleNamespace(report=report))
+        env = {"MEMPALACE_BROKER_PRIVATE": str(root / "own"), "HOME": str(root)}
+        files = StateFiles(str(root), str(root / "palace"), env=env)
+        assert not files.private.make()
+        self.listener = HttpListener(
+            cast(Any, SimpleNamespace(protocol=protocol, log=logging.getLogger("mempalace_broker.test"), stall_s=60.0)),
+            settings=PrivateSettings().broker({}),
+            files=files,
+            env=env,
+            clock=FakeClock(),
+            number=lambda: 1,
+        )
+
+    def comes(self, **more: Any) -> Connection:
+        connection = Connection(**more)
+        self.listener.made(cast(Any, connection))
+        return connection
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.listener.close()
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await work()
+
+    asyncio.run(main())
+
+
+def test_many_at_once_push_out_as_many(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mod, "MOST", 3)
+
+    async def work() -> None:
+        known = desk.comes(known=True)
+        strangers = [desk.comes() for _ in range(5)]
+        assert [known.dropped, *(one.dropped for one in strangers)] == [False, True, True, True, False, False]
+        served = [desk.comes(reply=object()) for _ in range(3)]
+        assert known.dropped
+        assert desk.comes().dropped, "all others wait for answers"
+        assert not any(one.dropped for one in served)
+
+    run(work)
+
+
+def test_a_connection_that_outlives_the_listener_is_no_stranger(desk: Desk) -> None:
+    async def work() -> None:
+        await desk.listener.check()
+        head = Head("GET", "/healthz", {b"host": b"127.0.0.1:%d" % desk.listener.port})
+        desk.listener.close()
+        assert not desk.listener.port
+        assert not isinstance(desk.listener.judge(head), Refusal)
+
+    run(work)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_broker_before_us_stays_until_there_is_a_record(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    parent = Parent()
+
+    def publish(*_: object) -> None:
+        if fails:
+            raise AnotherHub("pid 7")
+
+    async def work() -> None:
+        await desk.listener.check()
+        monkeypatch.setattr(desk.listener, "_taken", SimpleNamespace(parent=parent))
+        await desk.listener.check()
+        assert not parent.closed, "the engine has not reported its tools yet"
+        desk.answers.tools = []
+        monkeypatch.setattr(desk.listener._hub, "publish", publish)
+        await desk.listener.check()
+        assert parent.closed
+
+    run(work)
