@@ -48,13 +48,15 @@ def limit_writes(mempalace: Mempalace, journal: str | None) -> str:
 
 def _places(mempalace: Mempalace, journal: str | None) -> Iterator[str]:
     home, palace = os.path.expanduser("~"), mempalace.palace_path()
-    temporary = os.environ.get("SQLITE_TMPDIR") or tempfile.gettempdir()
+    temporary = list(filter(None, [os.environ.get("SQLITE_TMPDIR")]))
+    with contextlib.suppress(FileNotFoundError):  # a system that can only be read has none
+        temporary.append(tempfile.gettempdir())
     yield from _SYSTEM
     for pattern in _GRAPHICS:
         yield from glob.iglob(pattern)
-    os.environ["SQLITE_TMPDIR"] = temporary  # for Chroma's SQLite, which is not loaded yet
-    yield temporary
-    yield tempfile.gettempdir()
+    if temporary:
+        os.environ["SQLITE_TMPDIR"] = temporary[0]  # for Chroma's SQLite, which is not loaded yet
+    yield from temporary
     yield from _SORTING
     yield palace
     yield os.path.dirname(os.path.abspath(palace))  # mempalace keeps its tunnels there, and a palace comes and goes

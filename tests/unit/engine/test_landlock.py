@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from mempalace_broker.engine import landlock
+from mempalace_broker.engine.write_limits import limit_writes
 
 pytestmark = pytest.mark.skipif(landlock.version() < landlock.OLDEST, reason="this kernel lacks it")
 
@@ -126,3 +130,20 @@ def test_sqlites_temporary_folder_of_the_users_choice_stays(tmp_path: Path) -> N
     env = dict(os.environ, TMPDIR=str(tmp_path / "temporary"), SQLITE_TMPDIR=str(tmp_path / "large"))
     env |= {"HOME": str(tmp_path / "palace"), "PYTHONPATH": str(Path(landlock.__file__).parents[2])}
     subprocess.run([sys.executable, "-c", _OWN_TEMPORARY, str(tmp_path / "palace")], env=env, check=True, timeout=60)
+
+
+def test_a_system_without_temporary_folder_has_limits_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    monkeypatch.delenv("SQLITE_TMPDIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    limited: list[str] = []
+    monkeypatch.setattr(landlock, "LINUX", True)
+    monkeypatch.setattr(landlock, "version", lambda: landlock.OLDEST)
+    monkeypatch.setattr(landlock, "restrict_writes", limited.extend)
+    palace = str(tmp_path / "folder" / "palace")
+    mempalace: Any = SimpleNamespace(palace_path=lambda: palace, graph_path=lambda: None, config_path=lambda: "")
+    assert limit_writes(mempalace, None) == ""
+    assert palace in limited
