@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from ... import __version__
-from ...broker.machine.lender import PAUSE_S
 from ...errors import StateRootError
 from ...system.clock import Deadline
 from ...system.palace_stores import check_stores
-from ..exclusive.borrow import Borrower
+from ..exclusive.borrow import PAUSE_S, Borrower
 from .copying import Twin, copy_file, digest, sync
 from .parts import Kind, Part, parts_of
 from .snapshots import PARTIAL, BadSnapshot, Entry, Snapshot, snapshots_in, write_manifest
@@ -163,8 +162,7 @@ def _copy(context: Context, partial: str, wait_s: float, advance: Callable[[int]
         copies.copy_ahead()
         if not os.listdir(partial):
             raise BadSnapshot(f"{context.identity.path} holds no palace yet.", hint="store something first")
-        with Borrower(context, _COMMAND, wait_s).pause(Deadline.after(context.clock, wait_s)):
-            began = context.clock.monotonic()
+        with Borrower(context, _COMMAND, wait_s).pause(Deadline.after(context.clock, wait_s)) as began:
             copies.catch_up()
             pause_s = context.clock.monotonic() - began
         if pause_s > PAUSE_S:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TAKE_S = 8.0  # to take engine.lock once it was granted; the broker waits a little longer
+PAUSE_S = 4.0  # from the answer on; the broker's own time runs from its grant, and is a little longer
 ANSWER_S = 5.0  # for the broker's refusal, after it waited in vain
 _LOOK_S = 0.1
 """Between two looks at what sends no event: a lock that is released, a file that is closed."""
@@ -91,14 +92,17 @@ class Borrower:
             yield loan
 
     @contextlib.contextmanager
-    def pause(self, deadline: Deadline) -> Iterator[None]:
-        """Nobody writes until the block ends, which has to be within PAUSE_S. Raises as `borrow`."""
+    def pause(self, deadline: Deadline) -> Iterator[float]:
+        """Nobody writes until the block ends, which has to be within PAUSE_S of the monotonic time that it
+        gets. Raises as `borrow`.
+        """
         refuse_elsewhere(self._context)
         with contextlib.ExitStack() as stack:
             self._until(deadline, lambda: self._attempt(deadline, stack, pause=True))
+            began = self._context.clock.monotonic()  # not later: to look for others takes a while, too
             if who := other_opener(self._context, but=read_pid(self._context.files.engine_lock)):
                 raise self._too_late(who)
-            yield
+            yield began
 
     def _until(self, deadline: Deadline, attempt: Callable[[], T | None]) -> T:
         while (got := attempt()) is None:
