@@ -198,6 +198,7 @@ class OwnerSampler:
     Attributes:
         most: largest number of owners seen at once. worst: those owners, in words.
         seen: every pid that was ever an owner. samples: how many samples were taken, shared: with more than one owner.
+        together: the owners of each of these, as sets of pids.
     """
 
     def __init__(self, root: str | Path, interval_s: float = 0.05) -> None:
@@ -210,6 +211,7 @@ class OwnerSampler:
         self.seen: set[int] = set()
         self.samples = 0
         self.shared = 0
+        self.together: set[frozenset[int]] = set()
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
@@ -217,7 +219,9 @@ class OwnerSampler:
             if len(now) > 1:  # read one after the other: make sure that they hold it at one and the same time
                 now &= owners(self._root)
             self.samples += 1
-            self.shared += len(now) > 1
+            if len(now) > 1:
+                self.shared += 1
+                self.together.add(frozenset(now))
             self.seen |= now
             if len(now) > self.most:
                 self.most, self.worst = len(now), [describe(pid) for pid in now]

@@ -61,6 +61,11 @@ def write_lock_is_free(world: World) -> bool:
         return True
 
 
+def waits_for(world: World) -> str:
+    """The process for which the broker's engine waits; at first `exclusive` itself, for it starts the command."""
+    return str(world.broker().status()["engine"]["waits_for"])
+
+
 @pytest.fixture
 def idle() -> Iterator[World]:
     """A palace without an engine: what the locks do shows all the same."""
@@ -84,7 +89,7 @@ def test_sessions_wait_and_nobody_opens_the_palace_beside_a_command() -> None:
             assert shim.tools()
             status = world.broker().status()
             assert status["engine"]["state"] == "lent"
-            assert f"pid {pid} (sh), since 20" in status["engine"]["waits_for"]
+            eventually(lambda: f"pid {pid} (sh), since 20" in waits_for(world), what="the command's own number")
             assert status["lease"]["busy"] is True
             assert f"held by a command that has the palace for itself, pid {pid}" in world.cli("doctor").stdout
             second = world.cli("exclusive", "--wait", "0.2", "--", "true")
@@ -151,14 +156,12 @@ def test_a_command_may_replace_the_whole_folder_as_migrate_does() -> None:
         eventually(lambda: broker.status()["broker"]["uptime_s"] > started + 3.0, what="several looks of the broker")
         assert not world.palace.exists()
         world.palace.mkdir(mode=0o700)
-        assert f"pid {pid} (sh)" in broker.status()["engine"]["waits_for"]
+        eventually(lambda: f"pid {pid} (sh)" in waits_for(world), what="the command's own number")
         assert f"pid {pid} (sh)" in world.cli("exclusive", "--wait", "0", "--", "true").stderr
         broker.kill()
         new = world.cli("ensure")
         assert new.returncode == 0, new.stderr
-        eventually(
-            lambda: f"pid {pid} (sh)" in str(world.broker().status()["engine"]["waits_for"]), what="that it waits"
-        )
+        eventually(lambda: f"pid {pid} (sh)" in waits_for(world), what="that it waits")
         assert command.end() == 7
         assert "result" in shim.wait_response(waiting, 60.0)
 

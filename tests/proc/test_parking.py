@@ -185,7 +185,10 @@ def test_hooks_and_mine_save_beside_eight_sessions_that_pause(engine: str) -> No
             team.acknowledged(team.start_writing("while a command mines"))
             assert miner.wait(100) == 0
             wings = team.shims[0].call_tool("list_wings")["wings"]
-        assert sampler.most == 1, sampler.worst
+        status = world.broker().status()["engine"]
+        assert status["generation"] == 1
+        # A hook and the mine that it starts are both mempalace's own, and may meet.
+        assert not [pids for pids in sampler.together if status["pid"] in pids], sampler.worst
         assert (wings["team"], wings["notes"]) == (24, 3)
         assert wings["sessions"] >= HUMAN_MESSAGES
         assert not list(world.palace.glob("*.corrupt-*")) + list(world.palace.glob("*.drift-*"))
