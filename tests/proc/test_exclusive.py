@@ -19,7 +19,7 @@ from tests.harness import RpcError, World, engine_python, eventually, kill_pid
 from tests.load import Load
 from tests.proctools import is_running
 
-HOLD = "exec 3<> {store}; echo $$ > {up}; while ! [ -e {over} ]; do sleep 0.1; done; exit 7"
+HOLD = "exec 3<> {store}; echo $$ > {up}; while ! [ -e {over} ]; do sleep 0.1 3>&-; done; exit 7"
 
 
 class Command:
