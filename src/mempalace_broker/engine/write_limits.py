@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _SYSTEM = ("/dev/null", "/dev/shm", "/proc/self")
 _SORTING = ("/var/tmp", "/usr/tmp")  # Python's SQLite sorts what is large in one; it chose when it was imported
 _GRAPHICS = ("/dev/dri", "/dev/kfd", "/dev/nvidia*")  # some embed on a graphics card
+_DATABASE_VARIABLE = "MEMPALACE_MILVUS_URI"  # of Milvus Lite a file; from the user's settings, unlike config.json
 _MODEL_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "SENTENCE_TRANSFORMERS_HOME", "TORCH_HOME")
 
 
@@ -64,6 +65,9 @@ def _places(mempalace: Mempalace, journal: str | None) -> Iterator[str]:
     for file in (journal, mempalace.graph_path(), mempalace.config_path()):
         if file:
             yield os.path.dirname(os.path.abspath(file))
+    database = os.environ.get(_DATABASE_VARIABLE, "")
+    if database and "://" not in database:
+        yield os.path.dirname(os.path.abspath(os.path.expanduser(database)))
     yield from _models(home)
 
 

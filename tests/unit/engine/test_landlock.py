@@ -132,6 +132,22 @@ def test_sqlites_temporary_folder_of_the_users_choice_stays(tmp_path: Path) -> N
     subprocess.run([sys.executable, "-c", _OWN_TEMPORARY, str(tmp_path / "palace")], env=env, check=True, timeout=60)
 
 
+@pytest.mark.parametrize(
+    ("named", "allowed"),
+    [("{0}/db/milvus.db", True), ("~/db/milvus.db", True), ("http://{0}/db/x", False), ("", False)],
+)
+def test_a_database_file_that_the_users_settings_name(
+    named: str, allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(landlock, "restrict_writes", given.extend)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MEMPALACE_MILVUS_URI", named.format(tmp_path))
+    files: Any = {"palace_path": lambda: f"{tmp_path}/p/palace", "graph_path": lambda: None, "config_path": lambda: ""}
+    limit_writes(SimpleNamespace(**files), None)  # type: ignore[arg-type]  # all that it asks
+    assert (f"{tmp_path}/db" in given) == allowed
+
+
 def test_a_system_without_temporary_folder_has_limits_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> str:
         raise FileNotFoundError("No usable temporary directory found")
