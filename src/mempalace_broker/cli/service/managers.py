@@ -12,6 +12,7 @@ from ...errors import BrokerError, StateRootError
 from ...protocol.backoff import backoff
 from ...system.clock import Clock, Deadline, fraction
 from ...system.shared_files import make_folders, read_followed, replace_file
+from ..programs import PROGRAM_S, run_program
 from .units import launchd_plist, systemd_unit
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from .units import ServiceSpec
 
-_COMMAND_S = 60.0
 _SETTLE_S = 10.0
 _MAX_FILE = 64 * 1024
 _LINGER = "/var/lib/systemd/linger"
@@ -129,7 +129,7 @@ class Systemd(ServiceManager):
     def state(self) -> ServiceState:
         """As ServiceManager says."""
         wanted = "-p", "UnitFileState", "-p", "ActiveState", "-p", "MainPID"
-        done = _run(["systemctl", "--user", "show", f"{self.name}.service", *wanted])
+        done = run_program(["systemctl", "--user", "show", f"{self.name}.service", *wanted])
         said = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
         pid = said.get("MainPID", "")
         return ServiceState(
@@ -160,11 +160,11 @@ class Systemd(ServiceManager):
         there = os.path.exists(self.file)
         super()._remove()
         if there:
-            _run(["systemctl", "--user", "daemon-reload"])
-            _run(["systemctl", "--user", "reset-failed", f"{self.name}.service"])
+            run_program(["systemctl", "--user", "daemon-reload"])
+            run_program(["systemctl", "--user", "reset-failed", f"{self.name}.service"])
 
     def _tell(self, *words: str) -> None:
-        done = _run(["systemctl", "--user", *words])
+        done = run_program(["systemctl", "--user", *words])
         if done.returncode != 0:
             raise BrokerError(
                 f"`systemctl --user {' '.join(words)}`: {_last_words(done)}.",
@@ -198,7 +198,7 @@ class Launchd(ServiceManager):
     def _loaded(self) -> tuple[str, list[str]]:
         """The domain that has the service, "" for none, and the words of launchd about it."""
         for domain in self._domains:
-            done = _run(["launchctl", "print", f"{domain}/{self.name}"])
+            done = run_program(["launchctl", "print", f"{domain}/{self.name}"])
             if done.returncode == 0:
                 return domain, done.stdout.splitlines()
         return "", []
@@ -207,7 +207,7 @@ class Launchd(ServiceManager):
         self._unload()
         told = []
         for domain in self._domains:
-            done = _run(["launchctl", "bootstrap", domain, self.file])
+            done = run_program(["launchctl", "bootstrap", domain, self.file])
             if done.returncode == 0:
                 return
             told.append(f"{domain}: {_last_words(done)}")
@@ -218,33 +218,16 @@ class Launchd(ServiceManager):
 
     def _unload(self) -> None:
         """Have launchd forget it, and wait until it has: it answers before the process has ended."""
-        deadline = Deadline.after(self._clock, _SETTLE_S + _COMMAND_S)
+        deadline = Deadline.after(self._clock, _SETTLE_S + PROGRAM_S)
         tries = 0
         while domain := self._loaded()[0]:
             if deadline.expired:
                 raise BrokerError(
                     f"launchd does not let go of {domain}/{self.name}.", hint=f"launchctl bootout {domain}/{self.name}"
                 )
-            _run(["launchctl", "bootout", f"{domain}/{self.name}"])
+            run_program(["launchctl", "bootout", f"{domain}/{self.name}"])
             self._clock.sleep(backoff(tries, base=0.05, cap=1.0, rng=fraction))
             tries += 1
-
-
-def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            argv,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=_COMMAND_S,
-            check=False,
-        )
-    except OSError as exc:
-        return subprocess.CompletedProcess(argv, 127, "", f"{argv[0]}: {exc.strerror or exc}")
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(argv, 124, "", f"no answer in {_COMMAND_S:g} s")
 
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:

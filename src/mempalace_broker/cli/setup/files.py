@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import BrokerError
 from ...system.program_folders import tool_folders
 from ...system.shared_files import make_folders, read_followed, replace_file
+from ..programs import run_program
 from .machine.plan import Outcome, plan
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 BACKUP = ".before-mempalace-broker"
 _MAX_FILE = 64 << 20
-_COMMAND_S = 60.0
 
 
 class Configuration(NamedTuple):
@@ -83,7 +82,7 @@ def _read(file: str) -> str | None:
 
 
 def _is_second(agent: Agent, program: str) -> bool:
-    return bool(program) and _run([program, "--version"]).stdout.strip().lstrip("v").startswith(agent.second)
+    return bool(program) and run_program([program, "--version"]).stdout.strip().lstrip("v").startswith(agent.second)
 
 
 def change(found: Configuration, wanted: Plan, words: list[str]) -> None:
@@ -124,25 +123,10 @@ def _write(file: str, text: str | None) -> None:
 def _add(found: Configuration, words: list[str]) -> None:
     """Have the agent's own command write the entry."""
     argv = [found.program, *found.agent.add, *words]
-    done = _run(argv)
+    done = run_program(argv)
     if plan(found.agent, _read(found.file), words).outcome is not Outcome.NOTHING:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise BrokerError(
             f"`{' '.join(argv[:4])} ...` did not add the server ({said[-1] if said else done.returncode}).",
             hint=f"look at {found.file}",
         )
-
-
-def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            argv,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=_COMMAND_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        return subprocess.CompletedProcess(argv, 1, "", str(exc))
