@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound="Callable[..., Any]")
+wait_option = click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    default=30.0,  # less than the calls of most agents wait
+    show_default=True,
+    metavar="S",
+    help="How long to wait until the palace is free.",
+)
 
 
 def context_for(palace: str | None, backend: str | None = None) -> Context:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import EXIT_OK
-from ..context_options import palace_options
+from ..context_options import palace_options, wait_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,18 +18,8 @@ if TYPE_CHECKING:
     from ...system.paths import Context
     from .snapshots import Snapshot
 
-_WAIT_S = 30.0
 _dir_option = click.option("--dir", "folder", metavar="DIR", help="The folder of snapshots. Default: a private one.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words.")
-_wait_option = click.option(
-    "--wait",
-    "wait_s",
-    type=click.FloatRange(min=0),
-    default=_WAIT_S,
-    show_default=True,
-    metavar="S",
-    help="How long to wait for running calls to end.",
-)
 
 
 @click.group("backup", short_help="Make, list, verify and restore snapshots of the palace.")
@@ -43,7 +33,7 @@ def command_backup() -> None:
 @command_backup.command("create", short_help="Make a snapshot; sessions go on.")
 @_dir_option
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Then remove all but this palace's newest N.")
-@_wait_option
+@wait_option
 @click.option("--untried", is_flag=True, help="Don't open it with a fresh engine.")
 @_json_option
 @palace_options
@@ -133,7 +123,7 @@ def verify(context: Context, name: str | None, folder: str | None, as_json: bool
 @command_backup.command("restore", short_help="Put a snapshot in the palace's place.")
 @click.argument("name", required=False)
 @_dir_option
-@_wait_option
+@wait_option
 @click.option("--yes", is_flag=True, help="Do it; without this it only says what would happen.")
 @_json_option
 @palace_options

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from ...errors import EXIT_NO_COMMAND
-from ..context_options import palace_options
+from ..context_options import palace_options, wait_option
 from ..outcome import say_error
 
 if TYPE_CHECKING:
     from ...system.paths import Context
-
-_WAIT_S = 30.0  # less than the calls of most agents wait
 
 
 @click.command(
@@ -22,15 +20,7 @@ _WAIT_S = 30.0  # less than the calls of most agents wait
     short_help="Run a command that has the palace for itself.",
     context_settings={"allow_interspersed_args": False},
 )
-@click.option(
-    "--wait",
-    "wait_s",
-    type=click.FloatRange(min=0),
-    default=_WAIT_S,
-    show_default=True,
-    metavar="S",
-    help="How long to wait until the palace is free.",
-)
+@wait_option
 @click.option(
     "--limit",
     "limit_s",
