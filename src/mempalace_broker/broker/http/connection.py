@@ -77,7 +77,7 @@ class HttpConnection(asyncio.Protocol):
         self._refusal: Refusal | None = None
         self._parts: list[bytes] = []
         self._beat: asyncio.TimerHandle | None = None
-        self._accepted = 0
+        self._left = 0  # of the answers that it does not read
         self._without_body = False  # it asked by HEAD: for the answer's head alone
         self._stuck = False  # it does not read what we send
         self._hanging_up = False  # what it still sends is not looked at
@@ -118,14 +118,18 @@ class HttpConnection(asyncio.Protocol):
         return self.reply is not None and self._beat is None
 
     def pause_writing(self) -> None:
-        """It does not keep up."""
+        """It does not keep up: its next request waits, and we watch whether it reads at all."""
         self._stuck = True
-        self._watch()
+        if self._transport is not None:
+            self._transport.pause_reading()
+            self._left = self._transport.get_write_buffer_size()
+            self._wait(self._listener.stall_s)
 
     def resume_writing(self) -> None:
         """It caught up."""
         self._stuck = False
         self._wait(0.0 if self.reply is not None else REST_S)
+        self._go_on()
 
     def drop(self) -> None:
         """End it at once."""
@@ -157,15 +161,10 @@ class HttpConnection(asyncio.Protocol):
         if not self.deadline or now < self.deadline:
             return False
         if self._stuck and self._transport is not None:
-            before, self._accepted = self._accepted, self._transport.get_write_buffer_size()
+            before, self._left = self._left, self._transport.get_write_buffer_size()
             self._wait(self._listener.stall_s)
-            return before == self._accepted
+            return self._left >= before
         return True
-
-    def _watch(self) -> None:
-        if self._transport is not None:
-            self._accepted = self._transport.get_write_buffer_size()
-            self._wait(self._listener.stall_s)
 
     def _wait(self, seconds: float) -> None:
         self.deadline = asyncio.get_running_loop().time() + seconds if seconds else 0.0
@@ -180,7 +179,7 @@ class HttpConnection(asyncio.Protocol):
             self._misunderstood(exc)
 
     def _read(self) -> None:
-        while self._transport is not None and not self._hanging_up:
+        while self._transport is not None and not (self._hanging_up or self._stuck):
             event = self._http.next_event()
             if event is h11.NEED_DATA:
                 if self._http.they_are_waiting_for_100_continue and self._call is not None:
@@ -312,10 +311,16 @@ class HttpConnection(asyncio.Protocol):
             return
         self._http.start_next_cycle()
         self._without_body = False
-        self._wait(REST_S if not self._stuck else self._listener.stall_s)
-        self._transport.resume_reading()
-        if self._http.trailing_data[0]:
-            asyncio.get_running_loop().call_soon(self._feed_rest)
+        if not self._stuck:  # else once it has read
+            self._wait(REST_S)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Read on, and begin with what was read already."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+            if self._http.trailing_data[0]:
+                asyncio.get_running_loop().call_soon(self._feed_rest)
 
     def _hang_up(self) -> None:
         """Close it, but not in the face of a client that is still sending: it would never read our answer."""

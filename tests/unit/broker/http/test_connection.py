@@ -180,6 +180,38 @@ def test_whoever_reads_nothing_is_dropped_and_whoever_reads_slowly_is_not(bench:
 
 
 @play
+def test_beats_of_a_stream_are_not_taken_for_reading(bench: Bench) -> None:
+    bench.transport.unread = 4 << 20
+    bench.connection.pause_writing()
+    bench.transport.unread += 20
+    assert bench.connection.overdue(bench.connection.deadline)
+
+
+def test_whoever_does_not_read_its_answers_is_asked_for_no_more_requests() -> None:
+    async def run() -> None:
+        bench = Bench()
+        write = bench.transport.write
+
+        def fill(data: bytes) -> None:
+            write(data)
+            bench.connection.pause_writing()
+
+        bench.transport.write = fill  # type: ignore[method-assign]
+        bench.says(request(b"[1]") + request(b"[2]"), request(b"[3]"))
+        told = [[body for _, _, body in bench.endpoint.asked]]
+        assert bench.transport.paused
+        while len(told) < 3:
+            bench.connection.resume_writing()
+            await asyncio.sleep(0)
+            told.append([body for _, _, body in bench.endpoint.asked])
+        assert told == [[b"[1]"], [b"[1]", b"[2]"], [b"[1]", b"[2]", b"[3]"]]
+        bench.connection.resume_writing()
+        assert not bench.transport.paused
+
+    asyncio.run(run())
+
+
+@play
 def test_a_stream_of_events(bench: Bench) -> None:
     bench.endpoint.waits = True
     bench.says(request())
