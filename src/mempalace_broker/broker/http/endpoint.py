@@ -145,8 +145,8 @@ class McpEndpoint:
         """Tell the session's other exchanges: the request that is meant is one of theirs."""
         message = rpc.parse(line)
         if message.kind == rpc.NOTIFICATION and message.method == CANCELLED:
-            for number in list(session.calls):
-                self.exchanges[number].add(line)
+            for exchange in [self.exchanges[number] for number in session.calls]:
+                exchange.add(line)  # which may end another one of them
 
     # -- streams
 

@@ -172,6 +172,24 @@ async def test_a_cancellation_reaches_the_other_requests_of_its_session_alone(de
 
 
 @play
+async def test_a_cancellation_may_end_more_than_the_request_that_it_names(desk: Desk) -> None:
+    session = desk.session()
+    clients = [desk.post(session=session), desk.post(session=session)]
+    work = desk.runner.work
+
+    def work_and_end_both(conn: Exchange, lines: deque[bytes]) -> bool:
+        more = work(conn, lines)
+        for exchange in list(desk.runner.there.values()):
+            exchange.close()
+        return more
+
+    desk.runner.work = work_and_end_both  # type: ignore[method-assign]
+    cancel = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}'
+    assert desk.post(cancel, session=session).said == [(202, "")]
+    assert [client.said for client in clients] == [[(202, "")]] * 2
+
+
+@play
 async def test_whoever_hangs_up_does_not_end_the_call(desk: Desk) -> None:
     client = desk.post()
     assert client.reply is not None
