@@ -45,9 +45,8 @@ class HubRecord:
         self._palace = files.palace
         self._folder = files.private.folder(_FOLDER)
         self._record = self._folder.file(RECORD)
-        self._homes: dict[str, None] = {}
-        for home in ("" if VARIABLE in env else private_home(), env.get("HOME", "")):
-            self._add(home)
+        self._own = ("" if VARIABLE in env else private_home(), env.get("HOME", ""))
+        self._homes: dict[str, None] = {}  # in which the record is to be published
 
     def file(self, name: str) -> PrivateFile:
         """A file beside the record."""
@@ -63,7 +62,7 @@ class HubRecord:
         Raises:
             AnotherHub: see there; names it.
         """
-        for home in homes:
+        for home in (*self._own, *homes):
             self._add(home)
         if tools is None or not is_hub(tools):
             return
@@ -71,7 +70,8 @@ class HubRecord:
         if self._record.read(_LIMIT) != record:
             self._record.write(record)
         failure: OSError | AnotherHub | None = None
-        for home in self._homes:
+        published, self._homes = self._homes, {}  # a link stays, also when its session has ended
+        for home in published:
             try:
                 self._link(home)
             except FileNotFoundError:  # no such home: nobody looks there

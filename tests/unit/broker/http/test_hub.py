@@ -75,6 +75,19 @@ def test_in_the_homes_of_agents_too(place: Place, tmp_path: Path) -> None:
     assert not place.folder(tmp_path / str(MOST_HOMES)).exists()
 
 
+def test_a_home_is_remembered_until_it_has_the_record_and_then_makes_room(place: Place, tmp_path: Path) -> None:
+    homes = [tmp_path / str(number) for number in range(MOST_HOMES + 3)]
+    for home in homes:
+        home.mkdir()
+    place.hub.publish(21, None, None, [str(homes[0])])  # its session ends before there is an engine
+    for home in homes[1:]:
+        place.publish(home)
+    assert all(place.record(home)["port"] == 21 for home in homes)
+    place.folder().unlink()
+    place.publish()
+    assert place.record()["port"] == 21, "the broker's own home is looked after all the time"
+
+
 def test_one_home_does_not_cost_another_its_record(place: Place, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "other").mkdir()
