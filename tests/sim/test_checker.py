@@ -139,7 +139,7 @@ def test_the_youngest_call_runs_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def push(self: Any, call: Call) -> None:
         real(self, call)
-        line = self._by_conn[call.conn]
+        line = self._by_flow[call.flow]
         line.rotate(1)
 
     monkeypatch.setattr(FairQueue, "push", push)

@@ -109,11 +109,11 @@ class ProtocolRunner:
         if largest is not None and sum(conn.unread for conn in conns) > MOST_UNREAD:
             largest.drop("its unread answers use too much memory")
 
-    def opened(self, conn: Conn, pid: int, origin: Origin, agent: str = "") -> None:
-        """A client was accepted; `pid` 0 where it is not known, `agent` as the protocol has it."""
+    def opened(self, conn: Conn, pid: int, origin: Origin, agent: str = "", flow: int = 0) -> None:
+        """A client was accepted; `pid` 0 where it is not known, `agent` and `flow` as the protocol has them."""
         self.conns[conn.number] = conn
         conn.opened = self._clock.monotonic()
-        self.protocol.opened(conn.number, conn.opened, pid, origin, agent)
+        self.protocol.opened(conn.number, conn.opened, pid, origin, agent, flow)
 
     def proof_nonce(self, conn: int) -> str:
         """A new name for a guest to prove its folders with, kept with its connection."""

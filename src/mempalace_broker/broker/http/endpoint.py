@@ -78,6 +78,7 @@ class McpEndpoint:
         self.requests = 0
         self.runner = runner
         self._number = number
+        self._guests_flow = 0
 
     def handle(self, client: Client, call: Admitted, body: bytes) -> None:
         """Answer a request, now or later."""
@@ -129,11 +130,25 @@ class McpEndpoint:
         """A new exchange, not started yet."""
         assert call.origin is not None
         agent = session.agent if session is not None else ""
-        exchange = Exchange(self.runner, self._number(), call.origin, agent, done)
+        number = self._number()
+        exchange = Exchange(self.runner, number, call.origin, agent, self._flow(call, session, number), done)
         self.exchanges[exchange.number] = exchange
         if session is not None:
             session.calls.add(exchange.number)
         return exchange
+
+    def _flow(self, call: Admitted, session: HttpSession | None, number: int) -> int:
+        """Whose turn a request takes: all of a session's are one flow, and all of the guests without one.
+
+        The user's own programs have no sessions, and are as many clients as they are processes.
+        """
+        if session is not None:
+            session.flow = session.flow or number
+            return session.flow
+        if call.origin is Origin.GUEST:
+            self._guests_flow = self._guests_flow or number
+            return self._guests_flow
+        return number
 
     def close(self, exchange: Exchange, session: HttpSession | None) -> None:
         """It is over."""

@@ -28,11 +28,18 @@ class Exchange:
     """See `runner.Conn` for its attributes.
 
     Args:
+        flow: whose turn its calls take, see Session.
         done: takes the lines of the answer, none for notifications; called once.
     """
 
     def __init__(
-        self, runner: ProtocolRunner, number: int, origin: Origin, agent: str, done: Callable[[list[bytes]], None]
+        self,
+        runner: ProtocolRunner,
+        number: int,
+        origin: Origin,
+        agent: str,
+        flow: int,
+        done: Callable[[list[bytes]], None],
     ) -> None:
         self.number = number
         self.via = self.who = VIA
@@ -44,6 +51,7 @@ class Exchange:
         self._runner = runner
         self._origin = origin
         self._agent = agent
+        self._flow = flow
         self._done: Callable[[list[bytes]], None] | None = done
         self._lines: deque[bytes | TooLong] = deque()
         self._answer: list[bytes] = []
@@ -62,7 +70,7 @@ class Exchange:
     def start(self, line: bytes) -> None:
         """Say it all."""
         self._lines.append(line)
-        self._runner.opened(self, 0, self._origin, self._agent or VIA)
+        self._runner.opened(self, 0, self._origin, self._agent or VIA, self._flow)
         self._work()
 
     def add(self, line: bytes) -> None:

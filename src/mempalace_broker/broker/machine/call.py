@@ -29,8 +29,8 @@ class Call:
     """One tools/call; times in monotonic seconds.
 
     Attributes:
-        n: the broker's own number for it. conn: the connection that it came by. key: its name in the journal,
-            "" of a read.
+        n: the broker's own number for it. conn: the connection that it came by. flow: as of its session.
+        key: its name in the journal, "" of a read.
         raw: the client's line, b"" once it can't run any more. size: the line's length.
         exclusive: nothing else may run beside it.
         since: when it last began to wait. attempts: how many engines it was sent to.
@@ -43,6 +43,7 @@ class Call:
 
     n: int
     conn: int
+    flow: int
     key: str
     id: object
     raw: bytes
@@ -68,7 +69,7 @@ class Call:
 
 
 def call_of(
-    message: Message, raw: bytes, rule: ToolRule, *, n: int, conn: int, key: str, run_s: float, now: float
+    message: Message, raw: bytes, rule: ToolRule, *, n: int, conn: int, flow: int, key: str, run_s: float, now: float
 ) -> Call:
     """The call that a `tools/call` request asks for. `run_s`: the default running limit, 0 = none."""
     arguments = message.params.get("arguments")
@@ -79,6 +80,7 @@ def call_of(
     return Call(
         n=n,
         conn=conn,
+        flow=flow,
         key=key,
         id=message.id,
         raw=raw,

@@ -1,4 +1,4 @@
-"""A queue that takes sessions in turn, and each session's calls in order."""
+"""A queue that takes flows in turn, and each flow's calls in order: a flow is one client's, see Session."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class FairQueue:
 
     def __init__(self) -> None:
         self._urgent: deque[Call] = deque()
-        self._by_conn: dict[int, deque[Call]] = {}
+        self._by_flow: dict[int, deque[Call]] = {}
         self._turn: deque[int] = deque()
         self.live = 0
 
     def push(self, call: Call) -> None:
-        """Add behind the calls of the same session."""
-        line = self._by_conn.get(call.conn)
+        """Add behind the calls of the same flow."""
+        line = self._by_flow.get(call.flow)
         if line is None:
-            line = self._by_conn[call.conn] = deque()
-            self._turn.append(call.conn)
+            line = self._by_flow[call.flow] = deque()
+            self._turn.append(call.flow)
         line.append(call)
         self.live += 1
 
@@ -45,28 +45,35 @@ class FairQueue:
                 self.live -= 1
                 return call
         while self._turn:
-            conn = self._turn.popleft()
-            line = self._by_conn[conn]
+            flow = self._turn.popleft()
+            line = self._by_flow[flow]
             while line and line[0].state != CallState.QUEUED:
                 line.popleft()
             if not line:
-                del self._by_conn[conn]
+                del self._by_flow[flow]
                 continue
             call = line.popleft()
             if line:
-                self._turn.append(conn)
+                self._turn.append(flow)
             else:
-                del self._by_conn[conn]
+                del self._by_flow[flow]
             self.live -= 1
             return call
         return None
 
     def first(self, skips: Callable[[Call], bool]) -> Call | None:
-        """The call that `pop` would give if there were no sessions whose next call `skips` accepts."""
+        """The call that `pop` would give if there were no connections whose next call `skips` accepts."""
         for call in self._urgent:
             if call.state == CallState.QUEUED:
                 return None if skips(call) else call
-        return next((call for call in self.upcoming(len(self._turn)) if not skips(call)), None)
+        for flow in self._turn:
+            passed: set[int] = set()
+            for call in self._by_flow[flow]:
+                if call.state == CallState.QUEUED and call.conn not in passed:
+                    if not skips(call):
+                        return call
+                    passed.add(call.conn)
+        return None
 
     def take(self, call: Call) -> None:
         """Take out the call that `first` gave."""
@@ -74,13 +81,13 @@ class FairQueue:
         if call in self._urgent:
             self._urgent.remove(call)
             return
-        line = self._by_conn[call.conn]
+        line = self._by_flow[call.flow]
         line.remove(call)
-        self._turn.remove(call.conn)
+        self._turn.remove(call.flow)
         if line:
-            self._turn.append(call.conn)
+            self._turn.append(call.flow)
         else:
-            del self._by_conn[call.conn]
+            del self._by_flow[call.flow]
 
     def withdraw(self, call: Call) -> None:
         """Take a queued call out; the caller has checked that it is in this queue."""
@@ -88,12 +95,12 @@ class FairQueue:
         self.live -= 1
 
     def upcoming(self, count: int) -> list[Call]:
-        """The calls that `pop` would give next, at most one a session and `count` in all."""
+        """The calls that `pop` would give next, at most one a flow and `count` in all."""
         out = [call for call in self._urgent if call.state == CallState.QUEUED][:count]
-        for conn in self._turn:
+        for flow in self._turn:
             if len(out) >= count:
                 break
-            line = self._by_conn[conn]
+            line = self._by_flow[flow]
             while line and line[0].state != CallState.QUEUED:  # withdrawn
                 line.popleft()
             if line:
@@ -101,6 +108,6 @@ class FairQueue:
         return out
 
     def __iter__(self) -> Iterator[Call]:
-        """All queued calls, in no particular order across sessions."""
-        for line in (self._urgent, *self._by_conn.values()):
+        """All queued calls, in no particular order across flows."""
+        for line in (self._urgent, *self._by_flow.values()):
             yield from (call for call in line if call.state == CallState.QUEUED)

@@ -94,9 +94,11 @@ class BrokerProtocol:
 
     # -- clients
 
-    def opened(self, conn: int, now: float, pid: int = 0, origin: Origin = Origin.HOST, agent: str = "") -> None:
-        """A connection was accepted; `pid` of the peer where it is known; `agent`: it only asks, in that one's name."""
-        session = self.sessions[conn] = Session(conn, now, pid, f"{self._label}{conn}", origin)
+    def opened(
+        self, conn: int, now: float, pid: int = 0, origin: Origin = Origin.HOST, agent: str = "", flow: int = 0
+    ) -> None:
+        """A client was accepted. `pid`: its process, or 0. `agent`: it only asks, in that name. `flow`: see Session."""
+        session = self.sessions[conn] = Session(conn, now, pid, f"{self._label}{conn}", origin, flow or conn)
         session.agent, session.counted, session.asks_only = agent, bool(agent), bool(agent)
 
     def closed(self, conn: int, now: float) -> None:
@@ -199,7 +201,8 @@ class BrokerProtocol:
             return
         self._calls += 1
         key = session.key(piece.part) if rule.writes else ""
-        call = call_of(message, raw, rule, n=self._calls, conn=session.conn, key=key, run_s=self.limits.run_s, now=now)
+        n, conn, flow, run_s = self._calls, session.conn, session.flow, self.limits.run_s
+        call = call_of(message, raw, rule, n=n, conn=conn, flow=flow, key=key, run_s=run_s, now=now)
         self.counters["writes" if call.writes else "reads"] += 1
         session.add(message.key, call)
         self.guest_calls.submit(session, call, message.params)

@@ -5,7 +5,7 @@
     free     knowledge graph, log stream, constants: own SQLite, own locks; a few calls in the engine at once
     wait     calls that block by design (event_wait); they hold no slot of the others
 
-A lane takes sessions in turn, each session's calls in order: ten thousand queued calls of one session delay another's
+A lane takes clients in turn, each client's calls in order: ten thousand queued calls of one client delay another's
 single call by one call. An `exclusive` call (a tool that is not in the table, `reconnect`) runs while nothing else
 does. A `mine` may take hours; where the engine can let others in between two files (`mine_yields`), one more palace
 call is in the engine beside it, and begins when the engine says so.

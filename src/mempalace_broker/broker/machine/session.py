@@ -49,6 +49,8 @@ class Session:
     """State of one connection. `ordinal` counts its lines, the first is 1; times in monotonic seconds.
 
     Attributes:
+        flow: its calls take turns with those of other flows, not with those of its own. A connection is a flow;
+            requests over HTTP are one where they belong together.
         public: what status calls it. name: what its client calls it, "" if it did not greet with a secret.
         greeted: it is the session of a secret, and may ask for the outcomes of its writes.
         read_only: tools that write are neither listed nor run.
@@ -60,6 +62,7 @@ class Session:
     pid: int
     public: str
     origin: Origin = Origin.HOST
+    flow: int = 0
     name: str = ""
     secret: bytes = b""
     connection: int = 0

@@ -39,9 +39,11 @@ class Runner:
         self.heard: list[tuple[int, bytes]] = []
         self.agents: list[str] = []
         self.origins: list[Origin] = []
+        self.flows: list[int] = []
         self.slices = 1
 
-    def opened(self, conn: Exchange, pid: int, origin: Origin, agent: str) -> None:
+    def opened(self, conn: Exchange, pid: int, origin: Origin, agent: str, flow: int) -> None:
+        self.flows.append(flow)
         self.origins.append(origin)
         self.there[conn.number] = conn
         self.agents.append(agent)
@@ -159,6 +161,16 @@ async def test_a_session_by_its_id(desk: Desk) -> None:
     assert desk.ask(Route.DELETE, session=session).said == [(200, "")]
     assert desk.post(session=session).said == [404]
     assert desk.ask(Route.DELETE, session=session).said == [404]
+
+
+@play
+async def test_requests_take_turns_by_session_or_as_those_of_guests_without_one(desk: Desk) -> None:
+    one, other = desk.session(), desk.session()
+    for session in (one, other, one, "", ""):
+        desk.post(session=session)
+    for _ in range(2):
+        desk.post(origin=Origin.USER)
+    assert desk.runner.flows == [1, 2, 1, 2, 1, 6, 6, 8, 9]
 
 
 @play

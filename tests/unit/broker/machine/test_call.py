@@ -16,7 +16,7 @@ OFFERED: list[object] = [7, {"name": "brand_new"}, {"name": "mempalace_search"}]
 def made(tool: str, run_s: float = 60.0, **arguments: Any) -> Call:
     params = {"name": tool, "arguments": arguments}
     message = rpc.classify({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": params})
-    return call_of(message, b"line", rule_of(tool, OFFERED), n=1, conn=2, key="k", run_s=run_s, now=3.0)
+    return call_of(message, b"line", rule_of(tool, OFFERED), n=1, conn=2, flow=2, key="k", run_s=run_s, now=3.0)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,22 @@ def test_passing_over_sessions_keeps_their_turns(make: Maker) -> None:
     assert numbers(queue) == [1, 4, 2]
 
 
+def test_connections_of_one_flow_take_turns_as_one_and_are_passed_over_one_by_one(make: Maker) -> None:
+    queue = FairQueue()
+    calls = [make(conn=conn, flow=7) for conn in (1, 1, 2, 3)]
+    calls.append(make(conn=4))
+    for call in calls:
+        queue.push(call)
+    assert queue.upcoming(9) == [calls[0], calls[4]]
+
+    def of_one_and_two(call: object) -> bool:
+        return call in (calls[0], calls[2])
+
+    assert queue.first(of_one_and_two) is calls[3]
+    queue.take(calls[3])
+    assert numbers(queue) == [5, 1, 2, 3]
+
+
 def test_calls_that_an_engine_left_are_not_passed_over(make: Maker) -> None:
     queue = FairQueue()
     queue.push(make())

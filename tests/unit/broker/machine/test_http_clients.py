@@ -8,7 +8,7 @@ from mempalace_broker import errors
 from mempalace_broker.broker.machine import effects as fx
 from mempalace_broker.broker.machine.session import Origin
 from mempalace_broker.protocol.hello import HELLO, OUTCOMES, RESTART, STATUS, STOP
-from tests.unit.broker.machine.dialogue import KG_QUERY, Talk, call, request
+from tests.unit.broker.machine.dialogue import KG_QUERY, SEARCH, Talk, call, request
 
 
 @pytest.mark.parametrize("method", [HELLO, OUTCOMES, STATUS, STOP, RESTART, "broker/guest"])
@@ -26,6 +26,19 @@ def test_they_are_named_and_not_counted_as_sessions() -> None:
     assert talk.protocol.sessions[1].agent == "curl"
     assert talk.protocol.counters["sessions"] == 0
     assert talk.protocol.counters["calls"] == 1
+
+
+def test_many_requests_of_one_client_delay_another_ones_by_one() -> None:
+    talk = Talk()
+    for conn in range(1, 129):
+        talk.protocol.opened(conn, talk.now, origin=Origin.GUEST, agent="curl", flow=1)
+        talk.says(conn, call(conn, SEARCH))
+    talk.opens(200)
+    talk.says(200, call(200, SEARCH))
+    assert talk.ids() == [1]
+    for done, then in ((1, 2), (2, 200), (200, 3)):
+        talk.done(talk.frame(done))
+        assert talk.ids() == [then]
 
 
 @pytest.mark.parametrize(("method", "again"), [(STOP, False), (RESTART, True)])

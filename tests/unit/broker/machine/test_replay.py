@@ -15,6 +15,7 @@ def call_of(tool: str, attempts: int = 1) -> Call:
     return Call(
         n=1,
         conn=1,
+        flow=1,
         key="k",
         id=1,
         raw=b"",

@@ -24,13 +24,20 @@ class Maker:
         self.n = 0
 
     def __call__(
-        self, tool: str = SEARCH, conn: int = 1, now: float = 0.0, run_limit: float | None = None, **more: Any
+        self,
+        tool: str = SEARCH,
+        conn: int = 1,
+        now: float = 0.0,
+        run_limit: float | None = None,
+        flow: int = 0,
+        **more: Any,
     ) -> Call:
         self.n += 1
         rule = rule_for(tool)
         return Call(
             n=self.n,
             conn=conn,
+            flow=flow or conn,
             key=f"k{self.n}",
             id=self.n,
             raw=b"{}",

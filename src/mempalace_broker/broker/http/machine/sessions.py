@@ -24,10 +24,13 @@ _DIGITS = 32  # of the number, and of its HMAC
 
 @dataclass(slots=True, eq=False)
 class HttpSession:
-    """One session. `agent`: the client's name for itself. `calls`: exchanges under way, by number."""
+    """One session. `agent`: the client's name for itself. `calls`: exchanges under way, by number. `flow`: the number
+    of the first of them, by which all take turns as one client.
+    """
 
     id: str
     agent: str = ""
+    flow: int = 0
     calls: set[int] = field(default_factory=set)
 
 
