@@ -32,8 +32,8 @@ _NOT_KNOWN = (
 )
 
 
-def refuse_guest(session: Session, params: Mapping[str, Any], rule: ToolRule, size: int) -> tuple[int, str] | None:
-    """Why a call of `size` bytes is refused at once: code and text; None if it isn't, or for sessions of the host."""
+def refuse_call(session: Session, params: Mapping[str, Any], rule: ToolRule, size: int) -> tuple[int, str] | None:
+    """Why a call of `size` bytes is refused at once: code and text; None if it isn't: the host's never are."""
     if session.origin is Origin.HOST:
         return None
     if rule is UNKNOWN_TOOL and session.origin is Origin.GUEST:
@@ -57,7 +57,7 @@ class GuestCalls:
         self._held: dict[int, Call] = {}
 
     def submit(self, session: Session, call: Call, params: Mapping[str, Any]) -> None:
-        """Take a call that `refuse_guest` lets pass."""
+        """Take a call that `refuse_call` lets pass."""
         paths = [value for _, value in _named(params, call.rule)] if session.origin is Origin.GUEST else []
         if not paths:
             self._dispatcher.submit(call)

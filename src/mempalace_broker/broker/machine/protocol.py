@@ -22,7 +22,7 @@ from .dispatcher import Dispatcher
 from .effects import Close, ControlEngine, Effect, Log, Quit, Retire, Send, SendStatus, SendWelcome
 from .failure_texts import read_only_line
 from .greeting import Host, earlier_connections, greeted
-from .guest_calls import GuestCalls, refuse_guest
+from .guest_calls import GuestCalls, refuse_call
 from .intake import SHARE, Piece, has_more, next_piece
 from .lender import Lender
 from .lifecycle import BrokerState, Lifecycle
@@ -193,7 +193,7 @@ class BrokerProtocol:
         if session.read_only and not rule.read_only_ok and rule is not NO_SUCH_TOOL:
             self._send(session, read_only_line(message))
             return
-        refusal = session.refusal(rule, len(raw), self.limits, self.dispatcher.scheduler.held) or refuse_guest(
+        refusal = session.refusal(rule, len(raw), self.limits, self.dispatcher.scheduler.held) or refuse_call(
             session, message.params, rule, len(raw)
         )
         if refusal:
