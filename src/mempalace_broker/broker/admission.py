@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import resource
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import logging
@@ -39,6 +39,14 @@ class Client(Protocol):
 
     def drop(self, reason: str) -> None:
         """Drop it at once."""
+
+
+_Client = TypeVar("_Client")
+
+
+def largest_of(clients: Collection[_Client], size: Callable[[_Client], int], most: int) -> _Client | None:
+    """The client with the most bytes, as `size` counts them, if all together have more than `most`; else None."""
+    return max(clients, key=size) if sum(map(size, clients)) > most else None
 
 
 def most_connections() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from .admission import MOST_HELD, MOST_UNREAD, Admission, Client
+from .admission import MOST_HELD, MOST_UNREAD, Admission, Client, largest_of
 from .guest_paths import new_nonce
 from .machine.effects import ConfirmLease, Send, ToEngine
 
@@ -97,16 +97,14 @@ class ProtocolRunner:
 
     def limit_unfinished(self) -> None:
         """Refuse the client with the longest unfinished lines if all of these together take too much memory."""
-        conns = self.conns.values()
-        largest = max(conns, key=lambda conn: conn.unfinished, default=None)
-        if largest is not None and sum(conn.unfinished for conn in conns) > MOST_HELD:
+        largest = largest_of(self.conns.values(), lambda conn: conn.unfinished, MOST_HELD)
+        if largest is not None:
             largest.refuse("unfinished lines use too much memory: send shorter lines, or fewer at a time")
 
     def limit_unread(self) -> None:
         """Drop the client with the most unread answers if all of these together take too much memory."""
-        conns = self.conns.values()
-        largest = max(conns, key=lambda conn: conn.unread, default=None)
-        if largest is not None and sum(conn.unread for conn in conns) > MOST_UNREAD:
+        largest = largest_of(self.conns.values(), lambda conn: conn.unread, MOST_UNREAD)
+        if largest is not None:
             largest.drop("its unread answers use too much memory")
 
     def opened(self, conn: Conn, pid: int, origin: Origin, agent: str = "", flow: int = 0) -> None:

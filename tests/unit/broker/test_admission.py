@@ -5,7 +5,7 @@ import resource
 
 import pytest
 
-from mempalace_broker.broker.admission import MOST, SILENT_S, Admission, most_connections
+from mempalace_broker.broker.admission import MOST, SILENT_S, Admission, largest_of, most_connections
 from tests.fakes.clock import FakeClock
 
 LOG = logging.getLogger("test-admission")
@@ -30,6 +30,12 @@ def clients(count: int, who: str = "a") -> list[Client]:
 def test_a_reserve_of_descriptors_is_kept(monkeypatch: pytest.MonkeyPatch, soft: int, most: int) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
     assert most_connections() == most
+
+
+def test_the_largest_goes_only_where_all_together_are_too_many() -> None:
+    assert largest_of([], int, 0) is None
+    assert largest_of([3, 4, 3], int, 10) is None
+    assert largest_of([3, 5, 3], int, 10) == 5
 
 
 def test_one_user_leaves_room_for_another() -> None:

@@ -27,7 +27,7 @@ MAX_HEAD = 32 << 10
 MAX_BODY = 64 << 20
 SHORT = 64 << 10  # a body that is read although it is refused
 HIGH_WATER = 1 << 20
-LARGE = 1 << 20  # from here on the bodies of all connections are added up
+LARGE = 1 << 20  # from here on the bodies, or the unread answers, of all connections are added up
 _JSON = "application/json"
 
 
@@ -59,6 +59,9 @@ class Listener(Protocol):
 
     def refused(self, refusal: Refusal) -> None:
         """Count a refusal."""
+
+    def limit_unread(self) -> None:
+        """Drop the client with the most unread bytes if those of all take too much memory."""
 
 
 class HttpConnection(asyncio.Protocol):
@@ -122,7 +125,7 @@ class HttpConnection(asyncio.Protocol):
         self._stuck = True
         if self._transport is not None:
             self._transport.pause_reading()
-            self._left = self._transport.get_write_buffer_size()
+            self._left = self.unread
             self._wait(self._listener.stall_s)
 
     def resume_writing(self) -> None:
@@ -142,12 +145,17 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     @property
+    def unread(self) -> int:
+        """Bytes that the client has not read yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
     def at_rest(self) -> bool:
         """Whether nothing has begun that would have to be answered."""
         idle = self._http.states == {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}
         if not idle or self._http.trailing_data[0] or self._transport is None:
             return False
-        return not self._transport.get_write_buffer_size()  # the rest of an answer would be lost with us
+        return not self.unread  # the rest of an answer would be lost with us
 
     def release(self) -> socket.socket:
         """Give the socket away: it stays open, and is no longer ours."""
@@ -161,7 +169,7 @@ class HttpConnection(asyncio.Protocol):
         if not self.deadline or now < self.deadline:
             return False
         if self._stuck and self._transport is not None:
-            before, self._left = self._left, self._transport.get_write_buffer_size()
+            before, self._left = self._left, self.unread
             self._wait(self._listener.stall_s)
             return self._left >= before
         return True
@@ -258,6 +266,8 @@ class HttpConnection(asyncio.Protocol):
     def _send(self, *events: Any) -> None:
         if self._transport is not None:
             self._transport.write(b"".join([self._http.send(event) or b"" for event in events]))
+            if self.unread > LARGE:
+                self._listener.limit_unread()
 
     def respond(self, status: int, body: bytes, *headers: tuple[str, str], kind: str = _JSON) -> None:
         """Send a whole answer; then the next request has its turn."""

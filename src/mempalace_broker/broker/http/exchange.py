@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ...errors import OVERLOADED
 from ...protocol.jsonrpc import error_line
 from ...system.unix_socket import PeerProcess
+from ..connection import LARGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,16 +57,12 @@ class Exchange:
         self._lines: deque[bytes | TooLong] = deque()
         self._answer: list[bytes] = []
         self._ended = False
+        self.unread = 0  # bytes of the answer so far
 
     @property
     def unfinished(self) -> int:
         """As of every client."""
         return sum(len(line) for line in self._lines if isinstance(line, bytes))
-
-    @property
-    def unread(self) -> int:
-        """Bytes of the answer so far."""
-        return sum(map(len, self._answer))
 
     def start(self, line: bytes) -> None:
         """Say it all."""
@@ -91,6 +88,9 @@ class Exchange:
     def send(self, data: bytes) -> None:
         """A part of the answer."""
         self._answer.append(data)
+        self.unread += len(data)
+        if self.unread > LARGE:
+            self._runner.limit_unread()
 
     def close(self) -> None:
         """Nothing more is owed, or the broker leaves."""
@@ -102,7 +102,8 @@ class Exchange:
         self._finish()
 
     def drop(self, reason: str) -> None:
-        """End it at once."""
+        """End it at once; of its answer, only `reason` is sent."""
+        self._answer = []
         self.refuse(reason)
 
     def withdraw(self) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from ..admission import MOST_UNREAD, largest_of
 from ..machine.session import Origin
 from ..tcp.address import Unavailable
 from ..tcp.port import bind_tcp, candidate_ports
@@ -219,6 +220,13 @@ class HttpListener:
     def overfull(self) -> bool:
         """Whether the bodies on their way take too much memory."""
         return sum(connection.held for connection in self._connections) > MOST_HELD
+
+    def limit_unread(self) -> None:
+        """Drop the client with the most unread bytes if those of all take too much memory."""
+        largest = largest_of(self._connections, lambda connection: connection.unread, MOST_UNREAD)
+        if largest is not None:
+            self._runner.log.warning("dropping a client over HTTP: its unread answers use too much memory")
+            largest.drop()
 
     def judge(self, head: Head) -> Admitted | Refusal:
         """Whether a request may go on."""

@@ -87,6 +87,7 @@ class Listener:
         self.overfull = False
         self.requests = 0
         self.refusals: list[int] = []
+        self.limited = 0
         self.there: set[HttpConnection] = set()
 
     def made(self, connection: HttpConnection) -> None:
@@ -103,6 +104,9 @@ class Listener:
 
     def refused(self, refusal: Refusal) -> None:
         self.refusals.append(refusal.status)
+
+    def limit_unread(self) -> None:
+        self.limited += 1
 
 
 class Bench:

@@ -180,6 +180,15 @@ def test_whoever_reads_nothing_is_dropped_and_whoever_reads_slowly_is_not(bench:
 
 
 @play
+def test_unread_answers_of_all_are_added_up_from_a_large_one_on(bench: Bench) -> None:
+    bench.says(request())
+    assert bench.listener.limited == 0
+    bench.transport.unread = http.LARGE + 1
+    bench.says(request())
+    assert bench.listener.limited == 1
+
+
+@play
 def test_beats_of_a_stream_are_not_taken_for_reading(bench: Bench) -> None:
     bench.transport.unread = 4 << 20
     bench.connection.pause_writing()

@@ -41,6 +41,7 @@ class Runner:
         self.origins: list[Origin] = []
         self.flows: list[int] = []
         self.slices = 1
+        self.most_unread = 4 << 20
 
     def opened(self, conn: Exchange, pid: int, origin: Origin, agent: str, flow: int) -> None:
         self.flows.append(flow)
@@ -55,6 +56,11 @@ class Runner:
         self.heard += [(conn.number, line) for line in lines]
         lines.clear()
         return False
+
+    def limit_unread(self) -> None:
+        for conn in list(self.there.values()):
+            if conn.unread > self.most_unread:
+                conn.drop("too much")
 
     def eof(self, conn: Exchange) -> None:
         if b'"id"' not in self.heard[-1][1]:
@@ -147,6 +153,20 @@ async def test_a_notification_has_no_answer_and_a_batch_has_a_list(desk: Desk) -
     desk.runner.answer(2, 1, 2)
     assert [entry["result"] for entry in json.loads(client.said[0][1])] == [1, 2]
     assert desk.post(b" \n").said == [400]
+
+
+@play
+async def test_an_answer_that_takes_too_much_memory_is_dropped_while_it_grows(desk: Desk) -> None:
+    client, other = desk.post(), desk.post()
+    exchange = desk.runner.there[1]
+    for sent in range(1, 6):
+        assert 1 in desk.runner.there
+        exchange.send(bytes(1 << 20))
+        assert exchange.unread == sent << 20
+    assert 1 not in desk.runner.there
+    assert json.loads(client.said[0][1])["error"]["message"] == "too much"
+    desk.runner.answer(2, {})
+    assert other.said[0][0] == 200
 
 
 @play

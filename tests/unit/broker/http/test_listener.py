@@ -24,6 +24,7 @@ class Connection:
     def __init__(self, *, known: bool = False, reply: object = None) -> None:
         self.known, self.reply = known, reply
         self.dropped = self.at_rest = False
+        self.unread = 0
 
     def drop(self) -> None:
         self.dropped = True
@@ -87,6 +88,22 @@ def test_many_at_once_push_out_as_many(desk: Desk, monkeypatch: pytest.MonkeyPat
         assert known.dropped
         assert desk.comes().dropped, "all others wait for answers"
         assert not any(one.dropped for one in served)
+
+    run(work)
+
+
+def test_whoever_has_the_most_unread_bytes_goes_when_all_have_too_many(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mod, "MOST_UNREAD", 10)
+
+    async def work() -> None:
+        there = [desk.comes() for _ in range(3)]
+        told = []
+        for there[0].unread, there[1].unread in ((4, 6), (4, 7)):
+            desk.listener.limit_unread()
+            told.append([one.dropped for one in there])
+        assert told == [[False] * 3, [False, True, False]]
 
     run(work)
 
