@@ -48,6 +48,13 @@ class Stage:
                     if peer.recv(1000):
                         peer.sendall(b"\nnoise\n" + PONG)
 
+    def hears_the_broker(self) -> bool:
+        """Whether a connection through the tunnel leads to the broker."""
+        with self.tunnel.connect() as sock:
+            sock.setblocking(True)
+            sock.sendall(b"x")
+            return sock.makefile("rb").read().endswith(PONG)
+
     def lacks(self) -> None:
         (self.folder / "lacks").touch()
 
@@ -73,10 +80,7 @@ def test_a_new_ssh_joins_sockets_where_forwarding_does_not_work(stage: Stage) ->
     assert stage.tunnel.describe() == {"mode": "stdio", "over": "a connection of its own", "path": stage.path}
     assert stage.used()[:5] == ["master", "ensure", "forward", "cancel", "ensure"]
     assert stage.tunnel.started
-    with stage.tunnel.connect() as sock:
-        sock.setblocking(True)
-        sock.sendall(b"x")
-        assert sock.makefile("rb").read().endswith(PONG)
+    assert stage.hears_the_broker()
 
 
 def test_a_broker_that_was_replaced_meanwhile_is_no_reason_to_take_less(stage: Stage) -> None:
@@ -95,10 +99,7 @@ def test_a_program_off_its_path_is_looked_for_once(stage: Stage) -> None:
     assert stage.used()[:3] == ["master", "127", "ensure"]
     stage.tunnel.set_up()
     assert stage.used().count("127") == 1, "where it was found is remembered, for dial-stdio too"
-    with stage.tunnel.connect() as sock:
-        sock.setblocking(True)
-        sock.sendall(b"x")
-        assert sock.makefile("rb").read().endswith(PONG)
+    assert stage.hears_the_broker()
 
 
 def test_a_program_that_moved_is_found_again(stage: Stage) -> None:
@@ -106,10 +107,7 @@ def test_a_program_that_moved_is_found_again(stage: Stage) -> None:
     stage.lacks()
     assert not stage.tunnel.check(again=True), "connections would still run the command that is gone"
     stage.tunnel.set_up()
-    with stage.tunnel.connect() as sock:
-        sock.setblocking(True)
-        sock.sendall(b"x")
-        assert sock.makefile("rb").read().endswith(PONG)
+    assert stage.hears_the_broker()
 
 
 def test_what_works_is_kept_and_a_set_up_costs_one_question(stage: Stage) -> None:
