@@ -87,7 +87,7 @@ def _run(options: argparse.Namespace, report: StartReport) -> int:
     command = command_at_work(files)
     if command and not os.path.isdir(options.palace):
         what = f"{options.palace} is not there, while {command}, has it for itself."
-        raise PalaceHeld(what, hint="wait for the command's end, or end it")
+        raise PalaceHeld(what, hint="wait until the command ends, or end it")
     files.prepare()
     settings = PrivateSettings.read(env).broker(env, options.palace)
     owner = FileLock(files.owner_lock)

@@ -151,7 +151,7 @@ class EngineHost:
         palace = self._identity.path
         graph = graph_path(palace, self._identity.by, home_of(self._env))
         if moved := await asyncio.to_thread(finish_restore, self._files.restore):
-            self._log.warning("finished a restore of the palace that was interrupted: %d names", moved)
+            self._log.warning("finished an interrupted restore of the palace: moved %d names", moved)
         await asyncio.to_thread(check_stores, palace, graph)
         self.command = await asyncio.to_thread(self._find)
         spawn = _Spawn(self, lock, self.command)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import logging
 
-_FEWER = "end agents that are not needed, or start the broker where more may be open (ulimit -n)"
+_FEWER = "end agents that are not needed, or start the broker where more files may be open (ulimit -n)"
 
 
 class Warnings:

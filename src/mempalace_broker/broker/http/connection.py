@@ -215,7 +215,7 @@ class HttpConnection(asyncio.Protocol):
         length = int(headers.get(b"content-length", b"0")[:20])
         chunked = b"transfer-encoding" in headers
         if chunked and b"content-length" in headers:  # proxies disagree where such a body ends
-            verdict = Refusal(400, "a body has one length")
+            verdict = Refusal(400, "send Content-Length or Transfer-Encoding, not both")
         elif length > MAX_BODY and isinstance(verdict, Admitted):
             verdict = Refusal(413, f"a body has at most {MAX_BODY} bytes")
         if isinstance(verdict, Refusal):
@@ -257,7 +257,7 @@ class HttpConnection(asyncio.Protocol):
         """Not HTTP, or not allowed by it: say so if an answer may be said, and hang up."""
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._call = None
-            self.refuse(Refusal(exc.error_status_hint, "that is not a request as HTTP/1.1 has it"))
+            self.refuse(Refusal(exc.error_status_hint, "this is not a valid HTTP/1.1 request"))
         elif self._transport is not None:
             self._hang_up()
 

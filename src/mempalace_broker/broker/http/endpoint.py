@@ -85,13 +85,13 @@ class McpEndpoint:
         self.requests += 1
         session = self.sessions.find(call.session, call.token) if call.session else None
         if call.session and session is None:
-            client.refuse(Refusal(404, "this session is over, or unknown: initialize again"))
+            client.refuse(Refusal(404, "this session has ended or is unknown: initialize again"))
         elif call.route is Route.POST:
             self._post(client, call, session, body)
         elif call.route is Route.GET:
             self._resume(client, call, session)
         elif session is None:
-            client.refuse(Refusal(404, "no session is named"))
+            client.refuse(Refusal(404, "the request names no session"))
         else:
             self.sessions.end(session)
             client.respond(200, b"")
@@ -167,7 +167,7 @@ class McpEndpoint:
 
     def _resume(self, client: Client, call: Admitted, session: HttpSession | None) -> None:
         if not call.last_event:  # the broker says nothing of its own accord
-            client.refuse(Refusal(405, "there is no stream but those of requests", ("Allow", "POST, DELETE")))
+            client.refuse(Refusal(405, "the only streams are answers to requests", ("Allow", "POST, DELETE")))
             return
         stream = self.sessions.stream(call.last_event, session) if session is not None else None
         if stream is None:

@@ -41,9 +41,9 @@ def refuse_call(session: Session, params: Mapping[str, Any], rule: ToolRule, siz
     for name, value in _named(params, rule):
         if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
             shown = printable(repr(value)[: 2 * _SHOWN], _SHOWN)
-            return INVALID_PARAMS, f"{name}: {shown} is not an absolute path, and another means nothing here."
+            return INVALID_PARAMS, f"{name}: {shown} is not an absolute path; a relative one means nothing here."
         if size >= LONG:
-            return INVALID_PARAMS, f"a call that names files has less than {LONG} bytes."
+            return INVALID_PARAMS, f"a call that names files must be shorter than {LONG} bytes."
     return None
 
 

@@ -82,11 +82,11 @@ def judge(head: Head, *, port: int, keys: Mapping[str, Origin], versions: tuple[
         return Refusal(404, f"nothing is here; MCP is at {MCP}")
     token = _token(head, keys)
     if token is None:
-        return Refusal(401, "a token is missing, or wrong", ("WWW-Authenticate", 'Bearer realm="mempalace"'))
+        return Refusal(401, "the token is missing or wrong", ("WWW-Authenticate", 'Bearer realm="mempalace"'))
     if head.method not in ("POST", "GET", "DELETE"):
         return _not_allowed("POST, GET, DELETE")
     if head.method == "POST" and _word(head, b"content-type").partition(";")[0].strip() != "application/json":
-        return Refusal(415, "the body has to be application/json")
+        return Refusal(415, "the body must be application/json")
     version = _text(head, b"mcp-protocol-version")
     if version and version not in versions:
         return Refusal(400, f"protocol version {version[:32]!r} is none of {', '.join(versions)}")
@@ -108,7 +108,7 @@ def _stranger(head: Head, port: int) -> Refusal | None:
         return Refusal(403, "the Host header names another server")
     origin = _word(head, b"origin")
     if origin and not _is_local(origin):
-        return Refusal(403, "requests of other origins are refused")
+        return Refusal(403, "requests from other origins are refused")
     return None
 
 
