@@ -125,15 +125,14 @@ class Scheduler:
         return None if call is None or call.exclusive or call.tool in NOT_BESIDE_MINE else call
 
     def _may_start(self, lane: Lane) -> bool:
-        queue = self.queues[lane]
-        if not queue.live or self._in_lane[lane] >= self._width[lane]:
+        """Whether the next call of a lane, which has one, may go to the engine."""
+        if self._in_lane[lane] >= self._width[lane]:
             return False
         if any(call.exclusive for call in self.running.values()):
             return False
+        head = self.queues[Lane.PALACE].upcoming(1)
         if lane != Lane.PALACE:
-            head = self.queues[Lane.PALACE].upcoming(1)
             return not (head and head[0].exclusive and not self._in_lane[Lane.PALACE])
-        head = queue.upcoming(1)
         return not (head and head[0].exclusive and (self._in_lane[Lane.FREE] or self._in_lane[Lane.PALACE]))
 
     def _start(self, call: Call, now: float, *, behind_mine: bool = False) -> None:
