@@ -101,6 +101,8 @@ class HttpListener:
             if not self.port and self._clock.monotonic() >= self._look_at:
                 self._look_at = self._clock.monotonic() + RETRY_S
                 await self._listen()
+            if self.port:
+                self._warning = None
         except (OSError, Unavailable) as exc:
             self._degrade(str(exc))
         if self.port:
@@ -129,7 +131,6 @@ class HttpListener:
         sock = self._taken.listener if self._taken is not None else bind_tcp(ADDRESS, self._ports)
         self._server = await asyncio.get_running_loop().create_server(self._accept, sock=sock, backlog=BACKLOG)
         self.port = self._bound = sock.getsockname()[1]
-        self._warning = None
         for connection in self._taken.connections if self._taken is not None else ():
             await asyncio.get_running_loop().connect_accepted_socket(self._accept, connection)
         self._runner.log.info("listening on %s", self.url)
@@ -173,6 +174,11 @@ class HttpListener:
             "what": f"not listening for HTTP: {why}; tried again every {RETRY_S:g} s",
             "hint": "name a free http_port, or set http = false; then `mempalace-broker restart`",
         }
+        if self.port:
+            warning = {
+                "what": f"the tokens for HTTP can't be read again: {why}",
+                "hint": "correct that file, or remove it: the broker makes a new one",
+            }
         if warning != self._warning:
             self._warning = warning
             self._runner.log.warning("%s", warning["what"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,26 @@ def test_a_connection_that_outlives_the_listener_is_no_stranger(desk: Desk) -> N
         desk.listener.close()
         assert not desk.listener.port
         assert not isinstance(desk.listener.judge(head), Refusal)
+
+    run(work)
+
+
+def test_a_token_that_cannot_be_read_for_a_moment_is_no_lasting_fault(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def work() -> None:
+        await desk.listener.check()
+        with monkeypatch.context() as patch:
+            patch.setattr(desk.listener._tokens, "read", fail)
+            await desk.listener.check()
+        (warning,) = desk.listener.degraded()
+        assert "Too many open files" in warning["what"]
+        assert "not listening" not in warning["what"]
+        await desk.listener.check()
+        assert not desk.listener.degraded()
 
     run(work)
 
