@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..protocol.text import printable
 from ..route.discover import NO_SPAWN_VARIABLE
 from ..settings import TCP_ANY
+from ..system.palace_stores import remedy
 from .findings import error, ok, warn
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ def stores(facts: Facts) -> Iterator[Finding]:
             "changes with the palace and is not a backup",
             "make the next one by `cp -a --reflink=auto`, or by rsync into another folder; remove this one",
         )
+
+
+def shared_files(facts: Facts) -> Iterator[Finding]:
+    """Files beside the stores that the engine refuses to use."""
+    for path, why in facts.access.distrusted:
+        name = printable(path)
+        yield error("shared file", f"{name} can't be trusted, {why}: calls that need it fail", remedy(name))
 
 
 def keys(facts: Facts) -> Iterator[Finding]:

@@ -10,7 +10,8 @@ from ..locality.machine.path_map import Mount, mount_of, under
 from ..locality.mounts import mount_table
 from ..route.bridge.master import control_path, distrust_control
 from ..route.bridge.ssh import Ssh
-from ..system.palace_stores import check_stores
+from ..system.palace_stores import check_stores, distrusted
+from ..system.paths import BESIDE_PALACE
 from ..system.private import private_home
 from ..system.shared_files import read_followed
 from .facts import AccessFacts, KeyFacts
@@ -40,11 +41,18 @@ def look_at_access(identity: PalaceIdentity, files: StateFiles, plan: Plan | Non
         store_problem=problem,
         store_hint=hint,
         second_names=names,
+        distrusted=list(_distrusted(identity, files)),
         keys=[key for name in _KEY_FILES for key in _keys(os.path.join(private_home(), name))],
         control=_control(plan),
         mounted=mount is not None and mount.point != "/",
         homes=_homes(files.root, mount),
     )
+
+
+def _distrusted(identity: PalaceIdentity, files: StateFiles) -> Iterator[tuple[str, str]]:
+    root, journal = os.path.split(files.journal)
+    yield from distrusted(root, (journal, journal + ".1"))
+    yield from distrusted(os.path.realpath(os.path.dirname(identity.name)), BESIDE_PALACE)
 
 
 def _control(plan: Plan | None) -> str:

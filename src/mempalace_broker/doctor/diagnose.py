@@ -22,6 +22,7 @@ _CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     palace.palace,
     palace.directories,
     access.stores,
+    access.shared_files,
     access.container,
     locality.kernel,
     locality.routes,

@@ -99,6 +99,7 @@ class AccessFacts:
 
     Attributes:
         store_problem, store_hint: why no engine opens the palace. second_names: stores that have another name.
+        distrusted: files beside the stores that the engine refuses to use, each with the reason.
         keys: lines of authorized_keys that run us and give too much.
         control: what is wrong with the ControlPath of the user's ssh configuration.
         mounted: whether the state root lies on a mount of its own. homes: of a home, what that mount brings with it.
@@ -107,6 +108,7 @@ class AccessFacts:
     store_problem: str = ""
     store_hint: str = ""
     second_names: list[str] = field(default_factory=list)
+    distrusted: list[tuple[str, str]] = field(default_factory=list)
     keys: list[KeyFacts] = field(default_factory=list)
     control: str = ""
     mounted: bool = False

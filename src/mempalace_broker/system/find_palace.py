@@ -30,7 +30,7 @@ from ..errors import PalaceError
 from ..protocol.jsonrpc import load_object
 from ..protocol.palace import PalaceIdentity
 from .kernel import real_path
-from .paths import GRAPH, expand
+from .paths import BESIDE_PALACE, GRAPH, expand
 from .shared_files import read_followed
 
 TYPE_CHECKING = False
@@ -63,7 +63,7 @@ _STORES = (  # by which mempalace knows that a palace is there, whatever its bac
     "pgvector_backend.json",
     "qdrant_backend.json",
 )
-_PALACE_MARKS = (*_STORES, GRAPH, "tunnels.json", "hallways.json", "broker.lock", "engine.lock")
+_PALACE_MARKS = (*_STORES, GRAPH, *BESIDE_PALACE, "broker.lock", "engine.lock")
 
 
 class _Choice:

@@ -7,6 +7,7 @@ them are regular files of ours. What is swapped later, while they are open, this
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from .file_trust import distrust_file, distrust_names, trusted_owners
 from .shared_files import SharedFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _DATABASES = ("chroma.sqlite3", "logstream.sqlite3", "sqlite_exact.sqlite3", "milvus.db")
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
@@ -77,14 +78,29 @@ def _check_file(folder: SharedFolder, name: str) -> Iterator[str]:
     found = folder.look(name)
     if found is None:
         return
-    if why := distrust_file(found, trusted_owners(os.fstat(folder.fd))) or distrust_names(found):
+    if why := _distrust(folder, found):
         raise _refused(os.path.join(folder.path, name), why)
     if found.st_nlink > 1:
         yield os.path.join(folder.path, name)
 
 
+def distrusted(path: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The files of these names in a folder that can't be trusted, each with the reason; what is missing passes."""
+    with contextlib.suppress(OSError), SharedFolder.open(path) as folder:
+        for name in names:
+            found = folder.look(name)
+            if found is not None and (why := _distrust(folder, found)):
+                yield os.path.join(path, name), why
+
+
+def _distrust(folder: SharedFolder, found: os.stat_result) -> str:
+    return distrust_file(found, trusted_owners(os.fstat(folder.fd))) or distrust_names(found)
+
+
+def remedy(path: str) -> str:
+    """The hint for a file that can't be trusted."""
+    return f"look at it (ls -la {path}), then put the file itself there or remove it"
+
+
 def _refused(path: str, why: str) -> StateRootError:
-    return StateRootError(
-        f"the palace is not opened: {path} can't be trusted, {why}.",
-        hint=f"look at it (ls -la {path}), then put the file itself there or remove it",
-    )
+    return StateRootError(f"the palace is not opened: {path} can't be trusted, {why}.", hint=remedy(path))

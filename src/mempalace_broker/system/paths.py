@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .private import PrivateFile, PrivateFolder
 
 GRAPH = "knowledge_graph.sqlite3"
+BESIDE_PALACE = ("tunnels.json", "hallways.json")  # mempalace keeps them in the palace's parent
 ROOT_VARIABLE = "MEMPALACE_PATH"
 
 _SHORTER = "give the palace a shorter path."

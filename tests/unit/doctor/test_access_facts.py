@@ -15,6 +15,7 @@ from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.route.bridge.wire import SshTarget
 from mempalace_broker.route.plan import Plan
 from mempalace_broker.system.paths import StateFiles
+from tests.planted import plant
 
 RUN = 'command="mempalace-broker ssh-command'
 KEY = "ssh-ed25519 AAAA container"
@@ -78,6 +79,20 @@ def test_keys_and_stores(home: Path) -> None:
     store.unlink()
     store.symlink_to(home / "snapshot")
     assert "chroma.sqlite3" in look(home).store_problem
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "folder", "socket", "second name"])
+@pytest.mark.parametrize("name", ["broker.journal", "broker.journal.1", "tunnels.json", "hallways.json"])
+def test_whatever_a_guest_puts_beside_the_stores_is_named(home: Path, name: str, kind: str) -> None:
+    own, path = home / "own", home / ".mempalace" / name
+    own.write_text("{}")
+    path.write_text("{}")
+    assert look(home).distrusted == []
+    path.unlink()
+    plant(path, kind, own)
+    ((named, why),) = look(home).distrusted
+    assert named == str(path)
+    assert ("another name" if kind == "second name" else "not a regular file") in why
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,12 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         [("error", "stores")],
         "remove it",
     ),
+    "a journal that is a link": (
+        True,
+        {"access": AccessFacts(distrusted=[(f"{ROOT}/broker.journal", "it is not a regular file")])},
+        [("error", "shared file")],
+        f"ls -la {ROOT}/broker.journal",
+    ),
     "a snapshot of hard links": (
         True,
         {"access": AccessFacts(second_names=[f"{P}/chroma.sqlite3"])},

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...system.find_palace import config_dir
-from ...system.paths import home_of
+from ...system.paths import BESIDE_PALACE, home_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _BROKERS = ("broker.", "broker-", "engine.lock", "command.lock")
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _SET_ASIDE = (".corrupt", ".drift", "quarantine")
-_BESIDE_PALACE = ("tunnels.json", "hallways.json")  # mempalace keeps them in the palace's parent
 _WAL_MARK = (18, b"\x02\x02")  # offset and content, in the header of a SQLite file
 
 
@@ -45,7 +44,7 @@ def parts_of(context: Context) -> list[Part]:
     if os.path.isfile(graph) and os.path.dirname(graph) != palace:
         found.append(Part(f"graph/{os.path.basename(graph)}", graph, _kind_of(graph)))
     beside = os.path.dirname(palace)
-    there = [name for name in _BESIDE_PALACE if os.path.isfile(os.path.join(beside, name))]
+    there = [name for name in BESIDE_PALACE if os.path.isfile(os.path.join(beside, name))]
     found += [Part(f"beside/{name}", os.path.join(beside, name), Kind.FILE) for name in there]
     config = os.path.join(config_dir(context.env, home_of(context.env)), "config.json")
     if os.path.isfile(config):
