@@ -74,7 +74,7 @@ def check_folders(folders: Iterable[str], is_local: Callable[[str], bool | None]
     for path in dict.fromkeys(folders):
         try:
             _check_modes(path)
-        except StateRootError:
+        except StateRootError:  # noqa: PERF203 - two or three folders
             if is_local(path) is not False:
                 raise
 

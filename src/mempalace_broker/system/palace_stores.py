@@ -43,7 +43,7 @@ def check_stores(palace: str, graph: str) -> list[str]:
         try:
             with SharedFolder.open(path) as opened:
                 found += check(opened)
-        except FileNotFoundError:
+        except FileNotFoundError:  # noqa: PERF203 - two folders
             continue
         except OSError as exc:
             raise _refused(exc.filename or path, exc.strerror or str(exc)) from exc

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 
 import mempalace_broker
 
 ROOT = Path(mempalace_broker.__file__).parent
-FILES = sorted((ROOT / "engine").rglob("*.py")) + [
-    ROOT / name
-    for name in (
-        *("__init__.py", "errors.py", "protocol/__init__.py"),
-        *("protocol/engine_frames.py", "protocol/journal.py", "protocol/tools.py", "protocol/write_lock.py"),
-        *("protocol/palace.py", "system/__init__.py", "system/darwin.py", "system/hangup.py", "system/kernel.py"),
-        *("system/file_trust.py", "system/shared_files.py"),
+_GRAPH = grimp.build_graph("mempalace_broker", exclude_type_checking_imports=True)
+_IMPORTED = _GRAPH.find_upstream_modules("mempalace_broker.engine", as_package=True)
+FILES = sorted(
+    {*(ROOT / "engine").rglob("*.py"), *(ROOT / name / "__init__.py" for name in ("", "protocol", "system"))}.union(
+        ROOT.parent.joinpath(*module.split(".")).with_suffix(".py") for module in _IMPORTED
     )
-]
+)
+
+
+def test_what_the_engine_imports_is_linted_for_it() -> None:
+    settings = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    linted = settings["tool"]["ruff"]["per-file-target-version"]
+    needed = {f"src/{module.replace('.', '/')}.py" for module in _IMPORTED}
+    assert needed == {path for path in linted if "*" not in path}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
