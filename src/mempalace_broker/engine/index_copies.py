@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+from typing import NamedTuple
 
 from ..system.shared_files import SharedFolder, write_all
 from .index_metadata import HEADER, META, Torn
@@ -17,6 +18,13 @@ _MOST = 2**63
 _CHUNK, _CHUNK_OF_SYSTEM = 1 << 20, 1 << 30  # bytes
 
 Stamps = list[tuple[int, int]]  # (modification time in ns, size) of each of FILES
+
+
+class Copy(NamedTuple):
+    """A complete copy: the name of its folder, and the stamps of the index when it was copied."""
+
+    folder: str
+    stamps: Stamps
 
 
 def copy_index(index: SharedFolder, copies: SharedFolder, name: str, stamps: Stamps) -> None:
@@ -68,19 +76,17 @@ def copy_bytes(source: int, target: int) -> int:
 
 def compare_with_copy(index: SharedFolder, copies: SharedFolder, name: str) -> None:
     """Raise Torn if files changed since the copy was made but the metadata did not: a write was cut short."""
-    newest = newest_copy(copies, name)
-    then = read_stamps(copies, newest) if newest is not None else None
-    now = stamps_of(index)
-    if then is not None and then[-1] == now[-1] and then != now:
+    newest, now = newest_copy(copies, name), stamps_of(index)
+    if newest is not None and newest.stamps[-1] == now[-1] and newest.stamps != now:
         raise Torn("its files are newer than its metadata")
 
 
-def newest_copy(copies: SharedFolder, name: str) -> str | None:
-    """The folder of the newest complete copy of an index. Raises OSError."""
+def newest_copy(copies: SharedFolder, name: str) -> Copy | None:
+    """The newest complete copy of an index. Raises OSError."""
     complete = [
-        (stamps[-1], copy) for copy in _copies_of(copies, name) if (stamps := read_stamps(copies, copy)) is not None
+        Copy(copy, stamps) for copy in _copies_of(copies, name) if (stamps := _read_stamps(copies, copy)) is not None
     ]
-    return max(complete)[1] if complete else None
+    return max(complete, key=lambda copy: (copy.stamps[-1], copy.folder), default=None)
 
 
 def _copies_of(copies: SharedFolder, name: str) -> list[str]:
@@ -125,7 +131,7 @@ def unchanged(index: SharedFolder, then: Stamps | None) -> bool:
         return False
 
 
-def read_stamps(copies: SharedFolder, copy: str) -> Stamps | None:
+def _read_stamps(copies: SharedFolder, copy: str) -> Stamps | None:
     """Stamps of the index when it was copied; None if the copy is not complete."""
     try:
         with copies.folder(copy) as folder:

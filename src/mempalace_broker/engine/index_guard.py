@@ -32,7 +32,6 @@ from .index_copies import (
     copy_index,
     drop_copies,
     newest_copy,
-    read_stamps,
     stamp,
     stamp_of,
     stamps_of,
@@ -131,11 +130,10 @@ class IndexGuard:
 
     def _is_as_copied(self, index: SharedFolder, copies: SharedFolder, name: str) -> bool:
         newest = newest_copy(copies, name)
-        stamps = read_stamps(copies, newest) if newest is not None else None
-        if not unchanged(index, stamps):
+        if newest is None or not unchanged(index, newest.stamps):
             return False
-        self._sound[name] = stamps_of(index)
-        self._handled[name] = self._stored[name] = self._sound[name][-1]
+        self._sound[name] = newest.stamps
+        self._handled[name] = self._stored[name] = newest.stamps[-1]
         return True
 
     def _restore(self, palace: SharedFolder, copies: SharedFolder, name: str, why: str) -> str:
@@ -145,7 +143,7 @@ class IndexGuard:
         if newest is None:
             return f"{torn} and there is no copy of it"
         try:
-            with copies.folder(newest) as copy, palace.folder(name) as index:
+            with copies.folder(newest.folder) as copy, palace.folder(name) as index:
                 ids = read_ids(copy)
                 if not self._matches_database(palace, name, ids):
                     return f"{torn} and its copy does not fit the database any more"
@@ -235,7 +233,7 @@ class IndexGuard:
                 self._handled[name] = meta  # even if copying fails: try again when it is stored again
                 stamps = stamps_of(index)
                 newest = newest_copy(copies, name)
-                if newest is None or read_stamps(copies, newest) != stamps:
+                if newest is None or newest.stamps != stamps:
                     copy_index(index, copies, name, stamps)
         except OSError as exc:
             drop_copies(copies, name, keep=None)  # an outdated copy would be worse than none
