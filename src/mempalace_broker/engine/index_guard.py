@@ -197,9 +197,15 @@ class IndexGuard:
     def _begin_copying(self, names: set[str]) -> None:
         with self._lock:
             self._wanted |= names
-            if self._copying is None:
-                self._copying = threading.Thread(target=self._copy_while_wanted, name="engine-index", daemon=True)
-                self._copying.start()
+            if self._copying is not None:
+                return
+            thread = threading.Thread(target=self._copy_while_wanted, name="engine-index", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as exc:  # too many threads: the write itself is done, and must not fail by this
+                self._log(f"the indexes could not be copied aside: {exc}")
+            else:
+                self._copying = thread
 
     def _copy_while_wanted(self) -> None:
         while True:

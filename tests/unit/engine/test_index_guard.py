@@ -268,6 +268,25 @@ def test_a_copy_that_fails_is_said_once_and_leaves_no_older_one(
     assert list(palace.store.iterdir()) == []
 
 
+def test_a_thread_that_can_not_be_started_fails_no_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    palace = Palace(tmp_path)
+    guard = palace.guard()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        guard.after_write()
+        guard.settle()
+    assert any("can't start new thread" in line for line in palace.said)
+    assert list(palace.path.parent.rglob("complete.json")) == []
+    palace.write_index(4)
+    guard.after_write()
+    guard.settle()
+    (copy,) = palace.store.iterdir()
+    assert ids_in(copy) == {f"d{n}" for n in range(4)}
+
+
 def test_copies_of_indexes_that_are_gone_are_removed(tmp_path: Path) -> None:
     palace = Palace(tmp_path)
     palace.repair()
