@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from glob import glob
 
+from .file_trust import others_write
 from .private import private_home
 
 # Below a home: of pip --user, uv and pipx; then the environments of tools, in case no link leads to them.
@@ -39,10 +40,19 @@ def tool_folders(tool: str, env: Mapping[str, str], own_executable: str = "") ->
         own_executable: our own interpreter; uv and pipx put the environments of tools side by side, wherever that is.
     """
     homes = [home for home in dict.fromkeys((private_home(), env.get("HOME", ""))) if os.path.isabs(home)]
-    beside = os.path.normpath(os.path.join(own_executable, *[os.pardir] * 3, tool, "bin")) if own_executable else ""
     in_home = (found for home in homes for folder in _IN_HOME for found in _matches(home, folder.format(tool=tool)))
     for_all = (found for folder in _FOR_ALL for found in _matches("/", folder))
-    return [*([beside] if beside else []), *in_home, *for_all]
+    return [*_beside(own_executable, tool), *in_home, *for_all]
+
+
+def _beside(own_executable: str, tool: str) -> list[str]:
+    """The folder of a tool beside our own environment; none where others can put one, as in /tmp."""
+    tools = os.path.normpath(os.path.join(own_executable, *[os.pardir] * 3))
+    try:
+        shared = not own_executable or others_write(os.stat(tools))
+    except OSError:
+        return []
+    return [] if shared else [os.path.join(tools, tool, "bin")]
 
 
 def _matches(base: str, folder: str) -> list[str]:

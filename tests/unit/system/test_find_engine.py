@@ -348,6 +348,15 @@ def test_the_tool_beside_ours_wherever_tools_are(tmp_path: Path, tools: str) -> 
     assert find_engine({}, str(own), NOWHERE).interpreter == str(python)
 
 
+def test_nothing_beside_ours_where_others_can_put_it(tmp_path: Path) -> None:
+    """An environment in /tmp: any user can make /tmp/mempalace."""
+    own, python = venv(tmp_path / "tmp" / "own", version=None), venv(tmp_path / "tmp" / "mempalace")
+    script(python.parent, f"#!{python}")
+    (tmp_path / "tmp").chmod(0o1777)
+    with pytest.raises(EngineNotFound):
+        find_engine({}, str(own), NOWHERE)
+
+
 @pytest.mark.parametrize("site", [".local/lib/python3.11", "Library/Python/3.11/lib/python"])
 @pytest.mark.parametrize("where", ["its script", "our own interpreter"])
 def test_what_pip_installed_for_the_user(tmp_path: Path, site: str, where: str) -> None:
