@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..system.shared_files import read_followed
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -64,7 +66,7 @@ def find_integrations(home: str, env: Mapping[str, str]) -> list[Integration]:
     found = []
     for known in _KNOWN:
         paths = [path.replace("~", home, 1).replace("$CONFIG", config, 1) for path in known.files]
-        named = [path for path in paths if known.word in _head(path)]
+        named = [path for path in paths if _holds(path, known.word)]
         found += [Integration(known.name, path, known.what, known.hint) for path in named[:1]]
     return found
 
@@ -80,14 +82,8 @@ def about(opener: OpenFile) -> tuple[str, str]:
     return "", _PUT_SHIM
 
 
-def _head(path: str) -> bytes:
+def _holds(path: str, word: bytes) -> bool:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return word in read_followed(path, _MOST_READ)
     except OSError:
-        return b""
-    try:
-        return os.read(fd, _MOST_READ)
-    except OSError:  # a folder
-        return b""
-    finally:
-        os.close(fd)
+        return False
