@@ -22,6 +22,7 @@ class ModelLoading:
 
     def __init__(self) -> None:
         self._chosen = threading.Event()
+        self._thread: threading.Thread | None = None
         try:
             importlib.import_module("mempalace")  # its settings for chromadb first
             importlib.import_module("chromadb")
@@ -50,9 +51,8 @@ class ModelLoading:
 
     def wait(self) -> None:
         """Return once the model is loaded, or can't be."""
-        thread = getattr(self, "_thread", None)
-        if thread is not None:
-            thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
 
 @contextlib.contextmanager

@@ -26,9 +26,10 @@ class PowerSafety:
     """
 
     def __init__(self, mempalace: Mempalace, journal: str | None) -> None:
-        files = [path for path in (mempalace.graph_path(), journal) if path] if mempalace.options.power_safe else []
-        palace = [mempalace.palace_path()] if mempalace.options.power_safe else []
-        self._folders = [*palace, *map(os.path.dirname, files)]
+        self._folders: list[str] = []
+        if mempalace.options.power_safe:
+            files = filter(None, (mempalace.graph_path(), journal))
+            self._folders = [mempalace.palace_path(), *map(os.path.dirname, files)]
 
     def confirm(self, request: Any, tool: str | None) -> dict[str, Any] | None:
         """Flush each volume once; return the error that answers the call where that failed."""

@@ -80,11 +80,12 @@ def _other_opener(mempalace: Mempalace) -> str:
     """
     palace = real_path(mempalace.palace_path()).rstrip("/") + "/"
     for pid in _python_processes():
-        paths = [_link(f"/proc/{pid}/fd/{fd}") for fd in _names(f"/proc/{pid}/fd")]
-        if command_name(_arguments(pid)).startswith(_OURS):
+        command = command_name(_arguments(pid))
+        if command.startswith(_OURS):
             continue
+        paths = [_link(f"/proc/{pid}/fd/{fd}") for fd in _names(f"/proc/{pid}/fd")]
         if any(path.startswith(palace) and path.endswith(_STORE_FILES) for path in paths):
-            return f"pid {pid} ({command_name(_arguments(pid)) or 'python'})"
+            return f"pid {pid} ({command or 'python'})"
     return ""
 
 
