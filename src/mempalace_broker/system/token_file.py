@@ -13,13 +13,13 @@ from ..errors import StateRootError, UsageError
 from ..protocol.tcp_auth import TOKEN_BYTES, is_token
 from .shared_files import replace_file, unlink_quietly
 
-FILE = "broker-token"
-HTTP_FILE = "http-token"  # in the private folder
-VARIABLE = "MEMPALACE_BROKER_TOKEN_FILE"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .private import PrivateFile
 
+FILE = "broker-token"
+HTTP_FILE = "http-token"  # in the private folder
+VARIABLE = "MEMPALACE_BROKER_TOKEN_FILE"
 _LIMIT = 256
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO under that name must not hang us
 
@@ -124,7 +124,7 @@ def private_token(file: PrivateFile, *, new: bool = False) -> str:
     """The token in a file of the user's private folder; a new one where there is none, or where it is asked for.
 
     Raises:
-        OSError: it can't be read, written or believed.
+        OSError: it can't be read, written or trusted.
     """
     text = b"" if new else file.read(_LIMIT) or b""
     token = text.decode("ascii", "replace").strip()
