@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .facts import Facts, LockFacts
     from .findings import Finding
 
-UNPROBED = "look at its permissions and its mount; what is not a regular file no broker made: remove it"
+UNPROBED = "look at its permissions and its mount; if it is not a regular file, no broker made it: remove it"
 
 
 def owner(facts: Facts) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """The search configuration that this engine works with, as mempalace's own commands compare it with theirs.
 
 They send a search to a hub only where the two are equal. mempalace reads its configuration once, so a changed
-config.json makes this engine one that searches otherwise than a new process would: then it has to be replaced.
+config.json makes this engine search differently from a new process: then it has to be replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def fingerprint(config: Any) -> str | None:
 
 
 def is_outdated(config: Any, palace: str) -> bool:
-    """Whether a new process would search otherwise than this one, which has `config`."""
+    """Whether a new process would search differently from this one, which has `config`."""
     mine = fingerprint(config)
     if mine is None:
         return False

@@ -36,7 +36,7 @@ def limit_writes(mempalace: Mempalace, journal: str | None) -> str:
     if not landlock.LINUX:
         return f"{sys.platform} has no Landlock"
     if (found := landlock.version()) < landlock.OLDEST:
-        return f"this kernel's Landlock has version {found}; it takes {landlock.OLDEST} (Linux 5.19)"
+        return f"this kernel's Landlock has version {found}; version {landlock.OLDEST} (Linux 5.19) is needed"
     home, places = os.path.expanduser("~"), list(_places(mempalace, journal))
     try:
         landlock.restrict_writes(places)

@@ -1,4 +1,4 @@
-"""What macOS does otherwise than Linux without saying so. Imported where it runs, and by the tests of this module.
+"""Where macOS differs from Linux without an error. Imported where it runs, and by the tests of this module.
 
     send       MSG_DONTWAIT is ignored: a send on a blocking socket waits in the kernel. So poll first, and send no more
                than a socket certainly takes that poll calls writable (kernel.SOCKET_ROOM).

@@ -59,7 +59,7 @@ def finish_restore(marker: PrivateFile) -> int:
     except (OSError, ValueError, TypeError, KeyError) as exc:
         raise StateRootError(
             f"a restore of the palace was interrupted and can't be finished: {exc}.",
-            hint=f"mend that; the renames that are left stand in {marker.path}",
+            hint=f"put that right; the renames that are left are listed in {marker.path}",
         ) from exc
     return len(moves)
 

@@ -153,7 +153,7 @@ def _apply(mempalace: Mempalace) -> None:
 
 CAPACITY_CACHE = TuneUp(
     "capacity-cache",
-    "the index is compared with the database again only after one of them changed otherwise than by our own writes",
+    "the index is compared with the database again only after one of them changed, except by our own writes",
     "upstream counts all rows and reads the whole index's metadata before each write",
     _apply,
 )

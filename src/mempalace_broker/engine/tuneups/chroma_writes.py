@@ -15,12 +15,12 @@ def watch_writes(after: Callable[[int], None]) -> None:
     """Call `after` after each write, failed ones included, with the number of ids that it named.
 
     Raises:
-        DoesNotFit: this chromadb writes otherwise; nothing was changed.
+        DoesNotFit: this chromadb writes differently; nothing was changed.
     """
     try:
         api: Any = importlib.import_module("chromadb.api.rust").RustBindingsAPI
     except (ImportError, AttributeError) as exc:
-        raise DoesNotFit(f"this chromadb stores its index otherwise: {exc}") from exc
+        raise DoesNotFit(f"this chromadb stores its index differently: {exc}") from exc
     for name in _WRITES:
         known = parameters(getattr(api, name, None))
         require("collection_id" in known and "ids" in known, f"chromadb's {name} is not what it was")

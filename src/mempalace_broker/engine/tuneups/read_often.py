@@ -67,7 +67,7 @@ def _apply_collection_cache(mempalace: Mempalace) -> None:
         api: Any = importlib.import_module("chromadb.api.rust").RustBindingsAPI
         missing: Any = importlib.import_module("chromadb.errors").NotFoundError
     except (ImportError, AttributeError) as exc:
-        raise DoesNotFit(f"this chromadb keeps its collections otherwise: {exc}") from exc
+        raise DoesNotFit(f"this chromadb keeps its collections differently: {exc}") from exc
     stock: Any = getattr(api, "get_collection", None)
     require(parameters(stock) == ["self", "name", "tenant", "database"], "chromadb's get_collection is not what it was")
     tenant_, database_ = stock.__defaults__ or ("", "")
