@@ -28,7 +28,8 @@ def open_files(facts: Facts) -> Iterator[Finding]:
 
 def _opener(facts: Facts, opener: OpenFile) -> Finding:
     who = f"pid {opener.pid} ({opener.command})"
-    if facts.lent_to and facts.engine_lock.pid in (opener.pid, *(pid for pid, _ in opener.parents)):
+    command = facts.engine_lock.pid  # 0 where its note names nobody, and all processes come from pid 1, or even 0
+    if facts.lent_to and command > 1 and command in (opener.pid, *(pid for pid, _ in opener.parents)):
         return info("palace files", f"open in {who}, of the command that has the palace for itself")
     if _is_parked(facts) and facts.upstream_lock.held and facts.upstream_lock.pid == opener.pid:
         return info(

@@ -85,7 +85,7 @@ def engine_lock(facts: Facts) -> Iterator[Finding]:
         yield info(
             "engine lock",
             f"held by a command that has the palace for itself, {facts.lent_to}; calls wait for its end",
-            f"should it hang, end it: kill {lock.pid}",
+            "should it hang, end it" + (f": kill {lock.pid}" if lock.pid else ""),
         )
     elif lock.held and not running:
         yield warn(

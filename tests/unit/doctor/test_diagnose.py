@@ -439,6 +439,18 @@ def test_a_command_that_has_the_palace_for_itself_is_no_stranger(running: bool) 
     ]
 
 
+@pytest.mark.parametrize("pid", [0, 1])
+def test_a_command_whose_pid_is_not_known_covers_nobody(pid: int) -> None:
+    """A guest may have written the pid of init; and on macOS every process comes from the kernel's, 0."""
+    stranger = OpenFile(702, "mempalace-mcp", (f"{P}/chroma.sqlite3",), 0.0, ((1, "launchd"), (0, "kernel_task")))
+    facts = dataclasses.replace(
+        stopped(), engine_lock=LockFacts(f"{P}/engine.lock", True, pid), lent_to="a command", open_files=[stranger]
+    )
+    findings = judge(facts)
+    assert bad(findings) == [("error", "foreign opener")]
+    assert not any("kill 0" in row.hint for row in findings)
+
+
 @pytest.mark.parametrize(
     ("command", "parents", "word"),
     [
