@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import json
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from mempalace_broker.cli.backup.snapshots import (
     Entry,
     Snapshot,
     find_snapshot,
+    folder_lock,
     prune,
     snapshots_in,
     write_manifest,
@@ -137,3 +139,15 @@ def test_a_snapshot_is_tried_with_the_users_embedding_model(tmp_path: Path) -> N
         said = json.loads((copy / ".mempalace" / "config.json").read_text())
         assert said == {"palace_path": str(copy / ".mempalace" / "palace"), "embedding_model": "embeddinggemma"}
         assert (copy / ".cache" / "huggingface").samefile(home / ".cache" / "huggingface")
+
+
+def test_what_another_create_has_under_way_is_its_own(tmp_path: Path) -> None:
+    with creating._new_partial(str(tmp_path), 0.0) as one:
+        with creating._new_partial(str(tmp_path), 0.0) as two:
+            assert one != two
+        assert Path(one).is_dir()
+        with folder_lock(str(tmp_path), fcntl.LOCK_SH):
+            prune(str(tmp_path), "/p", 1)
+            assert Path(one).is_dir()
+        prune(str(tmp_path), "/p", 1)
+        assert list(tmp_path.iterdir()) == [], "as of one that was killed"

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -23,7 +24,7 @@ from ...system.palace_stores import check_stores
 from ..exclusive.borrow import PAUSE_S, Borrower
 from .copying import Twin, copy_file, digest, sync
 from .parts import Kind, Part, parts_of
-from .snapshots import PARTIAL, BadSnapshot, Entry, Snapshot, snapshots_in, write_manifest
+from .snapshots import PARTIAL, BadSnapshot, Entry, Snapshot, folder_lock, snapshots_in, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,32 +129,29 @@ def create(
     """
     check_stores(context.identity.path, context.identity.graph)
     started = context.clock.wall()
-    name = _free_name(folder, started)
-    partial = os.path.join(folder, PARTIAL + name)
     try:
-        os.mkdir(partial, 0o700)
-        pause_s, copies = _copy(context, partial, wait_s, advance)
-        files = {part.name: _sum_up(os.path.join(partial, part.name)) for part in copies.parts}
-        _share(partial, files, snapshots_in(folder, context.identity.path))
-        facts: dict[str, Any] = {
-            "created": round(started, 3),
-            "palace": context.identity.as_json(),
-            "broker": __version__,
-            "pause_s": round(pause_s, 3),
-        }
-        write_manifest(partial, facts, files)
-        snapshot = Snapshot(partial)
-        snapshot.check()
-        try_out(snapshot)
-        for place, _, _ in os.walk(partial):
-            sync(place)
-        os.rename(partial, os.path.join(folder, name))
-        sync(folder)
+        with folder_lock(folder, fcntl.LOCK_SH), _new_partial(folder, started) as partial:
+            pause_s, copies = _copy(context, partial, wait_s, advance)
+            files = {part.name: _sum_up(os.path.join(partial, part.name)) for part in copies.parts}
+            _share(partial, files, snapshots_in(folder, context.identity.path))
+            facts: dict[str, Any] = {
+                "created": round(started, 3),
+                "palace": context.identity.as_json(),
+                "broker": __version__,
+                "pause_s": round(pause_s, 3),
+            }
+            write_manifest(partial, facts, files)
+            snapshot = Snapshot(partial)
+            snapshot.check()
+            try_out(snapshot)
+            for place, _, _ in os.walk(partial):
+                sync(place)
+            made = os.path.join(folder, os.path.basename(partial).removeprefix(PARTIAL))
+            os.rename(partial, made)
+            sync(folder)
     except (OSError, sqlite3.Error) as exc:
         raise StateRootError(f"no snapshot was made: {exc}.", hint="make room, or name another folder: --dir") from exc
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Made(Snapshot(os.path.join(folder, name)), pause_s)
+    return Made(Snapshot(made), pause_s)
 
 
 def _copy(context: Context, partial: str, wait_s: float, advance: Callable[[int], None]) -> tuple[float, _Copies]:
@@ -207,9 +205,24 @@ def _share(partial: str, files: dict[str, Entry], earlier: list[Snapshot]) -> No
                     os.replace(target + ".link", target)
 
 
-def _free_name(folder: str, at: float) -> str:
+@contextlib.contextmanager
+def _new_partial(folder: str, at: float) -> Iterator[str]:
+    """Make a folder for a snapshot of that time, no other one's; remove it in the end, unless it was renamed."""
     first = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(at))
-    return next(name for name in _names(first) if not os.path.lexists(os.path.join(folder, name)))
+    free = (name for name in _names(first) if not os.path.lexists(os.path.join(folder, name)))
+    partial = next(path for name in free if _make(path := os.path.join(folder, PARTIAL + name)))
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make(path: str) -> bool:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _names(first: str) -> Iterator[str]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -21,6 +22,8 @@ from .copying import digest
 from .parts import is_safe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ...system.paths import Context
 
 MANIFEST = "manifest.json"
@@ -162,9 +165,32 @@ def write_manifest(path: str, facts: dict[str, Any], files: dict[str, Entry]) ->
         os.fsync(file.fileno())
 
 
+@contextlib.contextmanager
+def folder_lock(folder: str, operation: int) -> Iterator[bool]:
+    """Hold a flock of the folder itself: LOCK_SH while something in it has a name with PARTIAL; whether it was had.
+
+    A filesystem may have no such locks.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, operation)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)
+
+
 def prune(folder: str, palace: str, keep: int) -> list[str]:
-    """Remove all but the newest `keep` snapshots of a palace, and what interrupted ones left; the names."""
+    """Remove all but the newest `keep` snapshots of a palace, and what interrupted ones left; the names.
+
+    What was left stays while another snapshot is made or tried: nothing tells the two apart.
+    """
     doomed = [snapshot.name for snapshot in snapshots_in(folder, palace)[:-keep]]
-    for name in [*doomed, *(name for name in os.listdir(folder) if name.startswith(PARTIAL))]:
-        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+    with folder_lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+        left = [name for name in os.listdir(folder) if name.startswith(PARTIAL)] if alone else []
+        for name in [*doomed, *left]:
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
     return doomed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from ...system.find_engine import SETTING, find_engine
 from ...system.paths import home_of
 from ..demo.agent import Agent, CallFailed
 from ..demo.home import environment, find_shim
-from .snapshots import PARTIAL, BadSnapshot
+from .snapshots import PARTIAL, BadSnapshot, folder_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,7 +89,8 @@ def _samples(snapshot: Snapshot) -> tuple[int, list[tuple[str, str]]]:
 @contextlib.contextmanager
 def _copy_of(snapshot: Snapshot, user_home: Path) -> Iterator[Path]:
     """A home whose palace is a copy of the snapshot: an engine writes to what it opens."""
-    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=os.path.dirname(snapshot.path)) as folder:
+    where = os.path.dirname(snapshot.path)
+    with folder_lock(where, fcntl.LOCK_SH), tempfile.TemporaryDirectory(prefix=PARTIAL, dir=where) as folder:
         home = Path(os.path.realpath(folder))
         state = home / ".mempalace"
         for name in snapshot.files:
