@@ -11,11 +11,10 @@ from ..errors import BrokerError
 from ..system.program_folders import executables, tool_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 PROGRAMS = ("mempalace-broker", "mp-shim")
 _TEMPORARY = ("/.cache/", "/Library/Caches/")  # of `uvx` and `pipx run`
-
 PROGRAM_S = 60.0  # for a program that we run
 
 
@@ -40,11 +39,12 @@ def own_program(name: str) -> str:
     )
 
 
-def run_program(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def run_program(argv: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program without input; one that can't be run, or does not end, counts as failed and says so on stderr."""
     try:
         return subprocess.run(
             argv,
+            env=env,
             capture_output=True,
             encoding="utf-8",
             errors="replace",

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import importlib
 import json
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mempalace_broker.cli.backup import tryout
 from mempalace_broker.cli.backup.copying import digest
 from mempalace_broker.cli.backup.snapshots import (
     BadSnapshot,
@@ -24,7 +26,7 @@ from mempalace_broker.cli.backup.snapshots import (
     snapshots_in,
     write_manifest,
 )
-from mempalace_broker.cli.backup.tryout import _copy_of
+from mempalace_broker.cli.demo.agent import CallFailed
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.system.clock import Clock
 from mempalace_broker.system.paths import Context, StateFiles
@@ -135,7 +137,7 @@ def test_a_snapshot_is_tried_with_the_users_embedding_model(tmp_path: Path) -> N
     (path / "config" / "config.json").write_text(json.dumps(config))
     (path / "manifest.json").unlink()
     write_manifest(made.path, {}, {**made.files, "config/config.json": Entry(0, "")})
-    with _copy_of(Snapshot(made.path), home) as copy:
+    with tryout._copy_of(Snapshot(made.path), home) as copy:
         said = json.loads((copy / ".mempalace" / "config.json").read_text())
         assert said == {"palace_path": str(copy / ".mempalace" / "palace"), "embedding_model": "embeddinggemma"}
         assert (copy / ".cache" / "huggingface").samefile(home / ".cache" / "huggingface")
@@ -151,3 +153,24 @@ def test_what_another_create_has_under_way_is_its_own(tmp_path: Path) -> None:
             assert Path(one).is_dir()
         prune(str(tmp_path), "/p", 1)
         assert list(tmp_path.iterdir()) == [], "as of one that was killed"
+
+
+def test_what_is_wrong_with_a_snapshot_is_told_though_its_broker_does_not_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deaf:
+        def __init__(self, *_: object) -> None: ...
+
+        def initialize(self) -> None:
+            raise CallFailed("no answer to initialize")
+
+        def kill(self) -> None: ...
+
+    def hangs(argv: Sequence[str], **_: object) -> None:
+        raise subprocess.TimeoutExpired(argv, 60.0)
+
+    monkeypatch.setattr(tryout, "find_engine", lambda *_: None)
+    monkeypatch.setattr(tryout, "Agent", Deaf)
+    monkeypatch.setattr(subprocess, "run", hangs)
+    with pytest.raises(BadSnapshot, match="no answer to initialize"):
+        tryout.try_out(snapshot_of("/p", tmp_path / "snapshots", 1), {"HOME": str(tmp_path)}, "")

@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import TYPE_CHECKING
 from ...system import embedding_model as model
 from ...system.find_engine import SETTING, find_engine
 from ...system.paths import home_of
+from ..demo import end_stragglers
 from ..demo.agent import Agent, CallFailed
 from ..demo.home import environment, find_shim
+from ..programs import run_program
 from .snapshots import PARTIAL, BadSnapshot, folder_lock
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _CACHE = ".cache/huggingface"  # where mempalace's other models are
 _GRAPH = "knowledge_graph.sqlite3"
 _SAMPLES = 5
 _QUERY_CHARS = 200
-_STOP_S = 60
 _DRAWERS = """
     FROM embeddings e JOIN segments s ON s.id = e.segment_id JOIN collections c ON c.id = s.collection
     WHERE c.name = 'mempalace_drawers'
@@ -57,8 +57,8 @@ def try_out(snapshot: Snapshot, env: Mapping[str, str], engine_setting: str) -> 
             raise BadSnapshot(f"{snapshot.path} does not work: {exc.message}.", hint="mempalace-broker doctor") from exc
         finally:
             agent.kill()
-            argv = [sys.executable, "-P", "-m", "mempalace_broker", "stop", "--now"]
-            subprocess.run(argv, env=environ, capture_output=True, timeout=_STOP_S, check=False)
+            run_program([sys.executable, "-P", "-m", "mempalace_broker", "stop", "--now"], environ)
+            end_stragglers(str(home))
 
 
 def _look_around(agent: Agent, snapshot: Snapshot) -> None:
