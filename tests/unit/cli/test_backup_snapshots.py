@@ -169,8 +169,8 @@ def test_what_is_wrong_with_a_snapshot_is_told_though_its_broker_does_not_stop(
     def hangs(argv: Sequence[str], **_: object) -> None:
         raise subprocess.TimeoutExpired(argv, 60.0)
 
-    monkeypatch.setattr(tryout, "find_engine", lambda *_: None)
+    monkeypatch.setattr(tryout, "expected_engine", lambda *_: None)
     monkeypatch.setattr(tryout, "Agent", Deaf)
     monkeypatch.setattr(subprocess, "run", hangs)
     with pytest.raises(BadSnapshot, match="no answer to initialize"):
-        tryout.try_out(snapshot_of("/p", tmp_path / "snapshots", 1), {"HOME": str(tmp_path)}, "")
+        tryout.try_out(snapshot_of("/p", tmp_path / "snapshots", 1), {"HOME": str(tmp_path)}, "/p")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mempalace_broker.cli.demo import home as homes
 from mempalace_broker.cli.demo import own_folder
 from mempalace_broker.cli.demo.configs import agent_configs
 from mempalace_broker.cli.demo.home import environment
@@ -21,7 +22,8 @@ from mempalace_broker.cli.demo.story import QUESTIONS, _texts, in_parallel
 from mempalace_broker.cli.demo.texts import LONGEST, SHORTEST, load, split
 from mempalace_broker.errors import BrokerError, UsageError
 from mempalace_broker.system import kernel
-from mempalace_broker.system.find_engine import EngineCommand
+from mempalace_broker.system.find_engine import SETTING, EngineCommand
+from mempalace_broker.system.private import VARIABLE
 from mempalace_broker.system.unix_socket import MAX_PATH
 
 
@@ -78,6 +80,19 @@ def test_the_demo_passes_on_nothing_that_leads_to_the_users_palace() -> None:
     assert made["HOME"] == "/demo/home"
     assert made["MEMPALACE_BROKER_ENGINE"] == "/e/python"
     assert not {"MEMPALACE_PALACE_PATH", "MEMPALACE_BROKER", "KEY"} & set(made)
+
+
+def test_the_demo_runs_the_engine_of_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = tmp_path / "python"
+    engine.write_text(f"#!/bin/sh\necho '{json.dumps([str(engine), '3.9.1', [3, 11]])}'\n", encoding="utf-8")
+    engine.chmod(0o755)
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    (private / "config.toml").write_text(f"[broker]\nengine = '{engine}'\n", encoding="utf-8")
+    monkeypatch.setattr(homes, "provide_model", lambda *_: "")
+    env = {"HOME": str(tmp_path), "PATH": "/bin", VARIABLE: str(private)}
+    made = homes.make(tmp_path / "demo", env, lambda _: None)
+    assert (made.engine.interpreter, made.env[SETTING]) == (str(engine), str(engine))
 
 
 def test_on_a_mac_sockets_fit_below_the_demos_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

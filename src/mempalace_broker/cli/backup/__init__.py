@@ -60,7 +60,7 @@ def create(context: Context, folder: str | None, keep: int | None, wait_s: float
 
     def tried(snapshot: Snapshot) -> None:
         if not untried:
-            try_out(snapshot, context.env, _engine_setting(context))
+            try_out(snapshot, context.env, context.identity.path)
 
     with _bar() as advance:
         made = make(context, where, wait_s=wait_s, try_out=tried, advance=advance)
@@ -115,7 +115,7 @@ def verify(context: Context, name: str | None, folder: str | None, as_json: bool
 
     snapshot = find_snapshot(context, snapshot_folder(context, folder), name)
     snapshot.check()
-    try_out(snapshot, context.env, _engine_setting(context))
+    try_out(snapshot, context.env, context.identity.path)
     _say({**_facts(snapshot), "good": True}, f"{snapshot.path} is good", as_json)
     return EXIT_OK
 
@@ -186,12 +186,6 @@ def export(context: Context, target: str, name: str | None, folder: str | None, 
     text = f"{target}: {counts['drawers']} drawers, {counts['facts']} facts of {snapshot.name}"
     _say({**_facts(snapshot), "target": target, **counts}, text, as_json)
     return EXIT_OK
-
-
-def _engine_setting(context: Context) -> str:
-    from ...settings_files import PrivateSettings
-
-    return PrivateSettings.read(context.env).broker(context.env, context.identity.path).engine
 
 
 def _facts(snapshot: Snapshot) -> dict[str, Any]:

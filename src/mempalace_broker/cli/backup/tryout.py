@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...route.engine_version import expected_engine
 from ...system import embedding_model as model
-from ...system.find_engine import SETTING, find_engine
 from ...system.paths import home_of
 from ..demo import end_stragglers
 from ..demo.agent import Agent, CallFailed
@@ -40,13 +40,15 @@ _DRAWERS = """
 _TEXT = "SELECT string_value FROM embedding_metadata WHERE id = ? AND key = 'chroma:document'"
 
 
-def try_out(snapshot: Snapshot, env: Mapping[str, str], engine_setting: str) -> None:
+def try_out(snapshot: Snapshot, env: Mapping[str, str], palace: str) -> None:
     """Start a broker and an engine on a copy of the snapshot, read drawers by id and search for them.
+
+    The engine is the one that the broker of `palace` would run.
 
     Raises:
         BadSnapshot: it does not open, or something is not found. EngineNotFound: there is no mempalace to try with.
     """
-    engine = find_engine({**env, SETTING: engine_setting}, sys.executable, env.get("PATH", os.defpath))
+    engine = expected_engine(env, palace)
     with _copy_of(snapshot, Path(home_of(env))) as home:
         environ = {**environment(env, home, engine), **({_MODEL: env[_MODEL]} if _MODEL in env else {})}
         agent = Agent("backup", find_shim(), environ, home)

@@ -219,7 +219,7 @@ def _show_end(report: dict[str, Any], home: DemoHome, show: Show) -> None:
     for agent, text in report["configs"].items():
         show.note(agent)
         show.verbatim(text)
-    if home.engine.source.startswith(SETTING):
+    if os.environ.get(SETTING):
         show.note(f"Agents may not pass {SETTING} on, so put it into config.toml (`doctor` says where):")
         show.verbatim(f"[broker]\nengine = {json.dumps(home.engine.interpreter)}")
     verdict = "[bold green]Every check held[/]" if report["ok"] else "[bold red]A check failed[/]"

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...route.engine_version import expected_engine
 from ...system import embedding_model as model
-from ...system.find_engine import SETTING, EngineCommand, find_engine
+from ...system.find_engine import SETTING, EngineCommand
 from ...system.paths import home_of
 from ...system.private import VARIABLE
 
@@ -42,12 +43,12 @@ class DemoHome:
 
 
 def make(root: Path, env: Mapping[str, str], say: Callable[[str], None]) -> DemoHome:
-    """Fill an empty directory for the demo; the engine is found by the normal order, in the user's environment.
+    """Fill an empty directory for the demo; the engine is the one that the user's own broker would run.
 
     Raises:
-        EngineNotFound, ModelError: with the step that helps.
+        UsageError, EngineNotFound, ModelError: with the step that helps.
     """
-    engine = find_engine(env, sys.executable, env.get("PATH", os.defpath))
+    engine = expected_engine(env)
     say(f"engine: mempalace {engine.version or '?'}, {engine.source}")
     home = root / "home"
     state = home / ".mempalace"

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import BrokerError
-from ...settings_files import PrivateSettings
-from ...system.find_engine import SETTING, EngineCommand, find_engine
+from ...route.engine_version import expected_engine
 from ...system.paths import Context, home_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from ...system.clock import Deadline
+    from ...system.find_engine import EngineCommand
 
 _TROUBLE = (BrokerError, OSError, ValueError, LookupError, TypeError, subprocess.SubprocessError)
 
@@ -104,11 +104,8 @@ class Bench:
 
 def find_users_engine(env: Mapping[str, str]) -> tuple[EngineCommand | None, str]:
     """The engine that brokers find which are started with this environment, and why there is none."""
-    import sys
-
     try:
-        named = PrivateSettings.read(env).broker(env, "").engine
-        return find_engine({**env, SETTING: named}, sys.executable, env.get("PATH", os.defpath)), ""
+        return expected_engine(env), ""
     except BrokerError as exc:
         return None, exc.message
 
