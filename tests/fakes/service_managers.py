@@ -3,8 +3,10 @@
 
 refuse    there: every command fails, with what is in it
 no-gui    there: launchd has no session of the desktop
+bad       there: no service starts whose file has these words in it
 used      what was asked, one line each
-loaded    of launchd: the domain and the plist of each service; of systemd: the names of what runs
+loaded    of launchd: the domain and the plist of each service; of systemd: the names of what runs, and the units as
+          `daemon-reload` read them
 """
 
 from __future__ import annotations
@@ -37,6 +39,10 @@ def fail(status: int, words: str) -> int:
     return status
 
 
+def is_bad(text: str) -> bool:
+    return (HERE / "bad").exists() and (HERE / "bad").read_text() in text
+
+
 def systemctl(words: list[str], running: dict[str, Any]) -> int:
     assert words[0] == "--user", words
     verb, *rest = words[1:]
@@ -53,7 +59,11 @@ def systemctl(words: list[str], running: dict[str, Any]) -> int:
         link.parent.mkdir(exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(file)
+    elif verb == "daemon-reload":
+        running["read"] = {file.name: file.read_text() for file in UNITS.glob("*.service")}
     elif verb in {"start", "restart"}:
+        if is_bad(running["read"][unit]):
+            return fail(1, f"Failed to {verb} {unit}: Unit {unit} has a bad unit file setting.")
         running[unit] = True
     elif verb == "disable":
         link.unlink(missing_ok=True)
@@ -66,6 +76,8 @@ def launchctl(words: list[str], loaded: dict[str, Any]) -> int:
     if verb == "bootstrap":
         if target.startswith("gui/") and (HERE / "no-gui").exists():
             return fail(125, "Bootstrap failed: 125: Domain does not support specified action")
+        if is_bad(Path(words[2]).read_text()):
+            return fail(5, "Bootstrap failed: 5: Input/output error")
         name = f"{target}/{plistlib.loads(Path(words[2]).read_bytes())['Label']}"
         if name in loaded:
             return fail(5, "Bootstrap failed: 5: Input/output error")

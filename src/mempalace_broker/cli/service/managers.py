@@ -62,11 +62,13 @@ class ServiceManager:
         try:
             self._load(replaced=before is not None)
         except BrokerError:
-            if before is None:
-                with contextlib.suppress(BrokerError):  # the first one says why
+            with contextlib.suppress(BrokerError):  # the first one says why
+                if before is None:
                     self.uninstall()
-            else:
-                self._write(before)
+                else:
+                    self._write(before)
+                    if state.enabled or state.running:
+                        self._load(replaced=True)  # else the manager still goes by the new file, or has none
             raise
         return "installed" if before is None else "updated"
 

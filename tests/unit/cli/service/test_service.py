@@ -131,6 +131,20 @@ def test_a_manager_that_refuses_an_update_keeps_the_file(
     assert stage.file.read_bytes() == before
 
 
+def test_after_an_update_that_fails_the_service_runs_from_the_file_as_it_was(
+    stage: Stage, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("install")
+    before, text = run("status"), stage.file.read_text()
+    (stage.fakes / "bad").write_text("MEMPALACE_BROKER_PARK_S")
+    monkeypatch.setenv("MEMPALACE_BROKER_PARK_S", "7")
+    run("install", code=EXIT_FAILURE)
+    assert stage.file.read_text() == text
+    assert run("status") == before
+    if stage.file.suffix == ".service":
+        assert json.loads((stage.fakes / "loaded").read_text())["read"][stage.file.name] == text
+
+
 def test_the_palace_is_the_one_of_the_options(stage: Stage, run: Run, tmp_path: Path) -> None:
     palace = tmp_path / "other palace"
     palace.mkdir()
