@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 import pytest
 
 from mempalace_broker.errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
-from tests import harness
 from tests.harness import RpcProcess, World
 from tests.rawpeer import RawPeer
 
@@ -28,13 +27,9 @@ PROOF = "the next good request"
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def world(warm: World) -> World:
     """One for all of the module: what one test breaks, another would see."""
-    harness.require_engine("newest")
-    with World("newest") as made:
-        made.shim().initialize()  # ties the broker to the module
-        made.broker().engine_pid()
-        yield made
+    return warm
 
 
 @pytest.fixture(scope="module")

@@ -27,16 +27,6 @@ PROTOCOLS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 PROMPT_S = 3.0  # what must be answered at once; generous, for a loaded test machine
 
 
-@pytest.fixture(scope="module")
-def warm() -> Iterator[World]:
-    """A world whose broker runs and whose engine is ready."""
-    harness.require_engine("newest")
-    with World("newest") as world:
-        world.shim().initialize()
-        world.broker().engine_pid()
-        yield world
-
-
 @pytest.fixture
 def cold() -> Iterator[World]:
     """A world without a broker."""

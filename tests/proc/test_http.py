@@ -13,7 +13,7 @@ import pytest
 
 from mempalace_broker.broker.http.listener import MOST
 from mempalace_broker.errors import METHOD_NOT_FOUND
-from tests import harness, proctools
+from tests import proctools
 from tests.harness import World, eventually, payload
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("http")]  # one world for all
@@ -52,12 +52,8 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    harness.require_engine("newest")
-    with World("newest") as made:
-        made.shim().initialize()  # ties the broker to the module
-        made.broker().engine_pid()
-        yield made
+def world(warm: World) -> World:
+    return warm
 
 
 @pytest.fixture
