@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from mempalace_broker.cli.backup import tryout
-from mempalace_broker.cli.backup.copying import digest
+from mempalace_broker.cli.backup.copying import copy_file, digest
+from mempalace_broker.cli.backup.parts import parts_of
 from mempalace_broker.cli.backup.snapshots import (
     BadSnapshot,
     Entry,
@@ -174,3 +175,14 @@ def test_what_is_wrong_with_a_snapshot_is_told_though_its_broker_does_not_stop(
     monkeypatch.setattr(subprocess, "run", hangs)
     with pytest.raises(BadSnapshot, match="no answer to initialize"):
         tryout.try_out(snapshot_of("/p", tmp_path / "snapshots", 1), {"HOME": str(tmp_path)}, "/p")
+
+
+def test_a_config_behind_the_users_own_links_is_copied(tmp_path: Path) -> None:
+    context, dotfiles = context_of(tmp_path), tmp_path / "dotfiles"
+    (dotfiles / "mempalace").mkdir(parents=True)
+    (dotfiles / "config.json").write_text("{}")
+    (dotfiles / "mempalace" / "config.json").symlink_to("../config.json")
+    (tmp_path / ".mempalace").symlink_to("dotfiles/mempalace")
+    (part,) = parts_of(context)
+    copy_file(part.path, str(tmp_path / "copy"), lambda _: None)
+    assert (part.name, (tmp_path / "copy").read_text()) == ("config/config.json", "{}")

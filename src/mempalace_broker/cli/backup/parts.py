@@ -46,7 +46,8 @@ def parts_of(context: Context) -> list[Part]:
     beside = os.path.dirname(palace)
     there = [name for name in BESIDE_PALACE if os.path.isfile(os.path.join(beside, name))]
     found += [Part(f"beside/{name}", os.path.join(beside, name), Kind.FILE) for name in there]
-    config = os.path.join(config_dir(context.env, home_of(context.env)), "config.json")
+    # mempalace, too, reads it where the user's own links lead to it
+    config = os.path.realpath(os.path.join(config_dir(context.env, home_of(context.env)), "config.json"))
     if os.path.isfile(config):
         found.append(Part("config/config.json", config, Kind.FILE))
     return found
