@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import importlib
 import json
+import sqlite3
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any
 import pytest
 
 from mempalace_broker.cli.backup import tryout
-from mempalace_broker.cli.backup.copying import copy_file, digest
-from mempalace_broker.cli.backup.parts import parts_of
+from mempalace_broker.cli.backup.copying import Twin, copy_file, digest
+from mempalace_broker.cli.backup.parts import Kind, parts_of
 from mempalace_broker.cli.backup.snapshots import (
     BadSnapshot,
     Entry,
@@ -114,7 +115,7 @@ def test_what_chroma_truncates_is_not_mapped(tmp_path: Path, monkeypatch: pytest
     mapped = []
 
     class Mapped:
-        def __init__(self, source: str, _: str) -> None:
+        def __init__(self, source: str, *_: str) -> None:
             mapped.append(Path(source).name)
 
         def catch_up(self) -> None: ...
@@ -186,3 +187,40 @@ def test_a_config_behind_the_users_own_links_is_copied(tmp_path: Path) -> None:
     (part,) = parts_of(context)
     copy_file(part.path, str(tmp_path / "copy"), lambda _: None)
     assert (part.name, (tmp_path / "copy").read_text()) == ("config/config.json", "{}")
+
+
+def swap_for_link(folder: Path, aside: Path, target: Path) -> None:
+    folder.rename(aside)
+    folder.symlink_to(target)
+
+
+def test_a_folder_that_becomes_a_link_while_files_are_copied_leads_nowhere(tmp_path: Path) -> None:
+    context, palace = context_of(tmp_path), tmp_path / "palace"
+    secret, guests = tmp_path / "home", palace / "a"
+    for folder in (secret / "keys", guests / "keys"):
+        folder.mkdir(parents=True)
+        (folder / "private.bin").write_text(str(folder))
+    (part,) = parts_of(context)
+    swap_for_link(guests, palace / "b", secret)
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        copy_file(part.path, str(tmp_path / "copy"), lambda _: None, part.root)
+    assert not (tmp_path / "copy").exists()
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        Twin(part.path, str(tmp_path / "copy"), part.root)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_database_that_becomes_a_link_is_not_copied(tmp_path: Path, deep: bool) -> None:
+    context, palace = context_of(tmp_path), tmp_path / "palace"
+    secret, guests = tmp_path / "home" / "x.sqlite3", palace / "a" / "x.sqlite3"
+    for path in (secret, guests):
+        path.parent.mkdir()
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("CREATE TABLE t (c)")
+    (part,) = parts_of(context)
+    assert part.kind is Kind.WAL_DATABASE
+    creating._hold(part).close()
+    swap_for_link(*((guests.parent, palace / "b", secret.parent) if deep else (guests, palace / "b", secret)))
+    with pytest.raises(OSError, match=r"replaced by a link|Not a directory|symbolic links"):
+        creating._hold(part)

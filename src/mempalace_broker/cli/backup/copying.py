@@ -19,7 +19,7 @@ from ...system.kernel import LINUX, MACOS
 from ...system.shared_files import SharedFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _BLOCK = 1 << 18
 _FICLONE = 0x40049409
@@ -28,23 +28,37 @@ _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
 
-def copy_file(source: str, target: str, advance: Callable[[int], None]) -> bool:
-    """Copy a file to a name that is free, 0600; whether that was a clone. Raises OSError."""
-    with open_source(source) as reading:
+def copy_file(source: str, target: str, advance: Callable[[int], None], root: str = "") -> bool:
+    """Copy a file to a name that is free, 0600; whether that was a clone. Raises as `open_source`."""
+    with open_source(source, root) as reading:
         if MACOS and _clone_to_name(reading.fileno(), target):
             return True
         return _copy(reading, target, advance)
 
 
-def open_source(path: str) -> BinaryIO:
-    """Open a file that others may have put there: no link is followed, and it must be a regular file of ours.
+def open_source(path: str, root: str = "") -> BinaryIO:
+    """Open a file that others may have put there: it must be a regular file of ours, and not behind a link.
+
+    Args:
+        root: the folder below which no link is followed; by default the file's own.
 
     Raises:
         OSError: as the system reports it, or Untrusted.
     """
-    folder, name = os.path.split(path)
-    with SharedFolder.open(folder) as opened:
-        return os.fdopen(opened.open_read(name), "rb", buffering=0)
+    with folder_of(path, root) as (folder, name):
+        return os.fdopen(folder.open_read(name), "rb", buffering=0)
+
+
+@contextlib.contextmanager
+def folder_of(path: str, root: str = "") -> Iterator[tuple[SharedFolder, str]]:
+    """The folder of a file, reached from `root` without a link, and the file's name in it. Raises OSError."""
+    root = root or os.path.dirname(path)
+    *steps, name = os.path.relpath(path, root).split(os.sep)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(SharedFolder.open(root))
+        for step in steps:
+            folder = stack.enter_context(folder.folder(step))
+        yield folder, name
 
 
 def _copy(reading: BinaryIO, target: str, advance: Callable[[int], None]) -> bool:
@@ -60,10 +74,10 @@ def _copy(reading: BinaryIO, target: str, advance: Callable[[int], None]) -> boo
 class Twin:
     """A file and its copy, made before. Not for files that others may truncate while `catch_up` runs."""
 
-    def __init__(self, source: str, target: str) -> None:
+    def __init__(self, source: str, target: str, root: str = "") -> None:
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            self._source = stack.enter_context(open_source(source)).fileno()
+            self._source = stack.enter_context(open_source(source, root)).fileno()
             self._target = stack.enter_context(open(target, "r+b", buffering=0)).fileno()
             self._mapped = min(os.fstat(self._source).st_size, os.fstat(self._target).st_size)
             self._bases = [self._map(stack, fd) for fd in (self._source, self._target) if self._mapped]

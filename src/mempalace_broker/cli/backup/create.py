@@ -21,8 +21,9 @@ from ... import __version__
 from ...errors import StateRootError
 from ...system.clock import Deadline
 from ...system.palace_stores import check_stores
+from ...system.shared_files import Untrusted
 from ..exclusive.borrow import PAUSE_S, Borrower
-from .copying import Twin, copy_file, digest, sync
+from .copying import Twin, copy_file, digest, folder_of, sync
 from .parts import Kind, Part, parts_of
 from .snapshots import PARTIAL, BadSnapshot, Entry, Snapshot, folder_lock, snapshots_in, write_manifest
 
@@ -61,9 +62,9 @@ class _Copies:
         for part in parts_of(self._context):
             if part.kind in (Kind.DATABASE, Kind.BULK):
                 self._seen[part.name] = _stamp(part.path)
-                cloned = copy_file(part.path, self._target(part), self._advance)
+                cloned = copy_file(part.path, self._target(part), self._advance, part.root)
                 if not cloned and not part.path.endswith(_TRUNCATED):
-                    self._twins[part.name] = Twin(part.path, self._target(part))
+                    self._twins[part.name] = Twin(part.path, self._target(part), part.root)
         for twin in self._twins.values():
             twin.catch_up()  # once without a pause: both files are in memory from here on
 
@@ -72,9 +73,9 @@ class _Copies:
         self.parts = parts_of(self._context)
         for part in self.parts:
             if part.kind is Kind.WAL_DATABASE:
-                self._held.append((part, _hold(part.path)))
+                self._held.append((part, _hold(part)))
             elif part.kind is Kind.DATABASE:
-                with contextlib.closing(_hold(part.path)):
+                with contextlib.closing(_hold(part)):
                     self._renew(part)
             elif part.kind is Kind.FILE or self._seen.get(part.name) != _stamp(part.path):
                 self._renew(part)
@@ -84,7 +85,7 @@ class _Copies:
         if twin is None:  # it was cloned, is small, or new
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._target(part))
-            copy_file(part.path, self._target(part), self._advance)
+            copy_file(part.path, self._target(part), self._advance, part.root)
         elif twin.is_of(part.path):
             twin.catch_up()
         else:
@@ -172,14 +173,37 @@ def _copy(context: Context, partial: str, wait_s: float, advance: Callable[[int]
     return pause_s, copies
 
 
-def _hold(path: str) -> sqlite3.Connection:
+def _hold(part: Part) -> sqlite3.Connection:
     """A transaction that reads: for it, the database stays as it is. Where that is by a lock, closing any descriptor of
     the file drops it.
+
+    Raises:
+        Untrusted: SQLite, which follows links, has opened something else than the file that is there without one.
     """
-    db = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=_BUSY_S)
-    db.execute("BEGIN")
-    db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    before = _open_files()
+    db = sqlite3.connect(f"file:{quote(part.path)}?mode=ro", uri=True, timeout=_BUSY_S)
+    try:
+        db.execute("BEGIN")
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        with folder_of(part.path, part.root) as (folder, name):
+            found = folder.look(name)
+        opened = {file[1:] for file in _open_files() - before}
+        if found is None or (found.st_dev, found.st_ino) not in opened:
+            raise Untrusted(part.path, "it was replaced by a link")
+    except BaseException:
+        db.close()
+        raise
     return db
+
+
+def _open_files() -> set[tuple[int, int, int]]:
+    """Descriptor, device and inode of whatever this process has open."""
+    found = set()
+    for fd in map(int, os.listdir("/dev/fd")):
+        with contextlib.suppress(OSError):  # of the listing itself
+            info = os.fstat(fd)
+            found.add((fd, info.st_dev, info.st_ino))
+    return found
 
 
 def _stamp(path: str) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...system.find_palace import config_dir
 from ...system.paths import BESIDE_PALACE, home_of
+from .copying import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,11 +31,14 @@ class Kind(StrEnum):
 
 
 class Part(NamedTuple):
-    """One file: `name` in the snapshot, "palace/..." or the like; `path` where it lies."""
+    """One file: `name` in the snapshot, "palace/..." or the like; `path` where it lies; `root` below which others may
+    put links, "" for its own folder.
+    """
 
     name: str
     path: str
     kind: Kind
+    root: str = ""
 
 
 def parts_of(context: Context) -> list[Part]:
@@ -83,15 +87,15 @@ def _in_palace(palace: str) -> Iterator[Part]:
         for name in sorted(files):
             path = os.path.join(folder, name)
             if os.path.isfile(path) and not os.path.islink(path) and not name.endswith(_SIDE_FILES):
-                yield Part(os.path.normpath(f"palace/{below}/{name}"), path, _kind_of(path))
+                yield Part(os.path.normpath(f"palace/{below}/{name}"), path, _kind_of(path, palace), palace)
 
 
-def _kind_of(path: str) -> Kind:
+def _kind_of(path: str, root: str = "") -> Kind:
     if path.endswith((".bin", ".pickle")):
         return Kind.BULK
     if not path.endswith((".sqlite3", ".db")):
         return Kind.FILE
     offset, mark = _WAL_MARK
-    with open(path, "rb") as file:
+    with open_source(path, root) as file:
         file.seek(offset)
         return Kind.WAL_DATABASE if file.read(len(mark)) == mark else Kind.DATABASE
