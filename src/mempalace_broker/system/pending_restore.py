@@ -14,6 +14,7 @@ import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import StateRootError
+from .shared_files import SharedFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,9 +69,15 @@ def _carry_out(move: Move) -> None:
     pending = os.path.lexists(move.new) if move.new else True
     if pending and os.path.lexists(move.live) and not os.path.lexists(move.aside):
         os.makedirs(os.path.dirname(move.aside), mode=0o700, exist_ok=True)
-        os.rename(move.live, move.aside)
+        _rename(move.live, move.aside)
     if move.new and pending:
-        os.rename(move.new, move.live)
+        _rename(move.new, move.live)
+
+
+def _rename(old: str, new: str) -> None:
+    """Rename between two folders that are no links: others may put one in their place. Raises OSError."""
+    with SharedFolder.open(os.path.dirname(old)) as source, SharedFolder.open(os.path.dirname(new)) as target:
+        os.rename(os.path.basename(old), os.path.basename(new), src_dir_fd=source.fd, dst_dir_fd=target.fd)
 
 
 def _sync(folder: str) -> None:

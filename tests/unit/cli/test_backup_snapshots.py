@@ -29,6 +29,7 @@ from mempalace_broker.cli.backup.snapshots import (
     write_manifest,
 )
 from mempalace_broker.cli.demo.agent import CallFailed
+from mempalace_broker.errors import StateRootError
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.system.clock import Clock
 from mempalace_broker.system.paths import Context, StateFiles
@@ -91,6 +92,39 @@ def test_a_palace_may_be_one_that_was_kept(name: str, tmp_path: Path, monkeypatc
     assert (tmp_path / name / "chroma.sqlite3").read_text() == "new 1"
     assert Path(aside, "chroma.sqlite3").read_text() == "old"
     assert not list(tmp_path.glob("*.restore-*"))
+
+
+@pytest.mark.parametrize("swapped", ["staging", "palace"])
+def test_a_restore_writes_and_removes_nothing_behind_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    """As a container can put one there that has the state root mounted."""
+    context, home = context_of(tmp_path), tmp_path / "home"
+    made = snapshot_of(context.identity.path, tmp_path / "snapshots", 1)
+    home.mkdir()
+    (home / "chroma.sqlite3" if swapped == "staging" else home / "mine").write_text("mine")
+
+    def swap(which: str) -> None:
+        folders = list(tmp_path.glob("palace.restore-*" if which == "staging" else "palace"))
+        if which == swapped and not folders[0].is_symlink():
+            swap_for_link(folders[0], tmp_path / "moved", home)
+
+    class Lent(_Lent):
+        @contextlib.contextmanager
+        def borrow(self, _: object) -> Iterator[None]:
+            swap("palace")
+            yield
+
+    def copied(*words: Any, **more: Any) -> bool:
+        swap("staging")
+        return copy_file(*words, **more)
+
+    monkeypatch.setattr(restoring, "Borrower", Lent)
+    monkeypatch.setattr(restoring, "copy_file", copied)
+    before = {path.name: path.read_text() for path in home.iterdir()}
+    with pytest.raises(StateRootError, match="is not restored"):
+        restoring.restore(context, made, wait_s=1)
+    assert {path.name: path.read_text() for path in home.iterdir()} == before
 
 
 def test_a_restore_that_is_interrupted_once_it_is_decided_is_finished_later(

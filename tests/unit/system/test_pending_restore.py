@@ -45,13 +45,13 @@ def test_killed_at_any_rename_the_next_one_finishes_it(
     left = kills_at
     rename = os.rename
 
-    def counted(old: str, new: str) -> None:
+    def counted(old: str, new: str, **folders: int) -> None:
         nonlocal left
         if left == 0:
             left -= 1
             raise Killed
         left -= 1
-        rename(old, new)
+        rename(old, new, **folders)
 
     monkeypatch.setattr("os.rename", counted)
     try:
@@ -63,6 +63,20 @@ def test_killed_at_any_rename_the_next_one_finishes_it(
     assert tree(tmp_path / "aside") == {"db": "old", "index/data": "old", "gone": "old"}
     assert not (tmp_path / "staging").exists()
     assert finish_restore(marker) == 0
+
+
+@pytest.mark.parametrize("name", ["palace", "staging", "aside"])
+def test_a_folder_that_became_a_link_leads_nowhere(tmp_path: Path, name: str) -> None:
+    marker, _ = world(tmp_path)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "db").write_text("mine")
+    if (tmp_path / name).exists():
+        (tmp_path / name).rename(tmp_path / "moved")
+    (tmp_path / name).symlink_to(home)
+    with pytest.raises(StateRootError, match="can't be finished"):
+        finish_restore(marker)
+    assert tree(home) == {"db": "mine"}
 
 
 def test_a_list_that_makes_no_sense_stays_and_is_named(tmp_path: Path) -> None:

@@ -23,17 +23,20 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 18
 _FICLONE = 0x40049409
-_HERE = -2  # AT_FDCWD of macOS
 _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
 
-def copy_file(source: str, target: str, advance: Callable[[int], None], root: str = "") -> bool:
-    """Copy a file to a name that is free, 0600; whether that was a clone. Raises as `open_source`."""
-    with open_source(source, root) as reading:
-        if MACOS and _clone_to_name(reading.fileno(), target):
+def copy_file(source: str, target: str, advance: Callable[[int], None], root: str = "", into: str = "") -> bool:
+    """Copy a file to a name that is free, 0600; whether that was a clone. Raises as `open_source`.
+
+    Args:
+        root: as of `open_source`. into: the same for the target; folders below it are made.
+    """
+    with open_source(source, root) as reading, folder_of(target, into, make=True) as (folder, name):
+        if MACOS and _clone_to_name(reading.fileno(), folder.fd, name):
             return True
-        return _copy(reading, target, advance)
+        return _copy(reading, folder.open_new(name), advance)
 
 
 def open_source(path: str, root: str = "") -> BinaryIO:
@@ -50,19 +53,19 @@ def open_source(path: str, root: str = "") -> BinaryIO:
 
 
 @contextlib.contextmanager
-def folder_of(path: str, root: str = "") -> Iterator[tuple[SharedFolder, str]]:
+def folder_of(path: str, root: str = "", *, make: bool = False) -> Iterator[tuple[SharedFolder, str]]:
     """The folder of a file, reached from `root` without a link, and the file's name in it. Raises OSError."""
     root = root or os.path.dirname(path)
     *steps, name = os.path.relpath(path, root).split(os.sep)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(SharedFolder.open(root))
         for step in steps:
-            folder = stack.enter_context(folder.folder(step))
+            folder = stack.enter_context(folder.folder(step, make=make))
         yield folder, name
 
 
-def _copy(reading: BinaryIO, target: str, advance: Callable[[int], None]) -> bool:
-    with open(target, "xb", opener=_private) as writing:
+def _copy(reading: BinaryIO, target: int, advance: Callable[[int], None]) -> bool:
+    with open(target, "wb") as writing:
         if LINUX and _clone(reading.fileno(), writing.fileno()):
             return True
         while block := reading.read(_BLOCK):
@@ -137,10 +140,6 @@ def sync(path: str) -> None:
         os.close(fd)
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 def _clone(source: int, target: int) -> bool:
     try:
         fcntl.ioctl(target, _FICLONE, source)
@@ -149,9 +148,9 @@ def _clone(source: int, target: int) -> bool:
     return True
 
 
-def _clone_to_name(source: int, target: str) -> bool:
+def _clone_to_name(source: int, folder: int, name: str) -> bool:
     try:
         libc = ctypes.CDLL(None)
-        return bool(libc.fclonefileat(source, _HERE, os.fsencode(target), 0) == 0)
+        return bool(libc.fclonefileat(source, folder, os.fsencode(name), 0) == 0)
     except (OSError, AttributeError):
         return False

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ...errors import StateRootError
 from ...system.clock import Deadline
 from ...system.pending_restore import Move, finish_restore, write_moves
+from ...system.shared_files import SharedFolder
 from ..exclusive.borrow import Borrower
 from .copying import copy_file, sync
 from .parts import is_brokers, live_path
@@ -52,7 +53,7 @@ def restore(
         if not os.path.lexists(context.files.restore.path):  # else they are what the list of renames needs
             shutil.rmtree(staging, ignore_errors=True)
             for path in staged.values():
-                if os.path.lexists(path):
+                if not path.startswith(f"{staging}/") and os.path.lexists(path):
                     os.unlink(path)
     return aside
 
@@ -60,7 +61,7 @@ def restore(
 def _stage(
     context: Context, snapshot: Snapshot, staging: str, staged: dict[str, str], advance: Callable[[int], None]
 ) -> None:
-    """Copy each file to a name beside the place where it belongs, on the same filesystem."""
+    """Copy each file to a name beside the place where it belongs, on the same filesystem; others can write there."""
     palace = context.identity.path + "/"
     os.mkdir(staging, 0o700)
     mark = staging.rpartition(".")[2]
@@ -68,10 +69,10 @@ def _stage(
         live = live_path(context, name)
         if not live:
             continue
-        target = os.path.join(staging, live[len(palace) :]) if live.startswith(palace) else f"{live}.{mark}"
-        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        inside = live.startswith(palace)
+        target = os.path.join(staging, live[len(palace) :]) if inside else f"{live}.{mark}"
         staged[live] = target
-        copy_file(snapshot.file(name), target, advance)
+        copy_file(snapshot.file(name), target, advance, into=staging if inside else "")
         sync(target)
     for place, _, _ in os.walk(staging):
         sync(place)
@@ -81,7 +82,8 @@ def _moves(context: Context, staged: dict[str, str], staging: str, aside: str) -
     """What has to be renamed, now that nobody has the palace open: whole entries of its folder, and files elsewhere."""
     palace = context.identity.path
     new = {live[len(palace) + 1 :].split("/")[0] for live in staged if live.startswith(palace + "/")}
-    old = {name for name in os.listdir(palace) if not is_brokers(name)}
+    with SharedFolder.open(palace) as folder:
+        old = {name for name in folder.names() if not is_brokers(name)}
     moves = [
         Move(os.path.join(staging, name) if name in new else "", os.path.join(palace, name), os.path.join(aside, name))
         for name in sorted(new | old)
