@@ -28,7 +28,7 @@ class Half:
     """Attributes: me, other: random words, `other` is "" until both have met. lost: why there is no other half."""
 
     def __init__(self, share: Path) -> None:
-        self.path = os.path.realpath(share / FOLDER)
+        self.path = os.path.join(os.path.realpath(share), FOLDER)  # where others may put a link
         self.me = os.urandom(4).hex()
         self.other = ""
         self.lost = "the halves have not met"

@@ -94,6 +94,18 @@ def test_a_half_alone_says_so_and_cleans_up(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_in_the_folders_place_is_not_followed(tmp_path: Path) -> None:
+    share, home = tmp_path / "share", tmp_path / "home"
+    for folder in (share, home):
+        folder.mkdir()
+    (share / halves.FOLDER).symlink_to(home)
+    half = Half(share)
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        half.meet(1)
+    assert list(home.iterdir()) == []
+    half.close()
+
+
 def test_a_half_that_leaves_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(halves, "STEP_S", 0.5)
 
