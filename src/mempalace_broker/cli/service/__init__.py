@@ -30,8 +30,8 @@ JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 def command_service() -> None:
     """Have systemd (Linux) or launchd (macOS) run the broker from login on.
 
-    Nobody needs this: mp-shim starts a broker when there is none. It is for those that can't start one (TCP clients),
-    and for a broker that is the host's whoever comes first. Agents find it as they find any other.
+    Agents don't need it: their mp-shim starts a broker when there is none, and finds this one as any other. It is for
+    clients that can't start one (over TCP or HTTP), and to make the host's broker the owner, whoever comes first.
     """
 
 
