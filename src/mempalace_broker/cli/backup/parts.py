@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...system.paths import Context
 
 _BROKERS = ("broker.", "broker-", "engine.lock", "command.lock")
-_SIDE_FILES = ("-wal", "-shm", "-journal")
+SIDE_FILES = ("-wal", "-shm", "-journal")
 _SET_ASIDE = (".corrupt", ".drift", "quarantine")
 _WAL_MARK = (18, b"\x02\x02")  # offset and content, in the header of a SQLite file
 
@@ -86,7 +86,7 @@ def _in_palace(palace: str) -> Iterator[Part]:
             files[:] = [name for name in files if not is_brokers(name)]
         for name in sorted(files):
             path = os.path.join(folder, name)
-            if os.path.isfile(path) and not os.path.islink(path) and not name.endswith(_SIDE_FILES):
+            if os.path.isfile(path) and not os.path.islink(path) and not name.endswith(SIDE_FILES):
                 yield Part(os.path.normpath(f"palace/{below}/{name}"), path, _kind_of(path, palace), palace)
 
 

