@@ -268,7 +268,8 @@ def _kill(context: Context, holders: list[LockHolder]) -> None:
             hint=f"see what it waits for (`{look}`); a reboot ends it for certain",
         )
     raise StopFailed(
-        f"the broker is dead, but its engine ({_named(holders[-1].pid)}) still has the palace and finishes its work.",
+        f"the broker is dead, but its engine ({_named(holders[-1].pid)}) still has the palace and is finishing "
+        "its work.",
         hint="wait, or see `mempalace-broker doctor`",
     )
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from ...system.paths import Context
 
-_BUSY_S = 2.0  # how long SQLite waits for a writer that is no session's
+_BUSY_S = 2.0  # how long SQLite waits for a writer that is not a session
 _SETTLED_NS = 1_000_000_000  # a file that changed a moment ago may change again under the same time
-_TRUNCATED = ".pickle"  # Chroma does that when it stores an index; what is mapped then would end this process
+_TRUNCATED = ".pickle"  # Chroma truncates it when it stores an index: a mapping of it would end this process
 _COMMAND = ("mempalace-broker", "backup")
 
 
@@ -58,7 +58,7 @@ class _Copies:
         self.parts: list[Part] = []
 
     def copy_ahead(self) -> None:
-        """Copy what is large, whatever is written to it meanwhile."""
+        """Copy the large files, although they may be written to meanwhile."""
         for part in parts_of(self._context):
             if part.kind in (Kind.DATABASE, Kind.BULK):
                 self._seen[part.name] = _stamp(part.path)

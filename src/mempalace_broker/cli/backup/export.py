@@ -113,7 +113,7 @@ def _fact(fact: dict[str, Any], form: Form) -> tuple[str, str]:
 
 
 def _as_markdown(out: _Files, drawer: dict[str, Any]) -> None:
-    """One file a room: WING/ROOM.md; what is no drawer of a wing goes by its collection."""
+    """One file a room: COLLECTION/WING/ROOM.md, with "none" where there is no wing or room."""
     metadata = drawer["metadata"]
     wing, room = (_plain(metadata.get(name)) for name in ("wing", "room"))
     facts = "".join(f"* {key}: {value}\n" for key, value in sorted(metadata.items()) if value not in ("", None))

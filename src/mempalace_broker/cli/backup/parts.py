@@ -26,7 +26,7 @@ class Kind(StrEnum):
 
     DATABASE = "database"  # its file, while no transaction is under way
     WAL_DATABASE = "wal database"  # by SQLite, from a transaction that only reads
-    BULK = "bulk"  # ahead, and again what has changed
+    BULK = "bulk"  # ahead, and then again if it has changed
     FILE = "file"
 
 

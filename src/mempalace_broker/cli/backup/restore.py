@@ -31,7 +31,7 @@ _COMMAND = ("mempalace-broker", "restore")
 def restore(
     context: Context, snapshot: Snapshot, *, wait_s: float, advance: Callable[[int], None] = lambda _: None
 ) -> str:
-    """Restore a snapshot that was checked; the folder with what was in the palace before.
+    """Restore a snapshot that was checked; return the folder with the palace's former files.
 
     Raises:
         PalaceHeld, BrokerUnavailable: the palace can't be had. StateRootError: files can't be placed.

@@ -33,7 +33,7 @@ _SCHEMA = 1
 
 
 class BadSnapshot(BrokerError):
-    """A snapshot is not what its manifest says, or there is no such one."""
+    """A snapshot is not what its manifest says, or does not exist."""
 
 
 class Entry(NamedTuple):
@@ -58,7 +58,7 @@ class Snapshot:
             if wrong := [name for name in self.files if not is_safe(name)]:
                 raise ValueError(f"it names {wrong[0]}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise BadSnapshot(f"{path} is no snapshot: {exc}.", hint="mempalace-broker backup list") from exc
+            raise BadSnapshot(f"{path} is not a snapshot: {exc}.", hint="mempalace-broker backup list") from exc
 
     def file(self, name: str) -> str:
         """The path of one of its files."""

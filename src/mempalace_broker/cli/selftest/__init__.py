@@ -1,4 +1,4 @@
-"""`selftest`: does this machine do what the broker relies on? For a report from where nobody of us can look."""
+"""`selftest`: does this machine do what the broker relies on? For reports from machines that none of us has."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Bench:
 
 
 def find_users_engine(env: Mapping[str, str]) -> tuple[EngineCommand | None, str]:
-    """The engine that brokers find which are started with this environment, and why there is none."""
+    """The engine that a broker started from this environment runs, or why there is none."""
     try:
         return expected_engine(env), ""
     except BrokerError as exc:

@@ -45,7 +45,7 @@ class Member(NamedTuple):
 
 
 def get(text: str, path: tuple[str, ...]) -> Any:
-    """The value at `path`, None where there is none. Raises UsageError where the text is no such JSON."""
+    """The value at `path`, None where there is none. Raises UsageError where the text is not such JSON."""
     value = _parse(text).value
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
@@ -56,7 +56,7 @@ def put(text: str, path: tuple[str, ...], value: Any) -> str:
     """The text with `value` at `path`; objects on the way that are missing are made.
 
     Raises:
-        UsageError: the text is no such JSON, or something on the way is not an object.
+        UsageError: the text is not such JSON, or something on the way is not an object.
     """
     root = node = _parse(text)
     if root.start == len(text):  # nothing but comments

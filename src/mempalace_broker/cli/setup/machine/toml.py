@@ -9,7 +9,7 @@ from ....errors import UsageError
 
 
 def get(text: str, path: tuple[str, ...]) -> Any:
-    """The value at `path`, None where there is none. Raises UsageError where the text is no TOML."""
+    """The value at `path`, None where there is none. Raises UsageError where the text is not TOML."""
     try:
         value: Any = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
