@@ -2,7 +2,7 @@
 
 All new files lie ready beside the old ones before the list of renames is written. From then on whoever has engine.lock
 next carries it out: the restore itself, a broker before it starts an engine, or the next command that gets the palace.
-Each rename is done, or shows that it was done.
+Each rename is done, or shows that it was done. Guests can write where they happen: no link is followed to there.
 """
 
 from __future__ import annotations
@@ -52,38 +52,47 @@ def finish_restore(marker: PrivateFile) -> int:
         moves = [Move(*map(str, move)) for move in said["moves"]]
         for move in moves:
             _carry_out(move)
-        for folder in {os.path.dirname(path) for move in moves for path in move if path}:
-            _sync(folder)
+        with contextlib.ExitStack() as stack:
+            for folder in {os.path.dirname(path) for move in moves for path in move if path}:
+                if (opened := _open_folder(folder, stack)) is not None:
+                    opened.sync()
         for path in said["drop"]:
             shutil.rmtree(path, ignore_errors=True)
         os.unlink(marker.path)
     except (OSError, ValueError, TypeError, KeyError) as exc:
         raise StateRootError(
             f"a restore of the palace was interrupted and can't be finished: {exc}.",
-            hint=f"put that right; the renames that are left are listed in {marker.path}",
+            hint=f"mend that; the renames that are left stand in {marker.path}",
         ) from exc
     return len(moves)
 
 
 def _carry_out(move: Move) -> None:
-    pending = os.path.lexists(move.new) if move.new else True
-    if pending and os.path.lexists(move.live) and not os.path.lexists(move.aside):
-        os.makedirs(os.path.dirname(move.aside), mode=0o700, exist_ok=True)
-        _rename(move.live, move.aside)
-    if move.new and pending:
-        _rename(move.new, move.live)
+    new, live, aside = map(os.path.basename, move)
+    with contextlib.ExitStack() as stack:
+        staging = _open_folder(os.path.dirname(move.new), stack) if move.new else None
+        if move.new and (staging is None or staging.look(new) is None):
+            return  # it was done before
+        folder = _open_folder(os.path.dirname(move.live), stack)
+        if folder is None:
+            raise FileNotFoundError(f"there is no {os.path.dirname(move.live)}")
+        if folder.look(live) is not None:
+            beside = _open_folder(os.path.dirname(move.aside), stack, make=True)
+            if beside is not None and beside.look(aside) is None:
+                folder.rename(live, aside, into=beside)
+        if staging is not None:
+            staging.rename(new, live, into=folder)
 
 
-def _rename(old: str, new: str) -> None:
-    """Rename between two folders that are no links: others may put one in their place. Raises OSError."""
-    with SharedFolder.open(os.path.dirname(old)) as source, SharedFolder.open(os.path.dirname(new)) as target:
-        os.rename(os.path.basename(old), os.path.basename(new), src_dir_fd=source.fd, dst_dir_fd=target.fd)
+def _open_folder(path: str, stack: contextlib.ExitStack, *, make: bool = False) -> SharedFolder | None:
+    """A folder in one that guests may be able to write to; None where it is missing.
 
-
-def _sync(folder: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    Raises:
+        OSError: as the system reports it, also for a link in its place.
+    """
+    above, name = os.path.split(path)
+    try:
+        with SharedFolder.open(above) as outer:
+            return stack.enter_context(outer.folder(name, make=make) if name else SharedFolder.open(path))
+    except FileNotFoundError:
+        return None

@@ -163,11 +163,11 @@ class SharedFolder:
             raise
         self.sync()
 
-    def rename(self, name: str, new: str) -> None:
-        """Give a file in this folder another name in it, whatever had that one. Raises OSError."""
+    def rename(self, name: str, new: str, *, into: SharedFolder | None = None) -> None:
+        """Give what has a name in this folder another one in it or `into`, whatever had that one. Raises OSError."""
         for word in (name, new):
             self._named(word)
-        os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=self.fd if into is None else into.fd)
 
     def remove(self, name: str) -> bool:
         """Unlink a name, a link and not its target; whether it was there. Raises OSError for anything else."""

@@ -65,18 +65,25 @@ def test_killed_at_any_rename_the_next_one_finishes_it(
     assert finish_restore(marker) == 0
 
 
-@pytest.mark.parametrize("name", ["palace", "staging", "aside"])
-def test_a_folder_that_became_a_link_leads_nowhere(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("swapped", ["palace", "staging", "aside"])
+def test_a_link_in_place_of_a_folder_is_not_followed(tmp_path: Path, swapped: str) -> None:
+    """A guest can put one there: the names of another folder of the user's would be moved to where it can read them."""
     marker, _ = world(tmp_path)
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "db").write_text("mine")
-    if (tmp_path / name).exists():
-        (tmp_path / name).rename(tmp_path / "moved")
-    (tmp_path / name).symlink_to(home)
-    with pytest.raises(StateRootError, match="can't be finished"):
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    for name in ("db", "gone"):
+        (secrets / name).write_text("secret")
+    if swapped != "aside":
+        (tmp_path / swapped).rename(tmp_path / "away")
+    (tmp_path / swapped).symlink_to(secrets)
+    with pytest.raises(StateRootError, match="interrupted"):
         finish_restore(marker)
-    assert tree(home) == {"db": "mine"}
+    assert tree(secrets) == {"db": "secret", "gone": "secret"}
+    (tmp_path / swapped).unlink()
+    if swapped != "aside":
+        (tmp_path / "away").rename(tmp_path / swapped)
+    assert finish_restore(marker) == 4
+    assert tree(tmp_path / "palace") == {"db": "new", "index/data": "new", "added": "new"}
 
 
 def test_a_list_that_makes_no_sense_stays_and_is_named(tmp_path: Path) -> None:

@@ -153,15 +153,13 @@ class BrokerProtocol:
         message = piece.message
         if message.kind == rpc.REQUEST:
             self._request(session, piece, now)
-        elif message.kind == rpc.NOTIFICATION:
-            if message.method == CANCELLED:
-                self._cancel(session, message.params.get("requestId"))
+        elif message.kind == rpc.NOTIFICATION and message.method == CANCELLED:
+            self._cancel(session, message.params.get("requestId"))
         elif message.kind == rpc.BAD:
             self._send(session, rpc.error_line(message.id, message.code, message.text))
 
     def _request(self, session: Session, piece: Piece, now: float) -> None:
-        message = piece.message
-        method = message.method
+        message, method = piece.message, piece.message.method
         if method.startswith("broker/") and not session.asks_only:
             self._broker_method(session, message, now)
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from ...system.clock import Deadline
 from ...system.pending_restore import Move, finish_restore, write_moves
 from ...system.shared_files import SharedFolder
 from ..exclusive.borrow import Borrower
-from .copying import copy_file, sync
+from .copying import copy_file, folder_of
 from .parts import SIDE_FILES, is_brokers, live_path
 
 if TYPE_CHECKING:
@@ -72,9 +73,26 @@ def _stage(
         target = os.path.join(staging, live[len(palace) :]) if inside else f"{live}.{mark}"
         staged[live] = target
         copy_file(snapshot.file(name), target, advance, into=staging if inside else "")
-        sync(target)
-    for place, _, _ in os.walk(staging):
-        sync(place)
+    for target in [staging, *(path for path in staged.values() if not path.startswith(f"{staging}/"))]:
+        with folder_of(target) as (folder, name):
+            _sync(folder, name)
+
+
+def _sync(folder: SharedFolder, name: str) -> None:
+    """Write a file out to the disk, or a folder with all that is in it, and its name."""
+    found = folder.look(name)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        with folder.folder(name) as inner:
+            for entry in inner.names():
+                _sync(inner, entry)
+            inner.sync()
+    else:
+        fd = folder.open_read(name)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    folder.sync()
 
 
 def _moves(context: Context, staged: dict[str, str], staging: str, aside: str) -> list[Move]:

@@ -52,7 +52,7 @@ def command_selftest(as_json: bool, skip: tuple[str, ...], share: Path | None) -
       docker run --rm -v ~/.mempalace:/share YOUR-IMAGE mempalace-broker selftest --share /share
 
     \b
-    Exit codes: 0 nothing failed, 1 a check failed.
+    Exit codes: 0 nothing failed, 1 a check failed, 73 the folder in DIR can't be made.
     """
     from ..console import console
     from ..demo import end_stragglers, own_folder, single_interrupt

@@ -11,6 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from ...errors import StateRootError
 from ...system.shared_files import SharedFolder
 from .check import Skip
 
@@ -25,7 +26,11 @@ LOOK_AGAIN_S = 0.001
 
 
 class Half:
-    """Attributes: me, other: random words, `other` is "" until both have met. lost: why there is no other half."""
+    """Attributes: me, other: random words, `other` is "" until both have met. lost: why there is no other half.
+
+    Raises:
+        StateRootError: the folder in the share can't be made.
+    """
 
     def __init__(self, share: Path) -> None:
         self.path = os.path.join(os.path.realpath(share), FOLDER)  # where others may put a link
@@ -33,7 +38,11 @@ class Half:
         self.other = ""
         self.lost = "the halves have not met"
         self._made: set[str] = set()
-        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+        except OSError as exc:
+            hint = "name a folder to which you can write: --share"
+            raise StateRootError(f"cannot make {self.path}: {exc.strerror or exc}.", hint=hint) from exc
 
     @property
     def leads(self) -> bool:

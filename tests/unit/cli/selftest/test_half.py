@@ -14,6 +14,7 @@ from mempalace_broker.cli.selftest import half as halves
 from mempalace_broker.cli.selftest import share
 from mempalace_broker.cli.selftest.check import Skip, Verdict
 from mempalace_broker.cli.selftest.half import Half
+from mempalace_broker.errors import StateRootError
 
 BENCH: Any = SimpleNamespace(note=lambda _: None)
 
@@ -92,6 +93,14 @@ def test_a_half_alone_says_so_and_cleans_up(tmp_path: Path) -> None:
         half.step("next")
     half.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_share_that_cant_be_written_to_is_named(tmp_path: Path) -> None:
+    share = tmp_path / "share"
+    share.write_text("a file")
+    with pytest.raises(StateRootError, match="--share") as refused:
+        Half(share)
+    assert str(share / halves.FOLDER) in refused.value.message
 
 
 def test_a_link_in_the_folders_place_is_not_followed(tmp_path: Path) -> None:
