@@ -64,12 +64,13 @@ class UpstreamProcess:
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """A directory and its filesystem. `local`: None if not known. `free`: bytes."""
+    """A directory and its filesystem. `local`: None if not known. `free`: bytes. `read_only`: as it is mounted."""
 
     entry: FileEntry
     filesystem: str
     local: bool | None
     free: int | None
+    read_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,15 @@ def _folder(path: str) -> FolderFacts:
         free: int | None = shutil.disk_usage(there).free
     except OSError:
         free = None
-    return FolderFacts(_entry(path), mounts.filesystem_of(path), mounts.is_local(path), free)
+    return FolderFacts(_entry(path), mounts.filesystem_of(path), mounts.is_local(path), free, mounted_read_only(there))
+
+
+def mounted_read_only(path: str) -> bool:
+    """Whether nothing can be written there, whoever tries. False where that can't be told."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _lock(path: str) -> LockFacts:

@@ -28,6 +28,7 @@ from ..protocol.engine_frames import (
 )
 from ..system import kernel
 from . import payload
+from .import_hint import import_hint
 from .model_loading import importing
 
 OLDEST = (3, 4, 0)
@@ -111,12 +112,8 @@ def _import_server() -> Any:
     try:
         return importlib.import_module("mempalace.mcp_server")
     except ImportError as exc:
-        raise EngineFailure(
-            NO_MEMPALACE,
-            f"{sys.executable} can't import mempalace ({exc}).",
-            "install mempalace there (`uv tool install mempalace` or `pip install mempalace`), or set "
-            "MEMPALACE_BROKER_ENGINE to an interpreter that has it",
-        ) from exc
+        message = f"{sys.executable} can't import mempalace ({exc})."
+        raise EngineFailure(NO_MEMPALACE, message, import_hint(str(exc), sys.prefix)) from exc
     except (Exception, SystemExit) as exc:
         raise EngineFailure(IMPORT_FAILED, f"mempalace can't be imported: {type(exc).__name__}: {exc}.") from exc
 

@@ -27,10 +27,10 @@ _MAX_BODY = 4096
 
 
 def _refused(path: str, exc: OSError, what: str) -> StateRootError:
-    return StateRootError(
-        f"{what} {path}: {exc.strerror or exc}.",
-        hint=f"make {os.path.dirname(path) or '.'} a writable directory of yours on a local filesystem.",
-    )
+    hint = f"make {os.path.dirname(path) or '.'} a writable directory of yours on a local filesystem."
+    if exc.errno == errno.EROFS:
+        hint = "mount it so that it can be written, or name a palace elsewhere (--palace DIR)."
+    return StateRootError(f"{what} {path}: {exc.strerror or exc}.", hint=hint)
 
 
 class FileLock:

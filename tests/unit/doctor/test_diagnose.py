@@ -271,6 +271,12 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         [("error", "palace directory")],
         "chown",
     ),
+    "palace on a disk that can't be written": (
+        False,
+        {"palace": place(entry=FileEntry(P, "dir", 0o700, 1000, False), read_only=True)},
+        [("error", "palace directory")],
+        "--palace",
+    ),
     "palace open to others": (
         True,
         {"palace": place(entry=FileEntry(P, "dir", 0o777, 1000, True, True))},
