@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes.fake_broker import FakeBroker
 from tests.harness import World, require_engine
+from tests.installers import build_wheel, uv_and_pipx
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +19,17 @@ def warm() -> Iterator[World]:
         world.shim().initialize()
         world.broker().engine_pid()
         yield world
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of uv and pipx."""
+    return uv_and_pipx(tmp_path_factory.mktemp("tools"))
 
 
 @pytest.fixture

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mempalace_broker import __version__
-from tests.harness import PROGRAMS, REPO, World, engine_python, require_engine
+from tests.harness import PROGRAMS, World, engine_python, require_engine
+from tests.installers import as_pipx_app, as_uv_tool, editable, new_pip, old_pip, pipx, run, uv_tool
 
-OLD_PIP = "pip==23.2"
 ODD = "Application Support of 'Größe' メモリ"
 LONG = "long-" + "x" * 195
 # pip quotes the path with "...": a folder with `"` or `$` in its name breaks every program that pip installs.
 QUOTED = 'a "quoted" $HOME'
-
-
-def run(*argv: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
-    done = subprocess.run(
-        argv, env={**os.environ, **(env or {})}, cwd=cwd, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=REPO)
-    (made,) = folder.iterdir()
-    return made
 
 
 @pytest.mark.parametrize("name", [ODD, LONG])
@@ -52,52 +34,6 @@ def test_both_programs_start_from_any_folder(name: str, wheel: Path, tmp_path: P
 
 
 # --- every installer, with all that it needs from a package index
-
-
-@pytest.fixture(scope="module")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of uv and pipx."""
-    made = tmp_path_factory.mktemp("tools")
-    run(sys.executable, "-m", "venv", made)
-    run(made / "bin" / "python", "-m", "pip", "install", "--quiet", "uv", "pipx")
-    return made / "bin"
-
-
-def old_pip(folder: Path, wheel: Path, tools: Path) -> Path:
-    return _pip(folder, OLD_PIP, str(wheel))
-
-
-def new_pip(folder: Path, wheel: Path, tools: Path) -> Path:
-    return _pip(folder, "pip", str(wheel))
-
-
-def editable(folder: Path, wheel: Path, tools: Path) -> Path:
-    checkout = folder / "checkout"
-    shutil.copytree(REPO / "src", checkout / "src")
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(REPO / name, checkout)
-    return _pip(folder, "pip", "--editable", str(checkout))
-
-
-def _pip(folder: Path, pip: str, *what: str) -> Path:
-    run(sys.executable, "-m", "venv", folder / "v")
-    python = folder / "v" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--upgrade", pip)
-    run(python, "-m", "pip", "install", "--quiet", *what)
-    return python.parent
-
-
-def uv_tool(folder: Path, wheel: Path, tools: Path) -> Path:
-    env = {"UV_TOOL_DIR": str(folder / "tools"), "UV_TOOL_BIN_DIR": str(folder / "bin"), "HOME": str(folder)}
-    run(tools / "uv", "tool", "install", "--quiet", "--python", sys.executable, wheel, env=env)
-    return folder / "bin"
-
-
-def pipx(folder: Path, wheel: Path, tools: Path) -> Path:
-    env = {"PIPX_HOME": str(folder / "pipx"), "PIPX_BIN_DIR": str(folder / "bin"), "HOME": str(folder)}
-    run(tools / "pipx", "install", "--quiet", "--python", sys.executable, wheel, env=env)
-    return folder / "bin"
-
 
 INSTALLERS = (old_pip, new_pip, editable, uv_tool, pipx)
 
@@ -135,21 +71,6 @@ def test_a_call_through_what_was_installed(
 
 
 # --- broker and mempalace apart: the engine does not depend on who starts first
-
-
-def as_uv_tool(home: Path) -> None:
-    _link_engine(home, home / ".local/share/uv/tools/mempalace")
-
-
-def as_pipx_app(home: Path) -> None:
-    _link_engine(home, home / ".local/pipx/venvs/mempalace")
-
-
-def _link_engine(home: Path, environment: Path) -> None:
-    environment.parent.mkdir(parents=True)
-    environment.symlink_to(engine_python("newest").parent.parent)
-    (home / ".local/bin").mkdir()
-    (home / ".local/bin/mempalace-mcp").symlink_to(environment / "bin/mempalace-mcp")
 
 
 def by_pip_for_the_user(home: Path) -> None:
