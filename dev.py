@@ -51,6 +51,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = "3.4.0"
 NEWEST = "3.11.0"  # what "newest" means to the tests: tests/data has a snapshot of its tools
 ENGINES = {"engine-3.4.0": OLDEST, "engine-newest": NEWEST}
+BETWEEN = {f"engine-{version}": version for version in ("3.8.0", "3.9.0", "3.10.0")}  # for the slow tests
 SUITES = (
     *("tests/unit", "tests/sim", "tests/model", "tests/proc", "tests/net", "tests/security"),
     "devbox/tests",
@@ -254,7 +255,7 @@ def _venv_step(extra: str) -> Step:
 
 def engine_step(name: str) -> Step:
     """An engine in an environment of its own, as a user has it."""
-    want = f"mempalace=={ENGINES[name]}"
+    want = f"mempalace=={(ENGINES | BETWEEN)[name]}"
     folder = DEV / name
     return Step(name, folder / "bin" / "mempalace-mcp", key_of(want), lambda log: pip_install(folder, log, want))
 
@@ -453,7 +454,7 @@ def command_image(_options: argparse.Namespace, rest: list[str]) -> int:
 
 def command_slow(_options: argparse.Namespace, rest: list[str]) -> int:
     """Tests marked slow, each with an hour."""
-    ensure(all_steps())
+    ensure([*all_steps(), *map(engine_step, BETWEEN)])
     offer_debian(TEST_PROGRAMS)
     return pytest(["--timeout=3600", *rest], ["tests", "devbox/tests"], "slow")
 

@@ -45,7 +45,12 @@ __all__ = ["PRIVATE", "Broker", "NoAnswer", "OwnerSampler", "RpcError", "RpcProc
 REPO = Path(__file__).resolve().parent.parent
 PROGRAMS = {"mp-shim": ("mempalace_broker.shim.main", "entry"), "mempalace-broker": ("mempalace_broker.cli", "main")}
 VERSIONS = ("3.4.0", "newest")
-_ENGINE_ENV = {"3.4.0": ("MPB_ENGINE_340", "engine-3.4.0"), "newest": ("MPB_ENGINE_NEWEST", "engine-newest")}
+BETWEEN = ("3.8.0", "3.9.0", "3.10.0")  # `python3 dev.py slow` makes these
+_ENGINE_ENV = {
+    "3.4.0": ("MPB_ENGINE_340", "engine-3.4.0"),
+    "newest": ("MPB_ENGINE_NEWEST", "engine-newest"),
+    **{version: (f"MPB_ENGINE_{version.replace('.', '')}", f"engine-{version}") for version in BETWEEN},
+}
 MODEL = ".cache/chroma/onnx_models/all-MiniLM-L6-v2"
 MARK = "MPB_TEST_WORLD"
 SELF_DESTRUCT_S = 60  # brokers of a killed test run leave by themselves, but not while a test waits for them to
@@ -160,7 +165,7 @@ class World:
     """A private HOME with a palace, and all processes that work on it.
 
     Args:
-        engine: "3.4.0", "newest", or None where no engine is wanted.
+        engine: "3.4.0", "newest", one of BETWEEN, or None where no engine is wanted.
         by: how agents name the palace: "config" (HOME/.mempalace/config.json, what `mempalace init` leaves),
             "flag" (--palace) or "env" (MEMPALACE_PALACE_PATH).
         env: more environment for everything. parent: the directory that gets its temporary directory.

@@ -13,10 +13,10 @@ from mempalace_broker import errors
 from mempalace_broker.protocol.engine_frames import Frame
 from tests.engine_driver import EngineProcess, clean_env, make_home
 from tests.harness import RpcError, RpcProcess, World, engine_python, eventually
+from tests.hooks import HUMAN_MESSAGES, run_hook, transcript
 from tests.proctools import open_files, owners
 
 pytestmark = pytest.mark.engine
-HUMAN_MESSAGES = 16  # the hook saves at every fifteenth
 
 
 def write_notes(folder: Path) -> Path:
@@ -137,34 +137,6 @@ def delete_as_stock_does(world: World) -> None:
     assert bare.finish() == 0
 
 
-def transcript(world: World) -> Path:
-    path = world.root / "transcript.jsonl"
-    messages = [
-        {"type": role, "message": {"role": role, "content": f"{role} says that heron {n} waits in the water for fish"}}
-        for n in range(HUMAN_MESSAGES)
-        for role in ("user", "assistant")
-    ]
-    path.write_text("".join(json.dumps(message) + "\n" for message in messages), encoding="utf-8")
-    return path
-
-
-def stop_hook(world: World) -> str:
-    """The auto-save hook of Claude Code; it saves a diary entry itself, and starts a mine of the transcript."""
-    note = {"session_id": "s1", "transcript_path": str(transcript(world)), "stop_hook_active": False}
-    argv = [
-        str(Path(world.server[0]).parent / "mempalace"),
-        "hook",
-        "run",
-        "--hook",
-        "stop",
-        "--harness",
-        "claude-code",
-    ]
-    done = world.run(*argv, stdin=json.dumps(note), timeout=100)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.timeout(400)
 def test_hooks_and_mine_save_beside_eight_sessions_that_pause(engine: str) -> None:
     alone = {"MEMPALACE_HUB_FORWARD": "0"}  # as commands before 3.8, and those that never come through a hub
@@ -175,7 +147,7 @@ def test_hooks_and_mine_save_beside_eight_sessions_that_pause(engine: str) -> No
         with world.watch_owners() as sampler:
             team.acknowledged(team.start_writing("before"))
             team.pause()
-            assert "woven into the palace" in stop_hook(world)
+            assert "woven into the palace" in run_hook(world, "stop", transcript(world))["systemMessage"]
             team.another_opener()
             team.acknowledged(team.start_writing("while the hook mines"))
             team.pause()

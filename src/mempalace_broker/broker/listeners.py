@@ -55,7 +55,9 @@ class Listeners:
             admit=self._admit,
             revoked=self._drop_tcp_clients,
         )
-        self.http = HttpListener(runner, settings=settings, files=files, env=env, clock=clock, number=self._next_number)
+        self.http = HttpListener(
+            runner, settings=settings, files=files, env=env, clock=clock, tasks=tasks, number=self._next_number
+        )
         self._runner = runner
         self._files = files
         self._tasks = tasks

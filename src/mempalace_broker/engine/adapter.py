@@ -27,7 +27,7 @@ from ..protocol.engine_frames import (
     WRITE_LOCK_HELD,
 )
 from ..system import kernel
-from . import payload
+from . import jobs, payload
 from .import_hint import import_hint
 from .model_loading import importing
 
@@ -278,7 +278,7 @@ class Mempalace:
                 if why is not None:
                     return payload.error_response(request_id, NOT_EXECUTED, why)
         try:
-            return self.server.handle_request(request)
+            return jobs.answer(self, request)
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever it raises, the caller gets an answer
             print(f"mempalace raised {type(exc).__name__} on {tool or 'a request'}: {exc}", file=sys.stderr)
             if isinstance(request, dict) and "id" not in request:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import INTERNAL_ERROR, PARSE_ERROR
 from ..protocol.engine_frames import MAX_PAYLOAD
+from ..protocol.jobs import JOB
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
@@ -44,8 +45,8 @@ def request_id(request: Any) -> Any:
 
 
 def tool_call(request: Any) -> tuple[str | None, dict[str, Any]]:
-    """Name and arguments of a tools/call; (None, {}) of anything else."""
-    if not isinstance(request, dict) or request.get("method") != "tools/call":
+    """Name and arguments of a tools/call, or of the tool that a job is nearest to; (None, {}) of anything else."""
+    if not isinstance(request, dict) or request.get("method") not in ("tools/call", JOB):
         return None, {}
     params = request.get("params")
     if not isinstance(params, dict):

@@ -25,6 +25,7 @@ from .machine.sessions import HttpSession, HttpSessions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..jobs.service import JobService
     from ..runner import ProtocolRunner
     from .machine.sessions import Stream
 
@@ -69,20 +70,24 @@ class McpEndpoint:
     """The requests to /mcp of all connections.
 
     Args:
-        number: gives each exchange its number among the broker's clients.
+        number: gives each exchange its number among the broker's clients. jobs: the job API.
     """
 
-    def __init__(self, runner: ProtocolRunner, number: Callable[[], int]) -> None:
+    def __init__(self, runner: ProtocolRunner, number: Callable[[], int], jobs: Callable[[], JobService]) -> None:
         self.sessions = HttpSessions(lambda: os.urandom(16))
         self.exchanges: dict[int, Exchange] = {}
         self.requests = 0
         self.runner = runner
         self._number = number
+        self._jobs = jobs
         self._guests_flow = 0
 
     def handle(self, client: Client, call: Admitted, body: bytes) -> None:
         """Answer a request, now or later."""
         self.requests += 1
+        if call.route is Route.JOBS:
+            self._jobs().handle(client, call.method, call.target, body)
+            return
         session = self.sessions.find(call.session, call.token) if call.session else None
         if call.session and session is None:
             client.refuse(Refusal(404, "this session has ended or is unknown: initialize again"))

@@ -1,8 +1,8 @@
-"""Publishes mempalace's record of a hub in the homes of those who use the palace.
+"""Publishes mempalace's records of a hub and a daemon in the homes of those who use the palace.
 
-Record and token lie in the user's private folder, and ~/.mempalace/server/KEY is a link to it. For ~/.mempalace is what
-containers have mounted: there the link leads nowhere, so they get neither the token, which permits what the user may
-do, nor a record whose pid means another process to them.
+Records and token lie in the user's private folder, and ~/.mempalace/server/KEY and .../daemon/KEY are links to it. For
+~/.mempalace is what containers have mounted: there the links lead nowhere, so they get neither the token, which permits
+what the user may do, nor a record whose pid means another process to them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from ...system.kernel import is_free
 from ...system.private import VARIABLE, private_home
-from ...system.shared_files import SharedFolder, make_folders
+from ...system.shared_files import SharedFolder, make_folders, unlink_quietly
 from ...system.token_file import private_token
-from .machine.hub_record import RECORD, TOKEN, encode, is_hub, key_of, pid_in
+from .machine.hub_record import ENDPOINT, FOLDERS, PID, RECORD, TOKEN, encode, endpoint, is_hub, key_of, pid_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,6 +39,9 @@ class HubRecord:
 
     Args:
         env: the broker's environment: the home of whoever started it is one of those that get the record.
+
+    Attributes:
+        set_aside: folders of mempalace's own daemon that made room for ours.
     """
 
     def __init__(self, files: StateFiles, env: Mapping[str, str]) -> None:
@@ -47,6 +50,7 @@ class HubRecord:
         self._record = self._folder.file(RECORD)
         self._own = ("" if VARIABLE in env else private_home(), env.get("HOME", ""))
         self._homes: dict[str, None] = {}  # in which the record is to be published
+        self.set_aside: list[str] = []
 
     def file(self, name: str) -> PrivateFile:
         """A file beside the record."""
@@ -66,9 +70,12 @@ class HubRecord:
             self._add(home)
         if tools is None or not is_hub(tools):
             return
-        record = encode(palace=self._palace, pid=os.getpid(), port=port, tools=tools, fingerprint=fingerprint)
-        if self._record.read(_LIMIT) != record:
-            self._record.write(record)
+        pid = os.getpid()
+        record = encode(palace=self._palace, pid=pid, port=port, tools=tools, fingerprint=fingerprint)
+        says = {ENDPOINT: endpoint(palace=self._palace, pid=pid, port=port), PID: b"%d\n" % pid, RECORD: record}
+        for name, data in says.items():
+            if self.file(name).read(_LIMIT) != data:
+                self.file(name).write(data)
         failure: OSError | AnotherHub | None = None
         published, self._homes = self._homes, {}  # a link stays, also when its session has ended
         for home in published:
@@ -82,9 +89,10 @@ class HubRecord:
             raise failure
 
     def withdraw(self) -> None:
-        """Remove the record, if it is ours still."""
+        """Remove the records, if they are ours still."""
         if pid_in(self._record.read(_LIMIT)) == os.getpid():
-            os.unlink(self._record.path)
+            for name in (ENDPOINT, PID, RECORD):
+                unlink_quietly(self.file(name).path)
 
     def _add(self, home: str) -> None:
         if os.path.isabs(home) and len(self._homes) < MOST_HOMES:
@@ -96,22 +104,30 @@ class HubRecord:
             return  # another user's, or open to others
         root = os.path.realpath(os.path.join(home, ".mempalace"))
         make_folders(root)
+        with SharedFolder.open(root) as above:
+            for kind in FOLDERS:
+                with above.folder(kind, make=True) as folder:
+                    self._link_in(folder, kind)
+
+    def _link_in(self, folder: SharedFolder, kind: str) -> None:
         name = key_of(self._palace)
-        with SharedFolder.open(root) as above, above.folder("server", make=True) as folder:
-            found = folder.look(name)
-            if found is not None and stat.S_ISLNK(found.st_mode):
-                if os.readlink(name, dir_fd=folder.fd) == self._folder.path:
-                    return
-                folder.remove(name)
-            elif found is not None:
-                _put_aside(folder, name)
-            os.symlink(self._folder.path, name, dir_fd=folder.fd)
+        found = folder.look(name)
+        if found is not None and stat.S_ISLNK(found.st_mode):
+            if os.readlink(name, dir_fd=folder.fd) == self._folder.path:
+                return
+            folder.remove(name)
+        elif found is not None:
+            aside = _put_aside(folder, name, FOLDERS[kind])
+            self.set_aside += [aside] if kind == "daemon" else []
+        os.symlink(self._folder.path, name, dir_fd=folder.fd)
 
 
-def _put_aside(folder: SharedFolder, name: str) -> None:
-    """Make room where `mempalace serve` had its record, unless it is at work."""
+def _put_aside(folder: SharedFolder, name: str, record: str) -> str:
+    """Make room where mempalace's own hub or daemon had its record, unless it is at work; the new path."""
     with folder.folder(name) as old:
-        pid = pid_in(old.read(RECORD, _LIMIT))
+        pid = pid_in(old.read(record, _LIMIT))
     if pid and pid != os.getpid() and not is_free(pid):
-        raise AnotherHub(f"pid {pid} serves this palace by mempalace's own hub ({folder.path}/{name})")
-    folder.rename(name, f"{name}{_ASIDE}-{os.urandom(3).hex()}")
+        raise AnotherHub(f"pid {pid} serves this palace by a server of mempalace's own ({folder.path}/{name})")
+    aside = f"{name}{_ASIDE}-{os.urandom(3).hex()}"
+    folder.rename(name, aside)
+    return f"{folder.path}/{aside}"

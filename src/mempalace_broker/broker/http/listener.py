@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any
 
 from ..admission import MOST_UNREAD, largest_of
+from ..jobs.store import any_job
 from ..machine.session import Origin
 from ..tcp.address import Unavailable
 from ..tcp.port import bind_tcp, candidate_ports
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from ...settings import BrokerSettings
     from ...system.clock import Clock
     from ...system.paths import StateFiles
+    from ..jobs.service import JobService
     from ..runner import ProtocolRunner
+    from ..tasks import Tasks
     from .connection import HttpConnection
     from .endpoint import McpEndpoint
     from .handover import Taken
@@ -61,6 +65,7 @@ class HttpListener:
         files: StateFiles,
         env: Mapping[str, str],
         clock: Clock,
+        tasks: Tasks,
         number: Callable[[], int],
     ) -> None:
         self.port = 0
@@ -71,7 +76,9 @@ class HttpListener:
         self._on = settings.http
         self._ports = candidate_ports(settings.http_port, 0, f"{files.palace}#http")
         self._clock = clock
+        self._tasks = tasks
         self._number = number
+        self._palace = files.palace
         self._private = files.private
         self._hub = HubRecord(files, env)
         self._port = settings.http_port
@@ -81,10 +88,27 @@ class HttpListener:
         self._server: asyncio.Server | None = None
         self._connections: dict[HttpConnection, None] = {}
         self._sweeping = False
+        self._sought_jobs = False
         self._warning: dict[str, str] | None = None
         self._unfound = ""  # why mempalace's own commands don't find us
         self._look_at = 0.0
         self._refused: dict[int, int] = {}
+
+    @functools.cached_property
+    def jobs(self) -> JobService:
+        """The job API; made when it is needed first."""
+        from ..jobs.service import JobService
+
+        service = JobService(
+            self._runner,
+            private=self._private,
+            palace=self._palace,
+            clock=self._clock,
+            tasks=self._tasks,
+            number=self._number,
+        )
+        service.load()
+        return service
 
     @property
     def url(self) -> str:
@@ -107,6 +131,10 @@ class HttpListener:
             self._degrade(str(exc))
         if self.port:
             await self._publish()
+            if not self._sought_jobs:
+                self._sought_jobs = True
+                if await asyncio.to_thread(any_job, self._private):
+                    self.jobs.load()
         return self.port != before
 
     async def _publish(self) -> None:
@@ -122,6 +150,9 @@ class HttpListener:
         if why and why != self._unfound:
             self._runner.log.warning("mempalace's own commands don't find this broker: %s", why)
         self._unfound = why
+        while self._hub.set_aside:
+            text = "mempalace's own daemon had its jobs in %s; any that it had not run yet are still there, and not run"
+            self._runner.log.warning(text, self._hub.set_aside.pop())
         if self._taken is not None and protocol.answers.tools is not None:  # else no record of ours can be there yet
             self._taken.parent.close()
             self._taken = None
@@ -191,7 +222,7 @@ class HttpListener:
         if not self.endpoint_made:
             from .endpoint import McpEndpoint
 
-            self.endpoint = McpEndpoint(self._runner, self._number)
+            self.endpoint = McpEndpoint(self._runner, self._number, lambda: self.jobs)
             self.endpoint_made = True
         return HttpConnection(self)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ... import errors
 from ...protocol import jsonrpc as rpc
 from ...protocol.hello import HELLO, OUTCOMES
+from ...protocol.jobs import JOB
 from ...protocol.jsonrpc import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
 from .admin import answer_admin
 from .call import NO_SUCH_TOOL, Call, call_of, rule_of
@@ -86,6 +87,11 @@ class BrokerProtocol:
     def state(self) -> BrokerState:
         """Whether the broker serves, drains, or has finished."""
         return self.lifecycle.state
+
+    @property
+    def epoch(self) -> int:
+        """The broker's generation."""
+        return int(self._host.facts["lease"]["epoch"])
 
     def take(self) -> list[Effect]:
         """Return the effects since the last call of this."""
@@ -159,7 +165,8 @@ class BrokerProtocol:
             self._send(session, rpc.error_line(message.id, message.code, message.text))
 
     def _request(self, session: Session, piece: Piece, now: float) -> None:
-        message, method = piece.message, piece.message.method
+        message = piece.message
+        method = TOOLS_CALL if message.method == JOB and session.origin is Origin.HOST else message.method
         if method.startswith("broker/") and not session.asks_only:
             self._broker_method(session, message, now)
             return

@@ -99,7 +99,7 @@ class Desk:
     def __init__(self) -> None:
         self.runner = Runner()
         numbers = itertools.count(1)
-        self.endpoint = McpEndpoint(cast(ProtocolRunner, self.runner), lambda: next(numbers))
+        self.endpoint = McpEndpoint(cast(ProtocolRunner, self.runner), lambda: next(numbers), lambda: cast(Any, None))
 
     def post(self, body: bytes = PING, **more: Any) -> Client:
         return self.ask(Route.POST, body, **more)

@@ -16,6 +16,7 @@ from mempalace_broker.broker.http import listener as mod
 from mempalace_broker.broker.http.hub import AnotherHub
 from mempalace_broker.broker.http.listener import HttpListener
 from mempalace_broker.broker.http.machine.gate import Head, Refusal
+from mempalace_broker.broker.tasks import Tasks
 from mempalace_broker.settings_files import PrivateSettings
 from mempalace_broker.system.paths import StateFiles
 from tests.fakes.clock import FakeClock
@@ -55,6 +56,7 @@ class Desk:
             files=files,
             env=env,
             clock=FakeClock(),
+            tasks=Tasks(lambda name, exc: None),
             number=lambda: 1,
         )
 

@@ -12,13 +12,14 @@ import hmac
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...machine.session import Origin
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ...machine.session import Origin
-
 MCP = "/mcp"
 HEALTH = "/healthz"
+JOBS = {"/health": ("GET",), "/jobs": ("GET", "POST"), "/shutdown": ("POST",)}  # of mempalace's own daemon
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _MAX_ID = 128
 
@@ -30,6 +31,7 @@ class Route(Enum):
     POST = auto()  # messages
     GET = auto()  # the rest of a stream that broke off
     DELETE = auto()  # the end of a session
+    JOBS = auto()  # the job API
 
 
 class Head(NamedTuple):
@@ -47,6 +49,7 @@ class Admitted(NamedTuple):
         token: that it showed. origin: what that token permits.
         session, last_event: as named by the client, or "". version: of the protocol, "" where it says none.
         streams: whether it accepts a stream of events as the answer.
+        method, target: of a request to the job API.
     """
 
     route: Route
@@ -56,6 +59,8 @@ class Admitted(NamedTuple):
     version: str = ""
     streams: bool = False
     last_event: str = ""
+    method: str = ""
+    target: str = ""
 
 
 class Refusal(NamedTuple):
@@ -78,11 +83,14 @@ def judge(head: Head, *, port: int, keys: Mapping[str, Origin], versions: tuple[
     path = head.target.partition("?")[0]
     if path == HEALTH:
         return Admitted(Route.HEALTH) if head.method == "GET" else _not_allowed("GET")
-    if path != MCP:
+    jobs = path in JOBS or path.startswith("/jobs/")
+    if path != MCP and not jobs:
         return Refusal(404, f"nothing is here; MCP is at {MCP}")
     token = _token(head, keys)
     if token is None:
         return Refusal(401, "the token is missing or wrong", ("WWW-Authenticate", 'Bearer realm="mempalace"'))
+    if jobs:
+        return _job(head, path, token, keys[token])
     if head.method not in ("POST", "GET", "DELETE"):
         return _not_allowed("POST, GET, DELETE")
     if head.method == "POST" and _word(head, b"content-type").partition(";")[0].strip() != "application/json":
@@ -99,6 +107,16 @@ def judge(head: Head, *, port: int, keys: Mapping[str, Origin], versions: tuple[
         streams="text/event-stream" in _word(head, b"accept"),
         last_event=_text(head, b"last-event-id"),
     )
+
+
+def _job(head: Head, path: str, token: str, origin: Origin) -> Admitted | Refusal:
+    """A request to the job API, which is for the user's own programs."""
+    if origin is not Origin.USER:
+        return Refusal(403, "jobs are for mempalace's own hooks and commands")
+    methods = JOBS.get(path, ("GET",))
+    if head.method not in methods:
+        return _not_allowed(", ".join(methods))
+    return Admitted(Route.JOBS, token, origin, method=head.method, target=head.target)
 
 
 def _stranger(head: Head, port: int) -> Refusal | None:

@@ -1,10 +1,13 @@
-"""mempalace's own record of a hub: who serves a palace over HTTP. The only place that knows its form.
+"""mempalace's own records of a hub and of a daemon: who serves a palace over HTTP. Nothing else knows their form.
 
 mempalace from 3.8 on looks for it before it opens a palace: `mine`, `search`, `mempalace-mcp` and its light variant
 then send their calls there. So with this record they come through the broker, and nobody configures anything.
 
     ~/.mempalace/server/KEY/serverinfo.json    pid, host, port, ...; believed while that pid is alive
     ~/.mempalace/server/KEY/token              what they send as "Authorization: Bearer"
+    ~/.mempalace/daemon/KEY/endpoint.json, pid, token    the same for jobs: of hooks, and of commands with --daemon
+
+Both folders are one: the names in it differ, but for the token.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import Any
 from ....protocol.jsonrpc import load_object, to_bytes, whole_number
 
 RECORD, TOKEN = "serverinfo.json", "token"
+ENDPOINT, PID = "endpoint.json", "pid"
+FOLDERS = {"server": RECORD, "daemon": ENDPOINT}  # below ~/.mempalace, and the file in them that names a pid
 ADDRESS = "127.0.0.1"
 _KEY_DIGITS = 24
 _MINE, _SEARCH = "mempalace_mine", "mempalace_search"
@@ -57,6 +62,11 @@ def encode(*, palace: str, pid: int, port: int, tools: list[Any], fingerprint: s
         "palace_path": palace,
     }
     return json.dumps(record).encode() + b"\n"
+
+
+def endpoint(*, palace: str, pid: int, port: int) -> bytes:
+    """The bytes of a daemon's record; arguments as of `encode`."""
+    return json.dumps({"host": ADDRESS, "port": port, "pid": pid, "palace_path": palace}).encode() + b"\n"
 
 
 def mended(line: bytes) -> bytes:

@@ -98,3 +98,23 @@ def test_what_else_is_refused() -> None:
     assert refused(ask("POST", "/healthz")) == 405
     assert refused(ask(content_type="text/plain")) == 415  # all that a page can send to another origin unasked
     assert refused(ask(mcp_protocol_version="1999-01-01")) == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("GET", "/health"), ("GET", "/jobs?limit=2"), ("POST", "/jobs"), ("GET", "/jobs/1d"), ("POST", "/shutdown")],
+)
+def test_the_job_api_is_for_the_users_own_programs(method: str, target: str) -> None:
+    own = {"authorization": f"Bearer {OWN}"}
+    assert ask(method, target, **own) == Admitted(Route.JOBS, OWN, Origin.USER, method=method, target=target)
+    assert refused(ask(method, target)) == 403
+    assert refused(ask(method, target, authorization="Bearer no")) == 401
+    assert refused(ask(method, target, host="evil.example", **own)) == 403
+    assert refused(ask(method, target, origin="https://evil.example", **own)) == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "target"), [("POST", "/health"), ("GET", "/shutdown"), ("POST", "/jobs/1d"), ("DELETE", "/jobs")]
+)
+def test_methods_of_the_job_api(method: str, target: str) -> None:
+    assert refused(ask(method, target, authorization=f"Bearer {OWN}")) == 405

@@ -1,0 +1,251 @@
+"""One job: how it is kept, how it is told to mempalace's clients, and what an answer of the engine makes of it.
+
+    QUEUED -> RUNNING -> SUCCEEDED | FAILED; back to QUEUED where it was not executed, or does no harm twice
+
+A job is a session of the broker's protocol, with a secret of its own, so that its outcome is proved as that of any
+other write: each time that it is given to an engine counts as a connection, whose second line is the job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from .... import errors
+from ....protocol.hello import OUTCOMES, WIRE_VERSION, WriteOutcome
+from ....protocol.jobs import KINDS, TOOL, is_long, request
+from ....protocol.jsonrpc import load, load_object, to_bytes, whole_number
+from ....protocol.tools import rule_for
+
+MOST_RUNS = 3  # of a job that does no harm twice, when nobody knows how it ended
+GIVE_UP_S = 7 * 86400.0  # after so long a job that can't be executed has failed
+_MARGIN_S = 600.0  # a wall clock may have been set meanwhile
+_LINE = 2  # of its connection
+_NOT_EXECUTED = {
+    errors.NOT_EXECUTED,
+    errors.WAIT_TIMEOUT,
+    errors.ENGINE_DOWN,
+    errors.OVERLOADED,
+}
+_WAITS = "LockHeldByOtherProcess"  # by this word mempalace's clients know a job that waits for better times
+
+
+class JobState(StrEnum):
+    """In the words of mempalace's daemon."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """See above. Times in seconds since 1970.
+
+    Attributes:
+        connection: the last one by which it may have reached an engine. epoch: of the broker that had it then.
+        attempts: how often it may have begun.
+    """
+
+    id: str
+    kind: str
+    payload: dict[str, Any]
+    secret: str
+    created: float
+    epoch: int
+    priority: int = 0
+    dedupe_key: str | None = None
+    connection: int = 1
+    state: JobState = JobState.QUEUED
+    started: float | None = None
+    finished: float | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    attempts: int = 0
+    retry_at: float = field(default=0.0, metadata={"kept": False})
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.state in (JobState.SUCCEEDED, JobState.FAILED)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for its turn."""
+        return self.state is JobState.QUEUED
+
+    def encode(self) -> bytes:
+        """The content of its file."""
+        return to_bytes(asdict(self))
+
+    @classmethod
+    def decode(cls, data: bytes | None) -> Job | None:
+        """Read a file; None where it is no job."""
+        body = load_object(data)
+        try:
+            job = cls(**body)
+            job.state = JobState(job.state)
+        except (TypeError, ValueError):
+            return None
+        job.retry_at = 0.0
+        return job if isinstance(job.payload, dict) and job.kind in KINDS else None
+
+    def as_json(self, *, payload: bool = False) -> dict[str, Any]:
+        """As mempalace's clients read it."""
+        told = {
+            "id": self.id,
+            "kind": self.kind,
+            "state": self.state,
+            "priority": self.priority,
+            "dedupe_key": self.dedupe_key,
+            "created_at": _iso(self.created),
+            "started_at": _iso(self.started),
+            "finished_at": _iso(self.finished),
+            "result": self.result,
+            "error": self.error,
+            "attempts": self.attempts,
+        }
+        return {**told, "payload": self.payload} if payload else told
+
+    # -- what it says to the broker
+
+    def hello(self, pid: int) -> bytes:
+        """The first line of its present connection."""
+        params = {
+            "wire": WIRE_VERSION,
+            "session": self.id,
+            "secret": self.secret,
+            "connection": self.connection,
+            "client": f"job {self.kind}",
+            "pid": pid,
+        }
+        return to_bytes({"jsonrpc": "2.0", "id": 1, "method": "broker/hello", "params": params})
+
+    def line(self) -> bytes:
+        """The second line: the job itself."""
+        return to_bytes(request(self.kind, self.payload))
+
+    def question(self, now: float) -> bytes:
+        """The second line in its place: what became of the job by the connection before?"""
+        age = max(0.0, now - (self.started or self.created)) + _MARGIN_S
+        params = {"connection": self.connection - 1, "lines": [_LINE], "age_s": age, "epoch": self.epoch}
+        return to_bytes({"jsonrpc": "2.0", "id": 2, "method": OUTCOMES, "params": params})
+
+    # -- what it hears
+
+    def begins(self, now: float) -> None:
+        """It is given to an engine."""
+        self.state, self.started, self.error = JobState.RUNNING, now, None
+        self.attempts += 1
+
+    def took(self, answer: dict[str, Any], now: float) -> bool:
+        """The answer to `line`; whether it has to run again."""
+        error = answer.get("error")
+        if not isinstance(error, dict):
+            self._told(_result(self.kind, answer.get("result")), now)
+        elif error.get("code") in _NOT_EXECUTED:
+            self.attempts -= 1
+            self._again(str(error.get("message")), now)
+        elif error.get("code") == errors.OUTCOME_UNKNOWN:
+            self._unknown(str(error.get("message")), now)
+        else:
+            self._fail(str(error.get("message")), now)
+        return self.waits
+
+    def took_outcome(self, answer: dict[str, Any], now: float) -> None:
+        """The answer to `question`."""
+        result = answer.get("result")
+        outcomes = result.get("outcomes") if isinstance(result, dict) else None
+        found = outcomes.get(str(_LINE), {}) if isinstance(outcomes, dict) else {}
+        if found.get("state") == WriteOutcome.DONE and isinstance(found.get("response"), dict):
+            self.took(found["response"], now)
+        elif found.get("state") == WriteOutcome.NOT_STARTED:
+            self.attempts = max(0, self.attempts - 1)
+            self.state = JobState.QUEUED
+        else:
+            self._unknown("the broker or its engine ended while the job ran; nobody knows whether it is stored", now)
+
+    def _told(self, told: dict[str, Any], now: float) -> None:
+        if told.get("success") is False and told.get("error_class") == _WAITS:
+            self.attempts -= 1
+            self._again(str(told.get("error")), now)
+            return
+        good = told.get("success", "error" not in told) is not False
+        self.result = {"success": good, "exit_code": 0 if good else 1, **told}
+        self.error = None if good else {"message": str(told.get("error", "job failed"))}
+        self._ended(JobState.SUCCEEDED if good else JobState.FAILED, now)
+
+    def _unknown(self, text: str, now: float) -> None:
+        if is_long(self.kind) and self.attempts < MOST_RUNS:
+            self._again(text, now)
+        else:
+            self._fail(text, now)
+
+    def _again(self, text: str, now: float) -> None:
+        if now - self.created > GIVE_UP_S:
+            self._fail(text, now)
+        else:
+            self.state, self.error = JobState.QUEUED, {"error_class": _WAITS, "message": text}
+
+    def _fail(self, text: str, now: float) -> None:
+        self.result = {"success": False, "exit_code": 1, "error": text}
+        self.error = {"message": text}
+        self._ended(JobState.FAILED, now)
+
+    def _ended(self, state: JobState, now: float) -> None:
+        self.state, self.finished, self.payload, self.secret = state, now, {}, ""
+
+
+def asked_for(body: dict[str, Any], *, id_: str, secret: str, now: float, epoch: int) -> Job:
+    """The job that the body of a POST asks for.
+
+    Raises:
+        ValueError: it can't be one; says why.
+    """
+    kind, payload, key = body.get("kind"), body.get("payload") or {}, body.get("dedupe_key")
+    if kind not in KINDS or not isinstance(payload, dict):
+        raise ValueError(f"unknown kind of job: {kind!r}")
+    name = payload.get("name")
+    if kind == TOOL and (is_long(str(name).removeprefix("mempalace_")) or not _writes(name)):
+        raise ValueError(f"a job of kind {TOOL} takes tools that write: not {name!r}")
+    for path in _paths(payload) if is_long(kind) else ():
+        if not isinstance(path, str) or not path.startswith(("/", "~")):
+            raise ValueError(f"{path!r} is relative to a folder that the broker does not know: name it from / on")
+    priority = whole_number(body.get("priority"), -(1 << 31), 1 << 31) or 0
+    return Job(id_, kind, payload, secret, now, epoch, priority, key if isinstance(key, str) else None)
+
+
+def _writes(tool: object) -> bool:
+    rule = rule_for(tool)
+    return rule.known and rule.writes
+
+
+def _paths(payload: dict[str, Any]) -> list[Any]:
+    """The paths in a payload; those of `files` are relative to the source."""
+    roots = payload.get("root")
+    named = [payload.get(word) for word in ("source", "dir", "target")]
+    return [path for path in named if path] + (roots if isinstance(roots, list) else [])
+
+
+def _result(kind: str, result: object) -> dict[str, Any]:
+    """What a job told, from the result of its request."""
+    if not isinstance(result, dict):
+        return {"success": False, "error": "the engine's answer makes no sense"}
+    if is_long(kind):
+        return result
+    try:
+        text = str(result["content"][0]["text"])
+        told = load(text.encode())
+    except (KeyError, IndexError, TypeError):
+        return {"success": False, "error": "the engine's answer makes no sense"}
+    except ValueError:
+        told = text
+    failed = result.get("isError") is True
+    return told if isinstance(told, dict) else {"success": not failed, "error" if failed else "value": told}
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat()

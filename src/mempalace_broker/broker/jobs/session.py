@@ -1,0 +1,83 @@
+"""A job as a client of the broker's protocol: it greets, says one line more, and hears two."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ...protocol.jsonrpc import load_object
+from ...system.unix_socket import PeerProcess
+from ..machine.session import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...protocol.framing import TooLong
+    from ..runner import ProtocolRunner
+
+VIA = "job"
+
+
+class JobSession:
+    """See `runner.Conn` for its attributes.
+
+    Args:
+        done: takes the answer to the second line, None where the broker leaves before there is one; called once.
+    """
+
+    def __init__(
+        self, runner: ProtocolRunner, number: int, lines: list[bytes], done: Callable[[dict[str, Any] | None], None]
+    ) -> None:
+        self.number = number
+        self.via = self.who = VIA
+        self.peer = PeerProcess()
+        self.proof = ""
+        self.opened = 0.0
+        self.heard = True
+        self.leaving = False
+        self.unread = 0
+        self._runner = runner
+        self._lines: deque[bytes | TooLong] = deque(lines)
+        self._done: Callable[[dict[str, Any] | None], None] | None = done
+        self._answers: list[dict[str, Any]] = []
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes that are not acted upon yet."""
+        return sum(len(line) for line in self._lines if isinstance(line, bytes))
+
+    def start(self) -> None:
+        """Say both lines."""
+        self._runner.opened(self, 0, Origin.HOST)
+        self._work()
+
+    def _work(self) -> None:
+        if self._done is not None and self._runner.work(self, self._lines):
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def send(self, data: bytes) -> None:
+        """An answer."""
+        self._answers += [load_object(line) for line in data.split(b"\n") if line]
+        if len(self._answers) > 1 or "error" in self._answers[0]:
+            self._finish(self._answers[-1])
+
+    def close(self) -> None:
+        """The broker leaves."""
+        self._finish(None)
+
+    def refuse(self, text: str) -> None:  # noqa: ARG002 - nobody reads it
+        """End it."""
+        self._finish(None)
+
+    def drop(self, reason: str) -> None:  # noqa: ARG002
+        """End it."""
+        self._finish(None)
+
+    def _finish(self, answer: dict[str, Any] | None) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        self.leaving = True
+        asyncio.get_running_loop().call_soon(self._runner.closed, self)  # not in the middle of a turn
+        asyncio.get_running_loop().call_soon(done, answer)

@@ -1,0 +1,198 @@
+"""mempalace's hooks and its commands with --daemon save through the broker, and what was accepted is run once."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mempalace_broker.broker.http.machine.hub_record import ENDPOINT, key_of
+from tests import harness
+from tests.harness import World, eventually, kill_pid
+from tests.hooks import HUMAN_MESSAGES, run_hook, transcript
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+VERSIONS = ["newest", *(pytest.param(version, marks=pytest.mark.slow) for version in harness.BETWEEN)]
+
+
+class Door:
+    """The job API, as mempalace's clients find it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.folder = world.home / ".mempalace" / "daemon" / key_of(str(world.palace.resolve()))
+
+    def endpoint(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads((self.folder / ENDPOINT).read_bytes()) if self.folder.exists() else {}
+        return told
+
+    def wait_for(self, broker: int) -> None:
+        eventually(lambda: self.endpoint()["pid"] == broker, what="the record of that broker")
+
+    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        token = (self.folder / "token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        url = f"http://127.0.0.1:{self.endpoint()['port']}{path}"
+        request = urllib.request.Request(url, data=data, method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            told: dict[str, Any] = json.loads(answer.read())
+        return told
+
+    def submit(self, kind: str, **payload: Any) -> str:
+        return str(self.ask("POST", "/jobs", {"kind": kind, "payload": payload})["job"]["id"])
+
+    def over(self, id_: str) -> dict[str, Any]:
+        """The job, once it is."""
+
+        def found() -> dict[str, Any] | None:
+            job: dict[str, Any] = self.ask("GET", f"/jobs/{id_}")["job"]
+            return job if job["state"] in ("succeeded", "failed") else None
+
+        return eventually(found, 100, "the end of the job")
+
+
+def prefer_us(world: World) -> None:
+    """What `setup` offers."""
+    path = world.state_root / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "write_routing": {"hooks": "prefer"}}))
+
+
+def bare_wings(world: World) -> dict[str, int]:
+    """What a fresh engine without any broker finds."""
+    assert world.cli("stop").returncode == 0
+    fresh = world.bare()
+    fresh.initialize()
+    wings: dict[str, int] = fresh.call_tool("list_wings")["wings"]
+    assert fresh.finish(20) == 0
+    return wings
+
+
+@pytest.fixture(params=VERSIONS)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    harness.require_engine(request.param)
+    with World(request.param) as world:
+        prefer_us(world)
+        yield world
+
+
+def test_hooks_save_beside_sessions_that_write(world: World) -> None:
+    shim = world.shim()
+    shim.initialize()
+    shim.call_tool("add_drawer", wing="team", room="r", content="the heron is back")
+    door = Door(world)
+    eventually(door.endpoint, what="the record of a daemon")
+    with world.watch_owners() as sampler:
+        stop = run_hook(world, "stop", transcript(world, "one"))
+        assert "woven into the palace" in stop["systemMessage"]
+        run_hook(world, "session-end", transcript(world, "two", "crane"), "s2")
+        run_hook(world, "precompact", transcript(world, "three", "stork"), "s3")
+        shim.call_tool("add_drawer", wing="team", room="r", content="the heron stays")
+        eventually(lambda: set(door.ask("GET", "/health")["counts"]) == {"succeeded"}, 100, "the end of all jobs")
+    assert sampler.most == 1, sampler.worst
+    jobs = door.ask("GET", "/jobs?limit=9")["jobs"]
+    assert sorted(job["kind"] for job in jobs) == ["diary_write", "diary_write", "mine", "mine", "mine"]
+    wings = bare_wings(world)
+    assert wings["team"] == 2
+    assert wings["sessions"] >= 3 * HUMAN_MESSAGES
+
+
+def test_commands_with_daemon_print_what_they_print_alone(world: World) -> None:
+    world.shim().initialize()
+    eventually(Door(world).endpoint, what="the record of a daemon")
+    notes = world.cwd / "notes"
+    notes.mkdir()
+    (notes / "pond.md").write_text("The duck swims in the pond. " * 20)
+    with world.watch_owners() as sampler:
+        mined = world.mempalace("mine", str(notes), "--daemon")
+        assert (mined.returncode, "Files processed: 1" in mined.stdout) == (0, True), mined.stderr
+        synced = world.mempalace("sync", str(notes), "--daemon")
+        assert (synced.returncode, "DRY RUN" in synced.stdout) == (0, True), synced.stderr
+        for words, shown in (
+            (["start"], "daemon running"),
+            (["status"], "daemon is running"),
+            (["jobs"], "succeeded  mine"),
+        ):
+            done = world.mempalace("daemon", *words)
+            assert (done.returncode, shown in done.stdout) == (0, True), done.stderr
+        refused = world.mempalace("daemon", "stop")
+        assert (refused.returncode, "mempalace-broker stop" in refused.stderr) == (1, True)
+    assert sampler.most == 1, sampler.worst
+    assert bare_wings(world)["notes"] == 1
+
+
+def test_what_was_accepted_runs_once_whoever_is_killed() -> None:
+    harness.require_engine("newest")
+    with World("newest") as world:
+        shim = world.shim()
+        shim.initialize()
+        door = Door(world)
+        eventually(door.endpoint, what="the record of a daemon")
+        ids = []
+        for n in range(12):
+            ids.append(door.submit("diary_write", agent_name="hook", entry=f"entry {n} of twelve"))
+            if n % 4 == 1:
+                kill_pid(world.broker().engine_pid())
+            elif n % 4 == 3:
+                before = world.broker()
+                before.kill()
+                shim.call_tool("kg_stats")
+                door.wait_for(world.broker().pid)
+        assert world.cli("restart").returncode == 0
+        ends = [door.over(id_) for id_ in ids]
+        kept = [n for n, job in enumerate(ends) if job["state"] == "succeeded"]
+        assert len(kept) >= 6
+        told = {job["error"]["message"] for job in ends if job["state"] == "failed"}
+        assert all("while it ran mempalace_diary_write" in text or "nobody knows" in text for text in told), told
+        found = [entry["content"] for entry in shim.call_tool("diary_read", agent_name="hook", last_n=100)["entries"]]
+        assert len(found) == len(set(found))
+        assert {f"entry {n} of twelve" for n in kept} <= set(found)
+
+
+def test_guests_hand_in_no_jobs(world: World) -> None:
+    world.shim().initialize()
+    door = Door(world)
+    eventually(door.endpoint, what="the record of a daemon")
+    token = world.cli("token", "--http").stdout.strip()
+    port = door.endpoint()["port"]
+    for method, path in (("GET", "/health"), ("GET", "/jobs"), ("POST", "/jobs"), ("POST", "/shutdown")):
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, headers=headers, data=None)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=20)
+        assert refused.value.code == 403
+        refused.value.close()
+    assert world.broker().running
+
+
+def test_the_folder_of_a_daemon_that_has_gone_makes_room() -> None:
+    harness.require_engine("newest")
+    with World("newest") as world:
+        door = Door(world)
+        door.folder.mkdir(parents=True)
+        (door.folder / ENDPOINT).write_text(json.dumps({"pid": 1 << 22, "port": 1}))
+        (door.folder / "queue.sqlite3").touch()
+        world.shim().initialize()
+        eventually(lambda: door.endpoint().get("port", 1) != 1, what="our record")
+        (aside,) = door.folder.parent.glob("*.before-broker-*")
+        assert (aside / "queue.sqlite3").exists()
+        eventually(lambda: str(aside) in world.log(), what="a line about it")
+
+
+def left(world: World) -> list[Path]:
+    return sorted(Path(world.state("jobs")).glob("*.json"))
+
+
+def test_what_a_job_said_does_not_stay(world: World) -> None:
+    world.shim().initialize()
+    door = Door(world)
+    eventually(door.endpoint, what="the record of a daemon")
+    id_ = door.submit("diary_write", agent_name="hook", entry="a secret of mine")
+    assert door.over(id_)["state"] == "succeeded"
+    eventually(lambda: all(b"a secret" not in path.read_bytes() for path in left(world)), what="a file without it")
+    assert "a secret" not in world.log()
