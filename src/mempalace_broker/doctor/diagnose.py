@@ -37,6 +37,7 @@ _CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     others.in_process,
     others.upstream_lock,
     others.hooks,
+    others.proxy,
     others.upstream_processes,
     others.leftovers,
     engine.engine,

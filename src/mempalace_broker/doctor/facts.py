@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..system.process_ids import ProcessState
     from .integrations import Integration
     from .open_files import OpenFile
+    from .upstream_clients import HookRouting
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,8 @@ class Facts:
     integrations: list[Integration]
     upstream_processes: list[UpstreamProcess]
     upstream_lock: LockFacts
+    hook_routing: HookRouting
+    proxy: str  # which mempalace's clients would ask in the broker's place, "" without one
     engine: EngineFacts
     model_state: str
     model_kind: str

@@ -41,6 +41,7 @@ from .access_facts import look_at_access
 from .facts import EngineFacts, Facts, FileEntry, FolderFacts, LockFacts, UpstreamProcess
 from .integrations import find_integrations
 from .open_files import find_open_files
+from .upstream_clients import hook_routing, proxy_in_the_way
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -85,6 +86,8 @@ def gather(context: Context) -> Facts:
         integrations=find_integrations(home, env),
         upstream_processes=list(_upstream_processes(home)),
         upstream_lock=_upstream_lock(home, identity.name),
+        hook_routing=hook_routing(env, home),
+        proxy=proxy_in_the_way(env),
         engine=_engine(env, engine_named),
         model_state=weights.state,
         model_kind=weights.kind,

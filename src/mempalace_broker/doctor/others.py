@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .facts import Facts
     from .open_files import OpenFile
 
+_ROUTES_SINCE = (3, 8)
+
 
 def open_files(facts: Facts) -> Iterator[Finding]:
     """Other processes that have palace files open, which must not be while the engine has."""
@@ -91,20 +93,47 @@ def _is_parked(facts: Facts) -> bool:
 
 def hooks(facts: Facts) -> Iterator[Finding]:
     """Whether mempalace's hooks and its own commands can save."""
-    setting = (facts.status.get("settings") or facts.settings).get("park_s") or {}
-    park_s = setting.get("value")
+    running = facts.status.get("settings") or facts.settings
+    park_s = (running.get("park_s") or {}).get("value")
+    answers = (running.get("http") or {}).get("value") and facts.engine.version and _knows_routing(facts)
+    if answers and facts.hook_routing.leads_here:
+        yield ok("hooks", f"mempalace's hooks save through the broker (write_routing in {facts.hook_routing.path})")
+        return
+    hint = ""
+    if answers:
+        hint = (
+            f'put "write_routing": {{"hooks": "prefer"}} into {facts.hook_routing.path}: then hooks save through the '
+            "broker, and by themselves where none runs"
+        )
     if park_s:
-        yield ok(
+        yield (info if hint else ok)(
             "hooks",
             f"mempalace's hooks and its own commands work on the palace after {park_s} s without a call; "
             "while agents are calling they are refused, and a refused hook says nothing",
+            hint,
         )
     elif park_s == 0:
         yield info(
             "hooks",
             "mempalace's hooks and its own commands are refused while a broker runs (park_s = 0); "
             "a refused hook says nothing",
-            "set park_s = 1 in config.toml, then `mempalace-broker restart`",
+            hint or "set park_s = 1 in config.toml, then `mempalace-broker restart`",
+        )
+
+
+def _knows_routing(facts: Facts) -> bool:
+    parts = facts.engine.version.split(".")
+    return all(part.isdecimal() for part in parts[:2]) and tuple(map(int, parts[:2])) >= _ROUTES_SINCE
+
+
+def proxy(facts: Facts) -> Iterator[Finding]:
+    """A proxy that would get what mempalace's own servers and commands send to the broker."""
+    if facts.proxy:
+        yield warn(
+            "http_proxy",
+            "mempalace-mcp and mempalace's commands ask that proxy for the broker at 127.0.0.1, and open the palace "
+            "themselves where it does not lead there",
+            "add 127.0.0.1 to no_proxy, for every agent alike",
         )
 
 

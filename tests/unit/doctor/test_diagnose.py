@@ -21,6 +21,7 @@ from mempalace_broker.doctor.facts import (
 from mempalace_broker.doctor.findings import Finding, Severity
 from mempalace_broker.doctor.integrations import Integration
 from mempalace_broker.doctor.open_files import OpenFile
+from mempalace_broker.doctor.upstream_clients import HookRouting
 from mempalace_broker.locality.locality import Locality
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
@@ -76,6 +77,8 @@ def healthy() -> Facts:
         integrations=[],
         upstream_processes=[],
         upstream_lock=LockFacts("/h/lease", True, ENGINE),
+        hook_routing=HookRouting("direct", f"{ROOT}/config.json"),
+        proxy="",
         engine=EngineFacts("/e/python", "3.11.0", "the broker's own environment"),
         model_state="cached",
         model_kind="other",
@@ -579,3 +582,33 @@ def test_it_says_when_hooks_save(park_s: int, severity: Severity, word: str) -> 
     reply = BrokerReply(CONNECT_OK, SOCKET, {**STATUS, "settings": settings})
     (hooks,) = [row for row in judge(dataclasses.replace(healthy(), reply=reply)) if row.what == "hooks"]
     assert (hooks.severity, word in hooks.detail) == (severity, True)
+
+
+@pytest.mark.parametrize(
+    ("version", "http", "policy", "severity", "word"),
+    [
+        ("3.11.0", True, "prefer", Severity.OK, "through the broker"),
+        ("3.8.0", True, "require", Severity.OK, "through the broker"),
+        ("3.8.0", True, "direct", Severity.INFO, '"hooks": "prefer"'),
+        ("3.7.1", True, "direct", Severity.OK, "after 1 s"),
+        ("3.11.0", False, "prefer", Severity.OK, "after 1 s"),
+        ("odd", True, "prefer", Severity.OK, "after 1 s"),
+    ],
+)
+def test_it_says_how_hooks_come_through_the_broker(
+    version: str, http: bool, policy: str, severity: Severity, word: str
+) -> None:
+    settings = {"park_s": {"value": 1, "source": "default"}, "http": {"value": http, "source": "default"}}
+    facts = dataclasses.replace(
+        healthy(),
+        reply=BrokerReply(CONNECT_OK, SOCKET, {**STATUS, "settings": settings}),
+        engine=EngineFacts("/e/python", version, "x"),
+        hook_routing=HookRouting(policy, "/h/config.json"),
+    )
+    (hooks,) = [row for row in judge(facts) if row.what == "hooks"]
+    assert (hooks.severity, word in hooks.detail + hooks.hint) == (severity, True)
+
+
+def test_a_proxy_in_the_way_is_named() -> None:
+    (row,) = [row for row in judge(dataclasses.replace(healthy(), proxy="http://p:1")) if row.what == "http_proxy"]
+    assert (row.severity, "no_proxy" in row.hint) == (Severity.WARN, True)

@@ -1,0 +1,73 @@
+"""What leads mempalace's own hooks, commands and servers to the broker, or away from it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..protocol.jsonrpc import load_object
+from ..system.find_palace import config_dir
+from ..system.shared_files import read_followed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DIRECT = "direct"
+HOST = "127.0.0.1"
+_LIMIT = 1 << 20
+_VARIABLES = ("MEMPALACE_HOOK_WRITE_ROUTING", "MEMPALACE_WRITE_ROUTING")
+
+
+class HookRouting(NamedTuple):
+    """How mempalace's hooks save: "prefer" and "require" lead to the broker, "direct" opens the palace.
+
+    Attributes:
+        path: of mempalace's config.json.
+    """
+
+    policy: str
+    path: str
+
+    @property
+    def leads_here(self) -> bool:
+        """Whether hooks save through the broker."""
+        return self.policy in ("prefer", "require")
+
+
+def hook_routing(env: Mapping[str, str], home: str) -> HookRouting:
+    """What mempalace from 3.8 on reads from the environment and config.json."""
+    path = os.path.join(config_dir(env, home), "config.json")
+    try:
+        config = load_object(read_followed(path, _LIMIT))
+    except OSError:
+        config = {}
+    section = config.get("write_routing")
+    said = [env.get(name) for name in _VARIABLES]
+    said += [section.get(name) for name in ("hooks", "default")] if isinstance(section, dict) else []
+    hooks = config.get("hooks")
+    if isinstance(hooks, dict) and hooks.get("daemon") is True:  # as before 3.8
+        said.append("prefer")
+    policy = next((value for value in said if value is not None), DIRECT)
+    return HookRouting(str(policy).strip().lower(), path)
+
+
+def route_hooks(config: str) -> str:
+    """The text of a config.json, "" for one that is not there, with hooks that save through the broker.
+
+    "prefer", so that they save by themselves while no broker runs. Raises ValueError where it is not a JSON object.
+    """
+    body = json.loads(config) if config.strip() else {}
+    if not isinstance(body, dict) or not isinstance(body.get("write_routing", {}), dict):
+        raise ValueError("it is not what mempalace writes")
+    body["write_routing"] = {**body.get("write_routing", {}), "hooks": "prefer"}
+    return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+
+
+def proxy_in_the_way(env: Mapping[str, str]) -> str:
+    """The proxy to which mempalace's clients send what is meant for the broker, "" without one."""
+    proxy = env.get("http_proxy") or ("" if "REQUEST_METHOD" in env else env.get("HTTP_PROXY", ""))
+    if not proxy:
+        return ""
+    exempt = env.get("no_proxy") or env.get("NO_PROXY", "")
+    return "" if {"*", HOST} & {name.strip() for name in exempt.split(",")} else proxy
