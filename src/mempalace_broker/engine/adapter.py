@@ -278,7 +278,7 @@ class Mempalace:
                 if why is not None:
                     return payload.error_response(request_id, NOT_EXECUTED, why)
         try:
-            return jobs.answer(self, request)
+            return jobs.answer(request, self.server, self.module, self.palace_path())
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever it raises, the caller gets an answer
             print(f"mempalace raised {type(exc).__name__} on {tool or 'a request'}: {exc}", file=sys.stderr)
             if isinstance(request, dict) and "id" not in request:

@@ -16,7 +16,8 @@ from .machine.gate import Admitted, Head, Refusal, Route
 if TYPE_CHECKING:
     import socket
 
-    from .endpoint import McpEndpoint, Pending
+    from .client import Pending
+    from .endpoint import McpEndpoint
 
 HEAD_S = 10.0
 BODY_S = 30.0  # between two parts of a body

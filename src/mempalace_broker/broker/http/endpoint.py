@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ...protocol import jsonrpc as rpc
 from ...protocol.framing import LONG
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ..jobs.service import JobService
     from ..runner import ProtocolRunner
+    from .client import Client
     from .machine.sessions import Stream
 
 STREAM_AFTER_S = 10.0
@@ -35,35 +36,6 @@ MOST_WITH_GUESTS = 128  # the rest is kept for the user's own commands
 SESSION_HEADER = "Mcp-Session-Id"
 _PRIMED_SINCE = "2025-11-25"  # clients of older versions take an event without data for an error
 _MAX_AGENT = 64
-
-
-class Pending(Protocol):
-    """An answer that a connection waits for."""
-
-    def lost(self) -> None:
-        """The connection broke."""
-
-
-class Client(Protocol):
-    """A connection, as the endpoint sees it.
-
-    Attributes:
-        reply: the answer that it waits for.
-    """
-
-    reply: Pending | None
-
-    def respond(self, status: int, body: bytes, *headers: tuple[str, str], kind: str = "application/json") -> None:
-        """Send a whole answer."""
-
-    def refuse(self, refusal: Refusal) -> None:
-        """Send a refusal."""
-
-    def begin_stream(self, event: str, *, prime: bool) -> None:
-        """Begin a stream of events. `event`: the id of the first, or ""; `prime`: send it at once."""
-
-    def end_stream(self, messages: list[bytes], event: str) -> None:
-        """Send the last events of the stream, the last of them with the id `event`, or ""."""
 
 
 class McpEndpoint:

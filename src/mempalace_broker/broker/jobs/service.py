@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ...system.clock import Clock
     from ...system.private import PrivateFolder
-    from ..http.endpoint import Client
+    from ..http.client import Client
     from ..runner import ProtocolRunner
     from ..tasks import Tasks
 
@@ -55,6 +55,7 @@ class JobService:
         self._runner = runner
         self._store = JobStore(private)
         self._palace = palace
+        self._epoch = runner.protocol.host.epoch
         self._clock = clock
         self._tasks = tasks
         self._number = number
@@ -135,7 +136,7 @@ class JobService:
             if not isinstance(asked, dict):
                 raise ValueError("the body must be an object")
             id_, secret = os.urandom(16).hex(), os.urandom(16).hex()
-            job = asked_for(asked, id_=id_, secret=secret, now=self._clock.wall(), epoch=self._runner.protocol.epoch)
+            job = asked_for(asked, id_=id_, secret=secret, now=self._clock.wall(), epoch=self._epoch)
         except ValueError as exc:
             return 400, {"error": str(exc)}
         twin = self.queue.twin(job)
@@ -199,7 +200,7 @@ class JobService:
         if job.waits:
             job.begins(self._clock.wall())
             job.connection += 1
-            job.epoch = self._runner.protocol.epoch
+            job.epoch = self._epoch
             if not await self._keep(job):
                 job.state = JobState.QUEUED  # unkept, it might run twice
         return True

@@ -48,6 +48,11 @@ class Host:
     facts: dict[str, Any]
     view: FileView | None = None
 
+    @property
+    def epoch(self) -> int:
+        """The broker's generation."""
+        return int(self.facts["lease"]["epoch"])
+
     def judge(
         self, params: dict[str, Any], session: Session, others: list[Session], backend: str | None
     ) -> HelloVerdict:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from ... import errors
 from ...protocol import jsonrpc as rpc
 from ...protocol.hello import HELLO, OUTCOMES
-from ...protocol.jobs import JOB
 from ...protocol.jsonrpc import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
 from .admin import answer_admin
 from .call import NO_SUCH_TOOL, Call, call_of, rule_of
@@ -75,7 +74,7 @@ class BrokerProtocol:
             effects=self.effects,
             reply=self._reply,
         )
-        self._host = host
+        self.host = host
         self._label = label
         self.lifecycle = lifecycle
         self._calls = 0
@@ -87,11 +86,6 @@ class BrokerProtocol:
     def state(self) -> BrokerState:
         """Whether the broker serves, drains, or has finished."""
         return self.lifecycle.state
-
-    @property
-    def epoch(self) -> int:
-        """The broker's generation."""
-        return int(self._host.facts["lease"]["epoch"])
 
     def take(self) -> list[Effect]:
         """Return the effects since the last call of this."""
@@ -165,8 +159,7 @@ class BrokerProtocol:
             self._send(session, rpc.error_line(message.id, message.code, message.text))
 
     def _request(self, session: Session, piece: Piece, now: float) -> None:
-        message = piece.message
-        method = TOOLS_CALL if message.method == JOB and session.origin is Origin.HOST else message.method
+        message, method = piece.message, session.method_of(piece.message)
         if method.startswith("broker/") and not session.asks_only:
             self._broker_method(session, message, now)
             return
@@ -254,7 +247,7 @@ class BrokerProtocol:
                 self._send(session, rpc.error_line(message.id, errors.INVALID_PARAMS, wrong))
             self._settle_pending_replies(now)
         else:
-            answer = answer_admin(session, message, self._host)
+            answer = answer_admin(session, message, self.host)
             if answer.effect is None:
                 self._lender.ask(session.conn, message, now)
             else:
@@ -267,7 +260,7 @@ class BrokerProtocol:
     def _greet(self, session: Session, message: Message, now: float) -> None:
         params = message.params
         others = earlier_connections(params, self.sessions.values())
-        verdict = self._host.judge(params, session, others, self.dispatcher.report.backend)
+        verdict = self.host.judge(params, session, others, self.dispatcher.report.backend)
         if verdict.code:
             self._send(session, rpc.error_line(message.id, verdict.code, verdict.message))
             session.refused = True
@@ -279,7 +272,7 @@ class BrokerProtocol:
         greeted(session, params, verdict)
         self.lifecycle.work()
         with_mounts = not verdict.same_files and verdict.same_kernel
-        welcome = self._host.welcome(verdict, bound=session.greeted)
+        welcome = self.host.welcome(verdict, bound=session.greeted)
         guest = session.origin is Origin.GUEST
         self._answer(session, SendWelcome(session.conn, message.id, welcome, with_mounts, guest))
 

@@ -9,12 +9,15 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ...errors import OTHER_PALACE, OVERLOADED
+from ...protocol.jobs import JOB
+from ...protocol.jsonrpc import TOOLS_CALL
 from ...protocol.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from ...protocol.jsonrpc import Message
     from ...protocol.long_line import LongLine
     from ...protocol.tools import ToolRule
     from .call import Call
@@ -97,6 +100,10 @@ class Session:
     def is_of(self, secret: str) -> bool:
         """Whether it was bound by the same secret."""
         return hmac.compare_digest(self.secret, secret.encode("ascii"))
+
+    def method_of(self, message: Message) -> str:
+        """Which method a request is treated as: a job of mempalace's, which only the user may hand in, is a call."""
+        return TOOLS_CALL if message.method == JOB and self.origin is Origin.HOST else message.method
 
     def introduce(self, info: object) -> None:
         """Note the name that the agent gave in `initialize`, for status."""

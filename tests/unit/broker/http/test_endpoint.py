@@ -12,7 +12,8 @@ from typing import Any, cast
 import pytest
 
 from mempalace_broker.broker.http import endpoint as mod
-from mempalace_broker.broker.http.endpoint import McpEndpoint, Pending
+from mempalace_broker.broker.http.client import Pending
+from mempalace_broker.broker.http.endpoint import McpEndpoint
 from mempalace_broker.broker.http.exchange import Exchange
 from mempalace_broker.broker.http.machine.gate import Admitted, Refusal, Route
 from mempalace_broker.broker.machine.session import Origin
