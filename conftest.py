@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -24,6 +25,13 @@ _ORDER = (
     ("devbox", "tests"),
 )
 _FAILED = pytest.StashKey[bool]()
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start heed signals that nohup, or a shell's `&`, has a run ignore: they inherit it."""
+    for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.hookimpl(trylast=True)
