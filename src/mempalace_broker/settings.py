@@ -41,6 +41,13 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+class LogFormat(StrEnum):
+    """How broker.log is written: JSON is one object a line."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class DirectMode(StrEnum):
     """Whether a container may open the palace itself; AUTO: where no bridge is configured."""
 
@@ -74,7 +81,7 @@ def check_tcp(value: str, where: str) -> str:
     return name
 
 
-_Value = TypeVar("_Value", str, int, bool, LogLevel, DirectMode)
+_Value = TypeVar("_Value", str, int, bool, LogLevel, LogFormat, DirectMode)
 
 
 def _setting(
@@ -147,6 +154,7 @@ class BrokerSettings(_Sourced):
     # size of broker.log; one older file is kept
     log_bytes: int = _setting("MEMPALACE_BROKER_LOG_BYTES", 4_000_000, minimum=10_000)
     log_level: LogLevel = _setting("MEMPALACE_BROKER_LOG_LEVEL", LogLevel.INFO)  # noqa: RUF009 - a field, not a value
+    log_format: LogFormat = _setting("MEMPALACE_BROKER_LOG_FORMAT", LogFormat.TEXT)  # noqa: RUF009 - as above
     env: dict[str, str] = field(default_factory=dict, repr=False)
     guest_folders: tuple[str, ...] = ()
 

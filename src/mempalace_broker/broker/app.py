@@ -17,7 +17,7 @@ from ..system.clock import Clock
 from ..system.find_palace import leads_elsewhere
 from ..system.kernel import view_of
 from .engine_host import EngineHost
-from .guest_paths import GuestPaths, NotShared
+from .guest_paths import GuestPaths
 from .lease_keeper import LeaseKeeper
 from .listeners import Listeners
 from .machine import effects as fx
@@ -27,6 +27,7 @@ from .machine.lifecycle import BrokerState, Lifecycle
 from .machine.protocol import BrokerProtocol
 from .machine.scheduler import Limits
 from .machine.supervisor import Policy
+from .observer import Observer
 from .publisher import Publisher, new_record
 from .runner import ProtocolRunner
 from .snapshot import Snapshot
@@ -80,9 +81,7 @@ class App:
         self._owner = owner
         self._leaving = False
         self._quit: asyncio.Future[str] | None = None
-        self._warnings = Warnings(log)
-        for what, hint in degraded:
-            self._warnings.add(what, hint)
+        self._warnings = Warnings(log, degraded)
         self._tasks = Tasks(self._task_failed)
         record = new_record(identity, files, epoch=epoch, started_by=started_by, at=self._clock.wall())
         lease = {"epoch": epoch, "nonce": held.folder.me.nonce}
@@ -106,6 +105,7 @@ class App:
             since=since,
         )
         self._dispatcher = self._protocol.dispatcher
+        self._observer = Observer(self._protocol, clock, log)
         self._runner = ProtocolRunner(
             self._protocol,
             carry_out=self._carry_out,
@@ -142,7 +142,14 @@ class App:
         self._guest_paths = GuestPaths(settings.guest_folders)
         self._publisher = Publisher(record, files, log, keeps=keeps)
         self._listeners = Listeners(
-            self._runner, files=files, settings=settings, env=env, clock=clock, tasks=self._tasks
+            self._runner,
+            identity=identity,
+            files=files,
+            settings=settings,
+            env=env,
+            clock=clock,
+            tasks=self._tasks,
+            status=lambda: self._snapshot.take(self._clock.monotonic()),
         )
         self.hand_over = self._listeners.http.hand_over  # after the loop: see there
         self._snapshot = Snapshot(
@@ -153,6 +160,7 @@ class App:
             engine=self._engine,
             lease=self._lease,
             listeners=self._listeners,
+            observer=self._observer,
             record=record,
             warnings=self._warnings,
             started=now,
@@ -249,7 +257,9 @@ class App:
         elif isinstance(effect, fx.Close):
             self._runner.close(effect.conn, effect.reason)
         elif isinstance(effect, fx.Log):
-            getattr(self._log, effect.level)(effect.text)
+            self._observer.log(effect)
+        elif isinstance(effect, fx.CallFailed):
+            self._observer.call_failed(effect)
         elif isinstance(effect, fx.Retire):
             self._listeners.http.close(hand_over=effect.again)
             self._tasks.start("retire", self._retire())
@@ -263,6 +273,8 @@ class App:
         if isinstance(effect, fx.SendStatus):
             status = self._snapshot.take(self._clock.monotonic(), brief=effect.brief)
             self._runner.send(effect.conn, result_line(effect.id, status))
+        elif isinstance(effect, fx.OpenPage):
+            self._runner.send(effect.conn, self._listeners.http.open_page(effect.id))
         elif isinstance(effect, fx.SendWelcome):
             if effect.with_mounts:
                 effect.welcome["files"]["mounts"] = folders_table()
@@ -279,14 +291,7 @@ class App:
         conn = self._runner.conns.get(effect.conn)
         if conn is None:
             return  # the guest is gone, and its call withdrawn
-        real, refusal = {}, ""
-        try:
-            for path in effect.paths:
-                real[path] = await asyncio.to_thread(self._guest_paths.real, conn.peer, conn.proof, path)
-        except NotShared as exc:
-            refusal = str(exc)
-        except (OSError, ValueError) as exc:
-            refusal = f"that path can't be looked up: {exc}"
+        real, refusal = await asyncio.to_thread(self._guest_paths.look_up, conn.peer, conn.proof, effect.paths)
         self._protocol.guest_calls.checked(effect.n, real, refusal)
         self._runner.turn()
 

@@ -15,6 +15,7 @@ from ..errors import OVERLOADED
 from ..protocol.framing import LineReader
 from ..protocol.jsonrpc import error_line
 from ..system.unix_socket import PeerProcess, peer_uid
+from .log_lines import about
 from .machine.session import Origin
 from .peer import look_at_peer, origin_of
 from .unix_listener import allowed
@@ -185,11 +186,15 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._watch(now)
 
+    @property
+    def _about(self) -> dict[str, str]:
+        return about(self._runner.protocol.sessions.get(self.number))
+
     def drop(self, reason: str) -> None:
         """Drop the connection at once."""
         self.leaving = True
         if self.transport is not None:
-            self._runner.log.warning("dropping client %d: %s", self.number, reason)
+            self._runner.log.warning("dropping client %d: %s", self.number, reason, extra=self._about)
             self.transport.abort()
 
     def refuse(self, text: str) -> None:
@@ -219,7 +224,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, in order or with `exc`."""
         if exc is not None:
-            self._runner.log.debug("client %d: %s", self.number, exc)
+            self._runner.log.debug("client %d: %s", self.number, exc, extra=self._about)
         self.transport = None
         self._pending.clear()
         if self._stall is not None:

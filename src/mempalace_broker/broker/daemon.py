@@ -18,6 +18,7 @@ from ..lease.machine.lease import NodeKind
 from ..lease.share_probe import require_promises
 from ..locality.mounts import is_local
 from ..protocol.palace import PalaceIdentity
+from ..settings import LogFormat
 from ..settings_files import PrivateSettings, SharedSettings, settings_path
 from ..system import kernel
 from ..system.clock import Clock, Deadline
@@ -30,7 +31,7 @@ from ..system.private import VARIABLE
 from ..system.process_ids import this_process
 from ..system.spawn import StartReport
 from .app import App
-from .log_lines import LineFormatter
+from .log_lines import LINE, LINE_TIME, JsonFormatter, LineFormatter
 from .old_files import move_old_files
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def make_log(path: str, settings: BrokerSettings, *, foreground: bool) -> loggin
     log = logging.getLogger("mempalace_broker")
     log.setLevel(settings.log_level.upper())
     log.propagate = False
-    form = LineFormatter("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    form = JsonFormatter() if settings.log_format is LogFormat.JSON else LineFormatter(LINE, LINE_TIME)
     handlers: list[logging.Handler] = [logging.NullHandler()]
     old_mask = os.umask(0o177)
     try:

@@ -24,6 +24,7 @@ from ..system.pending_restore import finish_restore
 from ..system.process_ids import ALIVE, process_of, process_state
 from .engine_process import EngineProcess
 from .journal_reader import JournalEntries, read_journal
+from .log_lines import ENGINES_WORDS
 from .machine.supervisor import EngineAction
 from .tasks import wait_until
 
@@ -170,7 +171,7 @@ class EngineHost:
             on_frames=self._frames,
             on_garbled=self._garbled,
             on_exit=self._exited,
-            on_log=lambda text: self._log.info("engine: %s", text),
+            on_log=lambda text: self._log.info("engine: %s", text, extra={ENGINES_WORDS: text}),
         )
 
     def spawn(self, process: EngineProcess, lock: FileLock, command: EngineCommand) -> None:
@@ -248,7 +249,7 @@ class EngineHost:
         self._turn()
 
     def _garbled(self, what: str) -> None:
-        self._log.error("engine: garbled output: %s", what)
+        self._log.error("engine: garbled output: %s", what, extra={ENGINES_WORDS: what})
         self.dispatcher.garbled(what, self._clock.monotonic())
         self._turn()
 

@@ -68,6 +68,15 @@ class GuestPaths:
             "the memory name it on the broker's machine, in guest_folders under [broker] in config.toml."
         )
 
+    def look_up(self, peer: PeerProcess, nonce: str, paths: Sequence[str]) -> tuple[dict[str, str], str]:
+        """The real paths of all that a guest names, and why it may not name one of them, or "". Blocks."""
+        try:
+            return {path: self.real(peer, nonce, path) for path in paths}, ""
+        except NotShared as exc:
+            return {}, str(exc)
+        except (OSError, ValueError) as exc:
+            return {}, f"that path can't be looked up: {exc}"
+
     def _is_named(self, real: str) -> bool:
         return any(under(real, os.path.realpath(folder)) is not None for folder in self._folders)
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..locality.mounts import is_local
 from ..system.file_trust import check_folders
 from .connection import TCP, UNIX, Connection
+from .health import Doctor
 from .http.listener import HttpListener
+from .http.viewing import Viewing
 from .tcp.listener import TcpListener
 from .tcp.port import last_port
 from .unix_listener import BACKLOG, Name, bind_unix
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from ..protocol.palace import PalaceIdentity
     from ..settings import BrokerSettings
     from ..system.clock import Clock
     from ..system.paths import StateFiles
@@ -30,7 +33,7 @@ class Listeners:
     """All listeners of one broker, which holds the owner lock.
 
     Args:
-        runner: gets the connections and what clients do.
+        runner: gets the connections and what clients do. status: takes the snapshot that people see.
 
     Attributes:
         tcp: the listener on TCP. http: the one for HTTP.
@@ -40,11 +43,13 @@ class Listeners:
         self,
         runner: ProtocolRunner,
         *,
+        identity: PalaceIdentity,
         files: StateFiles,
         settings: BrokerSettings,
         env: Mapping[str, str],
         clock: Clock,
         tasks: Tasks,
+        status: Callable[[], dict[str, Any]],
     ) -> None:
         self.tcp = TcpListener(
             settings=settings,
@@ -56,7 +61,14 @@ class Listeners:
             revoked=self._drop_tcp_clients,
         )
         self.http = HttpListener(
-            runner, settings=settings, files=files, env=env, clock=clock, tasks=tasks, number=self._next_number
+            runner,
+            settings=settings,
+            files=files,
+            env=env,
+            clock=clock,
+            tasks=tasks,
+            number=self._next_number,
+            viewing=Viewing(status=status, health=Doctor(identity, env).ask, clock=clock, tasks=tasks),
         )
         self._runner = runner
         self._files = files

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .admission import MOST_HELD, MOST_UNREAD, Admission, Client, largest_of
 from .guest_paths import new_nonce
+from .log_lines import about
 from .machine.effects import ConfirmLease, Send, ToEngine
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class ProtocolRunner:
     def close(self, conn: int, reason: str) -> None:
         """Close a connection once its bytes are out."""
         if conn in self.conns:
-            self.log.debug("closing client %d: %s", conn, reason)
+            self.log.debug("closing client %d: %s", conn, reason, extra=about(self.protocol.sessions.get(conn)))
             self.conns[conn].close()
 
     def send(self, conn: int, data: bytes) -> None:
@@ -198,7 +199,7 @@ class ProtocolRunner:
         try:
             self._carry_out(effect)
         except Exception as exc:
-            self.log.error("cannot carry out %s: %r", effect, exc, exc_info=exc)
+            self.log.error("cannot carry out %s: %r", type(effect).__name__, exc, exc_info=exc)  # it may hold an answer
             self._warnings.internal_error(exc)
 
     def _book_timer(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..system import kernel
+from ..system.snapshot_names import FOLDER, made_at, snapshot_names
 from .machine.failure_texts import engine_state
 from .machine.parking import ParkState
 from .machine.scheduler import LANES
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .listeners import Listeners
     from .machine.protocol import BrokerProtocol
     from .machine.session import Session
+    from .observer import Observer
     from .warnings import Warnings
 
 _TAIL_LINES = 10  # of stderr
@@ -44,6 +46,7 @@ class Snapshot:
     engine: EngineHost
     lease: LeaseKeeper
     listeners: Listeners
+    observer: Observer
     record: DiscoveryRecord
     warnings: Warnings
     started: float
@@ -91,6 +94,9 @@ class Snapshot:
                 for session in self.protocol.sessions.values()
                 if session.greeted or session.counted
             ],
+            "traffic": self.protocol.dispatcher.traffic.as_json(now, self.started),
+            "errors": list(self.observer.errors),
+            "backups": self._backups(),
             "counters": {**self.protocol.counters, **self.protocol.dispatcher.counters},
             "settings": self.settings.as_json(),
             "degraded": self._degraded(now),
@@ -169,6 +175,12 @@ class Snapshot:
             if self._degraded(now)
             else []
         )
+
+    def _backups(self) -> dict[str, Any]:
+        """How many there are in their usual folder, and when the newest was made."""
+        folder = self.files.private.folder(FOLDER).path
+        names = snapshot_names(folder) if folder else []
+        return {"folder": folder or None, "count": len(names), "newest_at": made_at(names[-1]) if names else None}
 
     def _session_name(self, conn: int) -> str:
         session = self.protocol.sessions.get(conn)

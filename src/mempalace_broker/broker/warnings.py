@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Iterable
 
 _FEWER = "end agents that are not needed, or start the broker where more files may be open (ulimit -n)"
 
 
 class Warnings:
-    """Every warning given so far.
+    """Every warning given so far; `first`: those to begin with, each with its hint.
 
     Attributes:
         entries: each with `what` and `hint`, as `broker/status` shows them.
     """
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(self, log: logging.Logger, first: Iterable[tuple[str, str]] = ()) -> None:
         self.entries: list[dict[str, str]] = []
         self._log = log
+        for what, hint in first:
+            self.add(what, hint)
 
     def add(self, what: str, hint: str) -> None:
         """Warn, unless this was said before."""

@@ -16,6 +16,7 @@ import click
 
 from .. import __version__
 from ..errors import EXIT_OK, BrokerError, StateRootError
+from ..system.logs import PREVIOUS, tail, without_contents
 from .context_options import palace_options
 
 if TYPE_CHECKING:
@@ -27,10 +28,8 @@ _SECRET = "(secret)"
 _LEAST_SECRET = 4  # characters; shorter values of variables would blank half of the report
 _TOKEN_BYTES = 256
 _ENGINE_LINE = re.compile(r"(\S+ \w+ engine: )(.*)")
-_OF_A_TRACEBACK = re.compile(r'Traceback \(|\s+File "[^"]*", line \d+|[\w.]*(?:Error|Exception|Warning|Interrupt)\b')
 _NAMES_A_SECRET = re.compile(r"(?i)token|secret|passw|key$|dsn")
 _PASSWORD_IN_URL = re.compile(r"(://[^\s/:@\"']*:)[^\s/@\"]+@")  # of a proxy, of a database
-_NOT_SHOWN = "(a line of the engine, not shown)"
 
 
 @click.command("bugreport", short_help="Pack what a bug report needs, without contents or secrets.")
@@ -71,14 +70,13 @@ def command_bugreport(context: Context, output: str | None, as_json: bool) -> in
 def _parts(context: Context) -> dict[str, bytes]:
     """File name -> content."""
     from ..doctor.diagnose import diagnose
-    from ..system.logs import PREVIOUS, tail
     from .status import ask_status
 
     settings, secrets = _settings(context)
     hidden = _hidden(context, secrets)
     status = ask_status(context)
     if engine := status.get("engine"):
-        engine["stderr_tail"] = [_without_contents(line) for line in engine.get("stderr_tail") or []]
+        engine["stderr_tail"] = [without_contents(line) for line in engine.get("stderr_tail") or []]
     texts = {
         "machine.json": json.dumps(_machine(), indent=1),
         "doctor.json": json.dumps([finding.as_json() for finding in diagnose(context)], indent=1),
@@ -116,14 +114,15 @@ def _settings(context: Context) -> tuple[dict[str, Any], list[str]]:
 def _hidden(context: Context, secrets: list[str]) -> dict[str, str]:
     """What is replaced: text -> by what; the longest first."""
     from ..system.paths import home_of
-    from ..system.token_file import HTTP_FILE, read_token, token_path
+    from ..system.token_file import HTTP_FILE, METRICS_FILE, read_token, token_path
 
     secrets = secrets + [value for name, value in context.env.items() if _NAMES_A_SECRET.search(name)]
     with contextlib.suppress(BrokerError):  # `doctor` says what is wrong with it
         secrets.append(read_token(token_path(context.files.root)) or "")
-    with contextlib.suppress(OSError):  # as above
-        token = context.files.private.file(HTTP_FILE).read(_TOKEN_BYTES) or b""
-        secrets.append(token.decode("ascii", "replace").strip())
+    for name in (HTTP_FILE, METRICS_FILE):
+        with contextlib.suppress(OSError):  # as above
+            token = context.files.private.file(name).read(_TOKEN_BYTES) or b""
+            secrets.append(token.decode("ascii", "replace").strip())
     hidden = {text: _SECRET for secret in secrets if len(secret) >= _LEAST_SECRET for text in _spellings(secret)}
     if home := home_of(context.env).rstrip("/"):
         hidden.setdefault(home, "~")
@@ -136,13 +135,7 @@ def _spellings(text: str) -> tuple[str, str]:
 
 def _of_the_log(line: str) -> str:
     match = _ENGINE_LINE.match(line)
-    return match[1] + _without_contents(match[2]) if match else line
-
-
-def _without_contents(line: str) -> str:
-    """The part of an engine's line that belongs to a traceback: where, and the kind of error without its words."""
-    match = _OF_A_TRACEBACK.match(line)
-    return line[: match.end()] if match else _NOT_SHOWN
+    return match[1] + without_contents(match[2]) if match else line
 
 
 def _scrub(text: str, hidden: dict[str, str]) -> str:

@@ -44,6 +44,7 @@ STATUS = "broker/status"
 STOP = "broker/stop"
 RESTART = "broker/restart"
 EXCLUSIVE = "broker/exclusive"
+OPEN = "broker/open"  # a link to the page
 
 # capabilities in the broker's welcome
 CAN_TELL_OUTCOMES = "outcomes"

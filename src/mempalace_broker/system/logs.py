@@ -1,11 +1,14 @@
-"""The last lines of a log."""
+"""The last lines of a log, and what of an engine's line quotes nobody's memory."""
 
 from __future__ import annotations
 
 import os
+import re
 
 PREVIOUS = ".1"  # suffix of the one older log that rotation keeps
 _BLOCK = 65536
+_OF_A_TRACEBACK = re.compile(r'Traceback \(|\s+File "[^"]*", line \d+|[\w.]*(?:Error|Exception|Warning|Interrupt)\b')
+_NOT_SHOWN = "(a line of the engine, not shown)"
 
 
 def tail(path: str, n: int, most: int = _BLOCK) -> list[str]:
@@ -26,3 +29,9 @@ def tail(path: str, n: int, most: int = _BLOCK) -> list[str]:
     if start and len(lines) > 1:
         del lines[0]  # cut in the middle
     return lines[-n:] if n > 0 else []
+
+
+def without_contents(line: str) -> str:
+    """The part of an engine's line that belongs to a traceback: where, and the kind of error without its words."""
+    match = _OF_A_TRACEBACK.match(line)
+    return line[: match.end()] if match else _NOT_SHOWN

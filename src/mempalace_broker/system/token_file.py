@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FILE = "broker-token"
 HTTP_FILE = "http-token"  # in the private folder
+METRICS_FILE = "metrics-token"  # there, too
 VARIABLE = "MEMPALACE_BROKER_TOKEN_FILE"
 _LIMIT = 256
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO under that name must not hang us
@@ -120,14 +121,17 @@ def replace_token(root: str) -> str:
     return fresh.decode().strip()
 
 
-def private_token(file: PrivateFile, *, new: bool = False) -> str:
-    """The token in a file of the user's private folder; a new one where there is none, or where it is asked for.
+def private_token(file: PrivateFile, *, new: bool = False, make: bool = True) -> str:
+    """The token in a file of the user's private folder; a new one where there is none (or "", unless `make`), or where
+    it is asked for.
 
     Raises:
         OSError: it can't be read, written or trusted.
     """
     text = b"" if new else file.read(_LIMIT) or b""
     token = text.decode("ascii", "replace").strip()
+    if not is_token(token) and not make:
+        return ""
     if not is_token(token):
         fresh = _fresh()
         file.write(fresh)

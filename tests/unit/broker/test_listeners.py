@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from mempalace_broker.broker.listeners import Listeners
+from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.settings_files import PrivateSettings
 from mempalace_broker.system.paths import StateFiles
 from mempalace_broker.system.token_file import replace_token
@@ -30,11 +31,13 @@ def test_a_new_token_for_tcp_ends_no_session_of_another_transport(tmp_path: Path
     runner = SimpleNamespace(conns=dict(enumerate(clients)), log=log, stall_s=60.0)
     listeners = Listeners(
         cast(Any, runner),
+        identity=PalaceIdentity(str(tmp_path / "palace"), str(tmp_path / "graph"), "flag"),
         files=StateFiles(str(tmp_path), str(tmp_path / "palace"), env=env),
         settings=PrivateSettings().broker({"MEMPALACE_BROKER_TCP": "127.0.0.1"}),
         env=env,
         clock=clock,
         tasks=cast(Any, None),
+        status=dict,
     )
     loop = cast(Any, SimpleNamespace(add_reader=lambda *_: None, remove_reader=lambda *_: None))
     listeners.tcp.start(loop)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import socket
 
     from .client import Pending
-    from .endpoint import McpEndpoint
 
 HEAD_S = 10.0
 BODY_S = 30.0  # between two parts of a body
@@ -36,11 +35,10 @@ class Listener(Protocol):
     """What a connection asks of its listener.
 
     Attributes:
-        stall_s: whoever reads nothing for so long is dropped. endpoint: for admitted requests.
+        stall_s: whoever reads nothing for so long is dropped.
     """
 
     stall_s: float
-    endpoint: McpEndpoint
 
     @property
     def overfull(self) -> bool:
@@ -55,8 +53,8 @@ class Listener(Protocol):
     def judge(self, head: Head) -> Admitted | Refusal:
         """Whether a request may go on."""
 
-    def came(self) -> None:
-        """A request was admitted."""
+    def handle(self, connection: HttpConnection, call: Admitted, body: bytes) -> None:
+        """Answer an admitted request."""
 
     def refused(self, refusal: Refusal) -> None:
         """Count a refusal."""
@@ -251,8 +249,7 @@ class HttpConnection(asyncio.Protocol):
         if call.route is Route.HEALTH:
             self.respond(200, b"ok", kind="text/plain")
         else:
-            self._listener.came()
-            self._listener.endpoint.handle(self, call, body)
+            self._listener.handle(self, call, body)
 
     def _misunderstood(self, exc: h11.RemoteProtocolError) -> None:
         """Not HTTP, or not allowed by it: say so if an answer may be said, and hang up."""

@@ -73,12 +73,19 @@ class McpEndpoint:
             self.sessions.end(session)
             client.respond(200, b"")
 
+    def ask(self, client: Client, session: HttpSession, line: bytes, headers: list[tuple[str, str]]) -> None:
+        """Send a request of the broker's own page; the answer, a JSON-RPC message, gets these `headers`."""
+        if len(self.exchanges) >= MOST_EXCHANGES:
+            client.refuse(_busy(MOST_EXCHANGES))
+        else:
+            Reply(self, client, Admitted(Route.POST, origin=Origin.USER), session, line, headers, "")
+
     # -- messages
 
     def _post(self, client: Client, call: Admitted, session: HttpSession | None, body: bytes) -> None:
         most = MOST_WITH_GUESTS if call.origin is Origin.GUEST else MOST_EXCHANGES
         if len(self.exchanges) >= most:
-            client.refuse(Refusal(503, f"{most} requests are under way already", ("Retry-After", "1")))
+            client.refuse(_busy(most))
             return
         line = body.strip()
         if not line:
@@ -249,6 +256,10 @@ class _Resumed:
         """The connection broke again; by another one the client may be back already."""
         if self._stream.listener == self._send:
             self._stream.listener = None
+
+
+def _busy(most: int) -> Refusal:
+    return Refusal(503, f"{most} requests are under way already", ("Retry-After", "1"))
 
 
 def _whole(messages: list[bytes], *, batch: bool) -> tuple[int, bytes]:

@@ -17,7 +17,7 @@ from ..tcp.address import Unavailable
 from ..tcp.port import bind_tcp, candidate_ports
 from .handover import NAME, Handover, take
 from .hub import AnotherHub, HubRecord
-from .machine.gate import MCP, judge
+from .machine.gate import MCP, VIEWS, judge
 from .machine.hub_record import ADDRESS
 from .machine.modern import VERSION
 from .token import HttpTokens
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .endpoint import McpEndpoint
     from .handover import Taken
     from .machine.gate import Admitted, Head, Refusal
+    from .viewing import Viewing
 
 MOST = 256  # connections
 MOST_HELD = 128 << 20  # bytes of all bodies that are on their way
@@ -48,7 +49,7 @@ class HttpListener:
     """One listener; does nothing where the setting `http` is off.
 
     Args:
-        number: gives each client its number.
+        number: gives each client its number. viewing: for those who only look.
 
     Attributes:
         port: 0 while it does not listen. stall_s: a client that reads nothing for so long is dropped.
@@ -67,6 +68,7 @@ class HttpListener:
         clock: Clock,
         tasks: Tasks,
         number: Callable[[], int],
+        viewing: Viewing,
     ) -> None:
         self.port = 0
         self._bound = 0  # the last port: connections outlive the listener
@@ -78,6 +80,7 @@ class HttpListener:
         self._clock = clock
         self._tasks = tasks
         self._number = number
+        self._viewing = viewing
         self._palace = files.palace
         self._private = files.private
         self._hub = HubRecord(files, env)
@@ -122,6 +125,7 @@ class HttpListener:
         before = self.port
         try:
             self._tokens.read()
+            self._viewing.read(self._tokens)
             if not self.port and self._clock.monotonic() >= self._look_at:
                 self._look_at = self._clock.monotonic() + RETRY_S
                 await self._listen()
@@ -268,11 +272,22 @@ class HttpListener:
     def judge(self, head: Head) -> Admitted | Refusal:
         """Whether a request may go on."""
         versions = (VERSION, *self._runner.protocol.answers.protocols)
-        return judge(head, port=self._bound, keys=self._tokens.keys, versions=versions)
+        views = self._viewing.access
+        return judge(head, port=self._bound, keys=self._tokens.keys, versions=versions, views=views)
 
-    def came(self) -> None:
-        """A request was admitted: such clients come back without notice, and find us or open the palace themselves."""
+    def handle(self, connection: HttpConnection, call: Admitted, body: bytes) -> None:
+        """Answer an admitted request. Clients come back without notice, and find us or open the palace themselves; who
+        only looks keeps no broker running.
+        """
+        if call.route in VIEWS:
+            self._viewing.handle(connection, call, self.endpoint, self._bound)
+            return
         self._runner.protocol.lifecycle.wanted(self._clock.monotonic() + WANTED_S)
+        self.endpoint.handle(connection, call, body)
+
+    def open_page(self, id_: Any) -> bytes:
+        """The answer to `broker/open`."""
+        return self._viewing.link(id_, self.port)
 
     def refused(self, refusal: Refusal) -> None:
         """Count a refusal."""

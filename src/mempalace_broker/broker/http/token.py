@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...system.token_file import HTTP_FILE, private_token
+from ...system.token_file import HTTP_FILE, METRICS_FILE, private_token
 from ..machine.session import Origin
 
 if TYPE_CHECKING:
@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 
 
 class HttpTokens:
-    """The tokens as their files have them. `keys`: each token, and whose rights it gives."""
+    """The tokens as their files have them.
+
+    Attributes:
+        keys: each token, and whose rights it gives. own: that of the user's own programs.
+        metrics: that for the metrics alone, "" where nobody has asked for one.
+    """
 
     def __init__(self, folder: PrivateFolder, hub: HubRecord) -> None:
         self._file = folder.file(HTTP_FILE)
+        self._metrics_file = folder.file(METRICS_FILE)
         self._hub = hub
         self.keys: dict[str, Origin] = {}
+        self.own = self.metrics = ""
 
     def read(self) -> None:
         """Read them again, and make what is missing.
@@ -30,4 +37,6 @@ class HttpTokens:
         Raises:
             OSError: a file can't be read, written or believed.
         """
-        self.keys = {private_token(self._file): Origin.GUEST, self._hub.token(): Origin.USER}
+        self.own = self._hub.token()
+        self.keys = {private_token(self._file): Origin.GUEST, self.own: Origin.USER}
+        self.metrics = private_token(self._metrics_file, make=False)

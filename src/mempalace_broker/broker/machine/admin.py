@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ... import errors
 from ...protocol import jsonrpc as rpc
-from ...protocol.hello import EXCLUSIVE, GUEST, RESTART, STATUS, STOP
+from ...protocol.hello import EXCLUSIVE, GUEST, OPEN, RESTART, STATUS, STOP
 from ...protocol.text import printable
-from .effects import Close, Send, SendStatus
+from .effects import Close, OpenPage, Send, SendStatus
 from .session import Origin
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .greeting import Host
     from .session import Session
 
+_HOST_ONLY = (STOP, RESTART, EXCLUSIVE, OPEN)
 _MAX_REASON = 200  # characters
 _GUESTS_MAY_NOT = (
     "not allowed: {method} is for processes of the broker's own machine, and this connection is a guest's (it came "
@@ -37,7 +38,7 @@ class AdminAnswer(NamedTuple):
         effect: the answer; None: the palace is asked for, and the answer comes when it is free.
     """
 
-    effect: Send | SendStatus | None
+    effect: Send | SendStatus | OpenPage | None
     close: Close | None = None
     stop: str = ""
     at_once: bool = False
@@ -47,18 +48,20 @@ class AdminAnswer(NamedTuple):
 def answer_admin(session: Session, message: Message, host: Host) -> AdminAnswer:
     """Answer the request `message`, whose method begins with "broker/"."""
     method = message.method
-    another = host.another(message.params) if method in (STATUS, STOP, RESTART, EXCLUSIVE) else ""
+    another = host.another(message.params) if method in (STATUS, *_HOST_ONLY) else ""
     if another:
         return _error(session, message, errors.OTHER_PALACE, another)
     if method == STATUS:
         return AdminAnswer(SendStatus(session.conn, message.id, brief=session.origin is Origin.GUEST))
-    if method in (STOP, RESTART, EXCLUSIVE) and session.origin is Origin.GUEST:
+    if method in _HOST_ONLY and session.origin is Origin.GUEST:
         text = _GUESTS_MAY_NOT.format(method=method, command=method.removeprefix("broker/"))
         return _error(session, message, errors.NOT_ALLOWED, text)
     if method in (STOP, RESTART):
         return _stop(session, message, host)
     if method == EXCLUSIVE:
         return AdminAnswer(None)
+    if method == OPEN:
+        return AdminAnswer(OpenPage(session.conn, message.id))
     if method == GUEST:
         return _lower(session, message, host)
     return _error(session, message, errors.METHOD_NOT_FOUND, f"Unknown method: {method}")

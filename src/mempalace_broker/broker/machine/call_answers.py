@@ -8,21 +8,25 @@ from ... import errors
 from ...protocol.jsonrpc import error_line
 from . import failure_texts as texts
 from .call import Call, CallState
+from .effects import CallFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .effects import Effect
 
 
 class CallAnswers:
     """The part of the dispatcher that answers calls.
 
     Args:
-        reply: takes (call, line), once for each call that is to be answered.
+        reply: takes (call, line), once for each call that is to be answered. effects: where effects are added.
     """
 
-    def __init__(self, reply: Callable[[Call, bytes], None]) -> None:
+    def __init__(self, reply: Callable[[Call, bytes], None], effects: list[Effect]) -> None:
         self.counters = dict.fromkeys(("errors", "timeouts", "unknown_outcomes", "engine_restarts", "replayed"), 0)
         self._reply = reply
+        self._effects = effects
 
     def _answer(self, call: Call, line: bytes) -> None:
         if not call.answered:
@@ -33,6 +37,7 @@ class CallAnswers:
         if not call.answered:
             self.counters["errors"] += 1
             self.counters["unknown_outcomes"] += code == errors.OUTCOME_UNKNOWN
+            self._effects.append(CallFailed(call, code, text))
         self._answer(call, error_line(call.id, code, text))
 
     def fail_waiting(self, call: Call, code: int, text: str) -> None:

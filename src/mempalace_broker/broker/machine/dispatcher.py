@@ -20,13 +20,14 @@ from ...protocol.tools import Lane
 from . import failure_texts as texts
 from .call import Call
 from .call_answers import CallAnswers
-from .effects import Effect, Log, SaveAnswers
+from .effects import CallFailed, Effect, Log, SaveAnswers
 from .engine_report import EngineReport
 from .engine_slot import EngineSlot
 from .outcomes import Outcomes
 from .parking import ParkState
 from .replay import STALE_LIBRARY, Verdict, after_death, refused_as_stale, settle_replayed
 from .tool_audit import audit
+from .traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -59,10 +60,11 @@ class Dispatcher(EngineSlot, CallAnswers):
         reply: Callable[[Call, bytes], None],
     ) -> None:
         EngineSlot.__init__(self, limits, policy, rng, effects)
-        CallAnswers.__init__(self, reply)
+        CallAnswers.__init__(self, reply, effects)
         self.outcomes = Outcomes(since)
         self.answers = answers
         self.report = EngineReport()
+        self.traffic = Traffic()
         self.settled = False
 
     # -- calls
@@ -107,6 +109,13 @@ class Dispatcher(EngineSlot, CallAnswers):
             self.scheduler.finish(call.n)
             self._fail(call, errors.INVALID_REQUEST, f"not executed: {exc}")
             self.pump()
+
+    def withdraw_waiting(self, answered: Collection[int], text: str) -> None:
+        """Withdraw all queued calls. The connections in `answered` are told so; the others ask the next broker."""
+        for call in self.scheduler.waiting():
+            self.scheduler.withdraw(call)
+            if call.conn in answered:
+                self.fail_waiting(call, errors.NOT_EXECUTED, text)
 
     def lease_lost(self) -> None:
         """The palace is no longer ours: queued calls stay queued, and nothing more is sent."""
@@ -187,12 +196,20 @@ class Dispatcher(EngineSlot, CallAnswers):
         if frame.tag == str(STALE_LIBRARY) and not call.answered and (call.may_have_run or not call.was_stale):
             self._stale(call, now)
             return
-        self.counters["errors"] += frame.tag != "0"
+        if not call.answered:
+            self._count(call, frame.tag, now)
         response = settle_replayed(call, frame.payload)
         if call.writes:
             self.outcomes.ended(call.key, response if len(response) <= KEEP_BYTES else None, now)
         self._answer(call, response + b"\n")
         self.pump()
+
+    def _count(self, call: Call, tag: str, now: float) -> None:
+        error = tag != "0"
+        self.traffic.answered(call, now, error=error)
+        self.counters["errors"] += error
+        if error:
+            self._effects.append(CallFailed(call, int(tag)))
 
     def _stale(self, call: Call, now: float) -> None:
         """The engine refused a call because it is out of date: replace it and run the call on the next one."""

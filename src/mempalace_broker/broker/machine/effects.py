@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .call import Call
+    from .session import Session
     from .supervisor import EngineAction
 
 
@@ -83,11 +85,31 @@ class SaveAnswers:
 
 
 @dataclass(slots=True)
+class OpenPage:
+    """Answer a request for a link that opens the page in a browser."""
+
+    conn: int
+    id: Any
+
+
+@dataclass(slots=True)
 class Log:
-    """Write a line to broker.log; `level` is the name of a method of logging.Logger."""
+    """Write a line to broker.log; `level` is the name of a method of logging.Logger, `session` whom it is about."""
 
     level: str
     text: str
+    session: Session | None = None
+
+
+@dataclass(slots=True)
+class CallFailed:
+    """Note that a call was answered by an error. `text` is ours; "" where the words are the engine's, which may quote
+    the memory.
+    """
+
+    call: Call
+    code: int
+    text: str = ""
 
 
 @dataclass(slots=True)
@@ -111,6 +133,8 @@ Effect = (
     | SendStatus
     | SendWelcome
     | CheckPaths
+    | OpenPage
+    | CallFailed
     | Close
     | ConfirmLease
     | ToEngine

@@ -19,7 +19,7 @@ from ...protocol.jsonrpc import CANCELLED, INITIALIZE, TOOLS_CALL, TOOLS_LIST
 from .admin import answer_admin
 from .call import NO_SUCH_TOOL, Call, call_of, rule_of
 from .dispatcher import Dispatcher
-from .effects import Close, ControlEngine, Effect, Log, Quit, Retire, Send, SendStatus, SendWelcome
+from .effects import Close, ControlEngine, Effect, Log, OpenPage, Quit, Retire, Send, SendStatus, SendWelcome
 from .failure_texts import read_only_line
 from .greeting import Host, earlier_connections, greeted
 from .guest_calls import GuestCalls, refuse_call
@@ -106,6 +106,8 @@ class BrokerProtocol:
         session = self.sessions.pop(conn, None)
         if session is None:
             return
+        if session.agent and not session.asks_only:
+            self.effects.append(Log("info", session.ended(now), session))
         for call in [call for calls in session.by_id.values() for call in calls]:
             self._give_up(call)
         self._pending_replies.drop(conn)
@@ -172,7 +174,8 @@ class BrokerProtocol:
         elif method == "ping":
             self._send(session, rpc.result_line(message.id, {}))
         elif method == INITIALIZE:
-            session.introduce(message.params.get("clientInfo"))
+            if session.introduce(message.params.get("clientInfo")):
+                self.effects.append(Log("info", session.began(), session))
             self._send(session, rpc.result_line(message.id, self.answers.initialize(message.body.get("params"))))
         elif method == TOOLS_LIST:
             self._pending_replies.ask_tools(session, message.id, now)
@@ -224,7 +227,7 @@ class BrokerProtocol:
     def _send(self, session: Session, line: bytes) -> None:
         self._answer(session, Send(session.conn, line))
 
-    def _answer(self, session: Session, effect: Send | SendStatus | SendWelcome) -> None:
+    def _answer(self, session: Session, effect: Send | SendStatus | SendWelcome | OpenPage) -> None:
         session.answered += 1
         self.effects.append(effect)
         self._close_if_done(session)
@@ -319,11 +322,8 @@ class BrokerProtocol:
         self.lifecycle.drain(now, reason)
         self.dispatcher.holding = True
         self.effects += [Log("info", f"leaving: {reason}"), Retire(again)]
-        for call in self.dispatcher.scheduler.waiting():
-            session = self.sessions.get(call.conn)
-            self.dispatcher.scheduler.withdraw(call)
-            if session is not None and not session.greeted:
-                self.dispatcher.fail_waiting(call, errors.NOT_EXECUTED, self.lifecycle.leaving_text)
+        unresumed = {conn for conn, session in self.sessions.items() if not session.greeted}
+        self.dispatcher.withdraw_waiting(unresumed, self.lifecycle.leaving_text)
         if at_once:
             self._leave()
         else:

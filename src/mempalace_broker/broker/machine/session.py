@@ -105,11 +105,21 @@ class Session:
         """Which method a request is treated as: a job of mempalace's, which only the user may hand in, is a call."""
         return TOOLS_CALL if message.method == JOB and self.origin is Origin.HOST else message.method
 
-    def introduce(self, info: object) -> None:
-        """Note the name that the agent gave in `initialize`, for status."""
+    def introduce(self, info: object) -> bool:
+        """Note the name that the agent gave in `initialize`, for status; whether it is the first."""
         name = info.get("name") if isinstance(info, dict) else None
-        if isinstance(name, str) and name and not self.agent:
-            self.agent = printable(name, MAX_NAME)
+        if not isinstance(name, str) or not name or self.agent:
+            return False
+        self.agent = printable(name, MAX_NAME)
+        return True
+
+    def began(self) -> str:
+        """Its beginning, for the log."""
+        return f"session {self.public} began: {self.agent} by {self.client}, pid {self.pid or 'unknown'}, {self.origin}"
+
+    def ended(self, now: float) -> str:
+        """Its end, for the log."""
+        return f"session {self.public} ended after {now - self.opened:.0f} s and {self.answered} answers"
 
     def key(self, part: int = 0) -> str:
         """Journal key of the line just counted; `part` numbers the elements of a batch."""

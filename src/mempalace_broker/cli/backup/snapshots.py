@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import sqlite3
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,7 @@ from urllib.parse import quote
 
 from ...errors import BrokerError, StateRootError
 from ...system.file_trust import others_write
+from ...system.snapshot_names import FOLDER, NAME, snapshot_names
 from .copying import digest
 from .parts import is_safe
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial-"
-_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")
 _SCHEMA = 1
 
 
@@ -115,7 +114,7 @@ def snapshot_folder(context: Context, named: str | None) -> str:
     if named is None:
         if why := private.make():
             raise StateRootError(f"there is no folder for snapshots: {why}.", hint="name one: --dir")
-        named = os.path.join(private.path, "backups")
+        named = os.path.join(private.path, FOLDER)
     folder = os.path.realpath(named)
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -137,10 +136,9 @@ def snapshots_in(folder: str, palace: str = "") -> list[Snapshot]:
     out.
     """
     found = []
-    for name in sorted(os.listdir(folder)):
-        if _NAME.fullmatch(name):
-            with contextlib.suppress(BadSnapshot):
-                found.append(Snapshot(os.path.join(folder, name)))
+    for name in snapshot_names(folder):
+        with contextlib.suppress(BadSnapshot):
+            found.append(Snapshot(os.path.join(folder, name)))
     return [snapshot for snapshot in found if palace in ("", snapshot.palace)]
 
 
@@ -152,7 +150,7 @@ def find_snapshot(context: Context, folder: str, name: str | None) -> Snapshot:
             hint = "name one of another palace, or run `mempalace-broker backup create`"
             raise BadSnapshot(f"there is no snapshot of {palace} in {folder}.", hint=hint)
         return found[-1]
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise BadSnapshot(f"{name} is not the name of a snapshot.", hint="mempalace-broker backup list")
     return Snapshot(os.path.join(folder, name))
 

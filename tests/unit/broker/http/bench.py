@@ -9,11 +9,13 @@ from typing import Any, cast
 import h11
 
 from mempalace_broker.broker.http.connection import HttpConnection
-from mempalace_broker.broker.http.machine.gate import Admitted, Head, Refusal, judge
+from mempalace_broker.broker.http.machine.gate import Admitted, Head, Refusal, ViewAccess, judge
+from mempalace_broker.broker.http.machine.page_access import PageAccess
 from mempalace_broker.broker.machine.session import Origin
 
 TOKEN = "c0" * 32
 PORT = 21_000
+NO_VIEWS = ViewAccess("", PageAccess(lambda: b""), 0.0)
 BODY = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
 
 
@@ -97,10 +99,11 @@ class Listener:
         self.there.discard(connection)
 
     def judge(self, head: Head) -> Admitted | Refusal:
-        return judge(head, port=PORT, keys={TOKEN: Origin.GUEST}, versions=("2025-11-25",))
+        return judge(head, port=PORT, keys={TOKEN: Origin.GUEST}, versions=("2025-11-25",), views=NO_VIEWS)
 
-    def came(self) -> None:
+    def handle(self, connection: HttpConnection, call: Admitted, body: bytes) -> None:
         self.requests += 1
+        self.endpoint.handle(connection, call, body)
 
     def refused(self, refusal: Refusal) -> None:
         self.refusals.append(refusal.status)

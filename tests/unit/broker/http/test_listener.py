@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ import pytest
 from mempalace_broker.broker.http import listener as mod
 from mempalace_broker.broker.http.hub import AnotherHub
 from mempalace_broker.broker.http.listener import HttpListener
-from mempalace_broker.broker.http.machine.gate import Head, Refusal
+from mempalace_broker.broker.http.machine.gate import Admitted, Head, Refusal, Route
+from mempalace_broker.broker.http.viewing import Viewing
 from mempalace_broker.broker.tasks import Tasks
 from mempalace_broker.settings_files import PrivateSettings
 from mempalace_broker.system.paths import StateFiles
+from mempalace_broker.system.token_file import METRICS_FILE, private_token
 from tests.fakes.clock import FakeClock
 
 
@@ -49,6 +52,7 @@ class Desk:
         protocol = SimpleNamespace(answers=self.answers, sessions={}, dispatcher=SimpleNamespace(report=report))
         env = {"MEMPALACE_BROKER_PRIVATE": str(root / "own"), "HOME": str(root)}
         files = StateFiles(str(root), str(root / "palace"), env=env)
+        self.own, self.private = root / "own", files.private
         assert not files.private.make()
         self.listener = HttpListener(
             cast(Any, SimpleNamespace(protocol=protocol, log=logging.getLogger("mempalace_broker.test"), stall_s=60.0)),
@@ -56,8 +60,9 @@ class Desk:
             files=files,
             env=env,
             clock=FakeClock(),
-            tasks=Tasks(lambda name, exc: None),
+            tasks=(tasks := Tasks(lambda name, exc: None)),
             number=lambda: 1,
+            viewing=Viewing(status=dict, health=cast(Any, None), clock=FakeClock(), tasks=tasks),
         )
 
     def comes(self, **more: Any) -> Connection:
@@ -118,6 +123,34 @@ def test_a_connection_that_outlives_the_listener_is_no_stranger(desk: Desk) -> N
         desk.listener.close()
         assert not desk.listener.port
         assert not isinstance(desk.listener.judge(head), Refusal)
+
+    run(work)
+
+
+def test_a_link_to_the_page(desk: Desk) -> None:
+    async def work() -> None:
+        assert json.loads(desk.listener.open_page(7))["result"]["url"] is None, "it does not listen yet"
+        await desk.listener.check()
+        answer = json.loads(desk.listener.open_page(7))
+        assert answer["id"] == 7
+        place, _, code = answer["result"]["url"].partition("/#")
+        assert place == f"http://127.0.0.1:{desk.listener.port}"
+        login = {b"host": b"127.0.0.1", b"authorization": b"Login " + code.encode()}
+        assert desk.listener.judge(Head("POST", "/page/login", login)) == Admitted(Route.PAGE_LOGIN, detail=code)
+
+    run(work)
+
+
+def test_a_token_for_metrics_counts_once_there_is_one(desk: Desk) -> None:
+    async def work() -> None:
+        await desk.listener.check()
+        files = sorted(entry.name for entry in (desk.own / "state").rglob("*-token"))
+        assert files == ["http-token"], "nobody has asked for one"
+        token = private_token(desk.private.file(METRICS_FILE))
+        head = Head("GET", "/metrics", {b"host": b"localhost", b"authorization": b"Bearer " + token.encode()})
+        assert isinstance(desk.listener.judge(head), Refusal)
+        await desk.listener.check()
+        assert desk.listener.judge(head) == Admitted(Route.METRICS, token)
 
     run(work)
 

@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...machine.session import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from .page_access import PageAccess
 
 MCP = "/mcp"
 HEALTH = "/healthz"
 JOBS = {"/health": ("GET",), "/jobs": ("GET", "POST"), "/shutdown": ("POST",)}  # of mempalace's own daemon
+METRICS = "/metrics"
+PAGE_FILES = ("/", "/page.css", "/page.js", "/charts.js")  # the page itself: nothing in them is anybody's
+PAGE = "/page/"  # what it asks for
+LOGIN = "login"
+COOKIE = "mempalace-page"
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _MAX_ID = 128
 
@@ -32,6 +39,13 @@ class Route(Enum):
     GET = auto()  # the rest of a stream that broke off
     DELETE = auto()  # the end of a session
     JOBS = auto()  # the job API
+    METRICS = auto()
+    PAGE_FILE = auto()
+    PAGE_LOGIN = auto()
+    PAGE_DATA = auto()
+
+
+VIEWS = (Route.METRICS, Route.PAGE_FILE, Route.PAGE_LOGIN, Route.PAGE_DATA)
 
 
 class Head(NamedTuple):
@@ -50,6 +64,7 @@ class Admitted(NamedTuple):
         session, last_event: as named by the client, or "". version: of the protocol, "" where it says none.
         streams: whether it accepts a stream of events as the answer.
         method, target: of a request to the job API.
+        detail: of the page: the file, the code that it shows, or what is asked for, with its query.
     """
 
     route: Route
@@ -61,6 +76,20 @@ class Admitted(NamedTuple):
     last_event: str = ""
     method: str = ""
     target: str = ""
+    detail: str = ""
+
+
+class ViewAccess(NamedTuple):
+    """What lets people and their monitors in.
+
+    Attributes:
+        metrics: the token for the metrics alone, "" where there is none. page: who may see the page.
+        now: seconds since 1970.
+    """
+
+    metrics: str
+    page: PageAccess
+    now: float
 
 
 class Refusal(NamedTuple):
@@ -71,7 +100,12 @@ class Refusal(NamedTuple):
     header: tuple[str, str] | None = None
 
 
-def judge(head: Head, *, port: int, keys: Mapping[str, Origin], versions: tuple[str, ...]) -> Admitted | Refusal:
+_NO_TOKEN = Refusal(401, "the token is missing or wrong", ("WWW-Authenticate", 'Bearer realm="mempalace"'))
+
+
+def judge(
+    head: Head, *, port: int, keys: Mapping[str, Origin], versions: tuple[str, ...], views: ViewAccess
+) -> Admitted | Refusal:
     """Whether a request may go on.
 
     Args:
@@ -83,12 +117,18 @@ def judge(head: Head, *, port: int, keys: Mapping[str, Origin], versions: tuple[
     path = head.target.partition("?")[0]
     if path == HEALTH:
         return Admitted(Route.HEALTH) if head.method == "GET" else _not_allowed("GET")
+    if path == METRICS:
+        return _judge_metrics(head, keys, views)
+    if path in PAGE_FILES:
+        return Admitted(Route.PAGE_FILE, detail=path) if head.method == "GET" else _not_allowed("GET")
+    if path.startswith(PAGE):
+        return _judge_page(head, path.removeprefix(PAGE), port, views)
     jobs = path in JOBS or path.startswith("/jobs/")
     if path != MCP and not jobs:
         return Refusal(404, f"nothing is here; MCP is at {MCP}")
     token = _token(head, keys)
     if token is None:
-        return Refusal(401, "the token is missing or wrong", ("WWW-Authenticate", 'Bearer realm="mempalace"'))
+        return _NO_TOKEN
     if jobs:
         return _job(head, path, token, keys[token])
     if head.method not in ("POST", "GET", "DELETE"):
@@ -119,6 +159,36 @@ def _job(head: Head, path: str, token: str, origin: Origin) -> Admitted | Refusa
     return Admitted(Route.JOBS, token, origin, method=head.method, target=head.target)
 
 
+def _judge_metrics(head: Head, keys: Mapping[str, Origin], views: ViewAccess) -> Admitted | Refusal:
+    """The metrics are for a token of their own, and for the user's own programs."""
+    tokens = [token for token, origin in keys.items() if origin is not Origin.GUEST]
+    token = _token(head, [*tokens, *filter(None, [views.metrics])])
+    if token is None:
+        return _NO_TOKEN
+    return Admitted(Route.METRICS, token) if head.method == "GET" else _not_allowed("GET")
+
+
+def _judge_page(head: Head, what: str, port: int, views: ViewAccess) -> Admitted | Refusal:
+    """The page shows its code once, and after that its cookie and its key; other pages can't send that header."""
+    scheme, _, shown = head.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    if scheme.lower() == LOGIN and what == LOGIN:
+        return Admitted(Route.PAGE_LOGIN, detail=shown.strip()) if head.method == "POST" else _not_allowed("POST")
+    cookie = _cookie(head, f"{COOKIE}-{port}")
+    if scheme.lower() != "page" or not views.page.permits(cookie, shown.strip(), views.now):
+        return Refusal(401, "this page has to be opened anew: mempalace-broker open")
+    if head.method != "GET":
+        return _not_allowed("GET")
+    return Admitted(Route.PAGE_DATA, cookie, detail=head.target.removeprefix(PAGE))
+
+
+def _cookie(head: Head, name: str) -> str:
+    for part in head.headers.get(b"cookie", b"").decode("latin-1").split(";"):
+        key, _, value = part.strip().partition("=")
+        if key == name:
+            return value
+    return ""
+
+
 def _stranger(head: Head, port: int) -> Refusal | None:
     """Why a request that was meant for another server is refused, or None."""
     host = _word(head, b"host")
@@ -138,7 +208,7 @@ def _is_local(origin: str) -> bool:
     return scheme in ("http", "https") and name in _LOOPBACK
 
 
-def _token(head: Head, keys: Mapping[str, Origin]) -> str | None:
+def _token(head: Head, keys: Iterable[str]) -> str | None:
     scheme, _, shown = head.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     found = None
     for key in keys:  # all of them, so that the time tells nothing

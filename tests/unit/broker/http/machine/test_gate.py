@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from mempalace_broker.broker.http.machine.gate import Admitted, Head, Refusal, Route, judge
+from mempalace_broker.broker.http.machine.gate import Admitted, Head, Refusal, Route, ViewAccess, judge
+from mempalace_broker.broker.http.machine.page_access import PageAccess
 from mempalace_broker.broker.machine.session import Origin
 
 PORT = 21_000
 COPIED, OWN = "c0" * 32, "d1" * 32
+NOW = 1_795_000_000.0
+PAGE = PageAccess(lambda: b"\x05" * 16)
+PAGE.secret = OWN
 KEYS = {COPIED: Origin.GUEST, OWN: Origin.USER}
+METRICS = "e2" * 32
 VERSIONS = ("2026-07-28", "2025-11-25", "2025-03-26")
 
 
@@ -21,7 +26,12 @@ def ask(method: str = "POST", target: str = "/mcp", **headers: str) -> Admitted 
         **{name.replace("_", "-"): value for name, value in headers.items()},
     }
     encoded = {name.encode(): value.encode("latin-1") for name, value in given.items()}
-    return judge(Head(method, target, encoded), port=PORT, keys=KEYS, versions=VERSIONS)
+    views = ViewAccess(METRICS, PAGE, NOW)
+    return judge(Head(method, target, encoded), port=PORT, keys=KEYS, versions=VERSIONS, views=views)
+
+
+def sees(cookie: str, key: str, target: str = "/page/status", method: str = "GET") -> Admitted | Refusal:
+    return ask(method, target, authorization=f"Page {key}", cookie=f"x=1; mempalace-page-{PORT}={cookie}; y=2")
 
 
 def refused(verdict: Admitted | Refusal) -> int:
@@ -88,11 +98,11 @@ def test_without_the_token_nothing_but_health(shown: str) -> None:
 
 def test_a_listener_without_tokens_lets_nobody_in() -> None:
     head = Head("POST", "/mcp", {b"host": b"localhost", b"authorization": b"Bearer "})
-    assert refused(judge(head, port=PORT, keys={}, versions=VERSIONS)) == 401
+    assert refused(judge(head, port=PORT, keys={}, versions=VERSIONS, views=ViewAccess("", PAGE, NOW))) == 401
 
 
 def test_what_else_is_refused() -> None:
-    assert refused(ask(target="/")) == 404
+    assert refused(ask(target="/nothing")) == 404
     assert refused(ask("PUT")) == 405
     assert refused(ask("OPTIONS")) == 405
     assert refused(ask("POST", "/healthz")) == 405
@@ -118,3 +128,55 @@ def test_the_job_api_is_for_the_users_own_programs(method: str, target: str) -> 
 )
 def test_methods_of_the_job_api(method: str, target: str) -> None:
     assert refused(ask(method, target, authorization=f"Bearer {OWN}")) == 405
+
+
+def test_the_metrics_are_for_their_token_and_the_users_programs() -> None:
+    assert ask("GET", "/metrics", authorization=f"Bearer {METRICS}") == Admitted(Route.METRICS, METRICS)
+    assert ask("GET", "/metrics?x=1", authorization=f"bearer {OWN}") == Admitted(Route.METRICS, OWN)
+    assert refused(ask("GET", "/metrics", authorization=f"Bearer {COPIED}")) == 401, "a guest's token"
+    assert refused(ask("GET", "/metrics", authorization=f"Basic {METRICS}")) == 401
+    assert refused(ask("POST", "/metrics", authorization=f"Bearer {METRICS}")) == 405
+    assert refused(ask(authorization=f"Bearer {METRICS}")) == 401, "it opens nothing else"
+    assert refused(ask("GET", "/page/status", authorization=f"Bearer {METRICS}")) == 401
+
+
+def test_where_nobody_asked_for_metrics_an_empty_token_opens_nothing() -> None:
+    head = Head("GET", "/metrics", {b"host": b"localhost", b"authorization": b"Bearer "})
+    assert refused(judge(head, port=PORT, keys=KEYS, versions=VERSIONS, views=ViewAccess("", PAGE, NOW))) == 401
+
+
+def test_the_files_of_the_page_are_for_everybody() -> None:
+    assert ask("GET", "/", authorization="") == Admitted(Route.PAGE_FILE, detail="/")
+    assert ask("GET", "/page.js?v=1", authorization="") == Admitted(Route.PAGE_FILE, detail="/page.js")
+    assert refused(ask("POST", "/")) == 405
+    assert refused(ask("GET", "/", host="evil.example")) == 403
+    assert refused(ask("GET", "/../page.js", authorization="")) == 404
+
+
+def test_the_page_shows_cookie_and_key() -> None:
+    visit = PAGE.redeem(PAGE.new_code(NOW), NOW)
+    assert visit is not None
+    asked = sees(*visit, "/page/search?query=a")
+    assert asked == Admitted(Route.PAGE_DATA, visit.cookie, detail="search?query=a")
+    assert refused(sees(visit.cookie, "")) == 401
+    assert refused(sees("", visit.key)) == 401
+    assert refused(sees(*visit, method="POST")) == 405
+    assert (
+        refused(
+            ask("GET", "/page/status", authorization=f"Bearer {COPIED}", cookie=f"mempalace-page-{PORT}={visit.cookie}")
+        )
+        == 401
+    )
+    assert (
+        refused(
+            ask("GET", "/page/status", authorization=f"Page {visit.key}", cookie=f"mempalace-page-1={visit.cookie}")
+        )
+        == 401
+    )
+
+
+def test_a_code_is_passed_on_and_only_to_the_login() -> None:
+    assert ask("POST", "/page/login", authorization="Login abc") == Admitted(Route.PAGE_LOGIN, detail="abc")
+    assert refused(ask("GET", "/page/login", authorization="Login abc")) == 405
+    assert refused(ask("GET", "/page/status", authorization="Login abc")) == 401
+    assert refused(ask("POST", "/page/login", authorization="Login abc", origin="https://evil.example")) == 403

@@ -1,0 +1,67 @@
+"""Asks `mempalace-broker doctor`, in a process of its own: it takes a second, and loads what no broker needs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..protocol.palace import PalaceIdentity
+
+LIMIT_S = 60.0
+_FAILED = {"ok": False, "findings": []}
+
+
+class Doctor:
+    """One at a time: whoever asks meanwhile gets the same answer.
+
+    Args:
+        env: as the broker has it; unless the palace was named by a flag, it leads to the palace.
+    """
+
+    def __init__(self, identity: PalaceIdentity, env: Mapping[str, str]) -> None:
+        named = ["--palace", identity.name or identity.path] if identity.by == "flag" else []
+        backend = ["--backend", identity.backend] if identity.backend else []
+        self._argv = [sys.executable, "-P", "-m", "mempalace_broker", "doctor", "--json", *named, *backend]
+        self._env = dict(env)
+        self._running: asyncio.Future[bytes] | None = None
+
+    async def ask(self) -> bytes:
+        """The JSON that it prints, or the same without findings and with `problem`."""
+        if self._running is not None:
+            return await self._running
+        self._running = asyncio.get_running_loop().create_future()
+        try:
+            answer = await self._run()
+            self._running.set_result(answer)
+            return answer
+        finally:
+            if not self._running.done():
+                self._running.cancel()
+            self._running = None
+
+    async def _run(self) -> bytes:
+        pipe, none = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._argv, stdin=none, stdout=pipe, stderr=none, env=self._env, cwd="/"
+            )
+        except OSError as exc:
+            return _failed(f"doctor can't be run: {exc}")
+        try:
+            out, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
+        except TimeoutError:
+            return _failed(f"doctor did not answer within {LIMIT_S:g} s")
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return out if out.startswith(b"{") else _failed(f"doctor failed with exit code {process.returncode}")
+
+
+def _failed(problem: str) -> bytes:
+    return json.dumps({**_FAILED, "problem": problem}).encode()

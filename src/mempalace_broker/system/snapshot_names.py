@@ -1,0 +1,27 @@
+"""The names of snapshots of a palace, which say when they were made: 2026-11-27T09-36-01Z, or with -2 behind it."""
+
+from __future__ import annotations
+
+import os
+import re
+
+FOLDER = "backups"  # in the private folder of the palace, unless the user names another
+NAME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d)-(\d\d)-(\d\d)Z(-\d+)?")
+
+
+def snapshot_names(folder: str) -> list[str]:
+    """The names of all snapshots in a folder, oldest first; none where it can't be read."""
+    try:
+        return sorted(filter(NAME.fullmatch, os.listdir(folder)))
+    except OSError:
+        return []
+
+
+def made_at(name: str) -> int:
+    """When the snapshot of this name was made, in seconds since 1970."""
+    from calendar import timegm  # late: only whoever has snapshots needs it
+
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name!r} is not the name of a snapshot")
+    return timegm(tuple(map(int, match.groups()[:6])))
