@@ -20,6 +20,8 @@ _COMMANDS = {
     "dial-stdio": "dial_stdio",
     "ssh-command": "ssh_command",
     "status": "status",
+    "top": "top",
+    "open": "open",
     "stop": "stop",
     "restart": "stop",
     "logs": "logs",

@@ -1,0 +1,98 @@
+"""`top`: a live screen of what the broker does."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..context_options import palace_options
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+
+    from ...system.paths import Context
+
+_WIDEST = 500  # characters of one text of the snapshot
+_PLAIN_WIDTH, _PLAIN_HEIGHT = 80, 200  # where there is no terminal
+
+
+@click.command("top", short_help="A live screen: sessions, lanes, rates, latencies, errors.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.2, max=60),
+    default=1.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds between two looks.",
+)
+@palace_options
+def command_top(context: Context, interval: float) -> int:
+    """Show what the broker does, live: sessions, lanes, rates, latencies, the engine, errors, the lease, snapshots.
+
+    q, Esc or Ctrl-C leaves. The latencies are those of calls that the engine answered, from arrival to answer, without
+    those that block by design. Where there is no terminal to draw on, it prints one screen and ends; scripts want
+    `status --json`.
+
+    \b
+    Example:
+      mempalace-broker top
+      mempalace-broker top --interval 5
+
+    \b
+    Exit codes: as `status`, at the moment when it ends: 0 the broker runs, 3 it does not,
+    69 it does not answer.
+    """
+    from .screen import can_be_drawn
+
+    if can_be_drawn():
+        return _live(context, interval)
+    from ..console import console
+    from .view import screen
+
+    found = _look(context)
+    out = console()
+    width = out.width if out.is_terminal else _PLAIN_WIDTH
+    for text in screen(found, width, _PLAIN_HEIGHT, now=context.clock.wall(), live=False):
+        text.rstrip()
+        out.print(text)
+    return int(found["exit_code"])
+
+
+def _look(context: Context) -> dict[str, Any]:
+    from ...protocol.text import printable_tree
+    from ..status import ask_status
+
+    return {name: printable_tree(value, _WIDEST) for name, value in ask_status(context).items()}
+
+
+def _drawn(out: Console, context: Context, found: dict[str, Any]) -> Group:
+    from rich.console import Group
+
+    from .view import screen
+
+    unicode = (out.encoding or "").lower().startswith("utf")
+    return Group(*screen(found, out.width, out.height, now=context.clock.wall(), unicode=unicode))
+
+
+def _live(context: Context, interval: float) -> int:
+    from rich.live import Live
+
+    from ..console import console
+    from .screen import keyboard
+
+    found = _look(context)
+    out = console()
+    try:
+        with (
+            keyboard(out) as keys,
+            Live(_drawn(out, context, found), console=out, auto_refresh=False, screen=True) as live,
+        ):
+            while not keys.quit_pressed(interval):
+                found = _look(context)
+                live.update(_drawn(out, context, found), refresh=True)
+    except KeyboardInterrupt:
+        pass
+    sys.stdout.flush()
+    return int(found["exit_code"])
