@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import re
 import shutil
@@ -115,6 +116,7 @@ def run_engine(engine: Engine, world: Path, script: Callable[[Ask], None], by: s
             return json.loads(process.roundtrip(line_of(1, tool, arguments), lane=lane, key="k.1.1").payload)
 
         script(ask)
+        assert "answers otherwise" not in process.stderr()  # of what a tune-up keeps
 
 
 def text_of(response: Any) -> Any:
@@ -221,6 +223,42 @@ def changes(project: Path, drawer: str, tunnel: str) -> Iterator[Step]:
     yield "status", {}
     yield "search", {"query": "bird"}
     yield "get_taxonomy", {}
+
+
+def overviews() -> Iterator[Step]:
+    """What counts or sorts all drawers."""
+    for tool in ("status", "list_wings", "get_taxonomy", "list_rooms", "graph_stats", "find_tunnels"):
+        yield tool, {}
+    yield "traverse", {"start_room": "room0"}
+    for filters in ({}, {"wing": "wing0"}, {"room": "room1"}, {"wing": "wing1", "room": "moved"}):
+        yield "list_drawers", filters
+    yield "list_drawers", {"limit": 2, "offset": 3}
+    yield "list_drawers", {"since": "2020-01-01", "limit": 2}
+
+
+def random_writes(ask: Ask, rng: random.Random, project: Path, deletes: bool) -> Iterator[Step]:
+    """Writes of every kind that change what there is to count."""
+    for n in range(24):
+        found = text_of(ask("list_drawers", {"limit": 50}))["drawers"]
+        drawer = rng.choice(found)["drawer_id"]
+        place = {"wing": f"wing{rng.randrange(3)}", "room": rng.choice(["room0", "room1", "moved"])}
+        content = rng.choice([f"a short note {n}", f"one of many chunks {n}. " * 90])
+        kinds: list[Step] = [
+            ("add_drawer", {**place, "content": content}),
+            ("update_drawer", {"drawer_id": drawer, **place}),
+            ("update_drawer", {"drawer_id": drawer, "content": content}),
+            ("diary_write", {"agent_name": "tester", "entry": content}),
+        ]
+        if deletes:
+            kinds += [
+                ("delete_drawer", {"drawer_id": drawer}),
+                ("delete_drawers", {"drawer_ids": [drawer, rng.choice(found)["drawer_id"], "missing"]}),
+            ]
+        yield ("mine", {"source": str(project), "wing": "wing0"}) if n == 12 else rng.choice(kinds)
+        if n == 18:
+            (project / "note0.md").write_text("Another paragraph about stones. " * 20)
+            os.utime(project / "note0.md", (2e9, 2e9))  # mempalace stores it
+            yield "mine", {"source": str(project), "wing": "wing0"}
 
 
 def mistakes(tools: list[dict[str, Any]], rng: random.Random, count: int) -> Iterator[Step]:
@@ -355,6 +393,21 @@ def test_same_answers_on_a_stocked_palace(sides: Sides, random_calls: int) -> No
             yield from reads(sides.world / "project")
 
     assert sides.compare(steps) > 100 + random_calls
+
+
+def test_counts_and_pages_follow_every_write(sides: Sides) -> None:
+    run_bare(sides.engine, sides.reset(), stock, "--palace", str(sides.world / "root/palace"))
+    shutil.rmtree(sides.start)
+    shutil.copytree(sides.world, sides.start, symlinks=True)
+    deletes = sides.which != "3.4.0"  # a bare one would lose its index
+
+    def steps(ask: Ask) -> Iterator[Step]:
+        yield from overviews()
+        for step in random_writes(ask, random.Random(4), sides.world / "project", deletes):
+            yield step
+            yield from overviews()
+
+    assert sides.compare(steps) > 300
 
 
 @pytest.mark.parametrize("mkdir", [False, True], ids=["absent", "empty"])

@@ -395,7 +395,7 @@ def provide_model(home: Path) -> None:
 EVERYWHERE = {"lean-imports", "pin-once", "capacity-cache", "config-cache", "collection-cache", "own-length"}
 NEEDED = {
     "3.4.0": EVERYWHERE | {"delete-fix", "own-writes", "overview-cache"},
-    "newest": EVERYWHERE,
+    "newest": EVERYWHERE | {"kept-counts", "kept-pages"},
 }
 
 

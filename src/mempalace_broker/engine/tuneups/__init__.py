@@ -7,6 +7,9 @@
     capacity        the check of the index before each write, which reads the whole palace
     file_cache      answers that hold while files are unchanged
     chroma_writes   hears of each write through Chroma
+    drawer_rows     what the database says of drawers
+    drawer_overview counts and lists of drawers that our own writes correct
+    flat_reads      what counts or sorts all drawers to answer
     index_storage   an index that survives a kill
     own_length      each text embedded at its own length
     apply           applies all that fit and reports each

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .capacity import CAPACITY_CACHE
 from .delete_fix import DELETE_FIX, deletes_destroy_index, refuse_deletes
+from .flat_reads import KEPT_COUNTS, KEPT_PAGES
 from .index_storage import INDEX_GUARD, STORE_SELDOM
 from .own_length import OWN_LENGTH
 from .read_caches import OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
@@ -39,6 +40,8 @@ BEFORE_OPENING = (
     INDEX_GUARD,
     CONFIG_CACHE,
     COLLECTION_CACHE,
+    KEPT_COUNTS,
+    KEPT_PAGES,
 )
 WITH_MODEL = (OWN_LENGTH,)
 

@@ -136,7 +136,7 @@ def _apply(mempalace: Mempalace) -> None:
     fresh = getattr(chroma, "_hnsw_capacity_status_uncached", stock)
     require(fresh is stock or parameters(fresh) == parameters(stock), "the probe behind the cache is not what it was")
     comparison = _Comparison(chroma)
-    watch_writes(comparison.wrote)
+    watch_writes(lambda write: comparison.wrote(write.rows))
     replace(comparison.status, "hnsw_capacity_status", chroma, server)
     replace(comparison.count, "_sqlite_embedding_count", chroma)
     replace(comparison.elements, "_hnsw_element_count", chroma)

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from .tuneup import DoesNotFit, parameters, replace, require
 
 _WRITES = ("_add", "_upsert", "_update", "_delete")
 
 
-def watch_writes(after: Callable[[int], None]) -> None:
-    """Call `after` after each write, failed ones included, with the number of ids that it named.
+class Write(NamedTuple):
+    """One write.
+
+    Attributes:
+        collection: the id of its collection.
+        ids: those that it names; None for a delete that says by another rule what to delete.
+    """
+
+    collection: str
+    ids: list[str] | None
+
+    @property
+    def rows(self) -> int:
+        """How many ids it names."""
+        return len(self.ids or ())
+
+
+def watch_writes(after: Callable[[Write], None], before: Callable[[Write], None] | None = None) -> None:
+    """Call `before` and `after` with each write, failed ones included.
 
     Raises:
         DoesNotFit: this chromadb writes differently; nothing was changed.
@@ -25,18 +42,22 @@ def watch_writes(after: Callable[[int], None]) -> None:
         known = parameters(getattr(api, name, None))
         require("collection_id" in known and "ids" in known, f"chromadb's {name} is not what it was")
     for name in _WRITES:
-        replace(_watched(getattr(api, name), after), name, api)
+        replace(_watched(getattr(api, name), after, before), name, api)
 
 
-def _watched(stock: Any, after: Callable[[int], None]) -> Any:
-    place = parameters(stock).index("ids") - 1  # without self
+def _watched(stock: Any, after: Callable[[Write], None], before: Callable[[Write], None] | None) -> Any:
+    names = parameters(stock)[1:]  # without self
 
     def write(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ids = kwargs.get("ids") if "ids" in kwargs else args[place] if len(args) > place else None
+        given = {**dict(zip(names, args)), **kwargs}  # noqa: B905 - Python 3.9
+        ids = given.get("ids")
+        what = Write(str(given.get("collection_id")), list(ids) if isinstance(ids, (list, tuple)) else None)
+        if before is not None:
+            before(what)
         try:
             return stock(self, *args, **kwargs)
         finally:
-            after(len(ids) if isinstance(ids, (list, tuple)) else 0)
+            after(what)
 
     write.__signature__ = inspect.signature(stock)  # type: ignore[attr-defined]  # for the next watcher
     return write

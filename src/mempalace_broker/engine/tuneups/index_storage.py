@@ -50,7 +50,7 @@ def _apply_index_guard(mempalace: Mempalace) -> None:
     copies = os.path.join(os.path.dirname(str(journal)), _COPIES)
     palace = os.path.realpath(mempalace.palace_path())
     guard = IndexGuard(palace, copies, lambda text: print(text, file=sys.stderr, flush=True))
-    watch_writes(guard.after_write)
+    watch_writes(lambda write: guard.after_write(write.rows))
     mempalace.before_close.append(guard.settle)
     mempalace.before_open.append(guard.repair)
 

@@ -11,6 +11,7 @@ import pytest
 
 from mempalace_broker.engine.tuneups import capacity
 from mempalace_broker.engine.tuneups.capacity import CAPACITY_CACHE
+from mempalace_broker.engine.tuneups.chroma_writes import Write
 from mempalace_broker.engine.tuneups.tuneup import DoesNotFit
 from tests.fakes.mempalace import FakeMempalace, touch
 
@@ -28,8 +29,8 @@ class Probe:
         self.files = [palace / "chroma.sqlite3", palace / "seg" / "index_metadata.pickle", palace / "seg/header.bin"]
         for file in self.files:
             touch(file, ago_s=60)
-        self.wrote: Callable[[int], None] = lambda _: None
-        monkeypatch.setattr(capacity, "watch_writes", lambda after: setattr(self, "wrote", after))
+        self.after: Callable[[Write], None] = lambda _: None
+        monkeypatch.setattr(capacity, "watch_writes", lambda after: setattr(self, "after", after))
         monkeypatch.setattr("mempalace_broker.engine.tuneups.capacity.monotonic", lambda: self.now)
         chroma: Any = SimpleNamespace()
 
@@ -66,7 +67,7 @@ class Probe:
         """Of our own."""
         self.rows += rows
         touch(self.files[0], ago_s=30)
-        self.wrote(rows)
+        self.after(Write("drawers", ["an id"] * rows))
 
     def end_call(self) -> None:
         for step in self.mempalace.after_call:
