@@ -392,7 +392,9 @@ def provide_model(home: Path) -> None:
 
 # -- tune-ups --------------------------------------------------------------------------------------------
 
-EVERYWHERE = {"lean-imports", "pin-once", "capacity-cache", "config-cache", "collection-cache", "own-length"}
+EVERYWHERE = {
+    *("lean-imports", "pin-once", "capacity-cache", "config-cache", "collection-cache", "schema-cache", "own-length")
+}
 NEEDED = {
     "3.4.0": EVERYWHERE | {"delete-fix", "own-writes", "overview-cache"},
     "newest": EVERYWHERE | {"kept-counts", "kept-pages"},

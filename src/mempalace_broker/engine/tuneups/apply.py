@@ -11,7 +11,7 @@ from .flat_reads import KEPT_COUNTS, KEPT_PAGES
 from .index_storage import INDEX_GUARD, STORE_SELDOM
 from .own_length import OWN_LENGTH
 from .read_caches import OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
-from .read_often import COLLECTION_CACHE, CONFIG_CACHE
+from .read_often import COLLECTION_CACHE, CONFIG_CACHE, SCHEMA_CACHE
 from .tuneup import DoesNotFit, TuneUp, require
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ BEFORE_OPENING = (
     INDEX_GUARD,
     CONFIG_CACHE,
     COLLECTION_CACHE,
+    SCHEMA_CACHE,
     KEPT_COUNTS,
     KEPT_PAGES,
 )

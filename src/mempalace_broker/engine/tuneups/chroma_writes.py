@@ -49,7 +49,7 @@ def _watched(stock: Any, after: Callable[[Write], None], before: Callable[[Write
     names = parameters(stock)[1:]  # without self
 
     def write(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = {**dict(zip(names, args)), **kwargs}  # noqa: B905 - Python 3.9
+        given = {**dict(zip(names, args)), **kwargs}
         ids = given.get("ids")
         what = Write(str(given.get("collection_id")), list(ids) if isinstance(ids, (list, tuple)) else None)
         if before is not None:

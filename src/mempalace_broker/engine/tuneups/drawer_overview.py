@@ -28,7 +28,7 @@ _MOST_PENDING = 4096  # rows written since the last question; reading all anew i
 _MOST_KINDS = 50_000
 _MOST_LISTS = 8
 
-Filters = dict  # as mempalace has it: {"wing": "w1"}
+Filters = dict[str, Any]  # as mempalace has it: {"wing": "w1"}
 
 
 class DrawerOverview:

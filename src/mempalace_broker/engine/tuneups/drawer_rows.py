@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 _AT_ONCE = 500  # values in one statement
 _VALUES = ("string_value", "int_value", "float_value", "bool_value")
 
-Kind = tuple  # (wing, room, hall, date), each None where a drawer has none
-Row = tuple  # (id, metadata)
+Kind = tuple[Any, ...]  # (wing, room, hall, date), each None where a drawer has none
+Row = tuple[str, dict[str, Any]]  # id and metadata
 
 
 class Position(NamedTuple):

@@ -1,4 +1,4 @@
-"""Tune-ups for what every version reads several times in each call: config.json, and which collections there are."""
+"""Tune-ups for what every version reads several times: config.json, which collections there are, their schemas."""
 
 from __future__ import annotations
 
@@ -37,15 +37,21 @@ def _apply_config_cache(mempalace: Mempalace) -> None:
             stock(self)
             known = vars(self)
             if _is_read(known):
-                cache.put(key, copy.deepcopy(known), _config_files(str(known["_config_file"])), [])
+                cache.put(key, _copied(known), _config_files(str(known["_config_file"])), [])
         else:
-            vars(self).update(copy.deepcopy(known))
+            vars(self).update(_copied(known))
 
     replace(init, "__init__", config)
 
 
 def _is_read(state: dict[str, Any]) -> bool:
-    return bool(state.get("_file_config")) and all(isinstance(value, _PLAIN) for value in state.values())
+    """Whether the file was read, or is not there to be read."""
+    known = bool(state.get("_file_config")) or not os.path.lexists(state["_config_file"])
+    return known and all(isinstance(value, _PLAIN) for value in state.values())
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: copy.deepcopy(value) if isinstance(value, dict) else value for name, value in state.items()}
 
 
 def _config_files(chosen: str) -> list[str]:
@@ -101,6 +107,31 @@ def _has_open(client: Any, palace: str) -> bool:
     return str(getattr(settings, "persist_directory", "")) == palace
 
 
+# -- schemas -------------------------------------------------------------------------------------------
+
+
+def _apply_schema_cache(_mempalace: Mempalace) -> None:
+    try:
+        common: Any = importlib.import_module("chromadb.api.models.CollectionCommon").CollectionCommon
+    except (ImportError, AttributeError) as exc:
+        raise DoesNotFit(f"this chromadb has no schemas: {exc}") from exc
+    stock: Any = getattr(common, "_get_sparse_embedding_targets", None)
+    require(parameters(stock) == ["self"], "chromadb looks for sparse embeddings otherwise")
+    without: list[Any] = []  # the last schema that has none
+
+    def targets(self: Any) -> Any:
+        """Answer from memory for the schema of the last time, where that has none."""
+        schema = getattr(self._model, "serialized_schema", None)
+        if schema is not None and schema in without:
+            return {}
+        found = stock(self)
+        if found == {} and schema is not None:
+            without[:] = [copy.deepcopy(schema)]
+        return found
+
+    replace(targets, "_get_sparse_embedding_targets", common)
+
+
 CONFIG_CACHE = TuneUp(
     "config-cache",
     "config.json is read again only after it changed",
@@ -112,4 +143,10 @@ COLLECTION_CACHE = TuneUp(
     "Chroma is asked for a collection again only after the database changed",
     "upstream opens two of them in each search",
     _apply_collection_cache,
+)
+SCHEMA_CACHE = TuneUp(
+    "schema-cache",
+    "a collection's schema is looked through for sparse embeddings once",
+    "Chroma builds its objects from JSON on every write",
+    _apply_schema_cache,
 )

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from mempalace_broker.engine.tuneups import flat_reads
+from mempalace_broker.engine.tuneups.chroma_writes import Write
 from mempalace_broker.engine.tuneups.flat_reads import KEPT_COUNTS, KEPT_PAGES
 from mempalace_broker.engine.tuneups.tuneup import DoesNotFit
-from tests.fakes.chroma_database import DRAWERS, ChromaDatabase, Write
+from tests.fakes.chroma_database import DRAWERS, ChromaDatabase
 from tests.fakes.mempalace import FakeMempalace
 
 Page = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.engine.tuneups.read_often import COLLECTION_CACHE, CONFIG_CACHE
+from mempalace_broker.engine.tuneups.read_often import COLLECTION_CACHE, CONFIG_CACHE, SCHEMA_CACHE
 from mempalace_broker.engine.tuneups.tuneup import DoesNotFit
 from tests.fakes.mempalace import FakeMempalace, touch
 
@@ -54,6 +54,26 @@ def test_config_json_is_read_again_only_after_it_changed(home: Path, tmp_path: P
         assert len(read) == n
     (home / ".mempalace" / "config.json").unlink()
     assert config()._file_config == {}
+
+
+def test_a_missing_config_json_is_looked_for_and_not_read(home: Path, tmp_path: Path) -> None:
+    made: list[str] = []
+    config = config_class(made)
+    stock = config.__init__
+
+    def init(self: Any, config_dir: str | None = None, palace_path: str | None = None) -> None:
+        made.append("new")
+        stock(self, config_dir, palace_path)
+
+    config.__init__ = init
+    CONFIG_CACHE.apply(FakeMempalace(tmp_path, config=SimpleNamespace(MempalaceConfig=config)))  # type: ignore[arg-type]
+    assert [config()._file_config for _ in range(3)] == [{}] * 3
+    assert made == ["new"]
+    write(home, '{"a": 1}', ago_s=60)
+    assert config()._file_config == {"a": 1}
+    write(home, "{}", ago_s=50)  # there, and nothing in it: it could as well be one that can't be read
+    assert [config()._file_config for _ in range(2)] == [{}] * 2
+    assert made.count("new") == 4
 
 
 def test_another_folder_is_read_as_ever(home: Path, tmp_path: Path) -> None:
@@ -149,3 +169,33 @@ def test_without_such_a_chromadb_it_stays_off(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "chromadb.api.rust", None)
     with pytest.raises(DoesNotFit):
         COLLECTION_CACHE.apply(FakeMempalace(tmp_path))  # type: ignore[arg-type]
+
+
+# -- schema-cache ----------------------------------------------------------------------------------------
+
+
+def test_a_schema_without_sparse_embeddings_is_looked_through_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    looked: list[Any] = []
+
+    class CollectionCommon:
+        def __init__(self, schema: Any) -> None:
+            self._model = SimpleNamespace(serialized_schema=schema)
+
+        def _get_sparse_embedding_targets(self) -> dict[str, Any]:
+            looked.append(self._model.serialized_schema)
+            found: dict[str, Any] = dict(self._model.serialized_schema or {}).get("sparse", {})
+            return found
+
+    module = SimpleNamespace(CollectionCommon=CollectionCommon)
+    monkeypatch.setitem(sys.modules, "chromadb.api.models.CollectionCommon", module)
+    SCHEMA_CACHE.apply(FakeMempalace(tmp_path))  # type: ignore[arg-type]
+    schema: dict[str, Any] = {"keys": {"a": 1}}
+    collection = CollectionCommon(schema)
+    assert [collection._get_sparse_embedding_targets() for _ in range(3)] == [{}] * 3
+    assert len(looked) == 1
+    schema["sparse"] = {"a": "target"}
+    assert [collection._get_sparse_embedding_targets() for _ in range(2)] == [{"a": "target"}] * 2
+    assert CollectionCommon(None)._get_sparse_embedding_targets() == {}
+    assert len(looked) == 4
