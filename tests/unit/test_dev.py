@@ -92,7 +92,7 @@ def test_a_venv_is_made_and_a_broken_one_made_anew(made: Path) -> None:
 
 def test_every_part_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = dev.all_steps()
-    assert [item.name for item in steps] == ["venv-dev", "engine-3.4.0", "engine-newest", "model"]
+    assert [item.name for item in steps] == ["venv-dev", "engine-3.4.0", "engine-newest", "engine-databases", "model"]
     assert len({item.key for item in steps}) == len(steps)
     assert (REPO / f"tests/data/tools-{dev.NEWEST}.json").exists()
     assert (REPO / f"tests/data/tools-{dev.OLDEST}.json").exists()

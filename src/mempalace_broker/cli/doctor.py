@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EXIT_FINDINGS, EXIT_OK
+from ..protocol.jsonrpc import load_object
 from .context_options import palace_options
 
 if TYPE_CHECKING:
+    from typing import IO
+
     from ..doctor.findings import Finding
     from ..system.paths import Context
 
+_MOST_STATUS = 16 << 20
 _MARKS = {
     "ok": ("ok", "green"),
     "info": ("..", "dim"),
@@ -24,8 +28,15 @@ _MARKS = {
 
 @click.command("doctor", short_help="Find what is wrong on this machine, with hints.")
 @click.option("--json", "as_json", is_flag=True, help='One JSON document: {"ok", "palace", "findings": [...]}.')
+@click.option(
+    "--compare",
+    "other",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="Also judge whether the broker whose `status --json` is in FILE (- for stdin) has the same memory.",
+)
 @palace_options
-def command_doctor(context: Context, as_json: bool) -> int:
+def command_doctor(context: Context, as_json: bool, other: IO[bytes] | None) -> int:
     """Check everything that can be wrong, change nothing, and give a hint for each finding.
 
     Compares locks, record, socket and answer with each other; checks permissions, disk and mount of the palace,
@@ -35,13 +46,18 @@ def command_doctor(context: Context, as_json: bool) -> int:
     Example:
       mempalace-broker doctor
       mempalace-broker doctor --json | jq '.findings[] | select(.severity == "error")'
+      ssh laptop mempalace-broker status --json | mempalace-broker doctor --compare -
 
     \b
     Exit codes: 0 nothing to act on, 4 at least one finding of severity warn or error.
     """
+    from ..doctor.database import compare
     from ..doctor.diagnose import diagnose
+    from .status import ask_status
 
     findings = diagnose(context)
+    if other is not None:
+        findings += compare(ask_status(context), load_object(other.read(_MOST_STATUS)))
     ok = not any(finding.severity.is_alarming for finding in findings)
     if as_json:
         listed = [finding.as_json() for finding in findings]

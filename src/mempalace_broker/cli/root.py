@@ -28,6 +28,7 @@ _COMMANDS = {
     "doctor": "doctor",
     "exclusive": "exclusive",
     "backup": "backup",
+    "move-to": "move_to",
     "take-over": "take_over",
     "model": "model",
     "token": "token",

@@ -99,6 +99,10 @@ def _engine(engine: Mapping[str, Any]) -> Iterator[RenderableType]:
     if state in _UNAVAILABLE:
         for number, text in enumerate((engine.get("stderr_tail") or [])[-MOST_OUTPUT:]):
             yield _labelled("last output" if number == 0 else "", (str(text), "dim"))
+    storage = _dict(engine, "storage")
+    if storage:
+        tables = f", tables {storage['tables']}_*" if storage.get("tables") else ""
+        yield _labelled("storage", f"{engine.get('backend')} at {storage.get('where')}{tables}")
     tuneups = [t for t in engine.get("tuneups") or [] if isinstance(t, dict)]
     if tuneups:
         on = [str(t.get("name")) for t in tuneups if t.get("applied")]

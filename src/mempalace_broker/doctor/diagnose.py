@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import access, discovery, engine, lease, locality, others, owner, palace, settings
+from . import access, database, discovery, engine, lease, locality, others, owner, palace, settings
 from .gather import gather
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     others.upstream_processes,
     others.leftovers,
     engine.engine,
+    database.storage,
     engine.model,
     settings.settings,
     settings.shared,

@@ -156,6 +156,7 @@ class Facts:
     plan_problem: str = ""
     bridge: Mapping[str, Any] = field(default_factory=dict)
     has_palace: bool = False
+    database: str = ""  # why the PostgreSQL of the palace does not answer; "" if it does, or there is none
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_problem: str = ""
     settings_hint: str = ""

@@ -27,7 +27,7 @@ from ..system.clock import Deadline
 from ..system.command_note import command_at_work
 from ..system.file_trust import others_write
 from ..system.find_engine import SETTING, engine_on_path, find_engine
-from ..system.find_palace import PALACE_VARIABLES
+from ..system.find_palace import PALACE_VARIABLES, STORES
 from ..system.kernel import is_free
 from ..system.lock import is_held, read_body
 from ..system.lock_notes import read_holder, read_starter
@@ -38,6 +38,7 @@ from ..system.process_ids import UNKNOWN, ProcessId, process_state
 from ..system.record_file import RecordFile
 from ..system.shared_files import SharedFolder
 from .access_facts import look_at_access
+from .database import look_at_database
 from .facts import EngineFacts, Facts, FileEntry, FolderFacts, LockFacts, UpstreamProcess
 from .integrations import find_integrations
 from .open_files import find_open_files
@@ -79,7 +80,7 @@ def gather(context: Context) -> Facts:
         record_entry=entry,
         record_origin=origin,
         record_process=process,
-        reply=_ask(context),
+        reply=(reply := _ask(context)),
         socket=_entry(files.socket),
         lent_to=command_at_work(files),
         open_files=find_open_files(identity.path, identity.graph),
@@ -101,7 +102,8 @@ def gather(context: Context) -> Facts:
         plan=plan,
         plan_problem=plan_problem,
         bridge=_bridge(plan, context),
-        has_palace=os.path.exists(os.path.join(identity.path, "chroma.sqlite3")),
+        has_palace=any(os.path.exists(os.path.join(identity.path, name)) for name in STORES),
+        database=look_at_database(reply),
         settings=settings,
         settings_problem=problem,
         settings_hint=hint,

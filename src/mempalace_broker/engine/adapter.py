@@ -141,6 +141,7 @@ class Mempalace:
                 "upgrade it: `uv tool upgrade mempalace` or `pip install -U mempalace`",
             )
         self._apply_flags()
+        self.backend = self._backend()
         os.environ.pop("PYTHONPATH", None)  # as mempalace's own main() does, for what it starts
         # why a call must not run, or None
         self.refusals: list[Callable[[str, dict[str, Any]], str | None]] = [_refuse_elsewhere(options)]
@@ -187,7 +188,8 @@ class Mempalace:
             "tools": self._ask("tools/list", {}).get("tools", []),
             "palace": self.palace_path(),
             "graph": self.graph_path(),
-            "backend": self._backend(),
+            "backend": self.backend,
+            "embedder": self._embedder(),
             "mine_yields": hasattr(self.module("palace"), "mine_yield_hook"),
         }
 
@@ -198,6 +200,15 @@ class Mempalace:
             return str(resolve(self.palace_path())) if resolve is not None else None
         except Exception as exc:  # noqa: BLE001 - whatever it raises, each call will, and then it is said
             print(f"the backend can't be told: {exc}", file=sys.stderr)
+            return None
+
+    def _embedder(self) -> str | None:
+        """The name of the model that new texts are embedded with; None where this version can't tell."""
+        name = getattr(self.module("embedding"), "current_model_name", None)
+        try:
+            return str(name()) if name is not None else None
+        except Exception as exc:  # noqa: BLE001 - as above
+            print(f"the embedding model can't be told: {exc}", file=sys.stderr)
             return None
 
     def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from typing import Callable, NamedTuple
 
-Job = Callable[[bool], None]  # its argument: whether it had to wait
+Job = Callable[[bool], object]  # its argument: whether it had to wait
 SHORT_S = 0.05  # how long a read may keep the reader thread from its frames
 _PAUSES = 100
 

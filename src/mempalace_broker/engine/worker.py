@@ -29,6 +29,7 @@ from ..protocol.engine_frames import (
     BEGUN,
     CALL,
     CONFINE,
+    DEGRADED,
     DONE,
     FAIL,
     HELLO,
@@ -57,6 +58,7 @@ from .pipes import BrokerPipes
 from .power_safety import PowerSafety
 from .search_config import fingerprint, is_outdated
 from .shared_opens import OpenGuard, refuse_to_write_through
+from .storage import StorageWatch, describe_storage, storage_warnings
 from .stored_embedders import distrust_stored_embedders
 from .tuneups.apply import apply_tuneups, open_tuned
 from .unparking import wait_for_palace
@@ -112,6 +114,7 @@ class Worker:
         self._broker_gone = threading.Event()
         self._report: dict[str, Any] = {}
         self._trouble: list[dict[str, str]] = []  # of the last opening
+        self._storage = StorageWatch(mempalace)
         self._inline_reads = InlineReads()
         self._ready = threading.Event()
         self._free_lane_done = threading.Event()
@@ -201,8 +204,11 @@ class Worker:
             return None
 
     def _send_ready(self) -> None:
-        degraded = [*self._report["degraded"], *self._mempalace.warnings, *self._trouble]
-        self._pipes.send(Frame(READY, payload=payload.encode_response({**self._report, "degraded": degraded})))
+        report = {**self._report, "degraded": self._degraded()}
+        self._pipes.send(Frame(READY, payload=payload.encode_response(report)))
+
+    def _degraded(self) -> list[dict[str, str]]:
+        return [*self._report["degraded"], *self._mempalace.warnings, *self._trouble, *self._storage.trouble]
 
     def _prefetch(self, line: bytes) -> None:
         embed = self._mempalace.prefetch_embedding
@@ -221,7 +227,9 @@ class Worker:
         """Run a call of the palace lane; a mine lets others in between two files."""
         hook = self._mempalace.mine_yield_hook(self._between_files) if call.tool == "mempalace_mine" else None
         with contextlib.suppress(_BrokerGone), hook or contextlib.nullcontext():
-            self._run(call, waited)
+            answer = self._run(call, waited)
+            if self._storage.changed(answer):
+                self._pipes.send(Frame(DEGRADED, payload=payload.encode_response({"degraded": self._degraded()})))
         self._mempalace.finish_call()
 
     def _between_files(self) -> bool:
@@ -229,8 +237,8 @@ class Worker:
             raise _BrokerGone
         return self._palace_lane.run_between_files()
 
-    def _run(self, call: Call, waited: bool) -> None:
-        """Run a call and answer it; the journal notes its start and its end where the broker gave it a key."""
+    def _run(self, call: Call, waited: bool) -> bytes:
+        """Run a call, answer it, return the answer; the journal notes its start and end where the broker gave a key."""
         frame = call.frame
         if waited:
             self._pipes.send(Frame(BEGUN, frame.n))
@@ -249,9 +257,10 @@ class Worker:
         if key != "-" and (unconfirmed := self._power.confirm(call.request, call.tool)):
             response, body = unconfirmed, payload.encode_response(unconfirmed)
         self._pipes.send(Frame(DONE, frame.n, tag=str(payload.response_code(response)), payload=body))
+        return body
 
 
-def start_thread(target: Callable[[], None], name: str) -> None:
+def start_thread(target: Callable[[], object], name: str) -> None:
     """Start a daemon thread."""
     threading.Thread(target=target, name=name, daemon=True).start()
 
@@ -286,6 +295,7 @@ def _prepare(mempalace: Mempalace) -> dict[str, Any]:
         degraded += [warning] if warning else []
     except Exception as exc:  # noqa: BLE001 - a model that can't be set up is reported; calls report the rest
         degraded.append({"what": f"the embedding model can't be set up: {exc}", "hint": "mempalace-broker doctor"})
+    degraded += storage_warnings(mempalace)
     tuneups = apply_tuneups(mempalace, wanted=mempalace.options.tune)
     if mempalace.is_chroma():
         treat_empty_palace_as_missing(mempalace)
@@ -303,6 +313,7 @@ def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
     mempalace = Mempalace(options)
     mempalace.refusals.append(lambda tool, arguments: refuse_to_write_through(mempalace.config_path(), tool, arguments))
     hello = {**mempalace.hello(), "fingerprint": fingerprint(mempalace.server._config)}
+    hello["storage"] = describe_storage(mempalace)
     pipes.send(Frame(HELLO, payload=payload.encode_response(hello)))
     mempalace.take_write_lock()
     journal = JournalFile(options.journal)  # after the lock: no other engine is in the middle of an entry

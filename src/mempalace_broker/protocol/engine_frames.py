@@ -10,6 +10,7 @@
                        ready 0 - - <len>                 the palace is open; payload: what EngineReport.ready takes
                        parked 0 - - <len>                payload: {"problem"}: why a file stays open, or ""
                        waiting 0 - - <len>               while unparking: {"holder"} of the lock, "" once it is ours
+                       degraded 0 - - <len>              {"degraded"}: what EngineReport.ready takes, changed since
                        begun <n> - - 0                   a call that waited inside the engine starts now
                        done <n> - <code> <len>           payload: the JSON-RPC response; code: its error code or 0
                        fail 0 - <exit> <len>             the engine can't serve; payload: {"reason", "message", "hint"}
@@ -34,6 +35,7 @@ HELLO = "hello"
 READY = "ready"
 PARKED = "parked"
 WAITING = "waiting"
+DEGRADED = "degraded"
 BEGUN = "begun"
 DONE = "done"
 FAIL = "fail"
@@ -43,6 +45,7 @@ NO_MEMPALACE = "no_mempalace"
 IMPORT_FAILED = "import_failed"
 OLD_VERSION = "old_version"
 BAD_PALACE = "bad_palace"
+BAD_STORAGE = "bad_storage"
 SWAPPED_STORE = "swapped_store"
 WRITE_LOCK_HELD = "write_lock_held"  # by another process, which may end
 WRITE_LOCK_FAILED = "write_lock_failed"

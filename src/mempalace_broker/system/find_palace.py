@@ -55,7 +55,7 @@ RULES = (_OLDEST, _TILDE, _MARK, _FOLDERS, _SHORT)  # the versions that brought 
 _CONFIG_LIMIT = 16 * 1024 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _INSTALL_MARKS = ("config.json", "people_map.json", "palace/chroma.sqlite3")
-_STORES = (  # by which mempalace knows that a palace is there, whatever its backend
+STORES = (  # by which mempalace knows that a palace is there, whatever its backend
     "chroma.sqlite3",
     "sqlite_exact.sqlite3",
     "milvus.db",
@@ -63,7 +63,7 @@ _STORES = (  # by which mempalace knows that a palace is there, whatever its bac
     "pgvector_backend.json",
     "qdrant_backend.json",
 )
-_PALACE_MARKS = (*_STORES, GRAPH, *BESIDE_PALACE, "broker.lock", "engine.lock")
+_PALACE_MARKS = (*STORES, GRAPH, *BESIDE_PALACE, "broker.lock", "engine.lock")
 
 
 class _Choice:
@@ -191,7 +191,7 @@ def _agreed(choices: list[_Choice], version: Callable[[str], Version] | None) ->
 
 
 def _is_palace(choice: _Choice) -> bool:
-    return not choice.problem and any(os.path.isfile(os.path.join(choice.path, name)) for name in _STORES)
+    return not choice.problem and any(os.path.exists(os.path.join(choice.path, name)) for name in STORES)
 
 
 # -- one version's choice

@@ -19,7 +19,10 @@ from .shared_files import SharedFolder
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_DATABASES = ("chroma.sqlite3", "logstream.sqlite3", "sqlite_exact.sqlite3", "milvus.db")
+_MILVUS = "milvus.db"  # a file, or since Milvus Lite 3 a folder
+_DATABASES = ("chroma.sqlite3", "logstream.sqlite3", "sqlite_exact.sqlite3", _MILVUS)
+_DEEPEST = 8  # folders within that of Milvus
+_SERVERS = ("pgvector", "qdrant", "milvus")
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 _INDEX_CHARS = 36  # a UUID
 _INDEX_DASHES = 4
@@ -50,6 +53,13 @@ def check_stores(palace: str, graph: str) -> list[str]:
     return found
 
 
+def server_backend(palace: str) -> str:
+    """The database server that has the drawers of a palace, by what mempalace leaves in its folder; "" for none."""
+    if os.path.lexists(os.path.join(palace, _MILVUS)):
+        return ""  # Milvus Lite keeps them there
+    return next((name for name in _SERVERS if os.path.isfile(os.path.join(palace, f"{name}_backend.json"))), "")
+
+
 def _check_palace(folder: SharedFolder) -> Iterator[str]:
     for database in _DATABASES:
         yield from _check(folder, database)
@@ -59,6 +69,10 @@ def _check_palace(folder: SharedFolder) -> Iterator[str]:
 
 
 def _check(folder: SharedFolder, name: str) -> Iterator[str]:
+    found = folder.look(name) if name == _MILVUS else None
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        yield from _check_tree(folder, name, _DEEPEST)
+        return
     for suffix in _SUFFIXES:
         yield from _check_file(folder, name + suffix)
 
@@ -72,6 +86,16 @@ def _check_index(palace: SharedFolder, name: str) -> Iterator[str]:
     with palace.folder(name) as index:
         for file in index.names():
             yield from _check_file(index, file)
+
+
+def _check_tree(parent: SharedFolder, name: str, depth: int) -> Iterator[str]:
+    with parent.folder(name) as folder:
+        for entry in folder.names():
+            found = folder.look(entry)
+            if found is not None and stat.S_ISDIR(found.st_mode) and depth:
+                yield from _check_tree(folder, entry, depth - 1)
+            else:
+                yield from _check_file(folder, entry)
 
 
 def _check_file(folder: SharedFolder, name: str) -> Iterator[str]:

@@ -151,6 +151,8 @@ class Dispatcher(EngineSlot, CallAnswers):
             self._ready(load_object(frame.payload), now)
         elif frame.verb == frames.BEGUN:
             self.scheduler.begun(frame.n, now)
+        elif frame.verb == frames.DEGRADED:
+            self.report.now_degraded(load_object(frame.payload))
         elif frame.verb == frames.FAIL:
             reason, hint, permanent = self.report.fault(load_object(frame.payload))
             self.supervisor.failed(now, reason, hint, permanent=permanent)

@@ -20,6 +20,7 @@ class EngineReport:
 
     Attributes:
         degraded: what is not as it should be, each with `what` and `hint`.
+        storage: where another backend than Chroma has the drawers, see `engine/storage.py`.
         fingerprint: of its search configuration, as mempalace computes it.
         write_limits: "" where the kernel keeps its writes in mempalace's folders, else why it doesn't.
         was_ready: an engine of this broker was ready once.
@@ -29,6 +30,8 @@ class EngineReport:
     python: str | None = None
     graph: str | None = None
     backend: str | None = None
+    storage: Mapping[str, Any] | None = None
+    embedder: str | None = None
     fingerprint: str | None = None
     tuneups: list[Any] = field(default_factory=list)
     drawers: int | None = None
@@ -39,7 +42,9 @@ class EngineReport:
     def hello(self, told: Mapping[str, Any]) -> None:
         """mempalace is imported."""
         self.version, self.python, self.graph = (told.get(name) for name in ("version", "python", "graph"))
-        self.backend = told.get("backend")
+        self.backend, storage = told.get("backend"), told.get("storage")
+        self.storage = storage if isinstance(storage, dict) else None
+        self.embedder = told.get("embedder")
         fingerprint = told.get("fingerprint")
         self.fingerprint = fingerprint if isinstance(fingerprint, str) else None
         self.tuneups, self.drawers, self.write_limits = [], None, None
@@ -49,12 +54,16 @@ class EngineReport:
         self.tuneups = told.get("tuneups", [])
         self.drawers = told.get("drawers")
         self.write_limits = told.get("write_limits")
+        self.now_degraded(told)
+        self.was_ready = True
+
+    def now_degraded(self, told: Mapping[str, Any]) -> None:
+        """What is not as it should be has changed."""
         self.degraded = [
             {"what": str(entry.get("what", "")), "hint": str(entry.get("hint", ""))}
             for entry in told.get("degraded", ())
             if isinstance(entry, dict)
         ]
-        self.was_ready = True
 
     def fault(self, told: Mapping[str, Any]) -> tuple[str, str, bool]:
         """(reason, hint, permanent) of a fail frame: whether only a person can change it."""

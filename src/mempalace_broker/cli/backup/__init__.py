@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...errors import EXIT_OK
+from ...system.palace_stores import server_backend
 from ..context_options import palace_options, wait_option
 
 if TYPE_CHECKING:
@@ -66,7 +68,8 @@ def create(context: Context, folder: str | None, keep: int | None, wait_s: float
         made = make(context, where, wait_s=wait_s, try_out=tried, advance=advance)
     gone = prune(where, context.identity.path, keep) if keep else []
     facts = {**_facts(made.snapshot), "pause_s": round(made.pause_s, 3), "tried": not untried, "removed": gone}
-    _say(facts, f"{made.snapshot.path}: {_size(made.snapshot)}, writes waited {made.pause_s:.2f} s", as_json)
+    text = f"{made.snapshot.path}: {_size(made.snapshot)}, writes waited {made.pause_s:.2f} s"
+    _say(facts, text + _left_out(made.snapshot), as_json)
     return EXIT_OK
 
 
@@ -116,7 +119,7 @@ def verify(context: Context, name: str | None, folder: str | None, as_json: bool
     snapshot = find_snapshot(context, snapshot_folder(context, folder), name)
     snapshot.check()
     try_out(snapshot, context.env, context.identity.path)
-    _say({**_facts(snapshot), "good": True}, f"{snapshot.path} is good", as_json)
+    _say({**_facts(snapshot), "good": True}, f"{snapshot.path} is good{_left_out(snapshot)}", as_json)
     return EXIT_OK
 
 
@@ -152,7 +155,7 @@ def restore(context: Context, name: str | None, folder: str | None, wait_s: floa
         return EXIT_OK
     with _bar() as advance:
         aside = put_back(context, snapshot, wait_s=wait_s, advance=advance)
-    text = f"restored {snapshot.name}; what was there before: {aside}"
+    text = f"restored {snapshot.name}; what was there before: {aside}{_left_out(snapshot)}"
     _say({**_facts(snapshot), "restored": True, "before": aside}, text, as_json)
     return EXIT_OK
 
@@ -195,8 +198,17 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "path": snapshot.path,
         "bytes": snapshot.bytes,
         "files": len(snapshot.files),
+        "drawers_in": server_backend(os.path.join(snapshot.path, "palace")) or None,
         **facts,
     }
+
+
+def _left_out(snapshot: Snapshot) -> str:
+    """What a snapshot does not hold, for people."""
+    backend = server_backend(os.path.join(snapshot.path, "palace"))
+    if not backend:
+        return ""
+    return f"\nIt holds graph, tunnels, events and config; the drawers are in {backend}: back up that database as well."
 
 
 def _size(snapshot: Snapshot) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import quote
 from ... import __version__
 from ...errors import StateRootError
 from ...system.clock import Deadline
+from ...system.find_palace import STORES
 from ...system.palace_stores import check_stores
 from ...system.shared_files import Untrusted
 from ..exclusive.borrow import PAUSE_S, Borrower
@@ -159,7 +160,7 @@ def _copy(context: Context, partial: str, wait_s: float, advance: Callable[[int]
     copies = _Copies(context, partial, advance)
     try:
         copies.copy_ahead()
-        if not os.listdir(partial):
+        if not any(os.path.exists(os.path.join(context.identity.path, name)) for name in STORES):
             raise BadSnapshot(f"{context.identity.path} holds no palace yet.", hint="store something first")
         with Borrower(context, _COMMAND, wait_s).pause(Deadline.after(context.clock, wait_s)) as began:
             copies.catch_up()

@@ -53,8 +53,11 @@ def command_exclusive(context: Context, wait_s: float, limit_s: float | None, co
         say_error(f"there is no command {command[0]}.", "give its path, or put it on PATH")
         return EXIT_NO_COMMAND
     from ...system.clock import Deadline
+    from ...system.palace_stores import server_backend
     from .borrow import Borrower
     from .child import run_command
 
+    if backend := server_backend(context.identity.path):
+        say_error(f"the drawers are in {backend}: this keeps out what runs on this machine, not what else uses it.")
     with Borrower(context, command, wait_s).borrow(Deadline.after(context.clock, wait_s)) as loan:
         return run_command(context, command, loan, limit_s)

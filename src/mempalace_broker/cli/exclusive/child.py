@@ -23,7 +23,7 @@ from ..outcome import say_error
 from .borrow import other_opener
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
     from ...system.paths import Context
@@ -34,15 +34,28 @@ _OTHERS_S = 10.0  # for what the command left running to close the palace
 _LOOK_S = 0.1
 
 
-def run_command(context: Context, command: Sequence[str], loan: Loan, limit_s: float | None) -> int:
-    """Run `command` to its end, at most `limit_s` seconds; return its exit code, 128 + n if signal n ended it."""
+def run_command(
+    context: Context,
+    command: Sequence[str],
+    loan: Loan,
+    limit_s: float | None,
+    *,
+    env: Mapping[str, str] | None = None,
+    named: Sequence[str] = (),
+) -> int:
+    """Run `command` to its end, at most `limit_s` seconds; return its exit code, 128 + n if signal n ended it.
+
+    Args:
+        env: its environment, by default ours. named: how others see it called, by default as it is.
+    """
+    env = _environment(context) if env is None else env
     try:
-        process = subprocess.Popen(command, pass_fds=[lock.fd for lock in loan.locks], env=_environment(context))
+        process = subprocess.Popen(command, pass_fds=[lock.fd for lock in loan.locks], env=env)
     except OSError as exc:
         say_error(f"cannot run {command[0]}: {exc.strerror or exc}.")
         return EXIT_CANNOT_RUN
     with _signals_for(process):
-        loan.say(process.pid, command, context.clock.wall())
+        loan.say(process.pid, named or command, context.clock.wall())
         try:
             code = process.wait(limit_s)
         except subprocess.TimeoutExpired:

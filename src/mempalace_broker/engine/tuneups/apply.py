@@ -27,6 +27,7 @@ LEAN_IMPORTS = TuneUp(
     "what mempalace imports and never uses is loaded when it is needed, and the model while the palace is opened",
     "clients of other databases and exporters take half of the time that mempalace needs to start",
     _was_lean,
+    any_backend=True,
 )
 # in this order: pin-once wraps what store-seldom puts in place
 BEFORE_OPENING = (
@@ -82,7 +83,7 @@ def _apply(mempalace: Mempalace, tuneup: TuneUp, *, wanted: bool) -> dict[str, A
     try:
         if not wanted:
             raise DoesNotFit("switched off by MEMPALACE_BROKER_TUNE=0")
-        if tuneup is not LEAN_IMPORTS and not mempalace.is_chroma():
+        if not (tuneup.any_backend or mempalace.is_chroma()):
             raise DoesNotFit("this palace is not stored in Chroma")
         tuneup.apply(mempalace)
     except DoesNotFit as exc:

@@ -106,4 +106,5 @@ OWN_LENGTH = TuneUp(
     "texts are embedded at their own length, each once",
     "upstream pads every text to 256 tokens: the same vector for up to ten times the time",
     _apply,
+    any_backend=True,
 )

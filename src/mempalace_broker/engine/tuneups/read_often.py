@@ -137,6 +137,7 @@ CONFIG_CACHE = TuneUp(
     "config.json is read again only after it changed",
     "upstream reads it a dozen times in each call",
     _apply_config_cache,
+    any_backend=True,
 )
 COLLECTION_CACHE = TuneUp(
     "collection-cache",

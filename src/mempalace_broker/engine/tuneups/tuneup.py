@@ -21,12 +21,14 @@ class TuneUp(NamedTuple):
         effect: what it does.
         reason: why it is worth doing.
         apply: checks that it fits, then changes mempalace's modules. Otherwise raises DoesNotFit and changes nothing.
+        any_backend: whether it has nothing to do with Chroma.
     """
 
     name: str
     effect: str
     reason: str
     apply: Callable[[Mempalace], None]
+    any_backend: bool = False
 
 
 def require(condition: bool, otherwise: str) -> None:

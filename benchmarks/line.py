@@ -1,0 +1,168 @@
+"""Agents on another machine: what a call and the start of a session cost over ssh:// on a line of 20 ms.
+
+The line is a proxy before a real sshd that holds everything back by half a round trip in each direction, because not
+every kernel has netem. `python3 benchmarks/line.py`; without root and without a network.
+"""
+
+from __future__ import annotations
+
+import heapq
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.common import fmt, percentile
+from benchmarks.suite import Options, Report, main, say
+from tests.harness import RpcProcess, World
+from tests.net.road import Road
+from tests.net.sshd import require_sshd
+from tests.proctools import free_port
+
+ROUND_TRIP_S = 0.020
+CALL_LIMIT_MS, START_ROUND_TRIPS = 1.0, 2.0
+NEAR, SSH, LINE, BARE = "the broker's machine", "ssh, no delay", "ssh over the line", "the line itself"
+_READY = "ready"
+_CHUNK = 1 << 16
+
+
+def hold_back(port: int, target: int, delay_s: float) -> None:
+    """Body of the proxy: connections to `port` go to `target`, every byte `delay_s` later, in order."""
+    listener = socket.create_server(("127.0.0.1", port))
+    other: dict[socket.socket, socket.socket] = {}
+    late: list[tuple[float, int, socket.socket, bytes]] = []  # due, order, to whom, what; b"" is the end
+    count = 0
+    print(_READY, flush=True)
+    while True:
+        wait = max(0.0, late[0][0] - time.monotonic()) if late else None
+        for sock in select.select([listener, *other], [], [], wait)[0]:
+            if sock is listener:
+                near, far = listener.accept()[0], socket.create_connection(("127.0.0.1", target))
+                other |= {near: far, far: near}
+                for side in (near, far):
+                    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                continue
+            try:
+                data = sock.recv(_CHUNK)
+            except OSError:
+                data = b""
+            count += 1
+            heapq.heappush(late, (time.monotonic() + delay_s, count, other[sock], data))
+            if not data:
+                del other[sock]
+        while late and late[0][0] <= time.monotonic():
+            *_, to, data = heapq.heappop(late)
+            try:
+                to.sendall(data) if data else to.shutdown(socket.SHUT_WR)
+            except OSError:
+                continue  # it left meanwhile
+
+
+@contextmanager
+def line_to(target: int, delay_s: float) -> Iterator[int]:
+    """The port of such a proxy."""
+    port = free_port("127.0.0.1")
+    argv = [sys.executable, __file__, "--proxy", str(port), str(target), str(delay_s)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as proxy:
+        assert proxy.stdout is not None
+        assert proxy.stdout.readline().strip() == _READY
+        try:
+            yield port
+        finally:
+            proxy.kill()
+
+
+def round_trips(rounds: int) -> list[float]:
+    """What the line itself takes for a short request and its answer, without ssh."""
+    found = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with line_to(listener.getsockname()[1], ROUND_TRIP_S / 2) as port:
+            near = socket.create_connection(("127.0.0.1", port))
+            far = listener.accept()[0]
+            with near, far:
+                for side in (near, far):
+                    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for _ in range(rounds):
+                    began = time.perf_counter()
+                    near.sendall(b"x" * 200)
+                    far.sendall(far.recv(_CHUNK))
+                    near.recv(_CHUNK)
+                    found.append(time.perf_counter() - began)
+    return found
+
+
+def timed(shim: RpcProcess) -> float:
+    began = time.perf_counter()
+    shim.call_tool("kg_stats")
+    return time.perf_counter() - began
+
+
+def started(shim: Callable[[], RpcProcess]) -> float:
+    """Seconds from the start of an mp-shim to its answer to initialize."""
+    began = time.perf_counter()
+    session = shim()
+    session.initialize()
+    took = time.perf_counter() - began
+    session.finish()
+    return took
+
+
+def measure(options: Options) -> Report:
+    """Calls and starts on the broker's machine, over ssh without a delay, and over the line."""
+    require_sshd()
+    report = Report(f"Over a line with a round trip of {ROUND_TRIP_S * 1e3:.0f} ms")
+    rounds, starts = options.rounds(300, 100), options.rounds(40, 15)
+    with World("newest") as world, Road(world) as short, Road(world) as long, ExitStack() as lines:
+        for road, delay_s in ((short, 0.0), (long, ROUND_TRIP_S / 2)):
+            road.sshd.port = lines.enter_context(line_to(road.sshd.port, delay_s))
+            road.sshd.configure()
+        makers = {NEAR: world.shim, SSH: short.shim, LINE: long.shim}
+        calls: dict[str, list[float]] = {}
+        for name, maker in makers.items():
+            say(f"line: {name} ...")
+            shim = maker()
+            shim.initialize()
+            shim.call_tool("kg_stats")
+            calls[name] = [timed(shim) for _ in range(rounds)]
+        begun: dict[str, list[float]] = {name: [] for name in makers}
+        for _ in range(starts):  # interleaved: other work on the machine meets all alike
+            for name, maker in makers.items():
+                begun[name].append(started(maker))
+    _tell(report, calls, begun, round_trips(rounds))
+    return report
+
+
+def _tell(report: Report, calls: dict[str, list[float]], begun: dict[str, list[float]], line: list[float]) -> None:
+    rows = [
+        [name, *(fmt(percentile(calls[name], p) * 1e3) for p in (0, 50, 99)), *(_ms(begun[name], p) for p in (0, 50))]
+        for name in calls
+    ]
+    rows.append([BARE, *(_ms(line, p) for p in (0, 50, 99)), "", ""])
+    head = ["", "call, fastest", "p50", "p99", "start, fastest", "p50"]
+    report.add(
+        "`kg_stats` one after the other, and from a session's start to the answer to initialize, ms:", head, rows
+    )
+    for what, p in (("fastest", 0), ("p50", 50)):
+        more = (percentile(calls[LINE], p) - percentile(line, p)) * 1e3
+        report.check(f"call beyond the line's round trip, {what}", more, CALL_LIMIT_MS, " ms")
+        more = (percentile(begun[LINE], p) - percentile(begun[SSH], p)) / ROUND_TRIP_S
+        note = "one is that of initialize itself"
+        report.check(
+            f"start beyond one over ssh without delay, {what}", more, 1 + START_ROUND_TRIPS, " round trips", note
+        )
+
+
+def _ms(found: list[float], p: float) -> str:
+    return fmt(percentile(found, p) * 1e3)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--proxy"]:
+        hold_back(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+    sys.exit(main([measure], __doc__))

@@ -1,0 +1,55 @@
+"""Where the PostgreSQL is: asked for once, and kept where only the user can read it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from ...errors import StateRootError, UsageError
+from ...settings_files import PrivateSettings, settings_path
+from ...system.private import SETTINGS, settings_folder
+
+if TYPE_CHECKING:
+    from ...system.paths import Context
+
+DSN = "MEMPALACE_PGVECTOR_DSN"
+_LIMIT = 1 << 18
+_URL = "postgresql://user:password@host/database"
+
+
+def keep_address(context: Context) -> None:
+    """Make sure that config.toml has the address of the palace's database.
+
+    Raises:
+        UsageError: there is none, it is not a URL, or the settings are invalid. StateRootError: it can't be kept.
+    """
+    path = context.identity.path
+    if PrivateSettings.read(context.env).broker(context.env, path).env.get(DSN):
+        return
+    address = os.environ.get(DSN, "")
+    if not address and sys.stdin.isatty():
+        address = click.prompt(f"Address of the database ({_URL})", hide_input=True, err=True)
+    if not address.startswith(("postgresql://", "postgres://")):
+        what = "is not a URL" if address else "is not set"
+        raise UsageError(f"{DSN} {what}.", hint=f"set it under env in {settings_path(context.env)}, as {_URL}")
+    _keep(context, address)
+
+
+def _keep(context: Context, address: str) -> None:
+    import tomlkit  # late: only here
+
+    file = settings_folder(context.env).file(SETTINGS)
+    try:
+        document = tomlkit.parse((file.read(_LIMIT) or b"").decode("utf-8-sig"))
+        table = document
+        for name in ("palaces", context.identity.path, "env"):
+            if name not in table:
+                table[name] = tomlkit.table(is_super_table=name == "palaces")
+            table = table[name]
+        table[DSN] = address
+        file.write(tomlkit.dumps(document).encode())
+    except OSError as exc:
+        raise StateRootError(f"{file.path} can't be written: {exc.strerror or exc}.", hint=f"set {DSN} there") from exc

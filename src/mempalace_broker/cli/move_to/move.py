@@ -1,0 +1,106 @@
+"""Has the engine's interpreter copy the drawers while the palace is lent to us, then renames the new store into it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from ...broker.engine_launch import BOOTSTRAP, engine_env, package_root
+from ...errors import StateRootError, UsageError
+from ...protocol.hello import RESTART
+from ...route.engine_version import expected_engine
+from ...settings_files import PrivateSettings
+from ...system.clock import Deadline
+from ...system.environment import known_environment
+from ...system.find_palace import STORES
+from ...system.palace_stores import check_stores
+from ...system.pending_restore import Move, finish_restore, write_moves
+from ...system.shared_files import SharedFolder
+from ..exclusive.borrow import Borrower, refuse_elsewhere
+from ..exclusive.child import run_command
+from ..serve import ensure
+from ..stop import stop
+from .address import keep_address
+
+if TYPE_CHECKING:
+    from ...system.paths import Context
+    from ..exclusive.borrow import Loan
+
+_UUID_CHARS, _UUID_DASHES = 36, 4
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
+_EMBEDDER = "mempalace_embedder.json"  # which model made the vectors; each store has its own
+_STATE = "moving.json"  # in the private folder: anybody may have made a folder beside the palace
+_LIMIT = 1 << 16
+
+
+def move(context: Context, backend: str, *, wait_s: float, replace: bool) -> str | None:
+    """Move the palace's drawers to `backend`; where the old store is then, None where the copying failed and said why.
+
+    Raises:
+        BrokerError: as `Borrower.borrow`, `keep_address` and `expected_engine`; StateRootError: renames failed.
+    """
+    refuse_elsewhere(context)
+    palace = context.identity.path
+    check_stores(palace, context.identity.graph)
+    if os.path.isdir(palace) and os.stat(palace).st_uid != os.geteuid():
+        raise UsageError(f"{palace} is another user's.", hint="run this as that user")
+    interpreter = expected_engine(context.env, palace).interpreter
+    if backend == "pgvector":
+        keep_address(context)
+        if stop(context, now=False, why="mempalace-broker move-to", method=RESTART)["was_running"]:
+            ensure(context)  # it reads config.toml, whose address its next engine needs
+    own = ("mempalace-broker", "move-to", backend)
+    with Borrower(context, own, wait_s).borrow(Deadline.after(context.clock, wait_s)) as loan:
+        try:
+            return _move(context, interpreter, own, loan, replace=replace)
+        except OSError as exc:
+            raise StateRootError(f"the drawers were not moved: {exc}.", hint="make room there") from exc
+
+
+def _move(context: Context, interpreter: str, own: tuple[str, ...], loan: Loan, *, replace: bool) -> str | None:
+    palace, backend, note = context.identity.path, own[-1], context.files.private.file(_STATE)
+    staging = f"{palace}.moving-to-{backend}"
+    aside = (
+        f"{palace}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(context.clock.wall()))}-{os.urandom(3).hex()}"
+    )
+    begun = note.read_object(_LIMIT).get("target") == backend  # by us, and killed: the new store is as we left it
+    if not begun:
+        shutil.rmtree(staging, ignore_errors=True)
+    os.makedirs(staging, mode=0o700, exist_ok=True)
+    argv = [interpreter, "-c", BOOTSTRAP.replace("engine.worker", "engine.moving"), package_root()]
+    argv += ["--palace", context.identity.name, "--by", context.identity.by, "--target", backend]
+    argv += ["--staging", staging, "--note", note.path, *(["--replace"] if replace or begun else [])]
+    env = known_environment(context.env)
+    env = engine_env(env, context.identity, PrivateSettings.read(env).broker(env, palace).env)
+    if run_command(context, argv, loan, None, env=env, named=own):
+        if not os.path.exists(note.path):  # nothing was begun
+            shutil.rmtree(staging, ignore_errors=True)
+        return None
+    moves = _moves(palace, staging, aside)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(note.path)
+    write_moves(context.files.restore, moves, [staging, os.path.join(context.files.root, "broker-index")])
+    finish_restore(context.files.restore)
+    return aside
+
+
+def _moves(palace: str, staging: str, aside: str) -> list[Move]:
+    """The old store's files to `aside`, the new one's into the palace; all else there stays."""
+    with SharedFolder.open(palace) as folder:
+        old = set(filter(_is_store, folder.names()))
+    with SharedFolder.open(staging) as folder:
+        new = set(filter(_is_store, folder.names()))
+    return [
+        Move(os.path.join(staging, name) if name in new else "", os.path.join(palace, name), os.path.join(aside, name))
+        for name in sorted(old | new)
+    ]
+
+
+def _is_store(name: str) -> bool:
+    """Whether an entry of a palace's folder belongs to its store of drawers."""
+    databases = {store + suffix for store in STORES for suffix in _SUFFIXES}
+    index = len(name) == _UUID_CHARS and name.count("-") == _UUID_DASHES
+    return index or name == _EMBEDDER or name in databases

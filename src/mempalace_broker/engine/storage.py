@@ -1,0 +1,132 @@
+"""Where the drawers are when another backend than Chroma has them, and whether it answers.
+
+Nothing here shows a password: addresses are taken apart, and only host, port and database go on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..protocol.engine_frames import BAD_STORAGE
+from .adapter import EngineFailure, Mempalace
+
+SERVERS = ("pgvector", "qdrant", "milvus")  # the last one may be a file as well
+DSN = "MEMPALACE_PGVECTOR_DSN"
+_ADDRESSES = {"qdrant": ("MEMPALACE_QDRANT_URL", "qdrant_url"), "milvus": ("MEMPALACE_MILVUS_URI", "milvus_uri")}
+_PRIVATE = 'put it under env of [palaces."{}"] in config.toml, see docs/settings.md, and take it out of config.json'
+_URL = "write it as postgresql://user:password@host/database"
+_MENDED = "see that the database runs and takes the password in config.toml; nothing else has to be done here"
+_HEAD, _LONGEST = 400, 300  # bytes of an answer, characters of an error
+
+
+def describe_storage(mempalace: Mempalace) -> dict[str, Any] | None:
+    """The storage for the hello frame, None for Chroma and where it can't be told: `where`, `from` (env, config.json,
+    default), and of pgvector `tables` (how their names begin), `namespace` and `shared_namespace`.
+
+    Raises:
+        EngineFailure: the address of the database can't be read, or its client is missing.
+    """
+    try:
+        return _describe(mempalace, mempalace.backend)
+    except EngineFailure:
+        raise
+    except Exception as exc:  # noqa: BLE001 - a mempalace that changed may raise anything; calls go on
+        print(f"the storage can't be told: {exc}", file=sys.stderr)
+        return None
+
+
+def _describe(mempalace: Mempalace, backend: str | None) -> dict[str, Any] | None:
+    if backend == "pgvector":
+        return _pgvector(mempalace)
+    if backend in _ADDRESSES:
+        variable, name = _ADDRESSES[backend]
+        address = str(getattr(mempalace.server._config, name, "") or "")
+        split = urlsplit(address)
+        where = f"{split.hostname}:{split.port or ''}" if split.hostname else address or mempalace.palace_path()
+        return {"where": where, "from": _source(mempalace, variable, name)}
+    return None if backend in (None, "chroma") else {"where": mempalace.palace_path(), "from": "default"}
+
+
+def _pgvector(mempalace: Mempalace) -> dict[str, Any]:
+    module = mempalace.module("backends.pgvector")
+    config = module._PgVectorConfig.from_options()
+    path = mempalace.palace_path()
+    reference = mempalace.server.PalaceRef(id=path, local_path=path)
+    return {
+        "where": _place(config.dsn),
+        "from": _source(mempalace, DSN, "pgvector_dsn"),
+        "tables": module.PgVectorBackend()._table_prefix(palace=reference, config=config),
+        "namespace": config.namespace,
+        "shared_namespace": config.shared_namespace,
+    }
+
+
+def _place(dsn: str) -> str:
+    """Host, port and database. PostgreSQL's own words about a bad address would quote it, password and all."""
+    try:
+        conninfo: Any = importlib.import_module("psycopg.conninfo")
+    except ImportError as exc:
+        hint = "install it beside mempalace: pip install 'mempalace[pgvector]'"
+        raise EngineFailure(BAD_STORAGE, f"{sys.executable} can't import psycopg ({exc}).", hint) from exc
+    try:
+        said = conninfo.conninfo_to_dict(dsn)
+    except Exception:  # noqa: BLE001 - of psycopg's own kind; its text must not go on
+        raise EngineFailure(BAD_STORAGE, f"{DSN} can't be read.", f"{_URL}, then mempalace-broker restart") from None
+    return f"{said.get('host', 'localhost')}:{said.get('port', 5432)}/{said.get('dbname', '')}"
+
+
+def _source(mempalace: Mempalace, variable: str, name: str) -> str:
+    if os.environ.get(variable):
+        return "env"
+    said = getattr(mempalace.server._config, "_file_config", None)
+    return "config.json" if isinstance(said, dict) and said.get(name) else "default"
+
+
+def storage_warnings(mempalace: Mempalace) -> list[dict[str, str]]:
+    """What is wrong with how a PostgreSQL is named, each as `what` and `hint`."""
+    if mempalace.backend != "pgvector":
+        return []
+    dsn = str(mempalace.module("backends.pgvector")._PgVectorConfig.from_options().dsn)
+    found = []
+    if _source(mempalace, DSN, "pgvector_dsn") == "config.json":
+        what = (
+            f"{mempalace.config_path()} names the database: whoever can write that file can lead the engine elsewhere"
+        )
+        found.append({"what": what, "hint": _PRIVATE.format(mempalace.palace_path())})
+    if "://" not in dsn and "password" in dsn:
+        what = f"{DSN} is not a URL: mempalace writes it, with its password, into pgvector_backend.json in the palace"
+        found.append({"what": what, "hint": _URL})
+    return found
+
+
+class StorageWatch:
+    """Notices when a database server no longer takes our calls, and when it does again."""
+
+    def __init__(self, mempalace: Mempalace) -> None:
+        self._mempalace = mempalace
+        self.trouble: list[dict[str, str]] = []
+
+    def changed(self, answer: bytes) -> bool:
+        """Whether `trouble` is another one after this answer of the palace lane. The database is asked only where the
+        answer tells of an error, or there was trouble before.
+        """
+        if self._mempalace.backend not in SERVERS or not (self.trouble or b"error" in answer[:_HEAD]):
+            return False
+        before, self.trouble = self.trouble, self._look()
+        return self.trouble != before
+
+    def _look(self) -> list[dict[str, str]]:
+        try:
+            backend = self._mempalace.module("palace").get_backend_for_palace(self._mempalace.palace_path())
+            health = backend.health()
+        except Exception as exc:  # noqa: BLE001 - whatever it raises, the backend does not work
+            return [self._entry(str(exc))]
+        return [] if health.ok else [self._entry(str(health.detail))]
+
+    def _entry(self, why: str) -> dict[str, str]:
+        what = f"{self._mempalace.backend} does not answer: {' '.join(why.split())[:_LONGEST]}"
+        return {"what": what, "hint": _MENDED}

@@ -1,0 +1,69 @@
+"""The watch over a database server; what names it is tried with a real one in tests/proc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mempalace_broker.engine.storage import StorageWatch, describe_storage
+from tests.fakes.mempalace import FakeMempalace
+
+BAD = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"{\\"error\\": \\"Backend error\\"}"}]}}'
+GOOD = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"{\\"success\\": true}"}]}}'
+
+
+class Database:
+    """Its health, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.why = ""
+
+    def health(self) -> Any:
+        self.asked += 1
+        if self.why == "raise":
+            raise OSError("no route to host")
+        return SimpleNamespace(ok=not self.why, detail=self.why)
+
+
+def watch_over(database: Database, path: Path, backend: str = "pgvector") -> StorageWatch:
+    mempalace: Any = FakeMempalace(path, palace=SimpleNamespace(get_backend_for_palace=lambda _path: database))
+    mempalace.backend = backend
+    return StorageWatch(mempalace)
+
+
+def test_a_good_answer_asks_nothing(tmp_path: Path) -> None:
+    database = Database()
+    assert not watch_over(database, tmp_path).changed(GOOD)
+    assert not watch_over(database, tmp_path, "chroma").changed(BAD)
+    assert database.asked == 0
+
+
+@pytest.mark.parametrize("why", ["connection refused\n\tis it running?", "raise"])
+def test_trouble_is_told_once_and_so_is_its_end(tmp_path: Path, why: str) -> None:
+    database = Database()
+    watch = watch_over(database, tmp_path)
+    assert not watch.changed(BAD)  # an error of the call's own
+    database.why = why
+    assert [watch.changed(BAD), watch.changed(BAD)] == [True, False]
+    assert "\n" not in watch.trouble[0]["what"]
+    database.why = ""
+    assert watch.changed(GOOD)
+    assert watch.trouble == []
+
+
+def test_a_palace_of_chroma_has_no_other_storage(tmp_path: Path) -> None:
+    mempalace: Any = FakeMempalace(tmp_path)
+    assert describe_storage(mempalace) is None
+    mempalace.backend = "sqlite_exact"
+    assert describe_storage(mempalace) == {"where": str(tmp_path), "from": "default"}
+
+
+def test_a_mempalace_that_changed_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mempalace: Any = FakeMempalace(tmp_path)
+    mempalace.backend = "pgvector"
+    assert describe_storage(mempalace) is None
+    assert "can't be told" in capsys.readouterr().err
