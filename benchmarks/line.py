@@ -12,15 +12,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import driver
 from benchmarks.common import fmt, percentile
+from benchmarks.driver import Session, serial
 from benchmarks.suite import Options, Report, main, say
-from tests.harness import RpcProcess, World
+from tests.harness import World
 from tests.net.road import Road
 from tests.net.sshd import require_sshd
 from tests.proctools import free_port
@@ -81,35 +83,33 @@ def line_to(target: int, delay_s: float) -> Iterator[int]:
 def round_trips(rounds: int) -> list[float]:
     """What the line itself takes for a short request and its answer, without ssh."""
     found = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with line_to(listener.getsockname()[1], ROUND_TRIP_S / 2) as port:
-            near = socket.create_connection(("127.0.0.1", port))
-            far = listener.accept()[0]
-            with near, far:
-                for side in (near, far):
-                    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for _ in range(rounds):
-                    began = time.perf_counter()
-                    near.sendall(b"x" * 200)
-                    far.sendall(far.recv(_CHUNK))
-                    near.recv(_CHUNK)
-                    found.append(time.perf_counter() - began)
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = stack.enter_context(line_to(listener.getsockname()[1], ROUND_TRIP_S / 2))
+        near = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        far = stack.enter_context(listener.accept()[0])
+        for side in (near, far):
+            side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(rounds):
+            began = time.perf_counter()
+            near.sendall(b"x" * 200)
+            far.sendall(far.recv(_CHUNK))
+            near.recv(_CHUNK)
+            found.append(time.perf_counter() - began)
     return found
 
 
-def timed(shim: RpcProcess) -> float:
-    began = time.perf_counter()
-    shim.call_tool("kg_stats")
-    return time.perf_counter() - began
+def agent(world: World, env: Mapping[str, str]) -> Session:
+    return Session([world.root / "bin/mp-shim"], env={**world.env, **env}, cwd=world.cwd, log=world.root / "agents.log")
 
 
-def started(shim: Callable[[], RpcProcess]) -> float:
+def started(world: World, env: Mapping[str, str]) -> float:
     """Seconds from the start of an mp-shim to its answer to initialize."""
     began = time.perf_counter()
-    session = shim()
+    session = agent(world, env)
     session.initialize()
     took = time.perf_counter() - began
-    session.finish()
+    session.kill()
     return took
 
 
@@ -122,18 +122,20 @@ def measure(options: Options) -> Report:
         for road, delay_s in ((short, 0.0), (long, ROUND_TRIP_S / 2)):
             road.sshd.port = lines.enter_context(line_to(road.sshd.port, delay_s))
             road.sshd.configure()
-        makers = {NEAR: world.shim, SSH: short.shim, LINE: long.shim}
+        world.shim().initialize()
+        places: dict[str, Mapping[str, str]] = {NEAR: {}, SSH: short.env, LINE: long.env}
         calls: dict[str, list[float]] = {}
-        for name, maker in makers.items():
+        for name, env in places.items():
             say(f"line: {name} ...")
-            shim = maker()
-            shim.initialize()
-            shim.call_tool("kg_stats")
-            calls[name] = [timed(shim) for _ in range(rounds)]
-        begun: dict[str, list[float]] = {name: [] for name in makers}
+            session = agent(world, env)
+            session.initialize()
+            session.tool("kg_stats")
+            calls[name] = serial(session, [driver.call(1, "kg_stats", {})] * rounds).all
+            session.kill()
+        begun: dict[str, list[float]] = {name: [] for name in places}
         for _ in range(starts):  # interleaved: other work on the machine meets all alike
-            for name, maker in makers.items():
-                begun[name].append(started(maker))
+            for name, env in places.items():
+                begun[name].append(started(world, env))
     _tell(report, calls, begun, round_trips(rounds))
     return report
 

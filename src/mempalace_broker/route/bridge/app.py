@@ -245,6 +245,7 @@ class Bridge:
             self._lose()
         else:
             self._state.checked(now)
+        self._tunnel.let_go()
 
     def _waiting(self) -> list[User]:
         return [user for user in self._users.values() if user.asked]
@@ -260,6 +261,7 @@ class Bridge:
             user.asked, user.said = False, b""
             user.given = sock
             self._tell(user, {"state": wire.ANSWER_READY, "started": self._tunnel.started}, sock.fileno())
+        self._tunnel.let_go()
         self._tunnel.started = False
         self._state.answered()
 

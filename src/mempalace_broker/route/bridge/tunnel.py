@@ -68,6 +68,7 @@ class Tunnel:
         self._frozen: set[str] = set()  # the user's control sockets whose host no longer answers
         self._program = ssh.target.command
         self._worked = False
+        self._early: socket.socket | None = None  # opened while the last check was under way: a round trip saved
         self.started = False
 
     @property
@@ -93,10 +94,17 @@ class Tunnel:
     # -- use
 
     def connect(self) -> socket.socket:
-        """One more connection to the broker. Raises OSError or TunnelError."""
+        """One more connection to the broker, perhaps one opened beside a check. Raises OSError or TunnelError."""
         if self._transport is None:
             raise OSError("the tunnel is closed")
-        return self._transport.connect()
+        early, self._early = self._early, None
+        return early or self._transport.connect()
+
+    def let_go(self) -> None:
+        """Close a connection that was opened early, and that nobody needed."""
+        if self._early is not None:
+            self._early.close()
+            self._early = None
 
     def check(self, *, again: bool = False) -> bool:
         """Whether the broker answers over a new connection. `again`: a shim found that it does not."""
@@ -108,7 +116,13 @@ class Tunnel:
             return not again or (
                 isinstance(self._ensure(self._master, ENSURE_S), EnsureReply) and self._program == before
             )
-        return ping(self._transport, Deadline.after(self._clock, ASK_S)) == ANSWERED
+        self.let_go()
+        with contextlib.suppress(OSError, TunnelError):  # the ping says what is wrong
+            self._early = self._transport.connect()
+        if ping(self._transport, Deadline.after(self._clock, ASK_S)) == ANSWERED:
+            return True
+        self.let_go()
+        return False
 
     def frozen(self) -> bool:
         """Whether the host no longer answers: any end of a command there, however bad, is an answer."""
@@ -122,6 +136,7 @@ class Tunnel:
 
     def drop(self) -> None:
         """Let go of the master and of everything that it carries."""
+        self.let_go()
         if self._transport is not None:
             self._transport.close()
             self._transport = None
