@@ -189,7 +189,6 @@ class Mempalace:
             "palace": self.palace_path(),
             "graph": self.graph_path(),
             "backend": self.backend,
-            "embedder": self._embedder(),
             "mine_yields": hasattr(self.module("palace"), "mine_yield_hook"),
         }
 
@@ -200,15 +199,6 @@ class Mempalace:
             return str(resolve(self.palace_path())) if resolve is not None else None
         except Exception as exc:  # noqa: BLE001 - whatever it raises, each call will, and then it is said
             print(f"the backend can't be told: {exc}", file=sys.stderr)
-            return None
-
-    def _embedder(self) -> str | None:
-        """The name of the model that new texts are embedded with; None where this version can't tell."""
-        name = getattr(self.module("embedding"), "current_model_name", None)
-        try:
-            return str(name()) if name is not None else None
-        except Exception as exc:  # noqa: BLE001 - as above
-            print(f"the embedding model can't be told: {exc}", file=sys.stderr)
             return None
 
     def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:

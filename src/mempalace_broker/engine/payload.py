@@ -7,7 +7,7 @@ import math
 import sys
 from typing import Any
 
-from ..errors import INTERNAL_ERROR, PARSE_ERROR
+from ..errors import INTERNAL_ERROR, NOT_EXECUTED, PARSE_ERROR
 from ..protocol.engine_frames import MAX_PAYLOAD
 from ..protocol.jobs import JOB
 
@@ -25,6 +25,13 @@ class BadRequest(Exception):
 def error_response(request_id: Any, code: int, message: str) -> dict[str, Any]:
     """A JSON-RPC error response."""
     return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
+
+
+def not_journalled(request: Any, why: str) -> dict[str, Any]:
+    """The answer to a write that could not be noted before it began."""
+    hint = "free space there, or allow writing; then send it again."
+    text = f"{tool_call(request)[0]} was not executed: {why}. Hint: {hint}"
+    return error_response(request_id(request), NOT_EXECUTED, text)
 
 
 def decode_request(payload: bytes) -> Any:

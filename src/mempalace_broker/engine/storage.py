@@ -23,8 +23,19 @@ _MENDED = "see that the database runs and takes the password in config.toml; not
 _HEAD, _LONGEST = 400, 300  # bytes of an answer, characters of an error
 
 
+def storage_facts(mempalace: Mempalace) -> dict[str, Any]:
+    """For the hello frame: `storage`, as `describe_storage` has it, and `embedder`, the model for new texts or None."""
+    name = getattr(mempalace.module("embedding"), "current_model_name", None)
+    try:
+        embedder = str(name()) if name is not None else None
+    except Exception as exc:  # noqa: BLE001 - of a model that is configured wrongly; calls report it
+        print(f"the embedding model can't be told: {exc}", file=sys.stderr)
+        embedder = None
+    return {"storage": describe_storage(mempalace), "embedder": embedder}
+
+
 def describe_storage(mempalace: Mempalace) -> dict[str, Any] | None:
-    """The storage for the hello frame, None for Chroma and where it can't be told: `where`, `from` (env, config.json,
+    """The storage, None for Chroma and where it can't be told: `where`, `from` (env, config.json,
     default), and of pgvector `tables` (how their names begin), `namespace` and `shared_namespace`.
 
     Raises:

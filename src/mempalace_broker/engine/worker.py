@@ -24,7 +24,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
-from ..errors import EXIT_FAILURE, EXIT_OK, NOT_EXECUTED
+from ..errors import EXIT_FAILURE, EXIT_OK
 from ..protocol.engine_frames import (
     BEGUN,
     CALL,
@@ -58,7 +58,7 @@ from .pipes import BrokerPipes
 from .power_safety import PowerSafety
 from .search_config import fingerprint, is_outdated
 from .shared_opens import OpenGuard, refuse_to_write_through
-from .storage import StorageWatch, describe_storage, storage_warnings
+from .storage import StorageWatch, storage_facts, storage_warnings
 from .stored_embedders import distrust_stored_embedders
 from .tuneups.apply import apply_tuneups, open_tuned
 from .unparking import wait_for_palace
@@ -203,12 +203,9 @@ class Worker:
             self._trouble = [{"what": f"the palace did not open: {exc}", "hint": "mempalace repair-status"}]
             return None
 
-    def _send_ready(self) -> None:
-        report = {**self._report, "degraded": self._degraded()}
-        self._pipes.send(Frame(READY, payload=payload.encode_response(report)))
-
-    def _degraded(self) -> list[dict[str, str]]:
-        return [*self._report["degraded"], *self._mempalace.warnings, *self._trouble, *self._storage.trouble]
+    def _send_ready(self, verb: str = READY) -> None:
+        degraded = [*self._report["degraded"], *self._mempalace.warnings, *self._trouble, *self._storage.trouble]
+        self._pipes.send(Frame(verb, payload=payload.encode_response({**self._report, "degraded": degraded})))
 
     def _prefetch(self, line: bytes) -> None:
         embed = self._mempalace.prefetch_embedding
@@ -229,7 +226,7 @@ class Worker:
         with contextlib.suppress(_BrokerGone), hook or contextlib.nullcontext():
             answer = self._run(call, waited)
             if self._storage.changed(answer):
-                self._pipes.send(Frame(DEGRADED, payload=payload.encode_response({"degraded": self._degraded()})))
+                self._send_ready(DEGRADED)
         self._mempalace.finish_call()
 
     def _between_files(self) -> bool:
@@ -245,7 +242,7 @@ class Worker:
         key = frame.tag
         if key != "-" and not self._journal.started(key):
             key = "-"
-            response = _not_journalled(call, self._journal.error)
+            response = payload.not_journalled(call.request, self._journal.error)
         else:
             with self._confinement.confine(call.folders):
                 response = call.error or self._mempalace.handle(call.request)
@@ -263,11 +260,6 @@ class Worker:
 def start_thread(target: Callable[[], object], name: str) -> None:
     """Start a daemon thread."""
     threading.Thread(target=target, name=name, daemon=True).start()
-
-
-def _not_journalled(call: Call, why: str) -> dict[str, Any]:
-    text = f"{call.tool} was not executed: {why}. Hint: free space there, or allow writing; then send it again."
-    return payload.error_response(payload.request_id(call.request), NOT_EXECUTED, text)
 
 
 # -- start and end -------------------------------------------------------------------------------------
@@ -304,16 +296,14 @@ def _prepare(mempalace: Mempalace) -> dict[str, Any]:
 
 
 def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
-    options = Options(
-        args.palace, args.by, args.backend, args.journal, bool(args.tune), args.real, bool(args.power_safe)
-    )
+    switches = bool(args.tune), args.real, bool(args.power_safe)
+    options = Options(args.palace, args.by, args.backend, args.journal, *switches)
     start_thread(pipes.exit_if_abandoned, "engine-watch")
     root = [os.path.dirname(options.journal)] if options.journal else []
     OpenGuard([options.palace, *root]).install()
     mempalace = Mempalace(options)
     mempalace.refusals.append(lambda tool, arguments: refuse_to_write_through(mempalace.config_path(), tool, arguments))
-    hello = {**mempalace.hello(), "fingerprint": fingerprint(mempalace.server._config)}
-    hello["storage"] = describe_storage(mempalace)
+    hello = {**mempalace.hello(), **storage_facts(mempalace), "fingerprint": fingerprint(mempalace.server._config)}
     pipes.send(Frame(HELLO, payload=payload.encode_response(hello)))
     mempalace.take_write_lock()
     journal = JournalFile(options.journal)  # after the lock: no other engine is in the middle of an entry
