@@ -2,14 +2,13 @@
 
 Processor time of everything that serves the palace, per call: it hardly depends on what else the machine does.
 
-python benchmarks/scale.py                     both engines, all sizes: takes a quarter of an hour
+python benchmarks/scale.py                     both engines, all sizes: takes half an hour
 python benchmarks/scale.py --quick             1,000 and 10,000 drawers
 """
 
 from __future__ import annotations
 
 import math
-import os
 import random
 import sys
 import time
@@ -26,57 +25,53 @@ from benchmarks.world import BARE, BROKER, World
 from tests import proctools
 
 SIZES = (1_000, 10_000, 100_000)
-CALLS = 4
-ROUNDS = 2
+CALLS = 9
 GROWTH = 1.2  # of a write at the largest size over one at the smallest
 OVER_BARE = 0.2
 WRITES = ("add_drawer", "update_drawer", "diary_write", "delete_drawer")
-TOOLS = ("search", *WRITES, "status", "list_wings", "list_drawers")
+OVERVIEWS = ("status", "get_taxonomy", "graph_stats", "list_drawers")
+TOOLS = ("search", *WRITES, *OVERVIEWS)
 DRAWING = REPO / "docs" / "scale.svg"
 
 Costs = dict[str, dict[int, dict[str, float]]]  # who -> drawers -> tool -> ms
 
 
-def _cpu_s(world: World) -> float:
-    """Processor time of all that serves this palace so far."""
-    ticks = 0
-    for pid in world.pids():
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+def _call(tool: str, rng: random.Random, drawer: str) -> bytes:
+    """A call of a tool, with texts of its own; a write changes `drawer`."""
+    text = texts.words(rng, 30)
+    known: dict[str, dict[str, object]] = {
+        "search": {"query": texts.words(rng, 6)},
+        "add_drawer": {"wing": "w1", "room": "r1", "content": f"new {text}"},
+        "update_drawer": {"drawer_id": drawer, "content": f"changed {text}"},
+        "diary_write": {"agent_name": "scale", "entry": text},
+        "delete_drawer": {"drawer_id": drawer},
+        "list_drawers": {"wing": "w1", "limit": 20},
+    }
+    return driver.call(1, tool, known.get(tool, {}))
 
 
-def _calls(tool: str, rng: random.Random, drawers: list[str]) -> list[bytes]:
-    """Some calls of a tool, each with texts of its own; writes change only the drawers that they added."""
-    found = []
-    for n in range(CALLS):
-        text = texts.words(rng, 30)
-        known: dict[str, dict[str, object]] = {
-            "search": {"query": texts.words(rng, 6)},
-            "add_drawer": {"wing": "w1", "room": "r1", "content": f"new {text}"},
-            "update_drawer": {"drawer_id": drawers[n], "content": f"changed {text}"} if drawers else {},
-            "diary_write": {"agent_name": "scale", "entry": text},
-            "delete_drawer": {"drawer_id": drawers[n]} if drawers else {},
-            "list_drawers": {"wing": "w1", "limit": 20},
-        }
-        found.append(driver.call(1, tool, known.get(tool, {})))
-    return found
+def _ask(session: Session, line: bytes) -> bytes:
+    session.send(line)
+    answer = session.line(300)
+    assert not driver.failed(answer), answer[:300]
+    return answer
 
 
-def _run(world: World, session: Session, rng: random.Random) -> dict[str, float]:
-    """Milliseconds of processor time of one call of each tool."""
-    costs: dict[str, float] = {}
-    drawers: list[str] = []
-    for tool in TOOLS:
-        before = _cpu_s(world)
-        for line in _calls(tool, rng, drawers):
-            session.send(line)
-            answer = session.line(300)
-            assert not driver.failed(answer), answer[:300]
-            if tool == "add_drawer":
-                drawers.append(answer.decode().split('\\"drawer_id\\": \\"')[1].split('\\"')[0])
-        costs[tool] = (_cpu_s(world) - before) / CALLS * 1e3
+def _run(world: World, session: Session, rng: random.Random) -> dict[str, list[float]]:
+    """Milliseconds of processor time of each call of each tool; before each, a drawer is added."""
+    costs: dict[str, list[float]] = {}
+    drawer = ""
+    for tool in TOOLS * CALLS:
+        if tool != "add_drawer":
+            drawer = _drawer_of(_ask(session, _call("add_drawer", rng, "")))
+        before = world.cpu_s()
+        _ask(session, _call(tool, rng, drawer))
+        costs.setdefault(tool, []).append((world.cpu_s() - before) * 1e3)
     return costs
+
+
+def _drawer_of(answer: bytes) -> str:
+    return answer.decode().split('\\"drawer_id\\": \\"')[1].split('\\"')[0]
 
 
 def _start(world: World) -> tuple[Session, float]:
@@ -96,8 +91,7 @@ def _measured(kind: str, which: Engine, size: int) -> tuple[dict[str, float], fl
     with World(which, kind, palace=prepared(which, size)) as world:
         session, first = _start(world)
         rng = random.Random(size)
-        rounds = [_run(world, session, rng) for _ in range(ROUNDS)]
-        costs = {tool: median(costs[tool] for costs in rounds) for tool in TOOLS}
+        costs = {tool: median(values) for tool, values in _run(world, session, rng).items()}
         return costs, first, _memory_mb(world)
 
 
@@ -131,7 +125,7 @@ def measure(options: Options) -> Report:
 def _check(options: Options, report: Report, found: Costs, sizes: tuple[int, ...]) -> None:
     for which in options.engines:
         ours, bare = found[label(BROKER, which)], found[label(BARE, which)]
-        for tool in ("search", *WRITES):
+        for tool in TOOLS:
             growth = ours[sizes[-1]][tool] / ours[sizes[0]][tool]
             report.check(f"{tool}, {sizes[-1]:,} over {sizes[0]:,} drawers ({which.version})", growth, GROWTH, " x")
         for size in sizes:
