@@ -56,12 +56,15 @@ def test_every_file_of_a_run_is_named_and_removed(world: World) -> None:
     mempalaces = files(world.home, world.root / "t")
 
     world.cli("token")
+    world.cli("token", "--metrics")
     world.cli("ensure", "--tcp", "127.0.0.1")
     shim = world.shim()
     shim.initialize()
     shim.call_tool("add_drawer", wing="w", room="r", content="two")
     assert world.cli("backup", "create", "--untried").returncode == 0
     assert world.cli("exclusive", "--", "true").returncode == 0
+    browser = {"DISPLAY": ":99", "BROWSER": "true"}  # webbrowser starts whatever $BROWSER names
+    assert world.cli("open", env=browser).returncode == 0
     during = files(world.home, world.private, world.root / "t")
     shim.finish()
     assert world.cli("stop").returncode == 0

@@ -12,7 +12,7 @@ from mempalace_broker import errors
 from mempalace_broker.broker.machine import effects as fx
 from mempalace_broker.broker.machine.lifecycle import BrokerState
 from mempalace_broker.broker.machine.session import Origin
-from mempalace_broker.protocol.hello import GUEST, HELLO, hello_request
+from mempalace_broker.protocol.hello import GUEST, HELLO, OPEN, hello_request
 from mempalace_broker.protocol.palace import FileView
 from tests.unit.broker.machine.dialogue import KG_QUERY, PALACE, SECRET, Talk, call, request
 
@@ -52,6 +52,15 @@ def test_a_guest_gets_the_short_status_and_the_memory() -> None:
     talk.says(1, request(2, "ping"), call(3, KG_QUERY))
     talk.done(talk.inside[0])
     assert [said["id"] for said in talk.heard(1)] == [2, 3]
+
+
+def test_the_page_is_opened_by_the_host_alone() -> None:
+    talk = guest()
+    talk.opens(2)
+    for conn in (1, 2):
+        talk.says(conn, request(7, OPEN))
+    assert talk.answer(1)["error"]["code"] == errors.NOT_ALLOWED
+    assert [(asked.conn, asked.id) for asked in talk.seen if isinstance(asked, fx.OpenPage)] == [(2, 7)]
 
 
 def test_the_host_gets_the_full_status_and_stops_the_broker() -> None:
