@@ -93,7 +93,7 @@ class Traffic:
         slot = self._slots[-1]
         slot.calls += 1
         slot.errors += error
-        name = call.rule.name if call.rule.known and call.rule.name else OTHER_TOOL  # a client may invent names
+        name = call.rule.name or OTHER_TOOL  # not as the client named it: it may invent names
         counts = self._tools.setdefault(name, [0, 0])
         counts[0] += 1
         counts[1] += error

@@ -40,6 +40,8 @@ def test_a_call_counts_in_its_lane_and_for_its_tool() -> None:
     assert sum(found["lanes"]["free"]["took"]["counts"]) == 0
     assert found["tools"] == {SEARCH: {"calls": 2, "errors": 1}, OTHER_TOOL: {"calls": 1, "errors": 1}}
     assert (found["calls"][-1], found["errors"][-1]) == (3, 2)
+    assert 0.01 < found["p95_s"][-1] <= 0.015
+    assert found["windows"]["1m"]["p99_s"] == found["windows"]["15m"]["p99_s"] == pytest.approx(0.01495)
     assert len(found["calls"]) == SLOTS
 
 
