@@ -24,6 +24,7 @@ TCP_DOCKER = "docker"  # where containers of this machine find the host
 TCP_ANY = "any"  # every address of this machine: only by that word
 _MAX_NUMBER = (1 << 31) - 1  # of any setting: 68 years, 24 days in ms, 2 GB
 _MAX_TEXT = 4096  # characters of any setting
+_YEAR_H = 366 * 24
 _SHOWN = 80  # characters of a bad value that a message quotes
 _MAX_INTERFACE = 15  # IFNAMSIZ without its zero
 _INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]*")
@@ -79,6 +80,13 @@ def check_tcp(value: str, where: str) -> str:
     if len(name) > _MAX_INTERFACE or not _INTERFACE.fullmatch(name):
         raise UsageError(f"{where}: {shown(value)} is neither an address nor an interface.", hint=hint)
     return name
+
+
+def _check_folder(value: str, where: str) -> str:
+    """Raises UsageError where a folder would depend on who starts the broker."""
+    if value and not value.startswith(("/", "~/")):
+        raise UsageError(f"{where}: {shown(value)} is not an absolute path.", hint="begin it with / or ~/")
+    return value
 
 
 _Value = TypeVar("_Value", str, int, bool, LogLevel, LogFormat, DirectMode)
@@ -151,6 +159,12 @@ class BrokerSettings(_Sourced):
     http_port: int = _setting("MEMPALACE_BROKER_HTTP_PORT", 0, maximum=MAX_PORT)
     # seconds for running calls when the broker stops
     drain_s: int = _setting("MEMPALACE_BROKER_DRAIN_S", 10, minimum=1)
+    # hours from one snapshot to the next; 0 = none are made by themselves
+    backup_every_h: int = _setting("MEMPALACE_BROKER_BACKUP_EVERY_H", 0, maximum=_YEAR_H)
+    # how many of these are kept
+    backup_keep: int = _setting("MEMPALACE_BROKER_BACKUP_KEEP", 7, minimum=1)
+    # their folder; "" = backups in the private one
+    backup_dir: str = _setting("MEMPALACE_BROKER_BACKUP_DIR", "", check=_check_folder)
     # size of broker.log; one older file is kept
     log_bytes: int = _setting("MEMPALACE_BROKER_LOG_BYTES", 4_000_000, minimum=10_000)
     log_level: LogLevel = _setting("MEMPALACE_BROKER_LOG_LEVEL", LogLevel.INFO)  # noqa: RUF009 - a field, not a value

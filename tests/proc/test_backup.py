@@ -140,3 +140,67 @@ def test_snapshots_under_load_hold_all_that_was_acknowledged(world: World) -> No
         for token, drawer in drawers.items():
             assert token in str(shim.call_tool("get_drawer", drawer_id=drawer))
     shim.finish()
+
+
+# --- the schedule
+
+
+def configure(world: World, **settings: int | str) -> None:
+    """Write config.toml, and have a broker that goes by it."""
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    world.settings.write_text("\n".join(["[broker]", *lines, ""]))
+    world.settings.chmod(0o600)
+    assert world.cli("stop").returncode == 0
+    assert world.cli("ensure").returncode == 0
+
+
+def scheduled(world: World) -> dict[str, Any]:
+    """What `status` says of the schedule, once no snapshot is being made and the last one is known."""
+
+    def known() -> dict[str, Any] | None:
+        said: dict[str, Any] = world.broker().status()["backup"]
+        return said if not said["running"] and (said["name"] or said["error"]) else None
+
+    return eventually(known, 60.0, "a snapshot by the schedule")
+
+
+def set_back(world: World, hours: float) -> None:
+    """Make the last snapshot of the schedule older, as if so much time had passed without a broker."""
+    assert world.cli("stop").returncode == 0
+    note = json.loads(world.state("broker-backup.json").read_text())
+    for name in note.keys() & {"made_at", "tried_at"}:
+        note[name] -= hours * 3600
+    world.state("broker-backup.json").write_text(json.dumps(note))
+
+
+def test_the_broker_makes_one_when_it_is_due_and_keeps_as_many_as_asked(engine: str) -> None:
+    with World(engine) as world:
+        fill(world, 3)
+        configure(world, backup_every_h=24, backup_keep=1)
+        first = scheduled(world)
+        assert first["error"] is None
+        assert first["due_in_s"] > 23 * 3600
+        by_hand = backup(world, "create", "--untried")
+        set_back(world, 25)
+        fill(world, 4)
+        second = eventually(
+            lambda: said if (said := scheduled(world))["name"] != first["name"] else None, 60.0, "the next one"
+        )
+        assert [entry["name"] for entry in backup(world, "list")["snapshots"]] == [by_hand["name"], second["name"]]
+        assert backup(world, "verify", second["name"])["good"] is True
+        assert world.cli("stop").returncode == 0
+        assert "one every 24 h, the last is" in world.cli("doctor").stdout
+
+
+@pytest.mark.parametrize("engine", ["newest"], indirect=True)
+def test_one_that_fails_is_told_and_its_broker_leaves_none_behind(world: World) -> None:
+    fill(world, 2)
+    configure(world, backup_every_h=1, backup_dir=str(world.palace / "inside"))
+    assert "where containers that share the palace can write" in scheduled(world)["error"]
+    assert any("scheduled snapshot" in entry["what"] for entry in world.broker().status()["degraded"])
+    assert world.cli("doctor").returncode == errors.EXIT_FINDINGS
+    set_back(world, 2)
+    configure(world, backup_every_h=1)
+    eventually(lambda: world.broker().status()["backup"]["running"], 30.0, "a snapshot under way")
+    assert world.cli("stop").returncode == 0
+    assert not list(world.private.rglob(".partial-*")), "the command was ended, and cleaned up"

@@ -16,7 +16,7 @@ from mempalace_broker.settings import BrokerSettings, ContainerSettings, Setting
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PACKAGE = "src/mempalace_broker"
 EXIT_CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
-EMPTY = {"engine": "found by itself", "tcp": "off"}
+EMPTY = {"engine": "found by itself", "tcp": "off", "backup_dir": "the private folder"}
 SETTINGS = (*settings_of(BrokerSettings), *settings_of(ContainerSettings))
 COMMON = {"--palace", "--backend", "--help", "-h"}
 

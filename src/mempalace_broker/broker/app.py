@@ -16,6 +16,7 @@ from ..protocol.jsonrpc import result_line
 from ..system.clock import Clock
 from ..system.find_palace import leads_elsewhere
 from ..system.kernel import view_of
+from .backups import Backups
 from .engine_host import EngineHost
 from .guest_paths import GuestPaths
 from .lease_keeper import LeaseKeeper
@@ -109,7 +110,7 @@ class App:
         self._runner = ProtocolRunner(
             self._protocol,
             carry_out=self._carry_out,
-            after_turn=self._rest,
+            after_turn=lambda: self._lease.rest(),  # noqa: PLW0108 - it is made below
             stall_s=settings.client_stall_s,
             clock=self._clock,
             log=log,
@@ -141,6 +142,7 @@ class App:
         )
         self._guest_paths = GuestPaths(settings.guest_folders)
         self._publisher = Publisher(record, files, log, keeps=keeps)
+        self._backups = Backups(identity, files, settings, env, clock, log)
         self._listeners = Listeners(
             self._runner,
             identity=identity,
@@ -161,6 +163,7 @@ class App:
             lease=self._lease,
             listeners=self._listeners,
             observer=self._observer,
+            backups=self._backups,
             record=record,
             warnings=self._warnings,
             started=now,
@@ -201,6 +204,7 @@ class App:
         on_ready(record.endpoints[0])
         self._log.info("serving %s on %s, record %s", self._identity.path, self._files.socket, record.record)
         self._tasks.start("self-check", self._check_self())
+        self._tasks.start("backups", self._backups.run())
         self._lease.start()
         self._dispatcher.start(self._clock.monotonic())
         self._runner.turn()
@@ -216,6 +220,7 @@ class App:
 
     async def _leave(self, reason: str) -> None:
         await self._retire()
+        await self._backups.end()
         conns = self._runner.conns
         for conn in list(conns.values()):
             conn.close()
@@ -314,9 +319,6 @@ class App:
         else:
             self._dispatcher.lease_lost()
         self._runner.turn()
-
-    def _rest(self) -> None:
-        self._lease.rest()
 
     def _is_resting(self) -> bool:
         """Whether nothing is in the engine, or may be soon; once we leave, the lease is released instead."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..protocol.tools import Lane
     from ..settings import BrokerSettings
     from ..system.paths import StateFiles
+    from .backups import Backups
     from .engine_host import EngineHost
     from .lease_keeper import LeaseKeeper
     from .listeners import Listeners
@@ -47,6 +48,7 @@ class Snapshot:
     lease: LeaseKeeper
     listeners: Listeners
     observer: Observer
+    backups: Backups
     record: DiscoveryRecord
     warnings: Warnings
     started: float
@@ -99,6 +101,7 @@ class Snapshot:
             "backups": self._backups(),
             "counters": {**self.protocol.counters, **self.protocol.dispatcher.counters},
             "settings": self.settings.as_json(),
+            "backup": self.backups.as_json(),
             "degraded": self._degraded(now),
             "endpoints": self.record.endpoints,
             "tcp": self.listeners.tcp.as_json(),
@@ -215,7 +218,8 @@ class Snapshot:
         if dispatcher.holder:
             what = f"the engine waits for another process that works on the palace, {dispatcher.holder}"
             out.append({"what": what, "hint": "let that process finish, or end it"})
-        return [*out, *self.warnings.entries, *self.listeners.tcp.degraded(), *self.listeners.http.degraded()]
+        parts = (self.backups, self.listeners.tcp, self.listeners.http)
+        return [*out, *self.warnings.entries, *(entry for part in parts for entry in part.degraded())]
 
 
 def rss_kb(pid: int) -> int | None:

@@ -25,7 +25,7 @@ _UNAVAILABLE = ("backoff", "unavailable", "fatal", "down")
 NOT_NEEDED = "not needed"  # only doctor and --json show such tune-ups
 _STATE_STYLE = {"serving": "bold green"} | dict.fromkeys(("ready", "parked"), "green")
 _STATE_STYLE |= dict.fromkeys(("fatal", "unavailable"), "bold red")
-_EMPTY = {"tcp": "off"}
+_EMPTY = {"tcp": "off", "backup_dir": "the private folder"}
 _LANE_NAMES = {"palace": "one at a time", "free": "beside it", "wait": "blocking"}
 
 
@@ -35,6 +35,7 @@ def render_status(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield from _engine(_dict(status, "engine"))
     yield from _lanes(_dict(status, "lanes"))
     yield from _sessions(status.get("sessions") or [])
+    yield from _backup(_dict(status, "backup"))
     yield _labelled("calls", _counters(_dict(status, "counters")))
     yield from _settings(_dict(status, "settings"))
     yield from _degraded(status.get("degraded") or [])
@@ -160,6 +161,14 @@ def _counters(counters: Mapping[str, Any]) -> str:
         if name not in ("calls", "reads", "writes") and isinstance(value, int) and value
     ]
     return total + ("; " + ", ".join(rest) if rest else "")
+
+
+def _backup(backup: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if not backup:
+        return
+    made = f"{backup.get('name')}, {size(float(backup.get('bytes') or 0) / 1024)}" if backup.get("name") else "none yet"
+    after = "one is being made" if backup.get("running") else f"next in {duration(float(backup.get('due_in_s') or 0))}"
+    yield _labelled("snapshots", f"{made}; {after}")
 
 
 def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import access, database, discovery, engine, lease, locality, others, owner, palace, settings
+from . import access, backup, database, discovery, engine, lease, locality, others, owner, palace, settings
 from .gather import gather
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ _CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     settings.settings,
     settings.shared,
     settings.private,
+    backup.backup,
     engine.versions,
     engine.degraded,
     engine.history,

@@ -166,6 +166,7 @@ class Facts:
     state_folder: str = ""
     leftovers: list[str] = field(default_factory=list)
     last_exit: Mapping[str, Any] = field(default_factory=dict)
+    last_backup: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @property

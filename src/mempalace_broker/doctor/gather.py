@@ -113,6 +113,7 @@ def gather(context: Context) -> Facts:
         state_folder=private.path,
         leftovers=_leftovers(identity.path),
         last_exit=files.exit.read_object(_NOTE_LIMIT),
+        last_backup=files.backup.read_object(_NOTE_LIMIT),
         variables={name: env[name] for name in _VARIABLES if env.get(name)},
     )
 

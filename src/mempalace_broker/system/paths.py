@@ -108,6 +108,11 @@ class StateFiles:
         return self.private.file(f"{self._name}-restore.json")
 
     @property
+    def backup(self) -> PrivateFile:
+        """What became of the last snapshot that the schedule had made."""
+        return self.private.file(f"{self._name}-backup.json")
+
+    @property
     def start_failure(self) -> PrivateFile:
         """Why the last start failed, for clients that waited for it."""
         return self.private.file(f"{self._name}-start-failure.json")

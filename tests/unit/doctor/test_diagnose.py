@@ -406,6 +406,15 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         [("warn", "degraded")],
         "free it",
     ),
+    "a schedule whose last snapshot failed": (
+        True,
+        {
+            "settings": {"backup_every_h": {"value": 24, "source": "config.toml"}},
+            "last_backup": {"made_at": 5.0, "error": "no room"},
+        },
+        [("warn", "snapshots")],
+        "backup create",
+    ),
     "clock went back": (True, {"last_exit": {"at": 99999.0, "reason": "idle"}}, [("warn", "clock")], "correct"),
 }
 

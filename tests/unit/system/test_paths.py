@@ -69,10 +69,11 @@ class TestStateRoot:
         files = state_files(PalaceIdentity("/r/palace", "/g", "flag"), env)
         folder = f"/mine/state/{palace_key('/r/palace')}"
         assert files.log == f"{folder}/broker.log"
-        assert [file.path for file in (files.exit, files.answers, files.start_failure)] == [
+        assert [file.path for file in (files.exit, files.answers, files.start_failure, files.backup)] == [
             f"{folder}/broker-exit.json",
             f"{folder}/broker-answers.json",
             f"{folder}/broker-start-failure.json",
+            f"{folder}/broker-backup.json",
         ]
         assert files.direct(lambda _: True).log.startswith(f"{folder}/broker-direct-")
 

@@ -37,9 +37,18 @@ def command_backup() -> None:
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Then remove all but this palace's newest N.")
 @wait_option
 @click.option("--untried", is_flag=True, help="Don't open it with a fresh engine.")
+@click.option("--scheduled", is_flag=True, help="Mark it as one of a schedule: --keep counts and removes only those.")
 @_json_option
 @palace_options
-def create(context: Context, folder: str | None, keep: int | None, wait_s: float, untried: bool, as_json: bool) -> int:
+def create(
+    context: Context,
+    folder: str | None,
+    keep: int | None,
+    wait_s: float,
+    untried: bool,
+    scheduled: bool,
+    as_json: bool,
+) -> int:
     """Make a snapshot of one moment, while sessions go on; their writes wait for a fraction of a second.
 
     It is only kept if its checksums and databases are right, and a fresh engine opens a copy of it, reads drawers and
@@ -65,8 +74,8 @@ def create(context: Context, folder: str | None, keep: int | None, wait_s: float
             try_out(snapshot, context.env, context.identity.path)
 
     with _bar() as advance:
-        made = make(context, where, wait_s=wait_s, try_out=tried, advance=advance)
-    gone = prune(where, context.identity.path, keep) if keep else []
+        made = make(context, where, wait_s=wait_s, try_out=tried, advance=advance, scheduled=scheduled)
+    gone = prune(where, context.identity.path, keep, scheduled=scheduled) if keep else []
     facts = {**_facts(made.snapshot), "pause_s": round(made.pause_s, 3), "tried": not untried, "removed": gone}
     text = f"{made.snapshot.path}: {_size(made.snapshot)}, writes waited {made.pause_s:.2f} s"
     _say(facts, text + _left_out(made.snapshot), as_json)
@@ -192,7 +201,7 @@ def export(context: Context, target: str, name: str | None, folder: str | None, 
 
 
 def _facts(snapshot: Snapshot) -> dict[str, Any]:
-    facts = {name: snapshot.manifest.get(name) for name in ("created", "palace", "broker")}
+    facts = {name: snapshot.manifest.get(name) for name in ("created", "palace", "broker", "scheduled")}
     return {
         "name": snapshot.name,
         "path": snapshot.path,

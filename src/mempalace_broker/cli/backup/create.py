@@ -122,8 +122,12 @@ def create(
     wait_s: float,
     try_out: Callable[[Snapshot], None],
     advance: Callable[[int], None] = lambda _: None,
+    scheduled: bool = False,
 ) -> Made:
-    """Make a snapshot in `folder`. `try_out`: raises where it does not work; `advance`: gets bytes that were copied.
+    """Make a snapshot in `folder`.
+
+    Args:
+        try_out: raises where it does not work. advance: gets bytes that were copied. scheduled: nobody asked for it.
 
     Raises:
         BadSnapshot: there is no palace, or the snapshot does not work. PalaceHeld, BrokerUnavailable: no pause was had.
@@ -141,6 +145,7 @@ def create(
                 "palace": context.identity.as_json(),
                 "broker": __version__,
                 "pause_s": round(pause_s, 3),
+                "scheduled": scheduled,
             }
             write_manifest(partial, facts, files)
             snapshot = Snapshot(partial)

@@ -181,12 +181,16 @@ def folder_lock(folder: str, operation: int) -> Iterator[bool]:
         os.close(fd)
 
 
-def prune(folder: str, palace: str, keep: int) -> list[str]:
+def prune(folder: str, palace: str, keep: int, *, scheduled: bool = False) -> list[str]:
     """Remove all but the newest `keep` snapshots of a palace, and what interrupted ones left; the names.
+
+    Args:
+        scheduled: only those of the schedule count and go; whatever a person made stays.
 
     What was left stays while another snapshot is made or tried: nothing tells the two apart.
     """
-    doomed = [snapshot.name for snapshot in snapshots_in(folder, palace)[:-keep]]
+    found = [one for one in snapshots_in(folder, palace) if not scheduled or one.manifest.get("scheduled") is True]
+    doomed = [snapshot.name for snapshot in found[:-keep]]
     with folder_lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
         left = [name for name in os.listdir(folder) if name.startswith(PARTIAL)] if alone else []
         for name in [*doomed, *left]:
