@@ -75,9 +75,15 @@ DEBIAN = {  # program -> the package that has it; for tests that go beyond Pytho
     "bindfs": "bindfs",
     "ssh": "openssh-client",
     "sshd": "openssh-server",
+    "zsh": "zsh",
+    "fish": "fish",
+    "man": "man-db",
 }
 # what tests outside tests/vm run
-TEST_PROGRAMS = ("dot", "socat", "chromium", "docker-compose", "ssh", "sshd", "bindfs", "buildah", "docker-registry")
+TEST_PROGRAMS = (
+    *("dot", "socat", "chromium", "docker-compose", "ssh", "sshd", "bindfs", "buildah", "docker-registry"),
+    *("zsh", "fish", "man"),
+)
 VM_PROGRAMS = ("qemu-system-x86_64", "socat", "busybox", "cpio", "depmod", "ssh", "sshd")
 IMAGE_PROGRAMS = ("buildah", "podman", "crun", "mmdebstrap", "bindfs", "ssh", "sshd")
 LINTERS = {  # .pre-commit-config.yaml runs the same ones

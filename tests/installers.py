@@ -46,6 +46,7 @@ def new_pip(folder: Path, wheel: Path, tools: Path) -> Path:
 def editable(folder: Path, wheel: Path, tools: Path) -> Path:
     checkout = folder / "checkout"
     shutil.copytree(REPO / "src", checkout / "src")
+    shutil.copytree(REPO / "docs" / "man", checkout / "docs" / "man")
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(REPO / name, checkout)
     return _pip(folder, "pip", "--editable", str(checkout))

@@ -31,6 +31,7 @@ def test_both_programs_start_from_any_folder(name: str, wheel: Path, tmp_path: P
         assert os.access(script, os.X_OK)
         env = {"PYTHONPATH": sysconfig.get_path("purelib")}  # click, instead of a package index
         assert __version__ in run(script, "--version", env=env)
+        assert (environment / "share/man/man1" / f"{program}.1").stat().st_size > 1000
 
 
 # --- every installer, with all that it needs from a package index

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import click
@@ -12,6 +15,7 @@ from mempalace_broker import errors
 from mempalace_broker.cli.root import root
 from mempalace_broker.cli.setup.machine.agents import AGENTS
 from mempalace_broker.settings import BrokerSettings, ContainerSettings, Setting, settings_of
+from tests.manual import FOLDER, pages
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PACKAGE = "src/mempalace_broker"
@@ -102,6 +106,21 @@ def test_exit_codes_in_the_short_help_are_real() -> None:
     epilog = root.epilog or ""
     numbers = {int(number) for number in re.findall(r"\b(\d+)\b", epilog.split("Exit codes:")[1])}
     assert numbers == set(EXIT_CODES.values())
+
+
+@pytest.mark.parametrize("name", pages())
+def test_the_manual_pages_say_what_the_help_says(name: str) -> None:
+    assert (FOLDER / name).read_text(encoding="utf-8") == pages()[name], "run: .dev/venv/bin/python -m tests.manual"
+
+
+@pytest.mark.parametrize("name", pages())
+def test_man_shows_the_manual_pages_without_a_warning(name: str) -> None:
+    if shutil.which("man") is None:
+        pytest.skip("no man here")
+    argv = ["man", "--warnings", "--local-file", FOLDER / name]
+    done = subprocess.run(argv, env={**os.environ, "MANWIDTH": "100"}, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert "SEE ALSO" in done.stdout
 
 
 def test_the_agents_that_setup_knows_are_documented() -> None:
