@@ -165,6 +165,8 @@ class BrokerSettings(_Sourced):
     backup_keep: int = _setting("MEMPALACE_BROKER_BACKUP_KEEP", 7, minimum=1)
     # their folder; "" = backups in the private one
     backup_dir: str = _setting("MEMPALACE_BROKER_BACKUP_DIR", "", check=_check_folder)
+    # tell people at a terminal of newer versions
+    update_notice: bool = _setting("MEMPALACE_BROKER_UPDATE_NOTICE", True)
     # size of broker.log; one older file is kept
     log_bytes: int = _setting("MEMPALACE_BROKER_LOG_BYTES", 4_000_000, minimum=10_000)
     log_level: LogLevel = _setting("MEMPALACE_BROKER_LOG_LEVEL", LogLevel.INFO)  # noqa: RUF009 - a field, not a value

@@ -313,3 +313,24 @@ def test_demo_cleans_up_when_interrupted(newest: World) -> None:
     assert b"Traceback" not in stderr
     assert not place.exists()
     eventually(lambda: not [p for p in newest.pids() if p != os.getpid()], what="the end of all processes")
+
+
+@pytest.mark.engine
+def test_a_bug_report_of_a_broker_in_use_has_no_word_of_the_memory(newest: World) -> None:
+    world = newest
+    world.settings.write_text('[broker]\nhttp = true\nenv = { MEMPALACE_X_TOKEN = "planted-secret" }\n')
+    world.settings.chmod(0o600)
+    shim = world.shim()
+    shim.initialize()
+    shim.call_tool("add_drawer", wing="w", room="r", content="the capybara said a planted sentence")
+    shim.call_tool("search", query="capybara planted question")
+    shim.call_tool("diary_write", agent_name="a", entry="a planted diary entry")
+    shim.start_call("no_such_tool_of_capybaras", text="planted argument")
+    tokens = [world.cli("token", *words).stdout.strip() for words in ([], ["--http"])]
+    done = document(world.cli("bugreport", "--output", "report.tar.gz", "--json"))
+    shown = world.run("tar", "-xzOf", done["file"]).stdout
+    assert set(done["parts"]) >= {"status.json", "doctor.json", "broker.log"}
+    assert "serving" in shown
+    for secret in ("capybara said", "capybara planted", "planted", *tokens):
+        assert secret
+        assert secret not in shown, secret

@@ -117,7 +117,7 @@ def test_the_manual_pages_say_what_the_help_says(name: str) -> None:
 def test_man_shows_the_manual_pages_without_a_warning(name: str) -> None:
     if shutil.which("man") is None:
         pytest.skip("no man here")
-    argv = ["man", "--warnings", "--local-file", FOLDER / name]
+    argv = ["man", "--warnings", "--local-file", str(FOLDER / name)]
     done = subprocess.run(argv, env={**os.environ, "MANWIDTH": "100"}, check=True, capture_output=True, text=True)
     assert done.stderr == ""
     assert "SEE ALSO" in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 
 import click
 
@@ -103,3 +104,14 @@ def root() -> None:
 
     Every command works on one palace: the one that mempalace would use here, or --palace DIR.
     """
+
+
+@root.result_callback()
+@click.pass_context
+def _after(context: click.Context, code: int) -> int:
+    """Hand the exit code on."""
+    if sys.stderr.isatty():
+        from .update_notice import notify
+
+        notify(context.invoked_subcommand, sys.argv, os.environ)
+    return code

@@ -63,6 +63,11 @@ def state_folder(palace: str, env: Mapping[str, str]) -> PrivateFolder:
     return _below(env, (".local", "state", _NAME, palace_key(palace)), ("state", palace_key(palace)))
 
 
+def updates_file(env: Mapping[str, str]) -> PrivateFile:
+    """Which versions there are, and when that was asked."""
+    return _below(env, (".local", "state", _NAME), ("state",)).file("updates.json")
+
+
 def temp_folder(palace: str) -> PrivateFolder:
     """The folder of one palace in /tmp, for sockets of users without a home of their own on this machine."""
     return PrivateFolder(f"{_TMP}/{_NAME}-{os.geteuid()}", (palace_key(palace),), make_base=True)

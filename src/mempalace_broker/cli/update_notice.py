@@ -1,0 +1,126 @@
+"""Tells a person at a terminal that a newer version is there: quietly, once a day at most, and only after a command.
+
+An agent that runs our commands never makes us ask: without a terminal, or with a variable that coding agents set for
+what they run, nothing is looked up and nothing is said. The index is asked in the background, for at most `WAIT_S`;
+whatever comes later is not waited for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import BrokerError
+from ..system.private import updates_file
+from ..system.program_folders import numbers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..system.private import PrivateFile
+
+VARIABLE = "MEMPALACE_BROKER_UPDATE_NOTICE"
+WAIT_S = 1.0
+DAY_S = 86_400.0
+_INDEX = "https://pypi.org/simple/{}/"
+_JSON = "application/vnd.pypi.simple.v1+json"
+_MOST = 4 << 20  # bytes of an index page
+_NOTE_LIMIT = 1 << 12
+_FINAL = re.compile(r"\d+(\.\d+){0,4}")  # no pre-release, and nothing that a terminal would obey
+_COMMANDS = frozenset(
+    {"status", "doctor", "setup", "service", "backup", "model", "demo", "selftest", "stop", "restart"}
+)
+_AGENTS = (
+    *("CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CODEX_SANDBOX", "CODEX_THREAD_ID", "CURSOR_AGENT", "CURSOR_TRACE_ID"),
+    *("GEMINI_CLI", "QWEN_CODE", "OPENCODE", "PI_CODING_AGENT", "COPILOT_AGENT_SESSION_ID", "CLINE_ACTIVE", "AI_AGENT"),
+    *("CI", "NO_UPDATE_NOTIFIER"),
+)
+
+
+def notify(command: str | None, argv: list[str], env: Mapping[str, str]) -> None:
+    """Say on stderr what is newer than what is here, if a person is there to read it."""
+    if command not in _COMMANDS or "--json" in argv or not _on_a_terminal():
+        return
+    if any(env.get(name) for name in _AGENTS):
+        return
+    try:
+        lines = list(_lines(env))
+    except (BrokerError, OSError):  # `doctor` says what is wrong
+        return
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def _on_a_terminal() -> bool:
+    return sys.stdout.isatty() and sys.stderr.isatty()
+
+
+def _lines(env: Mapping[str, str]) -> Iterator[str]:
+    from ..route.engine_version import expected_engine
+    from ..settings_files import PrivateSettings
+    from ..system.environment import known_environment
+
+    if not PrivateSettings.read(env).broker(known_environment(env), "").update_notice:
+        return
+    engine = expected_engine(env)
+    here = {"mempalace-broker": (__version__, sys.executable), "mempalace": (engine.version or "", engine.interpreter)}
+    newest = _known(updates_file(env), list(here))
+    told = False
+    for name, (version, interpreter) in here.items():
+        found = newest.get(name)
+        if version and isinstance(found, str) and _FINAL.fullmatch(found) and numbers_of(found) > numbers_of(version):
+            yield f"{name} {found} is there, this is {version}: {_upgrade(name, interpreter)}"
+            told = True
+    if told:
+        yield f"(no such lines: update_notice = false in config.toml, or {VARIABLE}=0)"
+
+
+def _upgrade(name: str, interpreter: str) -> str:
+    """The command that upgrades what that interpreter has."""
+    tool = re.search(r"/(?:uv/tools|pipx/venvs)/([\w.-]+)/", interpreter)
+    if tool is None:
+        return f"{interpreter} -m pip install --upgrade {name}"
+    return f"{'uv tool' if '/uv/tools/' in interpreter else 'pipx'} upgrade {tool[1]}"
+
+
+def _known(file: PrivateFile, names: list[str]) -> dict[str, Any]:
+    """The newest versions, as they were found within the last day, else asked for now."""
+    note, now = file.read_object(_NOTE_LIMIT), time.time()
+    asked_at = note.get("asked_at")
+    if isinstance(asked_at, int | float) and 0 <= now - asked_at < DAY_S:
+        return note
+    found: dict[str, Any] = {**note, "asked_at": now}
+    file.write(json.dumps(found).encode())  # first: an index that hangs is not asked by the next command again
+    asking = threading.Thread(target=_ask, args=(names, found), daemon=True)
+    asking.start()
+    asking.join(WAIT_S)
+    if not asking.is_alive():
+        file.write(json.dumps(found).encode())
+    return dict(found)
+
+
+def _ask(names: list[str], found: dict[str, Any]) -> None:
+    """Put the newest final version of each package into `found`; a package that the index does not have has none."""
+    for name in names:
+        if version := _newest(name):
+            found[name] = version
+
+
+def _newest(name: str) -> str:
+    import urllib.request
+    from http.client import HTTPException
+
+    request = urllib.request.Request(_INDEX.format(name), headers={"Accept": _JSON})
+    try:
+        with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
+            said = json.loads(answer.read(_MOST))
+    except (OSError, HTTPException, ValueError):
+        return ""
+    versions = said.get("versions") if isinstance(said, dict) else None
+    final = [one for one in versions or [] if isinstance(one, str) and _FINAL.fullmatch(one)]
+    return max(final, key=numbers_of, default="")
