@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,18 +49,6 @@ def hook_routing(env: Mapping[str, str], home: str) -> HookRouting:
         said.append("prefer")
     policy = next((value for value in said if value is not None), DIRECT)
     return HookRouting(str(policy).strip().lower(), path)
-
-
-def route_hooks(config: str) -> str:
-    """The text of a config.json, "" for one that is not there, with hooks that save through the broker.
-
-    "prefer", so that they save by themselves while no broker runs. Raises ValueError where it is not a JSON object.
-    """
-    body = json.loads(config) if config.strip() else {}
-    if not isinstance(body, dict) or not isinstance(body.get("write_routing", {}), dict):
-        raise ValueError("it is not what mempalace writes")
-    body["write_routing"] = {**body.get("write_routing", {}), "hooks": "prefer"}
-    return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
 
 def proxy_in_the_way(env: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A person at a terminal, with an old mempalace."""
     monkeypatch.setattr(update_notice, "_on_a_terminal", lambda: True)
     monkeypatch.setattr(update_notice, "__version__", "0.1.0")
+    monkeypatch.setattr(update_notice, "WAIT_S", 60.0)  # on a busy machine a thread begins late
     monkeypatch.setattr(engine_version, "expected_engine", lambda _env: EngineCommand(UV, "test", "3.4.0"))
     (tmp_path / "private").mkdir(mode=0o700)
     return {"HOME": str(tmp_path), VARIABLE: str(tmp_path / "private")}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.doctor.upstream_clients import hook_routing, proxy_in_the_way, route_hooks
+from mempalace_broker.doctor.upstream_clients import hook_routing, proxy_in_the_way
 
 
 @pytest.mark.parametrize(
@@ -34,20 +34,6 @@ def test_what_config_and_environment_say(tmp_path: Path, config: Any, env: dict[
     found = hook_routing({**env, "HOME": str(tmp_path), "MEMPALACE_CONFIG_DIR": str(path.parent)}, str(tmp_path))
     assert (found.policy, found.path) == (policy, str(path))
     assert found.leads_here is (policy != "direct")
-
-
-def test_route_hooks_keeps_what_else_is_there() -> None:
-    before = {"palace_path": "/p", "wort": "ü", "write_routing": {"cli": "direct", "hooks": "direct"}}
-    after = route_hooks(json.dumps(before))
-    assert json.loads(after) == {**before, "write_routing": {"cli": "direct", "hooks": "prefer"}}
-    assert "ü" in after
-    assert json.loads(route_hooks("")) == {"write_routing": {"hooks": "prefer"}}
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"write_routing": "prefer"}'])
-def test_route_hooks_leaves_alone_what_mempalace_does_not_write(text: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        route_hooks(text)
 
 
 @pytest.mark.parametrize(

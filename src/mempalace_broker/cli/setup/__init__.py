@@ -14,9 +14,9 @@ from ...errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, BrokerError
 from ...protocol.text import printable
 from ..context_options import palace_options
 from ..outcome import say_error
-from .machine.agents import AGENTS
+from .machine.agents import AGENTS, HOOKS
 from .machine.plan import Outcome, Plan
-from .readiness import in_words, readiness
+from .readiness import in_words, knows_routing, readiness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,15 +70,19 @@ def command_setup(
     Exit codes: 0 done, or nothing to do; 1 a configuration could not be changed; 2 wrong
     usage, or there is nobody to ask; 78 the palace is invalid.
     """
-    unknown = sorted(set(only) - {agent.key for agent in AGENTS})
+    keys = [agent.key for agent in (*AGENTS, HOOKS)]
+    unknown = sorted(set(only) - set(keys))
     if unknown:
-        known = ", ".join(agent.key for agent in AGENTS)
+        known = ", ".join(keys)
         raise click.UsageError(f"--only {unknown[0]}: no such agent. There are {known}.")
     if not (yes or dry_run) and (as_json or not sys.stdin.isatty()):
         say_error("there is nobody to ask.", "give --yes, or --dry-run to see what would change")
         return EXIT_USAGE
     words = _words(context)
+    ready = readiness(context)
     steps = _steps(context, only, words, remove=remove)
+    if (remove or knows_routing(ready)) and (not only or HOOKS.key in only):
+        steps += _hooks(context, remove=remove)
     if not as_json:
         _show(steps, only)
     failed: dict[str, str] = {}
@@ -86,7 +90,7 @@ def command_setup(
         failed = _carry_out(steps, words)
         if not as_json and not failed:
             _say("done; agents take it with their next session.")
-    ready = {} if remove else readiness(context)
+    ready = {} if remove else ready
     if as_json:
         changed = [step.found.agent.key for step in steps if step.changes and not dry_run]
         rows = [_as_json(step, failed) for step in steps]
@@ -122,6 +126,20 @@ def _steps(context: Context, only: tuple[str, ...], words: list[str], *, remove:
             decided = plan(found.agent, found.text, words, second=found.second)
         steps.append(Step(found, decided))
     return steps
+
+
+def _hooks(context: Context, *, remove: bool) -> list[Step]:
+    from ...system.paths import home_of
+    from .files import find_hooks
+    from .machine.hooks import plan_hooks, plan_hooks_removal
+
+    found = find_hooks(context.env, home_of(context.env))
+    if found is None:
+        return []
+    if found.text is None:
+        return [Step(found, Plan(Outcome.LEAVE, None, found.problem))]
+    backup = found.backup_text()
+    return [Step(found, plan_hooks_removal(found.text, backup) if remove else plan_hooks(found.text))]
 
 
 def _show(steps: list[Step], only: tuple[str, ...]) -> None:

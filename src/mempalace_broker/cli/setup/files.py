@@ -8,9 +8,11 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import BrokerError
+from ...system.find_palace import config_dir
 from ...system.program_folders import tool_folders
 from ...system.shared_files import make_folders, read_followed, replace_file
 from ..programs import run_program
+from .machine.agents import HOOKS
 from .machine.plan import Outcome, plan
 
 if TYPE_CHECKING:
@@ -53,6 +55,16 @@ def find_configurations(agents: Sequence[Agent], env: Mapping[str, str], home: s
     support = os.path.join(home, "Library", "Application Support") if sys.platform == "darwin" else config
     found = (_find(agent, env, home, {"config": config, "support": support}) for agent in agents)
     return [configuration for configuration in found if configuration is not None]
+
+
+def find_hooks(env: Mapping[str, str], home: str) -> Configuration | None:
+    """mempalace's own config.json, if there is one: where there is none, mempalace itself shall choose its place."""
+    file = os.path.join(config_dir(env, home), "config.json")
+    try:
+        text = _read(file)
+    except (OSError, UnicodeDecodeError) as exc:
+        return Configuration(HOOKS, file, None, "", False, f"it can't be read: {exc}.")
+    return None if text is None else Configuration(HOOKS, file, text, "", False)
 
 
 def _find(agent: Agent, env: Mapping[str, str], home: str, places: dict[str, str]) -> Configuration | None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ...system.paths import Context
 
 
+_FIRST_WITH_ROUTING = (3, 8)
+
+
 def readiness(context: Context) -> dict[str, Any]:
     """What `setup --json` says: `engine` (version, interpreter; or problem, hint), and the state of the `model`."""
     from ...route.engine_version import expected_engine
@@ -25,6 +28,13 @@ def readiness(context: Context) -> dict[str, Any]:
     except BrokerError as exc:
         engine |= {"problem": exc.message, "hint": exc.hint}
     return {"engine": engine, "model": str(embedding_model.status(home_of(context.env)).state)}
+
+
+def knows_routing(ready: dict[str, Any]) -> bool:
+    """Whether this mempalace can have its hooks save through a broker."""
+    from ...system.program_folders import numbers_of
+
+    return numbers_of(ready["engine"]["version"] or "") >= _FIRST_WITH_ROUTING
 
 
 def in_words(ready: dict[str, Any]) -> Iterator[str]:

@@ -235,3 +235,59 @@ def test_a_machine_without_agents(stage: Stage, capsys: pytest.CaptureFixture[st
     assert main(["setup", "--yes"]) == EXIT_OK
     assert "No agent" in capsys.readouterr().out
     assert stage.tree() == {}
+
+
+CONFIG = '{"palace_path": "/p", "wort": "ü",\n "write_routing": {"cli": "direct"}}\n'
+
+
+@pytest.fixture
+def with_routing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that knows write_routing."""
+    ready = {"engine": {"version": "3.8.0", "interpreter": "/v/bin/python", "problem": None}, "model": "cached"}
+    monkeypatch.setattr("mempalace_broker.cli.setup.readiness", lambda _context: ready)
+
+
+@pytest.mark.usefixtures("with_routing")
+def test_mempalaces_hooks_save_through_the_broker_and_back(stage: Stage, run: Run) -> None:
+    config = stage.file(".mempalace/config.json", CONFIG)
+    assert outcomes(run("--yes")) == {"hooks": "add"}
+    assert json.loads(config.read_text())["write_routing"] == {"cli": "direct", "hooks": "prefer"}
+    assert json.loads(config.read_text())["wort"] == "ü"
+    assert outcomes(run("--yes")) == {"hooks": "unchanged"}
+    assert outcomes(run("--yes", "--remove")) == {"hooks": "restore"}
+    assert config.read_text() == CONFIG
+
+
+@pytest.mark.usefixtures("with_routing")
+def test_hooks_that_mempalace_has_rewritten_meanwhile(stage: Stage, run: Run) -> None:
+    config = stage.file(".mempalace/config.json", '{"palace_path": "/p"}')
+    run("--yes", "--only", "hooks")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "later": 1}, indent=2))
+    assert outcomes(run("--yes", "--remove")) == {"hooks": "remove"}
+    assert json.loads(config.read_text()) == {"palace_path": "/p", "later": 1}
+
+
+@pytest.mark.usefixtures("with_routing")
+@pytest.mark.parametrize(
+    ("config", "outcome"),
+    [
+        ('{"write_routing": {"hooks": "direct"}}', "left alone"),
+        ('{"write_routing": {"default": "require"}}', "unchanged"),
+        ('{"write_routing": "prefer"}', "left alone"),
+        ("[]", "left alone"),
+        ("{", "left alone"),
+    ],
+)
+def test_hooks_that_stay_as_they_are(config: str, outcome: str, stage: Stage, run: Run) -> None:
+    file = stage.file(".mempalace/config.json", config)
+    assert outcomes(run("--yes")) == {"hooks": outcome}
+    run("--yes", "--remove")
+    assert file.read_text() == config, "what the user wrote is never ours to remove"
+
+
+def test_hooks_of_an_older_mempalace_and_of_none(stage: Stage, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.file(".mempalace/config.json", CONFIG)
+    for version in ("3.7.9", None):
+        ready = {"engine": {"version": version, "problem": None}, "model": "cached"}
+        monkeypatch.setattr("mempalace_broker.cli.setup.readiness", lambda _context, _ready=ready: _ready)
+        assert run("--yes") == {}

@@ -26,7 +26,7 @@ class Agent(NamedTuple):
     """One agent.
 
     Attributes:
-        key: for --only. name: for people. files: see above. form: json, toml, or yaml, which is not changed but shown.
+        key: for --only. name: for people. files: see above. form: json, toml, or yaml (a list of servers with names).
         places: one, or a second for its next generation, whose --version begins with `second`.
         program: its command, "" for an app. add: what that takes to add a server, before the command line.
         home_variable: moves the folder of its first file.
@@ -68,6 +68,10 @@ def _opencode_2(words: list[str]) -> dict[str, Any]:
     return {"type": "local", "command": words}
 
 
+def _continue(words: list[str]) -> dict[str, Any]:
+    return {"name": NAME, **_plain(words)}
+
+
 def _pi(words: list[str]) -> dict[str, Any]:
     return {**_plain(words), "lifecycle": "lazy-keep-alive"}
 
@@ -75,6 +79,9 @@ def _pi(words: list[str]) -> dict[str, Any]:
 def _servers(new: Entry = _plain, key: str = "mcpServers") -> tuple[Place, ...]:
     return (Place((key, NAME), new),)
 
+
+# Not an agent: mempalace's own config.json, where hooks.py changes one value. `find_hooks` says where it is.
+HOOKS = Agent("hooks", "mempalace's hooks", (), ())
 
 _CLINE = "User/globalStorage/saoudrizwan.claude-dev/settings/cline_mcp_settings.json"
 AGENTS = (
@@ -114,7 +121,7 @@ AGENTS = (
     Agent("pi", "pi (with pi-mcp-adapter)", (".pi/agent/mcp.json",), _servers(_pi)),
     Agent("cline", "Cline CLI", (".cline/data/settings/cline_mcp_settings.json",), _servers(), program="cline"),
     Agent("cline-vscode", "Cline in VS Code", (f"{{support}}/Code/{_CLINE}",), _servers()),
-    Agent("continue", "Continue", (".continue/config.yaml",), _servers(), "yaml"),
+    Agent("continue", "Continue", (".continue/config.yaml",), _servers(_continue), "yaml"),
     Agent("copilot", "Copilot CLI", (".copilot/mcp-config.json",), _servers(_copilot), program="copilot"),
     Agent("kiro", "Kiro", (".kiro/settings/mcp.json",), _servers()),
     Agent("lmstudio", "LM Studio", (".lmstudio/mcp.json",), _servers()),

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ....errors import UsageError
-from . import jsonc, toml
-from .entry import NAME, SHIM, changes, recognise, words_of
+from . import jsonc, toml, yaml
+from .entry import NAME, changes, recognise, words_of
 
 if TYPE_CHECKING:
     from .agents import Agent, Place
 
-_FORMATS: dict[str, ModuleType] = {"json": jsonc, "toml": toml}
-_BY_HAND = "it is YAML, which this command does not change; below mcpServers:"
+_FORMATS: dict[str, ModuleType] = {"json": jsonc, "toml": toml, "yaml": yaml}
 
 
 class Outcome(StrEnum):
@@ -53,10 +51,6 @@ def plan(agent: Agent, text: str | None, words: list[str], *, second: bool = Fal
 
 
 def _plan(agent: Agent, text: str | None, words: list[str], second: bool) -> Plan:
-    if agent.form not in _FORMATS:
-        lines = f"{{name: {NAME}, command: {json.dumps(words[0])}, args: {json.dumps(words[1:])}}}"
-        there = SHIM in (text or "")
-        return Plan(Outcome.NOTHING, text) if there else Plan(Outcome.LEAVE, text, _BY_HAND, f"- {lines}")
     form = _FORMATS[agent.form]
     place = place_in(agent, text, second=second)
     entry = form.get(text or "", place.path)
@@ -82,6 +76,8 @@ def _plan(agent: Agent, text: str | None, words: list[str], second: bool) -> Pla
 
 def _beside(agent: Agent, servers: Any) -> tuple[str, str]:
     """Note and hint about a server of another name that opens the palace itself."""
+    if isinstance(servers, list):
+        servers = {entry.get("name"): entry for entry in servers if isinstance(entry, dict)}
     for name, entry in (servers or {}).items():
         try:
             found = recognise(words_of(entry, agent.shape))
@@ -109,9 +105,6 @@ def plan_removal(agent: Agent, text: str | None, backup: str | None, *, second: 
 
 
 def _plan_removal(agent: Agent, text: str | None, backup: str | None, second: bool) -> Plan:
-    if agent.form not in _FORMATS:
-        there = SHIM in (text or "")
-        return Plan(Outcome.LEAVE, text, _BY_HAND, "remove our entry") if there else Plan(Outcome.NOTHING, text)
     form = _FORMATS[agent.form]
     place = place_in(agent, text, second=second)
     entry = form.get(text or "", place.path)

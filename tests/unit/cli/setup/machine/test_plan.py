@@ -205,14 +205,6 @@ def test_opencode_2_has_its_servers_one_deeper() -> None:
     assert runs(entry(agent, plan(agent, text, [SHIM]).after, path)) == [SHIM], "the file says which generation it is"
 
 
-def test_yaml_is_shown_and_not_changed() -> None:
-    agent = BY_KEY["continue"]
-    left = plan(agent, "mcpServers: []\n", [SHIM])
-    assert (left.outcome, left.after) == (Outcome.LEAVE, "mcpServers: []\n")
-    assert SHIM in left.hint
-    assert plan(agent, f"mcpServers:\n  - command: {SHIM}\n", [SHIM]).outcome is Outcome.NOTHING
-
-
 def test_agents_have_keys_of_their_own() -> None:
     assert len(BY_KEY) == len(AGENTS) >= 12
 
