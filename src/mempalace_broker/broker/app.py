@@ -208,10 +208,7 @@ class App:
         self._lease.start()
         self._dispatcher.start(self._clock.monotonic())
         self._runner.turn()
-        reason = await self._quit
-        self._leaving = True
-        self._tasks.cancel_all()
-        await self._leave(reason)
+        await self._leave(await self._quit)
         return EXIT_OK
 
     async def _retire(self) -> None:
@@ -219,6 +216,8 @@ class App:
         self._listeners.close()
 
     async def _leave(self, reason: str) -> None:
+        self._leaving = True
+        self._tasks.cancel_all()
         await self._retire()
         await self._backups.end()
         conns = self._runner.conns
@@ -240,8 +239,7 @@ class App:
             self._lease.release()
 
     def _signalled(self, number: int) -> None:
-        at_once = self._protocol.state != BrokerState.SERVING
-        self._runner.drain(signal.Signals(number).name, at_once=at_once)
+        self._runner.drain(signal.Signals(number).name, at_once=self._protocol.state != BrokerState.SERVING)
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG002
         self._warnings.callback_failed(str(context.get("message")), context.get("exception"))
