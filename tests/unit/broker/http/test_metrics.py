@@ -83,3 +83,11 @@ def test_every_metric_has_a_place_on_the_dashboard() -> None:
     names = {family.name for family in text_string_to_metric_families(text.decode())}
     left_out = {"mempalace_broker_lease_epoch", "mempalace_broker_backups", "mempalace_broker_sessions"}
     assert {name for name in names if name not in board} <= left_out
+
+
+def test_every_metric_is_documented() -> None:
+    names = {re.sub(r"_(count|sum)$", "", name) for name, _ in samples()}
+    text = (REPO / "docs" / "watching.md").read_text(encoding="utf-8")
+    table = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    documented = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
+    assert names == documented
