@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...system.paths import StateFiles
-    from ...system.private import PrivateFile
+    from ...system.private import PrivateFile, PrivateFolder
 
 _FOLDER = "hub"
 _LIMIT = 64 << 10
@@ -46,9 +46,10 @@ class HubRecord:
 
     def __init__(self, files: StateFiles, env: Mapping[str, str]) -> None:
         self._palace = files.palace
-        self._folder = files.private.folder(_FOLDER)
+        self._folder = hub_folder(files.private)
         self._record = self._folder.file(RECORD)
         self._own = ("" if VARIABLE in env else private_home(), env.get("HOME", ""))
+        self._pid = os.getpid()
         self._homes: dict[str, None] = {}  # in which the record is to be published
         self.set_aside: list[str] = []
 
@@ -60,8 +61,13 @@ class HubRecord:
         """The token for mempalace's own clients."""
         return private_token(self._folder.file(TOKEN))
 
-    def publish(self, port: int, tools: list[Any] | None, fingerprint: str | None, homes: Iterable[str]) -> None:
+    def publish(
+        self, port: int, tools: list[Any] | None, fingerprint: str | None, homes: Iterable[str], pid: int = 0
+    ) -> None:
         """Make the record say what is true now, in all homes; without tools to offer, nothing.
+
+        Args:
+            pid: of the process that lives as long as the record is to be believed; 0: our own.
 
         Raises:
             AnotherHub: see there; names it.
@@ -70,7 +76,7 @@ class HubRecord:
             self._add(home)
         if tools is None or not is_hub(tools):
             return
-        pid = os.getpid()
+        pid = self._pid = pid or os.getpid()
         record = encode(palace=self._palace, pid=pid, port=port, tools=tools, fingerprint=fingerprint)
         says = {ENDPOINT: endpoint(palace=self._palace, pid=pid, port=port), PID: b"%d\n" % pid, RECORD: record}
         for name, data in says.items():
@@ -90,9 +96,7 @@ class HubRecord:
 
     def withdraw(self) -> None:
         """Remove the records, if they are ours still."""
-        if pid_in(self._record.read(_LIMIT)) == os.getpid():
-            for name in (ENDPOINT, PID, RECORD):
-                unlink_quietly(self.file(name).path)
+        withdraw(self._folder, self._pid)
 
     def _add(self, home: str) -> None:
         if os.path.isabs(home) and len(self._homes) < MOST_HOMES:
@@ -120,6 +124,18 @@ class HubRecord:
             aside = _put_aside(folder, name, FOLDERS[kind])
             self.set_aside += [aside] if kind == "daemon" else []
         os.symlink(self._folder.path, name, dir_fd=folder.fd)
+
+
+def hub_folder(private: PrivateFolder) -> PrivateFolder:
+    """The folder of the records, in the private folder of a palace."""
+    return private.folder(_FOLDER)
+
+
+def withdraw(folder: PrivateFolder, pid: int) -> None:
+    """Remove the records of that process, and no other's."""
+    if pid_in(folder.file(RECORD).read(_LIMIT)) == pid:
+        for name in (ENDPOINT, PID, RECORD):
+            unlink_quietly(folder.file(name).path)
 
 
 def _put_aside(folder: SharedFolder, name: str, record: str) -> str:

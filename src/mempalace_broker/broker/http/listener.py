@@ -17,6 +17,7 @@ from ..tcp.address import Unavailable
 from ..tcp.port import bind_tcp, candidate_ports
 from .handover import NAME, Handover, take
 from .hub import AnotherHub, HubRecord
+from .keeper import Keeper
 from .machine.gate import MCP, VIEWS, judge
 from .machine.hub_record import ADDRESS
 from .machine.modern import VERSION
@@ -84,6 +85,8 @@ class HttpListener:
         self._palace = files.palace
         self._private = files.private
         self._hub = HubRecord(files, env)
+        self._keeper = Keeper(files.palace, env)
+        self._relied_on = False  # by clients that open the palace themselves when they don't find us
         self._port = settings.http_port
         self._taken: Taken | None = None
         self._handover: Handover | None = None
@@ -134,12 +137,20 @@ class HttpListener:
         except (OSError, Unavailable) as exc:
             self._degrade(str(exc))
         if self.port:
+            await self._keep_socket()
             await self._publish()
             if not self._sought_jobs:
                 self._sought_jobs = True
                 if await asyncio.to_thread(any_job, self._private):
                     self.jobs.load()
         return self.port != before
+
+    async def _keep_socket(self) -> None:
+        if self._relied_on and not self._keeper.pid and self._server is not None:
+            try:
+                await asyncio.to_thread(self._keeper.start, self._server.sockets[0])
+            except OSError as exc:
+                self._runner.log.warning("nobody keeps the socket for HTTP should this broker be killed: %s", exc)
 
     async def _publish(self) -> None:
         """Tell mempalace's own commands where we are, and what the engine can do."""
@@ -148,7 +159,8 @@ class HttpListener:
         fingerprint = protocol.dispatcher.report.fingerprint
         why = ""
         try:
-            await asyncio.to_thread(self._hub.publish, self.port, protocol.answers.tools, fingerprint, homes)
+            tools, pid = protocol.answers.tools, self._keeper.pid
+            await asyncio.to_thread(self._hub.publish, self.port, tools, fingerprint, homes, pid)
         except (OSError, AnotherHub) as exc:
             why = str(exc)
         if why and why != self._unfound:
@@ -178,6 +190,7 @@ class HttpListener:
                     self._handover = Handover(self._server.sockets[0].dup(), self._hub.file(NAME))
                 else:
                     self._hub.withdraw()
+                    self._keeper.dismiss()
             except OSError as exc:
                 self._runner.log.warning("clients over HTTP may not find the next broker at once: %s", exc)
         for connection in list(self._connections):
@@ -198,6 +211,7 @@ class HttpListener:
             self._handover.run()
             with contextlib.suppress(OSError):
                 self._hub.withdraw()  # nobody came
+        self._keeper.dismiss()
 
     def hang_up(self) -> None:
         """Close the connections once their answers are out: the broker leaves."""
@@ -282,6 +296,7 @@ class HttpListener:
         if call.route in VIEWS:
             self._viewing.handle(connection, call, self.endpoint, self._bound)
             return
+        self._relied_on = self._relied_on or call.origin is Origin.USER
         self._runner.protocol.lifecycle.wanted(self._clock.monotonic() + WANTED_S)
         self.endpoint.handle(connection, call, body)
 
