@@ -77,14 +77,21 @@ class HttpAgent:
 
 
 class HttpAgents:
-    """Starts clients over HTTP."""
+    """Starts clients over HTTP; `release` closes their connections."""
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.agents: list[HttpAgent] = []
 
     def shim(self, *, env: Mapping[str, str] | None = None) -> RpcProcess:
         """Another client; it has all of an RpcProcess that a Load uses."""
-        return cast(RpcProcess, HttpAgent(self.world))
+        self.agents.append(HttpAgent(self.world))
+        return cast(RpcProcess, self.agents[-1])
+
+    def release(self) -> None:
+        """Close all connections."""
+        for agent in self.agents:
+            agent.release()
 
     def log(self) -> str:
         """The broker's."""

@@ -52,7 +52,8 @@ def storm(seconds: float, *, kill_every_s: float, exclusive_every_s: float) -> N
         world.broker().engine_pid()
         savers, killer = Savers(world), Killer(world)
         shims = Load(world, 2, patience=150.0)
-        web = Load(HttpAgents(world), 2, first=100, patience=150.0)
+        clients = HttpAgents(world)
+        web = Load(clients, 2, first=100, patience=150.0)
         stock = Load(StockAgents(world), 2, first=200, patience=150.0)
         done: list[int] = []
 
@@ -72,6 +73,7 @@ def storm(seconds: float, *, kill_every_s: float, exclusive_every_s: float) -> N
                 load.wait_writes(1, 150.0)
                 if time.monotonic() > end:
                     break
+        clients.release()
         told = {
             "writes": [load.writes for load in (shims, web, stock)],
             "unknown": [sum(len(one.unknown) for one in load.sessions) for load in (shims, web, stock)],

@@ -161,3 +161,15 @@ def test_withdrawn_while_it_is_ours(place: Place) -> None:
     (real / RECORD).write_text('{"pid": 1}')
     place.hub.withdraw()
     assert (real / RECORD).exists()
+
+
+def test_the_record_of_a_daemon_beside_it_and_of_whichever_process_stays(place: Place) -> None:
+    place.hub.publish(21, TOOLS, None, [], 4242)
+    daemon = place.home / ".mempalace" / "daemon" / key_of(place.palace)
+    assert daemon.resolve() == place.folder().resolve()
+    told = json.loads((daemon / "endpoint.json").read_bytes())
+    assert told == {"host": "127.0.0.1", "port": 21, "pid": 4242, "palace_path": place.palace}
+    assert (daemon / "pid").read_text() == "4242\n"
+    assert place.record()["pid"] == 4242
+    place.hub.withdraw()
+    assert sorted(path.name for path in daemon.iterdir()) == ["token"] * (daemon / "token").exists()

@@ -1,0 +1,171 @@
+"""Stock servers of each version come through the broker, and no death of a broker makes one of them open the palace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mempalace_broker.broker.http.machine.hub_record import RECORD, key_of
+from mempalace_broker.protocol.jsonrpc import load_object
+from tests import harness
+from tests.harness import RpcError, World, engine_python, eventually
+from tests.proctools import STORE_SUFFIXES, is_running
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+VERSIONS = ["newest", *(pytest.param(version, marks=pytest.mark.slow) for version in harness.BETWEEN)]
+
+
+@pytest.fixture(params=VERSIONS)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    harness.require_engine(request.param)
+    with World(request.param) as world:
+        world.shim().initialize()
+        eventually(lambda: record(world), what="the record of a hub")
+        yield world
+
+
+def record(world: World) -> dict[str, Any]:
+    path = world.home / ".mempalace" / "server" / key_of(str(world.palace.resolve())) / RECORD
+    return load_object(path.read_bytes()) if path.exists() else {}
+
+
+def requests(world: World) -> int:
+    return int(world.broker().status()["http"]["requests"])
+
+
+def servers(world: World) -> dict[str, list[str]]:
+    """The commands by which agents start a stock server of that version."""
+    assert world.engine is not None
+    python = engine_python(world.engine)
+    found = {"mempalace-mcp": world.server, "mcp_server": [str(python), "-m", "mempalace.mcp_server"]}
+    light = python.parent / "mempalace-light-mcp"
+    return {**found, "light": [str(light)]} if light.exists() else found
+
+
+def stores_open_for_writing(pid: int) -> list[str]:
+    """The databases that a process could change."""
+    found = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            words = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text().split()
+            if os.readlink(fd).endswith(STORE_SUFFIXES) and int(words[words.index("flags:") + 1], 8) & os.O_ACCMODE:
+                found.append(os.readlink(fd))
+    return found
+
+
+def test_each_stock_server_writes_and_reads_through_the_broker(world: World) -> None:
+    for number, (name, argv) in enumerate(servers(world).items()):
+        before = requests(world)
+        with world.watch_owners() as sampler:
+            stock = world.spawn(argv)
+            stock.initialize()
+            text = f"the heron number {number} says hello"
+            if name == "light":
+                command = {"action": "add_drawer", "wing": "w", "room": "r", "content": text}
+                told = stock.request("tools/call", {"name": "palace_exec", "arguments": command}, 60.0)
+                assert "success" in str(told), told
+                query = {"query": text, "target": "search", "limit": 1}
+                told = stock.request("tools/call", {"name": "palace_query", "arguments": query}, 60.0)
+                assert text in str(told), told
+            else:
+                assert stock.tools()
+                stock.call_tool("add_drawer", 60.0, wing="w", room="r", content=text)
+                assert stock.call_tool("search", 60.0, query=text, limit=1)["results"][0]["text"] == text
+            writable = stores_open_for_writing(stock.pid)
+            assert stock.finish(30) == 0
+        assert not writable, name
+        if name != "mcp_server":  # which reads the database through at its start, and keeps that descriptor
+            assert sampler.most <= 1, (name, sampler.worst)
+            assert stock.pid not in sampler.seen, name
+        assert requests(world) >= before + 2, name
+
+
+class Writer(threading.Thread):
+    """A stock server that writes one drawer after the other. `stored`: those that were acknowledged."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.server = world.bare()
+        self.server.initialize()
+        self.stored: list[str] = []
+        self.broken = 0
+        self.ending = threading.Event()
+
+    def run(self) -> None:
+        n = 0
+        while not self.ending.is_set():
+            n += 1
+            try:
+                told = self.server.call_tool("add_drawer", 90.0, wing="w", room="r", content=f"heron {n} waits")
+                self.stored.append(told["drawer_id"])
+            except RpcError:
+                self.broken += 1
+
+    def more(self, count: int = 3) -> None:
+        goal = len(self.stored) + count
+        eventually(lambda: len(self.stored) >= goal, 60.0, "more acknowledged writes")
+
+
+def test_no_restart_or_kill_of_a_broker_makes_a_stock_server_open_the_palace(world: World) -> None:
+    shim = world.shim()
+    shim.initialize()
+    writer = Writer(world)
+    writer.start()
+    try:
+        with world.watch_owners(0.02) as sampler:
+            writer.more()
+            eventually(lambda: record(world)["pid"] != world.broker().pid, what="a keeper in the record")
+            for _ in range(2):
+                assert world.cli("restart").returncode == 0
+                writer.more()
+            broken_by_restart = writer.broken
+            for _ in range(3):
+                eventually(lambda: record(world)["pid"] != world.broker().pid, what="a keeper in the record")
+                world.broker().kill()
+                shim.call_tool("kg_stats", 60.0)  # the shim starts the next one
+                writer.more()
+    finally:
+        writer.ending.set()
+        writer.join(100)
+    assert broken_by_restart == 0
+    assert writer.broken <= 3, "a kill breaks off one call"
+    assert sampler.most == 1, sampler.worst
+    assert writer.server.pid not in sampler.seen
+    assert writer.server.finish(30) == 0
+    assert shim.finish() == 0
+    keeper = record(world)["pid"]
+    assert world.cli("stop").returncode == 0
+    assert record(world) == {}
+    eventually(lambda: not is_running(keeper), what="the end of the keeper")
+    fresh = world.bare()
+    fresh.initialize()
+    for drawer in writer.stored:
+        assert "heron" in fresh.call_tool("get_drawer", drawer_id=drawer)["content"]
+    assert fresh.finish(30) == 0
+
+
+def test_a_keeper_that_nobody_takes_over_from_leaves_nothing() -> None:
+    harness.require_engine("newest")
+    with World("newest") as world:
+        shim = world.shim()
+        shim.initialize()
+        eventually(lambda: record(world), what="the record of a hub")
+        stock = world.bare()
+        stock.initialize()
+        stock.tools()
+        keeper = eventually(
+            lambda: pid if (pid := record(world)["pid"]) != world.broker().pid else 0, what="a keeper in the record"
+        )
+        assert os.getpgid(keeper) != os.getpgid(world.broker().pid)
+        assert Path(f"/proc/{keeper}/cwd").resolve() == Path("/")
+        shim.kill()
+        world.broker().kill()
+        assert stock.finish(30) == 0
+        eventually(lambda: not is_running(keeper), 30.0, "the end of the keeper")
+        assert record(world) == {}
