@@ -299,3 +299,27 @@ def test_a_filtered_environment_finds_the_same_broker(cold: World, filtered_firs
             shim.finish()
         broker.signal(signal.SIGTERM)
         eventually(lambda: not is_running(broker.pid), what="the end of the broker")
+
+
+# --- how they follow a call that takes long
+
+
+def test_a_client_that_gave_a_token_is_told_how_its_call_gets_on(cold: World) -> None:
+    shim = cold.shim()
+    shim.initialize()
+    engine = cold.broker().engine_pid()
+    os.kill(engine, signal.SIGSTOP)
+    call = {"name": "mempalace_list_wings", "arguments": {}, "_meta": {"progressToken": "tok-1"}}
+    id_ = shim.start_request("tools/call", call)
+
+    def told() -> list[dict[str, Any]]:
+        said = [json.loads(line) for line in shim.lines]
+        return [one["params"] for one in said if one.get("method") == "notifications/progress"]
+
+    eventually(lambda: len(told()) >= 2, 30.0, "two progress notifications")
+    os.kill(engine, signal.SIGCONT)
+    assert "error" not in shim.wait_response(id_)
+    first, second = told()[:2]
+    assert first["progressToken"] == second["progressToken"] == "tok-1"
+    assert 0 < first["progress"] < second["progress"]
+    assert "running for" in second["message"]

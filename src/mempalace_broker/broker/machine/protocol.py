@@ -27,6 +27,7 @@ from .intake import SHARE, Piece, has_more, next_piece
 from .lender import Lender
 from .lifecycle import BrokerState, Lifecycle
 from .pending_replies import PendingReplies
+from .progress import Progress
 from .session import Origin, Session
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class BrokerProtocol:
         self.guest_calls = GuestCalls(self.dispatcher, self._reply, self.effects)
         self._pending_replies = PendingReplies(self.dispatcher, answers, host.limits.init_s)
         self._lender = Lender(self.dispatcher, self.effects)
+        self._progress = Progress(self.sessions, self.dispatcher)
 
     @property
     def state(self) -> BrokerState:
@@ -123,8 +125,7 @@ class BrokerProtocol:
 
     def half_closed(self, conn: int) -> None:
         """A client sends no more. A shim that does so is dead; a bare client still gets its answers."""
-        session = self.sessions.get(conn)
-        if session is None:
+        if (session := self.sessions.get(conn)) is None:
             return
         session.finishing = True
         if session.greeted:
@@ -206,14 +207,14 @@ class BrokerProtocol:
         call = call_of(message, raw, rule, n=n, conn=conn, flow=flow, key=key, run_s=run_s, now=now)
         self.counters["writes" if call.writes else "reads"] += 1
         session.add(message.key, call)
+        self._progress.watch(session, message.key, call, message.params)
         self.guest_calls.submit(session, call, message.params)
 
     def _cancel(self, session: Session, id_: Any) -> None:
         if not rpc.is_id(id_):
             return
         key = rpc.key_of(id_)
-        calls = session.by_id.get(key)
-        if calls:
+        if calls := session.by_id.get(key):
             call = calls[0]
             self._give_up(call)
             session.remove(key, call)
@@ -245,8 +246,7 @@ class BrokerProtocol:
         if message.method == HELLO:
             self._greet(session, message, now)
         elif message.method == OUTCOMES:
-            wrong = self._pending_replies.ask_outcomes(session, message, now)
-            if wrong:
+            if wrong := self._pending_replies.ask_outcomes(session, message, now):
                 self._send(session, rpc.error_line(message.id, errors.INVALID_PARAMS, wrong))
             self._settle_pending_replies(now)
         else:
@@ -288,8 +288,8 @@ class BrokerProtocol:
     def tick(self, now: float) -> None:
         """Do what is due."""
         self.dispatcher.tick(now)
-        idle = self.lifecycle.idle_too_long(now)
-        if idle:
+        self.effects += self._progress.due(now)
+        if idle := self.lifecycle.idle_too_long(now):
             self.drain(now, idle)
         elif self.lifecycle.engine_idle(now):
             self.effects.extend(map(ControlEngine, self.dispatcher.supervisor.end(now, "idle for long", replace=False)))
@@ -310,7 +310,7 @@ class BrokerProtocol:
 
     def next_deadline(self) -> float | None:
         """When to call `tick` next, or None."""
-        parts = (self.dispatcher, self._pending_replies, self._lender, self.lifecycle)
+        parts = (self.dispatcher, self._pending_replies, self._lender, self.lifecycle, self._progress)
         return min((at for part in parts if (at := part.next_deadline()) is not None), default=None)
 
     def drain(self, now: float, reason: str, *, at_once: bool = False, again: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
@@ -13,10 +12,9 @@ import click
 from ...errors import EXIT_OK
 from ...system.palace_stores import server_backend
 from ..context_options import palace_options, wait_option
+from ..steps import steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from ...system.paths import Context
     from .snapshots import Snapshot
 
@@ -73,8 +71,8 @@ def create(
         if not untried:
             try_out(snapshot, context.env, context.identity.path)
 
-    with _bar() as advance:
-        made = make(context, where, wait_s=wait_s, try_out=tried, advance=advance, scheduled=scheduled)
+    with steps() as shown:
+        made = make(context, where, wait_s=wait_s, try_out=tried, steps=shown, scheduled=scheduled)
     gone = prune(where, context.identity.path, keep, scheduled=scheduled) if keep else []
     facts = {**_facts(made.snapshot), "pause_s": round(made.pause_s, 3), "tried": not untried, "removed": gone}
     text = f"{made.snapshot.path}: {_size(made.snapshot)}, writes waited {made.pause_s:.2f} s"
@@ -126,8 +124,11 @@ def verify(context: Context, name: str | None, folder: str | None, as_json: bool
     from .tryout import try_out
 
     snapshot = find_snapshot(context, snapshot_folder(context, folder), name)
-    snapshot.check()
-    try_out(snapshot, context.env, context.identity.path)
+    with steps() as shown:
+        shown.begin("checking")
+        snapshot.check()
+        shown.begin("trying it out with a fresh engine")
+        try_out(snapshot, context.env, context.identity.path)
     _say({**_facts(snapshot), "good": True}, f"{snapshot.path} is good{_left_out(snapshot)}", as_json)
     return EXIT_OK
 
@@ -162,8 +163,8 @@ def restore(context: Context, name: str | None, folder: str | None, wait_s: floa
         text = f"{snapshot.path} is good and would replace {context.identity.path}; add --yes to do it."
         _say({**_facts(snapshot), "restored": False}, text, as_json)
         return EXIT_OK
-    with _bar() as advance:
-        aside = put_back(context, snapshot, wait_s=wait_s, advance=advance)
+    with steps() as shown:
+        aside = put_back(context, snapshot, wait_s=wait_s, steps=shown)
     text = f"restored {snapshot.name}; what was there before: {aside}{_left_out(snapshot)}"
     _say({**_facts(snapshot), "restored": True, "before": aside}, text, as_json)
     return EXIT_OK
@@ -230,17 +231,3 @@ def _size(snapshot: Snapshot) -> str:
 
 def _say(facts: dict[str, Any], text: str, as_json: bool) -> None:
     click.echo(json.dumps(facts) if as_json else text)
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[Callable[[int], None]]:
-    """A bar of copied bytes on a terminal."""
-    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TimeElapsedColumn
-
-    from ..console import console
-
-    out = console(stderr=True)
-    columns = (SpinnerColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bars:
-        task = bars.add_task("", total=None)
-        yield lambda count: bars.advance(task, count)

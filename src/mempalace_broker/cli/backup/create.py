@@ -24,6 +24,7 @@ from ...system.find_palace import STORES
 from ...system.palace_stores import check_stores
 from ...system.shared_files import Untrusted
 from ..exclusive.borrow import PAUSE_S, Borrower
+from ..steps import Steps
 from .copying import Twin, copy_file, digest, folder_of, sync
 from .parts import Kind, Part, parts_of
 from .snapshots import PARTIAL, BadSnapshot, Entry, Snapshot, folder_lock, snapshots_in, write_manifest
@@ -37,6 +38,7 @@ _BUSY_S = 2.0  # how long SQLite waits for a writer that is not a session
 _SETTLED_NS = 1_000_000_000  # a file that changed a moment ago may change again under the same time
 _TRUNCATED = ".pickle"  # Chroma truncates it when it stores an index: a mapping of it would end this process
 _COMMAND = ("mempalace-broker", "backup")
+_AHEAD = (Kind.DATABASE, Kind.BULK)
 
 
 class Made(NamedTuple):
@@ -58,10 +60,14 @@ class _Copies:
         self._twins: dict[str, Twin] = {}
         self.parts: list[Part] = []
 
+    def bytes_ahead(self) -> int:
+        """How much `copy_ahead` will copy."""
+        return sum(os.path.getsize(part.path) for part in parts_of(self._context) if part.kind in _AHEAD)
+
     def copy_ahead(self) -> None:
         """Copy the large files, although they may be written to meanwhile."""
         for part in parts_of(self._context):
-            if part.kind in (Kind.DATABASE, Kind.BULK):
+            if part.kind in _AHEAD:
                 self._seen[part.name] = _stamp(part.path)
                 cloned = copy_file(part.path, self._target(part), self._advance, part.root)
                 if not cloned and not part.path.endswith(_TRUNCATED):
@@ -121,13 +127,13 @@ def create(
     *,
     wait_s: float,
     try_out: Callable[[Snapshot], None],
-    advance: Callable[[int], None] = lambda _: None,
+    steps: Steps | None = None,
     scheduled: bool = False,
 ) -> Made:
     """Make a snapshot in `folder`.
 
     Args:
-        try_out: raises where it does not work. advance: gets bytes that were copied. scheduled: nobody asked for it.
+        try_out: raises where it does not work. steps: are told how far it is. scheduled: nobody asked for it.
 
     Raises:
         BadSnapshot: there is no palace, or the snapshot does not work. PalaceHeld, BrokerUnavailable: no pause was had.
@@ -135,9 +141,11 @@ def create(
     """
     check_stores(context.identity.path, context.identity.graph)
     started = context.clock.wall()
+    steps = steps or Steps()
     try:
         with folder_lock(folder, fcntl.LOCK_SH), _new_partial(folder, started) as partial:
-            pause_s, copies = _copy(context, partial, wait_s, advance)
+            pause_s, copies = _copy(context, partial, wait_s, steps)
+            steps.begin("checking")
             files = {part.name: _sum_up(os.path.join(partial, part.name)) for part in copies.parts}
             _share(partial, files, snapshots_in(folder, context.identity.path))
             facts: dict[str, Any] = {
@@ -150,6 +158,7 @@ def create(
             write_manifest(partial, facts, files)
             snapshot = Snapshot(partial)
             snapshot.check()
+            steps.begin("trying it out with a fresh engine")
             try_out(snapshot)
             for place, _, _ in os.walk(partial):
                 sync(place)
@@ -161,12 +170,14 @@ def create(
     return Made(Snapshot(made), pause_s)
 
 
-def _copy(context: Context, partial: str, wait_s: float, advance: Callable[[int], None]) -> tuple[float, _Copies]:
-    copies = _Copies(context, partial, advance)
+def _copy(context: Context, partial: str, wait_s: float, steps: Steps) -> tuple[float, _Copies]:
+    copies = _Copies(context, partial, steps.advance)
     try:
+        steps.begin("copying", copies.bytes_ahead())
         copies.copy_ahead()
         if not any(os.path.exists(os.path.join(context.identity.path, name)) for name in STORES):
             raise BadSnapshot(f"{context.identity.path} holds no palace yet.", hint="store something first")
+        steps.begin("waiting until no call runs")
         with Borrower(context, _COMMAND, wait_s).pause(Deadline.after(context.clock, wait_s)) as began:
             copies.catch_up()
             pause_s = context.clock.monotonic() - began

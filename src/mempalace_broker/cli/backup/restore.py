@@ -17,6 +17,7 @@ from ...system.clock import Deadline
 from ...system.pending_restore import Move, finish_restore, write_moves
 from ...system.shared_files import SharedFolder
 from ..exclusive.borrow import Borrower
+from ..steps import Steps
 from .copying import copy_file, folder_of
 from .parts import SIDE_FILES, is_brokers, live_path
 
@@ -29,20 +30,21 @@ if TYPE_CHECKING:
 _COMMAND = ("mempalace-broker", "restore")
 
 
-def restore(
-    context: Context, snapshot: Snapshot, *, wait_s: float, advance: Callable[[int], None] = lambda _: None
-) -> str:
+def restore(context: Context, snapshot: Snapshot, *, wait_s: float, steps: Steps | None = None) -> str:
     """Restore a snapshot that was checked; return the folder with the palace's former files.
 
     Raises:
         PalaceHeld, BrokerUnavailable: the palace can't be had. StateRootError: files can't be placed.
     """
     mark = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(context.clock.wall()))}-{os.urandom(3).hex()}"
+    steps = steps or Steps()
     staged: dict[str, str] = {}  # where it belongs -> where it lies ready
     staging = f"{context.identity.path}.restore-{mark}"
     aside = f"{context.identity.path}.before-{mark}"
     try:
-        _stage(context, snapshot, staging, staged, advance)
+        steps.begin("copying", snapshot.bytes)
+        _stage(context, snapshot, staging, staged, steps.advance)
+        steps.begin("waiting until no call runs")
         with Borrower(context, _COMMAND, wait_s).borrow(Deadline.after(context.clock, wait_s)):
             moves = _moves(context, staged, staging, aside)
             write_moves(context.files.restore, moves, [staging, os.path.join(context.files.root, "broker-index")])

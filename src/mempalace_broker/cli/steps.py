@@ -1,0 +1,60 @@
+"""How far a long command is, on stderr: a bar on a terminal, elsewhere a line for each step."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+class Steps:
+    """Takes the steps of a command as they begin. This one shows nothing."""
+
+    def begin(self, what: str, total: int | None = None) -> None:
+        """A step begins. `total`: its bytes, where they are known."""
+
+    def advance(self, count: int) -> None:
+        """So many bytes of the step are done."""
+
+
+class _Lines(Steps):
+    def __init__(self, out: Console) -> None:
+        self._out = out
+
+    def begin(self, what: str, total: int | None = None) -> None:
+        size = f" ({total / 1e6:,.0f} MB)" if total else ""
+        self._out.print(f"{what}{size} ...")
+
+
+class _Bar(Steps):
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task = bars.add_task("", total=None)
+
+    def begin(self, what: str, total: int | None = None) -> None:
+        self._bars.remove_task(self._task)
+        self._task = self._bars.add_task(what, total=total)
+
+    def advance(self, count: int) -> None:
+        self._bars.advance(self._task, count)
+
+
+@contextlib.contextmanager
+def steps() -> Iterator[Steps]:
+    """Show steps until the block ends."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from .console import console
+
+    out = console(stderr=True)
+    if not out.is_terminal:
+        yield _Lines(out)
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=out, transient=True) as bars:
+        yield _Bar(bars)
