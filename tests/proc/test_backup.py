@@ -123,6 +123,28 @@ def test_a_restore_that_is_killed_is_not_begun_or_finished_by_the_next_engine(wo
         assert found(world) == sorted(texts)
 
 
+@pytest.mark.timeout(1200)
+@repeated("rounds", 1, 50)
+def test_a_backup_that_is_killed_leaves_the_palace_alone_and_nothing_that_counts(world: World, rounds: int) -> None:
+    texts = sorted(fill(world, 4))
+    rng = random.Random(os.environ.get("MPB_SEED"))
+    for _ in range(rounds):
+        argv = [program(world), "backup", "create", "--untried"]
+        process = subprocess.Popen(
+            argv, env=world.env, cwd=world.cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(rng.uniform(0.1, 1.5))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert found(world) == texts
+    for snapshot in backup(world, "list")["snapshots"]:
+        assert world.cli("backup", "restore", snapshot["name"]).returncode == 0, "it is complete, or not there"
+    last = backup(world, "create", "--keep", "1")
+    assert os.listdir(os.path.dirname(last["path"])) == [last["name"]], "what was left is gone"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_snapshots_under_load_hold_all_that_was_acknowledged(world: World) -> None:
