@@ -10,6 +10,7 @@ import click
 
 from ..errors import EXIT_NOT_RUNNING, EXIT_OK
 from .context_options import palace_options
+from .steps import steps
 
 if TYPE_CHECKING:
     from ..system.paths import Context
@@ -79,13 +80,14 @@ def model_install(context: Context, home: str | None, real_home: bool, mix: bool
     from ..system.paths import home_of
 
     where = home or home_of(context.env)
-    found = model.install_int8(
-        where,
-        sys.executable,
-        palaces=[context.identity.path],
-        real_home=real_home,
-        mix=mix,
-        progress=lambda text: click.echo(text, err=True),
-    )
+    with steps() as shown:
+        found = model.install_int8(
+            where,
+            sys.executable,
+            palaces=[context.identity.path],
+            real_home=real_home,
+            mix=mix,
+            progress=shown.begin,
+        )
     click.echo(f"{found.state}: {_KINDS.get(found.kind, found.kind)}, in {found.folder}")
     return EXIT_OK

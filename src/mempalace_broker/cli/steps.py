@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+_MB = 1_000_000
+
 
 class Steps:
     """Takes the steps of a command as they begin. This one shows nothing."""
@@ -27,27 +29,30 @@ class _Lines(Steps):
         self._out = out
 
     def begin(self, what: str, total: int | None = None) -> None:
-        size = f" ({total / 1e6:,.0f} MB)" if total else ""
+        size = f" ({total / _MB:,.0f} MB)" if total and total > _MB else ""
         self._out.print(f"{what}{size} ...")
 
 
 class _Bar(Steps):
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
-        self._task = bars.add_task("", total=None)
 
     def begin(self, what: str, total: int | None = None) -> None:
-        self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(what, total=total)
+        for task in self._bars.task_ids:
+            self._bars.remove_task(task)
+        self._bars.add_task(what, total=total, size="")
 
     def advance(self, count: int) -> None:
-        self._bars.advance(self._task, count)
+        (task,) = self._bars.tasks
+        done = task.completed + count
+        size = f"{done / _MB:,.0f} of {task.total / _MB:,.0f} MB" if task.total else ""
+        self._bars.update(task.id, completed=done, size=size)
 
 
 @contextlib.contextmanager
 def steps() -> Iterator[Steps]:
     """Show steps until the block ends."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from .console import console
 
@@ -55,6 +60,12 @@ def steps() -> Iterator[Steps]:
     if not out.is_terminal:
         yield _Lines(out)
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[size]}"),
+    )
     with Progress(*columns, console=out, transient=True) as bars:
         yield _Bar(bars)

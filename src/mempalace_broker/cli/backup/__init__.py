@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .snapshots import Snapshot
 
 _dir_option = click.option("--dir", "folder", metavar="DIR", help="The folder of snapshots. Default: a private one.")
+_TRY_OUT = "trying it out with a fresh engine"
 _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words.")
 
 
@@ -67,11 +68,13 @@ def create(
 
     where = snapshot_folder(context, folder)
 
-    def tried(snapshot: Snapshot) -> None:
-        if not untried:
-            try_out(snapshot, context.env, context.identity.path)
-
     with steps() as shown:
+
+        def tried(snapshot: Snapshot) -> None:
+            if not untried:
+                shown.begin(_TRY_OUT)
+                try_out(snapshot, context.env, context.identity.path)
+
         made = make(context, where, wait_s=wait_s, try_out=tried, steps=shown, scheduled=scheduled)
     gone = prune(where, context.identity.path, keep, scheduled=scheduled) if keep else []
     facts = {**_facts(made.snapshot), "pause_s": round(made.pause_s, 3), "tried": not untried, "removed": gone}
@@ -127,7 +130,7 @@ def verify(context: Context, name: str | None, folder: str | None, as_json: bool
     with steps() as shown:
         shown.begin("checking")
         snapshot.check()
-        shown.begin("trying it out with a fresh engine")
+        shown.begin(_TRY_OUT)
         try_out(snapshot, context.env, context.identity.path)
     _say({**_facts(snapshot), "good": True}, f"{snapshot.path} is good{_left_out(snapshot)}", as_json)
     return EXIT_OK

@@ -158,7 +158,6 @@ def create(
             write_manifest(partial, facts, files)
             snapshot = Snapshot(partial)
             snapshot.check()
-            steps.begin("trying it out with a fresh engine")
             try_out(snapshot)
             for place, _, _ in os.walk(partial):
                 sync(place)
