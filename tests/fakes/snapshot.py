@@ -86,7 +86,7 @@ def snapshot(**changes: Any) -> dict[str, Any]:
         "sessions": [session(1, agent="codex", in_flight=2), session(2, via="http")],
         "traffic": traffic(),
         "errors": [error(2), error(1)],
-        "backups": {"folder": "/b", "count": 2, "newest_at": NOW - 7200},
+        "snapshots": {"folder": "/b", "count": 2, "newest_at": NOW - 7200},
         "counters": dict.fromkeys(("calls", "cancelled", "timeouts", "unknown_outcomes", "replayed", "sessions"), 7),
         "degraded": [],
         "endpoints": ["unix:/b.sock"],

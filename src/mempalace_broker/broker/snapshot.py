@@ -98,7 +98,7 @@ class Snapshot:
             ],
             "traffic": self.protocol.dispatcher.traffic.as_json(now, self.started),
             "errors": list(self.observer.errors),
-            "backups": self._backups(),
+            "snapshots": self._snapshots(),
             "counters": {**self.protocol.counters, **self.protocol.dispatcher.counters},
             "settings": self.settings.as_json(),
             "backup": self.backups.as_json(),
@@ -182,11 +182,13 @@ class Snapshot:
             else []
         )
 
-    def _backups(self) -> dict[str, Any]:
-        """How many there are in their usual folder, and when the newest was made."""
+    def _snapshots(self) -> dict[str, Any]:
+        """How many there are in their usual folder, and when the newest was made, by the schedule or by hand."""
         folder = self.files.private.folder(FOLDER).path
         names = snapshot_names(folder) if folder else []
-        return {"folder": folder or None, "count": len(names), "newest_at": made_at(names[-1]) if names else None}
+        scheduled = (self.backups.as_json() or {}).get("made_at") or 0  # into another folder, perhaps
+        newest = max(made_at(names[-1]) if names else 0, scheduled)
+        return {"folder": folder or None, "count": len(names), "newest_at": newest or None}
 
     def _session_name(self, conn: int) -> str:
         session = self.protocol.sessions.get(conn)

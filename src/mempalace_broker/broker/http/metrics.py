@@ -68,7 +68,7 @@ def _bytes(kib: int | None) -> float | None:
 
 
 def _broker(status: dict[str, Any]) -> Iterator[Metric]:
-    broker, backups = status["broker"], status["backups"]
+    broker, snapshots = status["broker"], status["snapshots"]
     facts = {
         "version": broker["version"],
         "engine_version": status["engine"]["version"] or "",
@@ -79,9 +79,9 @@ def _broker(status: dict[str, Any]) -> Iterator[Metric]:
     yield from _gauge("resident_memory_bytes", "Memory of the broker.", _bytes(broker["rss_kb"]))
     yield from _gauge("degraded", "How many things are not as they should be.", len(status["degraded"]))
     yield from _gauge("lease_epoch", "Number of this owner of the palace.", broker["epoch"])
-    yield from _gauge("backups", "Snapshots in their usual folder.", backups["count"])
+    yield from _gauge("snapshots", "Snapshots in their usual folder.", snapshots["count"])
     text = "When the newest snapshot was made, in seconds since 1970."
-    yield from _gauge("backup_newest_time_seconds", text, backups["newest_at"])
+    yield from _gauge("snapshot_newest_time_seconds", text, snapshots["newest_at"])
 
 
 def _engine(engine: dict[str, Any]) -> Iterator[Metric]:

@@ -163,13 +163,11 @@ def _errors(status: Mapping[str, Any], now: float) -> list[Text]:
 
 def _ends(status: Mapping[str, Any], now: float, *, live: bool) -> Text:
     """The last line: how to leave, the lease, the snapshots."""
-    lease, backups = status["lease"], status["backups"]
+    lease, snapshots = status["lease"], status["snapshots"]
     held = f"lease {lease.get('epoch')} {lease.get('state')}"
     kept = "no snapshots"
-    if backups["count"]:
-        kept = (
-            f"{plural(backups['count'], 'snapshot')}, the newest {duration(max(0.0, now - backups['newest_at']))} old"
-        )
+    if snapshots["newest_at"]:
+        kept = f"newest snapshot {duration(max(0.0, now - snapshots['newest_at']))} old"
     keys = [(_KEYS, "reverse"), ("  ", "")] if live else []
     return line(*keys, (f"{held}, {kept}", "dim"))
 

@@ -38,7 +38,7 @@ def test_what_the_snapshot_says() -> None:
     assert found["engine_state", "fatal"] == 0
     assert found["engine_resident_memory_bytes", ""] == 220_000 * 1024
     assert found["sessions_open", "unix"] == found["sessions_open", "http"] == 1
-    assert found["backup_newest_time_seconds", ""] == NOW - 7200
+    assert found["snapshot_newest_time_seconds", ""] == NOW - 7200
     assert found["http_refused_total", "401"] == 2
     assert found["call_took_seconds_count", "palace"] == 100
 
@@ -53,9 +53,9 @@ def test_the_buckets_of_a_histogram_add_up() -> None:
 
 def test_what_is_not_known_is_left_out() -> None:
     engine = snapshot()["engine"] | {"state": "down", "rss_kb": None, "drawers": None, "version": None}
-    found = samples(engine=engine, http=None, backups={"folder": None, "count": 0, "newest_at": None})
+    found = samples(engine=engine, http=None, snapshots={"folder": None, "count": 0, "newest_at": None})
     names = {name for name, _ in found}
-    assert not names & {"engine_resident_memory_bytes", "engine_drawers", "backup_newest_time_seconds"}
+    assert not names & {"engine_resident_memory_bytes", "engine_drawers", "snapshot_newest_time_seconds"}
     assert not names & {"http_requests_total", "http_refused_total"}
     assert found["engine_state", "down"] == 1
 
@@ -81,7 +81,7 @@ def test_every_metric_has_a_place_on_the_dashboard() -> None:
     text, _ = exposition(snapshot())
     board = DASHBOARD.read_text(encoding="utf-8")
     names = {family.name for family in text_string_to_metric_families(text.decode())}
-    left_out = {"mempalace_broker_lease_epoch", "mempalace_broker_backups", "mempalace_broker_sessions"}
+    left_out = {"mempalace_broker_lease_epoch", "mempalace_broker_snapshots", "mempalace_broker_sessions"}
     assert {name for name in names if name not in board} <= left_out
 
 

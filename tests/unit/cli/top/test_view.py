@@ -30,7 +30,7 @@ def test_everything_is_on_a_screen_of_80_by_24() -> None:
         "palace          3  search of 00000001 for 0.2 s",
         "codex by mp-shim 0.1.0",
         "   10 s ago  search of codex: waited too long, 1",
-        "lease 3 active, 2 snapshots, the newest 2 h 0 min old",
+        "lease 3 active, newest snapshot 2 h 0 min old",
     ):
         assert part in text
     assert lines[-1].startswith(" q quit ")
@@ -93,8 +93,8 @@ def test_a_broker_without_an_engine_or_calls() -> None:
         "drawers": None,
         "rss_kb": None,
     }
-    backups = {"folder": None, "count": 0, "newest_at": None}
-    text = "\n".join(drawn(snapshot(engine=engine, sessions=[], errors=[], backups=backups)))
+    snapshots = {"folder": None, "count": 0, "newest_at": None}
+    text = "\n".join(drawn(snapshot(engine=engine, sessions=[], errors=[], snapshots=snapshots)))
     assert "engine  fatal 0.0 s, mempalace ?" in text
     assert "no sessions" in text
     assert "no snapshots" in text

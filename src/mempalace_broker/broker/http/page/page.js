@@ -135,8 +135,8 @@ function showTables(status) {
 }
 
 function showAbout(status) {
-  const { broker, engine, palace, lease, backups } = status;
-  const newest = backups.newest_at ? `, the newest of ${clock(backups.newest_at)}` : "";
+  const { broker, engine, palace, lease, snapshots } = status;
+  const newest = snapshots.newest_at ? `, the newest of ${clock(snapshots.newest_at)}` : "";
   $("palace").textContent = palace.path;
   pairs($("about"), [
     ["broker", `${broker.version}, pid ${broker.pid}, up ${span(broker.uptime_s)}${broker.started_by ? `, started by ${broker.started_by}` : ""}`],
@@ -144,7 +144,7 @@ function showAbout(status) {
     ["interpreter", engine.interpreter ?? "-"],
     ["knowledge graph", palace.graph],
     ["lease", `epoch ${lease.epoch ?? "-"}, ${lease.state ?? "-"}, ${lease.kind ?? "-"}`],
-    ["snapshots", `${number(backups.count)}${newest}`],
+    ["snapshots", `${number(snapshots.count)} in their usual folder${newest}`],
     ["listens on", [...status.endpoints, status.http?.url].filter(Boolean).join(", ")],
   ]);
 }
