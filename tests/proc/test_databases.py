@@ -149,8 +149,6 @@ def test_a_database_that_stops_restarts_hangs_or_refuses(postgres: Postgres) -> 
         assert shim.call_tool("add_drawer", wing="w", room="r", content="after a crash")["success"] is True
 
         postgres.pause()
-        assert code_of(lambda: shim.call_tool("search", query="heron")) == errors.RUN_TIMEOUT
-        world.broker().engine_pid()
         assert code_of(lambda: fill(shim, 3)) == errors.OUTCOME_UNKNOWN
         assert "says nothing" in world.cli("doctor").stdout
         assert shim.call_tool("kg_query", entity="a")["active_facts"]
@@ -258,13 +256,12 @@ def test_drawers_move_to_a_database_and_back(postgres: Postgres) -> None:
         assert shim.call_tool("kg_query", entity="a")["active_facts"]
         assert shim.call_tool("delete_drawer", drawer_id=ids[0])["success"]
         assert "storage    pgvector at 127.0.0.1" in world.cli("status").stdout
-        assert "the drawers are in pgvector" in world.cli("backup", "create").stdout
+        assert "the drawers are in pgvector" in world.cli("backup", "create", "--untried").stdout
         assert "the drawers are in pgvector" in world.cli("exclusive", "--", "true").stderr
 
         back = world.cli("move-to", "chroma")
         assert back.returncode == 0, back.stderr
         assert shim.call_tool("status")["total_drawers"] == 11
-        assert "rows in mempalace_drawers from another time" in world.cli("move-to", "pgvector").stderr
         assert postgres.password not in everything_shown(world)
 
 
@@ -305,7 +302,10 @@ def test_a_move_is_whole_or_not_at_all_wherever_it_is_killed(postgres: Postgres)
         shim = world.shim()
         shim.initialize()
         fill(shim, 8)
-        for target in ("pgvector", "chroma") * 4:
+        assert world.cli("move-to", "pgvector", timeout=120).returncode == 0
+        assert world.cli("move-to", "chroma", timeout=120).returncode == 0
+        assert "rows in mempalace_drawers from another time" in world.cli("move-to", "pgvector").stderr
+        for target in ("pgvector", "chroma") * 2:
             for delay in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0):
                 command = [program(world), "move-to", target, "--replace"]
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -12,8 +12,13 @@ from tests.harness import engine_python, require_engine
 pytestmark = pytest.mark.engine
 
 SCRIPT = """
-from mempalace_broker.engine.moving import MoveFailed, synchronise, verify
+import random
 from types import SimpleNamespace as Space
+
+from mempalace_broker.engine import moving
+from mempalace_broker.engine.moving import MoveFailed, synchronise, verify
+
+moving.PAGE = 50
 
 
 class Store:
@@ -48,7 +53,8 @@ class Store:
 
 
 def vector(n):
-    return [float(n == k) + 0.25 * (k == 7) for k in range(2000)]
+    rng = random.Random(n)
+    return [rng.gauss(0, 1) for _ in range(16)]
 
 
 def refused(spoil):
@@ -62,12 +68,12 @@ def refused(spoil):
     raise AssertionError(f"{spoil} was not noticed")
 
 
-names = [f"d{n:04}" for n in range(1203)]
-source, target = Store(names), Store(names[:700])
+names = [f"d{n:04}" for n in range(203)]
+source, target = Store(names), Store(names[:120])
 target.rows["gone"] = target.rows["d0001"]
 target.rows["d0002"] = ("another text", *target.rows["d0002"][1:])
 wanted, written, removed = synchronise(source, target)
-assert (len(wanted), written, removed, target.upserts) == (1203, 504, 1, 504), (len(wanted), written, removed)
+assert (len(wanted), written, removed, target.upserts) == (203, 84, 1, 84), (len(wanted), written, removed)
 verify("drawers", source, target, wanted)
 assert synchronise(source, target)[1:] == (0, 0)
 
