@@ -33,6 +33,7 @@ class ModelGuard:
         self._lock = threading.Lock()
         self._tried_at = float("-inf")
         self._busy = False
+        self._aside = ""
         self.state = "not tried yet"
 
     def check(self) -> None:
@@ -42,7 +43,7 @@ class ModelGuard:
         self.fetch()
         raise RuntimeError(
             f"the embedding model all-MiniLM-L6-v2 is missing in {self._function.DOWNLOAD_PATH} "
-            f"(download: {self.state}). Hint: run `{_HINT}`"
+            f"(download: {self.state}{self._so_far()}). Hint: run `{_HINT}`"
         )
 
     def fetch(self) -> None:
@@ -63,12 +64,20 @@ class ModelGuard:
         finally:
             self._busy = False
 
+    def _so_far(self) -> str:
+        """How much of a download that is under way is there."""
+        try:
+            sizes = [entry.stat().st_size for entry in os.scandir(self._aside)] if self._busy and self._aside else []
+        except OSError:  # it has just ended
+            return ""
+        return f", {max(sizes) // 1_000_000} of about 80 MB" if sizes else ""
+
     def _fetch_aside(self) -> None:
         """Unpack the model in a folder beside its place and move it in file by file: nobody loads half a file."""
         base = str(self._function.DOWNLOAD_PATH)
         os.makedirs(base, exist_ok=True)
         aside = copy.copy(self._function)
-        aside.DOWNLOAD_PATH = tempfile.mkdtemp(prefix=".fetch-", dir=base)
+        aside.DOWNLOAD_PATH = self._aside = tempfile.mkdtemp(prefix=".fetch-", dir=base)
         try:
             self._download(aside)
             source = os.path.join(aside.DOWNLOAD_PATH, aside.EXTRACTED_FOLDER_NAME)
