@@ -58,7 +58,7 @@ def test_a_call_within_a_minute(installer: str, world: World, wheel: Path, tools
     done = world.run("mempalace-broker", "setup", "--yes", "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert said["changed"] == ["cursor"]
+    assert said["changed"] == ["cursor", "hooks"]
     assert said["engine"]["version"]
     assert said["model"] == "cached"
     shim = agent(world)
