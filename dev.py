@@ -9,7 +9,7 @@
     python3 dev.py setup    only make everything
     python3 dev.py lock     write constraints.txt anew: the newest versions of all that development needs
     python3 dev.py vm       the proofs that need a second kernel: a virtual machine (Linux, root; installs qemu)
-    python3 dev.py clients  install real MCP clients for tests/clients (npm, about 1 GB); with MPB_CLIENTS=1 `test` does
+    python3 dev.py clients  install real MCP clients for tests/clients (npm, 1.8 GB); with MPB_CLIENTS=1 `test` does
     python3 dev.py mutants  plant small faults in the pure machines and see whether the tests notice
     python3 dev.py clean    remove everything that was made
 
