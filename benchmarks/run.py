@@ -12,10 +12,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import latency, load, memory, park, paths, search, start
+from benchmarks import latency, load, memory, park, paths, search, start, web
 from benchmarks.suite import main
 
-MEASURES = (start.measure, memory.measure, latency.measure, paths.measure, search.measure, park.measure, load.measure)
+MEASURES = (
+    start.measure,
+    memory.measure,
+    latency.measure,
+    paths.measure,
+    search.measure,
+    park.measure,
+    load.measure,
+    web.measure,
+)
 
 if __name__ == "__main__":
     sys.exit(main(MEASURES, __doc__))
