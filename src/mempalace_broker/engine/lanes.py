@@ -13,6 +13,8 @@ from typing import Callable, NamedTuple
 Job = Callable[[bool], object]  # its argument: whether it had to wait
 SHORT_S = 0.05  # how long a read may keep the reader thread from its frames
 _PAUSES = 100
+_MOST_BETWEEN = 8  # jobs between two files
+_NEXT_S = 0.02  # how long the mine waits for one more after each: the broker sends the next when it has an answer
 
 
 class _Entry(NamedTuple):
@@ -75,15 +77,24 @@ class JobQueue:
                     self._busy = False
 
     def run_between_files(self) -> bool:
-        """Run the jobs that wait now and may run between two files; return whether there were any."""
-        with self._cond:
-            ready = [entry for entry in self._entries if entry.between_files]
-            self._entries = deque(entry for entry in self._entries if not entry.between_files)
-        for entry in ready:
-            if self._closed:
-                break
+        """Run some jobs that wait and may run between two files; return whether there were any."""
+        for count in range(_MOST_BETWEEN):
+            entry = self._take_between_files(_NEXT_S if count else 0.0)
+            if entry is None:
+                return count > 0
             entry.job(True)
-        return bool(ready)
+        return True
+
+    def _take_between_files(self, patience_s: float) -> _Entry | None:
+        def first() -> _Entry | None:
+            return next((entry for entry in self._entries if entry.between_files), None)
+
+        with self._cond:
+            self._cond.wait_for(lambda: self._closed or first(), patience_s)
+            entry = None if self._closed else first()
+            if entry is not None:
+                self._entries.remove(entry)
+            return entry
 
     @property
     def idle(self) -> bool:

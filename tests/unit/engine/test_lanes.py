@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
+from mempalace_broker.engine import lanes
 from mempalace_broker.engine.lanes import SHORT_S, InlineReads, JobQueue
 
 PATIENCE_S = 10
@@ -50,6 +53,28 @@ def test_between_two_files_waiting_calls_run_except_those_that_may_not() -> None
     lane.close()
     thread.join(PATIENCE_S)
     assert seen == ["search", "mined", "reconnect"]
+
+
+def test_between_two_files_those_that_come_after_an_answer_run_as_well_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes, "_NEXT_S", PATIENCE_S)
+    lane, seen = JobQueue(), list[int]()
+
+    def search(number: int) -> None:
+        """As a session that sends its next search when it has an answer."""
+        seen.append(number)
+        threading.Thread(target=lambda: lane.put(lambda _: search(number + 1))).start()
+
+    def mine(_: bool) -> None:
+        lane.put(lambda _: search(0))
+        assert lane.run_between_files()
+        seen.append(-1)
+        lane.close()
+
+    lane.put(mine)
+    lane.run()
+    assert seen == [*range(8), -1]
 
 
 def test_close_finishes_what_runs_and_begins_nothing_more() -> None:

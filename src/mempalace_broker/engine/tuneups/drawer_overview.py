@@ -91,7 +91,7 @@ class DrawerOverview:
         if len(self._pending) + len(new) > _MOST_PENDING:
             return False
         with self._reading() as conn:
-            if self._position(conn) != self._at or not self._touch(conn, new):
+            if not self._touch(conn, new):
                 return False
             if self._kinds is not None:
                 self._kinds -= drawer_rows.kinds(conn, self._at.segment, new)

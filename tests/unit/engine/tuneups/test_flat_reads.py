@@ -45,7 +45,8 @@ class Palace:
 
         def sqlite_room_wing_hall_counts(palace_path: str, collection_name: str) -> Any:
             keys = sorted((meta["room"], meta["wing"], "") for _, meta in self._rows())
-            return [(*key, keys.count(key), "") for key in dict.fromkeys(keys)]
+            dates = {key: max(self._dates(key), default="") for key in keys}
+            return [(*key, keys.count(key), dates[key]) for key in dict.fromkeys(keys)]
 
         def sqlite_list_id_metadata(
             palace_path: str, collection_name: str, where: Any = None, *, _connection: Any = None
@@ -74,6 +75,10 @@ class Palace:
     def _rows(self) -> list[tuple[str, dict[str, Any]]]:
         self.read += 1
         return self.database.rows()
+
+    def _dates(self, key: tuple[str, str, str]) -> list[str]:
+        rows = [metadata for _, metadata in self.database.rows() if (metadata["room"], metadata["wing"]) == key[:2]]
+        return [metadata["date"] for metadata in rows if "date" in metadata]
 
     def write(self, name: str, **metadata: Any) -> None:
         write = Write(DRAWERS, [name])
@@ -116,6 +121,8 @@ def tuned(palace: Palace) -> Palace:
 
 
 def test_counts_are_read_once_and_then_kept(palace: Palace) -> None:
+    for name, date in (("d3", "2026-01-02"), ("d5", "2026-03-04"), ("d7", "2026-02-03")):
+        palace.write(name, wing="w1", room="r", date=date)
     before = palace.counts()
     assert tuned(palace).counts() == before
     read = palace.read
@@ -125,7 +132,7 @@ def test_counts_are_read_once_and_then_kept(palace: Palace) -> None:
     assert palace.read == read
     assert found[0] == (9, {"a first one": {"r": 1}, "w0": {"r": 4}, "w1": {"r": 4}})
     assert list(found[0][1]) == ["a first one", "w0", "w1"]
-    assert found[1] == [("r", "a first one", "", 1, ""), ("r", "w0", "", 4, ""), ("r", "w1", "", 4, "")]
+    assert found[1] == [("r", "a first one", "", 1, ""), ("r", "w0", "", 4, ""), ("r", "w1", "", 4, "2026-03-04")]
 
 
 def test_pages_are_sorted_once_and_then_kept(palace: Palace) -> None:
@@ -153,6 +160,16 @@ def test_another_answer_than_mempalaces_is_never_given(palace: Palace, capfd: py
     tuned(palace)
     assert [palace.counts()[0][0] for _ in range(3)] == [11] * 3
     assert "_sqlite_wing_room_counts answers otherwise" in capfd.readouterr().err
+
+
+def test_an_empty_palace_proves_nothing(palace: Palace) -> None:
+    for n in range(10):
+        palace.write(f"d{n}")
+    tuned(palace)
+    assert palace.counts() == ((0, {}), [])
+    palace.write("d1", wing="w", room="r")
+    palace.wrong = True
+    assert [palace.counts()[0][0] for _ in range(2)] == [2] * 2
 
 
 def test_a_page_that_differs_is_never_given(palace: Palace, capfd: pytest.CaptureFixture[str]) -> None:
