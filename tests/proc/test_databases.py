@@ -313,6 +313,7 @@ def test_a_move_is_whole_or_not_at_all_wherever_it_is_killed(postgres: Postgres)
                         command, env=world.env, cwd=world.cwd, timeout=delay, check=False, capture_output=True
                     )
                 assert shim.call_tool("status", 90)["total_drawers"] == 8
-            world.cli("move-to", target, "--replace", timeout=120)
-            assert world.broker().status()["engine"]["backend"] == target
+            done = world.cli("move-to", target, "--replace", timeout=120)
+            assert done.returncode == 0 or "already" in done.stderr, done.stderr
             assert shim.call_tool("search", query="heron", limit=1)["results"]
+            assert world.broker().status()["engine"]["backend"] == target

@@ -103,6 +103,7 @@ class Bridge:
             if task is BridgeTask.LEAVE:
                 return
             if task is BridgeTask.REST:
+                self._tunnel.let_go()  # whoever asked may have left during the check
                 self._wait(min(self._state.pause(now), TICK_S))
                 if not self._in_place():
                     say("the lock file is gone: leaving")
