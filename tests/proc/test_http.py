@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,12 +94,11 @@ def test_what_comes_over_http_is_a_guests(world: World, door: Door) -> None:
 
 def test_who_does_not_get_in(world: World, door: Door) -> None:
     ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    before = Counter(world.broker().status()["http"]["refused"])
     assert door.send("POST", ping, Authorization="Bearer " + "0" * 64)[0] == 401
     assert door.send("POST", ping, Host="evil.example")[0] == 403
     assert door.send("POST", ping, Origin="https://evil.example")[0] == 403
-    refused = world.broker().status()["http"]["refused"]
-    assert refused["401"] == 1
-    assert refused["403"] == 2
+    assert Counter(world.broker().status()["http"]["refused"]) - before == {"401": 1, "403": 2}
 
 
 def test_health_is_one_word_and_needs_no_token(door: Door) -> None:

@@ -329,5 +329,6 @@ class HttpListener:
             "sessions": len(self.endpoint.sessions) if made else 0,
             "running": len(self.endpoint.exchanges) if made else 0,
             "requests": self.endpoint.requests if made else 0,
+            "jobs": self.jobs.queue.counts() if "jobs" in self.__dict__ else {},
             "refused": {str(status): count for status, count in sorted(self._refused.items())},
         }
