@@ -134,3 +134,18 @@ def test_contributing_names_files_that_exist() -> None:
     named = set(re.findall(r"`([\w./-]+(?:\.(?:py|md|toml|yml|txt)|/))`", text)) - {"machine/"}  # in many places
     assert len(named) > 30
     assert not [name for name in named if not (repo / name).exists() and not (repo / PACKAGE / name).exists()]
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of a document's headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", [*DOCS.parent.glob("*.md"), *DOCS.glob("*.md")], ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
+    for name, _, anchor in (link.partition("#") for link in links if "://" not in link):
+        target = document.parent / name if name else document
+        assert target.exists(), name
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), f"{name}#{anchor}"
