@@ -35,7 +35,7 @@ THINK_S = (10.0, 4.0)  # of the check: one far from, one near the point where th
 AGENT_S = 30.0  # between two calls of an agent that works
 PLANNED = (10, 50, 100, 200, 500, 1000, 2000)
 WAIT_S = 60.0  # what a call may wait
-ERROR = 0.5  # of the model's mean answer: the machine has other work, which comes and goes
+ERROR = 0.35  # of the model's mean answer
 # tools of the lane and how often; of three calls to the drawers, one goes elsewhere
 LANE = (("search", 8), ("get_drawer", 2), ("add_drawer", 3), ("diary_write", 1))
 BESIDE = "kg_query"
