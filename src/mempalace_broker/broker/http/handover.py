@@ -23,14 +23,16 @@ NAME = "next.sock"
 WAIT_S = 10.0  # for the next broker; who starts it does so at once
 _MOST = 250  # descriptors in one message: Linux takes 253
 _TAKE_S = 1.0
+_RELIED_ON = b"!"
 
 
 class Taken(NamedTuple):
-    """What the next broker got. `parent`: to be closed when its record is in place."""
+    """What the next broker got. `parent`: to be closed when its record is in place. `relied_on`: see Handover."""
 
     listener: socket.socket
     connections: list[socket.socket]
     parent: socket.socket
+    relied_on: bool
 
 
 class Handover:
@@ -41,6 +43,7 @@ class Handover:
 
     Attributes:
         connections: to be handed over as well.
+        relied_on: clients came that open the palace themselves where they find nobody.
 
     Raises:
         OSError: that name can't be bound.
@@ -48,6 +51,7 @@ class Handover:
 
     def __init__(self, listener: socket.socket, place: PrivateFile) -> None:
         self.connections: list[socket.socket] = []
+        self.relied_on = False
         self._listener = listener
         self._path = place.path
         self._server = socket.socket(socket.AF_UNIX)
@@ -68,7 +72,9 @@ class Handover:
                 if peer_uid(peer) == os.geteuid():
                     peer.settimeout(WAIT_S)
                     sockets = [self._listener, *self.connections][:_MOST]
-                    socket.send_fds(peer, [b"\n"], [sock.fileno() for sock in sockets])
+                    socket.send_fds(
+                        peer, [_RELIED_ON if self.relied_on else b"\n"], [sock.fileno() for sock in sockets]
+                    )
                     peer.recv(1)
         except OSError:
             pass  # nobody came in time, or it has gone: nothing is left to be done
@@ -85,17 +91,19 @@ def take(place: PrivateFile, port: int) -> Taken | None:
     parent = socket.socket(socket.AF_UNIX)
     parent.settimeout(_TAKE_S)
     sockets: list[socket.socket] = []
+    word = b""
     try:
         connect(parent, place.path)
         if peer_uid(parent) == os.geteuid():
-            sockets = [socket.socket(fileno=fd) for fd in socket.recv_fds(parent, 1, _MOST)[1]]
+            word, fds, *_ = socket.recv_fds(parent, 1, _MOST)
+            sockets = [socket.socket(fileno=fd) for fd in fds]
     except OSError:
         pass
     for sock in sockets:
         sock.setblocking(False)
         sock.set_inheritable(False)
     if sockets and sockets[0].family == socket.AF_INET and port in (0, sockets[0].getsockname()[1]):
-        return Taken(sockets[0], sockets[1:], parent)
+        return Taken(sockets[0], sockets[1:], parent, word == _RELIED_ON)
     for sock in (parent, *sockets):
         sock.close()
     return None

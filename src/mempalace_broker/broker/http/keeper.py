@@ -86,7 +86,9 @@ def main(argv: list[str]) -> None:
         from .hub import hub_folder, withdraw
 
         folder = hub_folder(state_folder(argv[2], os.environ))
-        Handover(listener.dup(), folder.file(NAME)).run()
+        handover = Handover(listener.dup(), folder.file(NAME))
+        handover.relied_on = True
+        handover.run()
         withdraw(folder, os.getpid())
 
 

@@ -95,6 +95,7 @@ class HttpListener:
         self._connections: dict[HttpConnection, None] = {}
         self._sweeping = False
         self._sought_jobs = False
+        self._checking = asyncio.Lock()
         self._warning: dict[str, str] | None = None
         self._unfound = ""  # why mempalace's own commands don't find us
         self._look_at = 0.0
@@ -121,8 +122,15 @@ class HttpListener:
         """Where MCP is, "" while it does not listen."""
         return f"http://{ADDRESS}:{self.port}{MCP}" if self.port else ""
 
+    async def _check_now(self) -> None:
+        await self.check()
+
     async def check(self) -> bool:
         """Listen if we should and don't, and read the token again; whether `url` changed. Call it every few seconds."""
+        async with self._checking:
+            return await self._check()
+
+    async def _check(self) -> bool:
         if not self._on or (not self.port and self._private.problem()):  # of that, others warn
             return False
         before = self.port
@@ -176,6 +184,7 @@ class HttpListener:
     async def _listen(self) -> None:
         self._taken = await asyncio.to_thread(take, self._hub.file(NAME), self._port)
         sock = self._taken.listener if self._taken is not None else bind_tcp(ADDRESS, self._ports)
+        self._relied_on = self._taken is not None and self._taken.relied_on
         self._server = await asyncio.get_running_loop().create_server(self._accept, sock=sock, backlog=BACKLOG)
         self.port = self._bound = sock.getsockname()[1]
         for connection in self._taken.connections if self._taken is not None else ():
@@ -188,6 +197,7 @@ class HttpListener:
             try:
                 if hand_over:
                     self._handover = Handover(self._server.sockets[0].dup(), self._hub.file(NAME))
+                    self._handover.relied_on = self._relied_on
                 else:
                     self._hub.withdraw()
                     self._keeper.dismiss()
@@ -296,7 +306,9 @@ class HttpListener:
         if call.route in VIEWS:
             self._viewing.handle(connection, call, self.endpoint, self._bound)
             return
-        self._relied_on = self._relied_on or call.origin is Origin.USER
+        if call.origin is Origin.USER and not self._relied_on:
+            self._relied_on = True
+            self._tasks.start("keep-socket", self._check_now())
         self._runner.protocol.lifecycle.wanted(self._clock.monotonic() + WANTED_S)
         self.endpoint.handle(connection, call, body)
 
