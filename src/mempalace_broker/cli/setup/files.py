@@ -1,4 +1,8 @@
-"""The agents of this machine, and changing their files: with the same mode, through links, with a backup beside."""
+"""The agents of this machine, and changing their files: with the same mode, through links, with a backup beside.
+
+Containers may write where mempalace's own file is, so no link is followed there: it would copy any file of the user's
+into the backup, and change it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...errors import BrokerError
 from ...system.find_palace import config_dir
 from ...system.program_folders import tool_folders
-from ...system.shared_files import make_folders, read_followed, replace_file
+from ...system.shared_files import SharedFolder, make_folders, read_followed, replace_file
 from ..programs import run_program
 from .machine.agents import HOOKS
 from .machine.plan import Outcome, plan
@@ -43,7 +47,7 @@ class Configuration(NamedTuple):
     def backup_text(self) -> str | None:
         """What is in the backup."""
         try:
-            return _read(self.backup)
+            return _read(self.backup, self.agent)
         except (OSError, UnicodeDecodeError):
             return None
 
@@ -61,7 +65,7 @@ def find_hooks(env: Mapping[str, str], home: str) -> Configuration | None:
     """mempalace's own config.json, if there is one: where there is none, mempalace itself shall choose its place."""
     file = os.path.join(config_dir(env, home), "config.json")
     try:
-        text = _read(file)
+        text = _read(file, HOOKS)
     except (OSError, UnicodeDecodeError) as exc:
         return Configuration(HOOKS, file, None, "", False, f"it can't be read: {exc}.")
     return None if text is None else Configuration(HOOKS, file, text, "", False)
@@ -79,18 +83,24 @@ def _find(agent: Agent, env: Mapping[str, str], home: str, places: dict[str, str
     if not (os.path.exists(file) or program or (folder != home and os.path.isdir(folder))):
         return None
     try:
-        text = _read(file)
+        text = _read(file, agent)
     except (OSError, UnicodeDecodeError) as exc:
         return Configuration(agent, file, None, program, False, f"it can't be read: {exc}.")
     return Configuration(agent, file, text, program, bool(agent.second) and _is_second(agent, program))
 
 
-def _read(file: str) -> str | None:
+def _read(file: str, agent: Agent) -> str | None:
     try:
-        data = read_followed(file, _MAX_FILE)
+        data = _read_shared(file) if agent is HOOKS else read_followed(file, _MAX_FILE)
     except FileNotFoundError:
         return None
-    return data.decode("utf-8")
+    return None if data is None else data.decode("utf-8")
+
+
+def _read_shared(file: str) -> bytes | None:
+    folder, name = os.path.split(file)
+    with SharedFolder.open(os.path.realpath(folder)) as opened:
+        return opened.read(name, _MAX_FILE)
 
 
 def _is_second(agent: Agent, program: str) -> bool:
@@ -104,27 +114,32 @@ def change(found: Configuration, wanted: Plan, words: list[str]) -> None:
         BrokerError: that failed, or the file has changed since it was read; it is as it was.
     """
     try:
-        if _read(found.file) != found.text:
+        if _read(found.file, found.agent) != found.text:
             raise BrokerError(f"{found.file} was changed a moment ago by another program.", hint="run this once more")
         if wanted.outcome in (Outcome.REMOVE, Outcome.RESTORE):
-            _write(found.file, wanted.after)
+            _write(found, wanted.after)
             if os.path.exists(found.backup):
                 os.unlink(found.backup)
             return
         kept = wanted.outcome is Outcome.UPDATE and os.path.exists(found.backup)  # it is from before we came
         if found.text is not None and not kept:
-            replace_file(found.backup, found.text.encode("utf-8"), os.stat(found.file).st_mode & 0o777)
+            replace_file(found.backup, found.text.encode("utf-8"), os.stat(_place(found)).st_mode & 0o777)
         if wanted.outcome is Outcome.ADD and found.program and found.agent.add:
             _add(found, words)
         else:
             make_folders(os.path.dirname(found.file))
-            _write(found.file, wanted.after)
+            _write(found, wanted.after)
     except (OSError, UnicodeDecodeError) as exc:
         raise BrokerError(f"cannot change {found.file}: {exc}.", hint="make it writable") from exc
 
 
-def _write(file: str, text: str | None) -> None:
-    real = os.path.realpath(file)
+def _place(found: Configuration) -> str:
+    """Where the file itself is."""
+    return found.file if found.agent is HOOKS else os.path.realpath(found.file)
+
+
+def _write(found: Configuration, text: str | None) -> None:
+    real = _place(found)
     if text is None:
         os.unlink(real)
         return
@@ -136,7 +151,7 @@ def _add(found: Configuration, words: list[str]) -> None:
     """Have the agent's own command write the entry."""
     argv = [found.program, *found.agent.add, *words]
     done = run_program(argv)
-    if plan(found.agent, _read(found.file), words).outcome is not Outcome.NOTHING:
+    if plan(found.agent, _read(found.file, found.agent), words).outcome is not Outcome.NOTHING:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise BrokerError(
             f"`{' '.join(argv[:4])} ...` did not add the server ({said[-1] if said else done.returncode}).",

@@ -285,6 +285,17 @@ def test_hooks_that_stay_as_they_are(config: str, outcome: str, stage: Stage, ru
     assert file.read_text() == config, "what the user wrote is never ours to remove"
 
 
+@pytest.mark.usefixtures("with_routing")
+def test_no_link_that_a_container_may_have_put_there_is_followed(stage: Stage, run: Run) -> None:
+    secret = stage.file(".docker.json", '{"auth": "secret"}')
+    config = stage.file(".mempalace/config.json", CONFIG)
+    config.unlink()
+    config.symlink_to(secret)
+    assert outcomes(run("--yes")) == {"hooks": "left alone"}
+    assert secret.read_text() == '{"auth": "secret"}'
+    assert [path.name for path in config.parent.iterdir()] == ["config.json"], "a copy where containers can read it"
+
+
 def test_hooks_of_an_older_mempalace_and_of_none(stage: Stage, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.file(".mempalace/config.json", CONFIG)
     for version in ("3.7.9", None):
