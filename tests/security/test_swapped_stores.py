@@ -88,6 +88,35 @@ def test_a_parked_engine_opens_no_link(world: World) -> None:
     assert "before the swap" in str(shim.call_tool("search", query="swap"))
 
 
+@pytest.mark.parametrize("engine", ["newest"], indirect=True)
+def test_a_link_in_place_of_the_folder_for_a_move_is_not_followed(world: World) -> None:
+    with world.shim() as shim:
+        shim.initialize()
+        assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the move")["success"]
+        outside = world.root / "of-the-user"
+        outside.mkdir()
+        (world.state_root / "palace.moving-to-sqlite_exact").symlink_to(outside)
+        done = world.cli("move-to", "sqlite_exact", timeout=120)
+        assert list(outside.iterdir()) == []
+        assert done.returncode == 0, done.stderr
+        assert "before the move" in str(shim.call_tool("search", query="move"))
+
+
+@NEEDS_LANDLOCK
+@pytest.mark.parametrize("engine", ["newest"], indirect=True)
+def test_a_link_among_what_a_killed_move_left_is_not_written_through(world: World) -> None:
+    with world.shim() as shim:
+        shim.initialize()
+        assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the move")["success"]
+        world.state("moving.json").write_text('{"target": "sqlite_exact"}')
+        staging, other = world.state_root / "palace.moving-to-sqlite_exact", world.root / "other.sqlite3"
+        staging.mkdir()
+        (staging / "sqlite_exact.sqlite3").symlink_to(other)
+        assert world.cli("move-to", "sqlite_exact", timeout=120).returncode == 1
+        assert not other.exists()
+        assert "before the move" in str(shim.call_tool("search", query="move"))
+
+
 @NEEDS_LANDLOCK
 @pytest.mark.parametrize("engine", ["newest"], indirect=True)
 def test_a_palace_in_the_home_itself_is_said_to_be_less_safe(world: World) -> None:

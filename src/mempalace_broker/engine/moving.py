@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 from ..errors import EXIT_FAILURE, EXIT_OK
 from .adapter import EngineFailure, Mempalace, Options
+from .shared_opens import OpenGuard
 from .storage import SERVERS
 from .stored_embedders import distrust_stored_embedders
+from .write_limits import limit_writes
 
 PAGE = 500  # rows read and written at once
 _SAMPLES = 20  # rows that are searched for
@@ -228,8 +230,10 @@ def main(argv: list[str]) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)  # importing mempalace moves 1
     code = EXIT_OK
     try:
+        OpenGuard([args.palace, args.staging]).install()  # as the engine: guests may write in both
         mempalace = Mempalace(Options(args.palace, args.by))
         _refuse_fixed(mempalace, args.target)
+        limit_writes(mempalace, args.note)
         distrust_stored_embedders()
         mempalace.take_write_lock()
         mover = Mover(mempalace, args.target, args.staging)

@@ -14,7 +14,7 @@ import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import StateRootError
-from .shared_files import SharedFolder
+from .shared_files import SharedFolder, unlink_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,9 @@ class Move(NamedTuple):
 
 
 def write_moves(marker: PrivateFile, moves: Sequence[Move], drop: Sequence[str]) -> None:
-    """Decide that these renames happen, and afterwards these folders go. Raises OSError where it can't be written."""
+    """Decide that these renames happen, and afterwards these folders and files go. Raises OSError where it can't be
+    written.
+    """
     marker.write(json.dumps({"moves": moves, "drop": list(drop)}).encode())
 
 
@@ -58,6 +60,7 @@ def finish_restore(marker: PrivateFile) -> int:
                     opened.sync()
         for path in said["drop"]:
             shutil.rmtree(path, ignore_errors=True)
+            unlink_quietly(path)
         os.unlink(marker.path)
     except (OSError, ValueError, TypeError, KeyError) as exc:
         raise StateRootError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -67,9 +66,7 @@ def _move(context: Context, interpreter: str, own: tuple[str, ...], loan: Loan, 
         f"{palace}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(context.clock.wall()))}-{os.urandom(3).hex()}"
     )
     begun = note.read_object(_LIMIT).get("target") == backend  # by us, and killed: the new store is as we left it
-    if not begun:
-        shutil.rmtree(staging, ignore_errors=True)
-    os.makedirs(staging, mode=0o700, exist_ok=True)
+    _make(staging, anew=not begun)
     argv = [interpreter, "-c", BOOTSTRAP.replace("engine.worker", "engine.moving"), package_root()]
     argv += ["--palace", context.identity.name, "--by", context.identity.by, "--target", backend]
     argv += ["--staging", staging, "--note", note.path, *(["--replace"] if replace or begun else [])]
@@ -80,11 +77,18 @@ def _move(context: Context, interpreter: str, own: tuple[str, ...], loan: Loan, 
             shutil.rmtree(staging, ignore_errors=True)
         return None
     moves = _moves(palace, staging, aside)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(note.path)
-    write_moves(context.files.restore, moves, [staging, os.path.join(context.files.root, "broker-index")])
+    write_moves(context.files.restore, moves, [staging, os.path.join(context.files.root, "broker-index"), note.path])
     finish_restore(context.files.restore)
     return aside
+
+
+def _make(staging: str, *, anew: bool) -> None:
+    """Make the folder for the new store. Guests may have put a link there. Raises OSError."""
+    folder, name = os.path.split(staging)
+    with SharedFolder.open(folder) as beside:
+        if anew:
+            beside.remove_tree(name)
+        beside.folder(name, make=True).close()
 
 
 def _moves(palace: str, staging: str, aside: str) -> list[Move]:
