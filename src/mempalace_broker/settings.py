@@ -43,7 +43,7 @@ class LogLevel(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How broker.log is written: JSON is one object a line."""
+    """The format of broker.log; JSON is one object per line."""
 
     TEXT = "text"
     JSON = "json"
@@ -83,7 +83,7 @@ def check_tcp(value: str, where: str) -> str:
 
 
 def _check_folder(value: str, where: str) -> str:
-    """Raises UsageError where a folder would depend on who starts the broker."""
+    """Return the folder; raise UsageError if it would depend on who starts the broker."""
     if value and not value.startswith(("/", "~/")):
         raise UsageError(f"{where}: {shown(value)} is not an absolute path.", hint="begin it with / or ~/")
     return value
@@ -159,9 +159,9 @@ class BrokerSettings(_Sourced):
     http_port: int = _setting("MEMPALACE_BROKER_HTTP_PORT", 0, maximum=MAX_PORT)
     # seconds for running calls when the broker stops
     drain_s: int = _setting("MEMPALACE_BROKER_DRAIN_S", 10, minimum=1)
-    # hours from one snapshot to the next; 0 = none are made by themselves
+    # hours from one scheduled snapshot to the next; 0 = none
     backup_every_h: int = _setting("MEMPALACE_BROKER_BACKUP_EVERY_H", 0, maximum=_YEAR_H)
-    # how many of these are kept
+    # how many scheduled snapshots are kept
     backup_keep: int = _setting("MEMPALACE_BROKER_BACKUP_KEEP", 7, minimum=1)
     # their folder; "" = backups in the private one
     backup_dir: str = _setting("MEMPALACE_BROKER_BACKUP_DIR", "", check=_check_folder)

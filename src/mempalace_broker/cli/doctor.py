@@ -33,7 +33,7 @@ _MARKS = {
     "other",
     type=click.File("rb"),
     metavar="FILE",
-    help="Also judge whether the broker whose `status --json` is in FILE (- for stdin) has the same memory.",
+    help="Also say whether the broker whose `status --json` is in FILE (- for stdin) has the same memory.",
 )
 @palace_options
 def command_doctor(context: Context, as_json: bool, other: IO[bytes] | None) -> int:

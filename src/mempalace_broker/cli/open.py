@@ -1,4 +1,4 @@
-"""`open`: the broker's page, in a browser."""
+"""`open`: show the broker's page in a browser."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _PAGE = (
 @click.option("--json", "as_json", is_flag=True, help='Only print {"url", "expires_s"} as JSON.')
 @palace_options
 def command_open(context: Context, no_browser: bool, as_json: bool) -> int:
-    """Open the broker's page: what `status` shows, with charts, the wings and rooms, a search, and doctor's hints.
+    """Open the broker's page: its status with charts, the wings and rooms, a search, and doctor's hints.
 
-    Starts a broker if none runs. The page is on 127.0.0.1 and only looks: nothing can be changed there. The link works
-    once, within a minute; the browser then has a cookie for a day. From another machine, forward the port first:
+    Starts a broker if none runs. The page is on 127.0.0.1 and changes nothing. The link works once, within a minute;
+    the browser then has access for a day. From another machine, forward the port first:
     ssh -L PORT:127.0.0.1:PORT HOST.
 
     \b
@@ -40,7 +40,7 @@ def command_open(context: Context, no_browser: bool, as_json: bool) -> int:
       mempalace-broker open --no-browser
 
     \b
-    Exit codes: 0, 69 there is no broker, or it does not listen for HTTP.
+    Exit codes: 0, 69 no broker answers, or it does not listen for HTTP.
     """
     found = _link(context)
     if as_json:
@@ -53,10 +53,10 @@ def command_open(context: Context, no_browser: bool, as_json: bool) -> int:
 
 
 def _link(context: Context) -> dict[str, Any]:
-    """The broker's answer, with a link.
+    """Ask the broker for a link; return its answer.
 
     Raises:
-        BrokerUnavailable: it has none to give.
+        BrokerUnavailable: it does not answer, or has no page.
     """
     from ..protocol.hello import OPEN
     from ..route.ask import ask_broker
@@ -78,7 +78,7 @@ def _has_display() -> bool:
 
 
 def _browse(context: Context, url: str) -> None:
-    """Start the user's browser with a file that leads to the link: other users see what programs are started with."""
+    """Start the user's browser with a file that leads to the link: other users can see command lines."""
     import webbrowser
 
     try:

@@ -109,7 +109,7 @@ def root() -> None:
 @root.result_callback()
 @click.pass_context
 def _after(context: click.Context, code: int) -> int:
-    """Hand the exit code on."""
+    """Announce newer versions to a person, then pass the exit code on."""
     if sys.stderr.isatty():
         from .update_notice import notify
 

@@ -1,4 +1,4 @@
-"""How far a long command is, on stderr: a bar on a terminal, elsewhere a line for each step."""
+"""Shows the progress of a long command on stderr: a bar on a terminal, elsewhere a line for each step."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _MB = 1_000_000
 
 
 class Steps:
-    """Takes the steps of a command as they begin. This one shows nothing."""
+    """The steps of a command, shown as they begin. This base class shows nothing."""
 
     def begin(self, what: str, total: int | None = None) -> None:
-        """A step begins. `total`: its bytes, where they are known."""
+        """Begin a step. `total`: its size in bytes, if known."""
 
     def advance(self, count: int) -> None:
-        """So many bytes of the step are done."""
+        """Note that `count` more bytes of the step are done."""
 
 
 class _Lines(Steps):

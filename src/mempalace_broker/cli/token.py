@@ -26,7 +26,8 @@ def command_token(context: Context, http: bool, metrics: bool, new: bool, as_jso
     Whoever has it can read and write the palace. It is kept in a file of the state root that only you can
     read, and never changes by itself. Clients that see the state root find it there; for others, copy it and
     name the copy in MEMPALACE_BROKER_TOKEN_FILE. The one for HTTP is another, in your private folder; agents
-    send it as "Authorization: Bearer TOKEN". Prometheus gets a third one, likewise, which lets nobody read the memory.
+    send it as "Authorization: Bearer TOKEN". Prometheus sends a third one in the same way, which does not give
+    access to the memory.
 
     \b
     Example:
@@ -41,7 +42,7 @@ def command_token(context: Context, http: bool, metrics: bool, new: bool, as_jso
     from ..system.token_file import HTTP_FILE, METRICS_FILE, ensure_token, replace_token, token_path
 
     if http and metrics:
-        raise UsageError("--http and --metrics are two tokens.", hint="ask for one after the other")
+        raise UsageError("--http and --metrics name different tokens.", hint="give one of the two")
     if http or metrics:
         return _private_token(context, METRICS_FILE if metrics else HTTP_FILE, new=new, as_json=as_json)
     context.files.prepare()

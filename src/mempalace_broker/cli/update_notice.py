@@ -1,8 +1,8 @@
-"""Tells a person at a terminal that a newer version is there: quietly, once a day at most, and only after a command.
+"""Tells a person at a terminal that a newer version is available: after a command, and at most once a day.
 
-An agent that runs our commands never makes us ask: without a terminal, or with a variable that coding agents set for
-what they run, nothing is looked up and nothing is said. The index is asked in the background, for at most `WAIT_S`;
-whatever comes later is not waited for.
+Commands that agents run never ask: without a terminal, or with a variable that coding agents set for their commands,
+nothing is looked up and nothing is printed. The index is asked in the background; an answer that takes longer than
+`WAIT_S` is ignored.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _AGENTS = (
 
 
 def notify(command: str | None, argv: list[str], env: Mapping[str, str]) -> None:
-    """Say on stderr what is newer than what is here, if a person is there to read it."""
+    """Say on stderr which newer versions are available, if a person is there to read it."""
     if command not in _COMMANDS or "--json" in argv or not _on_a_terminal():
         return
     if any(env.get(name) for name in _AGENTS):
@@ -74,14 +74,14 @@ def _lines(env: Mapping[str, str]) -> Iterator[str]:
     for name, (version, interpreter) in here.items():
         found = newest.get(name)
         if version and isinstance(found, str) and _FINAL.fullmatch(found) and numbers_of(found) > numbers_of(version):
-            yield f"{name} {found} is there, this is {version}: {_upgrade(name, interpreter)}"
+            yield f"{name} {found} is available, this is {version}: {_upgrade(name, interpreter)}"
             told = True
     if told:
-        yield f"(no such lines: update_notice = false in config.toml, or {VARIABLE}=0)"
+        yield f"(to turn this off: update_notice = false in config.toml, or {VARIABLE}=0)"
 
 
 def _upgrade(name: str, interpreter: str) -> str:
-    """The command that upgrades what that interpreter has."""
+    """Return the command that upgrades the package in that interpreter's environment."""
     tool = re.search(r"/(?:uv/tools|pipx/venvs)/([\w.-]+)/", interpreter)
     if tool is None:
         return f"{interpreter} -m pip install --upgrade {name}"
@@ -89,13 +89,13 @@ def _upgrade(name: str, interpreter: str) -> str:
 
 
 def _known(file: PrivateFile, names: list[str]) -> dict[str, Any]:
-    """The newest versions, as they were found within the last day, else asked for now."""
+    """Return the newest versions as found within the last day; otherwise ask for them now."""
     note, now = file.read_object(_NOTE_LIMIT), time.time()
     asked_at = note.get("asked_at")
     if isinstance(asked_at, int | float) and 0 <= now - asked_at < DAY_S:
         return note
     found: dict[str, Any] = {**note, "asked_at": now}
-    file.write(json.dumps(found).encode())  # first: an index that hangs is not asked by the next command again
+    file.write(json.dumps(found).encode())  # first, so that the next command does not ask an index that hangs
     asking = threading.Thread(target=_ask, args=(names, found), daemon=True)
     asking.start()
     asking.join(WAIT_S)
@@ -105,7 +105,7 @@ def _known(file: PrivateFile, names: list[str]) -> dict[str, Any]:
 
 
 def _ask(names: list[str], found: dict[str, Any]) -> None:
-    """Put the newest final version of each package into `found`; a package that the index does not have has none."""
+    """Put the newest final version of each package into `found`, unless the index has none."""
     for name in names:
         if version := _newest(name):
             found[name] = version

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 PGVECTOR = "pgvector"
 _ANSWER_S = 3.0
-_SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # a server answers one letter, whoever asks; it logs nothing
+_SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # a server answers anybody with one letter, and logs nothing
 _SAME_TABLES = "give both machines the same MEMPALACE_PGVECTOR_SHARED_NAMESPACE, under env in config.toml"
 
 
 def look_at_database(reply: BrokerReply) -> str:
-    """Why the PostgreSQL that the engine works on does not answer; "" if it does, or there is none.
+    """Return why the engine's PostgreSQL does not answer; "" if it does, or there is none.
 
-    Knows neither user nor password: it only asks whether TLS is spoken there.
+    Needs neither user nor password: it only asks whether the server speaks TLS.
     """
     engine = (reply.answer or {}).get("engine") or {}
     where = str((engine.get("storage") or {}).get("where") or "")
@@ -35,13 +35,13 @@ def look_at_database(reply: BrokerReply) -> str:
             sock.sendall(_SSL_REQUEST)
             return "" if sock.recv(1) in (b"S", b"N") else "it closes the connection"
     except TimeoutError:
-        return f"it says nothing within {_ANSWER_S:g} s"
+        return f"no answer within {_ANSWER_S:g} s"
     except (OSError, ValueError) as exc:
         return getattr(exc, "strerror", None) or str(exc)
 
 
 def storage(facts: Facts) -> Iterator[Finding]:
-    """Where the drawers are, if not in Chroma."""
+    """Report where the drawers are, if not in Chroma."""
     engine = facts.status.get("engine") or {}
     found = engine.get("storage") or {}
     if not found:
@@ -56,13 +56,13 @@ def storage(facts: Facts) -> Iterator[Finding]:
     if engine.get("backend") == PGVECTOR:
         yield info(
             "storage",
-            f"tables {found.get('tables')}_*: `backup` leaves them to the database's own backup",
+            f"tables {found.get('tables')}_*: `backup` does not hold them, back them up with the database's own tools",
             f"pg_dump --table='{found.get('tables')}_*'",
         )
 
 
 def compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Finding]:
-    """Whether two brokers have one memory: judge their answers to broker/status.
+    """Judge by their answers to broker/status whether two brokers have one memory.
 
     Args:
         one: ours. other: what `mempalace-broker status --json` printed on the other machine.
@@ -82,7 +82,7 @@ def compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Findin
         detail = (
             f"{ours.get('backend')} at {mine.get('where')} here, {theirs.get('backend')} at {its.get('where')} there"
         )
-        yield warn(what, f"{detail}: the same database only if these are two names of it", "name it alike on both")
+        yield warn(what, f"{detail}: one database only if these are two names of it", "use the same name on both")
     if mine.get("tables") != its.get("tables"):
         detail = f"tables {mine.get('tables')}_* here, {its.get('tables')}_* there: two memories in one database"
         yield error(what, detail, _SAME_TABLES)
@@ -92,7 +92,7 @@ def compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Findin
     yield info(
         what,
         f"each has its own knowledge graph ({ours.get('graph')} here, {theirs.get('graph')} there), tunnels and events",
-        "for one graph as well, have one broker and reach it by ssh://, see docs/scale.md",
+        "to share the graph as well, use one broker and reach it by ssh://, see docs/scale.md",
     )
 
 

@@ -65,7 +65,7 @@ class UpstreamProcess:
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """A directory and its filesystem. `local`: None if not known. `free`: bytes. `read_only`: as it is mounted."""
+    """A directory and its filesystem. `local`: None if not known. `free`: bytes. `read_only`: mounted read-only."""
 
     entry: FileEntry
     filesystem: str
@@ -140,7 +140,7 @@ class Facts:
     upstream_processes: list[UpstreamProcess]
     upstream_lock: LockFacts
     hook_routing: HookRouting
-    proxy: str  # which mempalace's clients would ask in the broker's place, "" without one
+    proxy: str  # to which mempalace's clients would send requests for the broker, "" without one
     engine: EngineFacts
     model_state: str
     model_kind: str

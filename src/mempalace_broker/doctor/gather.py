@@ -183,7 +183,7 @@ def _folder(path: str) -> FolderFacts:
 
 
 def mounted_read_only(path: str) -> bool:
-    """Whether nothing can be written there, whoever tries. False where that can't be told."""
+    """Return whether the filesystem is mounted read-only; False if that is unknown."""
     try:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     except OSError:

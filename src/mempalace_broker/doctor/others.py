@@ -103,7 +103,7 @@ def hooks(facts: Facts) -> Iterator[Finding]:
     if answers:
         hint = (
             f'put "write_routing": {{"hooks": "prefer"}} into {facts.hook_routing.path}: then hooks save through the '
-            "broker, and by themselves where none runs"
+            "broker, or by themselves when none runs"
         )
     if park_s:
         yield (info if hint else ok)(
@@ -127,12 +127,12 @@ def _knows_routing(facts: Facts) -> bool:
 
 
 def proxy(facts: Facts) -> Iterator[Finding]:
-    """A proxy that would get what mempalace's own servers and commands send to the broker."""
+    """Warn of a proxy that would get the requests of mempalace's own servers and commands to the broker."""
     if facts.proxy:
         yield warn(
             "http_proxy",
-            "mempalace-mcp and mempalace's commands ask that proxy for the broker at 127.0.0.1, and open the palace "
-            "themselves where it does not lead there",
+            "mempalace-mcp and mempalace's commands send their requests to the broker through that proxy, and open the "
+            "palace themselves if they get no answer",
             "add 127.0.0.1 to no_proxy, for every agent alike",
         )
 

@@ -46,8 +46,8 @@ def directories(facts: Facts) -> Iterator[Finding]:
 def _directory(name: str, folder: FolderFacts, uid: int) -> Iterator[Finding]:
     entry = folder.entry
     if folder.read_only:
-        what = f"{entry.path} lies on a filesystem that is mounted read-only: no broker starts there"
-        yield error(name, what, "mount it so that it can be written, or name a palace elsewhere (--palace)")
+        what = f"{entry.path} is on a filesystem that is mounted read-only: no broker can start there"
+        yield error(name, what, "mount it writable, or name a palace elsewhere (--palace)")
         return
     if not entry.kind:
         return

@@ -1,4 +1,4 @@
-"""What leads mempalace's own hooks, commands and servers to the broker, or away from it."""
+"""Whether mempalace's own hooks, commands and servers find the broker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VARIABLES = ("MEMPALACE_HOOK_WRITE_ROUTING", "MEMPALACE_WRITE_ROUTING")
 
 
 class HookRouting(NamedTuple):
-    """How mempalace's hooks save: "prefer" and "require" lead to the broker, "direct" opens the palace.
+    """How mempalace's hooks save: with "prefer" and "require" through the broker, with "direct" by themselves.
 
     Attributes:
         path: of mempalace's config.json.
@@ -30,12 +30,12 @@ class HookRouting(NamedTuple):
 
     @property
     def leads_here(self) -> bool:
-        """Whether hooks save through the broker."""
+        """Return whether hooks save through the broker."""
         return self.policy in ("prefer", "require")
 
 
 def hook_routing(env: Mapping[str, str], home: str) -> HookRouting:
-    """What mempalace from 3.8 on reads from the environment and config.json."""
+    """Read the environment and config.json as mempalace from 3.8 on does."""
     path = os.path.join(config_dir(env, home), "config.json")
     try:
         config = load_object(read_followed(path, _LIMIT))
@@ -52,7 +52,7 @@ def hook_routing(env: Mapping[str, str], home: str) -> HookRouting:
 
 
 def proxy_in_the_way(env: Mapping[str, str]) -> str:
-    """The proxy to which mempalace's clients send what is meant for the broker, "" without one."""
+    """Return the proxy to which mempalace's clients send requests for the broker, "" without one."""
     proxy = env.get("http_proxy") or ("" if "REQUEST_METHOD" in env else env.get("HTTP_PROXY", ""))
     if not proxy:
         return ""

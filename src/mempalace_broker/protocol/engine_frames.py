@@ -10,7 +10,7 @@
                        ready 0 - - <len>                 the palace is open; payload: what EngineReport.ready takes
                        parked 0 - - <len>                payload: {"problem"}: why a file stays open, or ""
                        waiting 0 - - <len>               while unparking: {"holder"} of the lock, "" once it is ours
-                       degraded 0 - - <len>              as ready, while it is open: what is degraded has changed
+                       degraded 0 - - <len>              as ready, while it is open: the degraded entries have changed
                        begun <n> - - 0                   a call that waited inside the engine starts now
                        done <n> - <code> <len>           payload: the JSON-RPC response; code: its error code or 0
                        fail 0 - <exit> <len>             the engine can't serve; payload: {"reason", "message", "hint"}

@@ -1,10 +1,10 @@
-"""Jobs: what mempalace's hooks and its commands with `--daemon` ask of mempalace's own daemon (3.5 and newer).
+"""Jobs: requests of mempalace's hooks and its commands with `--daemon` to mempalace's own daemon (3.5 and newer).
 
     {"method": "broker/job", "params": {"kind": "mine", "name": "mempalace_mine", "arguments": {...}}}
 
-`arguments` is the payload of the job. `name` is the tool whose rule holds for it: the tool itself where a tool does the
-same, so that its call is an ordinary `tools/call`; else the nearest one, and the engine runs mempalace's own code for
-jobs. The engine's interpreter runs this module too (Python 3.9).
+`arguments` is the payload of the job. `name` is the tool whose rule applies to it. If a tool does the same as the job,
+the job becomes an ordinary `tools/call` of that tool; otherwise `name` is the nearest tool, and the engine runs
+mempalace's own code for jobs. The engine's interpreter runs this module, too (Python 3.9).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _DIARY_WORDS = ("agent_name", "entry", "topic", "wing")
 
 
 def nearest_tool(kind: object) -> str | None:
-    """The tool whose rule holds for a job that mempalace's own code for jobs runs; None for any other."""
+    """Return the tool whose rule applies to a job that mempalace's own code runs; None for any other kind."""
     return _NEAREST.get(kind) if isinstance(kind, str) else None
 
 
 def is_long(kind: str) -> bool:
-    """Whether jobs of this kind may run for hours; all of them do no harm twice."""
+    """Return whether jobs of this kind may run for hours; all of these are idempotent."""
     return kind in _NEAREST
 
 
 def request(kind: str, payload: dict[str, Any]) -> dict[str, Any]:
-    """The request for a job, whose id is 2: it follows a hello."""
+    """Return the request for a job; its id is 2, because it follows a hello."""
     nearest = nearest_tool(kind)
     if nearest is not None:
         arguments = dict(payload)

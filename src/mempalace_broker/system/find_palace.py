@@ -55,7 +55,7 @@ RULES = (_OLDEST, _TILDE, _MARK, _FOLDERS, _SHORT)  # the versions that brought 
 _CONFIG_LIMIT = 16 * 1024 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _INSTALL_MARKS = ("config.json", "people_map.json", "palace/chroma.sqlite3")
-STORES = (  # by which mempalace knows that a palace is there, whatever its backend
+STORES = (  # files by which mempalace recognises a palace, one for each backend
     "chroma.sqlite3",
     "sqlite_exact.sqlite3",
     "milvus.db",

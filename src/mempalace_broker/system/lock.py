@@ -29,7 +29,7 @@ _MAX_BODY = 4096
 def _refused(path: str, exc: OSError, what: str) -> StateRootError:
     hint = f"make {os.path.dirname(path) or '.'} a writable directory of yours on a local filesystem."
     if exc.errno == errno.EROFS:
-        hint = "mount it so that it can be written, or name a palace elsewhere (--palace DIR)."
+        hint = "mount it writable, or name a palace elsewhere (--palace DIR)."
     return StateRootError(f"{what} {path}: {exc.strerror or exc}.", hint=hint)
 
 

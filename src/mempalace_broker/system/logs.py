@@ -1,4 +1,4 @@
-"""The last lines of a log, and what of an engine's line quotes nobody's memory."""
+"""The last lines of a log; and lines of an engine without contents of the memory."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def tail(path: str, n: int, most: int = _BLOCK) -> list[str]:
 
 
 def without_contents(line: str) -> str:
-    """The part of an engine's line that belongs to a traceback: where, and the kind of error without its words."""
+    """Return the part of an engine's line that belongs to a traceback: a place, or a kind of error without its text."""
     match = _OF_A_TRACEBACK.match(line)
     return line[: match.end()] if match else _NOT_SHOWN

@@ -54,7 +54,7 @@ def check_stores(palace: str, graph: str) -> list[str]:
 
 
 def server_backend(palace: str) -> str:
-    """The database server that has the drawers of a palace, by what mempalace leaves in its folder; "" for none."""
+    """Return the database server that has the drawers of a palace, by the file in its folder; "" if none has."""
     if os.path.lexists(os.path.join(palace, _MILVUS)):
         return ""  # Milvus Lite keeps them there
     return next((name for name in _SERVERS if os.path.isfile(os.path.join(palace, f"{name}_backend.json"))), "")

@@ -109,7 +109,7 @@ class StateFiles:
 
     @property
     def backup(self) -> PrivateFile:
-        """What became of the last snapshot that the schedule had made."""
+        """A note about the last scheduled snapshot: facts, or why it failed."""
         return self.private.file(f"{self._name}-backup.json")
 
     @property

@@ -64,7 +64,7 @@ def state_folder(palace: str, env: Mapping[str, str]) -> PrivateFolder:
 
 
 def updates_file(env: Mapping[str, str]) -> PrivateFile:
-    """Which versions there are, and when that was asked."""
+    """Return the file of the newest versions, and when they were asked for."""
     return _below(env, (".local", "state", _NAME), ("state",)).file("updates.json")
 
 

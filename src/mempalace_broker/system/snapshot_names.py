@@ -1,4 +1,4 @@
-"""The names of snapshots of a palace, which say when they were made: 2026-11-27T09-36-01Z, or with -2 behind it."""
+"""The names of snapshots of a palace, which say when they were made: 2026-11-27T09-36-01Z, or with -2 appended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NAME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d)-(\d\d)-(\d\d)Z(-\d+)?")
 
 
 def snapshot_names(folder: str) -> list[str]:
-    """The names of all snapshots in a folder, oldest first; none where it can't be read."""
+    """Return the names of all snapshots in a folder, oldest first; none if it can't be read."""
     try:
         return sorted(filter(NAME.fullmatch, os.listdir(folder)))
     except OSError:

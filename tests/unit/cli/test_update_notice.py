@@ -49,8 +49,8 @@ def test_both_are_told_with_their_commands_and_asked_for_once_a_day(
     for _ in range(2):
         update_notice.notify("status", [], env)
         said = capsys.readouterr().err
-        assert "mempalace-broker 0.2.0 is there, this is 0.1.0: " in said
-        assert "mempalace 3.11.0 is there, this is 3.4.0: uv tool upgrade mempalace\n" in said
+        assert "mempalace-broker 0.2.0 is available, this is 0.1.0: " in said
+        assert "mempalace 3.11.0 is available, this is 3.4.0: uv tool upgrade mempalace\n" in said
         assert "update_notice = false" in said
     assert names == ["mempalace-broker", "mempalace"]
     note = json.loads(Path(updates_file(env).path).read_text())

@@ -83,7 +83,7 @@ def test_a_database_that_says_nothing_or_is_not_there(monkeypatch: pytest.Monkey
     monkeypatch.setattr(database, "_ANSWER_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        assert "says nothing" in look_at_database(reply(f"127.0.0.1:{port}/x"))
+        assert "no answer" in look_at_database(reply(f"127.0.0.1:{port}/x"))
     assert "refused" in look_at_database(reply(f"127.0.0.1:{port}/x"))
     assert look_at_database(reply("nonsense"))
 

@@ -36,7 +36,9 @@ def command_backup() -> None:
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Then remove all but this palace's newest N.")
 @wait_option
 @click.option("--untried", is_flag=True, help="Don't open it with a fresh engine.")
-@click.option("--scheduled", is_flag=True, help="Mark it as one of a schedule: --keep counts and removes only those.")
+@click.option(
+    "--scheduled", is_flag=True, help="Mark it as scheduled: --keep then counts and removes only scheduled ones."
+)
 @_json_option
 @palace_options
 def create(
@@ -217,11 +219,11 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _left_out(snapshot: Snapshot) -> str:
-    """What a snapshot does not hold, for people."""
+    """Say what a snapshot does not hold, for people."""
     backend = server_backend(os.path.join(snapshot.path, "palace"))
     if not backend:
         return ""
-    return f"\nIt holds graph, tunnels, events and config; the drawers are in {backend}: back up that database as well."
+    return f"\nIt holds graph, tunnels, events and config. The drawers are in {backend}: back up that database as well."
 
 
 def _size(snapshot: Snapshot) -> str:

@@ -61,7 +61,7 @@ class _Copies:
         self.parts: list[Part] = []
 
     def bytes_ahead(self) -> int:
-        """How much `copy_ahead` will copy."""
+        """Return how many bytes `copy_ahead` will copy."""
         return sum(os.path.getsize(part.path) for part in parts_of(self._context) if part.kind in _AHEAD)
 
     def copy_ahead(self) -> None:
@@ -133,7 +133,8 @@ def create(
     """Make a snapshot in `folder`.
 
     Args:
-        try_out: raises where it does not work. steps: are told how far it is. scheduled: nobody asked for it.
+        try_out: raises if the snapshot does not work. steps: show the progress.
+        scheduled: the schedule asked for it, not a person.
 
     Raises:
         BadSnapshot: there is no palace, or the snapshot does not work. PalaceHeld, BrokerUnavailable: no pause was had.

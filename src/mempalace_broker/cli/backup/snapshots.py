@@ -182,12 +182,12 @@ def folder_lock(folder: str, operation: int) -> Iterator[bool]:
 
 
 def prune(folder: str, palace: str, keep: int, *, scheduled: bool = False) -> list[str]:
-    """Remove all but the newest `keep` snapshots of a palace, and what interrupted ones left; the names.
+    """Remove all but the newest `keep` snapshots of a palace, and leftovers of interrupted ones; return the names.
 
     Args:
-        scheduled: only those of the schedule count and go; whatever a person made stays.
+        scheduled: count and remove only scheduled snapshots; whatever a person made stays.
 
-    What was left stays while another snapshot is made or tried: nothing tells the two apart.
+    Leftovers stay while another snapshot is made or tried, because nothing tells the two apart.
     """
     found = [one for one in snapshots_in(folder, palace) if not scheduled or one.manifest.get("scheduled") is True]
     doomed = [snapshot.name for snapshot in found[:-keep]]

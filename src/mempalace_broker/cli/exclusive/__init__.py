@@ -58,6 +58,6 @@ def command_exclusive(context: Context, wait_s: float, limit_s: float | None, co
     from .child import run_command
 
     if backend := server_backend(context.identity.path):
-        say_error(f"the drawers are in {backend}: this keeps out what runs on this machine, not what else uses it.")
+        say_error(f"the drawers are in {backend}: other machines can still use that database meanwhile.")
     with Borrower(context, command, wait_s).borrow(Deadline.after(context.clock, wait_s)) as loan:
         return run_command(context, command, loan, limit_s)

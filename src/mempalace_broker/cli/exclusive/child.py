@@ -46,7 +46,7 @@ def run_command(
     """Run `command` to its end, at most `limit_s` seconds; return its exit code, 128 + n if signal n ended it.
 
     Args:
-        env: its environment, by default ours. named: how others see it called, by default as it is.
+        env: its environment, by default ours. named: the command that `status` shows, by default `command`.
     """
     env = _environment(context) if env is None else env
     try:

@@ -1,4 +1,4 @@
-"""Where the PostgreSQL is: asked for once, and kept where only the user can read it."""
+"""The address of the PostgreSQL: asked for once, and kept where only the user can read it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def keep_address(context: Context) -> None:
     """Make sure that config.toml has the address of the palace's database.
 
     Raises:
-        UsageError: there is none, it is not a URL, or the settings are invalid. StateRootError: it can't be kept.
+        UsageError: there is no address, it is not a URL, or the settings are invalid.
+        StateRootError: config.toml can't be written.
     """
     path = context.identity.path
     if PrivateSettings.read(context.env).broker(context.env, path).env.get(DSN):

@@ -31,12 +31,15 @@ if TYPE_CHECKING:
 _UUID_CHARS, _UUID_DASHES = 36, 4
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 _EMBEDDER = "mempalace_embedder.json"  # which model made the vectors; each store has its own
-_STATE = "moving.json"  # in the private folder: anybody may have made a folder beside the palace
+_STATE = "moving.json"  # in the private folder: others may be able to make a folder beside the palace
 _LIMIT = 1 << 16
 
 
 def move(context: Context, backend: str, *, wait_s: float, replace: bool) -> str | None:
-    """Move the palace's drawers to `backend`; where the old store is then, None where the copying failed and said why.
+    """Move the palace's drawers to `backend`.
+
+    Returns:
+        Where the old store is kept; None if the copying failed, which has reported why.
 
     Raises:
         BrokerError: as `Borrower.borrow`, `keep_address` and `expected_engine`; StateRootError: renames failed.
@@ -50,7 +53,7 @@ def move(context: Context, backend: str, *, wait_s: float, replace: bool) -> str
     if backend == "pgvector":
         keep_address(context)
         if stop(context, now=False, why="mempalace-broker move-to", method=RESTART)["was_running"]:
-            ensure(context)  # it reads config.toml, whose address its next engine needs
+            ensure(context)  # it reads config.toml: its next engine needs the address there
     own = ("mempalace-broker", "move-to", backend)
     with Borrower(context, own, wait_s).borrow(Deadline.after(context.clock, wait_s)) as loan:
         try:
@@ -65,7 +68,8 @@ def _move(context: Context, interpreter: str, own: tuple[str, ...], loan: Loan, 
     aside = (
         f"{palace}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(context.clock.wall()))}-{os.urandom(3).hex()}"
     )
-    begun = note.read_object(_LIMIT).get("target") == backend  # by us, and killed: the new store is as we left it
+    # left by an earlier run that was killed: then the new store holds only what that run put there
+    begun = note.read_object(_LIMIT).get("target") == backend
     _make(staging, anew=not begun)
     argv = [interpreter, "-c", BOOTSTRAP.replace("engine.worker", "engine.moving"), package_root()]
     argv += ["--palace", context.identity.name, "--by", context.identity.by, "--target", backend]
@@ -92,7 +96,7 @@ def _make(staging: str, *, anew: bool) -> None:
 
 
 def _moves(palace: str, staging: str, aside: str) -> list[Move]:
-    """The old store's files to `aside`, the new one's into the palace; all else there stays."""
+    """Move the old store's files to `aside` and the new one's into the palace; everything else there stays."""
     with SharedFolder.open(palace) as folder:
         old = set(filter(_is_store, folder.names()))
     with SharedFolder.open(staging) as folder:

@@ -89,7 +89,7 @@ def command_setup(
     if any(step.changes for step in steps) and not dry_run and (yes or click.confirm("Change them?")):
         failed = _carry_out(steps, words)
         if not as_json and not failed:
-            _say("done; agents take it with their next session.")
+            _say("done; agents use it from their next session on.")
     ready = {} if remove else ready
     if as_json:
         changed = [step.found.agent.key for step in steps if step.changes and not dry_run]

@@ -62,7 +62,7 @@ def find_configurations(agents: Sequence[Agent], env: Mapping[str, str], home: s
 
 
 def find_hooks(env: Mapping[str, str], home: str) -> Configuration | None:
-    """mempalace's own config.json, if there is one: where there is none, mempalace itself shall choose its place."""
+    """Find mempalace's own config.json; None if there is none, because mempalace itself has to choose its place."""
     file = os.path.join(config_dir(env, home), "config.json")
     try:
         text = _read(file, HOOKS)

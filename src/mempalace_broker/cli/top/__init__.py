@@ -1,4 +1,4 @@
-"""`top`: a live screen of what the broker does."""
+"""`top`: a live screen of the broker's status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ...system.paths import Context
 
-_WIDEST = 500  # characters of one text of the snapshot
+_WIDEST = 500  # characters of one text of the status
 _PLAIN_WIDTH, _PLAIN_HEIGHT = 80, 200  # where there is no terminal
 
 
@@ -25,14 +25,14 @@ _PLAIN_WIDTH, _PLAIN_HEIGHT = 80, 200  # where there is no terminal
     default=1.0,
     show_default=True,
     metavar="S",
-    help="Seconds between two looks.",
+    help="Seconds between two updates.",
 )
 @palace_options
 def command_top(context: Context, interval: float) -> int:
     """Show what the broker does, live: sessions, lanes, rates, latencies, the engine, errors, the lease, snapshots.
 
-    q, Esc or Ctrl-C leaves. The latencies are those of calls that the engine answered, from arrival to answer, without
-    those that block by design. Where there is no terminal to draw on, it prints one screen and ends; scripts want
+    q, Esc or Ctrl-C leaves. Latencies run from arrival to answer; they cover the calls that the engine answered, except
+    those that block by design. Without a terminal to draw on, it prints one screen and ends; scripts should use
     `status --json`.
 
     \b
@@ -41,7 +41,7 @@ def command_top(context: Context, interval: float) -> int:
       mempalace-broker top --interval 5
 
     \b
-    Exit codes: as `status`, at the moment when it ends: 0 the broker runs, 3 it does not,
+    Exit codes: those of `status`, at the moment when it ends: 0 the broker runs, 3 it does not,
     69 it does not answer.
     """
     from .screen import can_be_drawn

@@ -1,4 +1,4 @@
-"""The terminal of a live screen: its keys, and the signals that change it."""
+"""The terminal of a live screen: keys, and the signals that suspend or resize it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_QUIT = (b"q", b"Q", b"\x1b")  # Esc alone: other keys begin with it
+_QUIT = (b"q", b"Q", b"\x1b")  # a lone Esc; other keys send more after it
 
 
 def can_be_drawn() -> bool:
@@ -29,7 +29,8 @@ class Keyboard:
     """One key at a time, without echo. Ctrl-C stays a signal, and so does Ctrl-Z, which gives the terminal back.
 
     Args:
-        out: draws on the terminal's other screen. wakes: readable when a signal came; the bytes are their numbers.
+        out: draws on the terminal's alternate screen.
+        wakes: a descriptor that becomes readable when signals arrive; its bytes are their numbers.
     """
 
     def __init__(self, out: Console, wakes: int) -> None:
@@ -39,7 +40,7 @@ class Keyboard:
         self._before = termios.tcgetattr(self._fd)
 
     def quit_pressed(self, seconds: float) -> bool:
-        """Wait for a key or a signal, at most so long; whether to leave."""
+        """Wait for a key or a signal, at most `seconds`; return whether to leave."""
         ready, _, _ = select.select([self._fd, self._wakes], [], [], seconds)
         if self._wakes in ready and signal.SIGTSTP in os.read(self._wakes, 64):
             self._suspend()
@@ -50,11 +51,11 @@ class Keyboard:
         return not typed or typed in _QUIT  # nothing: the terminal is gone
 
     def take(self) -> None:
-        """Have each key at once."""
+        """Read each key at once, without waiting for Enter."""
         tty.setcbreak(self._fd)
 
     def give_back(self) -> None:
-        """The terminal as it was."""
+        """Restore the terminal."""
         termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
 
     def _suspend(self) -> None:
@@ -69,7 +70,7 @@ class Keyboard:
 
 @contextlib.contextmanager
 def keyboard(out: Console) -> Iterator[Keyboard]:
-    """The keyboard for as long as this holds, then the terminal as it was."""
+    """Take the keyboard for the duration of the block, then restore the terminal."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     old_wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -88,4 +89,4 @@ def keyboard(out: Console) -> Iterator[Keyboard]:
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:
-    """That a signal came is enough: the descriptor that wakes us gets its number."""
+    """Do nothing: the wakeup descriptor gets the signal's number."""

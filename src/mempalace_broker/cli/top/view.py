@@ -1,6 +1,6 @@
-"""The live screen: a snapshot of the broker as lines that fit a terminal. Pure: data and size in, lines out.
+"""The live screen: the broker's status as lines that fit a terminal. Pure: data and size in, lines out.
 
-Whatever has no room is left out from below: sessions first shrink to what is left between the lanes and the errors.
+If there is not enough room, sessions shrink first, to the space between the lanes and the errors.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _STATES = {"serving": "bold green", "ready": "green", "parked": "green"}
 _BAD = ("fatal", "unavailable", "backoff")
 _MOST_ERRORS = 5
 _MOST_DEGRADED = 3
-_LEAST_SESSIONS = 3  # rows that errors never take
+_LEAST_SESSIONS = 3  # rows that errors leave to sessions
 _KEYS = " q quit "
-_OLDER = "The broker that runs is of an older version: mempalace-broker restart"
+_OLDER = "The running broker is of an older version: mempalace-broker restart"
 
 
 def screen(
     status: Mapping[str, Any], width: int, height: int, *, now: float, unicode: bool = True, live: bool = True
 ) -> list[Text]:
-    """The lines of the screen, none wider than `width`: as many as fill it if it is `live`, else at most `height`.
+    """Return the lines of the screen, none wider than `width`: exactly `height` if it is `live`, else at most.
 
     Args:
-        now: seconds since 1970. unicode: whether the terminal knows more than ASCII.
+        now: seconds since 1970. unicode: whether the terminal shows more than ASCII.
     """
     keys = [line((_KEYS, "reverse"))] if live else []
     if not status.get("running"):
@@ -52,8 +52,10 @@ def screen(
 
 
 def _middle(sessions: list[Text], errors: list[Text], room: int) -> list[Text]:
-    """Sessions and errors in so many lines: sessions need some, the errors get what they need, sessions the rest."""
-    spare = room - 1 - min(len(sessions), _LEAST_SESSIONS + 2)  # with the head, and how many more there are
+    """Share `room` lines: a few for sessions, then as many as the errors need, the rest for more sessions."""
+    spare = (
+        room - 1 - min(len(sessions), _LEAST_SESSIONS + 2)
+    )  # with the head, and the line that counts the hidden ones
     errors = errors[: spare if spare > 1 else 0]
     shown = sessions[: max(0, room - len(errors) - bool(errors))]
     if shown and len(shown) < len(sessions):
@@ -62,7 +64,7 @@ def _middle(sessions: list[Text], errors: list[Text], room: int) -> list[Text]:
 
 
 def _fitted(lines: Sequence[Text], width: int, height: int, *, unicode: bool) -> list[Text]:
-    """Cut to size; the last line stays, it says how to leave."""
+    """Cut to size, but keep the last line, which says how to leave."""
     kept = list(lines) if len(lines) <= height else [*lines[: height - 1], lines[-1]]
     for text in kept:
         text.truncate(width, overflow="ellipsis" if unicode else "crop")
@@ -205,7 +207,7 @@ def plural(count: int, thing: str) -> str:
 
 
 def sparkline(values: Sequence[float], columns: int, *, unicode: bool = True) -> str:
-    """The values as bars in so many columns, the newest at the right; a column shows the most of its values."""
+    """Draw the values as bars in at most `columns` columns, newest at the right; a column shows its largest value."""
     bars = _BARS if unicode else _PLAIN_BARS
     columns = min(columns, len(values))
     groups = [values[i * len(values) // columns : (i + 1) * len(values) // columns] for i in range(columns)]

@@ -68,7 +68,7 @@ class Tunnel:
         self._frozen: set[str] = set()  # the user's control sockets whose host no longer answers
         self._program = ssh.target.command
         self._worked = False
-        self._early: socket.socket | None = None  # opened while the last check was under way: a round trip saved
+        self._early: socket.socket | None = None  # opened during the last check, which saves a round trip
         self.started = False
 
     @property
@@ -94,14 +94,14 @@ class Tunnel:
     # -- use
 
     def connect(self) -> socket.socket:
-        """One more connection to the broker, perhaps one opened beside a check. Raises OSError or TunnelError."""
+        """Return one more connection to the broker, perhaps one opened early. Raises OSError or TunnelError."""
         if self._transport is None:
             raise OSError("the tunnel is closed")
         early, self._early = self._early, None
         return early or self._transport.connect()
 
     def let_go(self) -> None:
-        """Close a connection that was opened early, and that nobody needed."""
+        """Close an early connection that nobody used."""
         if self._early is not None:
             self._early.close()
             self._early = None
@@ -117,7 +117,7 @@ class Tunnel:
                 isinstance(self._ensure(self._master, ENSURE_S), EnsureReply) and self._program == before
             )
         self.let_go()
-        with contextlib.suppress(OSError, TunnelError):  # the ping says what is wrong
+        with contextlib.suppress(OSError, TunnelError):  # the ping reports it
             self._early = self._transport.connect()
         if ping(self._transport, Deadline.after(self._clock, ASK_S)) == ANSWERED:
             return True

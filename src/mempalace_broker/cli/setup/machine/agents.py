@@ -80,7 +80,7 @@ def _servers(new: Entry = _plain, key: str = "mcpServers") -> tuple[Place, ...]:
     return (Place((key, NAME), new),)
 
 
-# Not an agent: mempalace's own config.json, where hooks.py changes one value. `find_hooks` says where it is.
+# Not an agent: mempalace's own config.json, in which hooks.py changes one value; `find_hooks` finds it.
 HOOKS = Agent("hooks", "mempalace's hooks", (), ())
 
 _CLINE = "User/globalStorage/saoudrizwan.claude-dev/settings/cline_mcp_settings.json"

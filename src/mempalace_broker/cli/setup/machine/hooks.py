@@ -1,6 +1,6 @@
-"""Have mempalace's hooks save through the broker: one value in mempalace's own config.json. Pure: text in, text out.
+"""Has mempalace's hooks save through the broker: one value in mempalace's own config.json. Pure: text in, text out.
 
-"prefer": where no broker runs, a hook saves by itself, as before. mempalace knows it from 3.8 on.
+With "prefer", a hook saves by itself when no broker runs, as before. mempalace knows this value from 3.8 on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _THROUGH_US = (_WANTED, "require")
 
 
 def plan_hooks(text: str) -> Plan:
-    """What makes hooks save through the broker; a choice of the user's own stays."""
+    """Plan the change that makes hooks save through the broker; a choice of the user's own stays."""
     try:
         said = next((value for path in (PATH, _DEFAULT) if (value := jsonc.get(text, path)) is not None), None)
         if said is None:
@@ -25,11 +25,16 @@ def plan_hooks(text: str) -> Plan:
         return Plan(Outcome.LEAVE, text, exc.message, exc.hint)
     if said in _THROUGH_US:
         return Plan(Outcome.NOTHING, text)
-    return Plan(Outcome.LEAVE, text, f"its write_routing says {said}.", f'"hooks": "{_WANTED}" there saves them all')
+    return Plan(
+        Outcome.LEAVE,
+        text,
+        f"its write_routing says {said}.",
+        f'set "hooks": "{_WANTED}" there to save through the broker',
+    )
 
 
 def plan_hooks_removal(text: str, backup: str | None) -> Plan:
-    """What undoes `plan_hooks`. `backup`: the file as it was before, None where the value is not ours."""
+    """Plan the change that undoes `plan_hooks`. `backup`: the file as it was before, None if the value is not ours."""
     if backup is None:
         return Plan(Outcome.NOTHING, text)
     try:

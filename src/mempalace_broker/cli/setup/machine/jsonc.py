@@ -152,7 +152,7 @@ def _checked(new: str, root: Node, path: tuple[str, ...], value: Any) -> str:
     else:
         inner[path[-1]] = value
     if _parse(new).value != expected:
-        raise UsageError("its form is not one that can be changed safely.", hint="change it by hand")
+        raise UsageError("its form can't be changed safely.", hint="change it by hand")
     return new
 
 

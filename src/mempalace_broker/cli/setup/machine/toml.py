@@ -68,7 +68,7 @@ def _checked(new: str, text: str, path: tuple[str, ...], value: Any) -> str:
     except tomllib.TOMLDecodeError:  # the table is an inline one, which can't have more
         said = {}
     if _without_empty(said) != _without_empty(expected):
-        raise UsageError("its form is not one that can be changed safely.", hint="change it by hand")
+        raise UsageError("its form can't be changed safely.", hint="change it by hand")
     return new
 
 

@@ -1,6 +1,6 @@
-"""As jsonc.py, for YAML whose servers are a list of entries with a `name`; every other byte stays as it is. Pure.
+"""Like jsonc.py, for YAML whose servers are a list of entries with a `name`; every other byte stays as it is. Pure.
 
-ruamel.yaml tells where a value begins and ends; what is put there is JSON, which YAML has in it.
+ruamel.yaml says where a value begins and ends; the new value is written as JSON, which is valid YAML.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 from ....errors import UsageError
 
 _NAME = "name"
-_HEAD = "name: Local Assistant\nversion: 1.0.0\nschema: v1\n"  # without these Continue reads no file
+_HEAD = "name: Local Assistant\nversion: 1.0.0\nschema: v1\n"  # Continue rejects a file without these
 _BY_HAND = "correct it by hand"
 _MOST = 1 << 20  # characters; it takes seconds for more
 
 
 def get(text: str, path: tuple[str, ...]) -> Any:
-    """The value at `path`, where an entry of a list goes by its name; None where there is none. Raises UsageError."""
+    """Return the value at `path`, in which a list's entry is named; None if there is none. Raises UsageError."""
     value = _load(text)
     for key in path:
         value = _inside(value, key)
@@ -28,7 +28,7 @@ def get(text: str, path: tuple[str, ...]) -> Any:
 
 
 def put(text: str, path: tuple[str, ...], value: Any) -> str:
-    """The text with `value` at `path`: an entry, which gets its name, or a field of one. Raises UsageError."""
+    """Return the text with `value` at `path`: an entry, which gets its name, or a field of one. Raises UsageError."""
     servers, name, *field = path
     new = value if field else {_NAME: name, **value}
     there = get(text, (servers, name)) is not None
@@ -42,7 +42,7 @@ def put(text: str, path: tuple[str, ...], value: Any) -> str:
 
 
 def drop(text: str, path: tuple[str, ...]) -> str:
-    """The text without the entry at `path`. Raises UsageError."""
+    """Return the text without the entry at `path`. Raises UsageError."""
     servers, name = path
     if get(text, path) is None:
         return text
@@ -60,7 +60,7 @@ def _load(text: str) -> Any:
     from ruamel.yaml.error import YAMLError
 
     if len(text) > _MOST:
-        raise UsageError("it is not a YAML file of a usual size.", hint=_BY_HAND)
+        raise UsageError(f"it is larger than {_MOST:,} characters.", hint=_BY_HAND)
     try:
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, RecursionError) as exc:
@@ -82,12 +82,12 @@ def _inside(value: Any, key: str) -> Any:
 
 
 def _pair(mapping: Any, key: str) -> tuple[Any, Any] | None:
-    """The nodes of a key and of its value."""
+    """Return the nodes of a key and of its value."""
     return next(((k, v) for k, v in mapping.value if k.value == key), None)
 
 
 def _sequence(text: str, servers: str) -> tuple[Any, Any] | None:
-    """The nodes of the list's key and of the list. Raises UsageError where the file is not a mapping."""
+    """Return the nodes of the list's key and of the list. Raises UsageError if the file is not a mapping."""
     root = _compose(text)
     if root is None or not isinstance(root.value, list) or root.id != "mapping" or root.flow_style:
         raise _unsafe()
@@ -102,7 +102,7 @@ def _entry(sequence: Any, name: str) -> Any:
 
 
 def _end(node: Any) -> int:
-    """Where the last character of a value is; the end of a block is only known by its last part."""
+    """Return where a value ends; the end of a block is that of its last part."""
     if node.id == "scalar" or node.flow_style or not node.value:
         return int(node.end_mark.index)
     last = node.value[-1]
@@ -200,7 +200,7 @@ def _found(text: str, servers: str) -> Any:
 
 
 def _next_line(text: str, at: int) -> int:
-    """Where the line after the one with that character begins: a comment behind it stays there."""
+    """Return where the next line begins: a comment at the end of this one stays there."""
     end = text.find("\n", at)
     return len(text) if end < 0 else end + 1
 
@@ -209,7 +209,7 @@ def _next_line(text: str, at: int) -> int:
 
 
 def _changed(data: Any, servers: str, name: str, field: list[str], new: Any) -> Any:
-    """What `data` should be afterwards."""
+    """Return what `data` should be afterwards."""
     entries = list(data.get(servers) or [])
     old = _inside(entries, name)
     if old is None:
@@ -230,4 +230,4 @@ def _checked(text: str, expected: Any) -> str:
 
 
 def _unsafe() -> UsageError:
-    return UsageError("its form is not one that can be changed safely.", hint="change it by hand")
+    return UsageError("its form can't be changed safely.", hint="change it by hand")

@@ -155,5 +155,5 @@ def test_a_bomb_is_refused_in_no_time() -> None:
         f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20)
     )
     plan(AGENT, bomb, [SHIM])
-    with pytest.raises(UsageError, match="usual size"):
+    with pytest.raises(UsageError, match="larger than"):
         yaml.get("a: 1\n" * (1 << 19), PATH)
