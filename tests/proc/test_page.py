@@ -6,8 +6,11 @@ import itertools
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -137,6 +140,35 @@ def test_without_a_code_or_with_an_old_one_it_says_what_to_do(world: World, page
 def test_it_says_when_the_broker_is_gone(world: World, page: Browser) -> None:
     assert world.cli("stop").returncode == 0
     page.until("document.getElementById('notice').innerText.includes('does not answer')")
+    assert world.cli("ensure").returncode == 0
+    page.until("document.getElementById('notice').hidden")
+    page.problems.clear()
+
+
+class Squatter(BaseHTTPRequestHandler):
+    """Another user's program on the broker's port. `shown`: what it got to see."""
+
+    shown: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.shown.append(self.headers["Authorization"])
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"0" * 64)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_whoever_takes_its_port_gets_no_key(world: World, page: Browser) -> None:
+    port = urlsplit(link(world)).port
+    assert world.cli("stop").returncode == 0
+    with HTTPServer(("127.0.0.1", port or 0), Squatter) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        eventually(lambda: len(Squatter.shown) > 1, what="a page that goes on asking")
+        page.until("document.getElementById('notice').innerText.includes('does not answer')")
+        server.shutdown()
+    assert set(Squatter.shown) == {None}
     assert world.cli("ensure").returncode == 0
     page.until("document.getElementById('notice').hidden")
     page.problems.clear()

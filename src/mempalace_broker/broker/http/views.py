@@ -84,6 +84,8 @@ class Views:
                 client.respond(200, file.read(), *_HEADERS, kind=kind)
         elif call.route is Route.PAGE_LOGIN:
             self._let_in(client, call.detail, port)
+        elif call.route is Route.PAGE_PROOF:
+            client.respond(200, call.detail.encode(), *_HEADERS, kind="text/plain")
         else:
             self._page(client, call.detail)
 

@@ -94,6 +94,11 @@ def test_a_code_gives_a_cookie_and_a_key_once() -> None:
     assert desk.get(code, Route.PAGE_LOGIN).status == 401
 
 
+def test_the_proof_is_what_the_gate_found() -> None:
+    client = Desk().get("07" * 32, Route.PAGE_PROOF)
+    assert (client.status, client.body) == (200, b"07" * 32)
+
+
 def test_of_the_memory_there_are_two_questions() -> None:
     desk = Desk()
     assert desk.get("rooms").status == 200

@@ -26,6 +26,7 @@ METRICS = "/metrics"
 PAGE_FILES = ("/", "/page.css", "/page.js", "/charts.js")  # the page itself: nothing in them is anybody's
 PAGE = "/page/"  # what it asks for
 LOGIN = "login"
+PROOF = "proof"
 COOKIE = "mempalace-page"
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _MAX_ID = 128
@@ -42,10 +43,11 @@ class Route(Enum):
     METRICS = auto()
     PAGE_FILE = auto()
     PAGE_LOGIN = auto()
+    PAGE_PROOF = auto()  # that we are the broker that the page knows
     PAGE_DATA = auto()
 
 
-VIEWS = (Route.METRICS, Route.PAGE_FILE, Route.PAGE_LOGIN, Route.PAGE_DATA)
+VIEWS = (Route.METRICS, Route.PAGE_FILE, Route.PAGE_LOGIN, Route.PAGE_PROOF, Route.PAGE_DATA)
 
 
 class Head(NamedTuple):
@@ -64,7 +66,7 @@ class Admitted(NamedTuple):
         session, last_event: as named by the client, or "". version: of the protocol, "" where it says none.
         streams: whether it accepts a stream of events as the answer.
         method, target: of a request to the job API.
-        detail: of the page: the file, the code that it shows, or what is asked for, with its query.
+        detail: of the page: the file, the code that it shows, our proof, or what is asked for, with its query.
     """
 
     route: Route
@@ -100,6 +102,7 @@ class Refusal(NamedTuple):
     header: tuple[str, str] | None = None
 
 
+_NO_VISIT = Refusal(401, "this page has to be opened anew: mempalace-broker open")
 _NO_TOKEN = Refusal(401, "the token is missing or wrong", ("WWW-Authenticate", 'Bearer realm="mempalace"'))
 
 
@@ -174,8 +177,11 @@ def _judge_page(head: Head, what: str, port: int, views: ViewAccess) -> Admitted
     if scheme.lower() == LOGIN and what == LOGIN:
         return Admitted(Route.PAGE_LOGIN, detail=shown.strip()) if head.method == "POST" else _not_allowed("POST")
     cookie = _cookie(head, f"{COOKIE}-{port}")
+    if what == PROOF and head.method == "GET":
+        proof = views.page.proof(cookie, f"{port} {head.target.partition('?')[2]}", views.now)
+        return Admitted(Route.PAGE_PROOF, cookie, detail=proof) if proof else _NO_VISIT
     if scheme.lower() != "page" or not views.page.permits(cookie, shown.strip(), views.now):
-        return Refusal(401, "this page has to be opened anew: mempalace-broker open")
+        return _NO_VISIT
     if head.method != "GET":
         return _not_allowed("GET")
     return Admitted(Route.PAGE_DATA, cookie, detail=head.target.removeprefix(PAGE))

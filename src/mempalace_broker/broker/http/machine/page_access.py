@@ -4,6 +4,8 @@ The code of the link stands behind the # of an address, which no browser sends t
 once, and gets two things that prove themselves by an HMAC, so that the next broker knows them too: a cookie, which no
 script can read, and a key, which the script keeps. Browsers send a cookie to every port of a host, so whoever listens
 on another port of 127.0.0.1 may get to see it; the key stays with the page of this port. Neither is enough alone.
+Another user may take the port once the broker has left, and an open page goes on asking: so before the page shows its
+key, it has the broker prove that it knows the key.
 """
 
 from __future__ import annotations
@@ -61,13 +63,26 @@ class PageAccess:
 
     def permits(self, cookie: str, key: str, now: float) -> bool:
         """Whether they belong together, are ours and still hold."""
+        paired = hmac.compare_digest(key.encode(), self._mac("key", cookie[:_MAX_COOKIE]).encode())
+        return self._holds(cookie, now) and paired
+
+    def proof(self, cookie: str, challenge: str, now: float) -> str:
+        """What proves that we know the key to a cookie, as often as it is asked for; "" for a cookie that is not ours.
+
+        Args:
+            challenge: what the page made up, with our port, or whoever listens on another one could pass it on to us.
+        """
+        if not self._holds(cookie, now):
+            return ""
+        return hmac.digest(self._mac("key", cookie).encode(), challenge.encode(), "sha256").hex()
+
+    def _holds(self, cookie: str, now: float) -> bool:
         if not self.secret or len(cookie) > _MAX_COOKIE:
             return False
         body, _, mac = cookie.rpartition(".")
         genuine = hmac.compare_digest(mac.encode(), self._mac("cookie", body).encode())
-        paired = hmac.compare_digest(key.encode(), self._mac("key", cookie).encode())
         until = body.partition(".")[0]
-        return genuine and paired and until.isdecimal() and now < int(until)
+        return genuine and until.isdecimal() and now < int(until)
 
     def _mac(self, what: str, text: str) -> str:
         return hmac.digest(self.secret.encode(), f"page {what} {text}".encode(), "sha256").hex()

@@ -39,8 +39,23 @@ function span(seconds) {
 
 class SignedOut extends Error {}
 
+const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+// Whoever listens here now may be another user's program: it gets no key unless it proves that it knows it.
+async function prove(key) {
+  const [words, nonce] = [new TextEncoder(), hex(crypto.getRandomValues(new Uint8Array(16)))];
+  const answer = await fetch(`/page/proof?${nonce}`, { cache: "no-store" });
+  if (answer.status === 401) throw new SignedOut();
+  const secret = await crypto.subtle.importKey("raw", words.encode(key), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+  const proof = await crypto.subtle.sign("HMAC", secret, words.encode(`${location.port} ${nonce}`));
+  if ((await answer.text()) !== hex(new Uint8Array(proof))) throw new Error("Another program answers in the broker's place.");
+}
+
 async function ask(path) {
-  const headers = { Authorization: `Page ${localStorage.getItem(KEY) ?? ""}` };
+  const key = localStorage.getItem(KEY);
+  if (!key) throw new SignedOut();
+  await prove(key);
+  const headers = { Authorization: `Page ${key}` };
   const answer = await fetch(`/page/${path}`, { headers, cache: "no-store" });
   if (answer.status === 401) throw new SignedOut();
   if (!answer.ok) throw new Error((await answer.text()).trim());

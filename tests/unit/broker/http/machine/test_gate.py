@@ -153,6 +153,15 @@ def test_the_files_of_the_page_are_for_everybody() -> None:
     assert refused(ask("GET", "/../page.js", authorization="")) == 404
 
 
+def test_who_has_a_cookie_may_have_us_prove_ourselves() -> None:
+    visit = PAGE.redeem(PAGE.new_code(NOW), NOW)
+    assert visit is not None
+    proof = PAGE.proof(visit.cookie, f"{PORT} 07", NOW)
+    assert sees(visit.cookie, "", "/page/proof?07") == Admitted(Route.PAGE_PROOF, visit.cookie, detail=proof)
+    assert refused(sees("", "", "/page/proof?07")) == 401
+    assert refused(sees(visit.cookie, "", "/page/proof?07", "POST")) == 401
+
+
 def test_the_page_shows_cookie_and_key() -> None:
     visit = PAGE.redeem(PAGE.new_code(NOW), NOW)
     assert visit is not None

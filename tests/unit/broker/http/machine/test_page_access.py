@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import itertools
 
 import pytest
@@ -71,3 +72,14 @@ def test_neither_is_enough_nor_those_of_two_visits() -> None:
     assert not page.permits(one.cookie, other.key, NOW)
     until, number, mac = one.cookie.split(".")
     assert not page.permits(f"{int(until) + 1}.{number}.{mac}", one.key, NOW)
+
+
+def test_we_prove_that_we_know_the_key_to_our_cookies_alone() -> None:
+    page = access()
+    seen = visit(page)
+    proof = hmac.digest(seen.key.encode(), b"8765 nonce", "sha256").hex()
+    assert access().proof(seen.cookie, "8765 nonce", NOW) == proof, "the next broker knows it, too"
+    assert page.proof(seen.cookie, "8766 nonce", NOW) not in ("", proof)
+    assert page.proof(seen.cookie, "8765 nonce", NOW + VISIT_S) == ""
+    assert page.proof(f"{seen.cookie}0", "8765 nonce", NOW) == ""
+    assert access("").proof(seen.cookie, "8765 nonce", NOW) == ""
