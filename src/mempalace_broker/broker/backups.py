@@ -100,9 +100,12 @@ class Backups:
         else:
             env["MEMPALACE_PALACE_PATH"] = self._identity.name
         pipe = subprocess.PIPE
-        child = self._child = await asyncio.create_subprocess_exec(
-            *argv, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
-        )
+        try:
+            child = self._child = await asyncio.create_subprocess_exec(
+                *argv, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
+            )
+        except OSError as exc:  # this installation was replaced, or there is no room for one process more
+            return {}, f"the command can't be run: {exc}"
         out, err = await child.communicate()
         self._child = None
         if child.returncode == 0:
