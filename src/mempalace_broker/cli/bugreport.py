@@ -113,15 +113,18 @@ def _settings(context: Context) -> tuple[dict[str, Any], list[str]]:
 
 def _hidden(context: Context, secrets: list[str]) -> dict[str, str]:
     """What is replaced: text -> by what; the longest first."""
+    from ..broker.http.hub import hub_folder
+    from ..broker.http.machine.hub_record import TOKEN
     from ..system.paths import home_of
     from ..system.token_file import HTTP_FILE, METRICS_FILE, read_token, token_path
 
     secrets = secrets + [value for name, value in context.env.items() if _NAMES_A_SECRET.search(name)]
     with contextlib.suppress(BrokerError):  # `doctor` says what is wrong with it
         secrets.append(read_token(token_path(context.files.root)) or "")
-    for name in (HTTP_FILE, METRICS_FILE):
+    private = context.files.private
+    for file in (private.file(HTTP_FILE), private.file(METRICS_FILE), hub_folder(private).file(TOKEN)):
         with contextlib.suppress(OSError):  # as above
-            token = context.files.private.file(name).read(_TOKEN_BYTES) or b""
+            token = file.read(_TOKEN_BYTES) or b""
             secrets.append(token.decode("ascii", "replace").strip())
     hidden = {text: _SECRET for secret in secrets if len(secret) >= _LEAST_SECRET for text in _spellings(secret)}
     if home := home_of(context.env).rstrip("/"):

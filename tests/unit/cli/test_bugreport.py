@@ -25,6 +25,7 @@ LOG = """\
 2026-11-27T09:00:03.000 WARNING refused {token} of postgres://me:pa"ss@db
 2026-11-27T09:00:04.000 WARNING no answer from http://me:hunter2@proxy:3128/, nor at http://127.0.0.1:8765/a@b
 2026-11-27T09:00:05.000 WARNING refused {http}
+2026-11-27T09:00:06.000 WARNING refused {own}
 """
 
 
@@ -40,7 +41,8 @@ def palace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     files.prepare()
     assert not files.private.make()
     token, http = ensure_token(files.root), private_token(files.private.file(HTTP_FILE))
-    Path(files.log).write_text(LOG.format(home=tmp_path, token=token, http=http), encoding="utf-8")
+    own = private_token(files.private.folder("hub").file("token"))
+    Path(files.log).write_text(LOG.format(home=tmp_path, token=token, http=http, own=own), encoding="utf-8")
     settings = "[broker]\nidle_s = 7\nenv = { MEMPALACE_PGVECTOR_DSN = 'postgres://me:pa\"ss@db' }\n"
     (tmp_path / "private" / "config.toml").write_text(settings, encoding="utf-8")
     return files.palace
@@ -83,6 +85,7 @@ def test_no_contents_and_no_secrets(palace: str, tmp_path: Path, capsys: pytest.
     assert log[5].endswith("WARNING refused (secret) of (secret)")
     assert log[6].endswith("from http://me:(secret)@proxy:3128/, nor at http://127.0.0.1:8765/a@b")
     assert log[7].endswith("WARNING refused (secret)")
+    assert log[8].endswith("WARNING refused (secret)")
 
 
 def test_a_file_that_is_there_is_left_alone(palace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
