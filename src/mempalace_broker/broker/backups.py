@@ -1,4 +1,4 @@
-"""Has snapshots made by the schedule: by the command that a person would run, in a process of its own."""
+"""Makes the scheduled snapshots, with the command that a person would run, in a process of its own."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ..system.paths import StateFiles
 
 _HOUR_S = 3600.0
-_LOOK_S = 60.0  # the wall clock may be set, and a laptop sleep
-_END_S = 5.0  # for a command that was told to end, to remove what it has begun
+_LOOK_S = 60.0  # the wall clock may be set meanwhile, and a laptop may sleep
+_END_S = 5.0  # for an interrupted command to remove its unfinished snapshot
 _NOTE_LIMIT = 1 << 16
 _BY_HAND = "mempalace-broker backup create"
 _PREFIX = "mempalace-broker: "
@@ -35,7 +35,7 @@ _OURS = ("broker.", "broker-", "engine.lock", "command.lock")
 
 
 class Backups:
-    """The snapshots of one broker's palace. They need a private folder, for the note about the last one."""
+    """The scheduled snapshots of one broker's palace. They need a private folder, for the note about the last one."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Backups:
             self._log.warning("cannot write %s: %s", self._note.path, exc)
 
     async def _run_command(self) -> tuple[dict[str, Any], str]:
-        """What the command says, or why it failed."""
+        """Run the command; return its facts, and why it failed or ""."""
         argv = [sys.executable, "-P", "-m", "mempalace_broker", "backup", "create", "--scheduled", "--json"]
         argv += ["--keep", str(self._settings.backup_keep)]
         argv += ["--dir", expand(folder, private_home())] if (folder := self._settings.backup_dir) else []
@@ -114,7 +114,7 @@ class Backups:
         return {}, words[-1].removeprefix(_PREFIX) if words else f"exit code {child.returncode}"
 
     async def end(self) -> None:
-        """End a command that is at work; `run` was cancelled."""
+        """End a running command, after `run` was cancelled."""
         child = self._child
         if child is None or child.returncode is not None:
             return
@@ -126,18 +126,18 @@ class Backups:
                 return
 
     def as_json(self) -> dict[str, Any] | None:
-        """For `status`; None where there is no schedule."""
+        """Return the schedule for `status`, None if there is none."""
         return self._schedule.as_json(self._clock.wall())
 
     def degraded(self) -> Iterator[dict[str, str]]:
-        """That the last one failed."""
+        """Yield an entry if the last snapshot failed."""
         said = self.as_json() or {}
         if said.get("error"):
             yield {"what": f"the last scheduled snapshot failed: {said['error']}", "hint": _BY_HAND}
 
 
 def _changed_at(identity: PalaceIdentity) -> float:
-    """When anything of the palace was last written, 0 where there is nothing."""
+    """Return when anything in the palace was last written, 0 if there is nothing."""
     beside = os.path.dirname(identity.path)
     files = [identity.graph, f"{identity.graph}-wal", *(os.path.join(beside, name) for name in BESIDE_PALACE)]
     for folder, folders, names in os.walk(identity.path):

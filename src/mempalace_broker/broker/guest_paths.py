@@ -69,7 +69,7 @@ class GuestPaths:
         )
 
     def look_up(self, peer: PeerProcess, nonce: str, paths: Sequence[str]) -> tuple[dict[str, str], str]:
-        """The real paths of all that a guest names, and why it may not name one of them, or "". Blocks."""
+        """Return the real paths of those that a guest names, and why it may not name one of them, or "". Blocks."""
         try:
             return {path: self.real(peer, nonce, path) for path in paths}, ""
         except NotShared as exc:

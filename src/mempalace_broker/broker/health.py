@@ -1,4 +1,4 @@
-"""Asks `mempalace-broker doctor`, in a process of its own: it takes a second, and loads what no broker needs."""
+"""Runs `mempalace-broker doctor` in a process of its own: it takes a second, and loads modules that no broker needs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FAILED = {"ok": False, "findings": []}
 
 
 class Doctor:
-    """One at a time: whoever asks meanwhile gets the same answer.
+    """Runs one doctor at a time; requests that come meanwhile get the same answer.
 
     Args:
-        env: as the broker has it; unless the palace was named by a flag, it leads to the palace.
+        env: the broker's environment; it names the palace, unless a flag did.
     """
 
     def __init__(self, identity: PalaceIdentity, env: Mapping[str, str]) -> None:
@@ -31,7 +31,7 @@ class Doctor:
         self._running: asyncio.Future[bytes] | None = None
 
     async def ask(self) -> bytes:
-        """The JSON that it prints, or the same without findings and with `problem`."""
+        """Return the JSON that doctor prints; if it fails, the same without findings and with `problem`."""
         if self._running is not None:
             return await self._running
         self._running = asyncio.get_running_loop().create_future()

@@ -33,7 +33,7 @@ class Listeners:
     """All listeners of one broker, which holds the owner lock.
 
     Args:
-        runner: gets the connections and what clients do. status: takes the snapshot that people see.
+        runner: gets the connections and their input. status: returns the broker's status for the page and the metrics.
 
     Attributes:
         tcp: the listener on TCP. http: the one for HTTP.

@@ -1,4 +1,4 @@
-"""Lines of broker.log: one a message, whatever a client or an engine has put into it; as text, or as JSON."""
+"""Lines of broker.log: one per message, whatever a client or an engine put into it; as text or as JSON."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 LINE = "%(asctime)s.%(msecs)03d %(levelname)s %(message)s"
 LINE_TIME = "%Y-%m-%dT%H:%M:%S"
-ENGINES_WORDS = "engines_words"  # of a record: the engine's own, which are all that its message quotes
+ENGINES_WORDS = "engines_words"  # attribute of a record: the engine's output, the only text that its message quotes
 _LONGEST = 10_000  # characters
 
 
 def about(session: Session | None) -> dict[str, str]:
-    """Whom a line is about, for `extra` of a logging call."""
+    """Return the session that a line is about, for `extra` of a logging call."""
     return {} if session is None else {"session": session.public, "agent": session.agent}
 
 
@@ -38,14 +38,14 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time, level, session, agent, message, and traceback where there is one.
+    """One object per line: time, level, session, agent, message, and traceback if there is one.
 
-    Such logs are sent to other places, so they quote nothing that may come from the memory: of what the engine wrote,
-    and of a traceback, only the places and the kinds of errors are left.
+    Such logs are sent to other places, so they quote nothing that may come from the memory: of the engine's output, and
+    of a traceback, only the places and the kinds of errors are left.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """Return the line of a record."""
         words = getattr(record, ENGINES_WORDS, None)
         message = record.getMessage() if words is None else record.msg % without_contents(words)
         line = {

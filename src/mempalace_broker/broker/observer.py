@@ -1,4 +1,4 @@
-"""What the broker has seen of its calls, beyond counting: the last errors, and whose a line of the log is."""
+"""Keeps the last errors, and writes lines of the log with the session that they are about."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 _KEPT = 20
 _WIDEST = 300  # characters of an error that is kept
-_BURST = 20  # failed calls that are logged in an interval; where no engine can be had, every call fails
+_BURST = 20  # failed calls that are logged in an interval: without an engine, every call fails
 _BURST_S = 10.0
 _ENGINES_WORDS = "answered by mempalace with an error"
 
 
 class Observer:
-    """Attributes: errors: of the last failed calls, the newest last, as `status` shows them."""
+    """Keeps and logs failed calls.
+
+    Attributes:
+        errors: of the last failed calls, the newest last, as `status` shows them.
+    """
 
     def __init__(self, protocol: BrokerProtocol, clock: Clock, log: logging.Logger) -> None:
         self.errors: deque[dict[str, Any]] = deque(maxlen=_KEPT)
@@ -38,7 +42,7 @@ class Observer:
         getattr(self._log, effect.level)(effect.text, extra=about(effect.session))
 
     def call_failed(self, effect: CallFailed) -> None:
-        """Keep an error and write a line about it."""
+        """Keep an error and log it."""
         call, now = effect.call, self._clock.monotonic()
         if effect.text:
             self._protocol.dispatcher.traffic.failed(call, now)

@@ -183,7 +183,7 @@ class Snapshot:
         )
 
     def _snapshots(self) -> dict[str, Any]:
-        """How many there are in their usual folder, and when the newest was made, by the schedule or by hand."""
+        """Return the number in their usual folder, and when the newest was made, by the schedule or by hand."""
         folder = self.files.private.folder(FOLDER).path
         names = snapshot_names(folder) if folder else []
         scheduled = (self.backups.as_json() or {}).get("made_at") or 0  # into another folder, perhaps

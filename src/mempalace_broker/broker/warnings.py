@@ -13,7 +13,7 @@ _FEWER = "end agents that are not needed, or start the broker where more files m
 
 
 class Warnings:
-    """Every warning given so far; `first`: those to begin with, each with its hint.
+    """Every warning given so far; `first`: the initial ones, each with its hint.
 
     Attributes:
         entries: each with `what` and `hint`, as `broker/status` shows them.

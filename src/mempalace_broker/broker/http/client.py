@@ -1,4 +1,4 @@
-"""A connection, as those see it who answer its requests."""
+"""The interface of a connection to the code that answers its requests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Pending(Protocol):
 
 
 class Client(Protocol):
-    """A connection, as the endpoint sees it.
+    """A connection.
 
     Attributes:
-        reply: the answer that it waits for.
+        reply: the answer that it waits for, or None.
     """
 
     reply: Pending | None
@@ -34,4 +34,4 @@ class Client(Protocol):
         """Begin a stream of events. `event`: the id of the first, or ""; `prime`: send it at once."""
 
     def end_stream(self, messages: list[bytes], event: str) -> None:
-        """Send the last events of the stream, the last of them with the id `event`, or ""."""
+        """Send the last events of the stream, the last of them with the id `event`, unless that is ""."""

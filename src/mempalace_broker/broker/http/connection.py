@@ -35,7 +35,7 @@ class Listener(Protocol):
     """What a connection asks of its listener.
 
     Attributes:
-        stall_s: whoever reads nothing for so long is dropped.
+        stall_s: a client that reads nothing for so many seconds is dropped.
     """
 
     stall_s: float

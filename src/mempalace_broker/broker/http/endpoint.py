@@ -74,7 +74,7 @@ class McpEndpoint:
             client.respond(200, b"")
 
     def ask(self, client: Client, session: HttpSession, line: bytes, headers: list[tuple[str, str]]) -> None:
-        """Send a request of the broker's own page; the answer, a JSON-RPC message, gets these `headers`."""
+        """Send a request of the broker's own page; the answer is a JSON-RPC message with these `headers`."""
         if len(self.exchanges) >= MOST_EXCHANGES:
             client.refuse(_busy(MOST_EXCHANGES))
         else:

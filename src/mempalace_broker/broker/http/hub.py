@@ -1,8 +1,8 @@
 """Publishes mempalace's records of a hub and a daemon in the homes of those who use the palace.
 
-Records and token lie in the user's private folder, and ~/.mempalace/server/KEY and .../daemon/KEY are links to it. For
-~/.mempalace is what containers have mounted: there the links lead nowhere, so they get neither the token, which permits
-what the user may do, nor a record whose pid means another process to them.
+Records and token are in the user's private folder; ~/.mempalace/server/KEY and ~/.mempalace/daemon/KEY are links to it.
+Containers may have ~/.mempalace mounted. There the links lead nowhere, so containers get neither the token, which
+permits everything that the user may do, nor a record whose pid means another process to them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class HubRecord:
         env: the broker's environment: the home of whoever started it is one of those that get the record.
 
     Attributes:
-        set_aside: folders of mempalace's own daemon that made room for ours.
+        set_aside: folders of mempalace's own daemon that were renamed to make room for ours.
     """
 
     def __init__(self, files: StateFiles, env: Mapping[str, str]) -> None:
@@ -64,10 +64,10 @@ class HubRecord:
     def publish(
         self, port: int, tools: list[Any] | None, fingerprint: str | None, homes: Iterable[str], pid: int = 0
     ) -> None:
-        """Make the record say what is true now, in all homes; without tools to offer, nothing.
+        """Bring the records up to date in all homes; do nothing while there are no tools to offer.
 
         Args:
-            pid: of the process that lives as long as the record is to be believed; 0: our own.
+            pid: of the process that lives as long as the record is valid; 0: our own.
 
         Raises:
             AnotherHub: see there; names it.
@@ -95,7 +95,7 @@ class HubRecord:
             raise failure
 
     def withdraw(self) -> None:
-        """Remove the records, if they are ours still."""
+        """Remove the records if they are still ours."""
         withdraw(self._folder, self._pid)
 
     def _add(self, home: str) -> None:
@@ -127,23 +127,23 @@ class HubRecord:
 
 
 def hub_folder(private: PrivateFolder) -> PrivateFolder:
-    """The folder of the records, in the private folder of a palace."""
+    """Return the folder of the records, in the private folder of a palace."""
     return private.folder(_FOLDER)
 
 
 def withdraw(folder: PrivateFolder, pid: int) -> None:
-    """Remove the records of that process, and no other's."""
+    """Remove the records if they name that process."""
     if pid_in(folder.file(RECORD).read(_LIMIT)) == pid:
         for name in (ENDPOINT, PID, RECORD):
             unlink_quietly(folder.file(name).path)
 
 
 def _put_aside(folder: SharedFolder, name: str, record: str) -> str:
-    """Make room where mempalace's own hub or daemon had its record, unless it is at work; the new path."""
+    """Rename the folder of mempalace's own hub or daemon, unless that is running; return the new path."""
     with folder.folder(name) as old:
         pid = pid_in(old.read(record, _LIMIT))
     if pid and pid != os.getpid() and not is_free(pid):
-        raise AnotherHub(f"pid {pid} serves this palace by a server of mempalace's own ({folder.path}/{name})")
+        raise AnotherHub(f"pid {pid}, a server of mempalace's own, serves this palace ({folder.path}/{name})")
     aside = f"{name}{_ASIDE}-{os.urandom(3).hex()}"
     folder.rename(name, aside)
     return f"{folder.path}/{aside}"

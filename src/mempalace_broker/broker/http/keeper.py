@@ -1,8 +1,8 @@
-"""Keeps the listening socket where a broker is killed.
+"""Keeps the listening socket when a broker is killed.
 
 A stock server of mempalace's that finds a dead hub opens the palace itself, and keeps mempalace's write lock for life.
-So once such clients have come, a small process holds the listening socket, too, and the record names its pid. When the
-broker dies, new connections wait with the kernel, and the next broker gets the socket as if there had been a restart.
+So once such clients have connected, a small process holds the listening socket as well, and the record names its pid.
+When the broker dies, new connections wait in the kernel, and the next broker gets the socket as after a restart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _END_S = 1.0
 
 
 class Keeper:
-    """The broker's end. Methods block for moments.
+    """The broker's side. Methods block for moments.
 
     Args:
         palace: its real path. env: the broker's environment.
@@ -39,11 +39,11 @@ class Keeper:
 
     @property
     def pid(self) -> int:
-        """Its pid, 0 where it does not run."""
+        """The keeper's pid, 0 if it does not run."""
         return self._process.pid if self._process is not None and self._process.poll() is None else 0
 
     def start(self, listener: socket.socket) -> None:
-        """Start it, if it does not run. Raises OSError where that is impossible."""
+        """Start the keeper if it does not run. Raises OSError if that fails."""
         if self.pid:
             return
         self.dismiss()
@@ -62,7 +62,7 @@ class Keeper:
             )
 
     def dismiss(self) -> None:
-        """Let it end: the broker leaves in order, or it has ended already."""
+        """End the keeper: the broker leaves in order. It may have ended already."""
         if self._parent is not None:
             with contextlib.suppress(OSError):  # it is gone
                 self._parent.send(_LEAVES)
@@ -78,7 +78,7 @@ class Keeper:
 
 
 def main(argv: list[str]) -> None:
-    """Wait for the broker's end; hand its socket on if it did not take leave."""
+    """Wait for the broker's end; hand its socket on unless it dismissed us."""
     parent, listener = (socket.socket(fileno=int(fd)) for fd in argv[:2])
     with parent, listener:
         if parent.recv(1):

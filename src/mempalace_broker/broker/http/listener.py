@@ -50,7 +50,7 @@ class HttpListener:
     """One listener; does nothing where the setting `http` is off.
 
     Args:
-        number: gives each client its number. viewing: for those who only look.
+        number: gives each client its number. viewing: answers the requests for the page and the metrics.
 
     Attributes:
         port: 0 while it does not listen. stall_s: a client that reads nothing for so long is dropped.
@@ -86,7 +86,7 @@ class HttpListener:
         self._private = files.private
         self._hub = HubRecord(files, env)
         self._keeper = Keeper(files.palace, env)
-        self._relied_on = False  # by clients that open the palace themselves when they don't find us
+        self._relied_on = False  # by clients that would open the palace themselves without us
         self._port = settings.http_port
         self._taken: Taken | None = None
         self._handover: Handover | None = None
@@ -103,7 +103,7 @@ class HttpListener:
 
     @functools.cached_property
     def jobs(self) -> JobService:
-        """The job API; made when it is needed first."""
+        """The job API, made at its first use."""
         from ..jobs.service import JobService
 
         service = JobService(
@@ -158,7 +158,7 @@ class HttpListener:
             try:
                 await asyncio.to_thread(self._keeper.start, self._server.sockets[0])
             except OSError as exc:
-                self._runner.log.warning("nobody keeps the socket for HTTP should this broker be killed: %s", exc)
+                self._runner.log.warning("the socket for HTTP will be lost if this broker is killed: %s", exc)
 
     async def _publish(self) -> None:
         """Tell mempalace's own commands where we are, and what the engine can do."""
@@ -175,7 +175,7 @@ class HttpListener:
             self._runner.log.warning("mempalace's own commands don't find this broker: %s", why)
         self._unfound = why
         while self._hub.set_aside:
-            text = "mempalace's own daemon had its jobs in %s; any that it had not run yet are still there, and not run"
+            text = "mempalace's own daemon left its jobs in %s; those that it had not run stay there, and are not run"
             self._runner.log.warning(text, self._hub.set_aside.pop())
         if self._taken is not None and protocol.answers.tools is not None:  # else no record of ours can be there yet
             self._taken.parent.close()
@@ -300,8 +300,10 @@ class HttpListener:
         return judge(head, port=self._bound, keys=self._tokens.keys, versions=versions, views=views)
 
     def handle(self, connection: HttpConnection, call: Admitted, body: bytes) -> None:
-        """Answer an admitted request. Clients come back without notice, and find us or open the palace themselves; who
-        only looks keeps no broker running.
+        """Answer an admitted request.
+
+        A request keeps the broker running, because such clients come back without notice, and would open the palace
+        themselves. Requests for the page and the metrics don't.
         """
         if call.route in VIEWS:
             self._viewing.handle(connection, call, self.endpoint, self._bound)
@@ -313,7 +315,7 @@ class HttpListener:
         self.endpoint.handle(connection, call, body)
 
     def open_page(self, id_: Any) -> bytes:
-        """The answer to `broker/open`."""
+        """Return the answer to `broker/open`."""
         return self._viewing.link(id_, self.port)
 
     def refused(self, refusal: Refusal) -> None:

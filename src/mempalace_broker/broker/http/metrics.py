@@ -1,6 +1,6 @@
-"""The metrics of the broker for Prometheus, made of the snapshot that `status --json` prints.
+"""The metrics of the broker for Prometheus, made from the status that `status --json` prints.
 
-Names and units follow Prometheus' own rules: seconds, bytes, `_total` for what only grows.
+Names and units follow Prometheus' own rules: seconds, bytes, `_total` for counters.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _STATES = tuple(dict.fromkeys([*EngineState, *(state for state in ParkState if s
 _COUNTERS = {
     "cancelled": "Calls that their clients cancelled.",
     "timeouts": "Calls that waited or ran too long.",
-    "unknown_outcomes": "Writes of which nobody knows whether they are stored.",
+    "unknown_outcomes": "Writes whose outcome is unknown.",
     "replayed": "Calls that ran again after the death of an engine.",
     "sessions": "Sessions since the start.",
 }
 
 
 def exposition(status: dict[str, Any]) -> tuple[bytes, str]:
-    """The metrics as text, and the type of that text."""
+    """Return the metrics as text, and the content type of that text."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshot(status))
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
@@ -49,7 +49,7 @@ class _Snapshot(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        """As the library wants it."""
+        """Yield the metrics, as the library asks for them."""
         yield from _broker(self._status)
         yield from _engine(self._status["engine"])
         yield from _lanes(self._status)
@@ -58,7 +58,7 @@ class _Snapshot(Collector):
 
 
 def _gauge(name: str, text: str, value: float | None) -> Iterator[Metric]:
-    """A single value; none where it is not known."""
+    """Yield a single value, unless it is unknown."""
     if value is not None:
         yield GaugeMetricFamily(f"{_PREFIX}_{name}", text, value)
 
@@ -77,8 +77,8 @@ def _broker(status: dict[str, Any]) -> Iterator[Metric]:
     yield InfoMetricFamily(_PREFIX, "Versions, and the palace.", facts)
     yield from _gauge("start_time_seconds", "When the broker started, in seconds since 1970.", broker["started_at"])
     yield from _gauge("resident_memory_bytes", "Memory of the broker.", _bytes(broker["rss_kb"]))
-    yield from _gauge("degraded", "How many things are not as they should be.", len(status["degraded"]))
-    yield from _gauge("lease_epoch", "Number of this owner of the palace.", broker["epoch"])
+    yield from _gauge("degraded", "Number of problems that status reports as degraded.", len(status["degraded"]))
+    yield from _gauge("lease_epoch", "Epoch of the broker's lease on the palace.", broker["epoch"])
     yield from _gauge("snapshots", "Snapshots in their usual folder.", snapshots["count"])
     text = "When the newest snapshot was made, in seconds since 1970."
     yield from _gauge("snapshot_newest_time_seconds", text, snapshots["newest_at"])
@@ -90,13 +90,13 @@ def _engine(engine: dict[str, Any]) -> Iterator[Metric]:
         states.add_metric([state], state == engine["state"])
     yield states
     yield from _gauge("engine_resident_memory_bytes", "Memory of the engine.", _bytes(engine["rss_kb"]))
-    yield from _gauge("engine_drawers", "Drawers when the engine started.", engine["drawers"])
-    yield CounterMetricFamily(f"{_PREFIX}_engine_restarts", "Engines that replaced another.", engine["restarts"])
+    yield from _gauge("engine_drawers", "Drawers as counted when the engine started.", engine["drawers"])
+    yield CounterMetricFamily(f"{_PREFIX}_engine_restarts", "Engines that replaced another one.", engine["restarts"])
 
 
 def _lanes(status: dict[str, Any]) -> Iterator[Metric]:
-    waiting = GaugeMetricFamily(f"{_PREFIX}_calls_waiting", "Calls that wait for their turn.", labels=["lane"])
-    running = GaugeMetricFamily(f"{_PREFIX}_calls_running", "Calls that run.", labels=["lane"])
+    waiting = GaugeMetricFamily(f"{_PREFIX}_calls_waiting", "Calls that are waiting for their turn.", labels=["lane"])
+    running = GaugeMetricFamily(f"{_PREFIX}_calls_running", "Calls that are running.", labels=["lane"])
     for name, lane in status["lanes"].items():
         waiting.add_metric([name], lane["queued"])
         running.add_metric([name], len(lane["running"]))
@@ -107,13 +107,16 @@ def _lanes(status: dict[str, Any]) -> Iterator[Metric]:
 def _calls(status: dict[str, Any]) -> Iterator[Metric]:
     traffic, counters = status["traffic"], status["counters"]
     calls = CounterMetricFamily(f"{_PREFIX}_calls", "Calls that were answered.", labels=["tool"])
-    errors = CounterMetricFamily(f"{_PREFIX}_call_errors", "Calls that were answered by an error.", labels=["tool"])
+    errors = CounterMetricFamily(f"{_PREFIX}_call_errors", "Calls that were answered with an error.", labels=["tool"])
     for tool, counts in traffic["tools"].items():
         calls.add_metric([tool], counts["calls"])
         errors.add_metric([tool], counts["errors"])
     yield calls
     yield errors
-    for kind, text in (("took", "From the arrival of a call to its answer."), ("waited", "Of it, until it ran.")):
+    for kind, text in (
+        ("took", "From the arrival of a call to its answer."),
+        ("waited", "From the arrival of a call until it ran."),
+    ):
         family = HistogramMetricFamily(f"{_PREFIX}_call_{kind}_seconds", text, labels=["lane"])
         for name, lane in traffic["lanes"].items():
             bounds = [*map(str, traffic["bounds_s"]), "+Inf"]

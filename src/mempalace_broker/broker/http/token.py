@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class HttpTokens:
-    """The tokens as their files have them.
+    """The tokens, as read from their files.
 
     Attributes:
-        keys: each token, and whose rights it gives. own: that of the user's own programs.
-        metrics: that for the metrics alone, "" where nobody has asked for one.
+        keys: each token, and the origin whose rights it gives. own: the token of the user's own programs.
+        metrics: the token for the metrics alone, "" if nobody has asked for one.
     """
 
     def __init__(self, folder: PrivateFolder, hub: HubRecord) -> None:

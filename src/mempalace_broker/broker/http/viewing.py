@@ -1,4 +1,4 @@
-"""Lets people and their monitors look: links, tokens, visits. The views are imported when one is asked for."""
+"""Access to the page and the metrics: links, tokens, visits. The views are imported at the first request for one."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from .token import HttpTokens
     from .views import Views
 
-_OFF = "the setting http is off, or the broker can't listen for HTTP: its status says why"
+_OFF = "the setting http is off, or the broker can't listen for HTTP; `status` says why"
 
 
 class Viewing:
     """The views of one listener.
 
     Args:
-        status: takes the snapshot. health: asks `doctor`.
+        status: returns the broker's status. health: runs `doctor`.
     """
 
     def __init__(
@@ -48,23 +48,27 @@ class Viewing:
         self._views: Views | None = None
 
     def read(self, tokens: HttpTokens) -> None:
-        """Take the tokens as they are now."""
+        """Take over the current tokens."""
         self._metrics, self._page.secret = tokens.metrics, tokens.own
 
     @property
     def access(self) -> ViewAccess:
-        """What lets somebody in at this moment."""
+        """The credentials that are valid now."""
         return ViewAccess(self._metrics, self._page, self._clock.wall())
 
     def link(self, id_: Any, port: int) -> bytes:
-        """The answer to `broker/open`: `url`, which opens the page once, or why there is none. `port`: 0 for none."""
+        """Return the answer to `broker/open`: a `url` that opens the page once, or why there is none.
+
+        Args:
+            port: of the listener; 0 if there is none.
+        """
         if not port or not self._page.secret:
             return result_line(id_, {"url": None, "why": _OFF})
         url = f"http://{ADDRESS}:{port}/#{self._page.new_code(self._clock.wall())}"
         return result_line(id_, {"url": url, "expires_s": CODE_S})
 
     def handle(self, client: Client, call: Admitted, endpoint: McpEndpoint, port: int) -> None:
-        """Answer an admitted request. `endpoint`: for questions to the memory."""
+        """Answer an admitted request. `endpoint`: takes calls to the memory."""
         if self._views is None:
             from .views import Views
 

@@ -1,7 +1,7 @@
-"""What people and their monitors see over HTTP: the page with all that it asks for, and the metrics.
+"""Answers requests for the page, for its data, and for the metrics.
 
-All of it can only be looked at. Of the memory there are two questions: how many drawers each room has, and a search;
-they take their turns as the calls of an agent. The rest is the snapshot that `status --json` prints.
+All of it is read-only. Only two requests reach the memory: how many drawers each room has, and a search; they take
+their turns like the calls of an agent. Everything else comes from the status that `status --json` prints.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _HEADERS = [
     ("Referrer-Policy", "no-referrer"),
     ("X-Content-Type-Options", "nosniff"),
 ]
-_MAX_QUERY = 250  # characters, as mempalace has it
+_MAX_QUERY = 250  # characters, mempalace's own limit
 _RESULTS = 10
 
 
@@ -52,8 +52,8 @@ class Views:
     """The views of one broker.
 
     Args:
-        status: takes the snapshot. health: asks `doctor`; its answer is JSON.
-        calls: of the memory; they are one client's. now: seconds since 1970.
+        calls: takes calls to the memory; all of them are of one client. status: returns the broker's status.
+        health: runs `doctor`; returns JSON. now: seconds since 1970.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Views:
     def _let_in(self, client: Client, code: str, port: int) -> None:
         visit = self._access.redeem(code, self._now())
         if visit is None:
-            client.refuse(Refusal(401, "this link was used already, or is too old: mempalace-broker open"))
+            client.refuse(Refusal(401, "this link was already used, or has expired: mempalace-broker open"))
             return
         cookie = f"{COOKIE}-{port}={visit.cookie}; Path={PAGE}; Max-Age={VISIT_S}; HttpOnly; SameSite=Strict"
         client.respond(200, json.dumps({"key": visit.key}).encode(), ("Set-Cookie", cookie), *_HEADERS)
@@ -131,7 +131,7 @@ class Views:
 
 
 def _exposition(status: dict[str, Any]) -> tuple[bytes, str]:
-    from .metrics import exposition  # late: its library takes 30 ms and 5 MB, which only whoever scrapes us pays
+    from .metrics import exposition  # late: its library costs 30 ms and 5 MB, which only a scraped broker should pay
 
     return exposition(status)
 
@@ -144,12 +144,12 @@ class _Later:
         client.reply = self
 
     async def answer(self, work: Coroutine[Any, Any, tuple[bytes, str]]) -> None:
-        """Work it out and send it."""
+        """Await `work` and send its result."""
         try:
             body, kind = await work
         except Exception:
             if (client := self._taken()) is not None:
-                client.refuse(Refusal(500, "that failed: mempalace-broker logs"))
+                client.refuse(Refusal(500, "the request failed: mempalace-broker logs"))
             raise
         if (client := self._taken()) is not None:
             client.respond(200, body, *_HEADERS, kind=kind)

@@ -1,1 +1,1 @@
-"""The job API of mempalace's own daemon: what its hooks and its commands with `--daemon` save through."""
+"""The job API of mempalace's own daemon, through which its hooks and its commands with `--daemon` save."""

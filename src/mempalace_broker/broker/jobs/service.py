@@ -1,9 +1,9 @@
-"""The job API: requests of mempalace's clients in, jobs to the broker's protocol, and what became of them on disk.
+"""The job API: takes requests of mempalace's clients, runs jobs through the broker's protocol, keeps them on disk.
 
     GET  /health                        POST /jobs   {kind, payload, dedupe_key, priority} -> 202 {job}
     GET  /jobs?limit=N, /jobs/ID        POST /shutdown   refused: the broker is not theirs to stop
 
-A job is on disk before it is accepted, and is run once, whoever is killed when: see machine/job.py.
+A job is on disk before it is accepted, and its outcome is proved before it runs again: see machine/job.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_BODY = 1 << 20
 _SHOWN, _LONG_NUMBER = 20, 6
-_STOP = "this is mempalace-broker, which serves other sessions too: `mempalace-broker stop` ends it"
+_STOP = "this is mempalace-broker, which serves other sessions, too: `mempalace-broker stop` ends it"
 
 
 class JobService:
@@ -59,14 +59,14 @@ class JobService:
         self._clock = clock
         self._tasks = tasks
         self._number = number
-        self._known: set[str] = set()  # whose fate by the connection before is known: they need not ask
+        self._known: set[str] = set()  # whose outcome on the connection before is known: they need not ask
         self._timer: asyncio.TimerHandle | None = None
         self._loading = False
         self._loaded = asyncio.Event()
-        self._submitting = asyncio.Lock()  # one by one, or two of one key might both be taken
+        self._submitting = asyncio.Lock()  # one by one, or two jobs with one key might both be accepted
 
     def load(self) -> None:
-        """Take over what earlier brokers left, once."""
+        """Take over the jobs of earlier brokers, once."""
         if not self._loading:
             self._loading = True
             self._tasks.start("load-jobs", self._load())
@@ -84,12 +84,12 @@ class JobService:
     # -- requests
 
     def handle(self, client: Client, method: str, target: str, body: bytes) -> None:
-        """Answer a request; a job that is handed in, once it is on disk."""
+        """Answer a request; that for a new job is answered once the job is on disk."""
         client.reply = self
         self._tasks.start("job-api", self._answer(client, method, target, body))
 
     def lost(self) -> None:
-        """A client's connection broke; the job that it handed in is taken all the same."""
+        """Do nothing: a job is kept even if the client's connection breaks."""
 
     async def _answer(self, client: Client, method: str, target: str, body: bytes) -> None:
         await self._loaded.wait()  # a client may ask for a job of the broker before
@@ -181,7 +181,7 @@ class JobService:
                 answer = await self._say(job, job.line())
                 if answer is None:
                     return
-                if job.took(answer, self._clock.wall()):  # nobody will ask what became of that connection
+                if job.took(answer, self._clock.wall()):  # the outcome of that connection is known
                     self._known.add(job.id)
                     job.connection += 1
             if job.waits:
@@ -191,7 +191,7 @@ class JobService:
             self._pump()
 
     async def _ask(self, job: Job) -> bool:
-        """Find out what became of a job of an earlier broker; whether the broker stays."""
+        """Ask for the outcome of a job of an earlier broker; return whether this broker stays."""
         job.connection += 1
         answer = await self._say(job, job.question(self._clock.wall()))
         if answer is None:
@@ -216,7 +216,7 @@ class JobService:
         return await heard
 
     async def _keep(self, job: Job) -> bool:
-        """Write down what became of a job; whether that was possible."""
+        """Write the state of a job to disk; return whether that succeeded."""
         if job.state is JobState.FAILED:
             self._runner.log.warning("a job of mempalace's (%s) failed: %s", job.kind, job.error)
         try:

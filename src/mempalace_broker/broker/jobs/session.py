@@ -1,4 +1,4 @@
-"""A job as a client of the broker's protocol: it greets, says one line more, and hears two."""
+"""A job as a client of the broker's protocol: it sends a hello and one more line, and gets two answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class JobSession:
     """See `runner.Conn` for its attributes.
 
     Args:
-        done: takes the answer to the second line, None where the broker leaves before there is one; called once.
+        done: called once, with the answer to the second line; None if the broker leaves before that.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class JobSession:
 
     @property
     def unfinished(self) -> int:
-        """Bytes that are not acted upon yet."""
+        """Number of bytes not yet processed."""
         return sum(len(line) for line in self._lines if isinstance(line, bytes))
 
     def start(self) -> None:
-        """Say both lines."""
+        """Send both lines."""
         self._runner.opened(self, 0, Origin.HOST)
         self._work()
 
@@ -57,21 +57,21 @@ class JobSession:
             asyncio.get_running_loop().call_soon(self._work)
 
     def send(self, data: bytes) -> None:
-        """An answer."""
+        """Take an answer."""
         self._answers += [load_object(line) for line in data.split(b"\n") if line]
         if len(self._answers) > 1 or "error" in self._answers[0]:
             self._finish(self._answers[-1])
 
     def close(self) -> None:
-        """The broker leaves."""
+        """End the session: the broker leaves."""
         self._finish(None)
 
-    def refuse(self, text: str) -> None:  # noqa: ARG002 - nobody reads it
-        """End it."""
+    def refuse(self, text: str) -> None:  # noqa: ARG002 - a job has no use for it
+        """End the session."""
         self._finish(None)
 
     def drop(self, reason: str) -> None:  # noqa: ARG002
-        """End it."""
+        """End the session."""
         self._finish(None)
 
     def _finish(self, answer: dict[str, Any] | None) -> None:

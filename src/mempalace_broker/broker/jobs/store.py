@@ -1,4 +1,4 @@
-"""Jobs on disk, each in a file of the user's private folder: what was accepted outlives the broker."""
+"""Jobs on disk, each in a file of the user's private folder, so that accepted jobs outlive the broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LIMIT = 4 << 20
 
 
 def any_job(private: PrivateFolder) -> bool:
-    """Whether an earlier broker left jobs. Blocks; reads no file."""
+    """Return whether an earlier broker left jobs. Blocks; reads no file."""
     try:
         return bool(os.listdir(private.folder(FOLDER).path))
     except OSError:
@@ -29,7 +29,7 @@ class JobStore:
         self._folder = private.folder(FOLDER)
 
     def load(self) -> list[Job]:
-        """All that can be read, oldest first."""
+        """Return all jobs that can be read, oldest first."""
         from .machine.job import Job  # late: a broker without jobs starts without it
 
         names = os.listdir(self._folder.path) if os.path.isdir(self._folder.path) else []
@@ -37,9 +37,9 @@ class JobStore:
         return sorted((job for job in found if job is not None), key=lambda job: job.created)
 
     def save(self, job: Job) -> None:
-        """Keep it as it is now, durably."""
+        """Write the job's present state durably."""
         self._folder.file(job.id + _END).write(job.encode())
 
     def forget(self, job: Job) -> None:
-        """Remove it."""
+        """Remove the job's file."""
         os.unlink(self._folder.file(job.id + _END).path)

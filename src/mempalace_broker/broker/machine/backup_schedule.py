@@ -1,11 +1,11 @@
-"""When the next snapshot of the schedule is due. Pure. Times in seconds since 1970: a schedule outlives its broker."""
+"""When the next scheduled snapshot is due. Pure. Times in seconds since 1970: a schedule outlives its broker."""
 
 from __future__ import annotations
 
 from typing import Any
 
-_RETRY_S = 3600.0  # after one that failed
-_NO_PALACE_S = 60.0  # until it is looked for again
+_RETRY_S = 3600.0  # after a snapshot that failed
+_NO_PALACE_S = 60.0  # until the next look for one
 _MOST_WORDS = 1000
 
 
@@ -14,7 +14,7 @@ class BackupSchedule:
 
     Args:
         every_s: seconds from one snapshot to the next; 0 = there is no schedule.
-        note: what `note` gave when the last broker left.
+        note: the last result of `note`, of an earlier broker.
     """
 
     def __init__(self, every_s: float, note: dict[str, Any]) -> None:
@@ -27,11 +27,11 @@ class BackupSchedule:
 
     @property
     def on(self) -> bool:
-        """Whether there is one."""
+        """Whether there is a schedule."""
         return self._every_s > 0
 
     def due_in(self, now: float) -> float:
-        """Seconds until the next snapshot, 0 where one is due. A time in the future is a clock that went back."""
+        """Seconds until the next snapshot, 0 if one is due. A last time in the future means a clock that went back."""
         due = self._made_at + self._every_s if 0 < self._made_at <= now else 0.0
         due = max(due, self._not_before)
         if not self._last.get("error") or not 0 < self._tried_at <= now:
@@ -39,30 +39,30 @@ class BackupSchedule:
         return max(0.0, self._tried_at + min(self._every_s, _RETRY_S) - now)
 
     def changed_since(self, changed_at: float) -> bool:
-        """Whether a palace that was last written to at that time (0: never) has anything that no snapshot has."""
+        """Return whether a palace last written to at `changed_at` (0: never) has anything that no snapshot has."""
         return changed_at > 0 and (bool(self._last.get("error")) or changed_at >= self._made_at)
 
     def skipped(self, now: float) -> None:
-        """Nothing has changed since the last one, which is as good as a new one; or there is no palace yet."""
+        """Skip this snapshot: nothing has changed since the last one, or there is no palace yet."""
         self._not_before = now + (self._every_s if self._made_at else _NO_PALACE_S)
 
     def made(self, now: float, facts: dict[str, Any]) -> None:
-        """There is a new one; what `backup create --json` said."""
+        """Note a new snapshot. `facts`: as `backup create --json` printed them."""
         self._made_at = self._tried_at = now
         kept = ("name", "path", "bytes", "pause_s", "removed")
         self._last = {"made_at": now, "tried_at": now, **{name: facts.get(name) for name in kept}}
 
     def failed(self, now: float, why: str) -> None:
-        """There is none; the last good one stays known."""
+        """Note a failed attempt; the facts of the last good snapshot stay."""
         self._tried_at = now
         self._last = {**self._last, "tried_at": now, "error": why[:_MOST_WORDS]}
 
     def note(self) -> dict[str, Any]:
-        """What the next broker has to know."""
+        """Return the note for the next broker."""
         return self._last
 
     def as_json(self, now: float) -> dict[str, Any] | None:
-        """For `status`; None without a schedule."""
+        """Return the schedule for `status`; None without one."""
         if not self.on:
             return None
         return {

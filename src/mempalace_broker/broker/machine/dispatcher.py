@@ -111,7 +111,7 @@ class Dispatcher(EngineSlot, CallAnswers):
             self.pump()
 
     def withdraw_waiting(self, answered: Collection[int], text: str) -> None:
-        """Withdraw all queued calls. The connections in `answered` are told so; the others ask the next broker."""
+        """Withdraw all queued calls. Those of the connections in `answered` fail; the others go to the next broker."""
         for call in self.scheduler.waiting():
             self.scheduler.withdraw(call)
             if call.conn in answered:

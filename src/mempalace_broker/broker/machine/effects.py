@@ -94,7 +94,7 @@ class OpenPage:
 
 @dataclass(slots=True)
 class Log:
-    """Write a line to broker.log; `level` is the name of a method of logging.Logger, `session` whom it is about."""
+    """Write a line to broker.log; `level` names a method of logging.Logger; the line is about `session`."""
 
     level: str
     text: str
@@ -103,8 +103,9 @@ class Log:
 
 @dataclass(slots=True)
 class CallFailed:
-    """Note that a call was answered by an error. `text` is ours; "" where the words are the engine's, which may quote
-    the memory.
+    """Note that a call was answered with an error.
+
+    `text` is the broker's own; "" if the error is the engine's, whose text may quote the memory.
     """
 
     call: Call

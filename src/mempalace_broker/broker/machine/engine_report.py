@@ -19,8 +19,8 @@ class EngineReport:
     """The latest reports; None where the engine has not said. Shown by `broker/status`.
 
     Attributes:
-        degraded: what is not as it should be, each with `what` and `hint`.
-        storage: where another backend than Chroma has the drawers, see `engine/storage.py`.
+        degraded: problems, each with `what` and `hint`.
+        storage: where the drawers are if not in Chroma, see `engine/storage.py`.
         fingerprint: of its search configuration, as mempalace computes it.
         write_limits: "" where the kernel keeps its writes in mempalace's folders, else why it doesn't.
         was_ready: an engine of this broker was ready once.
@@ -58,7 +58,7 @@ class EngineReport:
         self.was_ready = True
 
     def now_degraded(self, told: Mapping[str, Any]) -> None:
-        """What is not as it should be has changed."""
+        """Take over a changed list of problems."""
         self.degraded = [
             {"what": str(entry.get("what", "")), "hint": str(entry.get("hint", ""))}
             for entry in told.get("degraded", ())

@@ -1,6 +1,6 @@
-"""Tells a client how its call is getting on, if it gave a progress token for that: MCP's notifications/progress.
+"""Reports the progress of a call to its client if that gave a progress token: MCP's notifications/progress.
 
-A call that is answered within `EVERY_S` costs nothing but an entry here, which holds no part of the call.
+A call that is answered within `EVERY_S` costs only an entry here, which holds no part of the call.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class _Watched(NamedTuple):
 
 
 class Progress:
-    """The calls of all sessions that came with a token."""
+    """The calls of all sessions that have a progress token."""
 
     def __init__(self, sessions: Mapping[int, Session], dispatcher: Dispatcher) -> None:
         self._sessions = sessions
         self._dispatcher = dispatcher
-        self._watched: deque[_Watched] = deque()  # by time: all intervals are the same
+        self._watched: deque[_Watched] = deque()  # in order of time, because all intervals are the same
 
     def watch(self, session: Session, key: str, call: Call, params: Mapping[str, Any]) -> None:
-        """Report on this call, if its client asked for that. One request over HTTP has room for its answer only."""
+        """Report on this call if its client asked for it. A single request over HTTP has room only for its answer."""
         meta = params.get("_meta")
         token = meta.get("progressToken") if isinstance(meta, dict) else None
         if _is_token(token) and not session.asks_only:
             self._watched.append(_Watched(call.arrived + EVERY_S, session.conn, key, call.n, token))
 
     def due(self, now: float) -> list[Send]:
-        """The notifications that are to be sent now."""
+        """Return the notifications to send now."""
         out = []
         while self._watched and self._watched[0].at <= now:
             entry = self._watched.popleft()
@@ -70,14 +70,14 @@ class Progress:
         return next((call for call in calls if call.n == entry.n), None)
 
     def _how(self, call: Call, now: float) -> str:
-        """In words. They name no other session's tool."""
+        """Describe the state of a call, without naming another session's tool."""
         supervisor = self._dispatcher.supervisor
         if self._dispatcher.holder:
             return "waiting for another process that works on the palace"
         if self._dispatcher.lent:
             return "waiting for a command that has the palace for itself"
         if supervisor.state != EngineState.READY:
-            return f"waiting for the engine, which is {supervisor.state} for {now - supervisor.since:.0f} s"
+            return f"waiting for the engine, which has been {supervisor.state} for {now - supervisor.since:.0f} s"
         if call.state is CallState.SENT and call.begun:
             return f"running for {now - call.started:.0f} s"
         return f"waiting for its turn for {now - call.arrived:.0f} s"

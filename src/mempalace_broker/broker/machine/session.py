@@ -102,11 +102,11 @@ class Session:
         return hmac.compare_digest(self.secret, secret.encode("ascii"))
 
     def method_of(self, message: Message) -> str:
-        """Which method a request is treated as: a job of mempalace's, which only the user may hand in, is a call."""
+        """Return the method as which a request is treated: a job, which only the user may hand in, is a call."""
         return TOOLS_CALL if message.method == JOB and self.origin is Origin.HOST else message.method
 
     def introduce(self, info: object) -> bool:
-        """Note the name that the agent gave in `initialize`, for status; whether it is the first."""
+        """Note the agent's name from `initialize`, for `status`; return whether it is the first."""
         name = info.get("name") if isinstance(info, dict) else None
         if not isinstance(name, str) or not name or self.agent:
             return False
@@ -114,11 +114,11 @@ class Session:
         return True
 
     def began(self) -> str:
-        """Its beginning, for the log."""
+        """Return a line about its beginning, for the log."""
         return f"session {self.public} began: {self.agent} by {self.client}, pid {self.pid or 'unknown'}, {self.origin}"
 
     def ended(self, now: float) -> str:
-        """Its end, for the log."""
+        """Return a line about its end, for the log."""
         return f"session {self.public} ended after {now - self.opened:.0f} s and {self.answered} answers"
 
     def key(self, part: int = 0) -> str:

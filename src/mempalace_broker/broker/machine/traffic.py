@@ -1,10 +1,10 @@
-"""How many calls there were and how long they took, in fixed buckets: one call costs two searches among 31 numbers.
+"""Counts calls and their durations, in fixed buckets: a call costs two binary searches among 31 bounds.
 
-    answered / failed      what became of a call
-    as_json                everything, for `status`; the views compute nothing but rates from it
+    answered / failed      counts a call
+    as_json                everything, for `status`; the views compute only rates from it
 
-Rates and percentiles cover the last minutes and are kept in slots of ten seconds; the histograms of a lane cover the
-broker's whole life, as Prometheus wants them.
+Rates and percentiles cover the last minutes and are kept in slots of ten seconds. The histograms of a lane cover the
+broker's whole life, as Prometheus needs them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PERCENTILES = (50, 95, 99)
 
 
 class Histogram:
-    """How many durations fell between each two of BOUNDS_S; the last count is of those above all bounds."""
+    """The number of durations in each bucket of BOUNDS_S; the last count is of those above all bounds."""
 
     __slots__ = ("counts", "sum_s")
 
@@ -49,7 +49,7 @@ class Histogram:
         self.sum_s += seconds
 
     def as_json(self) -> dict[str, Any]:
-        """For status."""
+        """Return the histogram for `status`."""
         return {"counts": self.counts, "sum_s": round(self.sum_s, 4)}
 
 
@@ -74,7 +74,7 @@ class Traffic:
         self._slots: deque[_Slot] = deque(maxlen=SLOTS)
 
     def answered(self, call: Call, now: float, *, error: bool) -> None:
-        """The engine has answered a call, perhaps by an error."""
+        """Count a call that the engine has answered, perhaps with an error."""
         lane, took = call.rule.lane, now - call.arrived
         self._took[lane].add(took)
         self._waited[lane].add(call.started - call.arrived)
@@ -83,7 +83,7 @@ class Traffic:
             slot.took.add(took)
 
     def failed(self, call: Call, now: float) -> None:
-        """The broker has answered a call by an error."""
+        """Count a call that the broker has answered with an error."""
         self._count(call, now, error=True)
 
     def _count(self, call: Call, now: float, *, error: bool) -> _Slot:
@@ -99,10 +99,10 @@ class Traffic:
         counts[1] += error
         return slot
 
-    # -- what people see
+    # -- for status
 
     def as_json(self, now: float, since: float) -> dict[str, Any]:
-        """For status, see docs/status.md. `since`: when the broker started."""
+        """Return everything for `status`, see docs/status.md. `since`: when the broker started."""
         current = int(now) // SLOT_S
         by_number = {slot.number: slot for slot in self._slots}
         last = [by_number.get(number) for number in range(current - SLOTS + 1, current + 1)]
@@ -132,12 +132,12 @@ class Traffic:
 
 
 def summed(all_counts: Iterable[list[int]]) -> list[int]:
-    """The counts of several histograms added up."""
+    """Return the sum of several histograms' counts."""
     return [sum(column) for column in zip(*all_counts, strict=True)]
 
 
 def percentile(counts: list[int], percent: int) -> float | None:
-    """The duration below which so many of a hundred lie, to within a bucket; None where there are none."""
+    """Return a percentile of the durations, to within a bucket; None if there are none."""
     total = sum(counts)
     if not total:
         return None

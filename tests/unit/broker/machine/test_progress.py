@@ -60,7 +60,7 @@ def test_while_the_engine_starts() -> None:
     talk.says(1, with_token(1, SEARCH, "t"))
     talk.wait(EVERY_S)
     (entry,) = told(talk, 1)
-    assert entry["message"].startswith("waiting for the engine, which is ")
+    assert entry["message"].startswith("waiting for the engine, which has been ")
 
 
 @pytest.mark.parametrize("token", [None, True, 1.5, [], {}, "x" * 300, 10**30])

@@ -23,8 +23,8 @@ MCP = "/mcp"
 HEALTH = "/healthz"
 JOBS = {"/health": ("GET",), "/jobs": ("GET", "POST"), "/shutdown": ("POST",)}  # of mempalace's own daemon
 METRICS = "/metrics"
-PAGE_FILES = ("/", "/page.css", "/page.js", "/charts.js")  # the page itself: nothing in them is anybody's
-PAGE = "/page/"  # what it asks for
+PAGE_FILES = ("/", "/page.css", "/page.js", "/charts.js")  # the page itself; they hold no user data
+PAGE = "/page/"  # the data that it asks for
 LOGIN = "login"
 PROOF = "proof"
 COOKIE = "mempalace-page"
@@ -66,7 +66,7 @@ class Admitted(NamedTuple):
         session, last_event: as named by the client, or "". version: of the protocol, "" where it says none.
         streams: whether it accepts a stream of events as the answer.
         method, target: of a request to the job API.
-        detail: of the page: the file, the code that it shows, our proof, or what is asked for, with its query.
+        detail: of a request of the page: the file, the code, our proof, or the path and query below /page/.
     """
 
     route: Route
@@ -82,7 +82,7 @@ class Admitted(NamedTuple):
 
 
 class ViewAccess(NamedTuple):
-    """What lets people and their monitors in.
+    """The credentials that open the page and the metrics.
 
     Attributes:
         metrics: the token for the metrics alone, "" where there is none. page: who may see the page.
@@ -102,7 +102,7 @@ class Refusal(NamedTuple):
     header: tuple[str, str] | None = None
 
 
-_NO_VISIT = Refusal(401, "this page has to be opened anew: mempalace-broker open")
+_NO_VISIT = Refusal(401, "this page has to be opened again: mempalace-broker open")
 _NO_TOKEN = Refusal(401, "the token is missing or wrong", ("WWW-Authenticate", 'Bearer realm="mempalace"'))
 
 
@@ -153,7 +153,7 @@ def judge(
 
 
 def _job(head: Head, path: str, token: str, origin: Origin) -> Admitted | Refusal:
-    """A request to the job API, which is for the user's own programs."""
+    """Judge a request to the job API, which is for the user's own programs."""
     if origin is not Origin.USER:
         return Refusal(403, "jobs are for mempalace's own hooks and commands")
     methods = JOBS.get(path, ("GET",))
@@ -163,7 +163,7 @@ def _job(head: Head, path: str, token: str, origin: Origin) -> Admitted | Refusa
 
 
 def _judge_metrics(head: Head, keys: Mapping[str, Origin], views: ViewAccess) -> Admitted | Refusal:
-    """The metrics are for a token of their own, and for the user's own programs."""
+    """Judge a request for the metrics, which a token of their own opens, and that of the user's own programs."""
     tokens = [token for token, origin in keys.items() if origin is not Origin.GUEST]
     token = _token(head, [*tokens, *filter(None, [views.metrics])])
     if token is None:
@@ -172,7 +172,7 @@ def _judge_metrics(head: Head, keys: Mapping[str, Origin], views: ViewAccess) ->
 
 
 def _judge_page(head: Head, what: str, port: int, views: ViewAccess) -> Admitted | Refusal:
-    """The page shows its code once, and after that its cookie and its key; other pages can't send that header."""
+    """Judge a request of the page. It sends a code once, then cookie and key; other pages can't send that header."""
     scheme, _, shown = head.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     if scheme.lower() == LOGIN and what == LOGIN:
         return Admitted(Route.PAGE_LOGIN, detail=shown.strip()) if head.method == "POST" else _not_allowed("POST")

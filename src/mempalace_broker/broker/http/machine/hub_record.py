@@ -1,4 +1,4 @@
-"""mempalace's own records of a hub and of a daemon: who serves a palace over HTTP. Nothing else knows their form.
+"""The form of mempalace's own records of a hub and of a daemon, which say who serves a palace over HTTP.
 
 mempalace from 3.8 on looks for it before it opens a palace: `mine`, `search`, `mempalace-mcp` and its light variant
 then send their calls there. So with this record they come through the broker, and nobody configures anything.
@@ -7,7 +7,7 @@ then send their calls there. So with this record they come through the broker, a
     ~/.mempalace/server/KEY/token              what they send as "Authorization: Bearer"
     ~/.mempalace/daemon/KEY/endpoint.json, pid, token    the same for jobs: of hooks, and of commands with --daemon
 
-Both folders are one: the names in it differ, but for the token.
+Both folders are one: their files have different names, except for the token, which they share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ....protocol.jsonrpc import load_object, to_bytes, whole_number
 
 RECORD, TOKEN = "serverinfo.json", "token"
 ENDPOINT, PID = "endpoint.json", "pid"
-FOLDERS = {"server": RECORD, "daemon": ENDPOINT}  # below ~/.mempalace, and the file in them that names a pid
+FOLDERS = {"server": RECORD, "daemon": ENDPOINT}  # below ~/.mempalace, each with its file that names a pid
 ADDRESS = "127.0.0.1"
 _KEY_DIGITS = 24
 _MINE, _SEARCH = "mempalace_mine", "mempalace_search"
@@ -65,7 +65,7 @@ def encode(*, palace: str, pid: int, port: int, tools: list[Any], fingerprint: s
 
 
 def endpoint(*, palace: str, pid: int, port: int) -> bytes:
-    """The bytes of a daemon's record; arguments as of `encode`."""
+    """Return the bytes of a daemon's record; arguments as in `encode`."""
     return json.dumps({"host": ADDRESS, "port": port, "pid": pid, "palace_path": palace}).encode() + b"\n"
 
 

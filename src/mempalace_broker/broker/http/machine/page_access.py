@@ -1,11 +1,12 @@
 """Who may see the page: a link that works once opens it, and a cookie together with a key keeps it open.
 
-The code of the link stands behind the # of an address, which no browser sends to a server. The page's script shows it
-once, and gets two things that prove themselves by an HMAC, so that the next broker knows them too: a cookie, which no
-script can read, and a key, which the script keeps. Browsers send a cookie to every port of a host, so whoever listens
-on another port of 127.0.0.1 may get to see it; the key stays with the page of this port. Neither is enough alone.
-Another user may take the port once the broker has left, and an open page goes on asking: so before the page shows its
-key, it has the broker prove that it knows the key.
+The code of the link stands after the # of an address, which no browser sends to a server. The page's script sends it
+once, and gets a cookie, which no script can read, and a key, which the script keeps. Both carry an HMAC, so the next
+broker knows them, too. Browsers send a cookie to every port of a host, so a program that listens on another port of
+127.0.0.1 may see it; the key stays with the page of this port. Neither is enough alone.
+
+When the broker has left, another user may take the port while an open page goes on asking. So before the page sends its
+key, the broker has to prove that it knows the key.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _MAX_COOKIE = 256
 
 
 class Visit(NamedTuple):
-    """What opens the page for VISIT_S: `cookie` and `key`."""
+    """A cookie and a key, which together open the page for VISIT_S."""
 
     cookie: str
     key: str
@@ -36,7 +37,7 @@ class PageAccess:
         chance: gives 16 random bytes.
 
     Attributes:
-        secret: what proves cookies and keys; "" where nobody may come. A new one ends all visits.
+        secret: the key of the HMACs; "" if nobody may see the page. A new one ends all visits.
     """
 
     def __init__(self, chance: Callable[[], bytes]) -> None:
@@ -45,7 +46,7 @@ class PageAccess:
         self._codes: dict[str, float] = {}
 
     def new_code(self, now: float) -> str:
-        """A code for one link."""
+        """Return the code for one link."""
         code = self._chance().hex()
         self._codes[code] = now + CODE_S
         if len(self._codes) > _MOST_CODES:
@@ -53,7 +54,7 @@ class PageAccess:
         return code
 
     def redeem(self, code: str, now: float) -> Visit | None:
-        """The visit that a code opens, once; None where it is unknown, used or too old."""
+        """Return the visit that a code opens, once; None if the code is unknown, used or too old."""
         until = self._codes.pop(code, 0.0)
         if now >= until or not self.secret:
             return None
@@ -62,15 +63,15 @@ class PageAccess:
         return Visit(cookie, self._mac("key", cookie))
 
     def permits(self, cookie: str, key: str, now: float) -> bool:
-        """Whether they belong together, are ours and still hold."""
+        """Return whether both are ours, belong together and have not expired."""
         paired = hmac.compare_digest(key.encode(), self._mac("key", cookie[:_MAX_COOKIE]).encode())
         return self._holds(cookie, now) and paired
 
     def proof(self, cookie: str, challenge: str, now: float) -> str:
-        """What proves that we know the key to a cookie, as often as it is asked for; "" for a cookie that is not ours.
+        """Return a proof that we know the key to a cookie; "" for a cookie that is not ours. May be called repeatedly.
 
         Args:
-            challenge: what the page made up, with our port, or whoever listens on another one could pass it on to us.
+            challenge: made up by the page, and our port, so that a program on another port can't pass it on to us.
         """
         if not self._holds(cookie, now):
             return ""

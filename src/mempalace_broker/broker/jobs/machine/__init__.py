@@ -1,1 +1,1 @@
-"""What becomes of a job, decided without IO."""
+"""Decides the state of jobs, without IO."""

@@ -1,9 +1,9 @@
-"""One job: how it is kept, how it is told to mempalace's clients, and what an answer of the engine makes of it.
+"""One job: its form on disk, its form for mempalace's clients, and its state after each answer of the engine.
 
-    QUEUED -> RUNNING -> SUCCEEDED | FAILED; back to QUEUED where it was not executed, or does no harm twice
+    QUEUED -> RUNNING -> SUCCEEDED | FAILED; back to QUEUED if it was not executed, or is idempotent
 
-A job is a session of the broker's protocol, with a secret of its own, so that its outcome is proved as that of any
-other write: each time that it is given to an engine counts as a connection, whose second line is the job.
+A job is a session of the broker's protocol, with a secret of its own, so its outcome is proved like that of any other
+write. Each time that it is given to an engine counts as a connection, whose second line is the job.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ....protocol.jobs import KINDS, TOOL, is_long, request
 from ....protocol.jsonrpc import load, load_object, to_bytes, whole_number
 from ....protocol.tools import rule_for
 
-MOST_RUNS = 3  # of a job that does no harm twice, when nobody knows how it ended
-GIVE_UP_S = 7 * 86400.0  # after so long a job that can't be executed has failed
+MOST_RUNS = 3  # of an idempotent job whose outcome is unknown
+GIVE_UP_S = 7 * 86400.0  # a job that can't be executed for this long has failed
 _MARGIN_S = 600.0  # a wall clock may have been set meanwhile
 _LINE = 2  # of its connection
 _NOT_EXECUTED = {
@@ -29,11 +29,11 @@ _NOT_EXECUTED = {
     errors.ENGINE_DOWN,
     errors.OVERLOADED,
 }
-_WAITS = "LockHeldByOtherProcess"  # by this word mempalace's clients know a job that waits for better times
+_WAITS = "LockHeldByOtherProcess"  # by this word mempalace's clients recognise a job that is waiting
 
 
 class JobState(StrEnum):
-    """In the words of mempalace's daemon."""
+    """The states, in the words of mempalace's daemon."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -46,8 +46,8 @@ class Job:
     """See above. Times in seconds since 1970.
 
     Attributes:
-        connection: the last one by which it may have reached an engine. epoch: of the broker that had it then.
-        attempts: how often it may have begun.
+        connection: number of the last one by which it may have reached an engine.
+        epoch: of the broker that had the job then. attempts: how often it may have begun.
     """
 
     id: str
@@ -83,7 +83,7 @@ class Job:
 
     @classmethod
     def decode(cls, data: bytes | None) -> Job | None:
-        """Read a file; None where it is no job."""
+        """Read the content of a file; None if it is not a job."""
         body = load_object(data)
         try:
             job = cls(**body)
@@ -94,7 +94,7 @@ class Job:
         return job if isinstance(job.payload, dict) and job.kind in KINDS else None
 
     def as_json(self, *, payload: bool = False) -> dict[str, Any]:
-        """As mempalace's clients read it."""
+        """Return the job as mempalace's clients read it."""
         told = {
             "id": self.id,
             "kind": self.kind,
@@ -110,10 +110,10 @@ class Job:
         }
         return {**told, "payload": self.payload} if payload else told
 
-    # -- what it says to the broker
+    # -- lines to the broker
 
     def hello(self, pid: int) -> bytes:
-        """The first line of its present connection."""
+        """Return the first line of its present connection."""
         params = {
             "wire": WIRE_VERSION,
             "session": self.id,
@@ -125,24 +125,24 @@ class Job:
         return to_bytes({"jsonrpc": "2.0", "id": 1, "method": "broker/hello", "params": params})
 
     def line(self) -> bytes:
-        """The second line: the job itself."""
+        """Return the second line: the job itself."""
         return to_bytes(request(self.kind, self.payload))
 
     def question(self, now: float) -> bytes:
-        """The second line in its place: what became of the job by the connection before?"""
+        """Return a second line that asks instead for the outcome of the job on the connection before."""
         age = max(0.0, now - (self.started or self.created)) + _MARGIN_S
         params = {"connection": self.connection - 1, "lines": [_LINE], "age_s": age, "epoch": self.epoch}
         return to_bytes({"jsonrpc": "2.0", "id": 2, "method": OUTCOMES, "params": params})
 
-    # -- what it hears
+    # -- answers
 
     def begins(self, now: float) -> None:
-        """It is given to an engine."""
+        """Note that the job is given to an engine."""
         self.state, self.started, self.error = JobState.RUNNING, now, None
         self.attempts += 1
 
     def took(self, answer: dict[str, Any], now: float) -> bool:
-        """The answer to `line`; whether it has to run again."""
+        """Take the answer to `line`; return whether the job has to run again."""
         error = answer.get("error")
         if not isinstance(error, dict):
             self._told(_result(self.kind, answer.get("result")), now)
@@ -156,7 +156,7 @@ class Job:
         return self.waits
 
     def took_outcome(self, answer: dict[str, Any], now: float) -> None:
-        """The answer to `question`."""
+        """Take the answer to `question`."""
         result = answer.get("result")
         outcomes = result.get("outcomes") if isinstance(result, dict) else None
         found = outcomes.get(str(_LINE), {}) if isinstance(outcomes, dict) else {}
@@ -166,7 +166,7 @@ class Job:
             self.attempts = max(0, self.attempts - 1)
             self.state = JobState.QUEUED
         else:
-            self._unknown("the broker or its engine ended while the job ran; nobody knows whether it is stored", now)
+            self._unknown("the broker or its engine ended while the job ran; whether it was stored is unknown", now)
 
     def _told(self, told: dict[str, Any], now: float) -> None:
         if told.get("success") is False and told.get("error_class") == _WAITS:
@@ -200,20 +200,20 @@ class Job:
 
 
 def asked_for(body: dict[str, Any], *, id_: str, secret: str, now: float, epoch: int) -> Job:
-    """The job that the body of a POST asks for.
+    """Return the job that the body of a POST asks for.
 
     Raises:
-        ValueError: it can't be one; says why.
+        ValueError: the body does not describe a job; says why.
     """
     kind, payload, key = body.get("kind"), body.get("payload") or {}, body.get("dedupe_key")
     if kind not in KINDS or not isinstance(payload, dict):
         raise ValueError(f"unknown kind of job: {kind!r}")
     name = payload.get("name")
     if kind == TOOL and (is_long(str(name).removeprefix("mempalace_")) or not _writes(name)):
-        raise ValueError(f"a job of kind {TOOL} takes tools that write: not {name!r}")
+        raise ValueError(f"a job of kind {TOOL} takes only tools that write, not {name!r}")
     for path in _paths(payload) if is_long(kind) else ():
         if not isinstance(path, str) or not path.startswith(("/", "~")):
-            raise ValueError(f"{path!r} is relative to a folder that the broker does not know: name it from / on")
+            raise ValueError(f"{path!r} is relative to a folder that the broker does not know: give an absolute path")
     priority = whole_number(body.get("priority"), -(1 << 31), 1 << 31) or 0
     return Job(id_, kind, payload, secret, now, epoch, priority, key if isinstance(key, str) else None)
 
@@ -224,23 +224,23 @@ def _writes(tool: object) -> bool:
 
 
 def _paths(payload: dict[str, Any]) -> list[Any]:
-    """The paths in a payload; those of `files` are relative to the source."""
+    """Return the paths in a payload, except those of `files`, which are relative to the source."""
     roots = payload.get("root")
     named = [payload.get(word) for word in ("source", "dir", "target")]
     return [path for path in named if path] + (roots if isinstance(roots, list) else [])
 
 
 def _result(kind: str, result: object) -> dict[str, Any]:
-    """What a job told, from the result of its request."""
+    """Return the result of a job, from that of its request."""
     if not isinstance(result, dict):
-        return {"success": False, "error": "the engine's answer makes no sense"}
+        return {"success": False, "error": "the engine's answer can't be read"}
     if is_long(kind):
         return result
     try:
         text = str(result["content"][0]["text"])
         told = load(text.encode())
     except (KeyError, IndexError, TypeError):
-        return {"success": False, "error": "the engine's answer makes no sense"}
+        return {"success": False, "error": "the engine's answer can't be read"}
     except ValueError:
         told = text
     failed = result.get("isError") is True

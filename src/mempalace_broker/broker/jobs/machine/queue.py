@@ -1,4 +1,4 @@
-"""The jobs of one broker: which is next, which is told to whom, which is forgotten."""
+"""The jobs of one broker: which is next, and which are forgotten."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MOST_WAITING = 1000
 MOST_BYTES = 32 << 20  # of the payloads of all of them
-MOST_OVER = 200  # that are kept for whoever asks
+MOST_OVER = 200  # finished jobs that are kept for clients that ask
 KEEP_S = 7 * 86400.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 
@@ -27,57 +27,57 @@ class JobQueue:
         self._pauses: dict[str, float] = {}
 
     def add(self, job: Job, size: int) -> None:
-        """Take one more. `size`: bytes of its payload."""
+        """Add a job. `size`: of its payload, in bytes."""
         self._jobs[job.id] = job
         if not job.over:
             self._sizes[job.id] = size
 
     def refusal(self, size: int) -> str:
-        """Why no job of so many bytes is taken, "" if one is."""
+        """Return why a job of `size` bytes is refused, "" if it is not."""
         if len(self._sizes) >= MOST_WAITING or sum(self._sizes.values()) + size > MOST_BYTES:
-            return f"{len(self._sizes)} jobs wait already; look at what keeps them: `mempalace-broker status`"
+            return f"{len(self._sizes)} jobs are waiting already; `mempalace-broker status` shows why"
         return ""
 
     def twin(self, job: Job) -> Job | None:
-        """A job for the same that is not over."""
+        """Return an unfinished job with the same key, or None."""
         alike = (one for one in self._jobs.values() if job.dedupe_key and one.dedupe_key == job.dedupe_key)
         return next((one for one in alike if not one.over), None)
 
     def get(self, id_: str) -> Job | None:
-        """The job of that id, None where there is none."""
+        """Return the job with that id, or None."""
         return self._jobs.get(id_)
 
     def newest(self, count: int) -> list[Job]:
-        """So many, newest first."""
+        """Return up to `count` jobs, newest first."""
         return sorted(self._jobs.values(), key=lambda job: job.created, reverse=True)[:count]
 
     def counts(self) -> dict[str, int]:
-        """How many there are of each state."""
+        """Return the number of jobs in each state."""
         return dict(sorted(Counter(str(job.state) for job in self._jobs.values()).items()))
 
     def running(self, *, long: bool) -> Job | None:
-        """The one that runs: of those that may take hours there is one at a time, and one of the others."""
+        """Return the running job, or None: at most one long job and one other run at the same time."""
         jobs = (job for job in self._jobs.values() if is_long(job.kind) is long)
         return next((job for job in jobs if job.state is JobState.RUNNING), None)
 
     def next(self, now: float, *, long: bool) -> Job | None:
-        """The one whose turn it is, None while one runs."""
+        """Return the job whose turn it is; None while one runs."""
         if self.running(long=long) is not None:
             return None
         ready = [job for job in self._waiting() if is_long(job.kind) is long and job.retry_at <= now]
         return min(ready, key=lambda job: (-job.priority, job.created), default=None)
 
     def next_at(self, now: float) -> float | None:
-        """When a job that waits for better times is tried again, None where there is none."""
+        """Return when the next job that was put back is tried again, or None."""
         return min((job.retry_at for job in self._waiting() if job.retry_at > now), default=None)
 
     def put_back(self, job: Job, now: float) -> None:
-        """It was not executed: each pause is twice as long as the one before."""
+        """Put back a job that was not executed; each pause is twice as long as the one before."""
         pause = self._pauses[job.id] = min(2 * self._pauses.get(job.id, FIRST_PAUSE_S / 2), LONGEST_PAUSE_S)
         job.retry_at = now + pause
 
     def ended(self, wall: float) -> list[Job]:
-        """Jobs are over: those that are to be forgotten. `wall`: seconds since 1970."""
+        """Drop finished jobs that are old or too many; return them. `wall`: seconds since 1970."""
         over = [job for job in self._jobs.values() if job.over]
         for job in over:
             self._sizes.pop(job.id, None)

@@ -63,7 +63,7 @@ def test_two_for_the_same_are_one_while_it_is_not_over() -> None:
 def test_bounds_of_what_waits() -> None:
     queue = JobQueue()
     big = job(queue, size=mod.MOST_BYTES)
-    assert "1 jobs wait already" in queue.refusal(1)
+    assert "1 jobs are waiting already" in queue.refusal(1)
     big.state, big.finished = JobState.SUCCEEDED, 0.0
     assert queue.ended(1.0) == []
     assert queue.refusal(1) == ""
