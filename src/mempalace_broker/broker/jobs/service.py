@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_BODY = 1 << 20
 _SHOWN, _LONG_NUMBER = 20, 6
+_FAILED = {"error": "that failed: mempalace-broker logs"}
 _STOP = "this is mempalace-broker, which serves other sessions, too: `mempalace-broker stop` ends it"
 
 
@@ -78,7 +79,8 @@ class JobService:
                 self.queue.add(job, len(job.encode()))
         except OSError as exc:
             self._runner.log.warning("the jobs of earlier brokers can't be read: %s", exc)
-        self._loaded.set()
+        finally:
+            self._loaded.set()
         self._pump()
 
     # -- requests
@@ -92,14 +94,17 @@ class JobService:
         """Do nothing: a job is kept even if the client's connection breaks."""
 
     async def _answer(self, client: Client, method: str, target: str, body: bytes) -> None:
-        await self._loaded.wait()  # a client may ask for a job of the broker before
-        if method == "POST" and urlsplit(target).path == "/jobs":
-            async with self._submitting:
-                status, told = await self._accept(body)
-        else:
-            status, told = (409, {"error": _STOP}) if method == "POST" else self._look(target)
-        client.reply = None
-        client.respond(status, to_bytes(told))
+        status, told = 500, _FAILED
+        try:
+            await self._loaded.wait()  # a client may ask for a job of the broker before
+            if method == "POST" and urlsplit(target).path == "/jobs":
+                async with self._submitting:
+                    status, told = await self._accept(body)
+            else:
+                status, told = (409, {"error": _STOP}) if method == "POST" else self._look(target)
+        finally:  # it waits as long as we owe an answer
+            client.reply = None
+            client.respond(status, to_bytes(told))
 
     def _look(self, target: str) -> tuple[int, dict[str, Any]]:
         parts = urlsplit(target)
