@@ -72,7 +72,7 @@ def _broker(status: dict[str, Any]) -> Iterator[Metric]:
     facts = {
         "version": broker["version"],
         "engine_version": status["engine"]["version"] or "",
-        "palace": status["palace"]["path"],
+        "palace": status["palace"]["path"].encode("utf-8", "backslashreplace").decode(),  # a name may be any bytes
     }
     yield InfoMetricFamily(_PREFIX, "Versions, and the palace.", facts)
     yield from _gauge("start_time_seconds", "When the broker started, in seconds since 1970.", broker["started_at"])

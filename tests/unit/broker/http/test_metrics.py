@@ -51,6 +51,11 @@ def test_the_buckets_of_a_histogram_add_up() -> None:
     assert list(counts.values()) == sorted(counts.values())
 
 
+def test_a_palace_whose_name_is_not_utf_8() -> None:
+    palace = snapshot()["palace"] | {"path": "/p/caf\udce9"}
+    assert b"caf\\\\udce9" in exposition(snapshot(palace=palace))[0]
+
+
 def test_what_is_not_known_is_left_out() -> None:
     engine = snapshot()["engine"] | {"state": "down", "rss_kb": None, "drawers": None, "version": None}
     found = samples(engine=engine, http=None, snapshots={"folder": None, "count": 0, "newest_at": None})
