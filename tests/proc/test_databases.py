@@ -304,7 +304,7 @@ def test_a_move_is_whole_or_not_at_all_wherever_it_is_killed(postgres: Postgres)
         fill(shim, 8)
         assert world.cli("move-to", "pgvector", timeout=120).returncode == 0
         assert world.cli("move-to", "chroma", timeout=120).returncode == 0
-        assert "rows in mempalace_drawers from another time" in world.cli("move-to", "pgvector").stderr
+        assert "rows of this palace in mempalace_drawers" in world.cli("move-to", "pgvector").stderr
         for target in ("pgvector", "chroma") * 2:
             for delay in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0):
                 command = [program(world), "move-to", target, "--replace"]

@@ -116,7 +116,7 @@ def run_engine(engine: Engine, world: Path, script: Callable[[Ask], None], by: s
             return json.loads(process.roundtrip(line_of(1, tool, arguments), lane=lane, key="k.1.1").payload)
 
         script(ask)
-        assert "answers otherwise" not in process.stderr()  # of what a tune-up keeps
+        assert "answers differently" not in process.stderr()  # of what a tune-up keeps
 
 
 def text_of(response: Any) -> Any:

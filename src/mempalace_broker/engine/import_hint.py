@@ -1,4 +1,4 @@
-"""What helps where mempalace is installed and can't be imported."""
+"""Hints for when mempalace can't be imported."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ _INSTALL = (
 
 
 def import_hint(words: str, prefix: str) -> str:
-    """The next step, by the words of the ImportError: macOS's loader says in them why it refuses a library.
+    """Return the next step, by the text of the ImportError, in which macOS's loader says why it refuses a library.
 
     Args:
         prefix: the folder of the interpreter's environment.
     """
     if "system policy" in words or "code signature" in words:
-        return f"macOS has it in quarantine: xattr -dr com.apple.quarantine '{prefix}'"
+        return f"macOS has quarantined its files: xattr -dr com.apple.quarantine '{prefix}'"
     if "incompatible architecture" in words:
         return "install mempalace with a Python made for this processor: uv tool install --reinstall mempalace"
     if "GLIBC" in words:
-        return "install mempalace on this system, not from a copy of another one: uv tool install --reinstall mempalace"
+        return "install mempalace on this system instead of copying it: uv tool install --reinstall mempalace"
     return _INSTALL

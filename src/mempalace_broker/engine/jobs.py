@@ -1,4 +1,4 @@
-"""Jobs of mempalace's own daemon, run by its own code in this engine: see protocol/jobs.py."""
+"""Runs jobs of mempalace's own daemon with mempalace's code for them: see protocol/jobs.py."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ..errors import INVALID_PARAMS, METHOD_NOT_FOUND
 from ..protocol.jobs import JOB, nearest_tool
 from . import payload
 
-_MOST_SHOWN = 20_000  # characters of what a job printed: the journal keeps answers of up to 64 KB
+_MOST_SHOWN = 20_000  # characters of a job's output: the journal keeps answers of up to 64 KB
 
 
 def answer(request: Any, server: Any, module: Callable[[str], Any], palace: str) -> Any:
-    """The response to any request; that of a job has what mempalace's daemon would have told as its result.
+    """Return the response to any request; the result of a job is that of mempalace's own daemon.
 
     Args:
-        server: mempalace's. module: gives another module of mempalace's, None where this version lacks it.
+        server: mempalace's. module: returns another module of mempalace's, None if this version lacks it.
         palace: the path that the engine works on, whatever the job says.
     """
     if not isinstance(request, dict) or request.get("method") != JOB:
@@ -24,7 +24,7 @@ def answer(request: Any, server: Any, module: Callable[[str], Any], palace: str)
     execute = getattr(module("service"), "execute_job", None)
     if execute is None:
         return payload.error_response(request.get("id"), METHOD_NOT_FOUND, "jobs came with mempalace 3.5")
-    if tool != nearest_tool(kind):  # by which the broker chose what may run beside it
+    if tool != nearest_tool(kind):  # by its name the broker chose the lane
         return payload.error_response(request.get("id"), INVALID_PARAMS, f"{kind!r} is not a job of {tool!r}")
     told = execute(kind, {**request["params"]["arguments"], "palace_path": palace})
     for name in ("stdout", "stderr"):

@@ -14,7 +14,7 @@ Job = Callable[[bool], object]  # its argument: whether it had to wait
 SHORT_S = 0.05  # how long a read may keep the reader thread from its frames
 _PAUSES = 100
 _MOST_BETWEEN = 8  # jobs between two files
-_NEXT_S = 0.02  # how long the mine waits for one more after each: the broker sends the next when it has an answer
+_NEXT_S = 0.02  # how long the mine waits for another job: the broker sends it only after the last answer
 
 
 class _Entry(NamedTuple):
@@ -77,7 +77,7 @@ class JobQueue:
                     self._busy = False
 
     def run_between_files(self) -> bool:
-        """Run some jobs that wait and may run between two files; return whether there were any."""
+        """Run some of the waiting jobs that may run between two files; return whether there were any."""
         for count in range(_MOST_BETWEEN):
             entry = self._take_between_files(_NEXT_S if count else 0.0)
             if entry is None:

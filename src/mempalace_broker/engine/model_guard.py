@@ -65,7 +65,7 @@ class ModelGuard:
             self._busy = False
 
     def _so_far(self) -> str:
-        """How much of a download that is under way is there."""
+        """Return how far a download is, for messages; "" if none is under way."""
         try:
             sizes = [entry.stat().st_size for entry in os.scandir(self._aside)] if self._busy and self._aside else []
         except OSError:  # it has just ended

@@ -1,8 +1,8 @@
 """Copies a palace's drawers into another backend, vectors unchanged, for `mempalace-broker move-to`.
 
-A process of its own in the user's interpreter; it ends with 0 only if the target holds exactly what the source holds.
-What the target has already is compared and kept, so a move that was killed is begun again and goes on. Files of the
-target come into a folder beside the palace; the command renames them into the palace afterwards.
+Runs as a process of its own in the user's interpreter, and exits with 0 only if the target holds exactly the rows of
+the source. Rows that the target already has are compared and kept, so a killed move continues when it is repeated.
+Files of the target are made in a folder beside the palace; the command renames them into the palace afterwards.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from .write_limits import limit_writes
 
 PAGE = 500  # rows read and written at once
 _SAMPLES = 20  # rows that are searched for
-_NEAR = 1e-4  # of a projection, or a distance: Chroma makes vectors as long as 1 again, and PostgreSQL keeps 4 bytes
+_NEAR = 1e-4  # of a projection, or a distance: Chroma normalises vectors again, and PostgreSQL keeps 4-byte floats
 _HITS = 5
-_REPLACE = "add --replace if they may go, or remove its tables"
+_REPLACE = "add --replace to overwrite them, or remove its tables"
 
 
 class MoveFailed(Exception):
-    """The move can't be made; the text says why. Nothing of the source was changed."""
+    """The move failed; the text says why. The source is unchanged."""
 
 
 class Row(NamedTuple):
-    """What tells whether a row arrived: a digest of text and metadata, and the vector's projection on a fixed one."""
+    """Identifies the contents of a row: a digest of text and metadata, and the vector's projection on a fixed one."""
 
     digest: bytes
     projection: float
 
     def same(self, other: Row | None) -> bool:
-        """Whether both are of one row."""
+        """Return whether both describe the same contents."""
         return other is not None and self.digest == other.digest and abs(self.projection - other.projection) < _NEAR
 
 
@@ -54,7 +54,7 @@ class Page(NamedTuple):
     vectors: Any  # numpy: float32, one row each
 
     def rows(self) -> Iterator[tuple[str, Row]]:
-        """Each id with its row."""
+        """Yield each id with its row."""
         np: Any = importlib.import_module("numpy")
         lengths = np.linalg.norm(self.vectors, axis=1)
         against = np.random.default_rng(1).standard_normal(self.vectors.shape[1]) if len(self.ids) else None
@@ -64,7 +64,7 @@ class Page(NamedTuple):
 
 
 def _digest(document: str, metadata: dict[str, Any]) -> bytes:
-    """Of a row as every backend gives it back: PostgreSQL holds no NUL, no lone surrogate, and 1.0 as 1."""
+    """Digest a row as every backend returns it: PostgreSQL stores no NUL, no lone surrogate, and 1.0 as 1."""
     known = {key: _plain(value) for key, value in metadata.items() if value is not None}
     text = json.dumps([_plain(document), known], sort_keys=True, default=str).replace("\\u0000", "")
     return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
 
 
 def pages(collection: Any) -> Iterator[Page]:
-    """All rows of a collection that nobody changes meanwhile."""
+    """Yield all rows of a collection. It must not change meanwhile."""
     np: Any = importlib.import_module("numpy")
     at = 0
     while True:
@@ -91,12 +91,12 @@ def pages(collection: Any) -> Iterator[Page]:
 
 
 def table_of(collection: Any) -> dict[str, Row]:
-    """Every id of a collection with its row."""
+    """Return every id of a collection with its row."""
     return {id_: row for page in pages(collection) for id_, row in page.rows()}
 
 
 def synchronise(source: Any, target: Any) -> tuple[dict[str, Row], int, int]:
-    """Make `target` hold what `source` holds; (its rows, how many were written, how many were removed)."""
+    """Make `target` equal to `source`; return its rows, and how many were written and removed."""
     there, wanted, written = table_of(target), {}, 0
     for page in pages(source):
         rows = dict(page.rows())
@@ -119,7 +119,7 @@ def synchronise(source: Any, target: Any) -> tuple[dict[str, Row], int, int]:
 
 
 def verify(name: str, source: Any, target: Any, wanted: dict[str, Row]) -> None:
-    """Compare counts, ids, every row, and searches for some of them. Raises MoveFailed."""
+    """Compare counts, ids and every row, and search for some of them. Raises MoveFailed."""
     counts = source.count(), len(wanted), target.count()
     if len(set(counts)) != 1:
         raise MoveFailed(
@@ -129,7 +129,7 @@ def verify(name: str, source: Any, target: Any, wanted: dict[str, Row]) -> None:
     if there.keys() != wanted.keys():
         raise MoveFailed(f"{name}: {len(there.keys() ^ wanted.keys())} ids are in one store only")
     if differ := [id_ for id_, row in wanted.items() if not row.same(there[id_])]:
-        raise MoveFailed(f"{name}: {len(differ)} rows differ, {differ[0]} for one")
+        raise MoveFailed(f"{name}: {len(differ)} rows differ, among them {differ[0]}")
     ids = sorted(wanted)[:: max(1, len(wanted) // _SAMPLES)][:_SAMPLES]
     got = source.get(ids=ids, include=["embeddings"])
     for id_, vector in zip(got.ids, got.embeddings):
@@ -139,7 +139,7 @@ def verify(name: str, source: Any, target: Any, wanted: dict[str, Row]) -> None:
 def _search(name: str, target: Any, id_: str, vector: list[float]) -> None:
     found = target.query(query_embeddings=[vector], n_results=_HITS, include=["distances"])
     nearest = found.distances[0][0] if found.ids[0] else None
-    if id_ not in found.ids[0] and (nearest is None or nearest > _NEAR):  # else others have the same vector
+    if id_ not in found.ids[0] and (nearest is None or nearest > _NEAR):  # else other rows have the same vector
         raise MoveFailed(f"{name}: a search for the vector of {id_} does not find it in the new store")
 
 
@@ -158,11 +158,11 @@ class Mover:
         self._from, self._to = backends.get_backend(mempalace.backend), backends.get_backend(target)
         path = mempalace.palace_path()
         self._old = mempalace.server.PalaceRef(id=path, local_path=path)
-        # servers name their tables after the palace's path; the others find their files by it
+        # servers name their tables after the palace's path; other backends keep their files there
         self._new = mempalace.server.PalaceRef(id=path if target in SERVERS else staging, local_path=staging)
 
     def names(self) -> list[str]:
-        """The collections that mempalace has."""
+        """Return the names of mempalace's collections."""
         named: Any = self._mempalace.module("palace")
         fixed = [getattr(named, name, "") for name in ("CLOSETS_COLLECTION_NAME", "ASSETS_COLLECTION_NAME")]
         return [str(self._mempalace.server._config.collection_name), *filter(None, fixed)]
@@ -172,10 +172,10 @@ class Mover:
         for name in self.names():
             there = self._to.get_collection(palace=self._new, collection_name=name, create=True)
             if count := there.count():
-                raise MoveFailed(f"the new store holds {count:,} rows in {name} from another time: {_REPLACE}")
+                raise MoveFailed(f"the new store already holds {count:,} rows of this palace in {name}: {_REPLACE}")
 
     def move(self) -> Iterator[str]:
-        """Copy and verify; yields what was done, a line for each collection. Raises MoveFailed."""
+        """Copy and verify; yield a line about each collection. Raises MoveFailed."""
         total = 0
         for name in self.names():
             source = self._opened(self._from, self._old, name)
@@ -187,7 +187,7 @@ class Mover:
                 target.set_embedder_identity(identity)
             wanted, written, removed = synchronise(source, target)
             if hasattr(self._to, "_write_marker") and hasattr(target, "_config"):
-                self._to._write_marker(self._new, target._config)  # else only a write makes it
+                self._to._write_marker(self._new, target._config)  # otherwise only a write would make it
             verify(name, source, target, wanted)
             total += len(wanted)
             yield f"{name}: {len(wanted):,} rows, {written:,} written now, {removed:,} removed; all verified"
@@ -201,26 +201,26 @@ class Mover:
             return None
 
     def close(self) -> None:
-        """Have both write out and close what they have open."""
+        """Flush and close both stores."""
         for backend, palace in ((self._from, self._old), (self._to, self._new)):
             backend.close_palace(palace)
             backend.close()
 
 
 def _refuse_fixed(mempalace: Mempalace, target: str) -> None:
-    """The backend must go by what lies in the palace: then the move takes effect with one set of renames."""
+    """Raise MoveFailed unless the palace's files decide the backend: then renaming them completes the move."""
     said = getattr(mempalace.server._config, "_file_config", None)
     named = said.get("backend") if isinstance(said, dict) else None
     if named and named != target:
-        raise MoveFailed(f'{mempalace.config_path()} fixes the backend: take "backend" out of it first')
+        raise MoveFailed(f'{mempalace.config_path()} fixes the backend: remove "backend" from it first')
     if os.environ.get("MEMPALACE_BACKEND", target) != target:
-        raise MoveFailed("MEMPALACE_BACKEND fixes the backend: take it out of the environment or config.toml first")
+        raise MoveFailed("MEMPALACE_BACKEND fixes the backend: remove it from the environment or config.toml first")
     if mempalace.backend == target:
-        raise MoveFailed(f"the palace is in {target} already")
+        raise MoveFailed(f"the drawers are in {target} already")
 
 
 def main(argv: list[str]) -> None:
-    """Make the move; never returns."""
+    """Move the drawers, then exit the process."""
     parser = argparse.ArgumentParser(prog="mempalace-broker-move")
     for name in ("--palace", "--by", "--target", "--staging"):
         parser.add_argument(name, required=True)
@@ -252,7 +252,7 @@ def main(argv: list[str]) -> None:
 
 
 def _note(path: str, target: str) -> None:
-    """Say, where only the user can write, that from now on the target holds what we put there."""
+    """Note, where only the user can write, that the rows in the target are ours from now on."""
     if path:
         with open(path, "w", encoding="utf-8") as file:
             json.dump({"target": target}, file)

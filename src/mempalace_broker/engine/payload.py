@@ -28,7 +28,7 @@ def error_response(request_id: Any, code: int, message: str) -> dict[str, Any]:
 
 
 def not_journalled(request: Any, why: str) -> dict[str, Any]:
-    """The answer to a write that could not be noted before it began."""
+    """Return the answer to a write that the journal could not note before it began."""
     hint = "free space there, or allow writing; then send it again."
     text = f"{tool_call(request)[0]} was not executed: {why}. Hint: {hint}"
     return error_response(request_id(request), NOT_EXECUTED, text)
@@ -52,7 +52,7 @@ def request_id(request: Any) -> Any:
 
 
 def tool_call(request: Any) -> tuple[str | None, dict[str, Any]]:
-    """Name and arguments of a tools/call, or of the tool that a job is nearest to; (None, {}) of anything else."""
+    """Return name and arguments of a tools/call, or of a job's nearest tool; (None, {}) for anything else."""
     if not isinstance(request, dict) or request.get("method") not in ("tools/call", JOB):
         return None, {}
     params = request.get("params")

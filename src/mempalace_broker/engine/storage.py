@@ -1,6 +1,6 @@
-"""Where the drawers are when another backend than Chroma has them, and whether it answers.
+"""Where the drawers are if not in Chroma, and whether that backend answers.
 
-Nothing here shows a password: addresses are taken apart, and only host, port and database go on.
+Nothing here shows a password: only host, port and database of an address are passed on.
 """
 
 from __future__ import annotations
@@ -14,29 +14,31 @@ from urllib.parse import urlsplit
 from ..protocol.engine_frames import BAD_STORAGE
 from .adapter import EngineFailure, Mempalace
 
-SERVERS = ("pgvector", "qdrant", "milvus")  # the last one may be a file as well
+SERVERS = ("pgvector", "qdrant", "milvus")  # milvus may also be a file
 DSN = "MEMPALACE_PGVECTOR_DSN"
 _ADDRESSES = {"qdrant": ("MEMPALACE_QDRANT_URL", "qdrant_url"), "milvus": ("MEMPALACE_MILVUS_URI", "milvus_uri")}
 _PRIVATE = 'put it under env of [palaces."{}"] in config.toml, see docs/settings.md, and take it out of config.json'
 _URL = "write it as postgresql://user:password@host/database"
-_MENDED = "see that the database runs and takes the password in config.toml; nothing else has to be done here"
+_MENDED = "check that the database runs and accepts the password in config.toml; nothing has to be restarted here"
 _HEAD, _LONGEST = 400, 300  # bytes of an answer, characters of an error
 
 
 def storage_facts(mempalace: Mempalace) -> dict[str, Any]:
-    """For the hello frame: `storage`, as `describe_storage` has it, and `embedder`, the model for new texts or None."""
+    """Return facts for the hello frame: `storage` of `describe_storage`, and `embedder`, the model for new texts."""
     name = getattr(mempalace.module("embedding"), "current_model_name", None)
     try:
         embedder = str(name()) if name is not None else None
     except Exception as exc:  # noqa: BLE001 - of a model that is configured wrongly; calls report it
-        print(f"the embedding model can't be told: {exc}", file=sys.stderr)
+        print(f"the embedding model is unknown: {exc}", file=sys.stderr)
         embedder = None
     return {"storage": describe_storage(mempalace), "embedder": embedder}
 
 
 def describe_storage(mempalace: Mempalace) -> dict[str, Any] | None:
-    """The storage, None for Chroma and where it can't be told: `where`, `from` (env, config.json,
-    default), and of pgvector `tables` (how their names begin), `namespace` and `shared_namespace`.
+    """Describe the storage; None for Chroma, and if it is unknown.
+
+    The fields are `where`, `from` (env, config.json, default), and for pgvector `tables` (the prefix of their names),
+    `namespace` and `shared_namespace`.
 
     Raises:
         EngineFailure: the address of the database can't be read, or its client is missing.
@@ -46,7 +48,7 @@ def describe_storage(mempalace: Mempalace) -> dict[str, Any] | None:
     except EngineFailure:
         raise
     except Exception as exc:  # noqa: BLE001 - a mempalace that changed may raise anything; calls go on
-        print(f"the storage can't be told: {exc}", file=sys.stderr)
+        print(f"the storage is unknown: {exc}", file=sys.stderr)
         return None
 
 
@@ -77,7 +79,7 @@ def _pgvector(mempalace: Mempalace) -> dict[str, Any]:
 
 
 def _place(dsn: str) -> str:
-    """Host, port and database. PostgreSQL's own words about a bad address would quote it, password and all."""
+    """Return host, port and database. PostgreSQL's own message about a bad address would quote it with its password."""
     try:
         conninfo: Any = importlib.import_module("psycopg.conninfo")
     except ImportError as exc:
@@ -85,7 +87,7 @@ def _place(dsn: str) -> str:
         raise EngineFailure(BAD_STORAGE, f"{sys.executable} can't import psycopg ({exc}).", hint) from exc
     try:
         said = conninfo.conninfo_to_dict(dsn)
-    except Exception:  # noqa: BLE001 - of psycopg's own kind; its text must not go on
+    except Exception:  # noqa: BLE001 - of psycopg's own kind; its text must not be shown
         raise EngineFailure(BAD_STORAGE, f"{DSN} can't be read.", f"{_URL}, then mempalace-broker restart") from None
     return f"{said.get('host', 'localhost')}:{said.get('port', 5432)}/{said.get('dbname', '')}"
 
@@ -98,32 +100,33 @@ def _source(mempalace: Mempalace, variable: str, name: str) -> str:
 
 
 def storage_warnings(mempalace: Mempalace) -> list[dict[str, str]]:
-    """What is wrong with how a PostgreSQL is named, each as `what` and `hint`."""
+    """Return problems with the address of a PostgreSQL, each as `what` and `hint`."""
     if mempalace.backend != "pgvector":
         return []
     dsn = str(mempalace.module("backends.pgvector")._PgVectorConfig.from_options().dsn)
     found = []
     if _source(mempalace, DSN, "pgvector_dsn") == "config.json":
         what = (
-            f"{mempalace.config_path()} names the database: whoever can write that file can lead the engine elsewhere"
+            f"{mempalace.config_path()} names the database: whoever can write that file can lead the engine to another"
         )
         found.append({"what": what, "hint": _PRIVATE.format(mempalace.palace_path())})
     if "://" not in dsn and "password" in dsn:
-        what = f"{DSN} is not a URL: mempalace writes it, with its password, into pgvector_backend.json in the palace"
+        what = f"{DSN} is not a URL: mempalace writes it with its password into pgvector_backend.json in the palace"
         found.append({"what": what, "hint": _URL})
     return found
 
 
 class StorageWatch:
-    """Notices when a database server no longer takes our calls, and when it does again."""
+    """Notices when a database server stops answering our calls, and when it answers again."""
 
     def __init__(self, mempalace: Mempalace) -> None:
         self._mempalace = mempalace
         self.trouble: list[dict[str, str]] = []
 
     def changed(self, answer: bytes) -> bool:
-        """Whether `trouble` is another one after this answer of the palace lane. The database is asked only where the
-        answer tells of an error, or there was trouble before.
+        """Update `trouble` after this answer of the palace lane; return whether it has changed.
+
+        The database is asked only if the answer reports an error, or if there was trouble before.
         """
         if self._mempalace.backend not in SERVERS or not (self.trouble or b"error" in answer[:_HEAD]):
             return False

@@ -235,7 +235,7 @@ class Worker:
         return self._palace_lane.run_between_files()
 
     def _run(self, call: Call, waited: bool) -> bytes:
-        """Run a call, answer it, return the answer; the journal notes its start and end where the broker gave a key."""
+        """Run and answer a call; return the answer. If the broker gave a key, the journal notes start and end."""
         frame = call.frame
         if waited:
             self._pipes.send(Frame(BEGUN, frame.n))

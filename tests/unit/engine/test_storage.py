@@ -66,4 +66,4 @@ def test_a_mempalace_that_changed_says_nothing(tmp_path: Path, capsys: pytest.Ca
     mempalace: Any = FakeMempalace(tmp_path)
     mempalace.backend = "pgvector"
     assert describe_storage(mempalace) is None
-    assert "can't be told" in capsys.readouterr().err
+    assert "is unknown" in capsys.readouterr().err

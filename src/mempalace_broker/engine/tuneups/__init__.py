@@ -6,10 +6,10 @@
     read_often      what every version reads several times in each call
     capacity        the check of the index before each write, which reads the whole palace
     file_cache      answers that hold while files are unchanged
-    chroma_writes   hears of each write through Chroma
-    drawer_rows     what the database says of drawers
-    drawer_overview counts and lists of drawers that our own writes correct
-    flat_reads      what counts or sorts all drawers to answer
+    chroma_writes   watches each write through Chroma
+    drawer_rows     reads drawers from the database by SQL
+    drawer_overview counts and lists of drawers, kept up to date by our own writes
+    flat_reads      calls that count or sort all drawers
     index_storage   an index that survives a kill
     own_length      each text embedded at its own length
     apply           applies all that fit and reports each

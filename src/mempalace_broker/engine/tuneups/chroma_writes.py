@@ -16,7 +16,7 @@ class Write(NamedTuple):
 
     Attributes:
         collection: the id of its collection.
-        ids: those that it names; None for a delete that says by another rule what to delete.
+        ids: those that it names; None for a delete by another condition.
     """
 
     collection: str
@@ -24,7 +24,7 @@ class Write(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """How many ids it names."""
+        """The number of ids that it names."""
         return len(self.ids or ())
 
 

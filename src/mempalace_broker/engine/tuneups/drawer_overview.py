@@ -1,8 +1,8 @@
-"""Counts of drawers and sorted lists of them, read once and then kept up with our own writes.
+"""Counts of drawers and sorted lists of them, read once and then kept up to date with our own writes.
 
-Before a write, the rows that it names are taken out of the counts; at the next question they are counted as they are
-by then. That holds as long as nobody else wrote: the database numbers each row of each write, so a write of somebody
-else's is a number too many, whenever it came. Then all is read anew.
+Before a write, the rows that it names are taken out of the counts; the next query counts them as they are by then. That
+is right as long as nobody else writes. The database numbers each row of each write, so another process's write shows up
+as an extra number, whenever it came; then everything is read again.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from .drawer_rows import Kind, Position, Row
     from .file_cache import Stamp
 
-_MOST_PENDING = 4096  # rows written since the last question; reading all anew is as good then
+_MOST_PENDING = 4096  # rows written since the last query; beyond that, reading everything again is as fast
 _MOST_KINDS = 50_000
 _MOST_LISTS = 8
 
-Filters = dict[str, Any]  # as mempalace has it: {"wing": "w1"}
+Filters = dict[str, Any]  # in mempalace's form: {"wing": "w1"}
 
 
 class DrawerOverview:
-    """What is known of the drawers of one palace.
+    """Counts and lists of the drawers of one palace.
 
     Args:
         open_reader: opens the database of a path for reading, as mempalace does.
-        ready: ids of collection and segment, None while the database is behind: (connection, collection's name).
-        logical: the id under which a row with this metadata is listed, None for its own.
+        ready: takes a connection and the collection's name; returns ids of collection and segment, None while the
+            database is behind.
+        logical: returns the id under which a row with this metadata is listed, None for its own.
     """
 
     def __init__(
@@ -58,19 +59,19 @@ class DrawerOverview:
         self.forget()
 
     def forget(self) -> None:
-        """Know nothing."""
+        """Forget everything."""
         with self._lock:
             self._at: Position | None = None
             self._stamps: list[Stamp] = []
             self._kinds: Counter[Kind] | None = None
             self._lists: dict[tuple[Any, ...], list[str]] = {}
             self._pending: set[str] = set()  # ids of rows that the counts lack
-            self._touched: set[str] = set()  # ids whose place in the lists is open
+            self._touched: set[str] = set()  # ids whose place in the lists is not yet known
 
     # -- writes ------------------------------------------------------------------------------------
 
     def before_write(self, write: Write) -> None:
-        """Take out what a write will change. Never raises."""
+        """Take out the rows that a write will change. Never raises."""
         with self._lock:
             if self._at is None:
                 return
@@ -78,7 +79,7 @@ class DrawerOverview:
                 if not self._take_out(write):
                     self.forget()
             except (sqlite3.Error, OSError, ValueError) as exc:
-                print(f"the drawers will be counted anew: {exc}", file=sys.stderr, flush=True)
+                print(f"the drawers will be counted again: {exc}", file=sys.stderr, flush=True)
                 self.forget()
 
     def _take_out(self, write: Write) -> bool:
@@ -99,14 +100,14 @@ class DrawerOverview:
         return True
 
     def after_write(self, write: Write) -> None:
-        """Count the write."""
+        """Note that a write of ours is done."""
         with self._lock:
             if self._at is not None:
                 self._at = self._at.after(write.collection, write.rows)
                 self._stamps = stamps_of(self._files)
 
     def _touch(self, conn: Any, ids: set[str]) -> bool:
-        """Note the lists' entries that these rows stand in; False where the lists can't have them."""
+        """Note the entries of the lists that contain these rows; return False if the lists can't represent them."""
         assert self._at is not None
         if self._lists:
             touched = drawer_rows.logical_ids(conn, self._at.segment, ids, self._parent_keys)
@@ -115,10 +116,10 @@ class DrawerOverview:
             self._touched |= touched
         return True
 
-    # -- questions ---------------------------------------------------------------------------------
+    # -- queries -----------------------------------------------------------------------------------
 
     def kinds(self) -> Counter[Kind] | None:
-        """How many drawers of each kind there are; None where only mempalace can tell."""
+        """Return the number of drawers of each kind; None if only mempalace can tell."""
         with self._lock, self._reading() as conn:
             if not self._caught_up(conn):
                 return None
@@ -131,12 +132,12 @@ class DrawerOverview:
             return self._kinds
 
     def listed(self, conn: Any, filters: Filters) -> list[str] | None:
-        """The ids of all drawers with these values, sorted; None where that is not known."""
+        """Return the sorted ids of all drawers with these values; None if they are unknown."""
         with self._lock:
             return self._lists.get(_key(filters)) if self._caught_up(conn) else None
 
     def learn(self, conn: Any, filters: Filters, rows: list[Row]) -> None:
-        """Keep the list that `rows`, all with these values, make."""
+        """Keep the list of `rows`, which are all rows with these values."""
         with self._lock:
             ids = {self._logical(metadata) or name for name, metadata in rows}
             if not self._caught_up(conn) or not all(isinstance(name, str) for name in ids):
@@ -146,7 +147,7 @@ class DrawerOverview:
             self._lists[_key(filters)] = sorted(map(sys.intern, ids))
 
     def rows_listed_as(self, conn: Any, ids: list[str], filters: Filters) -> list[Row]:
-        """The rows with these values that are listed under these ids, after `listed` on the same connection."""
+        """Return the rows with these values that are listed under these ids. Call `listed` first, on the connection."""
         assert self._at is not None
         wanted = set(ids)
         return [
@@ -157,7 +158,7 @@ class DrawerOverview:
         ]
 
     def _caught_up(self, conn: Any) -> bool:
-        """Whether all that is known holds for this connection's state of the database; it may be nothing."""
+        """Bring everything up to this connection's state of the database; return whether that state is known."""
         stamps, at = stamps_of(self._files), self._position(conn)
         if at is None or at != self._at or stamps != self._stamps or not self._put_back(conn):
             self.forget()

@@ -1,6 +1,6 @@
-"""What the database says of drawers, by SQL: how many there are of each kind, and single ones without reading all.
+"""Reads drawers from the database by SQL: the number of each kind, and single drawers without reading all of them.
 
-`conn` is always a connection of mempalace's own that is inside of a transaction.
+`conn` is always a connection of mempalace's own, inside a transaction.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Row = tuple[str, dict[str, Any]]  # id and metadata
 
 
 class Position(NamedTuple):
-    """How far the database has come.
+    """How far the database has got.
 
     Attributes:
         collection: id of the drawers' collection. segment: of its rows.
@@ -30,13 +30,13 @@ class Position(NamedTuple):
     written: int
 
     def after(self, collection: str, rows: int) -> Position:
-        """The position after one more write of so many rows."""
+        """Return the position after one more write of so many rows."""
         written = self.written + rows
         return self._replace(written=written, applied=written if collection == self.collection else self.applied)
 
 
 def position(conn: Any, ready: tuple[str, str] | None) -> Position | None:
-    """The position; None where it can't be told. `ready`: ids of collection and segment."""
+    """Return the position; None if it is unknown. `ready`: ids of collection and segment."""
     if ready is None:
         return None
     applied = conn.execute("SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (ready[1],)).fetchone()
@@ -47,7 +47,7 @@ def position(conn: Any, ready: tuple[str, str] | None) -> Position | None:
 
 
 def kinds(conn: Any, segment: str, ids: Iterable[str] | None = None) -> Counter[Kind]:
-    """How many drawers there are of each kind: of all, or of those named."""
+    """Count drawers by kind: all of them, or those with these ids."""
     found: Counter[Kind] = Counter()
     for condition, values in _parts("e.embedding_id", ids):
         rows = conn.execute(
@@ -69,7 +69,7 @@ def kinds(conn: Any, segment: str, ids: Iterable[str] | None = None) -> Counter[
 
 
 def logical_ids(conn: Any, segment: str, ids: Iterable[str], parent_keys: Iterable[str]) -> set[str] | None:
-    """Every id under which one of these rows may be listed; None where one is not a string."""
+    """Return every id under which one of these rows may be listed; None if one is not a string."""
     found = set(ids)
     for condition, values in _parts("e.embedding_id", list(found)):
         rows = conn.execute(
@@ -86,7 +86,7 @@ def logical_ids(conn: Any, segment: str, ids: Iterable[str], parent_keys: Iterab
 
 
 def rows_listed_as(conn: Any, segment: str, listed: Iterable[str], parent_keys: Iterable[str]) -> list[Row]:
-    """The rows that may be listed under these ids, with their metadata."""
+    """Return the rows that may be listed under these ids, with their metadata."""
     numbers: set[int] = set()
     for condition, values in _parts("embedding_id", listed):
         statement = f"SELECT id FROM embeddings WHERE segment_id = ? AND {condition}"
@@ -130,7 +130,7 @@ def _marks(values: Iterable[Any]) -> str:
 
 
 def _parts(column: str, values: Iterable[Any] | None) -> Iterator[tuple[str, list[Any]]]:
-    """Conditions for one statement each; one that always holds for None."""
+    """Yield a condition and its values for each statement; for None, one condition that is always true."""
     if values is None:
         yield "1", []
         return

@@ -1,6 +1,6 @@
-"""Tune-ups for what reads all drawers: `status` and its like, which count them, and `list_drawers`, which sorts them.
+"""Tune-ups for calls that read all drawers: `status` and others count them, `list_drawers` sorts them.
 
-mempalace 3.11 and newer; each compares its first answer with mempalace's own, and is left out for good if they differ.
+For mempalace 3.11 and newer. Each compares its first answer with mempalace's own, and is dropped if they differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..adapter import Mempalace
     from .drawer_rows import Kind, Row
 
-_OVERVIEW = "drawer_overview"  # attribute of the mempalace that both tune-ups share
+_OVERVIEW = "drawer_overview"  # attribute of Mempalace: both tune-ups share it
 
 
 def _overview(mempalace: Mempalace) -> DrawerOverview:
@@ -32,9 +32,11 @@ def _overview(mempalace: Mempalace) -> DrawerOverview:
     ready: Any = getattr(chroma, "_sqlite_ready_metadata_segment", None)
     logical: Any = getattr(server, "_logical_parent_id", None)
     keys: Any = getattr(server, "_PARENT_ID_KEYS", None)
-    require(parameters(opened)[:1] == ["db_path"], "this mempalace opens the database otherwise")
-    require(parameters(ready) == ["conn", "collection_name"], "this mempalace does not tell how far its database is")
-    require(parameters(logical) == ["meta"] and isinstance(keys, tuple), "this mempalace joins drawers otherwise")
+    require(parameters(opened)[:1] == ["db_path"], "this mempalace opens the database in another way")
+    require(
+        parameters(ready) == ["conn", "collection_name"], "this mempalace does not say how far its database has got"
+    )
+    require(parameters(logical) == ["meta"] and isinstance(keys, tuple), "this mempalace joins drawers in another way")
     palace, collection = mempalace.palace_path(), str(server._config.collection_name)
     overview = DrawerOverview(palace, collection, opened, ready, logical, keys)
     watch_writes(overview.after_write, overview.before_write)
@@ -47,7 +49,7 @@ def _overview(mempalace: Mempalace) -> DrawerOverview:
 
 
 def _by_wing(kinds: Counter[Kind]) -> tuple[int, dict[str, dict[str, int]]]:
-    """As `_sqlite_wing_room_counts`: (total, {wing: {room: count}}), in the order of the names."""
+    """Like `_sqlite_wing_room_counts`: (total, {wing: {room: count}}), in order of the names."""
     counts: Counter[tuple[str, str]] = Counter()
     for (wing, room, _hall, _date), count in kinds.items():
         counts["?" if wing is None else wing, "?" if room is None else room] += count
@@ -58,7 +60,7 @@ def _by_wing(kinds: Counter[Kind]) -> tuple[int, dict[str, dict[str, int]]]:
 
 
 def _by_room(kinds: Counter[Kind]) -> list[tuple[str, str, str, int, str]]:
-    """As `sqlite_room_wing_hall_counts`: (room, wing, hall, count, newest date), in the order of the names."""
+    """Like `sqlite_room_wing_hall_counts`: (room, wing, hall, count, newest date), in order of the names."""
     found: dict[tuple[str, str, str], tuple[int, str]] = {}
     for (wing, room, hall, date), count in kinds.items():
         key = room or "", wing or "", hall or ""
@@ -90,7 +92,7 @@ def _from_counts(overview: DrawerOverview, stock: Any, derive: Callable[[Counter
             if not proved:
                 _differs(stock.__name__)
             elif not kinds:
-                proved = None  # nothing is no proof
+                proved = None  # an empty answer proves nothing
             return usual
         return answer
 
@@ -98,7 +100,7 @@ def _from_counts(overview: DrawerOverview, stock: Any, derive: Callable[[Counter
 
 
 def _differs(what: str) -> None:
-    print(f"kept counts were dropped: {what} answers otherwise", file=sys.stderr, flush=True)
+    print(f"kept counts were dropped: mempalace's own {what} answers differently", file=sys.stderr, flush=True)
 
 
 def _apply_counts(mempalace: Mempalace) -> None:
@@ -115,7 +117,7 @@ def _apply_counts(mempalace: Mempalace) -> None:
 
 
 class _Lazy(UserList[Any]):
-    """A list that is made when more is asked of it than its subclasses know."""
+    """A list that is loaded only when more is needed than its subclasses know."""
 
     def __init__(self, load: Callable[[], list[Any]]) -> None:
         self._load = load
@@ -126,7 +128,7 @@ class _Lazy(UserList[Any]):
 
 
 class _Ids(_Lazy):
-    """The ids of all rows of an answer, of which only the list is known."""
+    """The ids of all rows of an answer; only the list of their drawers is known."""
 
     def __init__(self, load: Callable[[], list[Any]], names: list[str], page: Callable[[list[str]], list[Row]]) -> None:
         super().__init__(load)
@@ -166,7 +168,7 @@ class _Pages:
         self._proved: bool | None = None
 
     def rows(self, palace_path: str, collection_name: str, where: Any = None, *, _connection: Any = None) -> Any:
-        """Stand in for `sqlite_list_id_metadata`: (ids, metadata) of all drawers that match."""
+        """Stand in for `sqlite_list_id_metadata`: return (ids, metadata) of all drawers that match."""
         overview = self._overview
 
         def stock() -> Any:
@@ -206,7 +208,7 @@ class _Pages:
             if not self._proved:
                 _differs("list_drawers")
             elif not usual:
-                self._proved = None  # nothing is no proof
+                self._proved = None  # an empty answer proves nothing
             return usual
         return drawers
 
@@ -215,10 +217,16 @@ def _apply_pages(mempalace: Mempalace) -> None:
     chroma, server = mempalace.module("backends.chroma"), mempalace.server
     rows: Any = getattr(chroma, "sqlite_list_id_metadata", None)
     known = ["palace_path", "collection_name", "where", "_connection"]
-    require(parameters(rows) == known, "this mempalace lists drawers otherwise")
-    require(parameters(getattr(chroma, "_equality_filters", None)) == ["where"], "it filters drawers otherwise")
+    require(parameters(rows) == known, "this mempalace lists drawers in another way")
+    require(
+        parameters(getattr(chroma, "_equality_filters", None)) == ["where"],
+        "this mempalace filters drawers in another way",
+    )
     collapse: Any = getattr(server, "_collapse_drawer_rows", None)
-    require(parameters(collapse) == ["ids", "documents", "metadatas"], "it joins the chunks of drawers otherwise")
+    require(
+        parameters(collapse) == ["ids", "documents", "metadatas"],
+        "this mempalace joins the chunks of drawers in another way",
+    )
     pages = _Pages(_overview(mempalace), chroma, server)
     replace(pages.rows, "sqlite_list_id_metadata", chroma)
     replace(pages.collapse, "_collapse_drawer_rows", server)
@@ -226,13 +234,13 @@ def _apply_pages(mempalace: Mempalace) -> None:
 
 KEPT_COUNTS = TuneUp(
     "kept-counts",
-    "drawers are counted by wing and room once, and corrected by our own writes",
+    "drawers are counted once by wing and room, and our own writes update the counts",
     "upstream counts all of them again after each write",
     _apply_counts,
 )
 KEPT_PAGES = TuneUp(
     "kept-pages",
-    "drawers are sorted once for each filter, and corrected by our own writes",
+    "drawers are sorted once for each filter, and our own writes update the lists",
     "upstream reads and sorts all of them to list one page",
     _apply_pages,
 )

@@ -1,4 +1,4 @@
-"""Tune-ups for what every version reads several times: config.json, which collections there are, their schemas."""
+"""Tune-ups for things that every version reads repeatedly: config.json, the list of collections, their schemas."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _apply_config_cache(mempalace: Mempalace) -> None:
 
 
 def _is_read(state: dict[str, Any]) -> bool:
-    """Whether the file was read, or is not there to be read."""
+    """Return whether the file was read, or does not exist."""
     known = bool(state.get("_file_config")) or not os.path.lexists(state["_config_file"])
     return known and all(isinstance(value, _PLAIN) for value in state.values())
 
@@ -116,11 +116,11 @@ def _apply_schema_cache(_mempalace: Mempalace) -> None:
     except (ImportError, AttributeError) as exc:
         raise DoesNotFit(f"this chromadb has no schemas: {exc}") from exc
     stock: Any = getattr(common, "_get_sparse_embedding_targets", None)
-    require(parameters(stock) == ["self"], "chromadb looks for sparse embeddings otherwise")
+    require(parameters(stock) == ["self"], "chromadb looks for sparse embeddings in another way")
     without: list[Any] = []  # the last schema that has none
 
     def targets(self: Any) -> Any:
-        """Answer from memory for the schema of the last time, where that has none."""
+        """Answer from memory if the schema is the last one, which had none."""
         schema = getattr(self._model, "serialized_schema", None)
         if schema is not None and schema in without:
             return {}
@@ -147,7 +147,7 @@ COLLECTION_CACHE = TuneUp(
 )
 SCHEMA_CACHE = TuneUp(
     "schema-cache",
-    "a collection's schema is looked through for sparse embeddings once",
+    "a collection's schema is searched for sparse embeddings only once",
     "Chroma builds its objects from JSON on every write",
     _apply_schema_cache,
 )

@@ -207,7 +207,7 @@ def test_a_database_that_cannot_be_read_fails_no_write(room: Room, capfd: pytest
     room.database.path.write_bytes(b"not a database, but of the length of one" * 100)
     room.overview._stamps = stamps_of(room.overview._files)
     room.overview.before_write(Write(DRAWERS, ["d1"]))
-    assert "counted anew" in capfd.readouterr().err
+    assert "counted again" in capfd.readouterr().err
 
 
 def test_only_so_many_lists_are_kept(room: Room) -> None:

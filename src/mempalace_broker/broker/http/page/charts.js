@@ -1,4 +1,4 @@
-// Small charts as SVG: bars over time, the newest at the right, a text for those who can't see them.
+// Small charts as SVG: bars over time, the newest at the right, with a text for screen readers.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 100;
@@ -10,13 +10,13 @@ function shape(name, attributes, text) {
   return node;
 }
 
-// values: numbers or null; marked: those drawn as errors, of the same length, or []; show: a value in words;
+// values: numbers or null; marked: values of the same length drawn as errors, or []; show: formats a value;
 // least: where a logarithmic scale begins, 0 for a linear one.
 export function bars(place, { values, marked = [], seconds, least = 0, show, about }) {
   const part = (value) => (least ? Math.log(Math.max(value, least * 1.1) / least) / Math.log(Math.max(most, least * 1.2) / least) : value / most);
   const most = Math.max(...values.map((value) => value ?? 0), 0);
   const svg = shape("svg", { class: "chart", viewBox: `0 0 ${values.length * 10} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
-  svg.setAttribute("aria-label", `${about}: ${most ? `at most ${show(most)}, now ${show(values.at(-1) ?? 0)}` : "nothing yet"}`);
+  svg.setAttribute("aria-label", `${about}: ${most ? `at most ${show(most)}, now ${show(values.at(-1) ?? 0)}` : "no data yet"}`);
   svg.append(shape("line", { class: "base", x1: 0, x2: values.length * 10, y1: HEIGHT, y2: HEIGHT }));
   values.forEach((value, index) => {
     const ago = `${Math.round(((values.length - 1 - index) * seconds) / 6) / 10} min ago`;
@@ -28,7 +28,7 @@ export function bars(place, { values, marked = [], seconds, least = 0, show, abo
   });
   const scale = document.createElement("div");
   scale.className = "scale";
-  for (const text of [`${Math.round((values.length * seconds) / 60)} min ago`, most ? `most: ${show(most)}` : "nothing yet", "now"]) {
+  for (const text of [`${Math.round((values.length * seconds) / 60)} min ago`, most ? `maximum: ${show(most)}` : "no data yet", "now"]) {
     scale.append(Object.assign(document.createElement("span"), { textContent: text }));
   }
   place.replaceChildren(svg, scale);

@@ -1,11 +1,11 @@
-// The page: asks the broker, and shows what it says. Whatever comes is text, never markup.
+// The page: asks the broker and shows its answers, as text and never as markup.
 
 import { bars } from "./charts.js";
 
 const EVERY_MS = 2000;
 const KEY = "mempalace-page-key";
 const $ = (id) => document.getElementById(id);
-const GONE = "The broker does not answer. It leaves when nobody needs it, and comes back with the next agent; or start it in a terminal, and this page goes on: ";
+const GONE = "The broker does not answer. It exits when nobody needs it, and the next agent starts it again. To start it now, run this in a terminal: ";
 
 function make(name, options = {}, ...children) {
   const node = Object.assign(document.createElement(name), options);
@@ -13,7 +13,7 @@ function make(name, options = {}, ...children) {
   return node;
 }
 
-// -- words
+// -- text
 
 const number = (value, digits = 0) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 const plural = (count, thing) => `${number(count)} ${thing}${count === 1 ? "" : "s"}`;
@@ -80,7 +80,7 @@ async function signIn() {
 
 function notice(text, command) {
   $("notice").hidden = !text;
-  if ($("notice").dataset.text === text) return; // else screen readers say it again and again
+  if ($("notice").dataset.text === text) return; // or screen readers repeat it
   $("notice").dataset.text = text;
   $("notice").replaceChildren(text, command ? make("code", { textContent: command }) : "");
 }
@@ -120,18 +120,18 @@ function showNow(status) {
   pairs($("tiles"), [
     ["calls/s, 1 min", number(minute.calls_per_s, 2)],
     ["median, 1 min", took(minute.p50_s)],
-    ["95 of 100, 1 min", took(minute.p95_s)],
+    ["95th percentile, 1 min", took(minute.p95_s)],
     ["errors/s, 1 min", number(minute.errors_per_s, 2), minute.errors_per_s ? "bad" : ""],
     ["sessions", number(status.sessions.length)],
-    ["calls since the start", number(counters.calls)],
-    ["memory of the engine", memory(engine.rss_kb)],
-    ["memory of the broker", memory(broker.rss_kb)],
+    ["calls since start", number(counters.calls)],
+    ["engine memory", memory(engine.rss_kb)],
+    ["broker memory", memory(broker.rss_kb)],
   ]);
   const seconds = traffic.slot_s;
   const rate = (value) => `${number(value, 1)}/s`;
   const perSecond = (values) => values.map((value) => value / seconds);
   bars($("chart-calls"), { values: perSecond(traffic.calls), marked: perSecond(traffic.errors), seconds, show: rate, about: "Calls per second" });
-  bars($("chart-latency"), { values: traffic.p95_s, seconds, least: traffic.bounds_s[0], show: took, about: "95 of 100 calls took at most" });
+  bars($("chart-latency"), { values: traffic.p95_s, seconds, least: traffic.bounds_s[0], show: took, about: "Latency, 95th percentile" });
 }
 
 function showTables(status) {
@@ -146,12 +146,12 @@ function showTables(status) {
   const columns = [["agent"], ["client"], ["via"], ["session"], ["pid", "number"], ["for", "number"], ["open", "number"], ["answered", "number"]];
   table($("sessions"), columns, sessions, "No agent is connected.");
   const errors = status.errors.toReversed().map((e) => [clock(e.at), tool(e.tool), e.agent ?? e.session ?? "-", String(e.code), e.text]);
-  table($("errors"), [["when"], ["tool"], ["agent"], ["code", "number"], ["what", "words"]], errors, "None since the start.");
+  table($("errors"), [["when"], ["tool"], ["agent"], ["code", "number"], ["what", "words"]], errors, "None since the broker started.");
 }
 
 function showAbout(status) {
   const { broker, engine, palace, lease, snapshots } = status;
-  const newest = snapshots.newest_at ? `, the newest of ${clock(snapshots.newest_at)}` : "";
+  const newest = snapshots.newest_at ? `, the newest made at ${clock(snapshots.newest_at)}` : "";
   $("palace").textContent = palace.path;
   pairs($("about"), [
     ["broker", `${broker.version}, pid ${broker.pid}, up ${span(broker.uptime_s)}${broker.started_by ? `, started by ${broker.started_by}` : ""}`],
@@ -172,7 +172,7 @@ function showHealth(status, doctor) {
     make("li", {}, make("strong", { className: finding.severity === "error" ? "bad" : "warn", textContent: `${finding.what}: ` }), finding.detail,
       finding.hint ? make("span", { className: "hint", textContent: `Hint: ${finding.hint}` }) : null));
   const all = items.length ? null : make("p", { className: "good", textContent: "Nothing to act on." });
-  const summary = doctor?.problem ?? (doctor ? `${plural(quiet, "check")} of doctor passed.` : "looking");
+  const summary = doctor?.problem ?? (doctor ? `${plural(quiet, "check")} of doctor passed.` : "checking");
   $("health").replaceChildren(make("ul", { className: "findings" }, ...items), ...(doctor && all ? [all] : []), make("p", { className: "dim", textContent: summary }));
 }
 
@@ -194,7 +194,7 @@ function showRooms(taxonomy) {
 }
 
 function showResults(said, query) {
-  $("found").textContent = said.results.length ? `${plural(said.results.length, "drawer")} for "${query}"` : `Nothing for "${query}".`;
+  $("found").textContent = said.results.length ? `${plural(said.results.length, "drawer")} for "${query}"` : `No drawers for "${query}".`;
   $("results").replaceChildren(...said.results.map((drawer) => {
     const source = drawer.source_file && drawer.source_file !== "?" ? `, ${drawer.source_file}` : "";
     const filed = drawer.filed_at ? `, ${String(drawer.filed_at).slice(0, 10)}` : "";
@@ -203,7 +203,7 @@ function showResults(said, query) {
   }));
 }
 
-// -- what happens
+// -- events
 
 let last = null;
 let doctor = null;
