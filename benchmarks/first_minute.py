@@ -53,7 +53,7 @@ _STYLE = (
 
 
 class Line(NamedTuple):
-    """A line of the terminal, and seconds from the start until it was there."""
+    """A line of the terminal, and the seconds from the start until it appeared."""
 
     text: str
     at: float
@@ -95,7 +95,7 @@ def record(env: Mapping[str, str], home: str) -> list[Line]:
 
 
 def output(command: str, env: Mapping[str, str]) -> Iterator[str]:
-    """Run a command on a terminal; its lines as they come."""
+    """Run a command on a terminal; yield its lines as they come."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(REPO)
@@ -115,7 +115,7 @@ def output(command: str, env: Mapping[str, str]) -> Iterator[str]:
 def read(terminal: io.FileIO) -> bytes:
     try:
         return terminal.read(1 << 16) or b""
-    except OSError:  # so Linux says that nobody has the other side open
+    except OSError:  # Linux reports in this way that the other side is closed
         return b""
 
 

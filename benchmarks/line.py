@@ -1,4 +1,4 @@
-"""Agents on another machine: what a call and the start of a session cost over ssh:// on a line of 20 ms.
+"""Agents on another machine: the cost of a call and of a session's start over ssh:// with a delay of 20 ms.
 
 The line is a proxy before a real sshd that holds everything back by half a round trip in each direction, because not
 every kernel has netem. `python3 benchmarks/line.py`; without root and without a network.
@@ -35,7 +35,7 @@ _CHUNK = 1 << 16
 
 
 def hold_back(port: int, target: int, delay_s: float) -> None:
-    """Body of the proxy: connections to `port` go to `target`, every byte `delay_s` later, in order."""
+    """Body of the proxy: pass connections to `port` on to `target`, every byte `delay_s` later, in order."""
     listener = socket.create_server(("127.0.0.1", port))
     other: dict[socket.socket, socket.socket] = {}
     late: list[tuple[float, int, socket.socket, bytes]] = []  # due, order, to whom, what; b"" is the end
@@ -81,7 +81,7 @@ def line_to(target: int, delay_s: float) -> Iterator[int]:
 
 
 def round_trips(rounds: int) -> list[float]:
-    """What the line itself takes for a short request and its answer, without ssh."""
+    """Measure a short request and its answer through the proxy, without ssh."""
     found = []
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -114,7 +114,7 @@ def started(world: World, env: Mapping[str, str]) -> float:
 
 
 def measure(options: Options) -> Report:
-    """Calls and starts on the broker's machine, over ssh without a delay, and over the line."""
+    """Measure calls and starts on the broker's machine, over ssh without a delay, and over ssh with it."""
     require_sshd()
     report = Report(f"Over a line with a round trip of {ROUND_TRIP_S * 1e3:.0f} ms")
     rounds, starts = options.rounds(300, 100), options.rounds(40, 15)

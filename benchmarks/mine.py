@@ -1,4 +1,4 @@
-"""A mine of many files, beside four sessions that search all the time.
+"""A mine of many files while four sessions search all the time.
 
 python benchmarks/mine.py             2,000 files, 10 MB of text: takes most of an hour, nearly all of it embedding
 python benchmarks/mine.py --quick     60 files
@@ -39,7 +39,7 @@ def _write_project(folder: Path, files: int) -> Path:
 
 
 def _mine(world: World, files: int) -> tuple[float, float, Outcome]:
-    """Seconds that the mine takes, processor time of everything meanwhile, and what the searches came to."""
+    """Measure the seconds that the mine takes, the processor time of everything meanwhile, and the searches."""
     miner, *searching = world.ready(1 + SEARCHING)
     for session in (miner, *searching):
         session.tool("search", query="so that all is loaded")

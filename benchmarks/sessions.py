@@ -31,10 +31,10 @@ from benchmarks.suite import Options, Report, main, say
 from benchmarks.world import BROKER, World
 
 CHECKED = 200  # real sessions
-THINK_S = (10.0, 4.0)  # of the check: one far from, one near the point where the lane is full
-AGENT_S = 30.0  # between two calls of an agent that works
+THINK_S = (10.0, 4.0)  # of the check: with the lane partly loaded, and overloaded
+AGENT_S = 30.0  # between two calls of a working agent
 PLANNED = (10, 50, 100, 200, 500, 1000, 2000)
-WAIT_S = 60.0  # what a call may wait
+WAIT_S = 60.0  # how long a call may wait
 ERROR = 0.35  # of the model's mean answer
 # tools of the lane and how often; of three calls to the drawers, one goes elsewhere
 LANE = (("search", 8), ("get_drawer", 2), ("add_drawer", 3), ("diary_write", 1))
@@ -43,7 +43,7 @@ SHARE_BESIDE = 0.25
 
 
 def line_of(tool: str, rng: random.Random) -> bytes:
-    """A call that costs what such calls cost: every text is new."""
+    """Return a call with a new text, so that its cost is typical."""
     text = f"{texts.words(rng, 12)} {rng.random()}"
     n = rng.randrange(900)
     arguments: dict[str, dict[str, object]] = {
@@ -68,7 +68,7 @@ def any_tool(rng: random.Random) -> str:
 
 @dataclass
 class Model:
-    """What was measured, in seconds.
+    """Measured times, in seconds.
 
     Attributes:
         lane: samples of what a call keeps the lane for. ahead: what it takes before and after that, alone.
@@ -89,7 +89,7 @@ class Model:
         return (think_s + self.ahead + per_call) / per_call
 
     def simulate(self, sessions: int, think_s: float, calls: int, seed: int = 1) -> list[float]:
-        """Answer times of so many calls."""
+        """Simulate so many calls; return their answer times."""
         rng = random.Random(seed)
         free_at = 0.0
         answers: list[float] = []
@@ -161,7 +161,7 @@ def thinking(sessions: Sequence[Session], think_s: float, seconds: float, make: 
 
 
 def measure(options: Options) -> Report:
-    """Fit, check with real sessions, and say what follows for others."""
+    """Fit the model, check it with real sessions, and print its predictions for other numbers."""
     report = Report("Sessions of one owner")
     rng = random.Random(7)
     which = options.newest

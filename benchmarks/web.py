@@ -1,4 +1,4 @@
-"""MCP over HTTP: what a call costs beyond one over the unix socket, and 32 sessions beside upstream's hub.
+"""MCP over HTTP: the cost of a call compared with the unix socket, and 32 sessions compared with upstream's hub.
 
 One small client speaks to both servers, over connections that stay open where the server keeps them.
 """
@@ -27,7 +27,7 @@ KG_QUERY = driver.call(1, "kg_query", {"entity": "palace"})
 
 
 class Gate:
-    """Where a world is served over HTTP, from the record that mempalace's own clients read."""
+    """Return where a world is served over HTTP, from the record that mempalace's own clients read."""
 
     def __init__(self, world: World) -> None:
         (path,) = eventually(lambda: list((world.base / "server").glob("*/serverinfo.json")), 60, "the record of a hub")
@@ -45,7 +45,7 @@ class Gate:
 
 
 class Caller:
-    """One session: a connection, made anew where the server has closed it."""
+    """One session: a connection, opened again if the server has closed it."""
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
@@ -60,7 +60,7 @@ class Caller:
         self.sock.sendall(self.gate.request(line))
 
     def answered(self) -> bool:
-        """Read what is there; whether the answer is whole."""
+        """Read the bytes that have come; return whether the answer is complete."""
         self._buffer += self.sock.recv(1 << 16)
         head, end, body = self._buffer.partition(b"\r\n\r\n")
         lower = head.lower()

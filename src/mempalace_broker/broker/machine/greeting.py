@@ -50,7 +50,7 @@ class Host:
 
     @property
     def epoch(self) -> int:
-        """The broker's generation."""
+        """The epoch of the broker's lease."""
         return int(self.facts["lease"]["epoch"])
 
     def judge(

@@ -53,9 +53,7 @@ def screen(
 
 def _middle(sessions: list[Text], errors: list[Text], room: int) -> list[Text]:
     """Share `room` lines: a few for sessions, then as many as the errors need, the rest for more sessions."""
-    spare = (
-        room - 1 - min(len(sessions), _LEAST_SESSIONS + 2)
-    )  # with the head, and the line that counts the hidden ones
+    spare = room - 1 - min(len(sessions), _LEAST_SESSIONS + 2)  # with the head, and the count of the hidden ones
     errors = errors[: spare if spare > 1 else 0]
     shown = sessions[: max(0, room - len(errors) - bool(errors))]
     if shown and len(shown) < len(sessions):
