@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOUR_S = 3600.0
 _LOOK_S = 60.0  # the wall clock may be set meanwhile, and a laptop may sleep
+_LIMIT_S = 4 * _HOUR_S  # for one snapshot: one of 100,000 drawers takes less than a minute
 _END_S = 5.0  # for an interrupted command to remove its unfinished snapshot
 _NOTE_LIMIT = 1 << 16
 _BY_HAND = "mempalace-broker backup create"
@@ -106,7 +107,12 @@ class Backups:
             )
         except OSError as exc:  # this installation was replaced, or there is no room for one process more
             return {}, f"the command can't be run: {exc}"
-        out, err = await child.communicate()
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                out, err = await child.communicate()
+        except TimeoutError:
+            await self.end()
+            return {}, f"it was not done after {_LIMIT_S / _HOUR_S:g} hours"
         self._child = None
         if child.returncode == 0:
             return load_object(out), ""

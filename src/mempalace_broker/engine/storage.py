@@ -59,7 +59,10 @@ def _describe(mempalace: Mempalace, backend: str | None) -> dict[str, Any] | Non
         variable, name = _ADDRESSES[backend]
         address = str(getattr(mempalace.server._config, name, "") or "")
         split = urlsplit(address)
-        where = f"{split.hostname}:{split.port or ''}" if split.hostname else address or mempalace.palace_path()
+        without_password = address.rpartition("@")[2]  # also of one without a scheme
+        where = (
+            f"{split.hostname}:{split.port or ''}" if split.hostname else without_password or mempalace.palace_path()
+        )
         return {"where": where, "from": _source(mempalace, variable, name)}
     return None if backend in (None, "chroma") else {"where": mempalace.palace_path(), "from": "default"}
 

@@ -74,7 +74,10 @@ class JobService:
 
     async def _load(self) -> None:
         try:
-            for job in await asyncio.to_thread(self._store.load):
+            jobs, failed = await asyncio.to_thread(self._store.load)
+            for why in failed:
+                self._runner.log.warning("a job of an earlier broker is left alone: %s", why)
+            for job in jobs:
                 job.state = JobState.QUEUED if not job.over else job.state
                 self.queue.add(job, len(job.encode()))
         except OSError as exc:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ...system.private import PrivateFolder
+    from ...system.private import PrivateFile, PrivateFolder
     from .machine.job import Job
 
 FOLDER = "jobs"
@@ -28,13 +28,16 @@ class JobStore:
     def __init__(self, private: PrivateFolder) -> None:
         self._folder = private.folder(FOLDER)
 
-    def load(self) -> list[Job]:
-        """Return all jobs that can be read, oldest first."""
-        from .machine.job import Job  # late: a broker without jobs starts without it
-
+    def load(self) -> tuple[list[Job], list[str]]:
+        """Return all jobs, oldest first, and which files can't be read and why."""
+        found, failed = [], []
         names = os.listdir(self._folder.path) if os.path.isdir(self._folder.path) else []
-        found = [Job.decode(self._folder.file(name).read(_LIMIT)) for name in names if name.endswith(_END)]
-        return sorted((job for job in found if job is not None), key=lambda job: job.created)
+        for file in (self._folder.file(name) for name in names if name.endswith(_END)):
+            try:
+                found.append(_job_in(file))
+            except (OSError, ValueError) as exc:
+                failed.append(f"{file.path}: {exc}")
+        return sorted(found, key=lambda job: job.created), failed
 
     def save(self, job: Job) -> None:
         """Write the job's present state durably."""
@@ -43,3 +46,12 @@ class JobStore:
     def forget(self, job: Job) -> None:
         """Remove the job's file."""
         os.unlink(self._folder.file(job.id + _END).path)
+
+
+def _job_in(file: PrivateFile) -> Job:
+    from .machine.job import Job  # late: a broker without jobs starts without it
+
+    job = Job.decode(file.read(_LIMIT))
+    if job is None:
+        raise ValueError("it holds no job")
+    return job
