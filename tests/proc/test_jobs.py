@@ -31,7 +31,7 @@ class Door:
         return told
 
     def wait_for(self, broker: int) -> None:
-        eventually(lambda: self.endpoint()["pid"] == broker, what="the record of that broker")
+        eventually(lambda: self.ask("GET", "/health")["pid"] == broker, what="an answer of that broker")
 
     def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         token = (self.folder / "token").read_text().strip()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from mempalace_broker.cli.dial_stdio import join
+from tests.proctools import eventually
 
 BIG = 3_000_000
 PATIENCE_S = 20.0
@@ -20,17 +21,16 @@ class Joined:
 
     def __init__(self) -> None:
         self.broker, ours = socket.socketpair()
-        read, self.stdin = os.pipe()
+        self._read, self.stdin = os.pipe()
         self.stdout, write = os.pipe()
         self.broker.settimeout(PATIENCE_S)
-        self.thread = threading.Thread(target=self._run, args=(ours.detach(), read, write))
+        self.thread = threading.Thread(target=self._run, args=(ours.detach(), write))
         self.thread.start()
 
-    def _run(self, sock: int, read: int, write: int) -> None:
+    def _run(self, sock: int, write: int) -> None:
         try:
-            join(sock, read, write)
+            join(sock, self._read, write)
         finally:
-            os.close(read)
             os.close(write)
 
     def heard(self) -> bytes:
@@ -41,6 +41,11 @@ class Joined:
     def end(self) -> None:
         self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
+
+    def close(self) -> None:
+        """Close what the sending thread reads once it has ended: the next test's pipe may get the same number."""
+        eventually(lambda: not [thread for thread in threading.enumerate() if "(_send)" in thread.name])
+        os.close(self._read)
 
 
 @pytest.fixture
@@ -54,6 +59,7 @@ def joined() -> Iterator[Joined]:
         except OSError:  # the test did
             continue
     made.end()
+    made.close()
 
 
 def test_it_begins_with_an_empty_line_and_passes_both_ways(joined: Joined) -> None:
