@@ -256,7 +256,7 @@ def test_drawers_move_to_a_database_and_back(postgres: Postgres) -> None:
         assert shim.call_tool("kg_query", entity="a")["active_facts"]
         assert shim.call_tool("delete_drawer", drawer_id=ids[0])["success"]
         assert "storage    pgvector at 127.0.0.1" in world.cli("status").stdout
-        assert "the drawers are in pgvector" in world.cli("backup", "create", "--untried").stdout
+        assert "The drawers are in pgvector" in world.cli("backup", "create", "--untried").stdout
         assert "the drawers are in pgvector" in world.cli("exclusive", "--", "true").stderr
 
         back = world.cli("move-to", "chroma")

@@ -148,7 +148,7 @@ def test_what_was_accepted_runs_once_whoever_is_killed() -> None:
         kept = [n for n, job in enumerate(ends) if job["state"] == "succeeded"]
         assert len(kept) >= 6
         told = {job["error"]["message"] for job in ends if job["state"] == "failed"}
-        assert all("while it ran mempalace_diary_write" in text or "nobody knows" in text for text in told), told
+        assert all("while it ran mempalace_diary_write" in text or "is unknown" in text for text in told), told
         found = [entry["content"] for entry in shim.call_tool("diary_read", agent_name="hook", last_n=100)["entries"]]
         assert len(found) == len(set(found))
         assert {f"entry {n} of twelve" for n in kept} <= set(found)

@@ -8,6 +8,7 @@ sockets pass on as they are: whoever connects meanwhile, or asks on an old conne
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 NAME = "next.sock"
 WAIT_S = 10.0  # for the next broker; who starts it does so at once
 _MOST = 250  # descriptors in one message: Linux takes 253
-_TAKE_S = 1.0
+_TAKE_S = 5.0  # who leaves is there, or there is no name to connect to
 _RELIED_ON = b"!"
 
 
@@ -61,13 +62,27 @@ class Handover:
         with SharedFolder.open(os.path.realpath(folder)) as opened:
             opened.remove(name)
             bind(self._server, opened.fd, name, self._path)
+            self._bound = opened.look(name)
         self._server.listen(4)
+
+    def drop(self) -> None:
+        """Hand nothing over; the sockets are closed."""
+        self._free_name()
+        for sock in (self._server, self._listener, *self.connections):
+            sock.close()
+
+    def _free_name(self) -> None:
+        """Remove our name, unless another one has bound it since."""
+        with contextlib.suppress(OSError):
+            if self._bound is not None and os.path.samestat(self._bound, os.lstat(self._path)):
+                unlink_quietly(self._path)
 
     def run(self) -> None:
         """Wait for the next broker, hand over, and wait until it needs us no more. Blocks; never raises."""
         try:
             self._server.settimeout(WAIT_S)
             peer, _ = self._server.accept()
+            self._free_name()  # the next one, or its keeper, may bind it from now on
             with peer:
                 if peer_uid(peer) == os.geteuid():
                     peer.settimeout(WAIT_S)
@@ -79,9 +94,7 @@ class Handover:
         except OSError:
             pass  # nobody came in time, or it has gone: nothing is left to be done
         finally:
-            unlink_quietly(self._path)
-            for sock in (self._server, self._listener, *self.connections):
-                sock.close()
+            self.drop()
 
 
 def take(place: PrivateFile, port: int) -> Taken | None:

@@ -20,7 +20,8 @@ from .handover import NAME, Handover
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LEAVES = b"\n"
+_LEAVES = _READY = b"\n"
+_START_S = 10.0
 _END_S = 1.0
 
 
@@ -43,7 +44,7 @@ class Keeper:
         return self._process.pid if self._process is not None and self._process.poll() is None else 0
 
     def start(self, listener: socket.socket) -> None:
-        """Start the keeper if it does not run. Raises OSError if that fails."""
+        """Start the keeper if it does not run; it is ready then. Raises OSError if that fails."""
         if self.pid:
             return
         self.dismiss()
@@ -60,6 +61,13 @@ class Keeper:
                 pass_fds=[theirs.fileno(), listener.fileno()],
                 start_new_session=True,
             )
+        self._parent.settimeout(_START_S)
+        try:
+            if self._parent.recv(1) != _READY:
+                raise OSError("its keeper ended as soon as it was started")
+        except OSError:
+            self.dismiss()
+            raise
 
     def dismiss(self) -> None:
         """End the keeper: the broker leaves in order. It may have ended already."""
@@ -79,17 +87,20 @@ class Keeper:
 
 def main(argv: list[str]) -> None:
     """Wait for the broker's end; hand its socket on unless it dismissed us."""
-    parent, listener = (socket.socket(fileno=int(fd)) for fd in argv[:2])
-    with parent, listener:
-        if parent.recv(1):
-            return
-        from .hub import hub_folder, withdraw
+    from .hub import hub_folder, withdraw
 
-        folder = hub_folder(state_folder(argv[2], os.environ))
-        handover = Handover(listener.dup(), folder.file(NAME))
-        handover.relied_on = True
-        handover.run()
-        withdraw(folder, os.getpid())
+    parent, listener = (socket.socket(fileno=int(fd)) for fd in argv[:2])
+    folder = hub_folder(state_folder(argv[2], os.environ))
+    # bound from now on: the next broker may look for it before we know that ours has ended
+    handover = Handover(listener, folder.file(NAME))
+    handover.relied_on = True
+    with parent:
+        parent.send(_READY)
+        if parent.recv(1):
+            handover.drop()
+            return
+    handover.run()
+    withdraw(folder, os.getpid())
 
 
 if __name__ == "__main__":

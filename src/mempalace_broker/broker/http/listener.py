@@ -98,6 +98,7 @@ class HttpListener:
         self._checking = asyncio.Lock()
         self._warning: dict[str, str] | None = None
         self._unfound = ""  # why mempalace's own commands don't find us
+        self._unkept = ""  # why nobody keeps the socket
         self._look_at = 0.0
         self._refused: dict[int, int] = {}
 
@@ -158,7 +159,9 @@ class HttpListener:
             try:
                 await asyncio.to_thread(self._keeper.start, self._server.sockets[0])
             except OSError as exc:
-                self._runner.log.warning("the socket for HTTP will be lost if this broker is killed: %s", exc)
+                if str(exc) != self._unkept:
+                    self._unkept = str(exc)
+                    self._runner.log.warning("the socket for HTTP will be lost if this broker is killed: %s", exc)
 
     async def _publish(self) -> None:
         """Tell mempalace's own commands where we are, and what the engine can do."""
