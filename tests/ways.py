@@ -14,12 +14,20 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from mempalace_broker import errors
+from mempalace_broker.broker.http.machine.hub_record import RECORD, key_of
+from mempalace_broker.protocol.jsonrpc import load_object
 from tests.harness import NoAnswer, RpcError, RpcProcess, World, eventually, payload
 from tests.hooks import run_hook, transcript
 from tests.rpcproc import full_name
 
 PROXY_FAILED = -32000  # of a stock server: its hub broke off, and may have run the call
 PEER_WRITES = -32001  # of a stock server that found no hub: another process has the write lock
+
+
+def hub_record(world: World) -> dict[str, Any]:
+    """The record by which stock servers find the broker, {} while there is none. Without it they open the palace."""
+    path = world.home / ".mempalace" / "server" / key_of(str(world.palace.resolve())) / RECORD
+    return load_object(path.read_bytes()) if path.exists() else {}
 
 
 class HttpAgent:

@@ -12,9 +12,9 @@ import time
 import pytest
 
 from tests import harness
-from tests.harness import World
+from tests.harness import World, eventually
 from tests.load import Load
-from tests.ways import BareAgents, HttpAgents, Repeated, Savers, StockAgents
+from tests.ways import BareAgents, HttpAgents, Repeated, Savers, StockAgents, hub_record
 
 pytestmark = pytest.mark.engine
 KILLS = ("broker", "engine")
@@ -49,7 +49,7 @@ def storm(seconds: float, *, kill_every_s: float, exclusive_every_s: float) -> N
         first = world.shim()
         first.initialize()
         first.call_tool("add_drawer", wing="w", room="r", content="the first heron")
-        world.broker().engine_pid()
+        eventually(lambda: hub_record(world), what="the record of a hub")
         savers, killer = Savers(world), Killer(world)
         shims = Load(world, 2, patience=150.0)
         clients = HttpAgents(world)

@@ -7,15 +7,13 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mempalace_broker.broker.http.machine.hub_record import RECORD, key_of
-from mempalace_broker.protocol.jsonrpc import load_object
 from tests import harness
 from tests.harness import RpcError, World, engine_python, eventually
 from tests.proctools import STORE_SUFFIXES, is_running
+from tests.ways import hub_record
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 VERSIONS = ["newest", *(pytest.param(version, marks=pytest.mark.slow) for version in harness.BETWEEN)]
@@ -26,13 +24,8 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     harness.require_engine(request.param)
     with World(request.param) as world:
         world.shim().initialize()
-        eventually(lambda: record(world), what="the record of a hub")
+        eventually(lambda: hub_record(world), what="the record of a hub")
         yield world
-
-
-def record(world: World) -> dict[str, Any]:
-    path = world.home / ".mempalace" / "server" / key_of(str(world.palace.resolve())) / RECORD
-    return load_object(path.read_bytes()) if path.exists() else {}
 
 
 def requests(world: World) -> int:
@@ -120,13 +113,13 @@ def test_no_restart_or_kill_of_a_broker_makes_a_stock_server_open_the_palace(wor
     try:
         with world.watch_owners(0.02) as sampler:
             writer.more()
-            eventually(lambda: record(world)["pid"] != world.broker().pid, what="a keeper in the record")
+            eventually(lambda: hub_record(world)["pid"] != world.broker().pid, what="a keeper in the record")
             for _ in range(2):
                 assert world.cli("restart").returncode == 0
                 writer.more()
             broken_by_restart = writer.broken
             for _ in range(3):
-                eventually(lambda: record(world)["pid"] != world.broker().pid, what="a keeper in the record")
+                eventually(lambda: hub_record(world)["pid"] != world.broker().pid, what="a keeper in the record")
                 world.broker().kill()
                 shim.call_tool("kg_stats", 60.0)  # the shim starts the next one
                 writer.more()
@@ -139,9 +132,9 @@ def test_no_restart_or_kill_of_a_broker_makes_a_stock_server_open_the_palace(wor
     assert writer.server.pid not in sampler.seen
     assert writer.server.finish(30) == 0
     assert shim.finish() == 0
-    keeper = record(world)["pid"]
+    keeper = hub_record(world)["pid"]
     assert world.cli("stop").returncode == 0
-    assert record(world) == {}
+    assert hub_record(world) == {}
     eventually(lambda: not is_running(keeper), what="the end of the keeper")
     fresh = world.bare()
     fresh.initialize()
@@ -155,12 +148,12 @@ def test_a_keeper_that_nobody_takes_over_from_leaves_nothing() -> None:
     with World("newest") as world:
         shim = world.shim()
         shim.initialize()
-        eventually(lambda: record(world), what="the record of a hub")
+        eventually(lambda: hub_record(world), what="the record of a hub")
         stock = world.bare()
         stock.initialize()
         stock.tools()
         keeper = eventually(
-            lambda: pid if (pid := record(world)["pid"]) != world.broker().pid else 0, what="a keeper in the record"
+            lambda: pid if (pid := hub_record(world)["pid"]) != world.broker().pid else 0, what="a keeper in the record"
         )
         assert os.getpgid(keeper) != os.getpgid(world.broker().pid)
         assert Path(f"/proc/{keeper}/cwd").resolve() == Path("/")
@@ -168,4 +161,4 @@ def test_a_keeper_that_nobody_takes_over_from_leaves_nothing() -> None:
         world.broker().kill()
         assert stock.finish(30) == 0
         eventually(lambda: not is_running(keeper), 30.0, "the end of the keeper")
-        assert record(world) == {}
+        assert hub_record(world) == {}
