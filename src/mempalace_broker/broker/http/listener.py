@@ -123,9 +123,6 @@ class HttpListener:
         """Where MCP is, "" while it does not listen."""
         return f"http://{ADDRESS}:{self.port}{MCP}" if self.port else ""
 
-    async def _check_now(self) -> None:
-        await self.check()
-
     async def check(self) -> bool:
         """Listen if we should and don't, and read the token again; whether `url` changed. Call it every few seconds."""
         async with self._checking:
@@ -313,7 +310,7 @@ class HttpListener:
             return
         if call.origin is Origin.USER and not self._relied_on:
             self._relied_on = True
-            self._tasks.start("keep-socket", self._check_now())
+            self._tasks.start("keep-socket", self.check())
         self._runner.protocol.lifecycle.wanted(self._clock.monotonic() + WANTED_S)
         self.endpoint.handle(connection, call, body)
 
