@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ from tests import harness
 from tests.harness import World, eventually
 
 pytestmark = pytest.mark.engine
+UNCHECKED = """import sys
+from mempalace_broker.broker import app, daemon
+app.SELF_CHECK_S = 3600.0
+sys.exit(daemon.main())
+"""
 
 
 def record_in(home: Path, world: World) -> dict[str, Any]:
@@ -66,6 +72,21 @@ def test_stock_mine_search_and_server_come_through_the_broker() -> None:
         assert world.broker().status()["degraded"] == []
         assert world.cli("stop").returncode == 0
         assert record_in(world.home, world) == {}
+
+
+def test_the_record_is_there_as_soon_as_the_engine_has_reported_its_tools() -> None:
+    """A stock server that starts before that opens the palace itself."""
+    harness.require_engine("newest")
+    with World("newest") as world:
+        argv = [sys.executable, "-P", "-c", UNCHECKED, "--palace", str(world.palace), "--palace-by", "config"]
+        argv += ["--graph", str(world.state_root / "knowledge_graph.sqlite3"), "--root", str(world.state_root)]
+        world.palace.mkdir()
+        unchecked = world.spawn(argv)
+        assert world.broker().pid == unchecked.pid
+        world.shim().initialize()
+        told = eventually(lambda: record_in(world.home, world), what="the record")
+        assert told["search_config_fingerprint"]
+        assert world.cli("stop").returncode == 0
 
 
 def test_without_a_listener_there_is_no_record() -> None:

@@ -171,8 +171,7 @@ class App:
         self._load_answers(answers)
 
     def _load_answers(self, answers: Answers) -> None:
-        version = self._engine.locate()
-        if not version:
+        if not (version := self._engine.locate()):
             return
         answers.expect(version)
         try:
@@ -289,10 +288,11 @@ class App:
             self._tasks.start("check-paths", self._check_paths(effect))
         elif isinstance(effect, fx.SaveAnswers):
             self._tasks.start("save-answers", self._save_answers(effect.data))
+        elif isinstance(effect, fx.PublishTools):
+            self._tasks.start("publish-tools", self._listeners.http.check())
 
     async def _check_paths(self, effect: fx.CheckPaths) -> None:
-        conn = self._runner.conns.get(effect.conn)
-        if conn is None:
+        if (conn := self._runner.conns.get(effect.conn)) is None:
             return  # the guest is gone, and its call withdrawn
         real, refusal = await asyncio.to_thread(self._guest_paths.look_up, conn.peer, conn.proof, effect.paths)
         self._protocol.guest_calls.checked(effect.n, real, refusal)

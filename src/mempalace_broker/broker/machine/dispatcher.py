@@ -20,7 +20,7 @@ from ...protocol.tools import Lane
 from . import failure_texts as texts
 from .call import Call
 from .call_answers import CallAnswers
-from .effects import CallFailed, Effect, Log, SaveAnswers
+from .effects import CallFailed, Effect, Log, PublishTools, SaveAnswers
 from .engine_report import EngineReport
 from .engine_slot import EngineSlot
 from .outcomes import Outcomes
@@ -168,6 +168,7 @@ class Dispatcher(EngineSlot, CallAnswers):
         self.scheduler.mine_yields = hello.get("mine_yields") is True
         if self.answers.learn(hello):
             self._effects.append(SaveAnswers(self.answers.encode()))
+        self._effects.append(PublishTools())
         for finding in audit(self.answers.tools or []):
             self._effects.append(Log("info", f"tool table: {finding}"))
         self.supervisor.hello(now)

@@ -85,6 +85,11 @@ class SaveAnswers:
 
 
 @dataclass(slots=True)
+class PublishTools:
+    """Publish what the engine has just reported: its tools, and its search configuration."""
+
+
+@dataclass(slots=True)
 class OpenPage:
     """Answer a request for a link that opens the page in a browser."""
 
@@ -141,6 +146,7 @@ Effect = (
     | ToEngine
     | ControlEngine
     | SaveAnswers
+    | PublishTools
     | Log
     | Retire
     | Quit

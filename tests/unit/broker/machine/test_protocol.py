@@ -281,6 +281,14 @@ def test_tools_of_the_cache_are_told_before_the_engine_is_up() -> None:
     assert len(other.answer(1)["result"]["tools"]) == 4
 
 
+def test_what_each_engine_reports_is_published_even_if_the_cache_has_it_already() -> None:
+    talk = Talk()
+    talk.dies()
+    talk.recovers()
+    kinds = [type(effect) for effect in talk.seen]
+    assert (kinds.count(fx.PublishTools), kinds.count(fx.SaveAnswers)) == (2, 1)
+
+
 def test_a_client_that_leaves_wants_no_tools_any_more() -> None:
     talk = Talk(up=False)
     talk.opens(1)
