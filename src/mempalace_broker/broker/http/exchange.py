@@ -6,27 +6,24 @@ POST needs no look into its body, whatever its size, and one that carries a batc
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 from ...errors import OVERLOADED
 from ...protocol.jsonrpc import error_line
-from ...system.unix_socket import PeerProcess
 from ..connection import LARGE
+from ..internal_client import InternalClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...protocol.framing import TooLong
     from ..machine.session import Origin
     from ..runner import ProtocolRunner
 
 VIA = "http"
 
 
-class Exchange:
-    """See `runner.Conn` for its attributes.
+class Exchange(InternalClient):
+    """One POST. `unread`: bytes of the answer so far.
 
     Args:
         flow: whose turn its calls take, see Session.
@@ -42,27 +39,13 @@ class Exchange:
         flow: int,
         done: Callable[[list[bytes]], None],
     ) -> None:
-        self.number = number
-        self.via = self.who = VIA
-        self.peer = PeerProcess()
-        self.proof = ""
-        self.opened = 0.0
-        self.heard = True
-        self.leaving = False
-        self._runner = runner
+        super().__init__(runner, number, VIA)
         self._origin = origin
         self._agent = agent
         self._flow = flow
         self._done: Callable[[list[bytes]], None] | None = done
-        self._lines: deque[bytes | TooLong] = deque()
         self._answer: list[bytes] = []
         self._ended = False
-        self.unread = 0  # bytes of the answer so far
-
-    @property
-    def unfinished(self) -> int:
-        """As of every client."""
-        return sum(len(line) for line in self._lines if isinstance(line, bytes))
 
     def start(self, line: bytes) -> None:
         """Say it all."""
@@ -76,12 +59,8 @@ class Exchange:
             self._lines.append(line)
             self._work()
 
-    def _work(self) -> None:
-        if self._done is None:
-            return
-        if self._runner.work(self, self._lines):
-            asyncio.get_running_loop().call_soon(self._work)
-        elif not self._ended:
+    def _worked(self) -> None:
+        if not self._ended:
             self._ended = True
             self._runner.eof(self)
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ...protocol.jsonrpc import load_object
-from ...system.unix_socket import PeerProcess
+from ..internal_client import InternalClient
 from ..machine.session import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...protocol.framing import TooLong
     from ..runner import ProtocolRunner
 
 VIA = "job"
 
 
-class JobSession:
-    """See `runner.Conn` for its attributes.
+class JobSession(InternalClient):
+    """One connection of a job.
 
     Args:
         done: called once, with the answer to the second line; None if the broker leaves before that.
@@ -29,32 +27,14 @@ class JobSession:
     def __init__(
         self, runner: ProtocolRunner, number: int, lines: list[bytes], done: Callable[[dict[str, Any] | None], None]
     ) -> None:
-        self.number = number
-        self.via = self.who = VIA
-        self.peer = PeerProcess()
-        self.proof = ""
-        self.opened = 0.0
-        self.heard = True
-        self.leaving = False
-        self.unread = 0
-        self._runner = runner
-        self._lines: deque[bytes | TooLong] = deque(lines)
+        super().__init__(runner, number, VIA, lines)
         self._done: Callable[[dict[str, Any] | None], None] | None = done
         self._answers: list[dict[str, Any]] = []
-
-    @property
-    def unfinished(self) -> int:
-        """Number of bytes not yet processed."""
-        return sum(len(line) for line in self._lines if isinstance(line, bytes))
 
     def start(self) -> None:
         """Send both lines."""
         self._runner.opened(self, 0, Origin.HOST)
         self._work()
-
-    def _work(self) -> None:
-        if self._done is not None and self._runner.work(self, self._lines):
-            asyncio.get_running_loop().call_soon(self._work)
 
     def send(self, data: bytes) -> None:
         """Take an answer."""
