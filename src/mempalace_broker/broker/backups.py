@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..protocol.jsonrpc import load_object
-from ..system.paths import BESIDE_PALACE, expand
+from ..system.paths import BESIDE_PALACE, expand, is_brokers
 from ..system.private import private_home
 from .machine.backup_schedule import BackupSchedule
 
@@ -32,7 +32,6 @@ _END_S = 5.0  # for an interrupted command to remove its unfinished snapshot
 _NOTE_LIMIT = 1 << 16
 _BY_HAND = "mempalace-broker backup create"
 _PREFIX = "mempalace-broker: "
-_OURS = ("broker.", "broker-", "engine.lock", "command.lock")
 
 
 class Backups:
@@ -147,8 +146,8 @@ def _changed_at(identity: PalaceIdentity) -> float:
     beside = os.path.dirname(identity.path)
     files = [identity.graph, f"{identity.graph}-wal", *(os.path.join(beside, name) for name in BESIDE_PALACE)]
     for folder, folders, names in os.walk(identity.path):
-        folders[:] = [name for name in folders if not name.startswith(_OURS)]
-        files += [os.path.join(folder, name) for name in names if not name.startswith(_OURS)]
+        folders[:] = [name for name in folders if not is_brokers(name)]
+        files += [os.path.join(folder, name) for name in names if not is_brokers(name)]
     times = [0.0]
     for file in files:
         with contextlib.suppress(OSError):  # it is gone

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GRAPH = "knowledge_graph.sqlite3"
 BESIDE_PALACE = ("tunnels.json", "hallways.json")  # mempalace keeps them in the palace's parent
 ROOT_VARIABLE = "MEMPALACE_PATH"
-
+_BROKERS = ("broker.", "broker-", "engine.lock", "command.lock")
 _SHORTER = "give the palace a shorter path."
 
 
@@ -31,6 +31,11 @@ def home_of(env: Mapping[str, str]) -> str:
     """The home directory as mempalace sees it: $HOME, else the password file's; "" where neither names one."""
     home = env.get("HOME") or os.path.expanduser("~")
     return "" if home.startswith("~") else os.path.abspath(home)
+
+
+def is_brokers(name: str) -> bool:
+    """Whether a name in the palace's folder is the broker's own."""
+    return name.startswith(_BROKERS)
 
 
 def expand(path: str, home: str) -> str:

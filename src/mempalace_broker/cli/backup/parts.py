@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...system.find_palace import config_dir
-from ...system.paths import BESIDE_PALACE, home_of
+from ...system.paths import BESIDE_PALACE, home_of, is_brokers
 from .copying import open_source
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from ...system.paths import Context
 
-_BROKERS = ("broker.", "broker-", "engine.lock", "command.lock")
 SIDE_FILES = ("-wal", "-shm", "-journal")
 _SET_ASIDE = (".corrupt", ".drift", "quarantine")
 _WAL_MARK = (18, b"\x02\x02")  # offset and content, in the header of a SQLite file
@@ -65,11 +64,6 @@ def live_path(context: Context, name: str) -> str:
     if place == "graph":
         return context.identity.graph
     return os.path.join(os.path.dirname(context.identity.path), rest) if place == "beside" else ""
-
-
-def is_brokers(name: str) -> bool:
-    """Whether a name in the palace's folder is the broker's own."""
-    return name.startswith(_BROKERS)
 
 
 def is_safe(name: str) -> bool:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from ...errors import StateRootError
 from ...system.clock import Deadline
+from ...system.paths import is_brokers
 from ...system.pending_restore import Move, finish_restore, write_moves
 from ...system.shared_files import SharedFolder
 from ..exclusive.borrow import Borrower
 from ..steps import Steps
 from .copying import copy_file, folder_of
-from .parts import SIDE_FILES, is_brokers, live_path
+from .parts import SIDE_FILES, live_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
