@@ -226,7 +226,8 @@ class JobService:
     async def _keep(self, job: Job) -> bool:
         """Write the state of a job to disk; return whether that succeeded."""
         if job.state is JobState.FAILED:
-            self._runner.log.warning("a job of mempalace's (%s) failed: %s", job.kind, job.error)
+            text = "a job of mempalace's (%s) failed: `mempalace daemon wait %s` shows why"  # in words of the memory
+            self._runner.log.warning(text, job.kind, job.id)
         try:
             await asyncio.to_thread(self._store.save, job)
             for old in self.queue.ended(self._clock.wall()):
