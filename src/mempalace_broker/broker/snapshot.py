@@ -11,6 +11,7 @@ from .. import __version__
 from ..system import kernel
 from ..system.snapshot_names import FOLDER, made_at, snapshot_names
 from .machine.failure_texts import engine_state
+from .machine.lender import LENT
 from .machine.parking import ParkState
 from .machine.scheduler import LANES
 from .machine.supervisor import EngineState
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _TAIL_LINES = 10  # of stderr
 _CALLS = 8  # shown of one lane
-_LENT = "lent"  # what `broker/status` calls the state of an engine that is away for a command
 _ASK_THE_HOST = "on the broker's machine: mempalace-broker status"
 
 
@@ -154,7 +154,7 @@ class Snapshot:
         """The state of the engine, and since when: a ready one may be parked."""
         supervisor, parking = self.protocol.dispatcher.supervisor, self.protocol.dispatcher.parking
         if self.protocol.dispatcher.lent and not supervisor.alive:
-            return _LENT, supervisor.since
+            return LENT, supervisor.since
         if supervisor.state == EngineState.READY and parking.state != ParkState.OPEN:
             return parking.state, parking.since
         return supervisor.state, supervisor.since

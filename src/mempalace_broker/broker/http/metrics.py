@@ -18,6 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from ..machine.lender import LENT
 from ..machine.parking import ParkState
 from ..machine.supervisor import EngineState
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 _PREFIX = "mempalace_broker"
-_STATES = tuple(dict.fromkeys([*EngineState, *(state for state in ParkState if state is not ParkState.OPEN), "lent"]))
+_STATES = tuple(dict.fromkeys([*EngineState, *(state for state in ParkState if state is not ParkState.OPEN), LENT]))
 _COUNTERS = {
     "cancelled": "Calls that their clients cancelled.",
     "timeouts": "Calls that waited or ran too long.",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
     from .effects import Effect
 
+LENT = "lent"  # what `broker/status` calls the state of an engine that is away for a command
 TAKE_S = 10.0  # from the grant until the asker has engine.lock
 PAUSE_S = 5.0
 _LONGEST_WAIT_S = 3600.0
