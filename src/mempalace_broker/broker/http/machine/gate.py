@@ -173,14 +173,14 @@ def _judge_metrics(head: Head, keys: Mapping[str, Origin], views: ViewAccess) ->
 
 def _judge_page(head: Head, what: str, port: int, views: ViewAccess) -> Admitted | Refusal:
     """Judge a request of the page. It sends a code once, then cookie and key; other pages can't send that header."""
-    scheme, _, shown = head.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    if scheme.lower() == LOGIN and what == LOGIN:
-        return Admitted(Route.PAGE_LOGIN, detail=shown.strip()) if head.method == "POST" else _not_allowed("POST")
+    scheme, shown = _authorization(head)
+    if scheme == LOGIN and what == LOGIN:
+        return Admitted(Route.PAGE_LOGIN, detail=shown) if head.method == "POST" else _not_allowed("POST")
     cookie = _cookie(head, f"{COOKIE}-{port}")
     if what == PROOF and head.method == "GET":
         proof = views.page.proof(cookie, f"{port} {head.target.partition('?')[2]}", views.now)
         return Admitted(Route.PAGE_PROOF, cookie, detail=proof) if proof else _NO_VISIT
-    if scheme.lower() != "page" or not views.page.permits(cookie, shown.strip(), views.now):
+    if scheme != "page" or not views.page.permits(cookie, shown, views.now):
         return _NO_VISIT
     if head.method != "GET":
         return _not_allowed("GET")
@@ -215,12 +215,18 @@ def _is_local(origin: str) -> bool:
 
 
 def _token(head: Head, keys: Iterable[str]) -> str | None:
-    scheme, _, shown = head.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    scheme, shown = _authorization(head)
     found = None
     for key in keys:  # all of them, so that the time tells nothing
-        if hmac.compare_digest(shown.strip().encode("latin-1"), key.encode("ascii")):
+        if hmac.compare_digest(shown.encode("latin-1"), key.encode("ascii")):
             found = key
-    return found if scheme.lower() == "bearer" else None
+    return found if scheme == "bearer" else None
+
+
+def _authorization(head: Head) -> tuple[str, str]:
+    """Return the scheme in lower case, and the credentials."""
+    scheme, _, shown = head.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    return scheme.lower(), shown.strip()
 
 
 def _not_allowed(methods: str) -> Refusal:
