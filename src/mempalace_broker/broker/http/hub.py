@@ -47,7 +47,6 @@ class HubRecord:
     def __init__(self, files: StateFiles, env: Mapping[str, str]) -> None:
         self._palace = files.palace
         self._folder = hub_folder(files.private)
-        self._record = self._folder.file(RECORD)
         self._own = ("" if VARIABLE in env else private_home(), env.get("HOME", ""))
         self._pid = os.getpid()
         self._homes: dict[str, None] = {}  # in which the record is to be published
@@ -59,7 +58,7 @@ class HubRecord:
 
     def token(self) -> str:
         """The token for mempalace's own clients."""
-        return private_token(self._folder.file(TOKEN))
+        return private_token(self.file(TOKEN))
 
     def publish(
         self, port: int, tools: list[Any] | None, fingerprint: str | None, homes: Iterable[str], pid: int = 0

@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from ...protocol.jsonrpc import TOOLS_CALL
 from .machine.gate import COOKIE, PAGE, Refusal, Route
 from .machine.page_access import VISIT_S
 from .machine.sessions import HttpSession
@@ -115,7 +116,7 @@ class Views:
 
     def _ask(self, client: Client, tool: str, arguments: dict[str, Any]) -> None:
         params = {"name": tool, "arguments": arguments}
-        line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+        line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": TOOLS_CALL, "params": params})
         self._calls.ask(client, self._session, line.encode(), list(_HEADERS))
 
     # -- what takes a while

@@ -6,7 +6,7 @@ from typing import Any
 
 _RETRY_S = 3600.0  # after a snapshot that failed
 _NO_PALACE_S = 60.0  # until the next look for one
-_MOST_WORDS = 1000
+_MOST_CHARS = 1000  # of an error
 
 
 class BackupSchedule:
@@ -55,7 +55,7 @@ class BackupSchedule:
     def failed(self, now: float, why: str) -> None:
         """Note a failed attempt; the facts of the last good snapshot stay."""
         self._tried_at = now
-        self._last = {**self._last, "tried_at": now, "error": why[:_MOST_WORDS]}
+        self._last = {**self._last, "tried_at": now, "error": why[:_MOST_CHARS]}
 
     def note(self) -> dict[str, Any]:
         """Return the note for the next broker."""

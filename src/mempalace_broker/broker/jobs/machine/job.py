@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from .... import errors
-from ....protocol.hello import OUTCOMES, WIRE_VERSION, WriteOutcome
+from ....protocol.hello import HELLO, OUTCOMES, WIRE_VERSION, WriteOutcome
 from ....protocol.jobs import KINDS, TOOL, is_long, request
 from ....protocol.jsonrpc import load, load_object, to_bytes, whole_number
 from ....protocol.tools import rule_for
@@ -122,7 +122,7 @@ class Job:
             "client": f"job {self.kind}",
             "pid": pid,
         }
-        return to_bytes({"jsonrpc": "2.0", "id": 1, "method": "broker/hello", "params": params})
+        return to_bytes({"jsonrpc": "2.0", "id": 1, "method": HELLO, "params": params})
 
     def line(self) -> bytes:
         """Return the second line: the job itself."""
