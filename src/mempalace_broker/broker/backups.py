@@ -93,11 +93,9 @@ class Backups:
         argv = [sys.executable, "-P", "-m", "mempalace_broker", "backup", "create", "--scheduled", "--json"]
         argv += ["--keep", str(self._settings.backup_keep)]
         argv += ["--dir", expand(folder, private_home())] if (folder := self._settings.backup_dir) else []
-        argv += ["--backend", self._identity.backend] if self._identity.backend else []
+        argv += self._identity.options
         env = dict(self._env)
-        if self._identity.by == "flag":
-            argv += ["--palace", self._identity.name]
-        else:
+        if self._identity.by != "flag":
             env["MEMPALACE_PALACE_PATH"] = self._identity.name
         pipe = subprocess.PIPE
         try:

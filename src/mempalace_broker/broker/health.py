@@ -24,9 +24,7 @@ class Doctor:
     """
 
     def __init__(self, identity: PalaceIdentity, env: Mapping[str, str]) -> None:
-        named = ["--palace", identity.name or identity.path] if identity.by == "flag" else []
-        backend = ["--backend", identity.backend] if identity.backend else []
-        self._argv = [sys.executable, "-P", "-m", "mempalace_broker", "doctor", "--json", *named, *backend]
+        self._argv = [sys.executable, "-P", "-m", "mempalace_broker", "doctor", "--json", *identity.options]
         self._env = dict(env)
         self._running: asyncio.Future[bytes] | None = None
 

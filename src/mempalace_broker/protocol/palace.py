@@ -31,6 +31,12 @@ class PalaceIdentity:
         self.backend = backend
         self.name = name or path
 
+    @property
+    def options(self) -> list[str]:
+        """The options by which a command finds the palace; where no flag named it, the environment does."""
+        named = ["--palace", self.name] if self.by == "flag" else []
+        return [*named, "--backend", self.backend] if self.backend else named
+
     def as_json(self) -> dict[str, str | None]:
         """The identity as hello and the discovery record carry it."""
         return {name: getattr(self, name) for name in ("path", "graph", "by", "backend", "name")}

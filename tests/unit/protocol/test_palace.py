@@ -24,6 +24,19 @@ def test_an_identity_needs_path_and_graph_and_forgives_the_rest() -> None:
     assert (found.by, found.backend, found.name) == ("default", None, "/p")
 
 
+@pytest.mark.parametrize(
+    ("by", "backend", "options"),
+    [
+        ("flag", None, ["--palace", "/link"]),
+        ("flag", "chroma", ["--palace", "/link", "--backend", "chroma"]),
+        ("env", "chroma", ["--backend", "chroma"]),
+        ("config", None, []),
+    ],
+)
+def test_only_what_flags_chose_is_named_by_flags_again(by: str, backend: str | None, options: list[str]) -> None:
+    assert PalaceIdentity("/p", "/g", by, backend, "/link").options == options
+
+
 def test_a_view_comes_back_as_it_was_sent() -> None:
     sent = FileView("b", "mnt:[1]", 3, 4, graph="3:5", beside="3:6").as_json()
     view = FileView.from_json(sent)

@@ -163,11 +163,7 @@ def spec_for(context: Context) -> ServiceSpec:
     from .units import ServiceSpec
 
     identity = context.identity
-    argv = [own_program("mempalace-broker"), "run", "--standby"]
-    if identity.by == "flag":
-        argv += ["--palace", identity.name]
-    if identity.backend:
-        argv += ["--backend", identity.backend]
+    argv = [own_program("mempalace-broker"), "run", "--standby", *identity.options]
     return ServiceSpec(_name(context), identity.path, tuple(argv), _environment(context.env))
 
 

@@ -104,10 +104,7 @@ def _words(context: Context) -> list[str]:
     """The command line of a new entry."""
     from ..programs import own_program
 
-    identity = context.identity
-    words = [own_program("mp-shim")]
-    words += ["--palace", identity.name] if identity.by == "flag" else []
-    return [*words, *(["--backend", identity.backend] if identity.backend else [])]
+    return [own_program("mp-shim"), *context.identity.options]
 
 
 def _steps(context: Context, only: tuple[str, ...], words: list[str], *, remove: bool) -> list[Step]:
