@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAME = "next.sock"
 WAIT_S = 10.0  # for the next broker; who starts it does so at once
 _MOST = 250  # descriptors in one message: Linux takes 253
-_TAKE_S = 5.0  # who leaves is there, or there is no name to connect to
+_TAKE_S = 5.0  # for the broker that leaves: it has nothing else left to do, or there is no name to connect to
 _RELIED_ON = b"!"
 
 
@@ -40,7 +40,7 @@ class Handover:
     """The side of the broker that leaves.
 
     Args:
-        listener: the listening socket; ours from now on. place: the name of our own one in the private folder.
+        listener: the listening socket; ours from now on. place: the name of our own socket in the private folder.
 
     Attributes:
         connections: to be handed over as well.
@@ -65,14 +65,14 @@ class Handover:
             self._bound = opened.look(name)
         self._server.listen(4)
 
-    def drop(self) -> None:
-        """Hand nothing over; the sockets are closed."""
+    def close(self) -> None:
+        """Close the sockets, and remove our name."""
         self._free_name()
         for sock in (self._server, self._listener, *self.connections):
             sock.close()
 
     def _free_name(self) -> None:
-        """Remove our name, unless another one has bound it since."""
+        """Remove our name, unless another process has bound it since."""
         with contextlib.suppress(OSError):
             if self._bound is not None and os.path.samestat(self._bound, os.lstat(self._path)):
                 unlink_quietly(self._path)
@@ -94,7 +94,7 @@ class Handover:
         except OSError:
             pass  # nobody came in time, or it has gone: nothing is left to be done
         finally:
-            self.drop()
+            self.close()
 
 
 def take(place: PrivateFile, port: int) -> Taken | None:

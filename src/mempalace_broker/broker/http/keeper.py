@@ -26,7 +26,7 @@ _END_S = 1.0
 
 
 class Keeper:
-    """The broker's side. Methods block for moments.
+    """The broker's side. Methods block.
 
     Args:
         palace: its real path. env: the broker's environment.
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
     with parent:
         parent.send(_READY)
         if parent.recv(1):
-            handover.drop()
+            handover.close()
             return
     handover.run()
     withdraw(folder, os.getpid())

@@ -1,4 +1,4 @@
-"""Counts calls and their durations, in fixed buckets: a call costs two binary searches among 31 bounds.
+"""Counts calls and their durations, in fixed buckets: a call costs three binary searches among 31 bounds.
 
     answered / failed      counts a call
     as_json                everything, for `status`; the views compute only rates from it
