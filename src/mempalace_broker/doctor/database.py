@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PGVECTOR = "pgvector"
 _ANSWER_S = 3.0
+_SOCKETS = ("/", "[local]")  # how an address without TCP begins
 _SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # a server answers anybody with one letter, and logs nothing
 _SAME_TABLES = "give both machines the same MEMPALACE_PGVECTOR_SHARED_NAMESPACE, under env in config.toml"
 
@@ -27,7 +28,7 @@ def look_at_database(reply: BrokerReply) -> str:
     """
     engine = (reply.answer or {}).get("engine") or {}
     where = str((engine.get("storage") or {}).get("where") or "")
-    if engine.get("backend") != PGVECTOR or where.startswith("/"):
+    if engine.get("backend") != PGVECTOR or where.startswith(_SOCKETS) or "," in where:  # a list has standby servers
         return ""
     host, _, port = where.partition("/")[0].rpartition(":")
     try:

@@ -34,7 +34,7 @@ from ..system.lock_notes import read_holder, read_starter
 from ..system.paths import ROOT_VARIABLE, home_of
 from ..system.private import state_folder
 from ..system.process_command import process_command
-from ..system.process_ids import UNKNOWN, ProcessId, process_state
+from ..system.process_ids import ALIVE, UNKNOWN, ProcessId, process_state
 from ..system.record_file import RecordFile
 from ..system.shared_files import SharedFolder
 from .access_facts import look_at_access
@@ -103,7 +103,7 @@ def gather(context: Context) -> Facts:
         plan_problem=plan_problem,
         bridge=_bridge(plan, context),
         has_palace=any(os.path.exists(os.path.join(identity.path, name)) for name in STORES),
-        database=look_at_database(reply),
+        database=_database(reply, record, process),
         settings=settings,
         settings_problem=problem,
         settings_hint=hint,
@@ -146,6 +146,13 @@ def _ask(context: Context) -> BrokerReply:
         raise
     except BrokerError as exc:
         return BrokerReply(CONNECT_DENIED, context.files.socket, None, exc.message)
+
+
+def _database(reply: BrokerReply, record: DiscoveryRecord | BadRecord, process: ProcessState) -> str:
+    """Ask the database if the broker that answered runs here; elsewhere the same address may mean another server."""
+    pid = ((reply.answer or {}).get("broker") or {}).get("pid")
+    here = isinstance(record, DiscoveryRecord) and record.pid == pid and process == ALIVE
+    return look_at_database(reply) if here else ""
 
 
 def _record(files: StateFiles) -> tuple[DiscoveryRecord | BadRecord, FileEntry, RecordSeen, ProcessState]:

@@ -20,6 +20,7 @@ _ADDRESSES = {"qdrant": ("MEMPALACE_QDRANT_URL", "qdrant_url"), "milvus": ("MEMP
 _PRIVATE = 'put it under env of [palaces."{}"] in config.toml, see docs/settings.md, and take it out of config.json'
 _URL = "write it as postgresql://user:password@host/database"
 _MENDED = "check that the database runs and accepts the password in config.toml; nothing has to be restarted here"
+_LOCAL = "[local]"  # as psql shows the socket that PostgreSQL's client takes if no host is named
 _HEAD, _LONGEST = 400, 300  # bytes of an answer, characters of an error
 
 
@@ -92,7 +93,8 @@ def _place(dsn: str) -> str:
         said = conninfo.conninfo_to_dict(dsn)
     except Exception:  # noqa: BLE001 - of psycopg's own kind; its text must not be shown
         raise EngineFailure(BAD_STORAGE, f"{DSN} can't be read.", f"{_URL}, then mempalace-broker restart") from None
-    return f"{said.get('host', 'localhost')}:{said.get('port', 5432)}/{said.get('dbname', '')}"
+    host = said.get("host") or said.get("hostaddr") or _LOCAL
+    return f"{host}:{said.get('port', 5432)}/{said.get('dbname', '')}"
 
 
 def _source(mempalace: Mempalace, variable: str, name: str) -> str:

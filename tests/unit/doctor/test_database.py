@@ -92,3 +92,5 @@ def test_other_stores_are_not_asked() -> None:
     assert look_at_database(BrokerReply(CONNECT_OK, "/s", {"engine": {"backend": "chroma", "storage": None}})) == ""
     assert look_at_database(BrokerReply(CONNECT_OK, "/s", None)) == ""
     assert look_at_database(reply("/var/run/postgresql:5432/x")) == ""
+    assert look_at_database(reply("[local]:5432/x")) == ""
+    assert look_at_database(reply("127.0.0.1,::1:1,1/x")) == ""

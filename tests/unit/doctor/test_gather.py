@@ -8,17 +8,21 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mempalace_broker.doctor.facts import Facts
 from mempalace_broker.doctor.gather import gather
 from mempalace_broker.doctor.open_files import find_open_files
-from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord
+from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord, encode
+from mempalace_broker.route.ask import BrokerReply
+from mempalace_broker.route.machine.election import CONNECT_OK
 from mempalace_broker.system.find_palace import resolve_palace
 from mempalace_broker.system.lock import FileLock
 from mempalace_broker.system.paths import Context
 from mempalace_broker.system.private import VARIABLE, state_folder
+from mempalace_broker.system.process_ids import process_of
 
 
 @pytest.fixture
@@ -96,6 +100,22 @@ def test_locks_records_and_leftovers_are_seen_and_left_alone(home: Path) -> None
     assert facts.shared_settings.misplaced == ["[broker] engine"]
     assert facts.private_problem == ""
     assert facts.has_palace
+
+
+def test_a_database_is_asked_only_where_its_broker_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = process_of(os.getpid())
+    engine = {"backend": "pgvector", "storage": {"where": "127.0.0.1:1/x"}}
+    answer = BrokerReply(CONNECT_OK, "/s", {"broker": {"pid": broker.pid}, "engine": engine})
+    monkeypatch.setattr("mempalace_broker.doctor.gather.ask_broker", lambda *_: answer)
+    (home / ".mempalace" / "palace").mkdir(parents=True)
+    file = home / ".mempalace" / "broker.json"
+    for pidns, asked in (("pid:[1]", False), (broker.pidns, True)):
+        who: dict[str, Any] = {"start": broker.start, "boot": broker.boot, "pidns": pidns}
+        record = DiscoveryRecord(record="ab", pid=broker.pid, endpoints=["unix:/s"], palace={"path": "/p"}, **who)
+        file.write_bytes(encode(record))
+        assert bool(looked(home).database) is asked
+    file.unlink()
+    assert looked(home).database == ""
 
 
 def test_upstreams_records_and_write_lock(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,6 +69,34 @@ def test_no_password_of_an_address_is_shown(tmp_path: Path, address: str) -> Non
     mempalace.backend = "qdrant"
     mempalace.server._config = SimpleNamespace(qdrant_url=address)
     assert (describe_storage(mempalace) or {})["where"] == "db:6333"
+
+
+@pytest.mark.parametrize(
+    ("said", "where"),
+    [
+        ({"host": "db", "port": "5433", "dbname": "p"}, "db:5433/p"),
+        ({"hostaddr": "10.0.0.7", "dbname": "p"}, "10.0.0.7:5432/p"),
+        ({"dbname": "p"}, "[local]:5432/p"),  # the client takes a socket then
+    ],
+)
+def test_the_place_of_a_postgresql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, str], where: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg.conninfo", SimpleNamespace(conninfo_to_dict=lambda _dsn: said))
+    assert (describe_storage(with_pgvector(tmp_path)) or {})["where"] == where
+
+
+def with_pgvector(path: Path) -> Any:
+    """A palace in a PostgreSQL."""
+    config = SimpleNamespace(dsn="postgresql://", namespace=None, shared_namespace=None)
+    module = SimpleNamespace(
+        _PgVectorConfig=SimpleNamespace(from_options=lambda: config),
+        PgVectorBackend=lambda: SimpleNamespace(_table_prefix=lambda **_: "mempalace_0"),
+    )
+    mempalace: Any = FakeMempalace(path, backends__pgvector=module)
+    mempalace.server = SimpleNamespace(PalaceRef=SimpleNamespace, _config=SimpleNamespace())
+    mempalace.backend = "pgvector"
+    return mempalace
 
 
 def test_a_mempalace_that_changed_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
