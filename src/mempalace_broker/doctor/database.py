@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +56,11 @@ def storage(facts: Facts) -> Iterator[Finding]:
     else:
         yield ok("storage", f"{detail}, embedded with {engine.get('embedder') or 'an unknown model'}")
     if engine.get("backend") == PGVECTOR:
+        tables = found.get("tables")  # whichever broker answered has named them
         yield info(
             "storage",
-            f"tables {found.get('tables')}_*: `backup` does not hold them, back them up with the database's own tools",
-            f"pg_dump --table='{found.get('tables')}_*'",
+            f"tables {tables}_*: `backup` does not hold them, back them up with the database's own tools",
+            f"pg_dump --table={shlex.quote(f'{tables}_*')}",
         )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import shlex
 import socket
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mempalace_broker.doctor import database
-from mempalace_broker.doctor.database import compare, look_at_database
+from mempalace_broker.doctor.database import compare, look_at_database, storage
 from mempalace_broker.route.ask import BrokerReply
 from mempalace_broker.route.machine.election import CONNECT_OK
 
@@ -58,6 +60,14 @@ def test_two_brokers_that_differ(changes: dict[str, Any], severity: str, words: 
 
 def test_what_is_no_status_is_said_to_be_none() -> None:
     assert [row.severity.value for row in compare(STATUS, {})] == ["error"]
+
+
+@pytest.mark.parametrize("tables", ["mempalace_0123", "a'; rm -rf ~; '"])
+def test_no_name_of_tables_leaves_the_argument_of_the_hint(tables: str) -> None:
+    engine = {"backend": "pgvector", "storage": {"where": "db:5432/x", "tables": tables}}
+    facts: Any = SimpleNamespace(status={"engine": engine}, database="")
+    *_, finding = storage(facts)
+    assert shlex.split(finding.hint) == ["pg_dump", f"--table={tables}_*"]
 
 
 @pytest.mark.parametrize("answer", [b"N", b"S", b""])
