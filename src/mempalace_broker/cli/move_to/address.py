@@ -11,6 +11,7 @@ import click
 from ...errors import StateRootError, UsageError
 from ...settings_files import PrivateSettings, settings_path
 from ...system.private import SETTINGS, settings_folder
+from ...system.shared_files import replace_file
 
 if TYPE_CHECKING:
     from ...system.paths import Context
@@ -51,6 +52,10 @@ def _keep(context: Context, address: str) -> None:
                 table[name] = tomlkit.table(is_super_table=name == "palaces")
             table = table[name]
         table[DSN] = address
-        file.write(tomlkit.dumps(document).encode())
+        data = tomlkit.dumps(document).encode()
+        if os.path.islink(file.path):  # of a dotfile manager: the link stays, and `read` has found its target sound
+            replace_file(os.path.realpath(file.path), data)
+        else:
+            file.write(data)
     except OSError as exc:
         raise StateRootError(f"{file.path} can't be written: {exc.strerror or exc}.", hint=f"set {DSN} there") from exc

@@ -44,6 +44,22 @@ def test_the_address_of_the_variable_is_kept_for_this_palace(
     assert kept(context) == URL  # what stands there counts
 
 
+def test_a_config_toml_that_is_a_link_stays_one(
+    context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "dotfiles").mkdir(mode=0o700)
+    target = tmp_path / "dotfiles" / "mempalace.toml"
+    target.write_text("# mine\n")
+    link = tmp_path / "private" / "config.toml"
+    link.symlink_to(target)
+    monkeypatch.setenv(DSN, URL)
+    keep_address(context)
+    assert link.is_symlink()
+    assert target.read_text().startswith("# mine\n")
+    assert target.stat().st_mode & 0o077 == 0
+    assert kept(context) == URL
+
+
 def test_an_inline_table_of_the_palace_gets_it_too(
     context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
