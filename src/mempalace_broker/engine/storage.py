@@ -59,13 +59,15 @@ def _describe(mempalace: Mempalace, backend: str | None) -> dict[str, Any] | Non
     if backend in _ADDRESSES:
         variable, name = _ADDRESSES[backend]
         address = str(getattr(mempalace.server._config, name, "") or "")
-        split = urlsplit(address)
-        without_password = address.rpartition("@")[2]  # also of one without a scheme
-        where = (
-            f"{split.hostname}:{split.port or ''}" if split.hostname else without_password or mempalace.palace_path()
-        )
-        return {"where": where, "from": _source(mempalace, variable, name)}
+        return {"where": _host(address) or mempalace.palace_path(), "from": _source(mempalace, variable, name)}
     return None if backend in (None, "chroma") else {"where": mempalace.palace_path(), "from": "default"}
+
+
+def _host(address: str) -> str:
+    """Return host and port of a URL; another address as it is. A password goes first: it may hold any sign but @."""
+    bare = address.rpartition("@")[2]
+    split = urlsplit(f"//{bare.rpartition('://')[2]}") if "://" in address else None
+    return f"{split.hostname}:{split.port or ''}" if split is not None and split.hostname else bare
 
 
 def _pgvector(mempalace: Mempalace) -> dict[str, Any]:

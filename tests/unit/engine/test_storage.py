@@ -63,12 +63,13 @@ def test_a_palace_of_chroma_has_no_other_storage(tmp_path: Path) -> None:
     assert describe_storage(mempalace) == {"where": str(tmp_path), "from": "default"}
 
 
-@pytest.mark.parametrize("address", ["http://me:s3cret@db:6333", "me:s3cret@db:6333"])
-def test_no_password_of_an_address_is_shown(tmp_path: Path, address: str) -> None:
+@pytest.mark.parametrize("address", ["http://me:s3cret@db:6333", "me:s3cret@db:6333", "http://me:s3c/ret@DB:6333"])
+def test_no_password_of_an_address_is_shown(tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]) -> None:
     mempalace: Any = FakeMempalace(tmp_path)
     mempalace.backend = "qdrant"
     mempalace.server._config = SimpleNamespace(qdrant_url=address)
     assert (describe_storage(mempalace) or {})["where"] == "db:6333"
+    assert "s3c" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
