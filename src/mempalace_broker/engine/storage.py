@@ -107,9 +107,15 @@ def _source(mempalace: Mempalace, variable: str, name: str) -> str:
 
 
 def storage_warnings(mempalace: Mempalace) -> list[dict[str, str]]:
-    """Return problems with the address of a PostgreSQL, each as `what` and `hint`."""
-    if mempalace.backend != "pgvector":
+    """Return problems with the address of a PostgreSQL, each as `what` and `hint`; none if they are unknown."""
+    try:
+        return _address_problems(mempalace) if mempalace.backend == "pgvector" else []
+    except Exception as exc:  # noqa: BLE001 - as in describe_storage
+        print(f"the database's address is unknown: {exc}", file=sys.stderr)
         return []
+
+
+def _address_problems(mempalace: Mempalace) -> list[dict[str, str]]:
     dsn = str(mempalace.module("backends.pgvector")._PgVectorConfig.from_options().dsn)
     found = []
     if _source(mempalace, DSN, "pgvector_dsn") == "config.json":

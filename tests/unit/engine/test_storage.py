@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.engine.storage import StorageWatch, describe_storage
+from mempalace_broker.engine.storage import StorageWatch, describe_storage, storage_warnings
 from tests.fakes.mempalace import FakeMempalace
 
 BAD = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"{\\"error\\": \\"Backend error\\"}"}]}}'
@@ -105,3 +105,4 @@ def test_a_mempalace_that_changed_says_nothing(tmp_path: Path, capsys: pytest.Ca
     mempalace.backend = "pgvector"
     assert describe_storage(mempalace) is None
     assert "is unknown" in capsys.readouterr().err
+    assert storage_warnings(mempalace) == []
