@@ -23,6 +23,7 @@ import threading
 from typing import Any, Callable
 from urllib.parse import quote
 
+from ..system.palace_stores import UUID_CHARS, names_index
 from ..system.shared_files import SharedFolder
 from .index_copies import (
     FILES,
@@ -40,15 +41,13 @@ from .index_copies import (
 from .index_metadata import META, Torn, UnknownFormat, read_ids
 
 _DATABASE = "chroma.sqlite3"
-_UUID_CHARS = 36
 _ROWS_WHILE_COPYING = 300  # Chroma stores the index every thousand; before that, the copy is waited for
 _UPDATE, _DELETE = 1, 3  # operations in embeddings_queue; 0 add, 2 upsert
 
 
 def segments(palace: SharedFolder) -> list[str]:
     """Names of the stored indexes of a palace. Raises OSError."""
-    uuids = (name for name in palace.names() if len(name) == _UUID_CHARS and name.count("-") == 4)
-    return sorted(name for name in uuids if _has_metadata(palace, name))
+    return sorted(name for name in filter(names_index, palace.names()) if _has_metadata(palace, name))
 
 
 def _has_metadata(palace: SharedFolder, name: str) -> bool:
@@ -247,7 +246,7 @@ class IndexGuard:
 
     def _drop_copies_of_missing(self, palace: SharedFolder, copies: SharedFolder) -> None:
         """Remove copies of indexes that the palace no longer has."""
-        for name in {entry[:_UUID_CHARS] for entry in copies.names()}:
+        for name in {entry[:UUID_CHARS] for entry in copies.names()}:
             found = palace.look(name)
             if found is None or not stat.S_ISDIR(found.st_mode):
                 drop_copies(copies, name, keep=None)

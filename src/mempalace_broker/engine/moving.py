@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..errors import EXIT_FAILURE, EXIT_OK
+from ..system.palace_stores import SERVERS
 from .adapter import EngineFailure, Mempalace, Options
 from .shared_opens import OpenGuard
-from .storage import SERVERS
 from .stored_embedders import distrust_stored_embedders
 from .write_limits import limit_writes
 

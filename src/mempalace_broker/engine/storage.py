@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..protocol.engine_frames import BAD_STORAGE
+from ..system.palace_stores import SERVERS
 from .adapter import EngineFailure, Mempalace
 
-SERVERS = ("pgvector", "qdrant", "milvus")  # milvus may also be a file
 DSN = "MEMPALACE_PGVECTOR_DSN"
 _ADDRESSES = {"qdrant": ("MEMPALACE_QDRANT_URL", "qdrant_url"), "milvus": ("MEMPALACE_MILVUS_URI", "milvus_uri")}
 _PRIVATE = 'put it under env of [palaces."{}"] in config.toml, see docs/settings.md, and take it out of config.json'

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 _MILVUS = "milvus.db"  # a file, or since Milvus Lite 3 a folder
 _DATABASES = ("chroma.sqlite3", "logstream.sqlite3", "sqlite_exact.sqlite3", _MILVUS)
 _DEEPEST = 8  # folders within that of Milvus
-_SERVERS = ("pgvector", "qdrant", "milvus")
+SERVERS = ("pgvector", "qdrant", "milvus")  # backends that may be a server; milvus may also be a file
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
-_INDEX_CHARS = 36  # a UUID
-_INDEX_DASHES = 4
+UUID_CHARS = 36
+_UUID_DASHES = 4
 
 
 def check_stores(palace: str, graph: str) -> list[str]:
@@ -57,14 +57,19 @@ def server_backend(palace: str) -> str:
     """Return the database server that has the drawers of a palace, by the file in its folder; "" if none has."""
     if os.path.lexists(os.path.join(palace, _MILVUS)):
         return ""  # Milvus Lite keeps them there
-    return next((name for name in _SERVERS if os.path.isfile(os.path.join(palace, f"{name}_backend.json"))), "")
+    return next((name for name in SERVERS if os.path.isfile(os.path.join(palace, f"{name}_backend.json"))), "")
+
+
+def names_index(name: str) -> bool:
+    """Return whether an entry of a palace's folder has the name of an index of Chroma, a UUID."""
+    return len(name) == UUID_CHARS and name.count("-") == _UUID_DASHES
 
 
 def _check_palace(folder: SharedFolder) -> Iterator[str]:
     for database in _DATABASES:
         yield from _check(folder, database)
     for name in folder.names():
-        if len(name) == _INDEX_CHARS and name.count("-") == _INDEX_DASHES:
+        if names_index(name):
             yield from _check_index(folder, name)
 
 

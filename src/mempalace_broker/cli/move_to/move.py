@@ -15,7 +15,7 @@ from ...settings_files import PrivateSettings
 from ...system.clock import Deadline
 from ...system.environment import known_environment
 from ...system.find_palace import STORES
-from ...system.palace_stores import check_stores
+from ...system.palace_stores import check_stores, names_index
 from ...system.pending_restore import Move, finish_restore, write_moves
 from ...system.shared_files import SharedFolder
 from ..exclusive.borrow import Borrower, refuse_elsewhere
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ...system.paths import Context
     from ..exclusive.borrow import Loan
 
-_UUID_CHARS, _UUID_DASHES = 36, 4
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 _EMBEDDER = "mempalace_embedder.json"  # which model made the vectors; each store has its own
 _STATE = "moving.json"  # in the private folder: others may be able to make a folder beside the palace
@@ -110,5 +109,4 @@ def _moves(palace: str, staging: str, aside: str) -> list[Move]:
 def _is_store(name: str) -> bool:
     """Whether an entry of a palace's folder belongs to its store of drawers."""
     databases = {store + suffix for store in STORES for suffix in _SUFFIXES}
-    index = len(name) == _UUID_CHARS and name.count("-") == _UUID_DASHES
-    return index or name == _EMBEDDER or name in databases
+    return names_index(name) or name == _EMBEDDER or name in databases
