@@ -27,7 +27,7 @@ from ..system.clock import Deadline
 from ..system.command_note import command_at_work
 from ..system.file_trust import others_write
 from ..system.find_engine import SETTING, engine_on_path, find_engine
-from ..system.find_palace import PALACE_VARIABLES, STORES
+from ..system.find_palace import PALACE_VARIABLES, holds_store
 from ..system.kernel import is_free
 from ..system.lock import is_held, read_body
 from ..system.lock_notes import read_holder, read_starter
@@ -102,7 +102,7 @@ def gather(context: Context) -> Facts:
         plan=plan,
         plan_problem=plan_problem,
         bridge=_bridge(plan, context),
-        has_palace=any(os.path.exists(os.path.join(identity.path, name)) for name in STORES),
+        has_palace=holds_store(identity.path),
         database=_database(reply, record, process),
         settings=settings,
         settings_problem=problem,
@@ -186,10 +186,10 @@ def _folder(path: str) -> FolderFacts:
         free: int | None = shutil.disk_usage(there).free
     except OSError:
         free = None
-    return FolderFacts(_entry(path), mounts.filesystem_of(path), mounts.is_local(path), free, mounted_read_only(there))
+    return FolderFacts(_entry(path), mounts.filesystem_of(path), mounts.is_local(path), free, _mounted_read_only(there))
 
 
-def mounted_read_only(path: str) -> bool:
+def _mounted_read_only(path: str) -> bool:
     """Return whether the filesystem is mounted read-only; False if that is unknown."""
     try:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from . import integrations
 from .findings import Finding, Severity, error, info, ok, warn
+from .upstream_clients import knows_routing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .facts import Facts
     from .open_files import OpenFile
-
-_ROUTES_SINCE = (3, 8)
 
 
 def open_files(facts: Facts) -> Iterator[Finding]:
@@ -95,7 +94,7 @@ def hooks(facts: Facts) -> Iterator[Finding]:
     """Whether mempalace's hooks and its own commands can save."""
     running = facts.status.get("settings") or facts.settings
     park_s = (running.get("park_s") or {}).get("value")
-    answers = (running.get("http") or {}).get("value") and facts.engine.version and _knows_routing(facts)
+    answers = (running.get("http") or {}).get("value") and knows_routing(facts.engine.version)
     if answers and facts.hook_routing.leads_here:
         yield ok("hooks", f"mempalace's hooks save through the broker (write_routing in {facts.hook_routing.path})")
         return
@@ -119,11 +118,6 @@ def hooks(facts: Facts) -> Iterator[Finding]:
             "a refused hook says nothing",
             hint or "set park_s = 1 in config.toml, then `mempalace-broker restart`",
         )
-
-
-def _knows_routing(facts: Facts) -> bool:
-    parts = facts.engine.version.split(".")
-    return all(part.isdecimal() for part in parts[:2]) and tuple(map(int, parts[:2])) >= _ROUTES_SINCE
 
 
 def proxy(facts: Facts) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..protocol.jsonrpc import load_object
 from ..system.find_palace import config_dir
+from ..system.program_folders import numbers_of
 from ..system.shared_files import read_followed
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 DIRECT = "direct"
 HOST = "127.0.0.1"
 _LIMIT = 1 << 20
+_ROUTES_SINCE = (3, 8)
 _VARIABLES = ("MEMPALACE_HOOK_WRITE_ROUTING", "MEMPALACE_WRITE_ROUTING")
 
 
@@ -32,6 +34,11 @@ class HookRouting(NamedTuple):
     def leads_here(self) -> bool:
         """Return whether hooks save through the broker."""
         return self.policy in ("prefer", "require")
+
+
+def knows_routing(version: str) -> bool:
+    """Return whether the hooks of this version of mempalace can save through a broker; "" stands for an unknown one."""
+    return numbers_of(version) >= _ROUTES_SINCE
 
 
 def hook_routing(env: Mapping[str, str], home: str) -> HookRouting:

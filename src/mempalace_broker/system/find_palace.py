@@ -191,7 +191,12 @@ def _agreed(choices: list[_Choice], version: Callable[[str], Version] | None) ->
 
 
 def _is_palace(choice: _Choice) -> bool:
-    return not choice.problem and any(os.path.exists(os.path.join(choice.path, name)) for name in STORES)
+    return not choice.problem and holds_store(choice.path)
+
+
+def holds_store(palace: str) -> bool:
+    """Return whether mempalace would find its drawers, in any backend, in this folder."""
+    return any(os.path.exists(os.path.join(palace, name)) for name in STORES)
 
 
 # -- one version's choice

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from ... import __version__
 from ...errors import StateRootError
 from ...system.clock import Deadline
-from ...system.find_palace import STORES
+from ...system.find_palace import holds_store
 from ...system.palace_stores import check_stores
 from ...system.shared_files import Untrusted
 from ..exclusive.borrow import PAUSE_S, Borrower
@@ -175,7 +175,7 @@ def _copy(context: Context, partial: str, wait_s: float, steps: Steps) -> tuple[
     try:
         steps.begin("copying", copies.bytes_ahead())
         copies.copy_ahead()
-        if not any(os.path.exists(os.path.join(context.identity.path, name)) for name in STORES):
+        if not holds_store(context.identity.path):
             raise BadSnapshot(f"{context.identity.path} holds no palace yet.", hint="store something first")
         steps.begin("waiting until no call runs")
         with Borrower(context, _COMMAND, wait_s).pause(Deadline.after(context.clock, wait_s)) as began:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from ...doctor.upstream_clients import knows_routing
 from ...errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, BrokerError
 from ...protocol.text import printable
 from ..context_options import palace_options
 from ..outcome import say_error
 from .machine.agents import AGENTS, HOOKS
 from .machine.plan import Outcome, Plan
-from .readiness import in_words, knows_routing, readiness
+from .readiness import in_words, readiness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ def command_setup(
     words = _words(context)
     ready = readiness(context)
     steps = _steps(context, only, words, remove=remove)
-    if (remove or knows_routing(ready)) and (not only or HOOKS.key in only):
+    if (remove or knows_routing(ready["engine"]["version"] or "")) and (not only or HOOKS.key in only):
         steps += _hooks(context, remove=remove)
     if not as_json:
         _show(steps, only)

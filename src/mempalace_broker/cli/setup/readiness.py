@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from ...system.paths import Context
 
 
-_FIRST_WITH_ROUTING = (3, 8)
-
-
 def readiness(context: Context) -> dict[str, Any]:
     """Two fields of `setup --json`: `engine` (version, interpreter; or problem, hint) and `model` (its state)."""
     from ...route.engine_version import expected_engine
@@ -28,13 +25,6 @@ def readiness(context: Context) -> dict[str, Any]:
     except BrokerError as exc:
         engine |= {"problem": exc.message, "hint": exc.hint}
     return {"engine": engine, "model": str(embedding_model.status(home_of(context.env)).state)}
-
-
-def knows_routing(ready: dict[str, Any]) -> bool:
-    """Return whether the hooks of this mempalace can save through a broker."""
-    from ...system.program_folders import numbers_of
-
-    return numbers_of(ready["engine"]["version"] or "") >= _FIRST_WITH_ROUTING
 
 
 def in_words(ready: dict[str, Any]) -> Iterator[str]:
