@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.engine import landlock
+from mempalace_broker.protocol.write_lock import lock_name
 from tests.harness import World, eventually
 from tests.rpcproc import RpcError, RpcProcess
 
@@ -99,6 +100,24 @@ def test_a_link_in_place_of_the_folder_for_a_move_is_not_followed(world: World) 
         done = world.cli("move-to", "sqlite_exact", timeout=120)
         assert list(outside.iterdir()) == []
         assert done.returncode == 0, done.stderr
+        assert "before the move" in str(shim.call_tool("search", query="move"))
+
+
+@pytest.mark.parametrize("engine", ["newest"], indirect=True)
+def test_a_link_in_place_of_mempalaces_lock_is_not_written_through_by_a_move(world: World) -> None:
+    with world.shim() as shim:
+        shim.initialize()
+        assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the move")["success"]
+        other = world.home / ".cache" / "huggingface" / "of-the-user"  # where Landlock would let it write
+        other.write_text("the user's")
+        lock = world.state_root / "locks" / lock_name(os.path.realpath(world.palace))
+        lock.unlink()
+        lock.symlink_to(other)
+        done = world.cli("move-to", "sqlite_exact", timeout=120)
+        assert other.read_text() == "the user's"
+        assert done.returncode == 1, done.stderr
+        lock.unlink()
+        assert world.cli("restart").returncode == 0
         assert "before the move" in str(shim.call_tool("search", query="move"))
 
 

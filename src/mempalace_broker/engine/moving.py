@@ -222,7 +222,7 @@ def _refuse_fixed(mempalace: Mempalace, target: str) -> None:
 def main(argv: list[str]) -> None:
     """Move the drawers, then exit the process."""
     parser = argparse.ArgumentParser(prog="mempalace-broker-move")
-    for name in ("--palace", "--by", "--target", "--staging"):
+    for name in ("--palace", "--by", "--root", "--target", "--staging"):
         parser.add_argument(name, required=True)
     parser.add_argument("--note", required=True)
     parser.add_argument("--replace", action="store_true")
@@ -230,7 +230,7 @@ def main(argv: list[str]) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)  # importing mempalace moves 1
     code = EXIT_OK
     try:
-        OpenGuard([args.palace, args.staging]).install()  # as the engine: guests may write in both
+        OpenGuard([args.palace, args.root, args.staging]).install()  # as the engine: guests may write in all of them
         mempalace = Mempalace(Options(args.palace, args.by))
         _refuse_fixed(mempalace, args.target)
         limit_writes(mempalace, args.note)

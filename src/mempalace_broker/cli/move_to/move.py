@@ -72,7 +72,8 @@ def _move(context: Context, interpreter: str, own: tuple[str, ...], loan: Loan, 
     _make(staging, anew=not begun)
     argv = [interpreter, "-c", BOOTSTRAP.replace("engine.worker", "engine.moving"), package_root()]
     argv += ["--palace", context.identity.name, "--by", context.identity.by, "--target", backend]
-    argv += ["--staging", staging, "--note", note.path, *(["--replace"] if replace or begun else [])]
+    argv += ["--root", context.files.root, "--staging", staging, "--note", note.path]
+    argv += ["--replace"] if replace or begun else []
     env = known_environment(context.env)
     env = engine_env(env, context.identity, PrivateSettings.read(env).broker(env, palace).env)
     if run_command(context, argv, loan, None, env=env, named=own):
