@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 from ..errors import EXIT_FAILURE, EXIT_OK
 from ..system.palace_stores import SERVERS
 from .adapter import EngineFailure, Mempalace, Options
+from .parking import real_path
 from .shared_opens import OpenGuard
 from .stored_embedders import distrust_stored_embedders
+from .unparking import refuse_swapped_stores
 from .write_limits import limit_writes
 
 PAGE = 500  # rows read and written at once
@@ -236,6 +238,8 @@ def main(argv: list[str]) -> None:
         limit_writes(mempalace, args.note)
         distrust_stored_embedders()
         mempalace.take_write_lock()
+        for folder in (real_path(mempalace.palace_path()), args.staging):  # guests may have put links there by now
+            refuse_swapped_stores(mempalace, folder)
         mover = Mover(mempalace, args.target, args.staging)
         if not args.replace:
             mover.refuse_to_replace()

@@ -48,7 +48,7 @@ def wait_for_palace(
             said = other
             tell(other)
         if not other:
-            _refuse_swapped_stores(mempalace)
+            refuse_swapped_stores(mempalace, real_path(mempalace.palace_path()))
             return True
         gone.wait(_POLL_S)
     return False
@@ -64,9 +64,8 @@ def _take_lock(mempalace: Mempalace) -> bool:
     return True
 
 
-def _refuse_swapped_stores(mempalace: Mempalace) -> None:
-    """As the broker checks them before it starts an engine."""
-    palace = real_path(mempalace.palace_path())
+def refuse_swapped_stores(mempalace: Mempalace, palace: str) -> None:
+    """Check the stores in this folder as the broker does before it starts an engine. Raises EngineFailure."""
     try:
         check_stores(palace, mempalace.graph_path() or os.path.join(palace, "knowledge_graph.sqlite3"))
     except StateRootError as exc:
