@@ -131,7 +131,9 @@ def test_a_link_among_what_a_killed_move_left_is_not_written_through(world: Worl
         other = world.home / ".cache" / "huggingface" / "other.sqlite3"  # where Landlock would let it write
         staging.mkdir()
         (staging / "sqlite_exact.sqlite3").symlink_to(other)
-        assert world.cli("move-to", "sqlite_exact", timeout=120).returncode == 1
+        done = world.cli("move-to", "sqlite_exact", timeout=120)
+        assert done.returncode == 1
+        assert f"Hint: look at it (ls -la {staging}/sqlite_exact.sqlite3)" in done.stderr
         assert not other.exists()
         assert "before the move" in str(shim.call_tool("search", query="move"))
 

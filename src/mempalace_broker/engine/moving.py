@@ -247,8 +247,10 @@ def main(argv: list[str]) -> None:
         for line in mover.move():
             print(line, file=out)
         mover.close()
-    except (MoveFailed, EngineFailure) as exc:
-        code = _failed(str(exc).rstrip("."))
+    except EngineFailure as exc:
+        code = _failed(exc.message.rstrip("."), exc.hint)
+    except MoveFailed as exc:
+        code = _failed(str(exc))
     except Exception as exc:  # noqa: BLE001 - of the user's mempalace or its database; the text may be all there is
         code = _failed(f"{type(exc).__name__}: {exc}")
     out.close()
@@ -264,6 +266,7 @@ def _note(path: str, target: str) -> None:
             os.fsync(file.fileno())
 
 
-def _failed(why: str) -> int:
-    print(f"mempalace-broker: nothing was moved: {' '.join(why.split())}.", file=sys.stderr, flush=True)
+def _failed(why: str, hint: str = "") -> int:
+    text = f"mempalace-broker: nothing was moved: {' '.join(why.split())}." + (f" Hint: {hint}" if hint else "")
+    print(text, file=sys.stderr, flush=True)
     return EXIT_FAILURE
