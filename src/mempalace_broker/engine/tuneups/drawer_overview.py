@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import sqlite3
 import sys
 import threading
 from collections import Counter
@@ -78,7 +77,7 @@ class DrawerOverview:
             try:
                 if not self._take_out(write):
                     self.forget()
-            except (sqlite3.Error, OSError, ValueError) as exc:
+            except Exception as exc:  # noqa: BLE001 - mempalace's own function opens the database; no write fails by it
                 print(f"the drawers will be counted again: {exc}", file=sys.stderr, flush=True)
                 self.forget()
 

@@ -210,6 +210,17 @@ def test_a_database_that_cannot_be_read_fails_no_write(room: Room, capfd: pytest
     assert "counted again" in capfd.readouterr().err
 
 
+def test_a_mempalace_that_cannot_open_it_fails_no_write(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: str) -> Any:
+        raise RuntimeError("of another kind")
+
+    room.check()
+    monkeypatch.setattr(room.overview, "_open_reader", refuse)
+    room.overview.before_write(Write(DRAWERS, ["d1"]))
+    monkeypatch.undo()
+    room.check()
+
+
 def test_only_so_many_lists_are_kept(room: Room) -> None:
     with room.overview._reading() as conn:
         for n in range(20):
