@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import access, backup, database, discovery, engine, lease, locality, others, owner, palace, settings
+from .findings import error
 from .gather import gather
 
 if TYPE_CHECKING:
@@ -59,5 +60,17 @@ def diagnose(context: Context) -> list[Finding]:
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """All findings that follow from the facts."""
-    return [finding for check in _CHECKS for finding in check(facts)]
+    """All findings that follow from the facts. A guest may have answered in the broker's place, in any form."""
+    found: list[Finding] = []
+    failed: list[str] = []
+    for check in _CHECKS:
+        try:
+            found += check(facts)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            if facts.reply.answer is None:
+                raise
+            failed.append(check.__name__)
+    if failed:
+        what = f"its status has another form than a broker's, so these checks are incomplete: {', '.join(failed)}"
+        found.append(error("broker", what, f"see what listens at {facts.reply.path}, then mempalace-broker restart"))
+    return found

@@ -150,9 +150,12 @@ def _ask(context: Context) -> BrokerReply:
 
 def _database(reply: BrokerReply, record: DiscoveryRecord | BadRecord, process: ProcessState) -> str:
     """Ask the database if the broker that answered runs here; elsewhere the same address may mean another server."""
-    pid = ((reply.answer or {}).get("broker") or {}).get("pid")
-    here = isinstance(record, DiscoveryRecord) and record.pid == pid and process == ALIVE
-    return look_at_database(reply) if here else ""
+    if not isinstance(record, DiscoveryRecord) or process != ALIVE or reply.answer is None:
+        return ""
+    try:
+        return look_at_database(reply) if reply.answer["broker"]["pid"] == record.pid else ""
+    except (AttributeError, KeyError, TypeError):  # whoever answered is no broker; judge() reports that
+        return ""
 
 
 def _record(files: StateFiles) -> tuple[DiscoveryRecord | BadRecord, FileEntry, RecordSeen, ProcessState]:

@@ -130,6 +130,21 @@ def test_a_healthy_world_has_no_finding_to_act_on() -> None:
     }
 
 
+@pytest.mark.parametrize("section", ["broker", "engine", "settings", "degraded", "tcp"])
+@pytest.mark.parametrize("value", ["text", 1, ["text"], {"storage": "text", "pid": "text", "idle_s": 1, "tuneups": 1}])
+def test_an_answer_in_another_form_is_a_finding_at_most(section: str, value: object) -> None:
+    findings = judge(dataclasses.replace(healthy(), reply=snapshot(**{section: value})))
+    assert {row.what for row in findings} >= {"palace", "socket", "settings"}
+
+
+def test_an_answer_in_another_form_is_reported() -> None:
+    (finding,) = [
+        row for row in judge(dataclasses.replace(healthy(), reply=snapshot(engine="x"))) if "form" in row.detail
+    ]
+    assert (finding.severity, finding.what) == ("error", "broker")
+    assert "checks are incomplete: " in finding.detail
+
+
 @pytest.mark.parametrize("tcp", [None, {"asked": "docker", "endpoint": "tcp://172.17.0.1:7723"}, {"asked": "docker0"}])
 def test_a_listener_for_containers_is_in_order(tcp: dict[str, str] | None) -> None:
     assert bad(judge(dataclasses.replace(healthy(), reply=snapshot(tcp=tcp)))) == []

@@ -114,6 +114,10 @@ def test_a_database_is_asked_only_where_its_broker_runs(home: Path, monkeypatch:
         record = DiscoveryRecord(record="ab", pid=broker.pid, endpoints=["unix:/s"], palace={"path": "/p"}, **who)
         file.write_bytes(encode(record))
         assert bool(looked(home).database) is asked
+    for other in ("text", {"backend": "pgvector", "storage": "text"}):
+        assert answer.answer is not None
+        answer.answer["engine"] = other
+        assert looked(home).database == ""
     file.unlink()
     assert looked(home).database == ""
 
