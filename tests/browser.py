@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.proctools import eventually
+from tests.proctools import eventually, marked
 
 VARIABLE = "MPB_BROWSER"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -52,18 +52,23 @@ def find_browser() -> str:
 class Browser:
     """One browser with one tab.
 
+    Args:
+        folder: gets its profile and all other files of the browser. flags: more of them.
+
     Attributes:
         requests: the address of every request. problems: exceptions and errors that the console showed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
         self.requests: list[str] = []
         self.problems: list[str] = []
         self._count = 0
         self._rest = b""
         self._session: dict[str, str] = {}
         program = find_browser()
-        flags = [*_FLAGS, f"--user-data-dir={folder}", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        flags = (*_FLAGS, *flags, f"--user-data-dir={folder}", *(["--no-sandbox"] if os.geteuid() == 0 else []))
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         launcher = [sys.executable, "-c", _LAUNCHER, str(theirs_in), str(theirs_out)]
@@ -74,7 +79,7 @@ class Browser:
             stdout=self._log,
             stderr=self._log,
             pass_fds=(theirs_in, theirs_out),
-            env={**os.environ, "HOME": str(folder.parent)},
+            env={**os.environ, "HOME": str(folder), "TMPDIR": str(folder)},
         )
         os.close(theirs_in)
         os.close(theirs_out)
@@ -169,6 +174,7 @@ class Browser:
         os.close(self._in)
         os.close(self._out)
         self._log.close()
+        eventually(lambda: not marked(str(self._folder)), what="the end of the browser")
 
     def __enter__(self) -> Self:
         return self

@@ -41,11 +41,9 @@ def world(warm: World) -> World:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with tempfile.TemporaryDirectory(prefix="mpb-browser-") as folder:
-        (Path(folder) / "profile").mkdir()
-        with Browser(Path(folder) / "profile") as made:
-            made.size(1200, 900)
-            yield made
+    with tempfile.TemporaryDirectory(prefix="mpb-browser-") as folder, Browser(Path(folder) / "profile") as made:
+        made.size(1200, 900)
+        yield made
 
 
 @pytest.fixture
