@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,10 +12,15 @@ from typing import Any
 
 import pytest
 
-from tests.harness import World, eventually, require_engine
+from tests.browser import Browser
+from tests.harness import World, require_engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    *("--disable-extensions", "--no-proxy-server"),
+    "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",  # be it an older browser
+    "--host-resolver-rules=MAP home.example 127.0.0.1, MAP evil.example 127.0.0.2",
+)
 FACT = {"subject": "page", "predicate": "was", "object": "here"}
 WRITE = json.dumps(
     {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "mempalace_kg_add", "arguments": FACT}}
@@ -54,14 +56,6 @@ const json = {"Content-Type": "application/json"}, text = {"Content-Type": "text
   await fetch("%(home)s/told", {method: "POST", mode: "no-cors", headers: text, body: JSON.stringify(told)});
 })();
 </script>"""
-
-
-def chromium() -> str:
-    """The browser; the test is skipped where there is none."""
-    found = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if found is None:
-        pytest.skip("no Chromium on PATH: `python3 dev.py setup` as root on Debian installs it")
-    return found
 
 
 class Attacker:
@@ -171,31 +165,10 @@ def port_of(world: World) -> int:
 
 def visit(world: World, url: str, attacker: Attacker) -> dict[str, str]:
     """Open a page, and wait until it has told what it found."""
-    argv = [
-        chromium(),
-        *("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-extensions"),
-        *("--disable-background-networking", "--disable-component-update", "--no-proxy-server"),
-        "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",  # be it an older browser
-        "--host-resolver-rules=MAP home.example 127.0.0.1, MAP evil.example 127.0.0.2",
-        f"--user-data-dir={world.root / 'browser'}",
-        *(("--no-sandbox",) if os.geteuid() == 0 else ()),
-        url,
-    ]
-    with (world.root / "browser.log").open("wb") as log:
-        browser = subprocess.Popen(argv, stdout=log, stderr=log, env={**world.env, "HOME": str(world.root / "t")})
-        try:
-            assert attacker.done.wait(100), (world.root / "browser.log").read_text(errors="replace")[-2000:]
-        finally:
-            browser.terminate()
-            browser.wait(20)
-    eventually(lambda: not [pid for pid in world.pids() if "browser" in cmdline(pid)], what="the browser's end")
+    with Browser(world.root / "browser", *FLAGS) as browser:
+        browser.go(url)
+        assert attacker.done.wait(100), (world.root / "browser.log").read_text(errors="replace")[-2000:]
     return attacker.told
-
-
-def cmdline(pid: int) -> str:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read().decode(errors="replace")
-    return ""
 
 
 def check_unharmed(world: World, refused: set[str]) -> None:

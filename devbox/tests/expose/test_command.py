@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from devbox.tests.expose.conftest import Exposed
 from devbox.tests.imagebox import IMAGE, REPO
 from devbox.tests.needs import BIN, Program, require_program, run
 from pi_devbox.expose.address import outward_address
-from tests import proctools
+from tests.browser import Browser
 from tests.proctools import eventually, free_port
 
 GIB = 1 << 30
@@ -307,39 +308,15 @@ const ws = new WebSocket(`ws://${location.host}/ws?token=${token}`);
 ws.onopen = () => ws.send("from a browser");
 ws.onmessage = event => { document.title = event.data; fetch("/seen?title=" + encodeURIComponent(document.title)); };
 </script>"""
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-breakpad", "--no-zygote"),
-    *("--disable-dev-shm-usage", "--disable-extensions", "--remote-debugging-port=0"),
-)
 
 
-@contextlib.contextmanager
-def browser(url: str, folder: Path) -> Iterator[None]:
-    """Open that page in a headless Chromium; end all of its processes afterwards."""
+def test_a_browser_loads_a_page_and_talks_to_it(expose: Exposed) -> None:
     require_program("chromium", "chromium")
-    profile = folder / "profile"
-    argv = ["chromium", *FLAGS, f"--user-data-dir={profile}", url]
-    env = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
-    with (folder / "chromium.out").open("wb") as out:
-        process = subprocess.Popen(argv, stdout=out, stderr=out, env=env, start_new_session=True)
-    try:
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # then it is killed
-            process.wait(10)
-        with contextlib.suppress(ProcessLookupError):  # it has ended, with all its children
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-        eventually(lambda: not proctools.marked(str(profile)), what="the end of the browser")
-
-
-def test_a_browser_loads_a_page_and_talks_to_it(expose: Exposed, tmp_path: Path) -> None:
     visited: list[str] = []
-    with servers.studio(PAGE, visited) as port:
+    with servers.studio(PAGE, visited) as port, tempfile.TemporaryDirectory(prefix="mpb-browser-") as folder:
         program, (host, listens) = expose(port)
-        with browser(f"http://{host}:{listens}/?token={TOKEN}", tmp_path):
+        with Browser(Path(folder) / "profile", "--no-sandbox", "--disable-quic") as browser:
+            browser.go(f"http://{host}:{listens}/?token={TOKEN}")
             eventually(lambda: "/seen?title=FROM%20A%20BROWSER" in visited, 60, "the echo in the page's title")
         assert f"/?token={TOKEN}" in visited
         assert f"/ws?token={TOKEN}" in visited
