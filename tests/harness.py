@@ -31,6 +31,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -125,6 +126,10 @@ class Broker:
     def status(self, timeout: float = 10.0) -> dict[str, Any]:
         status: dict[str, Any] = self.admin("broker/status", timeout=timeout)
         return status
+
+    def http_port(self, timeout: float = 10.0) -> int:
+        """Port of its listener for HTTP, 0 while there is none."""
+        return urlsplit(self.status(timeout)["http"]["url"] or "").port or 0
 
     def engine_pid(self, timeout: float = 30.0) -> int:
         """Pid of an engine that is ready."""

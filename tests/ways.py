@@ -64,7 +64,7 @@ class HttpAgent:
 
     def _port(self) -> int:
         with contextlib.suppress(OSError, AssertionError):
-            return int(str(self.world.broker(1.0).status()["http"]["url"]).split(":")[2].partition("/")[0])
+            return self.world.broker(1.0).http_port()
         return 0
 
     def _drop(self) -> None:

@@ -31,7 +31,7 @@ class Door:
 
     @property
     def port(self) -> int:
-        return int(str(self.world.broker().status()["http"]["url"]).split(":")[2].partition("/")[0])
+        return self.world.broker().http_port()
 
     def send(self, method: str, body: object = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
         """One request on a connection of its own: status, headers, body."""

@@ -144,8 +144,7 @@ class Asker:
     """Requests to the broker's listener for HTTP."""
 
     def __init__(self, world: World) -> None:
-        url = world.broker().status()["http"]["url"]
-        self.port = int(url.split(":")[2].partition("/")[0])
+        self.port = world.broker().http_port()
 
     def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)

@@ -159,10 +159,6 @@ def world() -> Iterator[World]:
         yield world
 
 
-def port_of(world: World) -> int:
-    return int(str(world.broker().status()["http"]["url"]).split(":")[2].partition("/")[0])
-
-
 def visit(world: World, url: str, attacker: Attacker) -> dict[str, str]:
     """Open a page, and wait until it has told what it found."""
     with Browser(world.root / "browser", *FLAGS) as browser:
@@ -182,7 +178,7 @@ def check_unharmed(world: World, refused: set[str]) -> None:
 
 
 def test_a_page_of_another_origin_can_neither_read_nor_write(world: World) -> None:
-    attacker = Attacker(f"http://127.0.0.1:{port_of(world)}")
+    attacker = Attacker(f"http://127.0.0.1:{world.broker().http_port()}")
     before = world.broker().pid
     try:
         told = visit(world, f"http://home.example:{attacker.port}/", attacker)
@@ -197,7 +193,7 @@ def test_a_page_of_another_origin_can_neither_read_nor_write(world: World) -> No
 
 def test_a_name_that_is_bound_to_this_machine_later_gets_refusals(world: World) -> None:
     """DNS rebinding: for the browser it is one origin, so the page may read what it is told."""
-    port = port_of(world)
+    port = world.broker().http_port()
     attacker = Attacker(f"http://evil.example:{port}")
     rebound = Rebound(port, attacker.port)
     before = world.broker().pid
