@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
+
+from tests.background import Background
 
 T = TypeVar("T")
 PATIENCE_S = 30.0  # a busy machine takes several times as long as a free one; waiting costs nothing where it is quick
@@ -192,7 +193,7 @@ def _opened(pid: int, fd: str) -> tuple[int, int] | None:
     return None if flags & getattr(os, "O_PATH", 0) or syncing else (info.st_dev, info.st_ino)
 
 
-class OwnerSampler:
+class OwnerSampler(Background):
     """Samples `owners(root)` in the background while the block runs.
 
     Attributes:
@@ -205,7 +206,6 @@ class OwnerSampler:
         self._root = root
         self._interval_s = interval_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="owner-sampler", daemon=True)
         self.most = 0
         self.worst: list[str] = []
         self.seen: set[int] = set()
@@ -213,7 +213,7 @@ class OwnerSampler:
         self.shared = 0
         self.together: set[frozenset[int]] = set()
 
-    def _run(self) -> None:
+    def run(self) -> None:
         while not self._stop.wait(self._interval_s):
             now = owners(self._root)
             if len(now) > 1:  # read one after the other: make sure that they hold it at one and the same time
@@ -226,15 +226,8 @@ class OwnerSampler:
             if len(now) > self.most:
                 self.most, self.worst = len(now), [describe(pid) for pid in now]
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def end(self) -> None:
         self._stop.set()
-        self._thread.join(10)
 
 
 def free_port(address: str = "127.0.0.1") -> int:

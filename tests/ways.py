@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import threading
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from mempalace_broker import errors
 from mempalace_broker.broker.http.machine.hub_record import RECORD, key_of
 from mempalace_broker.protocol.jsonrpc import load_object
+from tests.background import Background
 from tests.harness import NoAnswer, RpcError, RpcProcess, World, eventually, payload
 from tests.hooks import run_hook, transcript
 from tests.rpcproc import full_name
@@ -170,43 +171,28 @@ class BareAgents:
         return self.world.log()
 
 
-class Repeated:
-    """Does one thing again and again on a thread of its own, until the block ends.
+class Repeated(Background):
+    """Does one thing again and again.
 
     Args:
         step: gets the number of the run. pause_s: between two.
-
-    Attributes:
-        runs: how many there were.
     """
 
+    end_s = 200.0
+
     def __init__(self, name: str, step: Callable[[int], None], pause_s: float) -> None:
-        self.name, self.runs = name, 0
+        self.name = name
         self._step, self._pause_s = step, pause_s
         self._ending = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=name)
 
-    def _run(self) -> None:
-        try:
-            while not self._ending.wait(self._pause_s):
-                self._step(self.runs)
-                self.runs += 1
-        except BaseException as exc:  # noqa: BLE001 - raised again where the block ends
-            self._failure = exc
+    def run(self) -> None:
+        for n in itertools.count():
+            if self._ending.wait(self._pause_s):
+                return
+            self._step(n)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def end(self) -> None:
         self._ending.set()
-        self._thread.join(200)
-        assert not self._thread.is_alive(), f"{self.name} hangs"
-        if exc is None and self._failure is not None:
-            raise AssertionError(f"{self.name}: {self._failure!r}") from self._failure
 
 
 class Savers:

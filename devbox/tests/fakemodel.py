@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from tests.background import Background
 
 
-class FakeModel:
+class FakeModel(Background):
     """Serves on loopback while its block runs.
 
     Args: tool: name of the agent's tool. arguments: for it.
@@ -24,7 +24,6 @@ class FakeModel:
         self._call = {"name": tool, "arguments": json.dumps(arguments)}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     def delta(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         """The model's message for this request, and its finish reason."""
@@ -56,13 +55,9 @@ class FakeModel:
 
         return Handler
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def run(self) -> None:
+        with self._server:
+            self._server.serve_forever(0.05)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def end(self) -> None:
         self._server.shutdown()
-        self._thread.join(10)
-        self._server.server_close()

@@ -6,18 +6,19 @@ It speaks what harnesses speak: Anthropic's messages, OpenAI's responses and cha
 from __future__ import annotations
 
 import json
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.background import Background
+
 TOOL = "add_drawer"
 Event = tuple[str, dict[str, Any]]
 
 
-class Model:
+class Model(Background):
     """A server on a port of its own. A path begins with the name of whoever asks: /NAME/v1/...
 
     Attributes:
@@ -61,18 +62,17 @@ class Model:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
 
     def url(self, name: str, more: str = "") -> str:
         """Where a harness finds it."""
         return f"http://127.0.0.1:{self.port}/{name}{more}"
 
-    def close(self) -> None:
-        """End it."""
+    def run(self) -> None:
+        with self._server:
+            self._server.serve_forever()
+
+    def end(self) -> None:
         self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
 
     def answer(self, name: str, path: str, body: dict[str, Any]) -> Iterator[Event]:
         """The events that answer a request."""

@@ -117,9 +117,8 @@ class Team:
 
 @pytest.fixture
 def model() -> Iterator[Model]:
-    made = Model(SECONDS)
-    yield made
-    made.close()
+    with Model(SECONDS) as made:
+        yield made
 
 
 def test_all_harnesses_at_once_for_a_minute(model: Model) -> None:

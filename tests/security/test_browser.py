@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.background import Background
 from tests.browser import Browser
 from tests.harness import World, require_engine
 
@@ -58,7 +59,7 @@ const json = {"Content-Type": "application/json"}, text = {"Content-Type": "text
 </script>"""
 
 
-class Attacker:
+class Attacker(Background):
     """The attacker's server. Its page attacks `base`, and posts what it was told."""
 
     def __init__(self, base: str) -> None:
@@ -88,22 +89,21 @@ class Attacker:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self.server.server_address[1]
         self.base = base
-        self._thread = threading.Thread(target=self.server.serve_forever)
-        self._thread.start()
 
     def page(self) -> str:
         """What a visitor gets."""
         home = f"http://home.example:{self.port}"
         return PAGE % {"write": json.dumps(WRITE), "job": json.dumps(JOB), "base": self.base, "home": home}
 
-    def close(self) -> None:
-        """End it."""
+    def run(self) -> None:
+        with self.server:
+            self.server.serve_forever()
+
+    def end(self) -> None:
         self.server.shutdown()
-        self.server.server_close()
-        self._thread.join(10)
 
 
-class Rebound:
+class Rebound(Background):
     """The attacker's name, on the broker's port: the attacker's server answers there with its page, then the broker.
 
     What a browser sees when the name's address changes: one origin, two servers. Connections are passed on as bytes.
@@ -113,10 +113,8 @@ class Rebound:
         self._attacker = attacker
         self._broker = broker
         self._server = socket.create_server(("127.0.0.2", broker))
-        self._thread = threading.Thread(target=self._accept)
-        self._thread.start()
 
-    def _accept(self) -> None:
+    def run(self) -> None:
         while True:
             try:
                 client, _ = self._server.accept()
@@ -142,11 +140,9 @@ class Rebound:
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
 
-    def close(self) -> None:
-        """End it."""
+    def end(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
-        self._thread.join(10)
 
 
 @pytest.fixture
@@ -178,12 +174,9 @@ def check_unharmed(world: World, refused: set[str]) -> None:
 
 
 def test_a_page_of_another_origin_can_neither_read_nor_write(world: World) -> None:
-    attacker = Attacker(f"http://127.0.0.1:{world.broker().http_port()}")
     before = world.broker().pid
-    try:
+    with Attacker(f"http://127.0.0.1:{world.broker().http_port()}") as attacker:
         told = visit(world, f"http://home.example:{attacker.port}/", attacker)
-    finally:
-        attacker.close()
     assert len(told) == 20, told
     opaque = {name: text for name, text in told.items() if text != "blocked"}
     assert all(text == "0:" for text in opaque.values()), opaque  # no-cors: sent, and nothing of the answer is seen
@@ -194,14 +187,9 @@ def test_a_page_of_another_origin_can_neither_read_nor_write(world: World) -> No
 def test_a_name_that_is_bound_to_this_machine_later_gets_refusals(world: World) -> None:
     """DNS rebinding: for the browser it is one origin, so the page may read what it is told."""
     port = world.broker().http_port()
-    attacker = Attacker(f"http://evil.example:{port}")
-    rebound = Rebound(port, attacker.port)
     before = world.broker().pid
-    try:
+    with Attacker(f"http://evil.example:{port}") as attacker, Rebound(port, attacker.port):
         told = visit(world, f"http://evil.example:{port}/", attacker)
-    finally:
-        rebound.close()
-        attacker.close()
     assert len(told) == 20, told
     assert {text.partition(":")[0] for text in told.values()} == {"403"}, told
     assert all("names another server" in text for text in told.values()), told

@@ -13,12 +13,12 @@ import ctypes
 import os
 import select
 import struct
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from tests.background import Background
 from tests.proctools import STORE_SUFFIXES
 
 _CLASS_NOTIF, _CLOEXEC = 0, 1
@@ -36,7 +36,7 @@ class Write(NamedTuple):
     name: str
 
 
-class Writers:
+class Writers(Background):
     """Watches all stores below `root` while the block runs. Needs root.
 
     Attributes:
@@ -52,9 +52,8 @@ class Writers:
         if self._fd < 0 or libc.fanotify_mark(self._fd, flags, mask, _AT_FDCWD, os.fsencode(root)) < 0:
             raise OSError(ctypes.get_errno(), "fanotify")
         self._ended, self._end = os.pipe()
-        self._thread = threading.Thread(target=self._run, name="writers", daemon=True)
 
-    def _run(self) -> None:
+    def run(self) -> None:
         while True:
             ready, _, _ = select.select([self._fd, self._ended], [], [])
             if self._fd in ready:
@@ -82,14 +81,12 @@ class Writers:
                 turns.append(write.pid)
         return turns
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def end(self) -> None:
+        os.write(self._end, b"x")
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.write(self._end, b"x")
-        self._thread.join(10)
+        super().__exit__(kind, exc, trace)
         for fd in (self._fd, self._ended, self._end):
             os.close(fd)
