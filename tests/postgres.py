@@ -12,7 +12,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Self
 import pytest
 
 from tests.harness import engine_python, require_engine
-from tests.proctools import eventually, is_running, state_of
+from tests.proctools import eventually, free_port, is_running, state_of
 
 ENGINE = engine_python("databases").parent.parent
 DSN = "MEMPALACE_PGVECTOR_DSN"
@@ -60,9 +59,7 @@ class Postgres:
         self.root = Path(tempfile.mkdtemp(prefix="mpb-pg-", dir="/tmp"))
         self._data = self.root / "data"
         self.password = self._now = secrets.token_hex(12)
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port: int = sock.getsockname()[1]
+        self.port = free_port()
         if _user():
             os.chown(self.root, pwd.getpwnam(_NOBODY).pw_uid, -1)
         file = self.root / "password"
