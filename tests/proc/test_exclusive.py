@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-import pty
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from mempalace_broker.protocol.write_lock import lock_name
 from tests.harness import RpcError, World, engine_python, eventually, kill_pid
 from tests.load import Load
 from tests.proctools import is_running
+from tests.terminal import Terminal
 
 HOLD = "exec 3<> {store}; echo $$ > {up}; while ! [ -e {over} ]; do sleep 0.1 3>&-; done; exit 7"
 
@@ -195,31 +194,14 @@ def test_what_a_command_leaves_running_keeps_the_palace_and_is_named(idle: World
 
 
 def test_a_terminal_and_its_interrupts_are_the_commands(idle: World) -> None:
-    pid, fd = pty.fork()
-    if pid == 0:
-        script = "trap 'echo caught; exit 5' INT; echo up; read answer; echo got $answer; while :; do sleep 0.1; done"
-        os.chdir(idle.cwd)
-        os.execve(program(idle), ["mempalace-broker", "exclusive", "--", "sh", "-c", script], idle.env)
-    shown = b""
-
-    def shows(word: bytes) -> bool:
-        nonlocal shown
-        while word not in shown:
-            shown += os.read(fd, 4096)
-        return True
-
-    try:
-        shows(b"up")
-        os.write(fd, b"heron\n")
-        shows(b"got heron")
-        os.write(fd, b"\x03")
-        shows(b"caught")
-        with contextlib.suppress(OSError):  # its end, as Linux reports it
-            while os.read(fd, 4096):
-                pass
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
-    finally:
-        os.close(fd)
+    script = "trap 'echo caught; exit 5' INT; echo up; read answer; echo got $answer; while :; do sleep 0.1; done"
+    terminal = Terminal("mempalace-broker", "exclusive", "--", "sh", "-c", script, env=idle.env, cwd=idle.cwd)
+    terminal.sees("up")
+    terminal.press(b"heron\n")
+    terminal.sees("got heron")
+    terminal.press(b"\x03")
+    terminal.sees("caught")
+    assert terminal.ended() == 5
 
 
 def test_a_signal_to_us_alone_reaches_the_command(idle: World) -> None:

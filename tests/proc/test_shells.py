@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import re
-import select
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.harness import World
+from tests.terminal import Terminal
 
-PATIENCE_S = 30.0
 # How each starts without anybody's settings, and loads the script.
 SHELLS = {
     "bash": (["bash", "--norc", "--noprofile", "-i"], 'eval "$(mempalace-broker completion bash)"'),
@@ -34,50 +28,22 @@ def world() -> Iterator[World]:
         yield made
 
 
-class Terminal:
-    """A shell on a pseudo-terminal."""
-
-    def __init__(self, argv: list[str], env: dict[str, str], cwd: Path) -> None:
-        self.screen = ""
-        self._pid, self._fd = pty.fork()
-        if self._pid == 0:
-            os.chdir(cwd)
-            os.execvpe(argv[0], argv, env)
-
-    def type(self, keys: str) -> None:
-        os.write(self._fd, keys.encode())
-
-    def wait_for(self, pattern: str) -> None:
-        """Read until the pattern is on the screen."""
-        end = time.monotonic() + PATIENCE_S
-        while not re.search(pattern, self.screen):
-            left = end - time.monotonic()
-            ready = select.select([self._fd], [], [], max(0.0, left))[0]
-            assert ready, f"{pattern} is not in {self.screen!r}"
-            self.screen += os.read(self._fd, 1 << 16).decode("utf-8", "replace")
-
-    def close(self) -> None:
-        os.close(self._fd)  # hangs up
-        os.waitpid(self._pid, 0)
-
-
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_the_tab_key(shell: str, world: World) -> None:
     argv, load = SHELLS[shell]
     if shutil.which(argv[0]) is None:
         pytest.skip(f"no {shell} here")
-    terminal = Terminal(argv, {**world.env, "SHELL": shell, "TERM": "dumb"}, world.cwd)
+    terminal = Terminal(*argv, env={**world.env, "SHELL": shell, "TERM": "dumb"}, cwd=world.cwd)
     try:
-        terminal.type(f"{load}; echo loa''ded\n")
-        terminal.wait_for(r"\nloaded|\rloaded")
-        for typed, completed in (("mempalace-broker statu\t", "status"), ("--wat\t", "--watch")):
-            terminal.screen = ""
-            terminal.type(typed)
-            terminal.wait_for(re.escape(completed))
-        terminal.type("\x15echo gone\n")
-        terminal.wait_for("gone")
+        terminal.press(f"{load}; echo loa''ded\n".encode())
+        terminal.sees("loaded")
+        for typed, completed in ((b"mempalace-broker statu\t", "status"), (b"--wat\t", "--watch")):
+            terminal.press(typed)
+            terminal.sees(completed)
+        terminal.press(b"\x15echo gone\n")
+        terminal.sees("gone")
     finally:
-        terminal.close()
+        terminal.hang_up()
 
 
 def test_fish_tells_what_it_would_offer(world: World) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import termios
-from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,63 +16,13 @@ from mempalace_broker.errors import NOT_ALLOWED
 from mempalace_broker.protocol.hello import GUEST, OPEN
 from tests import proctools
 from tests.harness import RpcError, World, eventually
+from tests.terminal import Terminal
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("watching")]  # one world for all but one
 
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
-
-class Terminal:
-    """A command on a terminal of its own, whose keyboard we have."""
-
-    def __init__(self, world: World, *words: str, env: dict[str, str] | None = None) -> None:
-        program = str(Path(world.env["PATH"].split(":")[0]) / "mempalace-broker")
-        self.shown = ""
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execve(program, [program, *words], {**world.env, "TERM": "xterm-256color", **(env or {})})
-        self.resize(24, 80)
-        self.before = termios.tcgetattr(self.fd)
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def press(self, keys: bytes) -> None:
-        os.write(self.fd, keys)
-
-    def sees(self, text: str) -> None:
-        """Wait until a text was shown, after whatever was seen before."""
-
-        def seen() -> bool:
-            self._read()
-            _, found, after = self.shown.partition(text)
-            if found:
-                self.shown = after
-            return bool(found)
-
-        eventually(seen, 20, f"{text!r} on the terminal")
-
-    def _read(self) -> None:
-        while select.select([self.fd], [], [], 0.05)[0]:
-            try:
-                part = os.read(self.fd, 1 << 16)
-            except OSError:  # its end, as Linux reports it
-                return
-            if not part:
-                return
-            self.shown += ESCAPES.sub("", part.decode("utf-8", "replace"))
-
-    def ended(self) -> int:
-        """Wait for its end; the exit code, and nothing is left of what it did to the terminal."""
-        found = eventually(self._reaped, 20, "the end of the command")
-        assert termios.tcgetattr(self.fd)[3] == self.before[3], "echo and lines are as they were"
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(found[1])
-
-    def _reaped(self) -> tuple[int, int] | None:
-        self._read()
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        return (pid, status) if pid else None
+def terminal_of(world: World, *words: str, env: dict[str, str] | None = None) -> Terminal:
+    return Terminal("mempalace-broker", *words, env={**world.env, "TERM": "xterm-256color", **(env or {})})
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +32,7 @@ def world(warm: World) -> World:
 
 def test_top_on_a_terminal(world: World) -> None:
     world.processes[0].call_tool("kg_stats")
-    terminal = Terminal(world, "top", "--interval", "0.3")
+    terminal = terminal_of(world, "top", "--interval", "0.3")
     terminal.sees("serving")
     terminal.sees(str(world.palace)[:30])
     terminal.sees("calls/s")
@@ -102,7 +47,7 @@ def test_top_on_a_terminal(world: World) -> None:
 
 
 def test_top_gives_the_terminal_back(world: World) -> None:
-    terminal = Terminal(world, "top")
+    terminal = terminal_of(world, "top")
     terminal.sees("q quit")
     terminal.press(b"\x1a")
     eventually(lambda: proctools.state_of(terminal.pid) == "T", what="it stopped")
@@ -116,7 +61,7 @@ def test_top_gives_the_terminal_back(world: World) -> None:
 
 @pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"TERM": ""}])
 def test_top_where_nothing_can_be_drawn(world: World, env: dict[str, str]) -> None:
-    terminal = Terminal(world, "top", env=env)
+    terminal = terminal_of(world, "top", env=env)
     terminal.sees("lease")
     assert terminal.ended() == 0
     done = world.cli("top")
@@ -126,16 +71,9 @@ def test_top_where_nothing_can_be_drawn(world: World, env: dict[str, str]) -> No
 
 
 def test_top_without_colour(world: World) -> None:
-    terminal = Terminal(world, "top", env={"NO_COLOR": "1"})
-    raw = b""
-
-    def drawn() -> bool:
-        nonlocal raw
-        raw += os.read(terminal.fd, 1 << 16) if select.select([terminal.fd], [], [], 0.05)[0] else b""
-        return b"q quit" in raw
-
-    eventually(drawn, 20, "a screen")
-    assert not re.search(rb"\x1b\[(3|4|9)\d", raw), "no colour"
+    terminal = terminal_of(world, "top", env={"NO_COLOR": "1"})
+    terminal.sees("q quit")
+    assert not re.search(rb"\x1b\[(3|4|9)\d", terminal.raw), "no colour"
     terminal.press(b"q")
     assert terminal.ended() == 0
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-from pathlib import Path
 
 import pytest
 
 from mempalace_broker.protocol.palace import PalaceIdentity
 from tests.harness import World, eventually
+from tests.terminal import Terminal
 
 pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], indirect=True)]
 
@@ -27,22 +25,9 @@ OBEYED = [
 
 def on_terminal(world: World, *words: str) -> bytes:
     """What a command shows on a terminal."""
-    program = str(Path(world.env["PATH"].split(":")[0]) / "mempalace-broker")
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.execve(program, [program, *words], {**world.env, "TERM": "xterm-256color"})
-    shown = b""
-    while True:
-        try:
-            part = os.read(fd, 65536)
-        except OSError:  # its end, as Linux reports it
-            break
-        if not part:
-            break
-        shown += part
-    os.close(fd)
-    os.waitpid(pid, 0)
-    return shown
+    terminal = Terminal("mempalace-broker", *words, env={**world.env, "TERM": "xterm-256color"})
+    terminal.ended()
+    return terminal.raw
 
 
 def test_names_and_reasons_of_clients(world: World) -> None:
