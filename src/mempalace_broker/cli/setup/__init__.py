@@ -80,7 +80,7 @@ def command_setup(
         say_error("there is nobody to ask.", "give --yes, or --dry-run to see what would change")
         return EXIT_USAGE
     words = _words(context)
-    ready = readiness(context)
+    ready = {} if remove else readiness(context)
     steps = _steps(context, only, words, remove=remove)
     if (remove or knows_routing(ready["engine"]["version"] or "")) and (not only or HOOKS.key in only):
         steps += _hooks(context, remove=remove)
@@ -91,7 +91,6 @@ def command_setup(
         failed = _carry_out(steps, words)
         if not as_json and not failed:
             _say("done; agents use it from their next session on.")
-    ready = {} if remove else ready
     if as_json:
         changed = [step.found.agent.key for step in steps if step.changes and not dry_run]
         rows = [_as_json(step, failed) for step in steps]
