@@ -29,6 +29,7 @@ from mempalace_broker.cli.backup.snapshots import (
     write_manifest,
 )
 from mempalace_broker.cli.demo.agent import CallFailed
+from mempalace_broker.cli.steps import Steps
 from mempalace_broker.errors import StateRootError
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.system.clock import Clock
@@ -159,7 +160,7 @@ def test_what_chroma_truncates_is_not_mapped(tmp_path: Path, monkeypatch: pytest
     context = context_of(tmp_path)
     for name in ("chroma.sqlite3", "index_metadata.pickle", "data_level0.bin"):
         (tmp_path / "palace" / name).write_bytes(b"")
-    creating._Copies(context, str(tmp_path / "copies"), lambda _: None).copy_ahead()
+    creating._Copies(context, str(tmp_path / "copies"), Steps()).copy_ahead()
     assert sorted(mapped) == ["chroma.sqlite3", "data_level0.bin"]
 
 

@@ -38,7 +38,6 @@ _BUSY_S = 2.0  # how long SQLite waits for a writer that is not a session
 _SETTLED_NS = 1_000_000_000  # a file that changed a moment ago may change again under the same time
 _TRUNCATED = ".pickle"  # Chroma truncates it when it stores an index: a mapping of it would end this process
 _COMMAND = ("mempalace-broker", "backup")
-_AHEAD = (Kind.DATABASE, Kind.BULK)
 
 
 class Made(NamedTuple):
@@ -51,27 +50,24 @@ class Made(NamedTuple):
 class _Copies:
     """The files of one snapshot on their way into `folder`."""
 
-    def __init__(self, context: Context, folder: str, advance: Callable[[int], None]) -> None:
+    def __init__(self, context: Context, folder: str, steps: Steps) -> None:
         self._context = context
         self._folder = folder
-        self._advance = advance
+        self._steps = steps
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._held: list[tuple[Part, sqlite3.Connection]] = []
         self._twins: dict[str, Twin] = {}
         self.parts: list[Part] = []
 
-    def bytes_ahead(self) -> int:
-        """Return how many bytes `copy_ahead` will copy."""
-        return sum(os.path.getsize(part.path) for part in parts_of(self._context) if part.kind in _AHEAD)
-
     def copy_ahead(self) -> None:
         """Copy the large files, although they may be written to meanwhile."""
-        for part in parts_of(self._context):
-            if part.kind in _AHEAD:
-                self._seen[part.name] = _stamp(part.path)
-                cloned = copy_file(part.path, self._target(part), self._advance, part.root)
-                if not cloned and not part.path.endswith(_TRUNCATED):
-                    self._twins[part.name] = Twin(part.path, self._target(part), part.root)
+        large = [part for part in parts_of(self._context) if part.kind in (Kind.DATABASE, Kind.BULK)]
+        self._steps.begin("copying", sum(os.path.getsize(part.path) for part in large))
+        for part in large:
+            self._seen[part.name] = _stamp(part.path)
+            cloned = copy_file(part.path, self._target(part), self._steps.advance, part.root)
+            if not cloned and not part.path.endswith(_TRUNCATED):
+                self._twins[part.name] = Twin(part.path, self._target(part), part.root)
         for twin in self._twins.values():
             twin.catch_up()  # once without a pause: both files are in memory from here on
 
@@ -92,7 +88,7 @@ class _Copies:
         if twin is None:  # it was cloned, is small, or new
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._target(part))
-            copy_file(part.path, self._target(part), self._advance, part.root)
+            copy_file(part.path, self._target(part), self._steps.advance, part.root)
         elif twin.is_of(part.path):
             twin.catch_up()
         else:
@@ -171,9 +167,8 @@ def create(
 
 
 def _copy(context: Context, partial: str, wait_s: float, steps: Steps) -> tuple[float, _Copies]:
-    copies = _Copies(context, partial, steps.advance)
+    copies = _Copies(context, partial, steps)
     try:
-        steps.begin("copying", copies.bytes_ahead())
         copies.copy_ahead()
         if not holds_store(context.identity.path):
             raise BadSnapshot(f"{context.identity.path} holds no palace yet.", hint="store something first")
