@@ -106,7 +106,7 @@ def _insert(text: str, node: Node, key: str, value: Any) -> str:
     """A new last member."""
     closing = node.end - 1
     last = len(text[:closing].rstrip())  # behind the last member, its comma and comments
-    eol = _eol(text)
+    eol = line_end(text)
     if not node.members:
         base = _indent(text, node.start)
         indent = base + _unit(text)
@@ -122,10 +122,11 @@ def _insert(text: str, node: Node, key: str, value: Any) -> str:
 
 def _render(value: Any, indent: str, text: str) -> str:
     shown = json.dumps(value, indent=_unit(text), ensure_ascii=False)
-    return shown.replace("\n", _eol(text) + indent)
+    return shown.replace("\n", line_end(text) + indent)
 
 
-def _eol(text: str) -> str:
+def line_end(text: str) -> str:
+    """Return what ends the lines of the text."""
     return "\r\n" if "\r\n" in text else "\n"
 
 

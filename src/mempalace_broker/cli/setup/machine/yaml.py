@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from ....errors import UsageError
+from .jsonc import line_end
 
 _NAME = "name"
 _HEAD = "name: Local Assistant\nversion: 1.0.0\nschema: v1\n"  # Continue rejects a file without these
@@ -126,7 +127,7 @@ def _list(servers: str, entry: dict[str, Any], newline: str) -> str:
 
 
 def _append(text: str, servers: str, entry: dict[str, Any]) -> str:
-    newline = "\r\n" if "\r\n" in text else "\n"
+    newline = line_end(text)
     found = _sequence(text, servers)
     if found is None:
         return text + ("" if text.endswith("\n") else newline) + _list(servers, entry, newline)
@@ -160,7 +161,7 @@ def _set(text: str, servers: str, name: str, field: str, value: Any) -> str:
         at = node.end_mark.index - 1
         return f"{text[:at]}, {field}: {_json(value)}{text[at:]}"
     at = _next_line(text, _end(node))
-    newline = "\r\n" if "\r\n" in text else "\n"
+    newline = line_end(text)
     gap = "" if text[:at].endswith("\n") else newline
     return f"{text[:at]}{gap}{' ' * node.start_mark.column}{field}: {_json(value)}{newline}{text[at:]}"
 
@@ -171,7 +172,7 @@ def _replace(text: str, servers: str, name: str, entry: dict[str, Any]) -> str:
     if node.flow_style:
         return text[:start] + _json(entry) + text[_end(node) :]
     fields = [f"{key}: {_json(value)}" for key, value in entry.items()]
-    newline = ("\r\n" if "\r\n" in text else "\n") + " " * int(node.start_mark.column)
+    newline = line_end(text) + " " * int(node.start_mark.column)
     return text[:start] + newline.join(fields) + text[_end(node) :]
 
 
