@@ -53,6 +53,11 @@ def size(kib: int | float | None) -> str:
     return "" if kib is None else f"{kib / 1024:,.0f} MB"
 
 
+def plural(count: int, thing: str) -> str:
+    """ "1 session", "2 sessions"."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def line(*parts: str | tuple[str, str]) -> Text:
     """A line of text from parts, each plain or (text, style). Never parsed as markup: paths may hold brackets.
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..locality.locality import OTHER_KERNEL
-from .console import Labelled, duration, line, size
+from .console import Labelled, duration, line, plural, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,8 +91,7 @@ def _engine(engine: Mapping[str, Any]) -> Iterator[RenderableType]:
         parts.append(size(engine["rss_kb"]))
     if engine.get("drawers") is not None:
         parts.append(f"{engine['drawers']:,} drawers at start")
-    restarts = int(engine.get("restarts") or 0)
-    parts.append(f"{restarts} restart{'' if restarts == 1 else 's'}")
+    parts.append(plural(int(engine.get("restarts") or 0), "restart"))
     since = f" for {duration(float(engine.get('since_s') or 0))}: "
     yield _labelled("engine", (state, _STATE_STYLE.get(state, "yellow")), since + ", ".join(parts))
     if engine.get("interpreter"):

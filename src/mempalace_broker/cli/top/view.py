@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from ..console import duration, line, size
+from ..console import duration, line, plural, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -197,11 +197,6 @@ def milliseconds(seconds: float | None) -> str:
     if seconds >= 1:
         return f"{seconds:.1f} s"
     return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
-
-
-def plural(count: int, thing: str) -> str:
-    """ "1 session", "2 sessions"."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def sparkline(values: Sequence[float], columns: int, *, unicode: bool = True) -> str:
