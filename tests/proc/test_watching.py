@@ -70,6 +70,14 @@ def test_top_where_nothing_can_be_drawn(world: World, env: dict[str, str]) -> No
     assert "\x1b" not in done.stdout
 
 
+def test_top_where_only_ascii_can_be_shown(world: World) -> None:
+    world.processes[0].call_tool("kg_stats")
+    done = world.cli("top", env={"PYTHONIOENCODING": "ascii"})
+    (chart,) = [line for line in done.stdout.splitlines() if line.startswith("calls ")]
+    assert "?" not in chart
+    assert "@" in chart
+
+
 def test_top_without_colour(world: World) -> None:
     terminal = terminal_of(world, "top", env={"NO_COLOR": "1"})
     terminal.sees("q quit")

@@ -10,7 +10,8 @@ import click
 from ..context_options import palace_options
 
 if TYPE_CHECKING:
-    from rich.console import Console, Group
+    from rich.console import Console
+    from rich.text import Text
 
     from ...system.paths import Context
 
@@ -49,12 +50,10 @@ def command_top(context: Context, interval: float) -> int:
     if can_be_drawn():
         return _live(context, interval)
     from ..console import console
-    from .view import screen
 
     found = _look(context)
     out = console()
-    width = out.width if out.is_terminal else _PLAIN_WIDTH
-    for text in screen(found, width, _PLAIN_HEIGHT, now=context.clock.wall(), live=False):
+    for text in _screen(out, context, found, live=False):
         text.rstrip()
         out.print(text)
     return int(found["exit_code"])
@@ -67,16 +66,17 @@ def _look(context: Context) -> dict[str, Any]:
     return {name: printable_tree(value, _WIDEST) for name, value in ask_status(context).items()}
 
 
-def _drawn(out: Console, context: Context, found: dict[str, Any]) -> Group:
-    from rich.console import Group
-
+def _screen(out: Console, context: Context, found: dict[str, Any], *, live: bool) -> list[Text]:
     from .view import screen
 
+    width = out.width if out.is_terminal else _PLAIN_WIDTH
+    height = out.height if live else _PLAIN_HEIGHT
     unicode = (out.encoding or "").lower().startswith("utf")
-    return Group(*screen(found, out.width, out.height, now=context.clock.wall(), unicode=unicode))
+    return screen(found, width, height, now=context.clock.wall(), unicode=unicode, live=live)
 
 
 def _live(context: Context, interval: float) -> int:
+    from rich.console import Group
     from rich.live import Live
 
     from ..console import console
@@ -87,11 +87,11 @@ def _live(context: Context, interval: float) -> int:
     try:
         with (
             keyboard(out) as keys,
-            Live(_drawn(out, context, found), console=out, auto_refresh=False, screen=True) as live,
+            Live(Group(*_screen(out, context, found, live=True)), console=out, auto_refresh=False, screen=True) as live,
         ):
             while not keys.quit_pressed(interval):
                 found = _look(context)
-                live.update(_drawn(out, context, found), refresh=True)
+                live.update(Group(*_screen(out, context, found, live=True)), refresh=True)
     except KeyboardInterrupt:
         pass
     sys.stdout.flush()
