@@ -2,7 +2,8 @@
 
 Commands that agents run never ask: without a terminal, or with a variable that coding agents set for their commands,
 nothing is looked up and nothing is printed. The index is asked in the background; an answer that takes longer than
-`WAIT_S` is ignored.
+`WAIT_S` is ignored. Of a broker that was installed from a checkout or a file nothing is said: the index may not have its name, or
+have it for another package.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def _lines(env: Mapping[str, str]) -> Iterator[str]:
     if not PrivateSettings.read(env).broker(known_environment(env), "").update_notice:
         return
     engine = expected_engine(env)
-    here = {"mempalace-broker": (__version__, sys.executable), "mempalace": (engine.version or "", engine.interpreter)}
+    here = {"mempalace-broker": (__version__, sys.executable)} if _is_from_index() else {}
+    here["mempalace"] = (engine.version or "", engine.interpreter)
     newest = _known(updates_file(env), list(here))
     told = False
     for name, (version, interpreter) in here.items():
@@ -78,6 +80,16 @@ def _lines(env: Mapping[str, str]) -> Iterator[str]:
             told = True
     if told:
         yield f"(to turn this off: update_notice = false in config.toml, or {VARIABLE}=0)"
+
+
+def _is_from_index() -> bool:
+    """Return whether a package index has us: installers note every other origin beside the package (PEP 610)."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        return distribution("mempalace-broker").read_text("direct_url.json") is None
+    except PackageNotFoundError:
+        return False
 
 
 def _upgrade(name: str, interpreter: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +17,7 @@ from mempalace_broker.route import engine_version
 from mempalace_broker.system.find_engine import EngineCommand
 from mempalace_broker.system.private import SETTINGS, VARIABLE, updates_file
 
+IS_FROM_INDEX = update_notice._is_from_index
 UV = "/home/me/.local/share/uv/tools/mempalace/bin/python"
 
 
@@ -22,6 +25,7 @@ UV = "/home/me/.local/share/uv/tools/mempalace/bin/python"
 def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A person at a terminal, with an old mempalace."""
     monkeypatch.setattr(update_notice, "_on_a_terminal", lambda: True)
+    monkeypatch.setattr(update_notice, "_is_from_index", lambda: True)
     monkeypatch.setattr(update_notice, "__version__", "0.1.0")
     monkeypatch.setattr(update_notice, "WAIT_S", 60.0)  # on a busy machine a thread begins late
     monkeypatch.setattr(engine_version, "expected_engine", lambda _env: EngineCommand(UV, "test", "3.4.0"))
@@ -115,6 +119,25 @@ def test_an_index_that_hangs_is_not_waited_for_and_not_asked_again(
     over.set()
     assert len(times) == 1
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("origin", ['{"url": "file:///home/me/mempalace-broker", "dir_info": {}}', None])
+def test_of_a_checkout_nobody_is_told_to_take_what_the_index_has_under_its_name(
+    origin: str | None,
+    env: dict[str, str],
+    asked: Iterator[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def installed(_name: str) -> SimpleNamespace:
+        return SimpleNamespace(read_text=lambda name: origin if name == "direct_url.json" else "")
+
+    monkeypatch.setattr(update_notice, "_is_from_index", IS_FROM_INDEX)
+    monkeypatch.setattr(importlib.metadata, "distribution", installed)
+    update_notice.notify("status", [], env)
+    names = ["mempalace"] if origin else ["mempalace-broker", "mempalace"]
+    assert next(asked) == names
+    assert ("mempalace-broker 0.2.0" in capsys.readouterr().err) is (origin is None)
 
 
 @pytest.mark.parametrize("version", ["9.0.0rc1", "9.0\x1b[2J", "", 7, None, "3.3.9"])
