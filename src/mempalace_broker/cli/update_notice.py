@@ -2,8 +2,8 @@
 
 Commands that agents run never ask: without a terminal, or with a variable that coding agents set for their commands,
 nothing is looked up and nothing is printed. The index is asked in the background; an answer that takes longer than
-`WAIT_S` is ignored. Of a broker that was installed from a checkout or a file nothing is said: the index may not have its name, or
-have it for another package.
+`WAIT_S` is ignored. Nothing is said of a broker that was installed from a checkout or a file: the index may not have
+its name, or have it for another package.
 """
 
 from __future__ import annotations
