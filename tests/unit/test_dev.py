@@ -76,20 +76,6 @@ def test_a_failed_command_shows_its_end_and_a_hint(made: Path) -> None:
     assert f"The whole output: {log}" in text
 
 
-def test_a_venv_is_made_and_a_broken_one_made_anew(made: Path) -> None:
-    folder, log = made / "v", made / "log"
-    python = folder / "bin/python"
-    python.parent.mkdir(parents=True)
-    python.symlink_to("/nonexistent/python3")
-    (folder / "junk").touch()
-    assert dev.make_venv(folder, log) == python
-    assert subprocess.run([python, "-c", ""], check=False, timeout=30).returncode == 0
-    assert not (folder / "junk").exists()
-    (folder / "kept").touch()
-    dev.make_venv(folder, log)
-    assert (folder / "kept").exists()
-
-
 def test_every_part_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = dev.all_steps()
     assert [item.name for item in steps] == ["venv-dev", "engine-3.4.0", "engine-newest", "engine-databases", "model"]
