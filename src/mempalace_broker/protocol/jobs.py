@@ -17,6 +17,7 @@ JOB = "broker/job"
 DIARY, TOOL = "diary_write", "mcp_tool"
 _NEAREST = {"mine": "mempalace_mine", "sweep": "mempalace_mine", "sync": "mempalace_sync"}
 KINDS = (*_NEAREST, DIARY, TOOL)
+_AGAIN = ("mempalace_add_drawer", "mempalace_create_tunnel")  # what they store has an id from its own content
 _DIARY_WORDS = ("agent_name", "entry", "topic", "wing")
 
 
@@ -28,6 +29,14 @@ def nearest_tool(kind: object) -> str | None:
 def is_long(kind: str) -> bool:
     """Return whether jobs of this kind may run for hours; all of these are idempotent."""
     return kind in _NEAREST
+
+
+def may_run_twice(kind: str, tool: object) -> bool:
+    """Return whether a second run stores nothing more, even if others have written between the two.
+
+    That is less than a tool's replay rule asks, which holds only while nothing else runs between.
+    """
+    return is_long(kind) or tool in _AGAIN
 
 
 def request(kind: str, payload: dict[str, Any]) -> dict[str, Any]:

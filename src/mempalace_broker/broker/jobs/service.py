@@ -182,10 +182,15 @@ class JobService:
 
     async def _run(self, job: Job) -> None:
         try:
-            if job.id not in self._known and not await self._ask(job):
+            if job.unproved:
+                stays = await self._prove(job)
+            else:
+                stays = job.id in self._known or await self._ask(job)
+            if not stays:
                 return  # the broker leaves: the next one asks
             if not (job.over or job.waits):
                 self._known.discard(job.id)
+                job.given = self._clock.wall()
                 answer = await self._say(job, job.line())
                 if answer is None:
                     return
@@ -205,13 +210,30 @@ class JobService:
         if answer is None:
             return False
         job.took_outcome(answer, self._clock.wall())
-        if job.waits:
+        if job.waits and not job.unproved:
             job.begins(self._clock.wall())
-            job.connection += 1
-            job.epoch = self._epoch
-            if not await self._keep(job):
-                job.state = JobState.QUEUED  # unkept, it might run twice
+            await self._commit(job)
         return True
+
+    async def _prove(self, job: Job) -> bool:
+        """Ask the store for the outcome of a job's last run; return whether this broker stays."""
+        job.connection += 1
+        answer = await self._say(job, job.proof())
+        if answer is None:
+            return False
+        job.took_proof(answer, self._clock.wall())
+        if not (job.over or job.waits) and not await self._commit(job):
+            job.unproved = True
+        return True
+
+    async def _commit(self, job: Job) -> bool:
+        """Write to disk that the job runs next on a new connection of ours; unkept, it might run twice, so it waits."""
+        job.connection += 1
+        job.epoch = self._epoch
+        kept = await self._keep(job)
+        if not kept:
+            job.state = JobState.QUEUED
+        return kept
 
     async def _say(self, job: Job, line: bytes) -> dict[str, Any] | None:
         heard: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()

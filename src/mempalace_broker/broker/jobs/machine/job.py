@@ -1,9 +1,10 @@
 """One job: its form on disk, its form for mempalace's clients, and its state after each answer of the engine.
 
-    QUEUED -> RUNNING -> SUCCEEDED | FAILED; back to QUEUED if it was not executed, or is idempotent
+    QUEUED -> RUNNING -> SUCCEEDED | FAILED; back to QUEUED if it was not executed, may run twice, or is `unproved`
 
 A job is a session of the broker's protocol, with a secret of its own, so its outcome is proved like that of any other
-write. Each time that it is given to an engine counts as a connection, whose second line is the job.
+write. Each time that it is given to an engine counts as a connection, whose second line is the job. Where the broker's
+journal can't prove the outcome of a diary entry, the store does, before the job runs again: see proof.py.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from typing import Any
 
 from .... import errors
 from ....protocol.hello import HELLO, OUTCOMES, WIRE_VERSION, WriteOutcome
-from ....protocol.jobs import KINDS, TOOL, is_long, request
+from ....protocol.jobs import KINDS, TOOL, is_long, may_run_twice, request
 from ....protocol.jsonrpc import load, load_object, to_bytes, whole_number
 from ....protocol.tools import rule_for
+from . import proof
+from .proof import DIARY_TOOL, Proof
 
-MOST_RUNS = 3  # of an idempotent job whose outcome is unknown
+MOST_RUNS = 5  # of a job that may run twice and whose outcome is unknown
+MOST_PROVED = 20  # of one that is proved not to be stored; with the pauses between, engines have died for 15 minutes
 GIVE_UP_S = 7 * 86400.0  # a job that can't be executed for this long has failed
 _MARGIN_S = 600.0  # a wall clock may have been set meanwhile
 _LINE = 2  # of its connection
@@ -29,6 +33,7 @@ _NOT_EXECUTED = {
     errors.ENGINE_DOWN,
     errors.OVERLOADED,
 }
+_UNKNOWN = "the broker or its engine ended while the job ran; whether it was stored is unknown"
 _WAITS = "LockHeldByOtherProcess"  # by this word mempalace's clients recognise a job that is waiting
 
 
@@ -48,6 +53,7 @@ class Job:
     Attributes:
         connection: number of the last one by which it may have reached an engine.
         epoch: of the broker that had the job then. attempts: how often it may have begun.
+        given: when it was last given to an engine. unproved: whether the store has to prove the outcome of that run.
     """
 
     id: str
@@ -65,6 +71,8 @@ class Job:
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     attempts: int = 0
+    given: float | None = None
+    unproved: bool = False
     retry_at: float = field(default=0.0, metadata={"kept": False})
 
     @property
@@ -130,14 +138,28 @@ class Job:
 
     def question(self, now: float) -> bytes:
         """Return a second line that asks instead for the outcome of the job on the connection before."""
-        age = max(0.0, now - (self.started or self.created)) + _MARGIN_S
+        age = max(0.0, now - self._since) + _MARGIN_S
         params = {"connection": self.connection - 1, "lines": [_LINE], "age_s": age, "epoch": self.epoch}
         return to_bytes({"jsonrpc": "2.0", "id": 2, "method": OUTCOMES, "params": params})
+
+    def proof(self) -> bytes:
+        """Return a second line that asks the store about an entry of unknown outcome."""
+        return to_bytes(proof.question(self._arguments))
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = request(self.kind, self.payload)["params"]["arguments"]
+        return arguments
+
+    @property
+    def _since(self) -> float:
+        """The earliest time at which its last run can have begun."""
+        return self.created if self.given is None else self.given
 
     # -- answers
 
     def begins(self, now: float) -> None:
-        """Note that the job is given to an engine."""
+        """Note that it is the job's turn."""
         self.state, self.started, self.error = JobState.RUNNING, now, None
         self.attempts += 1
 
@@ -160,13 +182,33 @@ class Job:
         result = answer.get("result")
         outcomes = result.get("outcomes") if isinstance(result, dict) else None
         found = outcomes.get(str(_LINE), {}) if isinstance(outcomes, dict) else {}
+        self.attempts = max(1, self.attempts - 1)  # this turn was for the question alone
         if found.get("state") == WriteOutcome.DONE and isinstance(found.get("response"), dict):
             self.took(found["response"], now)
         elif found.get("state") == WriteOutcome.NOT_STARTED:
-            self.attempts = max(0, self.attempts - 1)
+            self.attempts -= 1
             self.state = JobState.QUEUED
         else:
-            self._unknown("the broker or its engine ended while the job ran; whether it was stored is unknown", now)
+            self._unknown(_UNKNOWN, now)
+
+    def took_proof(self, answer: dict[str, Any], now: float) -> None:
+        """Take the answer to `proof`; the job stays RUNNING if it has to run again, now."""
+        error = answer.get("error")
+        shown = Proof.UNREAD if error else proof.found(answer.get("result"), self._arguments, self._since)
+        if shown is Proof.ABSENT and self.attempts <= MOST_PROVED:
+            self.unproved = False
+            return
+        self.attempts -= 1  # it was not given to an engine
+        if shown is Proof.STORED:
+            self._told({"success": True, "note": "its engine ended; `diary_read` shows that it is stored"}, now)
+        elif shown is Proof.ABSENT:
+            self._fail(f"it is not stored: the broker or its engine ended in each of {self.attempts} attempts", now)
+        elif isinstance(error, dict) and error.get("code") not in _NOT_EXECUTED:
+            self._fail(_UNKNOWN, now)  # a question that ends its engine is not asked again
+        elif shown is Proof.UNREAD:
+            self._again(_UNKNOWN, now)
+        else:
+            self._fail(f"{_UNKNOWN}: too many other entries hide it", now)
 
     def _told(self, told: dict[str, Any], now: float) -> None:
         if told.get("success") is False and told.get("error_class") == _WAITS:
@@ -179,7 +221,11 @@ class Job:
         self._ended(JobState.SUCCEEDED if good else JobState.FAILED, now)
 
     def _unknown(self, text: str, now: float) -> None:
-        if is_long(self.kind) and self.attempts < MOST_RUNS:
+        tool = request(self.kind, self.payload)["params"]["name"]
+        if tool == DIARY_TOOL and isinstance(self._arguments, dict):
+            self.unproved = True
+            self._again(text, now)
+        elif may_run_twice(self.kind, tool) and self.attempts < MOST_RUNS:
             self._again(text, now)
         else:
             self._fail(text, now)
@@ -196,6 +242,7 @@ class Job:
         self._ended(JobState.FAILED, now)
 
     def _ended(self, state: JobState, now: float) -> None:
+        self.unproved = False
         self.state, self.finished, self.payload, self.secret = state, now, {}, ""
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from mempalace_broker import errors
-from mempalace_broker.broker.jobs.machine.job import GIVE_UP_S, MOST_RUNS, Job, JobState, asked_for
+from mempalace_broker.broker.jobs.machine.job import GIVE_UP_S, MOST_PROVED, MOST_RUNS, Job, JobState, asked_for
+from mempalace_broker.broker.jobs.machine.proof import DIARY_TOOL
 
 DIARY = {"kind": "diary_write", "payload": {"agent_name": "a", "entry": "e", "topic": "", "x": 1}}
 MINE = {"kind": "mine", "payload": {"source": "/notes", "mode": "convos"}, "dedupe_key": "k", "priority": 3}
@@ -129,20 +131,87 @@ def test_what_was_not_executed_runs_later_until_nobody_waits_for_it(code: int) -
     assert job.state is JobState.FAILED
 
 
-def test_an_unknown_outcome_is_reported_unless_a_second_run_does_no_harm() -> None:
-    diary, mine = running(DIARY), running(MINE)
-    assert not diary.took(error(errors.OUTCOME_UNKNOWN), 1002.0)
-    assert (diary.state, diary.error) == (JobState.FAILED, {"message": "why"})
+def tool(name: str) -> dict[str, Any]:
+    return {"kind": "mcp_tool", "payload": {"name": f"mempalace_{name}", "arguments": {"content": "c"}}}
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "kg_add", "delete_drawer", "delete_by_source", "event_append"])
+def test_an_unknown_outcome_is_reported_where_a_second_run_might_do_harm(name: str) -> None:
+    job = running(tool(name))
+    assert not job.took(error(errors.OUTCOME_UNKNOWN), 1002.0)
+    assert (job.state, job.error) == (JobState.FAILED, {"message": "why"})
+
+
+@pytest.mark.parametrize("body", [MINE, tool("add_drawer"), tool("create_tunnel")])
+def test_an_unknown_outcome_leads_to_another_run_that_does_no_harm(body: dict[str, Any]) -> None:
+    job = running(body)
     for _ in range(MOST_RUNS - 1):
-        assert mine.took(error(errors.OUTCOME_UNKNOWN), 1002.0)
-        mine.begins(1003.0)
-    assert not mine.took(error(errors.OUTCOME_UNKNOWN), 1004.0)
-    assert not running(MINE).took(error(errors.INVALID_PARAMS), 1002.0)
+        assert job.took(error(errors.OUTCOME_UNKNOWN), 1002.0)
+        assert not job.unproved
+        job.begins(1003.0)
+    assert not job.took(error(errors.OUTCOME_UNKNOWN), 1004.0)
+    assert not running(body).took(error(errors.INVALID_PARAMS), 1002.0)
+
+
+def unproved(body: dict[str, Any] = DIARY) -> Job:
+    """A job whose outcome is asked for."""
+    job = running(body)
+    job.given = 1001.0
+    assert job.took(error(errors.OUTCOME_UNKNOWN), 1002.0)
+    assert job.unproved
+    job.begins(1003.0)
+    return job
+
+
+def diary(*entries: str) -> dict[str, Any]:
+    at = datetime.fromtimestamp(1001.5).isoformat()
+    shown = [{"timestamp": at, "topic": "general", "content": text} for text in entries]
+    return told({"agent": "a", "entries": shown, "total": len(shown)})
+
+
+def test_the_store_proves_the_outcome_of_a_diary_entry() -> None:
+    stored, lost = unproved(), unproved({"kind": "mcp_tool", "payload": {"name": DIARY_TOOL, "arguments": {}}})
+    assert json.loads(stored.proof())["params"]["name"] == "mempalace_diary_read"
+    stored.took_proof(diary("e"), 1004.0)
+    assert (stored.state, stored.attempts, (stored.result or {})["success"]) == (JobState.SUCCEEDED, 1, True)
+    lost.took_proof(diary("other"), 1004.0)
+    assert (lost.state, lost.attempts, lost.unproved) == (JobState.RUNNING, 2, False)
+
+
+def test_an_entry_that_each_run_failed_to_store_is_given_up() -> None:
+    job = unproved()
+    for _ in range(MOST_PROVED - 1):
+        job.took_proof(diary(), 1004.0)
+        assert job.took(error(errors.OUTCOME_UNKNOWN), 1005.0)
+        job.begins(1006.0)
+    job.took_proof(diary(), 1007.0)
+    assert (job.state, job.attempts) == (JobState.FAILED, MOST_PROVED)
+    assert f"in each of {MOST_PROVED} attempts" in str(job.error)
+
+
+def test_a_store_that_can_not_be_read_is_asked_again_unless_that_ends_engines() -> None:
+    for answer in (error(errors.ENGINE_DOWN), told({"error": "Failed to read diary entries"})):
+        job = unproved()
+        job.took_proof(answer, 1004.0)
+        assert (job.waits, job.unproved, job.attempts) == (True, True, 1)
+    job = unproved()
+    job.took_proof(error(errors.INTERNAL_ERROR), 1004.0)
+    assert (job.state, job.attempts) == (JobState.FAILED, 1)
+    job = unproved()
+    job.took_proof(diary(*[f"newer {n}" for n in range(100)]), 1004.0)
+    assert "other entries hide it" in str(job.error)
+
+
+def test_no_call_without_arguments_is_asked_for() -> None:
+    job = running({"kind": "mcp_tool", "payload": {"name": DIARY_TOOL, "arguments": ["x"]}})
+    assert not job.took(error(errors.OUTCOME_UNKNOWN), 1002.0)
+    assert job.state is JobState.FAILED
 
 
 def test_after_a_brokers_death_it_asks_about_the_connection_before() -> None:
     job = running(DIARY)
-    job.connection = 5
+    job.connection, job.given = 5, 1001.0
+    job.begins(1030.0)  # the turn in which it asks is not that in which it ran
     hello, question = json.loads(job.hello(7)), json.loads(job.question(1031.0))
     assert (hello["params"]["connection"], hello["params"]["secret"]) == (5, "5e" * 16)
     assert question["params"] == {"connection": 4, "lines": [2], "age_s": 630.0, "epoch": 4}
@@ -162,4 +231,14 @@ def test_what_the_journal_says_of_it() -> None:
     odd.took_outcome({"error": {"code": 1}}, 1002.0)
     mined.took_outcome(outcome("done"), 1002.0)  # its answer was too long to keep
     assert (done.state, new.state, new.attempts) == (JobState.SUCCEEDED, JobState.QUEUED, 0)
-    assert (lost.state, odd.state, mined.state) == (JobState.FAILED, JobState.FAILED, JobState.QUEUED)
+    assert lost.state == odd.state == mined.state == JobState.QUEUED
+    assert (lost.unproved, odd.unproved, mined.unproved) == (True, True, False)
+    assert (done.attempts, lost.attempts, mined.attempts) == (1, 1, 1)
+
+
+def test_a_question_after_a_brokers_death_is_no_attempt() -> None:
+    job = running(DIARY)
+    for _ in range(9):
+        job.begins(1002.0)
+        job.took_outcome(outcome("unknown"), 1003.0)
+    assert (job.attempts, job.unproved) == (1, True)
