@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mempalace_broker.protocol.write_lock import FOLDER, lock_name, read_note
 from tests import harness
-from tests.harness import RpcError, World, engine_python, eventually
+from tests.harness import RpcError, RpcProcess, World, engine_python, eventually, kill_pid
 from tests.proctools import STORE_SUFFIXES, is_running
 from tests.ways import hub_record
 
@@ -77,6 +82,16 @@ def test_each_stock_server_writes_and_reads_through_the_broker(world: World) -> 
             assert sampler.most <= 1, sampler.worst
             assert stock.pid not in sampler.seen
         assert requests(world) >= before + 2, name
+
+
+def lock_holder(world: World) -> int:
+    """Who has mempalace's own write lock, 0 if nobody has."""
+    with (world.home / FOLDER / lock_name(str(world.palace.resolve()))).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return read_note(file.read(4096))[0]
+        return 0
 
 
 class Writer(threading.Thread):
@@ -162,3 +177,60 @@ def test_a_keeper_that_nobody_takes_over_from_leaves_nothing() -> None:
         assert stock.finish(30) == 0
         eventually(lambda: not is_running(keeper), 30.0, "the end of the keeper")
         assert hub_record(world) == {}
+
+
+class Reader(threading.Thread):
+    """One search of a stock server. `told`: its answer."""
+
+    def __init__(self, server: RpcProcess) -> None:
+        super().__init__()
+        self.server = server
+        self.told = ""
+
+    def run(self) -> None:
+        self.told = str(self.server.call_tool("search", 90.0, query="the first heron", limit=3))
+
+
+def test_a_server_that_a_kill_made_read_by_itself_is_named_and_never_a_second_writer() -> None:
+    harness.require_engine("newest")
+    with World("newest", env={"MEMPALACE_BROKER_PARK_S": "1"}) as world:
+        shim = world.shim()
+        shim.initialize()
+        shim.call_tool("add_drawer", 60.0, wing="w", room="r", content="the first heron")
+        eventually(lambda: hub_record(world), what="the record of a hub")
+        stock = world.bare()
+        stock.initialize()
+        stock.tools()
+        eventually(lambda: hub_record(world)["pid"] != world.broker().pid, what="a keeper in the record")
+        shim.call_tool("kg_stats", 60.0)
+        broker, engine = world.broker(), world.broker().engine_pid()
+        os.kill(engine, signal.SIGSTOP)
+        reader, before = Reader(stock), requests(world)
+        reader.start()
+        eventually(lambda: requests(world) > before, what="its request")
+        broker.kill()  # in the middle of the read: the server, as mempalace made it, reads the palace itself
+        kill_pid(engine)
+        reader.join(90)
+        assert "WITHOUT its shared hub" in reader.told
+        eventually(lambda: stock.pid in world.owners(), what="a second opener")
+
+        for n in range(3):
+            began = time.monotonic()
+            assert shim.call_tool("add_drawer", 60.0, wing="w", room="r", content=f"shim {n}")["success"]
+            took_s = time.monotonic() - began
+            assert n == 0 or took_s < 8.0, "the engine waits for it once, not before each call"
+            holder = world.broker().status()["engine"]["pid"]
+            assert lock_holder(world) == holder
+            found = json.loads(world.cli("doctor", "--json", timeout=100.0).stdout)["findings"]
+            (row,) = [row for row in found if row["what"] == "foreign opener"]
+            assert row["detail"].startswith(f"pid {stock.pid} (mempalace-mcp), running since 20"), row
+            assert stock.call_tool("add_drawer", 60.0, wing="w", room="r", content=f"stock {n}")["success"]
+            assert lock_holder(world) in (holder, 0)
+            eventually(lambda: world.broker().status()["engine"]["state"] == "parked", what="a parked engine")
+        assert stock.finish(30) == 0
+        assert shim.finish() == 0
+        assert world.cli("stop").returncode == 0
+        fresh = world.bare()
+        fresh.initialize()
+        assert fresh.call_tool("list_wings")["wings"] == {"w": 7}
+        assert fresh.finish(30) == 0

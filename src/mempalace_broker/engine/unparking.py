@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
@@ -21,9 +22,27 @@ _OURS = "mempalace-broker"  # a backup reads beside us
 _STORE_FILES = (".sqlite3", ".sqlite3-wal", ".sqlite3-shm", ".sqlite3-journal", ".bin")
 
 
-def wait_for_palace(
-    mempalace: Mempalace, gone: threading.Event, tell: Callable[[str], None], lookout: ThreadPoolExecutor
-) -> bool:
+class Lookout:
+    """Looks at other processes. Make it before the engine's writes are limited.
+
+    Landlock hides other processes from a thread whose writes it limits, and from threads that this one starts.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "engine-lookout")
+        self._thread.submit(int).result()  # it starts now
+        self._outlasted: set[str] = set()
+
+    def other_opener(self, mempalace: Mempalace) -> str:
+        """Another process that has a file of the palace open, in words; "" where there is none to wait for."""
+        return self._thread.submit(_other_opener, mempalace, self._outlasted).result()
+
+    def outlast(self, opener: str) -> None:
+        """Wait no more for a process that keeps files open without the lock: each call would have to."""
+        self._outlasted.add(opener)
+
+
+def wait_for_palace(mempalace: Mempalace, gone: threading.Event, tell: Callable[[str], None], lookout: Lookout) -> bool:
     """Take the upstream write lock, as soon as nobody else has it; False if `gone` was set before.
 
     A mine gives up the lock a moment before it closes its files, and a hook of 3.4.0 opens some before it takes the
@@ -31,7 +50,6 @@ def wait_for_palace(
 
     Args:
         tell: gets who is in the way, in words, whenever that changes; "" once nobody is.
-        lookout: runs what looks at other processes, which Landlock hides from a thread whose writes it limits.
 
     Raises:
         EngineFailure: the lock can't be taken, whoever has it; or a store is a link now.
@@ -41,8 +59,9 @@ def wait_for_palace(
         if not locked:
             locked = _take_lock(mempalace)
             patience = time.monotonic() + _OTHERS_S
-        other = _holder(mempalace.palace_path()) if not locked else lookout.submit(_other_opener, mempalace).result()
-        if locked and time.monotonic() > patience:
+        other = lookout.other_opener(mempalace) if locked else _holder(mempalace.palace_path())
+        if locked and other and time.monotonic() > patience:
+            lookout.outlast(other)
             other = ""
         if other != said:
             said = other
@@ -72,7 +91,7 @@ def refuse_swapped_stores(mempalace: Mempalace, palace: str) -> None:
         raise EngineFailure(SWAPPED_STORE, exc.message, exc.hint) from exc
 
 
-def _other_opener(mempalace: Mempalace) -> str:
+def _other_opener(mempalace: Mempalace, outlasted: Collection[str]) -> str:
     """Another Python process that has a file of the palace open, in words; "" where there is none.
 
     Only Linux tells without a tool that this interpreter may lack.
@@ -84,7 +103,9 @@ def _other_opener(mempalace: Mempalace) -> str:
             continue
         paths = [_link(f"/proc/{pid}/fd/{fd}") for fd in _names(f"/proc/{pid}/fd")]
         if any(path.startswith(palace) and path.endswith(_STORE_FILES) for path in paths):
-            return f"pid {pid} ({command or 'python'})"
+            opener = f"pid {pid} ({command or 'python'})"
+            if opener not in outlasted:
+                return opener
     return ""
 
 

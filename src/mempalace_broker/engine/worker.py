@@ -61,7 +61,7 @@ from .shared_opens import OpenGuard, refuse_to_write_through
 from .storage import StorageWatch, storage_facts, storage_warnings
 from .stored_embedders import distrust_stored_embedders
 from .tuneups.apply import apply_tuneups, open_tuned
-from .unparking import wait_for_palace
+from .unparking import Lookout, wait_for_palace
 from .write_limits import limit_writes
 
 # never between two files of a mine: mine and sync would work on the same files, reconnect closes the mine's handles
@@ -98,9 +98,7 @@ class Call:
 class Worker:
     """One engine: a mempalace, its lanes, and the pipes to the broker."""
 
-    def __init__(
-        self, pipes: BrokerPipes, mempalace: Mempalace, journal: JournalFile, lookout: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, pipes: BrokerPipes, mempalace: Mempalace, journal: JournalFile, lookout: Lookout) -> None:
         self._pipes = pipes
         self._mempalace = mempalace
         self._for_another = owner_is_another(mempalace.palace_path())
@@ -307,8 +305,7 @@ def _serve(args: argparse.Namespace, pipes: BrokerPipes) -> None:
     pipes.send(Frame(HELLO, payload=payload.encode_response(hello)))
     mempalace.take_write_lock()
     journal = JournalFile(options.journal)  # after the lock: no other engine is in the middle of an entry
-    lookout = ThreadPoolExecutor(1, "engine-lookout")
-    lookout.submit(int).result()  # its thread starts before the limits and so without them
+    lookout = Lookout()
     limits = limit_writes(mempalace, options.journal)
     worker = Worker(pipes, mempalace, journal, lookout)
     start_thread(worker.read_frames, "engine-reader")
