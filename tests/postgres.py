@@ -49,19 +49,34 @@ def _user() -> str | None:
 
 
 class Postgres:
-    """One server, on 127.0.0.1 and behind a password.
+    """One server, on an address of this machine and behind a password.
+
+    Args:
+        address: where it listens. first: become its standby instead of a server with an empty database.
 
     Attributes:
-        port: where it listens. password: of the user `palace`.
+        port: where it listens, that of `first` where there is one. password: of the user `palace`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1", first: Postgres | None = None) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="mpb-pg-", dir="/tmp"))
         self._data = self.root / "data"
-        self.password = self._now = secrets.token_hex(12)
-        self.port = free_port()
+        self.address = address
+        self.password: str = first.password if first else secrets.token_hex(12)
+        self._now = self.password
+        self.port: int = first.port if first else free_port()
+        self._follows = first is not None
         if _user():
             os.chown(self.root, pwd.getpwnam(_NOBODY).pw_uid, -1)
+        if first is None:
+            self._create()
+        else:
+            self._run(
+                *("pg_basebackup", "-D", self._data, "-d", first.dsn()),
+                *("--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+            )
+
+    def _create(self) -> None:
         file = self.root / "password"
         file.write_text(self.password)
         file.chmod(0o644)
@@ -80,7 +95,8 @@ class Postgres:
 
     def __enter__(self) -> Self:
         self.start()
-        self.sql("CREATE EXTENSION vector")
+        if not self._follows:
+            self.sql("CREATE EXTENSION vector")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -91,7 +107,7 @@ class Postgres:
 
     def dsn(self, *, password: str | None = None, port: int | None = None) -> str:
         """What mempalace takes in MEMPALACE_PGVECTOR_DSN."""
-        return f"postgresql://palace:{password or self.password}@127.0.0.1:{port or self.port}/postgres"
+        return f"postgresql://palace:{password or self.password}@{self.address}:{port or self.port}/postgres"
 
     @property
     def pid(self) -> int:
@@ -100,17 +116,31 @@ class Postgres:
 
     def start(self) -> None:
         """Start it and wait until it serves."""
-        settings = [f"-c {word}" for word in (*_FAST, f"port={self.port}", "unix_socket_directories=''")]
+        own = (f"listen_addresses={self.address}", f"port={self.port}", "unix_socket_directories=''")
+        settings = [f"-c {word}" for word in (*_FAST, *own)]
         self._run("pg_ctl", "-D", self._data, "-w", "-l", self.root / "log", "-o", " ".join(settings), "start")
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop it: "immediate" as a crash does, "fast" in order."""
         self._run("pg_ctl", "-D", self._data, "-w", "-m", mode, "stop")
 
+    def wait_for_standby(self) -> None:
+        """From now on acknowledge a commit only once the standby has it."""
+        eventually(lambda: self.sql("SELECT state FROM pg_stat_replication") == ["streaming"], what="a standby")
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.sql("SELECT pg_reload_conf()")
+        eventually(lambda: self.sql("SELECT sync_state FROM pg_stat_replication") == ["sync"], what="a standby in sync")
+
+    def promote(self) -> None:
+        """Make a standby the server that takes writes."""
+        self._run("pg_ctl", "-D", self._data, "-w", "promote")
+
     def kill(self) -> None:
-        """SIGKILL the postmaster; its children leave by themselves."""
+        """SIGKILL the postmaster and its children, as when the machine fails."""
         pids = self.pids()
-        os.kill(self.pid, signal.SIGKILL)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # children end by themselves, too
+                os.kill(pid, signal.SIGKILL)
         eventually(lambda: not any(map(is_running, pids)), what="the end of PostgreSQL")
         (self._data / "postmaster.pid").unlink()  # its parent may leave it a zombie, which the next start takes for it
 

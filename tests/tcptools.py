@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from mempalace_broker.protocol.tcp_auth import AuthState, ServerSide
 from mempalace_broker.route.endpoint import parse
 from mempalace_broker.route.tcp import TcpRoute
 from mempalace_broker.system.clock import Clock, Deadline
+from tests.background import Background
 
 TOKEN = "c0ffee00" * 8
 
@@ -68,3 +70,54 @@ def broker_like(token: str = TOKEN, then: bytes = b"") -> Callable[[socket.socke
         conn.recv(1)  # until the client is done
 
     return serve
+
+
+class Forwarder(Background):
+    """An address of 127.0.0.1 that leads to whichever server it is told to, as one that moves to another machine.
+
+    Attributes:
+        port: of that address. target: where new connections go; those that are open stay where they are.
+    """
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._wake, self._woken = socket.socketpair()
+        self._other: dict[socket.socket, socket.socket] = {}
+
+    def run(self) -> None:
+        with self._listener, self._woken:
+            while True:
+                ready = select.select([self._listener, self._woken, *self._other], [], [])[0]
+                if self._woken in ready:
+                    break
+                for sock in ready:
+                    if sock is self._listener:
+                        self._accept()
+                    elif sock in self._other:
+                        self._pass_on(sock)
+        for sock in self._other:
+            sock.close()
+
+    def end(self) -> None:
+        self._wake.close()
+
+    def _accept(self) -> None:
+        near, _ = self._listener.accept()
+        try:
+            far = socket.create_connection(self.target, 5)
+        except OSError:
+            near.close()
+            return
+        self._other |= {near: far, far: near}
+
+    def _pass_on(self, sock: socket.socket) -> None:
+        other = self._other[sock]
+        with contextlib.suppress(OSError):
+            if data := sock.recv(1 << 16):
+                other.sendall(data)
+                return
+        for side in (sock, other):
+            del self._other[side]
+            side.close()
