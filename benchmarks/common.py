@@ -21,7 +21,12 @@ from typing import Any
 REPO = Path(__file__).resolve().parent.parent
 DEV = REPO / ".dev"
 VERSIONS = ("3.4.0", "newest")
-_ENGINE_ENV = {"3.4.0": ("MPB_ENGINE_340", "engine-3.4.0"), "newest": ("MPB_ENGINE_NEWEST", "engine-newest")}
+DATABASES = "databases"  # the newest, with a client of PostgreSQL and the like
+_ENGINE_ENV = {
+    "3.4.0": ("MPB_ENGINE_340", "engine-3.4.0"),
+    "newest": ("MPB_ENGINE_NEWEST", "engine-newest"),
+    DATABASES: ("MPB_ENGINE_DATABASES", "engine-databases"),
+}
 MODEL = ".cache/chroma/onnx_models/all-MiniLM-L6-v2"
 
 
@@ -53,7 +58,7 @@ class Engine:
 
 
 def engine(name: str) -> Engine:
-    """The engine called "3.4.0", "newest", or a path to an interpreter, a virtual environment or a mempalace-mcp.
+    """The engine of that name (see `_ENGINE_ENV`), or at a path: interpreter, virtual environment or mempalace-mcp.
 
     Raises:
         Lacking: there is no mempalace there.

@@ -1,6 +1,6 @@
 """What the storm asks under the engine's own interpreter, without anything of ours in between.
 
-python engine_side.py vectors PALACE < jobs.json    Chroma itself: is each drawer there, does its vector find it?
+python engine_side.py vectors PALACE BACKEND < jobs.json    the backend itself: is each drawer there, and found?
 python engine_side.py serve [ARGS]                  mempalace-mcp, on 3.4.0 without upstream bug #1710
 python engine_side.py embed FILE < texts            vectors of many texts, for benchmarks
 python engine_side.py fill PALACE COUNT FILE < texts    make a palace with many drawers of them
@@ -17,19 +17,16 @@ from typing import Any
 NEAREST = 3  # a drawer must be among so many when its own vector is asked for
 
 
-def vectors(palace: str) -> None:
+def vectors(palace: str, backend: str) -> None:
     """Read [[id, [texts it may have]], ...]; print {"missing": [...], "unreachable": [...], "documents": {...}}.
 
     `unreachable`: the row is in SQLite, but a query with the embedding of its own text does not find it: to a
     user it is lost, though every count says that it is there. `embedded`: how many have a vector in the index.
     """
     os.environ["ANONYMIZED_TELEMETRY"] = "False"
-    chromadb = import_module("chromadb")
     jobs = json.load(sys.stdin)
-    settings = import_module("chromadb.config").Settings(anonymized_telemetry=False)
-    client = chromadb.PersistentClient(palace, settings=settings)
     embed = _stock_embedder()
-    collection = client.get_collection("mempalace_drawers", embedding_function=None)
+    collection = _drawers(palace, backend)
     found = collection.get(include=["documents"])
     documents = dict(zip(found["ids"], found["documents"] or []))  # noqa: B905 - Python 3.9
     present = [job[0] for job in jobs if job[0] in documents]
@@ -49,6 +46,18 @@ def vectors(palace: str) -> None:
     json.dump(result, sys.stdout)
     sys.stdout.flush()
     os._exit(0)  # threads inside Chroma must not hold up the exit
+
+
+def _drawers(palace: str, backend: str) -> Any:
+    """The collection of drawers: with Chroma its own, with another backend as mempalace opens it."""
+    name = "mempalace_drawers"
+    if backend == "chroma":
+        settings = import_module("chromadb.config").Settings(anonymized_telemetry=False)
+        client = import_module("chromadb").PersistentClient(palace, settings=settings)
+        return client.get_collection(name, embedding_function=None)
+    backends = import_module("mempalace.backends")
+    reference = backends.PalaceRef(id=palace, local_path=palace)
+    return backends.get_backend(backend).get_collection(palace=reference, collection_name=name, create=False)
 
 
 def without_1710() -> bool:
@@ -196,7 +205,7 @@ def _embedder() -> Any:
 def main() -> None:
     command, rest = sys.argv[1], sys.argv[2:]
     if command == "vectors":
-        vectors(rest[0])
+        vectors(*rest)
     elif command == "fill":
         fill(rest[0], int(rest[1]), rest[2])
     elif command == "embed":

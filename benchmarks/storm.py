@@ -4,9 +4,10 @@
     python benchmarks/storm.py --against all --seconds 30           the same without a broker, and on upstream's hub
     python benchmarks/storm.py --kill engine --kill broker          kill -9 in the middle
     python benchmarks/storm.py --engine ~/.local/bin/mempalace-mcp  with your own mempalace
+    python benchmarks/storm.py --backend pgvector                   with the drawers in a PostgreSQL made for it
 
 Works in a HOME of its own, never on your palace. After the storm a fresh engine must find every acknowledged write
-by id and by search, Chroma itself must reach every drawer by its own vector, SQLite must find its files sound,
+by id and by search, the backend itself must reach every drawer by its own vector, SQLite must find its files sound,
 nothing may have been put aside as corrupt, and at no moment may two processes have had the palace open.
 Exit code 0: the broker's palaces are clean; 1: something was lost or broken; 2: wrong usage.
 """
@@ -26,7 +27,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import VERSIONS, Engine, Lacking, dump, engine, fmt, machine, machine_line, percentile, table
+from benchmarks.backends import BACKENDS, CHROMA, backend_env, keep_address
+from benchmarks.common import (
+    DATABASES,
+    VERSIONS,
+    Engine,
+    Lacking,
+    dump,
+    engine,
+    fmt,
+    machine,
+    machine_line,
+    percentile,
+    table,
+)
 from benchmarks.storm_check import Verdict, check
 from benchmarks.storm_load import Client, Ledger, Storm, Tally
 from benchmarks.world import BARE, BROKER, HUB, KINDS, World
@@ -132,12 +146,14 @@ def storm(
     kills: list[str],
     seed: int,
     palace: Path | None = None,
+    backend: str = CHROMA,
     keep: bool = False,
 ) -> Result:
     """One storm on a palace of its own."""
     ledger, tally = Ledger(), Tally()
     facts: dict[str, Any] = {"kind": kind, "engine": which.version, "sessions": sessions, "load": os.getloadavg()[0]}
-    with World(which, kind, palace=palace, keep=keep) as world:
+    with backend_env(backend) as env, World(which, kind, palace=palace, env=env, keep=keep) as world:
+        keep_address(world, env)
         if kind == HUB:
             world.start_hub()
         sampler = Sampler(world)
@@ -151,9 +167,10 @@ def storm(
             facts["owners"] = sampler.stop()
         facts["seconds"] = weather.ended_s
         begun = time.monotonic()
-        verdict = check(world.home, which, ledger, graph_inside=kind == HUB)
+        verdict = check(world.home, which, ledger, graph_inside=kind == HUB, backend=backend, env=env)
         facts["verified_s"] = round(time.monotonic() - begun, 1)
-    return Result(f"{kind} {which.version}", tally, ledger, verdict, facts)
+    name = f"{kind} {which.version}{'' if backend == CHROMA else f' {backend}'}"
+    return Result(name, tally, ledger, verdict, facts)
 
 
 def _tuneups(world: World) -> list[str]:
@@ -216,6 +233,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--engine", action="append", help="3.4.0, newest, or a path; may be repeated (default: newest)")
     parser.add_argument("--against", choices=[*KINDS, "both", "all"], default=BROKER, help="both: broker and bare")
+    parser.add_argument("--backend", choices=BACKENDS, default=CHROMA, help="where mempalace keeps the drawers")
     parser.add_argument("--kill", action="append", choices=KILLS, default=[], help="kill -9 in the middle; repeatable")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--palace", type=Path, help="start from a copy of this palace directory")
@@ -227,7 +245,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def plan(args: argparse.Namespace) -> list[tuple[str, Engine]]:
     """The storms to run, in order."""
     names = {"both": (BARE, BROKER), "all": (BARE, HUB, BROKER)}.get(args.against, (args.against,))
-    names_of_engines = args.engine or [VERSIONS[-1]]
+    names_of_engines = args.engine or [VERSIONS[-1] if args.backend == CHROMA else DATABASES]
     pairs = [(kind, engine(name)) for name in names_of_engines for kind in names]
     return [(kind, which) for kind, which in pairs if kind != HUB or which.has_hub]
 
@@ -267,6 +285,7 @@ def main(argv: list[str] | None = None) -> int:
                     kills=args.kill,
                     seed=args.seed,
                     palace=args.palace,
+                    backend=args.backend,
                     keep=args.keep,
                 )
             )

@@ -1,4 +1,4 @@
-"""Hold a palace to what its servers promised, with a fresh engine and with Chroma itself, on copies of it."""
+"""Hold a palace to what its servers promised, with a fresh engine and with its backend itself, on copies of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import shutil
 import sqlite3
 import subprocess
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.backends import CHROMA, PGVECTOR
 from benchmarks.common import MODEL, Engine, model
 from benchmarks.driver import Gone, Session
 from benchmarks.storm_load import FIND_AMONG, Ledger
@@ -20,7 +22,7 @@ from benchmarks.world import base_env
 ENGINE_SIDE = Path(__file__).resolve().parent / "engine_side.py"
 DEBRIS = (".corrupt", ".drift", "quarantine")
 CALL_S = 30.0  # a verifier's call that takes longer hangs in a damaged index
-CHROMA_S = 600.0
+BACKEND_S = 600.0
 READERS = 2
 
 
@@ -59,21 +61,35 @@ class Verdict:
         }
 
 
-def check(home: Path, engine: Engine, ledger: Ledger, *, graph_inside: bool = False) -> Verdict:
+def check(
+    home: Path,
+    engine: Engine,
+    ledger: Ledger,
+    *,
+    graph_inside: bool = False,
+    backend: str = CHROMA,
+    env: Mapping[str, str] | None = None,
+) -> Verdict:
     """Judge the palace below `home` by the ledger. Its servers must have ended; works on copies.
 
     Args:
         graph_inside: the servers kept the knowledge graph in the palace, as with --palace.
+        backend: where the drawers are. A palace in PostgreSQL is judged in place: its tables belong to its path.
+        env: what mempalace needs for that.
     """
     verdict = Verdict()
     verdict.debris = debris(home / ".mempalace")
-    copies = [copy(home, home.parent / f"v{number}") for number in range(READERS + 1)]
+    if backend == PGVECTOR:
+        copies = [home] * (READERS + 1)
+    else:
+        copies = [copy(home, home.parent / f"v{number}") for number in range(READERS + 1)]
     verdict.corrupt = complaints(copies[0] / ".mempalace")
-    _check_vectors(copies[0], engine, ledger, verdict)
-    parts = [_Part(ledger, number, READERS, graph_inside=graph_inside) for number in range(READERS)]
+    with_env = env or {}
+    _check_vectors(copies[0], engine, ledger, verdict, backend, with_env)
+    parts = [_Part(ledger, number, READERS, with_env, graph_inside=graph_inside) for number in range(READERS)]
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(lambda pair: pair[0].read(pair[1], engine, verdict), zip(parts, copies[1:], strict=True)))
-    for folder in copies:
+    for folder in set(copies) - {home}:
         shutil.rmtree(folder, ignore_errors=True)
     verdict.lost = sorted(set(verdict.lost))
     return verdict
@@ -110,26 +126,30 @@ def complaints(base: Path) -> list[str]:
     return found
 
 
-def run_side(engine: Engine, home: Path, *args: str, stdin: str) -> subprocess.CompletedProcess[str]:
+def run_side(
+    engine: Engine, home: Path, *args: str, stdin: str, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
     """Run engine_side.py under the engine's interpreter."""
     argv = [str(engine.python), "-P", str(ENGINE_SIDE), *args]
     return subprocess.run(
-        argv, input=stdin, capture_output=True, text=True, env=base_env(home), timeout=CHROMA_S, check=False
+        argv, input=stdin, capture_output=True, text=True, env={**base_env(home), **env}, timeout=BACKEND_S, check=False
     )
 
 
-def _check_vectors(home: Path, engine: Engine, ledger: Ledger, verdict: Verdict) -> None:
+def _check_vectors(
+    home: Path, engine: Engine, ledger: Ledger, verdict: Verdict, backend: str, env: Mapping[str, str]
+) -> None:
     jobs: list[Any] = [[name, wanted] for name, wanted in ledger.drawers.items() if name not in ledger.maybe_gone]
     jobs += [[name, [entry]] for name, (_, entry) in ledger.diary.items()]
     palace = home / ".mempalace" / "palace"
     try:
-        done = run_side(engine, home, "vectors", str(palace), stdin=json.dumps(jobs))
+        done = run_side(engine, home, "vectors", str(palace), backend, stdin=json.dumps(jobs), env=env)
         answer = json.loads(done.stdout) if done.returncode == 0 else None
         why = f"exit {done.returncode}: {done.stderr.strip()[-200:]}"
     except subprocess.TimeoutExpired:
-        answer, why = None, f"no end after {CHROMA_S:g} s"
+        answer, why = None, f"no end after {BACKEND_S:g} s"
     if answer is None:
-        verdict.trouble.append(f"Chroma can't open or query the palace: {why}")
+        verdict.trouble.append(f"{backend} can't open or query the palace: {why}")
         verdict.unreachable += [job[0] for job in jobs]
         return
     verdict.lost += answer["missing"]
@@ -145,7 +165,8 @@ def _check_vectors(home: Path, engine: Engine, ledger: Ledger, verdict: Verdict)
 class _Part:
     """A share of the ledger, read back through a fresh server."""
 
-    def __init__(self, ledger: Ledger, number: int, of: int, *, graph_inside: bool) -> None:
+    def __init__(self, ledger: Ledger, number: int, of: int, env: Mapping[str, str], *, graph_inside: bool) -> None:
+        self._env = env
         self._graph_inside = graph_inside
         self.drawers = [item for item in list(ledger.drawers.items())[number::of] if item[0] not in ledger.maybe_gone]
         self.facts = ledger.facts[number::of]
@@ -156,7 +177,7 @@ class _Part:
         argv = [str(engine.python), "-P", str(ENGINE_SIDE), "serve"]
         if self._graph_inside:
             argv += ["--palace", str(home / ".mempalace" / "palace")]
-        session = Session(argv, env=base_env(home), cwd=home, log=home / "verifier.stderr")
+        session = Session(argv, env={**base_env(home), **self._env}, cwd=home, log=home / "verifier.stderr")
         try:
             session.initialize()
             self._facts(session, verdict)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mempalace_broker import errors
-from tests.harness import RpcError, RpcProcess, World, eventually, repeated, require_engine
+from tests.harness import RpcError, RpcProcess, World, engine_python, eventually, repeated, require_engine
 from tests.load import Load
 from tests.postgres import DSN, Postgres, require_postgres
 from tests.proc.test_engine_differential import NOTES, Args, around, changes, comparable, make_project, mistakes, reads
@@ -101,15 +101,24 @@ def play(server: RpcProcess, project: Path, steps: Callable[[Path, str], Iterato
     return log
 
 
-ALL = [
-    pytest.param(backend, all_steps, marks=pytest.mark.slow) for backend in ("pgvector", "sqlite_exact", "rust_exact")
-]
+BACKENDS = ("pgvector", "sqlite_exact", "rust_exact", "milvus")
+ALL = [pytest.param(backend, all_steps, marks=pytest.mark.slow) for backend in BACKENDS]
+
+
+def require_backend(name: str) -> None:
+    """Skip the test where its packages are not installed: those of Milvus Lite take 300 MB."""
+    if name == "milvus":
+        code = "import milvus_lite, pymilvus"
+        done = subprocess.run([engine_python("databases"), "-c", code], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no Milvus Lite: {done.stderr.splitlines()[-1]}")
 
 
 @pytest.mark.parametrize(("backend", "steps"), [("pgvector", few_steps), *ALL])
 def test_the_answers_are_those_of_mempalace_alone(
     postgres: Postgres, backend: str, steps: Callable[[Path, str], Iterator[Step]]
 ) -> None:
+    require_backend(backend)
     with world_of(postgres) as world:
         project = make_project(world.root)
         shutil.copytree(world.state_root, world.root / "start")
@@ -207,8 +216,12 @@ def test_an_address_of_another_form_is_reported_without_the_password(address: st
 
 
 @repeated("kills", 1, slow=12)
-def test_nothing_acknowledged_is_lost_whatever_is_killed(postgres: Postgres, kills: int) -> None:
-    with world_of(postgres, MEMPALACE_BACKEND="pgvector") as world:
+@pytest.mark.parametrize(
+    "backend", ["pgvector", *(pytest.param(name, marks=pytest.mark.slow) for name in BACKENDS[1:])]
+)
+def test_nothing_acknowledged_is_lost_whatever_is_killed(postgres: Postgres, backend: str, kills: int) -> None:
+    require_backend(backend)
+    with world_of(postgres, MEMPALACE_BACKEND=backend) as world:
         with Load(world, sessions=3) as load:
             for kill in range(kills):
                 load.wait_writes(6 * (kill + 1))

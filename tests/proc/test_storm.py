@@ -12,6 +12,7 @@ import pytest
 
 from tests import harness
 from tests.harness import World
+from tests.postgres import require_postgres
 
 STORM = harness.REPO / "benchmarks" / "storm.py"
 
@@ -52,3 +53,14 @@ def test_a_long_storm_with_everything_killed(world: World) -> None:
     kills = [word for what in ("engine", "broker", "shim", "both", "engine", "broker") for word in ("--kill", what)]
     storm = run_storm(world, "--sessions", "8", "--seconds", "60", *kills, timeout=1700)
     check(storm, writes=300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("backend", ["pgvector", "sqlite_exact", "rust_exact"])
+def test_a_storm_with_the_drawers_elsewhere(backend: str) -> None:
+    require_postgres()
+    kills = [word for what in ("engine", "broker", "both") for word in ("--kill", what)]
+    with World("databases") as world:
+        storm = run_storm(world, "--sessions", "4", "--seconds", "20", "--backend", backend, *kills, timeout=1700)
+    check(storm, writes=50)
