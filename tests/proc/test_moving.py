@@ -59,7 +59,7 @@ def vector(n):
 
 def refused(spoil):
     target = Store()
-    wanted = synchronise(source, target)[0]
+    wanted = synchronise("drawers", source, target)[0]
     spoil(target.rows)
     try:
         verify("drawers", source, target, wanted)
@@ -72,10 +72,10 @@ names = [f"d{n:04}" for n in range(203)]
 source, target = Store(names), Store(names[:120])
 target.rows["gone"] = target.rows["d0001"]
 target.rows["d0002"] = ("another text", *target.rows["d0002"][1:])
-wanted, written, removed = synchronise(source, target)
+wanted, written, removed = synchronise("drawers", source, target)
 assert (len(wanted), written, removed, target.upserts) == (203, 84, 1, 84), (len(wanted), written, removed)
 verify("drawers", source, target, wanted)
-assert synchronise(source, target)[1:] == (0, 0)
+assert synchronise("drawers", source, target)[1:] == (0, 0)
 
 assert "in the new one" in refused(lambda rows: rows.pop("d0100"))
 assert "in one store only" in refused(lambda rows: rows.update(other=rows.pop("d0100")))
@@ -87,7 +87,7 @@ odd = Store(["a"])
 odd.rows["a"] = ("nul \\0 and \\ud83d", {"f": 2.0, "s": "\\0x"}, [2.0] * 8)
 kept = Store(["a"])
 kept.rows["a"] = ("nul  and ?", {"f": 2, "s": "x"}, [1.0] * 8)  # what PostgreSQL and Chroma make of it
-assert synchronise(odd, kept)[1:] == (0, 0)
+assert synchronise("drawers", odd, kept)[1:] == (0, 0)
 """
 
 

@@ -8,11 +8,13 @@ Files of the target are made in a folder beside the palace; the command renames 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -29,6 +31,7 @@ PAGE = 500  # rows read and written at once
 _SAMPLES = 20  # rows that are searched for
 _NEAR = 1e-4  # of a projection, or a distance: Chroma normalises vectors again, and PostgreSQL keeps 4-byte floats
 _HITS = 5
+_REPORT_S = 5.0  # between two lines about the same step
 _REPLACE = "add --replace to overwrite them, or remove its tables"
 
 
@@ -78,11 +81,34 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def pages(collection: Any) -> Iterator[Page]:
+class Step:
+    """Reports on stderr how far a step of a long move is.
+
+    Args:
+        name: of the collection. what: is done to its rows. total: how many there are.
+    """
+
+    def __init__(self, name: str, what: str, total: int) -> None:
+        self._what = f"{name}: {what}"
+        self._total = total
+        self._next = time.monotonic() + _REPORT_S
+
+    def reached(self, rows: int) -> None:
+        """Report that so many rows are done, unless that would be too often."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _REPORT_S
+            with contextlib.suppress(OSError):  # nobody reads it
+                print(f"{self._what} {rows:,} of {self._total:,} rows ...", file=sys.stderr, flush=True)
+
+
+def pages(collection: Any, step: Step | None = None) -> Iterator[Page]:
     """Yield all rows of a collection. It must not change meanwhile."""
     np: Any = importlib.import_module("numpy")
     at = 0
     while True:
+        if step is not None:
+            step.reached(at)
         got = collection.get(limit=PAGE, offset=at, include=["documents", "metadatas", "embeddings"])
         if not got.ids:
             return
@@ -92,15 +118,16 @@ def pages(collection: Any) -> Iterator[Page]:
         at += len(got.ids)
 
 
-def table_of(collection: Any) -> dict[str, Row]:
+def table_of(collection: Any, step: Step | None = None) -> dict[str, Row]:
     """Return every id of a collection with its row."""
-    return {id_: row for page in pages(collection) for id_, row in page.rows()}
+    return {id_: row for page in pages(collection, step) for id_, row in page.rows()}
 
 
-def synchronise(source: Any, target: Any) -> tuple[dict[str, Row], int, int]:
+def synchronise(name: str, source: Any, target: Any) -> tuple[dict[str, Row], int, int]:
     """Make `target` equal to `source`; return its rows, and how many were written and removed."""
-    there, wanted, written = table_of(target), {}, 0
-    for page in pages(source):
+    there = table_of(target, Step(name, "compared", target.count()))
+    wanted, written = {}, 0
+    for page in pages(source, Step(name, "copied", source.count())):
         rows = dict(page.rows())
         wanted.update(rows)
         missing = [n for n, id_ in enumerate(page.ids) if not rows[id_].same(there.get(id_))]
@@ -127,7 +154,7 @@ def verify(name: str, source: Any, target: Any, wanted: dict[str, Row]) -> None:
         raise MoveFailed(
             f"{name}: {counts[0]} rows in the old store, {counts[1]} read from it, {counts[2]} in the new one"
         )
-    there = table_of(target)
+    there = table_of(target, Step(name, "verified", len(wanted)))
     if there.keys() != wanted.keys():
         raise MoveFailed(f"{name}: {len(there.keys() ^ wanted.keys())} ids are in one store only")
     if differ := [id_ for id_, row in wanted.items() if not row.same(there[id_])]:
@@ -187,7 +214,7 @@ class Mover:
             identity = source.get_stored_embedder_identity()
             if identity is not None:
                 target.set_embedder_identity(identity)
-            wanted, written, removed = synchronise(source, target)
+            wanted, written, removed = synchronise(name, source, target)
             if hasattr(self._to, "_write_marker") and hasattr(target, "_config"):
                 self._to._write_marker(self._new, target._config)  # otherwise only a write would make it
             verify(name, source, target, wanted)
