@@ -107,19 +107,25 @@ class Model:
         return answers[calls // 5 :]  # the beginning is idle
 
 
-def fit(sessions: Sequence[Session], rng: random.Random, seconds: float, rounds: int) -> Model:
-    """Measure service times: of single calls, and of the lane while it is never idle. No text may come twice."""
-    # each by another session: one that has slept costs more than one that is awake
-    alone = {
-        tool: [serial(rng.choice(sessions), [line_of(tool, rng)]).all[0] for _ in range(rounds)]
-        for tool in [*dict(LANE), BESIDE]
-    }
+def fit(sessions: Sequence[Session], rng: random.Random, pause_s: float, seconds: float, rounds: int) -> Model:
+    """Measure service times: of single calls, and of the lane while it is never idle. No text may come twice.
+
+    Args:
+        pause_s: before each single call, as long as between two calls of the load: processes that have slept find
+            their code and data out of the processor's caches, which costs a call up to several ms.
+    """
+    alone = {tool: [_single(tool, sessions, rng, pause_s) for _ in range(rounds)] for tool in [*dict(LANE), BESIDE]}
     tools = [tool for tool, weight in LANE for _ in range(weight)]
     busy = closed_loop(sessions, lambda _i, _n: line_of(rng.choice(tools), rng), seconds)
     single = [value for tool in tools for value in rng.sample(alone[tool], len(alone[tool]) // 2)]
     mean, lane_s = sum(single) / len(single), 1 / busy.rate
     scaled = [value * lane_s / mean for value in single]
     return Model(scaled, max(0.0, mean - lane_s), alone[BESIDE])
+
+
+def _single(tool: str, sessions: Sequence[Session], rng: random.Random, pause_s: float) -> float:
+    time.sleep(pause_s)
+    return serial(rng.choice(sessions), [line_of(tool, rng)]).all[0]  # by any session: most have slept for long
 
 
 # -- real sessions -------------------------------------------------------------------------------------
@@ -173,9 +179,9 @@ def measure(options: Options) -> Report:
         open_[0].tool("search", query="so that all is loaded")
         for think_s in THINK_S:
             say(f"sessions: {think_s:g} s between two calls ...")
-            before = fit(open_, rng, options.rounds(20, 8), options.rounds(60, 30))
+            before = fit(open_, rng, think_s / CHECKED, options.rounds(20, 8), options.rounds(60, 30))
             real = thinking(open_, think_s, options.rounds(90, 40), lambda: line_of(any_tool(rng), rng))
-            after = fit(open_, rng, options.rounds(20, 8), options.rounds(60, 30))
+            after = fit(open_, rng, think_s / CHECKED, options.rounds(20, 8), options.rounds(60, 30))
             # other work on the machine comes and goes: the model is that of before and after
             model = Model(before.lane + after.lane, (before.ahead + after.ahead) / 2, before.beside + after.beside)
             models.append(model)
