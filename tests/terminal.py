@@ -12,7 +12,7 @@ import termios
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.proctools import eventually
+from tests.proctools import PATIENCE_S, eventually
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -44,7 +44,7 @@ class Terminal:
     def press(self, keys: bytes) -> None:
         os.write(self.fd, keys)
 
-    def sees(self, text: str) -> None:
+    def sees(self, text: str, timeout: float = PATIENCE_S) -> None:
         """Wait until a text was shown, after whatever was seen before."""
 
         def seen() -> bool:
@@ -54,7 +54,7 @@ class Terminal:
                 self.shown = after
             return bool(found)
 
-        eventually(seen, what=f"{text!r} on the terminal")
+        eventually(seen, timeout, f"{text!r} on the terminal")
 
     def ended(self) -> int:
         """Wait for its end; the exit code, and nothing is left of what it did to the terminal."""

@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker import errors
-from tests.harness import MODEL, World, eventually, require_engine
+from tests.harness import MODEL, World, engine_python, eventually, require_engine
 from tests.installers import as_pipx_app, as_uv_tool, run
 from tests.rpcproc import RpcError, RpcProcess
+from tests.terminal import Terminal
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("first minute")]  # one installs uv and pipx for all
 
 MINUTE_S = 60.0
+INSTALL_S = 600.0
 SYSTEM_PATH = "/usr/bin:/bin"
 WITHOUT_NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
 
@@ -92,6 +94,81 @@ def test_without_mempalace(installed: World) -> None:
         shim.call_tool("search", query="heron")
     as_uv_tool(installed.home)
     eventually(lambda: answered(shim), what="an answer in the same session, once mempalace is there")
+
+
+FAKE_UV = """#!/bin/sh
+[ "$*" = "tool install mempalace" ] || exit 2
+echo "Resolved 77 packages"
+[ -z "$NO_NETWORK" ] || { echo "error: no such host" >&2; exit 1; }
+mkdir -p "$HOME/.local/share/uv/tools"
+ln -s ENVIRONMENT "$HOME/.local/share/uv/tools/mempalace"
+"""
+
+
+def setup_on_a_terminal(world: World, **env: str) -> Terminal:
+    terminal = Terminal("mempalace-broker", "setup", env={**world.env, "TERM": "xterm-256color", "CI": "1", **env})
+    terminal.sees("mempalace itself is not on this machine.")
+    return terminal
+
+
+def test_setup_offers_mempalace_on_a_terminal(installed: World) -> None:
+    uv = installed.home / ".local/bin/uv"
+    uv.write_text(FAKE_UV.replace("ENVIRONMENT", str(engine_python("newest").parent.parent)))
+    uv.chmod(0o755)
+    terminal = setup_on_a_terminal(installed)
+    terminal.sees("  uv tool install mempalace")
+    terminal.sees("Run it? [y/N]")
+    terminal.press(b"\r")
+    terminal.sees("Change them? [y/N]")
+    terminal.press(b"n\r")
+    terminal.sees("next: run `mempalace-broker setup --engine`")
+    assert terminal.ended() == 0
+    assert not (installed.home / ".local/share/uv/tools/mempalace").exists(), "Enter alone installs nothing"
+
+    terminal = setup_on_a_terminal(installed, NO_NETWORK="1")
+    terminal.sees("Run it? [y/N]")
+    terminal.press(b"y\r")
+    terminal.sees("error: no such host")
+    terminal.sees("`uv tool install mempalace` failed with exit code 1. Hint: ")
+    terminal.sees("Change them? [y/N]")
+    terminal.press(b"y\r")
+    assert terminal.ended() == errors.EXIT_FAILURE
+
+    terminal = setup_on_a_terminal(installed)
+    terminal.sees("Run it? [y/N]")
+    terminal.press(b"y\r")
+    terminal.sees("Resolved 77 packages")
+    terminal.sees("mempalace itself: ")
+    assert terminal.ended() == 0
+    shim = agent(installed)
+    shim.initialize()
+    assert shim.call_tool("kg_stats")["triples"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("installer", ["uv", "pipx", "pip"])
+def test_setup_installs_mempalace_by_what_is_there(installer: str, installed: World, tools: Path) -> None:
+    """From a package index."""
+    if installer == "pip" and any(os.path.exists(f"/usr/local/bin/{name}") for name in ("uv", "pipx")):
+        pytest.skip("this machine has uv or pipx for everybody")
+    elif installer != "pip":
+        (installed.home / f".local/bin/{installer}").symlink_to(tools / installer)
+    terminal = setup_on_a_terminal(installed)
+    terminal.sees(
+        {"uv": "uv tool install mempalace", "pipx": "pipx install mempalace", "pip": "-m pip install"}[installer]
+    )
+    terminal.sees("Run it? [y/N]")
+    terminal.press(b"y\r")
+    terminal.sees("Change them? [y/N]", INSTALL_S)
+    terminal.press(b"y\r")
+    terminal.sees("mempalace itself: ")
+    assert terminal.ended() == 0
+    shim = agent(installed)
+    shim.initialize()
+    shim.call_tool("add_drawer", wing="w", room="r", content="the heron waits in the water")
+    assert "heron" in json.dumps(shim.call_tool("search", query="heron", limit=1))
+    assert installed.run("mempalace-broker", "stop").returncode == 0
 
 
 def answered(shim: RpcProcess) -> bool:

@@ -78,7 +78,8 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
 @pytest.mark.parametrize("name", commands())
 def test_every_command_and_option_is_documented(name: str) -> None:
     text = section(name)
-    options = {opt for param in commands()[name].params for opt in param.opts if opt.startswith("-")} - COMMON
+    named = {opt for param in commands()[name].params for opt in (*param.opts, *param.secondary_opts)}
+    options = {option for option in named if option.startswith("-")} - COMMON
     assert not {option for option in options if f"`{option}`" not in text}
     documented = set(re.findall(r"^\|[^|]*`(--[a-z-]+)`", text, re.MULTILINE))
     assert documented <= options

@@ -23,8 +23,13 @@ def expected_engine(env: Mapping[str, str], palace: str = "") -> EngineCommand:
         UsageError: the settings make no sense. EngineNotFound: there is none.
     """
     known = known_environment(env)
-    settings = PrivateSettings.read(known).broker(known, palace)
-    return find_engine({**known, SETTING: settings.engine}, sys.executable, known.get("PATH", os.defpath))
+    return find_engine({**known, SETTING: chosen_engine(env, palace)}, sys.executable, known.get("PATH", os.defpath))
+
+
+def chosen_engine(env: Mapping[str, str], palace: str = "") -> str:
+    """The engine that the settings name, "" if they name none. Raises UsageError if they make no sense."""
+    known = known_environment(env)
+    return PrivateSettings.read(known).broker(known, palace).engine
 
 
 def engine_version(env: Mapping[str, str], palace: str) -> tuple[int, ...]:

@@ -97,7 +97,8 @@ def engine_on_path(env: Mapping[str, str], path_env: str) -> EngineCommand | Non
 
 
 _INSTALL = (
-    "install mempalace where the broker finds it (`uv tool install mempalace`, `pipx install mempalace`), "
+    "run `mempalace-broker setup --engine`, or install mempalace where the broker finds it "
+    "(`uv tool install mempalace`, `pipx install mempalace`), "
     f"or name its interpreter: {SETTING}=/path/to/venv/bin/python"
 )
 

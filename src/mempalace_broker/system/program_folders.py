@@ -15,13 +15,15 @@ from glob import glob
 from .file_trust import others_write
 from .private import private_home
 
-# Below a home: of pip --user, uv and pipx; then the environments of tools, in case no link leads to them.
+# Below a home: of pip --user, uv and pipx; then the environments of tools, in case no link leads to them; then the one
+# that `setup` makes where there is neither uv nor pipx.
 _IN_HOME = (
     ".local/bin",
     ".local/share/uv/tools/{tool}/bin",
     ".local/share/pipx/venvs/{tool}/bin",
     ".local/pipx/venvs/{tool}/bin",
     "Library/Application Support/pipx/venvs/{tool}/bin",
+    ".local/share/mempalace-broker/{tool}/bin",
     "Library/Python/3.*/bin",
     ".pyenv/shims",
 )

@@ -86,6 +86,11 @@ class ServiceManager:
         """Whether this user's services run without a session; None where the manager has no such setting."""
         return None
 
+    @property
+    def answers(self) -> bool:
+        """Whether the manager runs here."""
+        raise NotImplementedError
+
     def state(self) -> ServiceState:
         """Ask the manager. One that does not answer runs nothing."""
         raise NotImplementedError
@@ -147,6 +152,11 @@ class Systemd(ServiceManager):
         )
 
     @property
+    def answers(self) -> bool:
+        """As ServiceManager says."""
+        return run_program(["systemctl", "--user", "show", "-p", "Version"]).returncode == 0
+
+    @property
     def lingers(self) -> bool:
         """As ServiceManager says."""
         return os.path.exists(os.path.join(_LINGER, pwd.getpwuid(os.getuid()).pw_name))
@@ -201,6 +211,11 @@ class Launchd(ServiceManager):
         pid = next((line.partition("=")[2].strip() for line in said if line.strip().startswith("pid =")), "")
         there = os.path.exists(self.file)
         return ServiceState(there, bool(domain) and there, pid.isdecimal(), int(pid) if pid.isdecimal() else 0)
+
+    @property
+    def answers(self) -> bool:
+        """As ServiceManager says."""
+        return any(run_program(["launchctl", "print", domain]).returncode == 0 for domain in self._domains)
 
     def _loaded(self) -> tuple[str, list[str]]:
         """The domain that has the service, "" for none, and the words of launchd about it."""

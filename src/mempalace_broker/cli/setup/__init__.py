@@ -1,4 +1,6 @@
-"""`setup`: put mp-shim into the configurations of the agents on this machine, or take it out again."""
+"""`setup`: put mp-shim into the configurations of the agents on this machine, or take it out again; and offer what an
+agent's first call needs, if it is missing.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from ..context_options import palace_options
 from ..outcome import say_error
 from .machine.agents import AGENTS, HOOKS
 from .machine.plan import Outcome, Plan
+from .offers import Offers, engine_offer, installed_service, model_offer, service_offer
 from .readiness import in_words, readiness
 
 if TYPE_CHECKING:
@@ -47,13 +50,24 @@ class Step(NamedTuple):
 
 @click.command("setup", short_help="Put mp-shim into your agents' configurations, or take it out.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Don't ask: change the configurations, install nothing.")
 @click.option("--only", multiple=True, metavar="AGENT", help="This agent only; may be repeated.")
+@click.option("--engine/--no-engine", default=None, help="Install mempalace if there is none, or don't; don't ask.")
+@click.option("--model/--no-model", default=None, help="Install the embedding model if it is missing; the same.")
+@click.option("--service/--no-service", default=None, help="Install the service, as `service install` does; the same.")
 @click.option("--remove", is_flag=True, help="Undo it: our entry goes, or becomes again what it was.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words; with --yes or --dry-run.")
 @palace_options
 def command_setup(
-    context: Context, dry_run: bool, yes: bool, only: tuple[str, ...], remove: bool, as_json: bool
+    context: Context,
+    dry_run: bool,
+    yes: bool,
+    only: tuple[str, ...],
+    engine: bool | None,
+    model: bool | None,
+    service: bool | None,
+    remove: bool,
+    as_json: bool,
 ) -> int:
     """Find the agents on this machine, show what would change in their configurations, ask, and change it.
 
@@ -61,25 +75,34 @@ def command_setup(
     mempalace-mcp keeps its flags and environment. A copy of each file as it was lies beside it. Agents take the change
     with their next session.
 
+    If mempalace itself, its embedding model or the service is missing, setup shows the command that installs it, asks,
+    and runs it. --yes does not answer these questions: nothing is installed unless you say so, here or by an option.
+
     \b
     Example:
       mempalace-broker setup --dry-run
       mempalace-broker setup --only codex --only cursor
+      mempalace-broker setup --yes --engine --no-service
       mempalace-broker setup --remove
 
     \b
-    Exit codes: 0 done, or nothing to do; 1 a configuration could not be changed; 2 wrong
-    usage, or there is nobody to ask; 78 the palace is invalid.
+    Exit codes: 0 done, or nothing to do; 1 a configuration could not be changed, or something
+    not be installed; 2 wrong usage, or there is nobody to ask; 78 the palace is invalid.
     """
     keys = [agent.key for agent in (*AGENTS, HOOKS)]
     unknown = sorted(set(only) - set(keys))
     if unknown:
         known = ", ".join(keys)
         raise click.UsageError(f"--only {unknown[0]}: no such agent. There are {known}.")
+    if remove and (engine or model or service):
+        raise click.UsageError("--remove installs nothing.")
     if not (yes or dry_run) and (as_json or not sys.stdin.isatty()):
         say_error("there is nobody to ask.", "give --yes, or --dry-run to see what would change")
         return EXIT_USAGE
     words = _words(context)
+    offers = Offers(dry_run, yes or as_json, _say_nothing if as_json else _say)
+    if not remove:
+        offers.consider(engine_offer(context), engine)  # first: whether its hooks can be set up depends on its version
     ready = {} if remove else readiness(context)
     steps = _steps(context, only, words, remove=remove)
     if (remove or knows_routing(ready["engine"]["version"] or "")) and (not only or HOOKS.key in only):
@@ -91,13 +114,19 @@ def command_setup(
         failed = _carry_out(steps, words)
         if not as_json and not failed:
             _say("done; agents use it from their next session on.")
+    if not remove:
+        ready["model"] = "cached" if offers.consider(model_offer(context, model), model) else ready["model"]
+        offers.consider(service_offer(context, service), service)
+        ready["offers"] = offers.as_json()
     if as_json:
         changed = [step.found.agent.key for step in steps if step.changes and not dry_run]
         rows = [_as_json(step, failed) for step in steps]
         click.echo(json.dumps({"changed": [key for key in changed if key not in failed], "agents": rows, **ready}))
     elif ready:
         _say(*in_words(ready), "" if failed or dry_run else _NEXT)
-    return EXIT_FAILURE if failed else EXIT_OK
+    elif stays := installed_service(context):
+        _say(f"The service stays. To remove it: {stays}")
+    return EXIT_FAILURE if failed or offers.failed else EXIT_OK
 
 
 def _words(context: Context) -> list[str]:
@@ -152,6 +181,10 @@ def _show(steps: list[Step], only: tuple[str, ...]) -> None:
         _say(f"{key}: not found on this machine")
     if not steps and not only:
         _say("No agent that this command knows was found. docs/cli.md lists them; README.md has the lines for others.")
+
+
+def _say_nothing(*_: str) -> None:
+    """In place of `_say`, where one JSON document is wanted."""
 
 
 def _say(*lines: str) -> None:

@@ -213,7 +213,7 @@ def test_people_see_a_diff_and_are_asked(
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     for answer, text in ((False, CURSOR), (True, CURSOR.replace("mempalace-mcp", str(stage.shim)))):
         monkeypatch.setattr("click.confirm", lambda *_args, _answer=answer: _answer)
-        assert main(["setup"]) == EXIT_OK
+        assert main(["setup", "--no-engine", "--no-model", "--no-service"]) == EXIT_OK
         assert cursor.read_text() == text
     out = capsys.readouterr().out
     assert '-    "mempalace": {"command": "mempalace-mcp"' in out
