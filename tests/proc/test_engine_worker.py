@@ -475,13 +475,18 @@ def test_a_mine_lets_waiting_calls_in_between_two_files(running: EngineProcess, 
     dig, look = call("mine", source=str(project)), call("search", query="bird")
     mine, search = running.post_together((dig, "palace", "-"), (look, "palace", "-"))
     order: list[tuple[str, int]] = []
+    told: list[tuple[int, str]] = []
     answers: dict[int, Any] = {}
     while mine not in answers:
         frame = running.next_frame()
         assert frame is not None
+        if frame.verb == "progress":
+            told.append((frame.n, frame.tag))
+            continue
         order.append((frame.verb, frame.n))
         if frame.verb == "done":
             answers[frame.n] = json.loads(frame.payload)
+    assert told[0] == (mine, "1/5"), "it says how far it is"
     assert [item for item in order if item != ("begun", mine)] == [("begun", search), ("done", search), ("done", mine)]
     text = answers[mine]["result"]["content"][0]["text"]
     assert json.loads(text)["success"], text

@@ -163,7 +163,13 @@ class Snapshot:
         scheduler = self.protocol.dispatcher.scheduler
         running = [call for call in scheduler.running.values() if call.rule.lane == lane]
         shown = [
-            {"tool": call.tool, "session": self._session_name(call.conn), "for_s": round(now - call.started, 2)}
+            {
+                "tool": call.tool,
+                "session": self._session_name(call.conn),
+                "for_s": round(now - call.started, 2),
+                "file": call.file or None,
+                "files": call.files or None,
+            }
             for call in running[:_CALLS]
         ]
         return {"running": shown, "queued": self._queued(lane)}

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..locality.locality import OTHER_KERNEL
-from .console import Labelled, duration, line, plural, size
+from .console import Labelled, duration, how_far, line, plural, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -117,7 +117,10 @@ def _lanes(lanes: Mapping[str, Any]) -> Iterator[RenderableType]:
         if not isinstance(lane, dict) or not (lane.get("running") or lane.get("queued")):
             continue
         running = lane.get("running") or []
-        calls = [f"{c.get('tool')} of {_short(c.get('session'))} for {duration(c.get('for_s') or 0)}" for c in running]
+        calls = [
+            f"{c.get('tool')} of {_short(c.get('session'))} for {duration(c.get('for_s') or 0)}{how_far(c)}"
+            for c in running
+        ]
         queued = f", {lane['queued']} waiting" if lane.get("queued") else ""
         shown.append(f"{name} ({_LANE_NAMES.get(name, '')}): {', '.join(calls) or 'idle'}{queued}")
     for number, text in enumerate(shown or ["all idle"]):

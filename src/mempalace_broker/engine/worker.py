@@ -50,6 +50,7 @@ from .embedding_prefetch import texts_to_embed
 from .empty_palace import treat_empty_palace_as_missing
 from .journal_file import JournalFile
 from .lanes import InlineReads, JobQueue
+from .mine_progress import watch_mine
 from .model_guard import guard_model
 from .model_loading import give_memory_back
 from .ownership import give_all_away, owner_is_another
@@ -220,8 +221,8 @@ class Worker:
 
     def _run_palace(self, call: Call, waited: bool) -> None:
         """Run a call of the palace lane; a mine lets others in between two files."""
-        hook = self._mempalace.mine_yield_hook(self._between_files) if call.tool == "mempalace_mine" else None
-        with contextlib.suppress(_BrokerGone), hook or contextlib.nullcontext():
+        watched = watch_mine(self._mempalace, call.frame.n, call.request, self._between_files, self._pipes.send)
+        with contextlib.suppress(_BrokerGone), watched:
             answer = self._run(call, waited)
             if self._storage.changed(answer):
                 self._send_ready(DEGRADED)

@@ -12,6 +12,7 @@
                        waiting 0 - - <len>               while unparking: {"holder"} of the lock, "" once it is ours
                        degraded 0 - - <len>              as ready, while it is open: the degraded entries have changed
                        begun <n> - - 0                   a call that waited inside the engine starts now
+                       progress <n> - <i>/<of> 0         a mine works on its file number i
                        done <n> - <code> <len>           payload: the JSON-RPC response; code: its error code or 0
                        fail 0 - <exit> <len>             the engine can't serve; payload: {"reason", "message", "hint"}
 
@@ -37,6 +38,7 @@ PARKED = "parked"
 WAITING = "waiting"
 DEGRADED = "degraded"
 BEGUN = "begun"
+PROGRESS = "progress"
 DONE = "done"
 FAIL = "fail"
 
@@ -56,7 +58,7 @@ class FrameError(Exception):
 
 
 class Frame:
-    """One frame: `verb`, call number `n`, `lane` or "-", `tag` (journal key, error code or exit code), `payload`."""
+    """One frame: `verb`, call number `n`, `lane` or "-", `tag` (journal key, a code, progress), `payload`."""
 
     __slots__ = ("lane", "n", "payload", "tag", "verb")
 

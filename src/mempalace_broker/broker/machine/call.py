@@ -38,6 +38,7 @@ class Call:
         begun: False while it waits inside the engine, behind a mine.
         was_stale: an engine refused it because mempalace had been upgraded underneath.
         confined: a guest's: it may read no file but those that its arguments name.
+        file, files: the number of the file that a mine works on, of how many; 0 while that isn't known.
         may_have_run: an engine died in the middle of it, so nobody may say that it was not executed.
     """
 
@@ -66,6 +67,8 @@ class Call:
     may_have_run: bool = False
     begun: bool = True
     confined: bool = False
+    file: int = 0
+    files: int = 0
 
 
 def call_of(

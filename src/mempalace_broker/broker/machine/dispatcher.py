@@ -151,6 +151,8 @@ class Dispatcher(EngineSlot, CallAnswers):
             self._ready(load_object(frame.payload), now)
         elif frame.verb == frames.BEGUN:
             self.scheduler.begun(frame.n, now)
+        elif frame.verb == frames.PROGRESS:
+            self.scheduler.progressed(frame.n, frame.tag)
         elif frame.verb == frames.DEGRADED:
             self.report.now_degraded(load_object(frame.payload))
         elif frame.verb == frames.FAIL:

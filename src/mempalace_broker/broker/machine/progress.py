@@ -1,6 +1,9 @@
 """Reports the progress of a call to its client if that gave a progress token: MCP's notifications/progress.
 
 A call that is answered within `EVERY_S` costs only an entry here, which holds no part of the call.
+
+The unit of progress is a second, without a total; of a mine it is a file, and the total is known once mempalace has
+counted them. MCP wants each value to be larger than the last one, so that of a mine also grows a little within a file.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .call import CallState
 from .effects import Send
+from .scheduler import MINE
 from .supervisor import EngineState
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 EVERY_S = 5.0
+_LEAST = 0.001  # by which the progress of a mine grows
 _MOST_CHARS = 256
 _MOST_BITS = 63
 
@@ -32,6 +37,7 @@ class _Watched(NamedTuple):
     key: str
     n: int
     token: str | int
+    sent: float = 0.0
 
 
 class Progress:
@@ -56,8 +62,9 @@ class Progress:
             entry = self._watched.popleft()
             call = self._find(entry)
             if call is not None:
-                out.append(Send(entry.conn, _line(entry.token, now - call.arrived, self._how(call, now))))
-                self._watched.append(entry._replace(at=now + EVERY_S))
+                value = _value(call, entry.sent, now)
+                out.append(Send(entry.conn, _line(entry.token, value, call.files, self._how(call, now))))
+                self._watched.append(entry._replace(at=now + EVERY_S, sent=value))
         return out
 
     def next_deadline(self) -> float | None:
@@ -79,7 +86,7 @@ class Progress:
         if supervisor.state != EngineState.READY:
             return f"waiting for the engine, which has been {supervisor.state} for {now - supervisor.since:.0f} s"
         if call.state is CallState.SENT and call.begun:
-            return f"running for {now - call.started:.0f} s"
+            return f"{_file(call)}running for {now - call.started:.0f} s"
         return f"waiting for its turn for {now - call.arrived:.0f} s"
 
 
@@ -89,6 +96,21 @@ def _is_token(token: object) -> TypeGuard[str | int]:
     return isinstance(token, int) and not isinstance(token, bool) and token.bit_length() <= _MOST_BITS
 
 
-def _line(token: str | int, progress: float, message: str) -> bytes:
-    params = {"progressToken": token, "progress": round(progress, 1), "message": message}
+def _value(call: Call, sent: float, now: float) -> float:
+    """The progress of a call. `sent`: the last one that its client was told."""
+    if call.tool != MINE:
+        return round(now - call.arrived, 1)
+    return round(max(sent + _LEAST, call.file - 1), 3)
+
+
+def _file(call: Call) -> str:
+    """Where a mine is, "" for any other call."""
+    if not call.files:
+        return ""
+    return f"file {call.file} of {call.files} ({100 * (call.file - 1) // call.files} % done), "
+
+
+def _line(token: str | int, progress: float, total: int, message: str) -> bytes:
+    params: dict[str, Any] = {"progressToken": token, "progress": progress, "message": message}
+    params |= {"total": total} if total else {}
     return json.dumps({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}).encode() + b"\n"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LANES = (Lane.PALACE, Lane.FREE, Lane.WAIT)
 MINE = "mempalace_mine"
+_PROGRESS_CHARS = 20
 _PATIENT = frozenset({MINE, "mempalace_sync"})  # behind one another they wait for as long as that takes
 NOT_BESIDE_MINE = frozenset({MINE, "mempalace_sync", "mempalace_reconnect"})  # they work on the files a mine works on
 
@@ -143,6 +144,7 @@ class Scheduler:
             self._turns += 1
             call.turn = self._turns
         call.begun = not behind_mine
+        call.file = call.files = 0
         self.running[call.n] = call
         self._in_lane[call.rule.lane] += 1
         if behind_mine and self.limits.wait_s:
@@ -159,6 +161,13 @@ class Scheduler:
         call.started = now
         if call.run_limit:
             heapq.heappush(self._run_heap, (now + call.run_limit, n))
+
+    def progressed(self, n: int, progress: str) -> None:
+        """Note how far call `n` is. `progress`: "12/60" for the 12th of 60 files."""
+        call = self.running.get(n)
+        file, _, files = progress.partition("/")
+        if call is not None and len(progress) <= _PROGRESS_CHARS and file.isdecimal() and files.isdecimal():
+            call.file, call.files = int(file), int(files)
 
     def prefetches(self) -> list[Call]:
         """Queued palace calls whose text may be embedded ahead of their turn; each is returned once."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from ..console import duration, line, plural, size
+from ..console import duration, how_far, line, plural, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,7 +125,10 @@ def _rates(status: Mapping[str, Any], width: int, *, unicode: bool) -> list[Text
 def _lanes(status: Mapping[str, Any]) -> list[Text]:
     lines = [Text(f"{'lane':8}{'waiting':>9}  running", "dim")]
     for name, lane in status["lanes"].items():
-        calls = [f"{_tool(c['tool'])} of {_short(c['session'])} for {duration(c['for_s'])}" for c in lane["running"]]
+        calls = [
+            f"{_tool(c['tool'])} of {_short(c['session'])} for {duration(c['for_s'])}{how_far(c)}"
+            for c in lane["running"]
+        ]
         lines.append(line(f"{name:8}{lane['queued']:9}  {', '.join(calls) or '-'}"))
     return lines
 

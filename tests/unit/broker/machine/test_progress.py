@@ -10,6 +10,7 @@ import pytest
 from mempalace_broker.broker.machine import effects as fx
 from mempalace_broker.broker.machine.progress import EVERY_S
 from mempalace_broker.broker.machine.session import Origin
+from mempalace_broker.protocol.engine_frames import PROGRESS, Frame
 from tests.unit.broker.machine.dialogue import ADD, SEARCH, Talk, call, cancel
 
 
@@ -98,3 +99,44 @@ def test_not_after_it_was_cancelled_or_its_client_has_gone() -> None:
     talk.gone(2)
     talk.wait(EVERY_S)
     assert (told(talk, 1), told(talk, 2)) == ([], [])
+
+
+MINE = "mempalace_mine"
+
+
+def mining(talk: Talk) -> None:
+    """A mine that has been given to the engine, and whose client wants to know how far it is."""
+    talk.opens(1)
+    talk.says(1, with_token(1, MINE, "t", source="/s"))
+
+
+def goes_on(talk: Talk, tag: str) -> None:
+    talk.dispatcher.frame(Frame(PROGRESS, talk.inside[0].n, tag=tag), talk.now)
+
+
+def test_a_mine_counts_its_files_and_always_moves_on() -> None:
+    talk = Talk()
+    mining(talk)
+    talk.wait(EVERY_S)
+    talk.wait(EVERY_S)
+    assert [entry["progress"] for entry in told(talk, 1)] == [0.001, 0.002]
+    goes_on(talk, "1/60")
+    talk.wait(EVERY_S)
+    goes_on(talk, "31/60")
+    talk.wait(EVERY_S)
+    talk.wait(EVERY_S)
+    first, *later = told(talk, 1)
+    assert (first["progress"], first["total"]) == (0.003, 60)
+    assert first["message"] == "file 1 of 60 (0 % done), running for 15 s"
+    assert [(entry["progress"], entry["total"]) for entry in later] == [(30, 60), (30.001, 60)]
+    assert later[0]["message"] == "file 31 of 60 (50 % done), running for 20 s"
+
+
+@pytest.mark.parametrize("tag", ["", "-", "1", "1/", "/5", "a/b", "-1/5", "1/5/6", f"{10**30}/{10**30}"])
+def test_progress_that_is_none_is_ignored(tag: str) -> None:
+    talk = Talk()
+    mining(talk)
+    goes_on(talk, tag)
+    talk.dispatcher.frame(Frame(PROGRESS, 999, tag="1/5"), talk.now)
+    talk.wait(EVERY_S)
+    assert "total" not in told(talk, 1)[0]

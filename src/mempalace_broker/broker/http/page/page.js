@@ -27,6 +27,8 @@ function took(seconds) {
   return `${number(seconds * 1000, seconds < 0.1 ? 1 : 0)} ms`;
 }
 
+const howFar = ({ file, files }) => (files ? `, file ${number(file)} of ${number(files)} (${Math.floor((100 * (file - 1)) / files)} %)` : "");
+
 function span(seconds) {
   if (seconds < 120) return `${Math.round(seconds)} s`;
   const minutes = Math.floor(seconds / 60);
@@ -139,7 +141,7 @@ function showTables(status) {
   const lanes = Object.entries(status.lanes).map(([name, lane]) => [
     name,
     number(lane.queued),
-    lane.running.map((call) => `${tool(call.tool)} of ${names[call.session] ?? call.session} for ${took(call.for_s)}`).join(", ") || "-",
+    lane.running.map((call) => `${tool(call.tool)} of ${names[call.session] ?? call.session} for ${took(call.for_s)}${howFar(call)}`).join(", ") || "-",
   ]);
   table($("lanes"), [["lane"], ["waiting", "number"], ["running", "words"]], lanes, "");
   const sessions = status.sessions.map((s) => [s.agent ?? "-", s.client, s.via, s.id, s.pid ? String(s.pid) : "-", span(s.since_s), number(s.in_flight), number(s.answered)]);
