@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import termios
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,6 +17,7 @@ from mempalace_broker.errors import NOT_ALLOWED
 from mempalace_broker.protocol.hello import GUEST, OPEN
 from tests import proctools
 from tests.harness import RpcError, World, eventually
+from tests.pictures import draw_terminal, pictures
 from tests.terminal import Terminal
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("watching")]  # one world for all but one
@@ -44,6 +46,19 @@ def test_top_on_a_terminal(world: World) -> None:
     terminal.sees("q quit")
     terminal.press(b"q")
     assert terminal.ended() == 0
+
+
+def test_how_top_looks_in_the_smallest_terminal(world: World, tmp_path: Path) -> None:
+    world.processes[0].call_tool("kg_stats")
+    terminal = terminal_of(world, "top", "--interval", "0.2")
+    for _ in range(3):
+        terminal.sees("q quit")
+    terminal.press(b"q")
+    assert terminal.ended() == 0
+    lines = draw_terminal(terminal.raw, "top-80x24", pictures(tmp_path))
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert "q quit" in "".join(lines)
 
 
 def test_top_gives_the_terminal_back(world: World) -> None:

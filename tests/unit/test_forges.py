@@ -13,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import dev
+from tests import pictures
 
 REPO = Path(dev.__file__).parent
 TOOLS = Path(sys.executable).parent
@@ -47,7 +48,7 @@ def test_one_folder_serves_both_forges() -> None:
 def test_actions_are_of_the_node24_generation(path: Path) -> None:
     """GitHub has no older node; Gitea's runner knows node24, and takes it from the job's image."""
     first = {"actions/checkout": 5, "actions/setup-python": 6, "docker/login-action": 4}
-    first |= {"docker/setup-qemu-action": 4, "docker/setup-buildx-action": 4}
+    first |= {"docker/setup-qemu-action": 4, "docker/setup-buildx-action": 4, "actions/upload-artifact": 6}
     used = re.findall(r"uses: (\S+)@v(\d+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(used) == path.read_text(encoding="utf-8").count("uses:")
     assert not [name for name, version in used if int(version) < first[name]]
@@ -70,6 +71,14 @@ def test_a_step_runs_one_command_and_decides_nothing() -> None:
     assert {"python dev.py test --fast", "bash .ci/run"} <= set(commands)
     assert not [command for command in commands if re.search(r"[|;&`$\n]", command)]
     assert not [step for step in steps if "if" in step]
+
+
+def test_the_screenshots_are_kept() -> None:
+    steps = load(CHECKS)["jobs"]["all"]["steps"]
+    (check,) = [step for step in steps if step.get("run") == "bash .ci/run"]
+    (keep,) = [step for step in steps if step.get("uses", "").startswith("actions/upload-artifact@")]
+    assert check["env"][pictures.VARIABLE] == keep["with"]["path"]
+    assert steps.index(check) < steps.index(keep)
 
 
 @pytest.mark.parametrize("name", ["bug.yml", "feature.yml"])
