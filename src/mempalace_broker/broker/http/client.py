@@ -19,10 +19,11 @@ class Client(Protocol):
     """A connection.
 
     Attributes:
-        reply: the answer that it waits for, or None.
+        reply: the answer that it waits for, or None. peer_port: the port at its end.
     """
 
     reply: Pending | None
+    peer_port: int
 
     def respond(self, status: int, body: bytes, *headers: tuple[str, str], kind: str = "application/json") -> None:
         """Send a whole answer."""

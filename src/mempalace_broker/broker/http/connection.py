@@ -68,7 +68,7 @@ class HttpConnection(asyncio.Protocol):
 
     Attributes:
         deadline: when it is dropped, unless something happens before; 0 while we owe an answer.
-        known: it showed the token. held: bytes of a body that is on its way.
+        known: it showed the token. peer_port: the client's port. held: bytes of a body that is on its way.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -86,6 +86,7 @@ class HttpConnection(asyncio.Protocol):
         self.reply: Pending | None = None
         self.deadline = 0.0
         self.known = False
+        self.peer_port = 0
         self.held = 0
 
     # -- what happens to it
@@ -95,6 +96,7 @@ class HttpConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._transport = transport
+        self.peer_port = (transport.get_extra_info("peername") or ("", 0))[1]
         self._wait(HEAD_S)
         self._listener.made(self)
 
@@ -277,9 +279,8 @@ class HttpConnection(asyncio.Protocol):
     def refuse(self, refusal: Refusal) -> None:
         """Send a refusal; whoever is still sending a body is hung up on."""
         self._call, self._refusal, self._parts, self.held = None, None, [], 0
-        headers = [refusal.header] if refusal.header is not None else []
-        if self._http.their_state is not h11.DONE:
-            headers.append(("Connection", "close"))
+        closing = [] if self._http.their_state is h11.DONE else [("Connection", "close")]
+        headers = [*filter(None, [refusal.header]), *closing]
         self._listener.refused(refusal)
         self.respond(refusal.status, refusal.text.encode() + b"\n", *headers, kind="text/plain; charset=utf-8")
 

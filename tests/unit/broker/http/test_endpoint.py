@@ -80,6 +80,7 @@ class Runner:
 class Client:
     def __init__(self) -> None:
         self.reply: Pending | None = None
+        self.peer_port = 0
         self.said: list[Any] = []
 
     def respond(self, status: int, body: bytes, *headers: tuple[str, str], kind: str = "") -> None:

@@ -22,6 +22,7 @@ class Client:
 
     def __init__(self) -> None:
         self.reply: Any = None
+        self.peer_port = 0
         self.status = 0
         self.body = b""
         self.headers: dict[str, str] = {}
