@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker import errors
+from mempalace_broker.system.environment import PROXIES
 from tests.harness import MODEL, World, engine_python, eventually, require_engine
 from tests.installers import as_pipx_app, as_uv_tool, run
 from tests.rpcproc import RpcError, RpcProcess
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("first minute")]  # on
 
 MINUTE_S = 60.0
 INSTALL_S = 600.0
+TO_AN_INDEX = ("UV_", "PIP_", "SSL_")  # what a machine needs to reach one
 SYSTEM_PATH = "/usr/bin:/bin"
 WITHOUT_NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
 
@@ -138,6 +140,9 @@ def test_setup_offers_mempalace_on_a_terminal(installed: World) -> None:
     terminal.sees("Run it? [y/N]")
     terminal.press(b"y\r")
     terminal.sees("Resolved 77 packages")
+    terminal.sees("mempalace's hooks: add")  # its version is known now
+    terminal.sees("Change them? [y/N]")
+    terminal.press(b"y\r")
     terminal.sees("mempalace itself: ")
     assert terminal.ended() == 0
     shim = agent(installed)
@@ -154,7 +159,8 @@ def test_setup_installs_mempalace_by_what_is_there(installer: str, installed: Wo
         pytest.skip("this machine has uv or pipx for everybody")
     elif installer != "pip":
         (installed.home / f".local/bin/{installer}").symlink_to(tools / installer)
-    terminal = setup_on_a_terminal(installed)
+    reach = {name: value for name, value in os.environ.items() if name in PROXIES or name.startswith(TO_AN_INDEX)}
+    terminal = setup_on_a_terminal(installed, **reach)
     terminal.sees(
         {"uv": "uv tool install mempalace", "pipx": "pipx install mempalace", "pip": "-m pip install"}[installer]
     )
