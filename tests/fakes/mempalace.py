@@ -23,9 +23,12 @@ class FakeMempalace:
         self.before_open: list[Any] = []
         self.refusals: list[Any] = []
         self.warnings: list[Any] = []
-        self.prefetch_embedding = None
+        self.prefetch_embedding: Any = None
+        self.keep_embeddings: Any = None
+        self.calls_at_boundary = 8
+        self.between_texts: Any = None
         self.backend: str | None = "chroma"
-        self.model = None
+        self.model: Any = None
         self.options = SimpleNamespace(journal=None)
 
     def module(self, name: str) -> Any:

@@ -397,7 +397,7 @@ EVERYWHERE = {
 }
 NEEDED = {
     "3.4.0": EVERYWHERE | {"delete-fix", "own-writes", "overview-cache"},
-    "newest": EVERYWHERE | {"kept-counts", "kept-pages"},
+    "newest": EVERYWHERE | {"kept-counts", "kept-pages", "mine-parts"},
 }
 
 
@@ -491,6 +491,27 @@ def test_a_mine_lets_waiting_calls_in_between_two_files(running: EngineProcess, 
     text = answers[mine]["result"]["content"][0]["text"]
     assert json.loads(text)["success"], text
     assert running.tool("search", {"query": "heron eats fish number 55"})["results"]
+
+
+def test_a_mine_lets_calls_in_while_it_embeds_a_file(running: EngineProcess, home: Path) -> None:
+    if not any(tool["name"] == "mempalace_mine" for tool in running.hello["tools"]):
+        pytest.skip("this version has no mine tool")
+    project = make_project(home, 1)
+    words = [f"the heron eats fish number {n * 7} in the river by the mill" for n in range(400)]
+    (project / "note0.md").write_text("\n\n".join(words))
+    running.tool("add_drawer", DRAWER)
+    mine = running.post(call("mine", source=str(project), wing="mined"))
+    answered, done = -1, Frame("done")
+    while done.n != mine:
+        answered += 1
+        running.post(call("search", query=f"bird {answered}"))
+        while (frame := running.next_frame()) is not None and frame.verb != "done":
+            pass
+        assert frame is not None
+        done = frame
+    assert json.loads(json.loads(done.payload)["result"]["content"][0]["text"])["success"]
+    assert answered > 8  # as many would run before the only file
+    assert running.tool("search", {"query": words[390], "wing": "mined"})["results"]
 
 
 def test_a_mine_ends_at_a_file_when_the_broker_is_gone(running: EngineProcess, home: Path, tmp_path: Path) -> None:

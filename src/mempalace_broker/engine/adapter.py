@@ -151,6 +151,9 @@ class Mempalace:
         self.before_open: list[Callable[[], list[dict[str, str]]]] = []  # each returns warnings, as below
         self.warnings: list[dict[str, str]] = []  # {"what", "hint"} of what works less well
         self.prefetch_embedding: Callable[[str], None] | None = None
+        self.keep_embeddings: Callable[[int], None] | None = None  # of so many texts, or of more
+        self.calls_at_boundary = 8  # how many may run between two files of a mine
+        self.between_texts: Callable[[], bool] | None = None  # lets others run while a mine embeds a file
 
     def _apply_flags(self) -> None:
         apply = getattr(self.server, "_apply_server_flags", None)

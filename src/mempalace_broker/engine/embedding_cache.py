@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from typing import Any, Callable
 
-_MAX_TEXT = 16_384  # characters; longer texts are not cached
+MAX_TEXT = 16_384  # characters; longer texts are not cached
 
 
 class EmbeddingCache:
@@ -18,19 +18,25 @@ class EmbeddingCache:
 
     Args:
         compute: embeds one text; pure, and safe on several threads.
-        size: how many vectors to keep.
+        size: how many vectors to keep; `keep` changes it.
     """
 
     def __init__(self, compute: Callable[[str], Any], size: int = 1024) -> None:
         self._compute = compute
-        self._size = size
+        self._size = self._least = size
         self._lock = threading.Lock()
         self._vectors: OrderedDict[str, Any] = OrderedDict()
         self._under_way: dict[str, threading.Event] = {}
 
+    def keep(self, size: int) -> None:
+        """Keep so many vectors from now on, and never fewer than at first."""
+        with self._lock:
+            self._size = max(self._least, size)
+            self._drop_oldest()
+
     def get(self, text: str) -> Any:
         """The vector of `text`. Raises whatever `compute` raises; a failure is not cached."""
-        if len(text) > _MAX_TEXT:
+        if len(text) > MAX_TEXT:
             return self._compute(text)
         while True:
             with self._lock:
@@ -49,9 +55,12 @@ class EmbeddingCache:
             vector = self._compute(text)
             with self._lock:
                 self._vectors[text] = vector
-                if len(self._vectors) > self._size:
-                    self._vectors.popitem(last=False)
+                self._drop_oldest()
             return vector
         finally:
             with self._lock:
                 self._under_way.pop(text).set()
+
+    def _drop_oldest(self) -> None:
+        while len(self._vectors) > self._size:
+            self._vectors.popitem(last=False)

@@ -1,7 +1,7 @@
 """A lane: calls run one at a time, first in, first out.
 
 The palace lane runs on the main thread, because mempalace's own servers touch Chroma from theirs. A long mine lets
-waiting calls run between two files, where this mempalace offers that.
+waiting calls run between two files or parts of one, where this mempalace offers that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Callable, NamedTuple
 Job = Callable[[bool], object]  # its argument: whether it had to wait
 SHORT_S = 0.05  # how long a read may keep the reader thread from its frames
 _PAUSES = 100
-_MOST_BETWEEN = 8  # jobs between two files
 _NEXT_S = 0.02  # how long the mine waits for another job: the broker sends it only after the last answer
 
 
@@ -76,9 +75,9 @@ class JobQueue:
                 with self._cond:
                     self._busy = False
 
-    def run_between_files(self) -> bool:
-        """Run some of the waiting jobs that may run between two files; return whether there were any."""
-        for count in range(_MOST_BETWEEN):
+    def run_between_files(self, most: int) -> bool:
+        """Run at most so many of the waiting jobs that may run between two files; return whether there were any."""
+        for count in range(most):
             entry = self._take_between_files(_NEXT_S if count else 0.0)
             if entry is None:
                 return count > 0

@@ -67,8 +67,12 @@ def watch_mine(
     if hook is None:
         yield
         return
-    with hook, _counted(mempalace, arguments.get("mode"), progress):
-        yield
+    mempalace.between_texts = between_files
+    try:
+        with hook, _counted(mempalace, arguments.get("mode"), progress):
+            yield
+    finally:
+        mempalace.between_texts = None
 
 
 @contextlib.contextmanager

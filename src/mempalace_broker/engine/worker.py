@@ -231,7 +231,7 @@ class Worker:
     def _between_files(self) -> bool:
         if self._broker_gone.is_set():
             raise _BrokerGone
-        return self._palace_lane.run_between_files()
+        return self._palace_lane.run_between_files(self._mempalace.calls_at_boundary)
 
     def _run(self, call: Call, waited: bool) -> bytes:
         """Run and answer a call; return the answer. If the broker gave a key, the journal notes start and end."""

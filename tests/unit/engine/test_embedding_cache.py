@@ -27,6 +27,18 @@ def test_the_least_recently_used_goes_first() -> None:
     assert seen == ["a", "b", "c", "b"]
 
 
+def test_more_are_kept_for_a_while_and_never_fewer_than_at_first() -> None:
+    seen: list[str] = []
+    cache = EmbeddingCache(seen.append, size=2)
+    cache.keep(3)
+    for text in "abcabc":
+        cache.get(text)
+    cache.keep(0)
+    for text in "cba":
+        cache.get(text)
+    assert seen == ["a", "b", "c", "a"]
+
+
 def test_a_text_that_is_being_embedded_is_waited_for() -> None:
     begun, gate, calls = threading.Event(), threading.Event(), []
 

@@ -37,11 +37,11 @@ def test_between_two_files_waiting_calls_run_except_those_that_may_not() -> None
     lane, seen = JobQueue(), []
 
     def mine(_: bool) -> None:
-        assert not lane.run_between_files()
+        assert not lane.run_between_files(8)
         lane.put(lambda _: seen.append("reconnect"), between_files=False)
         lane.put(lambda _: seen.append("search"))
-        assert lane.run_between_files()
-        assert not lane.run_between_files()
+        assert lane.run_between_files(8)
+        assert not lane.run_between_files(8)
         seen.append("mined")
 
     lane.put(mine)
@@ -68,7 +68,7 @@ def test_between_two_files_those_that_come_after_an_answer_run_as_well_but_not_f
 
     def mine(_: bool) -> None:
         lane.put(lambda _: search(0))
-        assert lane.run_between_files()
+        assert lane.run_between_files(8)
         seen.append(-1)
         lane.close()
 

@@ -12,6 +12,7 @@
     flat_reads      calls that count or sort all drawers
     index_storage   an index that survives a kill
     own_length      each text embedded at its own length
+    mine_parts      other calls run while a file of a mine is embedded
     apply           applies all that fit and reports each
 
 A mempalace whose functions look or behave otherwise runs as it is, and the report says why. No tune-up changes a

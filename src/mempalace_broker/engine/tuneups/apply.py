@@ -9,6 +9,7 @@ from .capacity import CAPACITY_CACHE
 from .delete_fix import DELETE_FIX, deletes_destroy_index, refuse_deletes
 from .flat_reads import KEPT_COUNTS, KEPT_PAGES
 from .index_storage import INDEX_GUARD, STORE_SELDOM
+from .mine_parts import MINE_PARTS
 from .own_length import OWN_LENGTH
 from .read_caches import OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
 from .read_often import COLLECTION_CACHE, CONFIG_CACHE, SCHEMA_CACHE
@@ -45,7 +46,7 @@ BEFORE_OPENING = (
     KEPT_COUNTS,
     KEPT_PAGES,
 )
-WITH_MODEL = (OWN_LENGTH,)
+WITH_MODEL = (OWN_LENGTH, MINE_PARTS)
 
 
 def apply_tuneups(mempalace: Mempalace, *, wanted: bool) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..embedding_cache import EmbeddingCache
+from ..embedding_cache import MAX_TEXT, EmbeddingCache
 from ..minilm import minilm, model_missing
 from .tuneup import TuneUp, parameters, replace, require
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SAMPLES = ("note", "one writer for one palace, so that many coding agents share a memory without harm")
 _PADDED = 32  # tokens: masked padding has the same effect whatever its length, and 256 take ten times as long
+_SPARE = 64  # vectors of other calls that come meanwhile
 _TOLERANCE = 1e-6  # of one component; distances are answered with four decimals
 
 
@@ -60,8 +61,12 @@ class OwnLength:
 
     def prefetch(self, text: str) -> None:
         """Embed a text that a call will soon ask for. Raises whatever loading the model raises."""
-        if model_missing(self._function) is None and self.prove():
+        if len(text) <= MAX_TEXT and model_missing(self._function) is None and self.prove():
             self._cache.get(text)
+
+    def keep(self, texts: int) -> None:
+        """Keep the vectors of so many texts, or of more."""
+        self._cache.keep(texts + _SPARE)
 
     def forward(self, function: Any, documents: list[str], batch_size: int = 32) -> Any:
         """Stand in for `_forward`: rows of float32, one per document."""
@@ -98,7 +103,7 @@ def _apply(mempalace: Mempalace) -> None:
         return own.forward(self, documents, batch_size)
 
     replace(forward, "_forward", cls)
-    mempalace.prefetch_embedding = own.prefetch
+    mempalace.prefetch_embedding, mempalace.keep_embeddings = own.prefetch, own.keep
 
 
 OWN_LENGTH = TuneUp(
