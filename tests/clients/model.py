@@ -25,7 +25,7 @@ class Model(Background):
         asked: drawers that each harness was told to store, by name: their texts. told: all that they said of results.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, address: str = "127.0.0.1") -> None:
         self.asked: dict[str, list[str]] = {}
         self.told: dict[str, str] = {}
         self.offered: dict[str, list[str]] = {}
@@ -60,12 +60,12 @@ class Model(Background):
             def log_message(self, *args: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((address, 0), Handler)
         self.port = self._server.server_address[1]
 
-    def url(self, name: str, more: str = "") -> str:
+    def url(self, name: str, more: str = "", address: str = "127.0.0.1") -> str:
         """Where a harness finds it."""
-        return f"http://127.0.0.1:{self.port}/{name}{more}"
+        return f"http://{address}:{self.port}/{name}{more}"
 
     def run(self) -> None:
         with self._server:
