@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -116,6 +117,9 @@ def test_commands_with_daemon_print_what_they_print_alone(world: World) -> None:
         assert (mined.returncode, "Files processed: 1" in mined.stdout) == (0, True), mined.stderr
         synced = world.mempalace("sync", str(notes), "--daemon")
         assert (synced.returncode, "DRY RUN" in synced.stdout) == (0, True), synced.stderr
+        submitted = world.mempalace("mine", str(notes), "--daemon", "--background")
+        (job,) = re.findall(r"Submitted daemon job (\w+) \(mine\)", submitted.stdout)
+        assert world.mempalace("daemon", "wait", job).returncode == 0
         for words, shown in (
             (["start"], "daemon running"),
             (["status"], "daemon is running"),
@@ -127,6 +131,39 @@ def test_commands_with_daemon_print_what_they_print_alone(world: World) -> None:
         assert (refused.returncode, "mempalace-broker stop" in refused.stderr) == (1, True)
     assert sampler.most == 1, sampler.worst
     assert bare_wings(world)["notes"] == 1
+
+
+def test_jobs_of_kind_sync_and_sweep_write(world: World) -> None:
+    world.shim().initialize()
+    door = Door(world)
+    eventually(door.endpoint, what="the record of a daemon")
+    notes = world.cwd / "notes"
+    notes.mkdir()
+    for name in ("duck", "swan"):
+        (notes / f"{name}.md").write_text(f"The {name} swims in the pond. " * 20)
+    session = world.cwd / "session.jsonl"
+    more = {"type": "user", "sessionId": "s1", "timestamp": "2026-01-01T00:00:00Z"}
+    said = [{"role": "user", "content": f"heron {n} waits in the water"} for n in range(HUMAN_MESSAGES)]
+    lines = [json.dumps({**more, "uuid": f"u{n}", "message": message}) for n, message in enumerate(said)]
+    session.write_text("\n".join(lines) + "\n")
+    assert world.mempalace("mine", str(notes), "--daemon").returncode == 0
+    (notes / "duck.md").unlink()
+    with world.watch_owners() as sampler:
+        synced = world.mempalace("sync", str(notes), "--apply", "--daemon")
+        assert synced.returncode == 0, synced.stderr
+        swept = door.over(door.submit("sweep", target=str(session)))
+    assert sampler.most == 1, sampler.worst
+    assert world.cli("stop").returncode == 0
+    fresh = world.bare()
+    fresh.initialize()
+    drawers = fresh.call_tool("status")["total_drawers"]
+    assert fresh.call_tool("list_wings")["wings"]["notes"] == 1
+    assert fresh.finish(20) == 0
+    if world.engine in ("3.8.0", "3.9.0"):  # their daemon has no such job
+        assert (swept["state"], "unknown daemon job kind" in str(swept["error"])) == ("failed", True)
+    else:
+        assert swept["state"] == "succeeded", swept
+        assert drawers == 1 + HUMAN_MESSAGES
 
 
 @repeated("kills", 4, 40)
