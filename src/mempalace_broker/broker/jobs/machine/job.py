@@ -194,7 +194,7 @@ class Job:
     def took_proof(self, answer: dict[str, Any], now: float) -> None:
         """Take the answer to `proof`; the job stays RUNNING if it has to run again, now."""
         error = answer.get("error")
-        shown = Proof.UNREAD if error else proof.found(answer.get("result"), self._arguments, self._since)
+        shown = Proof.UNREAD if error else proof.found(answer.get("result"), self._arguments, self._since, now)
         if shown is Proof.ABSENT and self.attempts <= MOST_PROVED:
             self.unproved = False
             return
@@ -208,7 +208,7 @@ class Job:
         elif shown is Proof.UNREAD:
             self._again(_UNKNOWN, now)
         else:
-            self._fail(f"{_UNKNOWN}: too many other entries hide it", now)
+            self._fail(f"{_UNKNOWN}: other entries hide it, or are too much like it", now)
 
     def _told(self, told: dict[str, Any], now: float) -> None:
         if told.get("success") is False and told.get("error_class") == _WAITS:

@@ -18,7 +18,8 @@ from ....protocol.tools import rule_for
 DIARY_TOOL = "mempalace_diary_write"
 _MOST = 100  # that mempalace shows
 _SEEN = 10_000  # parts that 3.8 and 3.9 look through, whichever these are
-_CLOCK_S = 1.0  # by which the system's clock may be set back meanwhile
+_CLOCK_S = 1.0  # by which the system's clock may be set meanwhile
+_ZONES_S, _FARTHEST_S = 900.0, 26 * 3600.0  # by multiples of that, up to that, time zones differ
 _NO_PALACE = "no palace found"
 _SURROGATE = re.compile("[\ud800-\udfff]")  # mempalace replaces these
 
@@ -27,7 +28,7 @@ class Proof(Enum):
     """What the store shows of an entry.
 
     STORED, ABSENT: it is stored, it is not: both are certain.
-    OPEN: others may hide it.
+    OPEN: others may hide it, or are too much like it.
     UNREAD: the store could not be read.
     """
 
@@ -46,11 +47,11 @@ def question(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
 
 
-def found(result: object, arguments: dict[str, Any], since: float) -> Proof:
+def found(result: object, arguments: dict[str, Any], since: float, now: float) -> Proof:
     """Return what the result of `question` shows.
 
     Args:
-        since: seconds since 1970; the entry can't have been stored earlier.
+        since, now: seconds since 1970; the entry can't have been stored at another time.
     """
     told = _told(result)
     if told is None:
@@ -63,15 +64,24 @@ def found(result: object, arguments: dict[str, Any], since: float) -> Proof:
     parts: dict[str, int] = {}  # characters of what may be the entry, by when it was stored
     oldest = float("inf")
     for shown in told["entries"]:
-        at = _time(shown.get("timestamp"))
-        oldest = min(oldest, at)
-        content = shown.get("content")
-        if at >= since - _CLOCK_S and shown.get("topic") == topic and isinstance(content, str) and content in text:
-            parts[shown["timestamp"]] = parts.get(shown["timestamp"], 0) + len(content)
-    if len(text) in parts.values():
-        return Proof.STORED
+        stamp, content = str(shown.get("timestamp")), shown.get("content")
+        oldest = min(oldest, _time(stamp))
+        if shown.get("topic") == topic and isinstance(content, str) and content in text:
+            parts[stamp] = parts.get(stamp, 0) + len(content)
+    verdicts = {_at(_time(stamp), since, now) for stamp, size in parts.items() if size == len(text)}
     shows_all = (len(told["entries"]) < _MOST or oldest < since - _CLOCK_S) and told.get("total") != _SEEN
-    return Proof.ABSENT if shows_all else Proof.OPEN
+    if Proof.STORED in verdicts:
+        return Proof.STORED
+    return Proof.ABSENT if shows_all and Proof.OPEN not in verdicts else Proof.OPEN
+
+
+def _at(at: float, since: float, now: float) -> Proof:
+    """What an entry of that text shows that was stored at `at`. The engine's settings may give it another time zone."""
+    early = since - _CLOCK_S - at
+    if early <= 0:
+        return Proof.STORED if at <= now + _CLOCK_S else Proof.OPEN
+    shifted = early <= _FARTHEST_S and -early % _ZONES_S <= now - since + 2 * _CLOCK_S
+    return Proof.OPEN if shifted else Proof.ABSENT
 
 
 def _told(result: object) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ def result(told: object) -> dict[str, Any]:
 
 
 def found(*rows: dict[str, Any], since: float = NOW, **written: str) -> Proof:
-    return proof.found(result({"agent": "claude", "entries": list(rows)}), {**WRITTEN, **written}, since)
+    return proof.found(result({"agent": "claude", "entries": list(rows)}), {**WRITTEN, **written}, since, since + 60.0)
 
 
 def test_the_question_is_for_that_agent_and_wing() -> None:
@@ -63,10 +63,18 @@ def test_a_hundred_newer_entries_hide_it() -> None:
     assert found(*newer[1:], row("the heron is back")) is Proof.STORED
 
 
+@pytest.mark.parametrize(
+    ("hours", "shows"),
+    [(-5.0, Proof.OPEN), (-5.75, Proof.OPEN), (+9.5, Proof.OPEN), (-5.1, Proof.ABSENT), (-27.0, Proof.ABSENT)],
+)
+def test_the_same_text_at_the_same_time_of_another_zone_proves_nothing(hours: float, shows: Proof) -> None:
+    assert found(row("the heron is back", NOW + 3600 * hours + 30.0)) is shows
+
+
 def test_a_diary_that_is_too_long_for_old_versions_proves_no_absence() -> None:
     told = {"entries": [row("older", NOW - 2)] * 100, "total": 10_000}
-    assert proof.found(result(told), WRITTEN, NOW) is Proof.OPEN
-    assert proof.found(result({**told, "total": 10_001}), WRITTEN, NOW) is Proof.ABSENT
+    assert proof.found(result(told), WRITTEN, NOW, NOW + 60.0) is Proof.OPEN
+    assert proof.found(result({**told, "total": 10_001}), WRITTEN, NOW, NOW + 60.0) is Proof.ABSENT
 
 
 @pytest.mark.parametrize(
@@ -83,11 +91,13 @@ def test_a_diary_that_is_too_long_for_old_versions_proves_no_absence() -> None:
     ],
 )
 def test_what_shows_no_diary_proves_nothing(answer: object) -> None:
-    assert proof.found(answer, WRITTEN, NOW) is Proof.UNREAD
+    assert proof.found(answer, WRITTEN, NOW, NOW + 60.0) is Proof.UNREAD
 
 
 def test_where_there_is_no_palace_nothing_is_stored() -> None:
-    assert proof.found(result({"error": "No palace found", "hint": "run init"}), WRITTEN, NOW) is Proof.ABSENT
+    assert (
+        proof.found(result({"error": "No palace found", "hint": "run init"}), WRITTEN, NOW, NOW + 60.0) is Proof.ABSENT
+    )
 
 
 @pytest.fixture
