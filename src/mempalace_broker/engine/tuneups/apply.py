@@ -13,6 +13,7 @@ from .mine_parts import MINE_PARTS
 from .own_length import OWN_LENGTH
 from .read_caches import OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
 from .read_often import COLLECTION_CACHE, CONFIG_CACHE, SCHEMA_CACHE
+from .rows_by_id import ROWS_BY_ID
 from .tuneup import DoesNotFit, TuneUp, require
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ BEFORE_OPENING = (
     SCHEMA_CACHE,
     KEPT_COUNTS,
     KEPT_PAGES,
+    ROWS_BY_ID,
 )
 WITH_MODEL = (OWN_LENGTH, MINE_PARTS)
 
