@@ -97,10 +97,12 @@ class Borrower:
         gets. Raises as `borrow`.
         """
         refuse_elsewhere(self._context)
+        engine_lock = self._context.files.engine_lock
+        self._wait_for_others(deadline, but=read_pid(engine_lock))  # the second look takes half as long as the first
         with contextlib.ExitStack() as stack:
             self._until(deadline, lambda: self._attempt(deadline, stack, pause=True))
             began = self._context.clock.monotonic()  # not later: to look for others takes a while, too
-            if who := other_opener(self._context, but=read_pid(self._context.files.engine_lock)):
+            if who := other_opener(self._context, but=read_pid(engine_lock)):
                 raise self._too_late(who)
             yield began
 
@@ -230,8 +232,8 @@ class Borrower:
 
     # -- everybody else
 
-    def _wait_for_others(self, deadline: Deadline) -> None:
-        while who := other_opener(self._context):
+    def _wait_for_others(self, deadline: Deadline, *, but: int = 0) -> None:
+        while who := other_opener(self._context, but=but):
             if deadline.expired:
                 raise self._too_late(who)
             self._context.clock.sleep(min(_LOOK_S, deadline.remaining()))
