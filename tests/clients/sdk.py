@@ -29,7 +29,7 @@ SDKS: dict[str, tuple[str, dict[str, Any]]] = {
     "typescript-client-legacy": ("node", {"sdk": "client", "mode": "legacy"}),
     "typescript-client-auto": ("node", {"sdk": "client", "mode": "auto"}),
 }
-NODE_CLIENTS = ("mcp-inspector", "opencode", "claude", "codex", "pi", "node")
+NODE_CLIENTS = ("mcp-inspector", "opencode", "claude", "cn", "codex", "pi", "node")
 
 
 def require(part: str) -> None:

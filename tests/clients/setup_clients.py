@@ -5,9 +5,9 @@
     python3 tests/clients/setup_clients.py --check    only say what is missing (exit code 1)
 
 Parts: py-old and py-new (the official Python SDK, an early 1.x and the newest) and node (the official TypeScript
-SDKs, the Inspector, opencode, Claude Code, Gemini CLI, Qwen Code, Codex, pi and the Node.js that it needs; about
-1.8 GB). All clients are pinned, and what the Python ones depend on; a lock file for npm would name the platform it was
-made on. A second call starts nothing.
+SDKs, the Inspector, opencode, Claude Code, Continue, Gemini CLI, Qwen Code, Codex, pi and the Node.js that it needs;
+about 1.8 GB). All clients are pinned, and what the Python ones depend on; a lock file for npm would name the platform
+it was made on. A second call starts nothing.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def setup(into: Path | None = None, say: Callable[[str], None] = print) -> None:
 
 def _describe(part: str) -> str:
     if part == "node":
-        return "TypeScript SDKs, Inspector and six agents from the npm registry (about 1.8 GB)"
+        return "TypeScript SDKs, Inspector and seven agents from the npm registry (about 1.8 GB)"
     lines = _manifest(part)[0].read_text(encoding="utf-8").split()
     return next(line for line in lines if line.startswith("mcp==")) + " from the Python package index"
 
@@ -129,7 +129,7 @@ def _make_node(into: Path, part: str) -> None:
         shutil.copy(path, folder)
     options = ("--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=2", "--fetch-timeout=60000")
     _run(part, into, "npm", "install", "--no-package-lock", "--prefix", str(folder), *options)
-    for name in ("claude", "codex", "mcp-inspector", "node", "opencode", "pi"):
+    for name in ("claude", "cn", "codex", "mcp-inspector", "node", "opencode", "pi"):
         if not (folder / "node_modules" / ".bin" / name).exists():
             raise SetupError(f"clients: npm left no {name} in {folder}: is this platform supported by it?")
 
