@@ -397,7 +397,7 @@ EVERYWHERE = {
 }
 NEEDED = {
     "3.4.0": EVERYWHERE | {"delete-fix", "own-writes", "overview-cache"},
-    "newest": EVERYWHERE | {"kept-counts", "kept-pages", "mine-parts"},
+    "newest": EVERYWHERE | {"kept-counts", "kept-pages", "mine-parts", "early-check"},
 }
 
 

@@ -131,7 +131,7 @@ class Mempalace:
         _prepare_process(options)
         if os.path.exists(options.palace) and not os.path.isdir(options.palace):
             raise EngineFailure(BAD_PALACE, f"{options.palace} is not a directory.", "choose another --palace")
-        with importing(lean=options.tune) as self.model:
+        with importing(options.palace, lean=options.tune) as self.model:
             self.server: Any = _import_server()
         self.version = str(getattr(self.server, "__version__", "0"))
         if _version_tuple(self.version) < OLDEST:

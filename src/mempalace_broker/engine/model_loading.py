@@ -1,4 +1,5 @@
-"""Loads the embedding model on a thread of its own, while mempalace is imported and the palace is opened.
+"""Loads the embedding model on a thread of its own, while mempalace is imported and the palace is opened; and has the
+database checked on another.
 
 Making the session takes as long as half of all imports, and keeps no other thread from running.
 """
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from .database_check import DatabaseCheck
 from .lean_imports import lean_imports
 from .minilm import minilm, model_missing
 
@@ -20,7 +22,9 @@ from .minilm import minilm, model_missing
 class ModelLoading:
     """Begins at once. Call it before mempalace is imported, and after its environment is set up."""
 
-    def __init__(self) -> None:
+    def __init__(self, palace: str) -> None:
+        self.database = DatabaseCheck(palace)
+        self.database.start()
         self._chosen = threading.Event()
         self._thread: threading.Thread | None = None
         try:
@@ -56,13 +60,16 @@ class ModelLoading:
 
 
 @contextlib.contextmanager
-def importing(*, lean: bool) -> Iterator[ModelLoading | None]:
-    """Import mempalace within the block; `lean`: nothing that isn't used, and with the model loading meanwhile."""
+def importing(palace: str, *, lean: bool) -> Iterator[ModelLoading | None]:
+    """Import mempalace within the block.
+
+    `lean`: nothing that isn't used; the model is loaded meanwhile, and the palace's database checked.
+    """
     if not lean:
         yield None
         return
     with lean_imports():
-        loading = ModelLoading()
+        loading = ModelLoading(palace)
         yield loading
         loading.wait_until_chosen()
 

@@ -11,6 +11,7 @@
     drawer_overview counts and lists of drawers, kept up to date by our own writes
     flat_reads      calls that count or sort all drawers
     index_storage   an index that survives a kill
+    early_check     SQLite's check of the database, while mempalace is imported
     own_length      each text embedded at its own length
     mine_parts      other calls run while a file of a mine is embedded
     apply           applies all that fit and reports each

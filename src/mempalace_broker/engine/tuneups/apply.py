@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .capacity import CAPACITY_CACHE
 from .delete_fix import DELETE_FIX, deletes_destroy_index, refuse_deletes
+from .early_check import EARLY_CHECK
 from .flat_reads import KEPT_COUNTS, KEPT_PAGES
 from .index_storage import INDEX_GUARD, STORE_SELDOM
 from .mine_parts import MINE_PARTS
@@ -31,7 +32,8 @@ LEAN_IMPORTS = TuneUp(
     _was_lean,
     any_backend=True,
 )
-# in this order: pin-once wraps what store-seldom puts in place
+# in this order: pin-once wraps what store-seldom puts in place, and index-guard opens the database, which early-check
+# must have closed by then
 BEFORE_OPENING = (
     LEAN_IMPORTS,
     STORE_SELDOM,
@@ -40,6 +42,7 @@ BEFORE_OPENING = (
     OWN_WRITES,
     CAPACITY_CACHE,
     OVERVIEW_CACHE,
+    EARLY_CHECK,
     INDEX_GUARD,
     CONFIG_CACHE,
     COLLECTION_CACHE,

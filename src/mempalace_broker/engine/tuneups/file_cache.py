@@ -26,6 +26,11 @@ def _stamp(path: str) -> Stamp:
     return st.st_ino, st.st_mtime_ns, st.st_size
 
 
+def settled_before(stamps: list[Stamp], time_ns: int) -> bool:
+    """Whether no file changed in the last moments before that time."""
+    return all(one is None or one[1] < time_ns - _RACY_NS for one in stamps)
+
+
 def database_files(palace: str) -> list[str]:
     """The files whose change shows a change of the palace's database."""
     database = os.path.join(palace, "chroma.sqlite3")
@@ -49,6 +54,5 @@ class FileCache:
     def put(self, key: Key, answer: Any, paths: list[str], before: list[Stamp]) -> None:
         """Keep an answer, unless a file changed a moment ago or since `before`, the stamps of the first paths."""
         stamps = stamps_of(paths)
-        settled = time.time_ns() - _RACY_NS
-        if stamps[: len(before)] == before and all(one is None or one[1] < settled for one in stamps):
+        if stamps[: len(before)] == before and settled_before(stamps, time.time_ns()):
             self._known[key] = answer, paths, stamps
