@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -15,6 +16,7 @@ from ..protocol.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
 PROG = "mempalace-broker"
 _WIDEST = 10_000
@@ -26,7 +28,14 @@ DEBUG_VARIABLE = "MEMPALACE_BROKER_TRACEBACK"
 
 def guarded(command: click.Command, argv: Sequence[str]) -> int:
     """Run `command`, which returns its exit code; every way to fail ends here."""
-    _settle_output()
+    _settle_streams()
+    code = _outcome(command, argv)
+    for stream in (sys.stdout, sys.stderr):
+        _flush_or_drop(stream)
+    return code
+
+
+def _outcome(command: click.Command, argv: Sequence[str]) -> int:
     try:
         if COMPLETE_VARIABLE in os.environ:
             from click.shell_completion import shell_complete  # late: for a shell that asks
@@ -36,24 +45,25 @@ def guarded(command: click.Command, argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK
     except click.ClickException as exc:
-        exc.show(file=sys.stderr)
+        with contextlib.suppress(OSError):  # stderr, as in `say_error`
+            exc.show(file=sys.stderr)
         return exc.exit_code
     except BrokerError as exc:
         say_error(exc.message, exc.hint)
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
-        print(file=sys.stderr)  # the terminal has shown ^C on this line
-        say_error("interrupted.")
+        say_error("interrupted.", before="\n")  # the terminal has shown ^C on this line
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        _quiet_stdout()
         return EXIT_PIPE
     except Exception as exc:  # noqa: BLE001 - the last line of defence: people get a sentence, not a traceback
         return _unexpected(exc)
 
 
-def _settle_output() -> None:
-    """What the terminal's encoding lacks is replaced; a closed stdout or stderr takes everything."""
+def _settle_streams() -> None:
+    """Replace what the encoding lacks; let a closed stdout or stderr take everything, and a closed stdin be empty."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - for the rest of our life
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the rest of our life
@@ -70,10 +80,16 @@ def _invoke(command: click.Command, args: list[str]) -> object:
         return exc.exit_code
 
 
-def say_error(message: str, hint: str = "") -> None:
-    """Print one line on stderr: what is wrong, and the step that helps."""
+def say(line: str) -> None:
+    """Print one line that quotes a path or what others wrote."""
+    click.echo(printable(line, _WIDEST))
+
+
+def say_error(message: str, hint: str = "", *, before: str = "") -> None:
+    """Print one line on stderr: what is wrong, and the step that helps. Where stderr takes nothing, the code tells."""
     text = f"{PROG}: {message}" + (f" Hint: {hint}" if hint else "")
-    print(printable(" ".join(text.split("\n")), _WIDEST), file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(before + printable(" ".join(text.split("\n")), _WIDEST), file=sys.stderr)
 
 
 def _unexpected(exc: Exception) -> int:
@@ -91,8 +107,11 @@ def _unexpected(exc: Exception) -> int:
     return EXIT_FAILURE
 
 
-def _quiet_stdout() -> None:
-    """Send the buffered rest to /dev/null: the reader of our output left, and flushing at exit must not raise."""
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, sys.stdout.fileno())
-    os.close(sink)
+def _flush_or_drop(stream: TextIO) -> None:
+    """Send what can't be written to /dev/null: Python flushes again at exit, and would complain and change the code."""
+    try:
+        stream.flush()
+    except OSError:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, stream.fileno())
+        os.close(sink)

@@ -14,6 +14,7 @@ from ..protocol.hello import RESTART
 from ..settings import BrokerSettings
 from ..system import kernel
 from .context_options import palace_options
+from .outcome import say
 from .service import manager_for
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ def command_stop(context: Context, now: bool, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(gone))
     elif gone["was_running"]:
-        click.echo(f"stopped: the broker of {context.identity.path} (pid {gone['pid']}) is gone.")
+        say(f"stopped: the broker of {context.identity.path} (pid {gone['pid']}) is gone.")
         if os.path.exists(manager_for(context).file):
             click.echo("Its service starts the next one in a moment; to end that: mempalace-broker service uninstall")
         if gone.get("command"):
             click.echo(f"{gone['command']}, still has the palace for itself.")
     else:
-        click.echo(f"no broker runs for {context.identity.path}.")
+        say(f"no broker runs for {context.identity.path}.")
     return EXIT_OK
 
 

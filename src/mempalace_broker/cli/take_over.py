@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EXIT_OK, PalaceHeld
-from ..protocol.text import printable
 from .context_options import palace_options
+from .outcome import say
 
 if TYPE_CHECKING:
     from ..lease.machine.record import LeaseRecord
@@ -55,11 +55,11 @@ def command_take_over(context: Context, yes: bool, as_json: bool) -> int:
         click.echo(json.dumps({"taken_over": [lease.epoch for lease in waiting], "removed": removed}))
         return EXIT_OK
     if removed:
-        click.echo(f"removed what no broker made: {printable(', '.join(removed))}")
+        say(f"removed what no broker made: {', '.join(removed)}")
     if waiting:
-        click.echo(f"taken over: {context.identity.path} is free; the next agent's call opens it.")
+        say(f"taken over: {context.identity.path} is free; the next agent's call opens it.")
     elif not removed:
-        click.echo(f"nothing to take over: no broker on another kernel holds {context.identity.path}.")
+        say(f"nothing to take over: no broker on another kernel holds {context.identity.path}.")
     return EXIT_OK
 
 

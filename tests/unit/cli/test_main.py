@@ -209,6 +209,23 @@ def test_a_real_reader_that_left_is_141(args: list[str], palace: str) -> None:
     assert (done.returncode, done.stderr) == (EXIT_PIPE, b"")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+@pytest.mark.parametrize(("redirected", "said"), [(">/dev/full", True), (">/dev/full 2>&1", False)])
+@pytest.mark.parametrize("args", [["--help"], ["stop"], ["status", "--json"]])
+def test_a_full_disk_below_the_output_is_said_once(args: list[str], redirected: str, said: bool, palace: str) -> None:
+    where = ["--palace", palace] if args != ["--help"] else []
+    argv = ["sh", "-c", f'"$@" {redirected}', "sh", *PROGRAM, *args, *where]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == EXIT_FAILURE
+    assert done.stderr.startswith("mempalace-broker: cannot write: ") == said
+    assert done.stderr.count("\n") == said
+
+
+def test_where_stderr_takes_nothing_the_code_still_tells() -> None:
+    done = subprocess.run(["sh", "-c", '"$@" 2>/dev/full', "sh", *PROGRAM, "nonsense"], check=False, timeout=60)
+    assert done.returncode == EXIT_USAGE
+
+
 @pytest.mark.parametrize("args", [["status"], ["doctor"], ["status", "--json"], ["logs"], ["--help"], ["nonsense-é"]])
 def test_a_terminal_of_another_encoding_gets_replaced_characters(args: list[str], palace: str) -> None:
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -225,6 +242,19 @@ def test_closed_descriptors_change_nothing(closed: str, palace: str) -> None:
     argv = ["sh", "-c", line, "sh", *PROGRAM, "status", "--palace", palace]
     done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (EXIT_NOT_RUNNING, b"")
+
+
+def test_a_closed_stdin_cannot_be_asked(palace: str) -> None:
+    argv = ["sh", "-c", '"$@" <&-', "sh", *PROGRAM, "setup", "--palace", palace]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == EXIT_USAGE
+    assert "there is nobody to ask" in done.stderr
+
+
+def test_a_palace_whose_name_has_a_line_end_is_one_line(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("stop", "take-over"):
+        assert main([command, "--palace", f"{palace}\nx"]) == EXIT_OK
+        assert capsys.readouterr().out.count("\n") == 1
 
 
 @pytest.mark.parametrize("args", [["status"], ["doctor"], ["doctor", "--json"], ["logs"], ["stop"]])

@@ -8,6 +8,7 @@ import click
 
 from ...errors import EXIT_OK
 from ..context_options import palace_options, wait_option
+from ..outcome import say
 
 if TYPE_CHECKING:
     from ...system.paths import Context
@@ -43,5 +44,5 @@ def command_move_to(context: Context, target: str, replace: bool, wait_s: float)
     kept = move(context, target, wait_s=wait_s, replace=replace)
     if kept is None:
         return 1
-    click.echo(f"the drawers of {context.identity.path} are in {target} now; the old store is kept in {kept}")
+    say(f"the drawers of {context.identity.path} are in {target} now; the old store is kept in {kept}")
     return EXIT_OK
