@@ -82,6 +82,22 @@ def test_a_full_disk_loses_nothing_and_recovers_by_itself(world: World) -> None:
         assert "after the disk" in str(found)
 
 
+def test_the_first_write_after_a_full_disk_waits_for_nothing(world: World) -> None:
+    """Chroma leaves a transaction open when the disk fills up in the middle of a write, and its next write hangs."""
+    text = "words of some sort " * 60
+    with small_disk(world, "8m"):
+        shim = world.shim()
+        shim.initialize()
+        shim.call_tool("add_drawer", wing="w", room="r", content="stored before the disk was full")
+        ballast = world.state_root / "ballast"
+        ballast.write_bytes(b"x" * (shutil.disk_usage(world.state_root).free - 60_000))
+        told = [shim.call_tool("add_drawer", wing="w", room="r", content=f"{number} {text}") for number in range(8)]
+        assert [answer["success"] for answer in told[-3:]] == [False] * 3
+        ballast.unlink()
+        assert shim.call_tool("add_drawer", wing="w", room="r", content=f"room again {text}")["success"]
+        assert world.broker().status()["engine"]["restarts"] == 0
+
+
 def test_a_read_only_state_root_is_said_and_the_shim_lives_on(world: World) -> None:
     with small_disk(world, "24m"):
         _mount("-o", "remount,ro", str(world.state_root))

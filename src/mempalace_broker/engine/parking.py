@@ -44,6 +44,18 @@ _FORGET = (
     ("backends._inproc_sqlite", "release_all"),
 )
 
+# how Chroma reports that its database failed: no room on the disk, an I/O error, a transaction that still waits
+_FAILURES = (b"Error in compaction", b"request to compactor", b"error returned from database: (code: ")
+_SHORT = 4096  # bytes of such an answer
+
+
+def store_failed(answer: bytes) -> bool:
+    """Whether this answer to a write says that Chroma's database failed.
+
+    Chroma then leaves a transaction open, and its next write waits for that, long after the disk has room again.
+    """
+    return len(answer) < _SHORT and any(failure in answer for failure in _FAILURES)
+
 
 def close_palace(mempalace: Mempalace) -> str:
     """Close the palace and give up the upstream write lock.

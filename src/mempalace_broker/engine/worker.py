@@ -42,9 +42,10 @@ from ..protocol.engine_frames import (
     Frame,
     FrameError,
 )
-from ..protocol.tools import Lane, rule_for
+from ..protocol.tools import Lane
 from . import payload
 from .adapter import EngineFailure, Mempalace, Options
+from .call import Call
 from .confinement import Confinement
 from .embedding_prefetch import texts_to_embed
 from .empty_palace import treat_empty_palace_as_missing
@@ -54,7 +55,7 @@ from .mine_progress import watch_mine
 from .model_guard import guard_model
 from .model_loading import give_memory_back
 from .ownership import give_all_away, owner_is_another
-from .parking import close_palace
+from .parking import close_palace, store_failed
 from .pipes import BrokerPipes
 from .power_safety import PowerSafety
 from .search_config import fingerprint, is_outdated
@@ -71,29 +72,6 @@ _NOT_BETWEEN_FILES = frozenset({"mempalace_mine", "mempalace_sync", "mempalace_r
 
 class _BrokerGone(BaseException):
     """Ends a mine between two files: nobody waits for its answer, and the next broker waits for this process."""
-
-
-class Call:
-    """One `call` frame, decoded.
-
-    Attributes:
-        error: the answer to a payload that is not JSON, else None.
-        folders: what a guest's call may read, None for every other call.
-    """
-
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
-        self.request: Any = None
-        self.error: dict[str, Any] | None = None
-        try:
-            self.request = payload.decode_request(frame.payload)
-        except payload.BadRequest as exc:
-            self.error = exc.response
-        self.tool, arguments = payload.tool_call(self.request)
-        self.folders: list[str] | None = None
-        if frame.verb == CONFINE:
-            named = [arguments.get(name) for name in rule_for(self.tool).paths]
-            self.folders = [path for path in named if isinstance(path, str) and os.path.realpath(path) == path]
 
 
 class Worker:
@@ -114,6 +92,7 @@ class Worker:
         self._report: dict[str, Any] = {}
         self._trouble: list[dict[str, str]] = []  # of the last opening
         self._storage = StorageWatch(mempalace)
+        self._mines = self._store_failed = False
         self._inline_reads = InlineReads()
         self._ready = threading.Event()
         self._free_lane_done = threading.Event()
@@ -179,6 +158,7 @@ class Worker:
             start_thread(give_memory_back, "engine-trim")
 
     def _park(self) -> None:
+        self._store_failed = False
         problem = close_palace(self._mempalace)
         self._pipes.send(Frame(PARKED, payload=payload.encode_response({"problem": problem})))
 
@@ -192,6 +172,19 @@ class Worker:
         if wait_for_palace(self._mempalace, self._broker_gone, tell, self._lookout):
             self._open(self._mempalace.open_palace)
             self._send_ready()
+
+    def _reopen(self) -> None:
+        """Close the palace and open it again before the next write: that would wait for the failed one's transaction.
+
+        Not at once: with a full disk, Chroma can read what it has opened, but can't open it again.
+        """
+        self._store_failed = False
+        if problem := close_palace(self._mempalace):
+            print(f"the palace can't be closed after a failed write: {problem}", file=sys.stderr, flush=True)
+            os._exit(EXIT_FAILURE)
+        if wait_for_palace(self._mempalace, self._broker_gone, lambda _: None, self._lookout):
+            self._open(self._mempalace.open_palace)
+            self._send_ready(DEGRADED)
 
     def _open(self, opening: Callable[[], Any]) -> Any:
         """Open the palace on this one thread."""
@@ -221,11 +214,17 @@ class Worker:
 
     def _run_palace(self, call: Call, waited: bool) -> None:
         """Run a call of the palace lane; a mine lets others in between two files."""
+        if self._store_failed and call.frame.tag != "-" and not self._mines:
+            self._reopen()
+        mines = call.tool == "mempalace_mine"
+        self._mines = self._mines or mines
         watched = watch_mine(self._mempalace, call.frame.n, call.request, self._between_files, self._pipes.send)
         with contextlib.suppress(_BrokerGone), watched:
             answer = self._run(call, waited)
             if self._storage.changed(answer):
                 self._send_ready(DEGRADED)
+            self._store_failed = self._store_failed or (call.frame.tag != "-" and store_failed(answer))
+        self._mines = self._mines and not mines
         self._mempalace.finish_call()
 
     def _between_files(self) -> bool:

@@ -145,8 +145,9 @@ class PendingRequest:
 
     def error(self, why: str, *, code: int = NOT_EXECUTED) -> tuple[int, str]:
         """Return (code, text) for a request that certainly was not executed, or was a read."""
-        if code == NOT_EXECUTED:
-            return code, f"{self.tool} was not executed: {why} It is safe to send it again."
+        if code == NOT_EXECUTED:  # a hint stands last: it may end with a command, without a full stop
+            reason, hint, step = why.partition(" Hint: ")
+            return code, f"{self.tool} was not executed: {reason} It is safe to send it again.{hint}{step}"
         return code, f"{self.tool} was not executed: {why}"
 
     def unknown(self, why: str) -> tuple[int, str]:

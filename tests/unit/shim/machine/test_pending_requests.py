@@ -93,6 +93,7 @@ def test_an_error_says_that_it_can_be_sent_again_only_where_that_is_so() -> None
         NOT_EXECUTED,
         f"{SEARCH} was not executed: No broker. It is safe to send it again.",
     )
+    assert read.error("No room. Hint: ls -l /p")[1].endswith("No room. It is safe to send it again. Hint: ls -l /p")
     assert read.error("Refused.", code=-5) == (-5, f"{SEARCH} was not executed: Refused.")
     code, text = request(call(1, ADD)).unknown("It died.")
     assert code == OUTCOME_UNKNOWN
