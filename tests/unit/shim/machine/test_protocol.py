@@ -467,7 +467,7 @@ def test_without_broker_calls_fail_at_once_and_initialize_does_not(talk: Talk) -
     assert first["result"]["serverInfo"]["name"] == "mempalace"
     assert first["result"]["protocolVersion"] == "2025-06-18"
     assert second["error"]["code"] == NOT_EXECUTED
-    assert "no broker: /x. Hint: do y." in second["error"]["message"]
+    assert "no broker: /x. It is safe to send it again. Hint: do y." in second["error"]["message"]
     assert third["error"]["code"] == NOT_EXECUTED
     talk.agent(call(3))
     assert talk.error["code"] == NOT_EXECUTED
