@@ -65,7 +65,8 @@ def finish_restore(marker: PrivateFile) -> int:
     except (OSError, ValueError, TypeError, KeyError) as exc:
         raise StateRootError(
             f"a restore of the palace was interrupted and can't be finished: {exc}.",
-            hint=f"mend that; the renames that are left stand in {marker.path}",
+            hint=f"put back what is missing: {marker.path} lists the renames. Without that file the restore is given "
+            "up; old files that it has moved already stay in *.before-*",
         ) from exc
     return len(moves)
 
