@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,34 @@ def test_a_snapshot_is_made_listed_verified_and_restored(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["newest"], indirect=True)
+def test_drawers_that_chroma_has_only_queued_count(world: World) -> None:
+    """As after a disk that was full: the write is in the queue, and not in the tables."""
+    texts = fill(world, 6)
+    world.cli("stop")
+    with contextlib.closing(sqlite3.connect(world.palace / "chroma.sqlite3")) as db, db:
+        (segment,) = db.execute(
+            "SELECT s.id FROM segments s JOIN collections c ON c.id = s.collection "
+            "WHERE c.name = 'mempalace_drawers' AND s.scope = 'METADATA'"
+        ).fetchone()
+        rows = db.execute(
+            "SELECT e.id, q.seq_id FROM embeddings e JOIN embeddings_queue q ON q.id = e.embedding_id "
+            "WHERE e.segment_id = ? ORDER BY q.seq_id DESC LIMIT 3",
+            (segment,),
+        ).fetchall()
+        assert len(rows) == 3
+        for row, _ in rows:
+            db.execute("DELETE FROM embedding_metadata WHERE id = ?", (row,))
+            db.execute("DELETE FROM embedding_fulltext_search WHERE rowid = ?", (row,))
+            db.execute("DELETE FROM embeddings WHERE id = ?", (row,))
+        db.execute("UPDATE max_seq_id SET seq_id = ? WHERE segment_id = ?", (rows[-1][1] - 1, segment))
+    made = backup(world, "create")
+    exported = backup(world, "export", str(world.home / "out"), made["name"], "--format", "jsonl")
+    assert exported["drawers"] >= len(texts)
+    written = (world.home / "out" / "drawers.jsonl").read_text()
+    assert [text for text in texts if text not in written] == []
+    assert found(world) == sorted(texts)
+
+
 def test_what_does_not_verify_is_refused_and_unchanged_files_are_shared(world: World) -> None:
     fill(world, 3)
     one = backup(world, "create", "--untried")

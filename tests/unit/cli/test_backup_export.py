@@ -11,21 +11,35 @@ import pytest
 from mempalace_broker.cli.backup.copying import digest
 from mempalace_broker.cli.backup.export import Form, export
 from mempalace_broker.cli.backup.snapshots import Entry, Snapshot, write_manifest
+from mempalace_broker.cli.backup.tryout import _samples
 from mempalace_broker.errors import StateRootError
 
 CHROMA = """
     CREATE TABLE collections (id TEXT, name TEXT);
-    CREATE TABLE segments (id TEXT, collection TEXT);
+    CREATE TABLE segments (id TEXT, collection TEXT, scope TEXT);
+    CREATE TABLE max_seq_id (segment_id TEXT, seq_id INTEGER);
+    CREATE TABLE embeddings_queue (seq_id INTEGER PRIMARY KEY, operation INTEGER, topic TEXT, id TEXT, metadata TEXT);
     CREATE TABLE embeddings (id INTEGER, segment_id TEXT, embedding_id TEXT);
     CREATE TABLE embedding_metadata
         (id INTEGER, key TEXT, string_value TEXT, int_value INTEGER, float_value REAL, bool_value INTEGER);
     INSERT INTO collections VALUES ('c', 'mempalace_drawers');
-    INSERT INTO segments VALUES ('s', 'c');
+    INSERT INTO segments VALUES ('s', 'c', 'METADATA');
     INSERT INTO embeddings VALUES (1, 's', 'drawer_1'), (2, 's', 'drawer_2');
     INSERT INTO embedding_metadata VALUES
         (1, 'chroma:document', 'the heron waits', NULL, NULL, NULL), (1, 'wing', 'w', NULL, NULL, NULL),
         (1, 'room', 'r', NULL, NULL, NULL), (1, 'chunk_index', NULL, 3, NULL, NULL),
         (2, 'chroma:document', 'evil', NULL, NULL, NULL), (2, 'wing', '../../etc', NULL, NULL, NULL);
+"""
+QUEUED = """
+    INSERT INTO max_seq_id VALUES ('s', 2);
+    INSERT INTO embeddings_queue VALUES
+        (1, 0, 'persistent://t/d/c', 'drawer_1', '{"chroma:document": "applied long ago"}'),
+        (3, 0, 'persistent://t/d/c', 'drawer_3', '{"chroma:document": "the stork came", "wing": "w"}'),
+        (4, 2, 'persistent://t/d/c', 'drawer_1', '{"chroma:document": "the heron left", "chunk_index": null}'),
+        (5, 3, 'persistent://t/d/c', 'drawer_2', NULL),
+        (6, 1, 'persistent://t/d/c', 'drawer_9', '{"chroma:document": "an update of nothing"}'),
+        (7, 0, 'persistent://t/d/c', 'drawer_3', '{"chroma:document": "added twice"}'),
+        (8, 0, 'persistent://t/d/another', 'drawer_4', '{"chroma:document": "of no collection"}');
 """
 GRAPH = """
     CREATE TABLE triples (subject TEXT, predicate TEXT, object TEXT, valid_to TEXT);
@@ -35,9 +49,13 @@ GRAPH = """
 
 @pytest.fixture
 def snapshot(tmp_path: Path) -> Snapshot:
-    path = tmp_path / "2026-11-27T09-36-01Z"
+    return snapshot_of(tmp_path, CHROMA)
+
+
+def snapshot_of(folder: Path, chroma: str) -> Snapshot:
+    path = folder / "2026-11-27T09-36-01Z"
     files = {}
-    for name, script in (("palace/chroma.sqlite3", CHROMA), ("graph/knowledge_graph.sqlite3", GRAPH)):
+    for name, script in (("palace/chroma.sqlite3", chroma), ("graph/knowledge_graph.sqlite3", GRAPH)):
         (path / name).parent.mkdir(parents=True)
         db = sqlite3.connect(path / name)
         db.executescript(script)
@@ -71,3 +89,16 @@ def test_markdown_has_a_file_for_each_room_and_no_name_leads_out(snapshot: Snaps
 def test_a_folder_that_is_there_is_left_alone(snapshot: Snapshot, tmp_path: Path) -> None:
     with pytest.raises(StateRootError, match="cannot export"):
         export(snapshot, str(tmp_path), Form.JSONL)
+
+
+def test_what_chroma_has_queued_and_not_applied_counts_as_it_will_when_the_snapshot_is_opened(tmp_path: Path) -> None:
+    behind = snapshot_of(tmp_path, CHROMA + QUEUED)
+    out = tmp_path / "out"
+    assert export(behind, str(out), Form.JSONL) == {"drawers": 2, "facts": 2}
+    written = [json.loads(line) for line in (out / "drawers.jsonl").read_text().splitlines()]
+    assert [(one["id"], one["text"], one["metadata"]) for one in written] == [
+        ("drawer_1", "the heron left", {"wing": "w", "room": "r"}),
+        ("drawer_3", "the stork came", {"wing": "w"}),
+    ]
+    count, samples = _samples(behind)
+    assert (count, dict(samples)) == (2, {"drawer_1": "the heron left", "drawer_3": "the stork came"})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ...errors import StateRootError
+from .chroma_rows import drawers
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,15 +18,8 @@ if TYPE_CHECKING:
     from .snapshots import Snapshot
 
 _CHROMA = "palace/chroma.sqlite3"
-_TEXT = "chroma:document"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _LONGEST = 80
-_ROWS = """
-    SELECT c.name, e.id, e.embedding_id, m.key,
-           coalesce(m.string_value, m.int_value, m.float_value, m.bool_value)
-    FROM embeddings e JOIN segments s ON s.id = e.segment_id JOIN collections c ON c.id = s.collection
-    JOIN embedding_metadata m ON m.id = e.id ORDER BY c.name, e.id
-"""
 
 
 class Form(StrEnum):
@@ -46,9 +39,9 @@ def export(snapshot: Snapshot, target: str, form: Form) -> dict[str, int]:
         os.mkdir(target, 0o700)
         with contextlib.ExitStack() as stack:
             out = _Files(target, stack)
-            drawers = facts = 0
+            drawn = facts = 0
             for drawer in _drawers(snapshot):
-                drawers += 1
+                drawn += 1
                 if form is Form.JSONL:
                     out.write("drawers.jsonl", json.dumps(drawer, ensure_ascii=False) + "\n")
                 else:
@@ -58,7 +51,7 @@ def export(snapshot: Snapshot, target: str, form: Form) -> dict[str, int]:
                 out.write(*_fact(fact, form))
     except OSError as exc:
         raise StateRootError(f"cannot export to {target}: {exc.strerror or exc}.", hint="name a new folder") from exc
-    return {"drawers": drawers, "facts": facts}
+    return {"drawers": drawn, "facts": facts}
 
 
 class _Files:
@@ -85,9 +78,7 @@ def _drawers(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
     if _CHROMA not in snapshot.files:
         return
     with contextlib.closing(snapshot.open_database(_CHROMA)) as db:
-        for (collection, _, id_), rows in itertools.groupby(db.execute(_ROWS), key=lambda row: row[:3]):
-            metadata = {key: value for *_, key, value in rows}
-            yield {"collection": collection, "id": id_, "text": metadata.pop(_TEXT, ""), "metadata": metadata}
+        yield from (drawer._asdict() for drawer in drawers(db))
 
 
 def _facts(snapshot: Snapshot) -> Iterator[dict[str, Any]]:

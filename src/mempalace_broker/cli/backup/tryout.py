@@ -18,6 +18,7 @@ from ..demo import end_stragglers
 from ..demo.agent import Agent, CallFailed
 from ..demo.home import environment, find_shim, share_model
 from ..programs import run_program
+from .chroma_rows import sample
 from .snapshots import PARTIAL, BadSnapshot, folder_lock
 
 if TYPE_CHECKING:
@@ -32,11 +33,7 @@ _CACHE = ".cache/huggingface"  # where mempalace's other models are
 _GRAPH = "knowledge_graph.sqlite3"
 _SAMPLES = 5
 _QUERY_CHARS = 200
-_DRAWERS = """
-    FROM embeddings e JOIN segments s ON s.id = e.segment_id JOIN collections c ON c.id = s.collection
-    WHERE c.name = 'mempalace_drawers'
-"""
-_TEXT = "SELECT string_value FROM embedding_metadata WHERE id = ? AND key = 'chroma:document'"
+_COLLECTION = "mempalace_drawers"
 
 
 def try_out(snapshot: Snapshot, env: Mapping[str, str], palace: str) -> None:
@@ -79,12 +76,8 @@ def _samples(snapshot: Snapshot) -> tuple[int, list[tuple[str, str]]]:
     if _DATABASE not in snapshot.files:
         return 0, []
     with contextlib.closing(snapshot.open_database(_DATABASE)) as db:
-        count = db.execute(f"SELECT count(*) {_DRAWERS}").fetchone()[0]
-        rows = db.execute(
-            f"SELECT e.id, e.embedding_id {_DRAWERS} ORDER BY e.id % 997, e.id LIMIT ?", (_SAMPLES,)
-        ).fetchall()
-        texts = [(id_, db.execute(_TEXT, (row,)).fetchone()) for row, id_ in rows]
-    return count, [(id_, text[0]) for id_, text in texts if text and text[0].strip()]
+        count, found = sample(db, _COLLECTION, _SAMPLES)
+    return count, [(drawer.id, drawer.text) for drawer in found if drawer.text.strip()]
 
 
 @contextlib.contextmanager
