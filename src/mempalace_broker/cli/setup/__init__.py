@@ -147,7 +147,9 @@ def _steps(context: Context, only: tuple[str, ...], words: list[str], *, remove:
         if found.problem:
             decided = Plan(Outcome.LEAVE, None, found.problem)
         elif remove:
-            decided = plan_removal(found.agent, found.text, found.backup_text(), second=found.second)
+            backup = found.backup_text()
+            unusable = backup is None and found.has_backup
+            decided = plan_removal(found.agent, found.text, backup, second=found.second, unusable=unusable)
         else:
             decided = plan(found.agent, found.text, words, second=found.second)
         steps.append(Step(found, decided))
@@ -164,8 +166,10 @@ def _hooks(context: Context, *, remove: bool) -> list[Step]:
         return []
     if found.text is None:
         return [Step(found, Plan(Outcome.LEAVE, None, found.problem))]
+    if not remove:
+        return [Step(found, plan_hooks(found.text))]
     backup = found.backup_text()
-    return [Step(found, plan_hooks_removal(found.text, backup) if remove else plan_hooks(found.text))]
+    return [Step(found, plan_hooks_removal(found.text, backup, unusable=backup is None and found.has_backup))]
 
 
 def _show(steps: list[Step], only: tuple[str, ...]) -> None:

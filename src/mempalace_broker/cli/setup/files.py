@@ -44,8 +44,13 @@ class Configuration(NamedTuple):
         """Where the file is kept as it was before."""
         return self.file + BACKUP
 
+    @property
+    def has_backup(self) -> bool:
+        """Whether anything has the backup's name, be it a link that leads nowhere."""
+        return os.path.lexists(self.backup)
+
     def backup_text(self) -> str | None:
-        """What is in the backup."""
+        """What is in the backup, None where it can't be read."""
         try:
             return _read(self.backup, self.agent)
         except (OSError, UnicodeDecodeError):
@@ -118,7 +123,7 @@ def change(found: Configuration, wanted: Plan, words: list[str]) -> None:
             raise BrokerError(f"{found.file} was changed a moment ago by another program.", hint="run this once more")
         if wanted.outcome in (Outcome.REMOVE, Outcome.RESTORE):
             _write(found, wanted.after)
-            if os.path.exists(found.backup):
+            if found.has_backup and (os.path.islink(found.backup) or not os.path.isdir(found.backup)):
                 os.unlink(found.backup)
             return
         kept = wanted.outcome is Outcome.UPDATE and os.path.exists(found.backup)  # it is from before we came

@@ -296,6 +296,59 @@ def test_no_link_that_a_container_may_have_put_there_is_followed(stage: Stage, r
     assert [path.name for path in config.parent.iterdir()] == ["config.json"], "a copy where containers can read it"
 
 
+def spoil(backup: Path, how: str, secret: Path) -> None:
+    backup.unlink()
+    if how == "link":
+        backup.symlink_to(secret)
+    elif how == "dangling link":
+        backup.symlink_to(secret.parent / "nothing")
+    elif how == "folder":
+        backup.mkdir()
+    else:
+        backup.write_text("{ not JSON")
+
+
+_SPOILED = ["link", "dangling link", "folder", "garbage"]
+
+
+@pytest.mark.usefixtures("with_routing")
+@pytest.mark.parametrize("how", _SPOILED)
+def test_what_we_added_to_mempalaces_file_goes_though_its_backup_is_spoiled(how: str, stage: Stage, run: Run) -> None:
+    secret = stage.file("secret", '{"auth": "secret"}')
+    config = stage.file(".mempalace/config.json", CONFIG)
+    run("--yes")
+    backup = config.with_name(config.name + BACKUP)
+    spoil(backup, how, secret)
+    row = run("--yes", "--remove")["hooks"]
+    assert (row["outcome"], row["error"]) == ("remove", None)
+    assert "is not used" in row["note"]
+    assert row["hint"]
+    assert json.loads(config.read_text()) == json.loads(CONFIG)
+    assert secret.read_text() == '{"auth": "secret"}'
+    assert os.path.lexists(backup) is (how == "folder")
+
+
+@pytest.mark.usefixtures("with_routing")
+def test_a_value_without_a_backup_is_named_and_stays(stage: Stage, run: Run) -> None:
+    config = stage.file(".mempalace/config.json", CONFIG)
+    run("--yes")
+    config.with_name(config.name + BACKUP).unlink()
+    row = run("--yes", "--remove")["hooks"]
+    assert row["outcome"] == "unchanged"
+    assert "by hand" in row["hint"]
+
+
+@pytest.mark.parametrize("how", _SPOILED[1:])
+def test_our_entry_goes_though_the_backup_is_spoiled(how: str, stage: Stage, run: Run) -> None:
+    cursor = stage.file(".cursor/mcp.json", '{"mcpServers": {"other": {"command": "x"}}}')
+    run("--yes")
+    spoil(cursor.with_name(cursor.name + BACKUP), how, cursor)
+    row = run("--yes", "--remove")["cursor"]
+    assert (row["outcome"], row["error"]) == ("remove", None)
+    assert "is not used" in row["note"]
+    assert json.loads(cursor.read_text()) == {"mcpServers": {"other": {"command": "x"}}}
+
+
 def test_hooks_of_an_older_mempalace_and_of_none(stage: Stage, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.file(".mempalace/config.json", CONFIG)
     for version in ("3.7.9", None):

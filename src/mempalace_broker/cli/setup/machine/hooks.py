@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from ....errors import UsageError
 from . import jsonc
-from .plan import Outcome, Plan
+from .plan import UNUSABLE_BACKUP, Outcome, Plan
 
 PATH = ("write_routing", "hooks")
 _DEFAULT = ("write_routing", "default")
 _WANTED = "prefer"
 _THROUGH_US = (_WANTED, "require")
+_UNKNOWN = (
+    "its hooks save through the broker; without the copy that setup makes, nobody knows who wrote that.",
+    f'take "hooks": "{_WANTED}" out by hand, if it should go',
+)
 
 
 def plan_hooks(text: str) -> Plan:
@@ -33,16 +37,37 @@ def plan_hooks(text: str) -> Plan:
     )
 
 
-def plan_hooks_removal(text: str, backup: str | None) -> Plan:
-    """Plan the change that undoes `plan_hooks`. `backup`: the file as it was before, None if the value is not ours."""
-    if backup is None:
-        return Plan(Outcome.NOTHING, text)
+def plan_hooks_removal(text: str, backup: str | None, *, unusable: bool = False) -> Plan:
+    """Plan the change that undoes `plan_hooks`.
+
+    Args:
+        backup: the file as it was before, None where it can't be read or is not there.
+        unusable: something has the backup's name, and it is not a copy that can be read. Only we make that name, so the
+            value is ours; what was there before is unknown.
+    """
     try:
-        if plan_hooks(backup).after == text:
+        ours = jsonc.get(text, PATH) == _WANTED
+        if backup is None and not unusable:
+            return Plan(Outcome.NOTHING, text, *(_UNKNOWN if ours else ()))
+        if backup is not None and plan_hooks(backup).after == text:
             return Plan(Outcome.RESTORE, backup)
-        if jsonc.get(text, PATH) != _WANTED:
+        if not ours:
             return Plan(Outcome.NOTHING, text)
-        there = PATH if jsonc.get(backup, PATH[:1]) is not None else PATH[:1]
-        return Plan(Outcome.REMOVE, jsonc.drop(text, there))
+        if backup is not None and _is_readable(backup):
+            return Plan(Outcome.REMOVE, _without(text, alone=jsonc.get(backup, PATH[:1]) is None))
+        return Plan(Outcome.REMOVE, _without(text, alone=len(jsonc.get(text, PATH[:1])) == 1), *UNUSABLE_BACKUP)
     except UsageError as exc:
         return Plan(Outcome.LEAVE, text, exc.message, exc.hint)
+
+
+def _without(text: str, *, alone: bool) -> str:
+    """The text without our value. `alone`: without the object that it is in, too."""
+    return jsonc.drop(text, PATH[:1] if alone else PATH)
+
+
+def _is_readable(backup: str) -> bool:
+    try:
+        jsonc.get(backup, PATH)
+    except UsageError:
+        return False
+    return True

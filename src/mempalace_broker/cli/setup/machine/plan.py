@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .agents import Agent, Place
 
 _FORMATS: dict[str, ModuleType] = {"json": jsonc, "toml": toml, "yaml": yaml}
+UNUSABLE_BACKUP = (
+    "the copy from before, beside it, is a link or can't be read, and is not used: only our entry goes.",
+    "look into the file, if our entry had replaced another one",
+)
 
 
 class Outcome(StrEnum):
@@ -91,17 +95,32 @@ def _beside(agent: Agent, servers: Any) -> tuple[str, str]:
     return "", ""
 
 
-def plan_removal(agent: Agent, text: str | None, backup: str | None, *, second: bool = False) -> Plan:
+def plan_removal(
+    agent: Agent, text: str | None, backup: str | None, *, second: bool = False, unusable: bool = False
+) -> Plan:
     """What undoes `plan`.
 
     Args:
         backup: the file as it was before, None where it was not there. Where nothing else has changed since, it is put
             back byte for byte; else our entry goes, or becomes the one that it was.
+        unusable: the backup is there, but can't be read.
     """
     try:
-        return _plan_removal(agent, text, backup, second)
+        known = backup if backup is None or _is_readable(agent, backup, second) else None
+        planned = _plan_removal(agent, text, known, second)
+        if planned.outcome is Outcome.REMOVE and (unusable or known is not backup):
+            return planned._replace(note=UNUSABLE_BACKUP[0], hint=UNUSABLE_BACKUP[1])
+        return planned
     except UsageError as exc:
         return Plan(Outcome.LEAVE, text, exc.message, exc.hint)
+
+
+def _is_readable(agent: Agent, backup: str, second: bool) -> bool:
+    try:
+        _FORMATS[agent.form].get(backup, place_in(agent, backup, second=second).path)
+    except UsageError:
+        return False
+    return True
 
 
 def _plan_removal(agent: Agent, text: str | None, backup: str | None, second: bool) -> Plan:
