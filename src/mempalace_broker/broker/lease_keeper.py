@@ -192,8 +192,7 @@ class LeaseKeeper:
             return
         stale, self._stale = self._stale, ()
         try:
-            for epoch in stale:
-                self._folder.remove(epoch)
+            self._folder.remove(stale)
         except OSError as exc:
             self._log.warning("cannot remove a stale lease: %s", exc)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..system.paths import Context
 
 _LOOK_S = 0.25
+_MOST_NAMED = 3  # anybody who can write the folder of leases can make thousands
 
 
 @click.command("take-over", short_help="Confirm that a silent holder in a container is gone.")
@@ -45,7 +46,9 @@ def command_take_over(context: Context, yes: bool, as_json: bool) -> int:
     removed = mend(context.files.leases) if yes else []
     waiting = holders(context)
     if waiting and not yes:
-        names = "; ".join(describe_holder(lease) for lease in waiting)
+        names = "; ".join(describe_holder(lease) for lease in waiting[-_MOST_NAMED:])
+        if len(waiting) > _MOST_NAMED:
+            names += f"; and {len(waiting) - _MOST_NAMED} more"
         hint = "if it is gone for certain: mempalace-broker take-over --yes"
         raise PalaceHeld(f"{context.identity.path} may be held by {names}.", hint=hint)
     if waiting:
@@ -92,13 +95,16 @@ def holders(context: Context) -> list[LeaseRecord]:
     before = {epoch: lease for epoch, lease in before.items() if not void(lease.holder)}
     if not before:
         return []
+    known = set(listing.epochs)
     deadline = Deadline.after(context.clock, LeasePolicy().silence_s)
     while not deadline.expired:
         context.clock.sleep(min(_LOOK_S, deadline.remaining()))
         listing, leases = read_leases(context.files.leases)
         for lease in leases:
             old = before.get(lease.epoch)
-            if old is None or (lease.sequence != old.sequence and not lease.is_resolved(listing)):
+            new = lease.epoch not in known
+            moved = old is not None and lease.sequence != old.sequence
+            if (new or moved) and not (lease.is_resolved(listing) or void(lease.holder)):
                 hint = "stop that broker, or the container that it runs in"
                 raise PalaceHeld(
                     f"{context.identity.path} is held by {describe_holder(lease)}, which is alive.", hint=hint

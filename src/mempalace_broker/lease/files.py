@@ -21,7 +21,7 @@ from ..system.kernel import drop_cached_pages, sync_data
 from ..system.shared_files import SharedFolder, Untrusted, make_folders
 from .machine.lease import MAX_EPOCH, LeaseState, Listing, NodeKind, ObservedLease
 from .machine.record import SIZE, HolderId, LeaseRecord, decode, encode, proven_dead
-from .names import ASK, GONE, gone_name, lease_name, parse_names, words
+from .names import ASK, GONE, LEASE, gone_name, lease_name, parse_names, words
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _TORN_READS = 5  # of one record before it counts as unreadable
@@ -31,6 +31,7 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _PHANTOM = errno.EINVAL  # of opening a name that the host removed and this kernel still caches (Docker Desktop)
 _NOT_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # they say nothing about the file
 _MOST_READ = 256  # leases, of which people are told
+MOST = 1024  # leases that count, the highest ones; brokers remove what is stale, so that they leave a few
 MARGIN = 1000  # epochs below the highest one that `mend` frees; brokers never skip so many
 _CANDIDATES = (LeaseState.EMPTY, LeaseState.ACQUIRING)  # what a record says before its broker owns
 
@@ -81,6 +82,8 @@ class LeaseFolder:
         with SharedFolder.open(self.path) as folder:
             now, info = time.time_ns(), os.fstat(folder.fd)
             listing, inodes = _look(folder)
+        own = tuple(epoch for epoch in listing.epochs[:-MOST] if epoch == self._epoch)
+        listing = listing._replace(epochs=own + listing.epochs[-MOST:])
         if self._inode and inodes.get(lease_name(self._epoch), self._inode) != self._inode:
             listing = listing._replace(epochs=tuple(epoch for epoch in listing.epochs if epoch != self._epoch))
         self._unchanged = _state(info) if self._local and info.st_ctime_ns + _SETTLED_NS < now else None
@@ -194,15 +197,15 @@ class LeaseFolder:
         while self._requests:
             self._remove([self._requests.pop()])
 
-    def remove(self, epoch: int) -> None:
-        """Remove a stale epoch below ours, and what was said about it and those before it."""
-        names = [lease_name(epoch)]
+    def remove(self, epochs: tuple[int, ...]) -> None:
+        """Remove stale epochs below ours, what was said about them and those before them, and names beyond MOST."""
+        highest = max(epochs, default=0)
         with SharedFolder.open(self.path) as folder:
-            for name in folder.names():
-                kind, number, _ = words(name)
-                if kind in (ASK, GONE) and number <= epoch:
-                    names.append(name)
-        self._remove(names)
+            found = [(name, *words(name)) for name in folder.names()]
+        said = [name for name, kind, epoch, _ in found if kind in (ASK, GONE) and epoch <= highest]
+        leases = sorted(epoch for _, kind, epoch, _ in found if kind == LEASE)
+        beyond = [epoch for epoch in leases[:-MOST] if epoch < self._epoch]
+        self._remove([*map(lease_name, {*epochs, *beyond}), *said])
 
     def _remove(self, names: list[str]) -> None:
         try:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mempalace_broker.errors import PalaceHeld, StateRootError
 from mempalace_broker.lease.acquire import LeaseAcquisition
-from mempalace_broker.lease.files import LeaseFolder, flush_palace, mend, read_leases
+from mempalace_broker.lease.files import MOST, LeaseFolder, flush_palace, mend, read_leases
 from mempalace_broker.lease.machine.lease import MAX_EPOCH, LeaseState, Listing, NodeKind
 from mempalace_broker.lease.machine.record import SIZE, HolderId
 from mempalace_broker.lease.names import parse_names
@@ -93,7 +93,7 @@ def test_a_name_that_only_a_cache_still_has_is_absent(folder: LeaseFolder, monke
 _RACER = """
 import sys
 from mempalace_broker.lease.machine.record import HolderId
-from mempalace_broker.lease.files import LeaseFolder
+from mempalace_broker.lease.files import MOST, LeaseFolder
 folder = LeaseFolder(sys.argv[1], HolderId())
 print("up", flush=True)
 sys.stdin.readline()
@@ -175,10 +175,10 @@ def test_requests_are_withdrawn_and_stale_leases_are_removed(folder: LeaseFolder
     folder.declare_gone(1, 9)
     folder.declare_gone(1, 9)
     assert folder.listing() == Listing((1, 2, 3), frozenset({(1, 9)}), frozenset({2, 3}))
-    folder.remove(1)
+    folder.remove((1,))
     assert folder.listing() == Listing((2, 3), frozenset(), frozenset({2, 3}))
-    folder.remove(2)
-    folder.remove(2)
+    folder.remove((2,))
+    folder.remove((2,))
     assert folder.listing().requested == {3}
     folder.withdraw_requests()
     assert folder.listing() == Listing((3,))
@@ -223,7 +223,7 @@ def test_a_name_that_no_broker_makes_counts_for_nothing(folder: LeaseFolder, nam
     assert folder.listing() == Listing(strange=(name,))
     assert folder.create(1)
     folder.write(LeaseState.ACTIVE, 1, busy=False)
-    folder.remove(1)
+    folder.remove((1,))
     folder.close()
     assert mend(folder.path) == [name]
     assert os.listdir(folder.path) == []
@@ -307,3 +307,23 @@ def test_a_lease_of_many_others_is_still_read_in_time(folder: LeaseFolder) -> No
     listing, leases = folder.read_all()
     assert len(listing.epochs) == 399
     assert [lease.epoch for lease in leases] == list(range(144, 400))
+
+
+def test_only_the_highest_leases_count_and_what_is_beyond_them_goes_with_what_is_stale(folder: LeaseFolder) -> None:
+    for epoch in range(1, MOST + 100):
+        Path(folder.path, f"{epoch:012}").touch()
+    listing = folder.listing()
+    assert (len(listing.epochs), listing.top) == (MOST, MOST + 99)
+    folder.create(MOST + 200)
+    folder.remove(listing.epochs)
+    assert folder.listing().epochs == (MOST + 200,)
+    assert os.listdir(folder.path) == [f"{MOST + 200:012}"]
+
+
+def test_ones_own_lease_counts_below_any_number_of_others(folder: LeaseFolder) -> None:
+    folder.create(7)
+    for epoch in range(8, MOST + 100):
+        Path(folder.path, f"{epoch:012}").touch()
+    assert 7 in folder.listing().epochs
+    folder.remove((1,))
+    assert 7 in folder.listing().epochs, "what is beyond the highest and is not below ours stays"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -43,7 +44,7 @@ class LeaseAcquirer(NamedTuple):
         settled: the round under way began after the settle time; asked only once we have an epoch.
         unread: epochs of this round that are still to be read. observed: those that were.
         requested: the epoch that we asked to hand over. target: the epoch of the action.
-        stale: epochs below ours that can be removed.
+        stale: epochs below ours that can be removed, once everybody sees ours.
     """
 
     kind: NodeKind
@@ -114,13 +115,17 @@ class LeaseAcquirer(NamedTuple):
 
     def _note(self, lease: ObservedLease, now: float) -> LeaseAcquirer:
         """Take a record and its heartbeat into account."""
-        others = tuple(beat for beat in self.heartbeats if beat.epoch != lease.epoch)
-        last = next((beat for beat in self.heartbeats if beat.epoch == lease.epoch), None)
+        beats = self.heartbeats  # by epoch: there may be thousands, which a guest made
+        at = bisect_left(beats, lease.epoch, key=lambda beat: beat.epoch)
+        last = beats[at] if at < len(beats) and beats[at].epoch == lease.epoch else None
+        beyond = at if last is None else at + 1
         if last is None or last.sequence != lease.sequence:
             last = Heartbeat(lease.epoch, lease.sequence, now + self.policy.silence_s, last is not None)
         last = last._replace(silent=now >= last.until)
         return self._replace(
-            unread=self.unread[1:], observed=(*self.observed, lease), heartbeats=tuple(sorted((*others, last)))
+            unread=self.unread[1:],
+            observed=(*self.observed, lease),
+            heartbeats=(*beats[:at], last, *beats[beyond:]),
         )
 
     def _read_on(self, now: float) -> LeaseAcquirer:
@@ -150,7 +155,14 @@ class LeaseAcquirer(NamedTuple):
         decided = next_round._decide(open_, listing, now)
         if decided.step is not Verb.CREATE and decided.after_write is not Acquired.OURS:
             return decided
-        return decided._replace(stale=tuple(lease.epoch for lease in self.observed if lease.is_resolved(listing)))
+        return decided._replace(stale=tuple(lease.epoch for lease in self.observed if self._is_stale(lease, listing)))
+
+    def _is_stale(self, lease: ObservedLease, listing: Listing) -> bool:
+        """Whether its name can go once all see ours. A candidate below a host never owns: it finds ours, or its own
+        name gone, and begins again. Anybody can make thousands of such names, and each start would wait for them.
+        """
+        overtaken = self.kind is NodeKind.HOST and lease.state in (LeaseState.EMPTY, LeaseState.ACQUIRING)
+        return lease.is_resolved(listing) or (overtaken and not lease.busy)
 
     def _decide(self, open_: list[ObservedLease], listing: Listing, now: float) -> LeaseAcquirer:
         beats = {beat.epoch: beat for beat in self.heartbeats}

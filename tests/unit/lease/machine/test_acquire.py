@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from mempalace_broker.lease.machine.acquire import Acquired, LeaseAcquirer
 from mempalace_broker.lease.machine.lease import (
     LeaseAction,
@@ -211,3 +213,28 @@ def test_silence_is_judged_when_a_record_is_read_not_later() -> None:
     talk.now += POLICY.silence_s  # paused between the two
     talk.step()
     assert talk.machine.step is Verb.SLEEP
+
+
+def test_what_others_made_and_never_wrote_goes_after_a_host_came() -> None:
+    made = [ObservedLease(epoch, LeaseState.EMPTY) for epoch in range(1, 5)]
+    idle = ObservedLease(5, LeaseState.ACTIVE, 9)
+    talk = Talk(NodeKind.HOST, *made, idle)
+    assert talk.run() is Acquired.OURS
+    assert talk.machine.stale == (1, 2, 3, 4), "who owned may be asked about"
+    assert talk.now < POLICY.silence_s + POLICY.settle_s + 2 * POLICY.poll_s
+    container = Talk(NodeKind.FOREIGN, *made)
+    assert container.run() is Acquired.OURS
+    assert container.machine.stale == ()
+
+
+def test_a_thousand_leases_are_judged_quickly() -> None:
+    """Ten times as many, which anybody can make, once cost a hundred times as much."""
+
+    def spent(count: int) -> float:
+        talk = Talk(NodeKind.HOST, *(ObservedLease(epoch, LeaseState.EMPTY) for epoch in range(1, count + 1)))
+        begin = time.process_time()
+        while talk.machine.step is not Verb.SLEEP:
+            talk.step()
+        return time.process_time() - begin
+
+    assert min(spent(1000) for _ in range(3)) < 40 * max(min(spent(100) for _ in range(3)), 0.0005)
