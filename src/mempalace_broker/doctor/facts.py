@@ -65,13 +65,17 @@ class UpstreamProcess:
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """A directory and its filesystem. `local`: None if not known. `free`: bytes. `read_only`: mounted read-only."""
+    """A directory and its filesystem. `local`: None if not known. `free`: bytes. `read_only`: mounted read-only.
+
+    exposed: a folder above it in which another user can put something else in its place, None if there is none.
+    """
 
     entry: FileEntry
     filesystem: str
     local: bool | None
     free: int | None
     read_only: bool = False
+    exposed: FileEntry | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from ..settings_files import PrivateSettings, SharedSettings, settings_path
 from ..system import embedding_model as model
 from ..system.clock import Deadline
 from ..system.command_note import command_at_work
-from ..system.file_trust import others_write
+from ..system.file_trust import others_write, trusted_owners
 from ..system.find_engine import SETTING, engine_on_path, find_engine
 from ..system.find_palace import PALACE_VARIABLES, holds_store
 from ..system.kernel import is_free
@@ -170,8 +171,6 @@ def _record(files: StateFiles) -> tuple[DiscoveryRecord | BadRecord, FileEntry, 
 
 
 def _entry(path: str) -> FileEntry:
-    import stat
-
     try:
         info = os.lstat(path)
     except OSError:
@@ -189,7 +188,33 @@ def _folder(path: str) -> FolderFacts:
         free: int | None = shutil.disk_usage(there).free
     except OSError:
         free = None
-    return FolderFacts(_entry(path), mounts.filesystem_of(path), mounts.is_local(path), free, _mounted_read_only(there))
+    above = exposed_above(path)
+    return FolderFacts(
+        _entry(path),
+        mounts.filesystem_of(path),
+        mounts.is_local(path),
+        free,
+        _mounted_read_only(there),
+        _entry(above) if above and mounts.is_local(above) is not False else None,
+    )
+
+
+def exposed_above(path: str) -> str:
+    """The lowest folder above `path`, a real path, in which another user can put something else in the place of what
+    leads there; "" if there is none.
+    """
+    owners = {os.geteuid(), 0}
+    with contextlib.suppress(OSError):
+        owners.update(trusted_owners(os.stat(path)))
+    while path != os.path.dirname(path):
+        path = os.path.dirname(path)
+        try:
+            info = os.stat(path)
+        except OSError:
+            continue
+        if info.st_uid not in owners or (others_write(info) and not info.st_mode & stat.S_ISVTX):
+            return path
+    return ""
 
 
 def _mounted_read_only(path: str) -> bool:

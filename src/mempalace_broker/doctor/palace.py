@@ -66,8 +66,21 @@ def _directory(name: str, folder: FolderFacts, uid: int) -> Iterator[Finding]:
             f"{entry.path} can be written by others (mode {entry.mode:o}): no broker starts there",
             f"chmod go-w {entry.path}",
         )
-    else:
+    elif folder.exposed is None:
         yield ok(name, f"{entry.path} is yours (mode {entry.mode:o})")
+    if folder.exposed is not None:
+        above = folder.exposed
+        theirs = above.uid not in (uid, 0) and not above.others_write
+        why = (
+            f"belongs to another user (uid {above.uid})"
+            if theirs
+            else f"can be written by others (mode {above.mode:o})"
+        )
+        yield warn(
+            name,
+            f"{above.path}, which leads to {entry.path}, {why}: they can put a link or another palace in its place",
+            f"{f'sudo chown {uid}' if theirs else 'chmod go-w'} {above.path}, or move the palace to a folder of yours",
+        )
 
 
 def _mount(name: str, folder: FolderFacts, facts: Facts) -> Iterator[Finding]:

@@ -301,6 +301,18 @@ CASES: dict[str, tuple[bool, dict[str, Any], list[tuple[str, str]], str]] = {
         [("error", "palace directory")],
         "chmod go-w",
     ),
+    "palace below a folder that others can write to": (
+        True,
+        {"palace": place(exposed=FileEntry("/shared", "dir", 0o777, 0, True, True))},
+        [("warn", "palace directory")],
+        "chmod go-w /shared",
+    ),
+    "palace below a folder of another user": (
+        True,
+        {"palace": place(exposed=FileEntry("/shared", "dir", 0o755, 0x7FFF, True, False))},
+        [("warn", "palace directory")],
+        "chown",
+    ),
     "a mount of another kernel that shows any mode": (
         True,
         {"palace": place(entry=FileEntry(P, "dir", 0o777, 1000, True, True), local=False)},

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mempalace_broker.doctor.facts import Facts
-from mempalace_broker.doctor.gather import gather
+from mempalace_broker.doctor.gather import exposed_above, gather
 from mempalace_broker.doctor.open_files import find_open_files
 from mempalace_broker.protocol.record import BadRecord, DiscoveryRecord, encode
 from mempalace_broker.route.ask import BrokerReply
@@ -175,3 +175,15 @@ def test_a_process_that_has_a_palace_file_open_is_found(home: Path) -> None:
         (found,) = find_open_files(str(palace), str(graph))
     assert found.pid == os.getpid()
     assert found.files == tuple(sorted((str(graph), str(palace / "seg" / "link_lists.bin"))))
+
+
+def test_a_folder_above_the_palace_in_which_others_can_rename_it(tmp_path: Path) -> None:
+    palace = tmp_path / "shared" / "mine" / "palace"
+    palace.mkdir(parents=True, mode=0o700)
+    assert exposed_above(str(palace)) == ""
+    shared = tmp_path / "shared"
+    shared.chmod(0o777)
+    assert exposed_above(str(palace)) == str(shared)
+    assert exposed_above(str(palace / "not" / "there")) == str(shared)
+    shared.chmod(0o1777)
+    assert exposed_above(str(palace)) == ""
