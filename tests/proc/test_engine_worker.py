@@ -393,11 +393,12 @@ def provide_model(home: Path) -> None:
 # -- tune-ups --------------------------------------------------------------------------------------------
 
 EVERYWHERE = {
-    *("lean-imports", "pin-once", "capacity-cache", "config-cache", "collection-cache", "schema-cache", "own-length")
+    *("lean-imports", "pin-once", "capacity-cache", "config-cache", "collection-cache", "schema-cache", "own-length"),
+    *("quick-json", "kept-signatures"),
 }
 NEEDED = {
     "3.4.0": EVERYWHERE | {"delete-fix", "own-writes", "overview-cache"},
-    "newest": EVERYWHERE | {"kept-counts", "kept-pages", "mine-parts", "early-check"},
+    "newest": EVERYWHERE | {"kept-counts", "kept-pages", "mine-parts", "early-check", "installed-cache"},
 }
 
 

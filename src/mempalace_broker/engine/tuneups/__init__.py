@@ -4,6 +4,7 @@
     delete_fix      upstream bug #1710: a delete costs the search index
     read_caches     what is read or written again on every call
     read_often      what every version reads several times in each call
+    each_call       what is done around every call
     capacity        the check of the index before each write, which reads the whole palace
     file_cache      answers that hold while files are unchanged
     chroma_writes   watches each write through Chroma

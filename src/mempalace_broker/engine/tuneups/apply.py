@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from .capacity import CAPACITY_CACHE
 from .delete_fix import DELETE_FIX, deletes_destroy_index, refuse_deletes
+from .each_call import KEPT_SIGNATURES, QUICK_JSON
 from .early_check import EARLY_CHECK
 from .flat_reads import KEPT_COUNTS, KEPT_PAGES
 from .index_storage import INDEX_GUARD, STORE_SELDOM
 from .mine_parts import MINE_PARTS
 from .own_length import OWN_LENGTH
-from .read_caches import OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
+from .read_caches import INSTALLED_CACHE, OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
 from .read_often import COLLECTION_CACHE, CONFIG_CACHE, SCHEMA_CACHE
 from .rows_by_id import ROWS_BY_ID
 from .tuneup import DoesNotFit, TuneUp, require
@@ -50,6 +51,9 @@ BEFORE_OPENING = (
     KEPT_COUNTS,
     KEPT_PAGES,
     ROWS_BY_ID,
+    INSTALLED_CACHE,
+    QUICK_JSON,
+    KEPT_SIGNATURES,
 )
 WITH_MODEL = (OWN_LENGTH, MINE_PARTS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,50 @@ def _apply_overview_cache(mempalace: Mempalace) -> None:
     replace(metadata, "_get_cached_metadata", server)
 
 
+# -- before each write, 3.11 looks for another version of itself in all folders of sys.path ------------
+
+_SETTLED_NS = 2_000_000_000  # some file systems count in seconds
+
+
+def _apply_installed_cache(mempalace: Mempalace) -> None:
+    server = mempalace.server
+    stock: Any = getattr(server, "_watched_metadata_files", None)
+    require(parameters(stock) == ["root"], "not needed: this version does not look for another one")
+    require(isinstance(getattr(server, "_STALE_LIBRARY_WATCHED_DISTS", None), tuple), "it looks in another way")
+    known: dict[str, tuple[Any, list[str]]] = {}
+
+    def files(root: str) -> list[str]:
+        """Answer from memory while the folder is unchanged; whether the files are, upstream sees to on every call."""
+        watched, before = server._STALE_LIBRARY_WATCHED_DISTS, _folder_stamp(root)
+        state, found = known.get(root, (None, []))
+        if before is not None and state == (watched, before):
+            return list(found)
+        found = stock(root)
+        settled = before is not None and max(before[2:]) < time.time_ns() - _SETTLED_NS
+        if settled and before == _folder_stamp(root) and (found or _has_none(root, watched)):
+            known[root] = (watched, before), list(found)
+        return list(found)
+
+    replace(files, "_watched_metadata_files", server)
+
+
+def _folder_stamp(path: str) -> tuple[int, ...] | None:
+    """Device, inode, and the times in ns at which entries and permissions changed last; None where it is missing."""
+    try:
+        st = os.stat(path)
+    except OSError:
+        return None
+    return st.st_dev, st.st_ino, st.st_mtime_ns, st.st_ctime_ns
+
+
+def _has_none(root: str, watched: tuple[str, ...]) -> bool:
+    """Whether the folder has nothing of these distributions. Upstream also finds nothing where it can't be read."""
+    try:
+        return not any(name.lower().startswith(watched) for name in os.listdir(root))
+    except OSError:
+        return False
+
+
 PIN_ONCE = TuneUp(
     "pin-once",
     "a collection's thread count is pinned once per open client",
@@ -116,4 +161,11 @@ OVERVIEW_CACHE = TuneUp(
     "the drawers' wings and rooms are read again only after the database changed",
     "upstream reads the metadata of every drawer on every status",
     _apply_overview_cache,
+)
+INSTALLED_CACHE = TuneUp(
+    "installed-cache",
+    "the folders of Python's packages are listed again only after they changed",
+    "upstream lists all of them before each write",
+    _apply_installed_cache,
+    any_backend=True,
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mempalace_broker.engine.tuneups.read_caches import OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
+from mempalace_broker.engine.tuneups.read_caches import INSTALLED_CACHE, OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
 from mempalace_broker.engine.tuneups.tuneup import DoesNotFit, TuneUp
 from tests.fakes.mempalace import FakeMempalace, touch
 
@@ -135,3 +137,89 @@ def test_an_overview_of_a_database_in_flux_is_not_kept(tmp_path: Path) -> None:
 def test_a_version_with_its_own_overview_keeps_it(tmp_path: Path) -> None:
     with pytest.raises(DoesNotFit, match="itself"):
         apply(OVERVIEW_CACHE, FakeMempalace(tmp_path, SimpleNamespace(_invalidate_overview_caches=None)))
+
+
+# -- installed-cache -------------------------------------------------------------------------------------
+
+
+class Installed:
+    """A server that looks for what is installed; `listed` has the folders in which it looked."""
+
+    _STALE_LIBRARY_WATCHED_DISTS: tuple[str, ...] = ("mempalace",)
+
+    def __init__(self) -> None:
+        self.listed: list[str] = []
+        self.readable = True
+        self._watched_metadata_files = self.look
+
+    def look(self, root: str) -> list[str]:
+        self.listed.append(root)
+        names = os.listdir(root) if self.readable else []
+        return sorted(name for name in names if name.startswith(self._STALE_LIBRARY_WATCHED_DISTS))
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Installed:
+    server = Installed()
+    apply(INSTALLED_CACHE, FakeMempalace(tmp_path, server))
+    return server
+
+
+def hours_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 3600 * 10**9)
+
+
+def test_a_folder_of_packages_is_listed_once(
+    installed: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours_pass(monkeypatch)
+    root = str(tmp_path)
+    for version in ("mempalace-1.dist-info", "mempalace-2.dist-info"):
+        (tmp_path / version).mkdir()
+        for _ in range(3):
+            found = installed._watched_metadata_files(root)
+            assert found == sorted(os.listdir(root))
+            found.clear()  # of this one alone
+    assert len(installed.listed) == 2
+    (tmp_path / "mempalace-1.dist-info").rename(tmp_path / "elsewhere")
+    assert installed._watched_metadata_files(root) == ["mempalace-2.dist-info"]
+    installed._STALE_LIBRARY_WATCHED_DISTS = ("mempalace", "else")
+    assert installed._watched_metadata_files(root) == ["elsewhere", "mempalace-2.dist-info"]
+
+
+def test_a_folder_that_changed_a_moment_ago_is_listed_again(installed: Installed, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert installed._watched_metadata_files(str(tmp_path)) == []
+    assert len(installed.listed) == 2
+
+
+def test_nothing_found_is_remembered_only_where_nothing_is(
+    installed: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours_pass(monkeypatch)
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    for folder in (empty, full):
+        folder.mkdir()
+    (full / "mempalace-1.dist-info").mkdir()
+    installed.readable = False  # as with too many open files
+    for _ in range(2):
+        assert [installed._watched_metadata_files(str(folder)) for folder in (empty, full)] == [[], []]
+    assert installed.listed == [str(empty), str(full), str(full)]
+    installed.readable = True
+    assert installed._watched_metadata_files(str(full)) == ["mempalace-1.dist-info"]
+
+
+def test_changed_permissions_are_noticed(installed: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours_pass(monkeypatch)
+    (tmp_path / "mempalace-1.dist-info").mkdir()
+    for mode in (0o700, 0o500, 0o700):
+        time.sleep(0.02)  # the clock of a file system has a tick
+        tmp_path.chmod(mode)
+        installed._watched_metadata_files(str(tmp_path))
+    assert len(installed.listed) == 3
+
+
+def test_a_version_that_looks_for_nothing_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(DoesNotFit):
+        apply(INSTALLED_CACHE, FakeMempalace(tmp_path, SimpleNamespace()))
