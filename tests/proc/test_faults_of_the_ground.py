@@ -152,6 +152,37 @@ def test_an_agent_that_may_write_nothing_uses_the_broker_that_runs(world: World)
     eventually(served, what="the broker that runs to be noticed")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_restart_that_could_not_start_the_next_broker_stops_none_and_snapshots_are_listed(world: World) -> None:
+    shim = world.shim()
+    shim.initialize()
+    shim.call_tool("add_drawer", wing="w", room="r", content="something to keep")
+    broker = world.broker()
+    program = str(Path(world.env["PATH"].split(":")[0]) / "mempalace-broker")
+
+    def sandboxed(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", str(world.root), program, *words]
+        return subprocess.run(argv, env=world.env, capture_output=True, text=True, timeout=60, check=False)
+
+    refused = sandboxed("restart")
+    assert refused.returncode == errors.EXIT_STATE_ROOT, refused.stderr
+    assert "is not writable here" in refused.stderr
+    assert "Hint: " in refused.stderr
+    assert world.broker().pid == broker.pid
+    none = sandboxed("backup", "list")
+    assert (none.returncode, none.stderr) == (errors.EXIT_OK, "")
+    assert "no snapshots" in none.stdout
+    made = world.cli("backup", "create", "--untried")
+    assert made.returncode == errors.EXIT_OK, made.stderr
+    assert "of 20" in sandboxed("backup", "list").stdout
+    settings = world.private / "config.toml"
+    settings.write_text("[broker]\nidle_s = 'soon'\n")
+    wrong = world.cli("restart")
+    assert wrong.returncode == errors.EXIT_CONFIG, wrong.stderr
+    assert world.broker().pid == broker.pid
+    settings.unlink()
+
+
 @repeated("rounds", 12, slow=200)
 def test_stop_and_start_in_a_tight_loop(world: World, rounds: int) -> None:
     shim = world.shim()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import EXIT_OK, BrokerUnavailable, StopFailed
+from ..errors import EXIT_OK, BrokerUnavailable, StateRootError, StopFailed
 from ..protocol.hello import RESTART
 from ..settings import BrokerSettings
 from ..system import kernel
@@ -75,13 +75,34 @@ def command_restart(context: Context, now: bool) -> int:
       pip install -U mempalace-broker && mempalace-broker restart
 
     \b
-    Exit codes: as `stop` and `ensure`.
+    Exit codes: as `stop` and `ensure`. Where no new one could start, the old one stays.
     """
     from .serve import ensure
 
+    _check_start(context)
     stop(context, now=now, why="mempalace-broker restart", method=RESTART)
     click.echo(json.dumps(ensure(context)))
     return EXIT_OK
+
+
+def _check_start(context: Context) -> None:
+    """Make sure that the next broker could start here, before the one that runs is stopped.
+
+    Raises:
+        StateRootError: it could not write where it has to. UsageError: its settings are wrong.
+    """
+    from ..settings_files import PrivateSettings
+    from ..system.lock import is_held
+
+    if not is_held(context.files.owner_lock):
+        return  # nothing would be lost, and the start says what is wrong
+    PrivateSettings.read(context.env).broker(context.env, context.identity.path)
+    for folder in (context.files.root, context.files.palace):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StateRootError(
+                f"{folder} is not writable here: the broker that runs would be stopped, and no other one could start.",
+                hint="run this where you can write to it, outside a sandbox that shows it read-only",
+            )
 
 
 def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") -> dict[str, Any]:

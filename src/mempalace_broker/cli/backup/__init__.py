@@ -68,7 +68,7 @@ def create(
     from .snapshots import prune, snapshot_folder
     from .tryout import try_out
 
-    where = snapshot_folder(context, folder)
+    where = snapshot_folder(context, folder, make=True)
 
     with steps() as shown:
 
@@ -101,7 +101,7 @@ def list_snapshots(context: Context, folder: str | None, as_json: bool) -> int:
     """
     from .snapshots import snapshot_folder, snapshots_in
 
-    where = snapshot_folder(context, folder)
+    where = snapshot_folder(context, folder, make=False)
     found = snapshots_in(where)
     lines = [f"{snapshot.name}  {_size(snapshot)}" for snapshot in found]
     facts = {"folder": where, "snapshots": list(map(_facts, found))}
@@ -128,7 +128,7 @@ def verify(context: Context, name: str | None, folder: str | None, as_json: bool
     from .snapshots import find_snapshot, snapshot_folder
     from .tryout import try_out
 
-    snapshot = find_snapshot(context, snapshot_folder(context, folder), name)
+    snapshot = find_snapshot(context, snapshot_folder(context, folder, make=True), name)
     with steps() as shown:
         shown.begin("checking")
         snapshot.check()
@@ -162,7 +162,7 @@ def restore(context: Context, name: str | None, folder: str | None, wait_s: floa
     from .restore import restore as put_back
     from .snapshots import find_snapshot, snapshot_folder
 
-    snapshot = find_snapshot(context, snapshot_folder(context, folder), name)
+    snapshot = find_snapshot(context, snapshot_folder(context, folder, make=False), name)
     snapshot.check()
     if not yes:
         text = f"{snapshot.path} is good and would replace {context.identity.path}; add --yes to do it."
@@ -198,7 +198,7 @@ def export(context: Context, target: str, name: str | None, folder: str | None, 
     from .export import export as write_out
     from .snapshots import find_snapshot, snapshot_folder
 
-    snapshot = find_snapshot(context, snapshot_folder(context, folder), name)
+    snapshot = find_snapshot(context, snapshot_folder(context, folder, make=False), name)
     snapshot.check()
     counts = write_out(snapshot, target, Form(form))
     text = f"{target}: {counts['drawers']} drawers, {counts['facts']} facts of {snapshot.name}"

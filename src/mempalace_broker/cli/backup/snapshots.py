@@ -104,20 +104,26 @@ class Snapshot:
         return sqlite3.connect(f"file:{quote(self.file(name))}?immutable=1", uri=True)
 
 
-def snapshot_folder(context: Context, named: str | None) -> str:
+def snapshot_folder(context: Context, named: str | None, *, make: bool) -> str:
     """The folder of snapshots: the one that is named, else one in the palace's private folder.
+
+    Args:
+        make: make it where it is missing. Who only reads finds no snapshots there, and may do so on a read-only disk.
 
     Raises:
         StateRootError: others can write to it, or it can't be made.
     """
     private = context.files.private
     if named is None:
-        if why := private.make():
+        if why := private.make() if make else private.problem():
             raise StateRootError(f"there is no folder for snapshots: {why}.", hint="name one: --dir")
         named = os.path.join(private.path, FOLDER)
     folder = os.path.realpath(named)
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if make:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        elif not os.path.lexists(folder):
+            return folder
         info = os.stat(folder)
     except OSError as exc:
         raise StateRootError(f"cannot use {folder}: {exc.strerror or exc}.", hint="name another: --dir") from exc
