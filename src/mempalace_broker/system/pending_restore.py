@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import StateRootError
@@ -89,7 +90,7 @@ def _carry_out(move: Move) -> None:
 
 
 def _open_folder(path: str, stack: contextlib.ExitStack, *, make: bool = False) -> SharedFolder | None:
-    """A folder in one that guests may be able to write to; None where it is missing.
+    """A folder in one that guests may be able to write to; None where it is missing, unless `make` says to make it.
 
     Raises:
         OSError: as the system reports it, also for a link in its place.
@@ -97,6 +98,8 @@ def _open_folder(path: str, stack: contextlib.ExitStack, *, make: bool = False) 
     above, name = os.path.split(path)
     try:
         with SharedFolder.open(above) as outer:
+            if make and (found := outer.look(name)) is not None and not stat.S_ISDIR(found.st_mode):
+                outer.remove(name)  # a guest put it there; the folder for the old files is none of its business
             return stack.enter_context(outer.folder(name, make=make) if name else SharedFolder.open(path))
     except FileNotFoundError:
         return None

@@ -99,7 +99,8 @@ def test_a_palace_may_be_one_that_was_kept(name: str, tmp_path: Path, monkeypatc
 def test_a_restore_writes_and_removes_nothing_behind_a_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
 ) -> None:
-    """As a container can put one there that has the state root mounted."""
+    """As a container can put one there that has the state root mounted, here where no private folder can be used."""
+    monkeypatch.setattr(restoring, "_private_staging", lambda *_: "")
     context, home = context_of(tmp_path), tmp_path / "home"
     made = snapshot_of(context.identity.path, tmp_path / "snapshots", 1)
     home.mkdir()
@@ -126,6 +127,28 @@ def test_a_restore_writes_and_removes_nothing_behind_a_link(
     with pytest.raises(StateRootError, match="is not restored"):
         restoring.restore(context, made, wait_s=1)
     assert {path.name: path.read_text() for path in home.iterdir()} == before
+
+
+def test_a_restore_stages_where_no_guest_can_write_and_clears_a_link_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def decided(marker: PrivateFile, moves: Sequence[Move], drop: Sequence[str]) -> None:
+        assert not list(tmp_path.glob("*.restore-*"))
+        Path(moves[0].aside).parent.symlink_to(home)
+        write_moves(marker, moves, drop)
+
+    monkeypatch.setattr(restoring, "Borrower", _Lent)
+    monkeypatch.setattr(restoring, "write_moves", decided)
+    context = context_of(tmp_path)
+    (tmp_path / "palace" / "chroma.sqlite3").write_text("old")
+    aside = restoring.restore(context, snapshot_of(context.identity.path, tmp_path / "snapshots", 1), wait_s=1)
+    assert {path.name: path.read_text() for path in (tmp_path / "palace").iterdir()} == {"chroma.sqlite3": "new 1"}
+    assert Path(aside, "chroma.sqlite3").read_text() == "old"
+    assert list(home.iterdir()) == []
+    assert not list(Path(context.files.private.path).glob("restore-*"))
 
 
 def test_a_restore_that_is_interrupted_once_it_is_decided_is_finished_later(

@@ -1,7 +1,8 @@
 """Puts a snapshot in the palace's place, and what was there beside it.
 
-The new files are copied beside the palace while the agents go on. Then the palace is lent to us, the renames are
-decided on and carried out (system/pending_restore.py), and the engine opens what is there.
+The new files are copied while the agents go on: to the palace's private folder, where no guest can put anything in
+their place, or beside the palace where renames don't lead from there to it. Then the palace is lent to us, the renames
+are decided on and carried out (system/pending_restore.py), and the engine opens what is there.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .snapshots import Snapshot
 
 _COMMAND = ("mempalace-broker", "restore")
+_PROBE = ".broker-probe"
+_OUTSIDE = "broker-outside"  # in the private folder: files that belong elsewhere than in the palace
 
 
 def restore(context: Context, snapshot: Snapshot, *, wait_s: float, steps: Steps | None = None) -> str:
@@ -40,7 +43,7 @@ def restore(context: Context, snapshot: Snapshot, *, wait_s: float, steps: Steps
     mark = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(context.clock.wall()))}-{os.urandom(3).hex()}"
     steps = steps or Steps()
     staged: dict[str, str] = {}  # where it belongs -> where it lies ready
-    staging = f"{context.identity.path}.restore-{mark}"
+    staging = _private_staging(context, mark) or f"{context.identity.path}.restore-{mark}"
     aside = f"{context.identity.path}.before-{mark}"
     try:
         steps.begin("copying", snapshot.bytes)
@@ -61,21 +64,42 @@ def restore(context: Context, snapshot: Snapshot, *, wait_s: float, steps: Steps
     return aside
 
 
+def _private_staging(context: Context, mark: str) -> str:
+    """A new folder of the user's own from which renames lead to where the files belong, "" if there can be none."""
+    private = context.files.private.folder(f"restore-{mark}")
+    palace = context.identity.path
+    try:
+        if os.stat(palace).st_uid != os.geteuid() or private.make():
+            return ""  # what root makes in its own folder would lock the palace's owner out
+        for place in {palace, context.files.root, os.path.dirname(context.identity.graph)}:
+            with SharedFolder.open(private.path) as here, SharedFolder.open(place) as there:
+                here.create(_PROBE)
+                here.rename(_PROBE, f"{_PROBE}-{mark}", into=there)
+                there.remove(f"{_PROBE}-{mark}")
+    except OSError:  # another filesystem, or another mount of the same one
+        shutil.rmtree(private.path, ignore_errors=True)
+        return ""
+    return private.path
+
+
 def _stage(
     context: Context, snapshot: Snapshot, staging: str, staged: dict[str, str], advance: Callable[[int], None]
 ) -> None:
-    """Copy each file to a name beside the place where it belongs, on the same filesystem; others can write there."""
+    """Copy each file to a name on the filesystem where it belongs; beside the palace others can write."""
     palace = context.identity.path + "/"
-    os.mkdir(staging, 0o700)
+    beside = staging.startswith(f"{context.identity.path}.")
+    if beside:
+        os.mkdir(staging, 0o700)
     mark = staging.rpartition(".")[2]
     for name in snapshot.files:
         live = live_path(context, name)
         if not live:
             continue
         inside = live.startswith(palace)
-        target = os.path.join(staging, live[len(palace) :]) if inside else f"{live}.{mark}"
+        elsewhere = f"{live}.{mark}" if beside else os.path.join(staging, _OUTSIDE, str(len(staged)))
+        target = os.path.join(staging, live[len(palace) :]) if inside else elsewhere
         staged[live] = target
-        copy_file(snapshot.file(name), target, advance, into=staging if inside else "")
+        copy_file(snapshot.file(name), target, advance, into=staging if inside or not beside else "")
     for target in [staging, *(path for path in staged.values() if not path.startswith(f"{staging}/"))]:
         with folder_of(target) as (folder, name):
             _sync(folder, name)
