@@ -26,10 +26,14 @@ class DatabaseCheck:
     """One check of one palace's database; `start` begins it, and only a good verdict counts.
 
     Whatever is wrong is left to mempalace, which checks again and says it in its words.
+
+    Attributes:
+        database: path of the file that is checked.
     """
 
     def __init__(self, palace: str) -> None:
         self._files = database_files(palace)
+        self.database = self._files[0]
         self._sound: list[Any] | None = None  # stamps of the files that were found sound
         self._thread = threading.Thread(target=self._run, name="engine-check", daemon=True)
 

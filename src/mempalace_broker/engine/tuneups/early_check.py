@@ -25,9 +25,15 @@ def _apply(mempalace: Mempalace) -> None:
         return [] if check.is_sound(sqlite_path) else stock(sqlite_path)
 
     def ask_first() -> list[dict[str, str]]:
-        """Have mempalace ask before the palace is opened, which changes the database's time stamp; and only once."""
-        if not asked:
-            asked.append(True)
+        """Have mempalace ask before the palace is opened, which changes the database's time stamp; and only once.
+
+        Without a good verdict mempalace asks later, as it is made to: what a killed engine has left in the log can't be
+        checked by a reader, until Chroma has opened the database.
+        """
+        if asked:
+            return []
+        asked.append(True)
+        if check.is_sound(check.database):
             replace(errors, "_quick_check_errors", repair)
             try:
                 ensure()
