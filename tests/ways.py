@@ -79,9 +79,9 @@ class HttpAgent:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
         headers |= {"Mcp-Session-Id": self.session} if self.session else {}
         self.connection.request("POST", "/mcp", json.dumps({"jsonrpc": "2.0", **body}).encode(), headers)
-        answer = self.connection.getresponse()
-        self.session = answer.getheader("Mcp-Session-Id") or self.session
-        told: dict[str, Any] = json.loads(answer.read())
+        with self.connection.getresponse() as answer:  # a killed broker's answer ends in the middle, and stays open
+            self.session = answer.getheader("Mcp-Session-Id") or self.session
+            told: dict[str, Any] = json.loads(answer.read())
         return told
 
 
