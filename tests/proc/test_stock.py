@@ -214,11 +214,11 @@ def test_a_server_that_a_kill_made_read_by_itself_is_named_and_never_a_second_wr
         assert "WITHOUT its shared hub" in reader.told
         eventually(lambda: stock.pid in world.owners(), what="a second opener")
 
+        took_s: list[float] = []
         for n in range(3):
             began = time.monotonic()
             assert shim.call_tool("add_drawer", 60.0, wing="w", room="r", content=f"shim {n}")["success"]
-            took_s = time.monotonic() - began
-            assert n == 0 or took_s < 8.0, "the engine waits for it once, not before each call"
+            took_s.append(time.monotonic() - began)
             holder = world.broker().status()["engine"]["pid"]
             assert lock_holder(world) == holder
             found = json.loads(world.cli("doctor", "--json", timeout=100.0).stdout)["findings"]
@@ -227,6 +227,8 @@ def test_a_server_that_a_kill_made_read_by_itself_is_named_and_never_a_second_wr
             assert stock.call_tool("add_drawer", 60.0, wing="w", room="r", content=f"stock {n}")["success"]
             assert lock_holder(world) in (holder, 0)
             eventually(lambda: world.broker().status()["engine"]["state"] == "parked", what="a parked engine")
+        slow = [took for took in took_s if took > 8.0]  # the first one, or the second if an engine just started
+        assert len(slow) <= 1, f"the engine waits for it once, not before each call: {took_s}"
         assert stock.finish(30) == 0
         assert shim.finish() == 0
         assert world.cli("stop").returncode == 0
