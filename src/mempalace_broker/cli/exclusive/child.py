@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
@@ -23,8 +23,8 @@ from ..outcome import say_error
 from .borrow import other_opener
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from types import FrameType
+    from collections.abc import Mapping, Sequence
+    from types import FrameType, TracebackType
 
     from ...system.paths import Context
     from .borrow import Loan
@@ -49,12 +49,13 @@ def run_command(
         env: its environment, by default ours. named: the command that `status` shows, by default `command`.
     """
     env = _environment(context) if env is None else env
-    try:
-        process = subprocess.Popen(command, pass_fds=[lock.fd for lock in loan.locks], env=env)
-    except OSError as exc:
-        say_error(f"cannot run {command[0]}: {exc.strerror or exc}.")
-        return EXIT_CANNOT_RUN
-    with _signals_for(process):
+    with _Signals() as signals:
+        try:
+            process = subprocess.Popen(command, pass_fds=[lock.fd for lock in loan.locks], env=env)
+        except OSError as exc:
+            say_error(f"cannot run {command[0]}: {exc.strerror or exc}.")
+            return EXIT_CANNOT_RUN
+        signals.are_for(process)
         loan.say(process.pid, named or command, context.clock.wall())
         try:
             code = process.wait(limit_s)
@@ -74,27 +75,46 @@ def _environment(context: Context) -> dict[str, str]:
     return env
 
 
-@contextlib.contextmanager
-def _signals_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """We outlive the command. What a terminal sends, it gets itself; what is sent to us alone is passed on."""
+class _Signals:
+    """We outlive the command. What a terminal sends, it gets itself; what is sent to us alone is passed on.
 
-    def leave_it_to_the_command(number: int, frame: FrameType | None) -> None:
+    Also what is sent before the command runs: from its start on we must not end without it.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._early: list[int] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def are_for(self, process: subprocess.Popen[bytes]) -> None:
+        """Pass them on to this process."""
+        self._process = process
+        while self._early:
+            process.send_signal(self._early.pop(0))
+
+    def __enter__(self) -> Self:
+        handlers = dict.fromkeys((signal.SIGINT, signal.SIGQUIT), self._leave_to_the_command)
+        handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGHUP), self._pass_on)
+        self._before = {number: signal.getsignal(number) for number in handlers}
+        for number, handler in handlers.items():
+            if self._before[number] != signal.SIG_IGN:
+                signal.signal(number, handler)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, earlier in self._before.items():
+            signal.signal(number, earlier)
+
+    def _leave_to_the_command(self, number: int, frame: FrameType | None) -> None:
         pass
 
-    def pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as every handler
-        process.send_signal(number)
-
-    handlers = dict.fromkeys((signal.SIGINT, signal.SIGQUIT), leave_it_to_the_command)
-    handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGHUP), pass_on)
-    before = {number: signal.getsignal(number) for number in handlers}
-    for number, handler in handlers.items():
-        if before[number] != signal.SIG_IGN:
-            signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as every handler
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._process.send_signal(number)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
