@@ -10,6 +10,8 @@ import socket
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -42,6 +44,17 @@ def eventually(fn: Callable[[], T | None], timeout: float = PATIENCE_S, what: st
             raise AssertionError(f"not within {timeout:g} s: {what or fn}") from last
         time.sleep(pause)  # polls a state that sends no event; bounded by the deadline above
         pause = min(pause * 1.5, 0.1)
+
+
+def fetch(request: str | urllib.request.Request, timeout: float = 20.0) -> bytes:
+    """The body of an answer over HTTP. HTTPError for a refusal; its connection is closed, unlike that of urlopen's."""
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            body: bytes = answer.read()
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        raise
+    return body
 
 
 def pids() -> Iterator[int]:

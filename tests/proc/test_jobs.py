@@ -18,6 +18,7 @@ from tests import harness
 from tests.harness import World, engine_python, eventually, kill_pid, repeated
 from tests.hooked import hooked
 from tests.hooks import HUMAN_MESSAGES, run_hook, transcript
+from tests.proctools import fetch
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 VERSIONS = ["newest", *(pytest.param(version, marks=pytest.mark.slow) for version in harness.BETWEEN)]
@@ -43,8 +44,7 @@ class Door:
         data = None if body is None else json.dumps(body).encode()
         url = f"http://127.0.0.1:{self.endpoint()['port']}{path}"
         request = urllib.request.Request(url, data=data, method=method, headers=headers)
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            told: dict[str, Any] = json.loads(answer.read())
+        told: dict[str, Any] = json.loads(fetch(request))
         return told
 
     def submit(self, kind: str, **payload: Any) -> str:
@@ -274,9 +274,8 @@ def test_guests_hand_in_no_jobs(world: World) -> None:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, headers=headers, data=None)
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=20)
+            fetch(request)
         assert refused.value.code == 403
-        refused.value.close()
     assert world.broker().running
 
 

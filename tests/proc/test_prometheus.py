@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.harness import REPO, World, eventually
-from tests.proctools import free_port
+from tests.proctools import fetch, free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("watching")]
 
@@ -51,8 +51,7 @@ class Prometheus:
 
     def ask(self, path: str, **parameters: str) -> Any:
         query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"http://{self.address}/api/v1/{path}?{query}", timeout=20) as answer:
-            said = json.load(answer)
+        said = json.loads(fetch(f"http://{self.address}/api/v1/{path}?{query}"))
         assert said["status"] == "success", said
         return said["data"]
 
@@ -126,6 +125,6 @@ def test_the_alerts_of_the_docs_are_queries(prometheus: Prometheus) -> None:
 def test_promtool_finds_nothing_wrong_with_the_metrics(warm: World, token: str) -> None:
     url = f"http://127.0.0.1:{warm.broker().http_port()}/metrics"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-    text = eventually(lambda: urllib.request.urlopen(request, timeout=20).read(), what="the new token counts")
+    text = eventually(lambda: fetch(request), what="the new token counts")
     done = subprocess.run([program("promtool"), "check", "metrics"], input=text, check=False, capture_output=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
