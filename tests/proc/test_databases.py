@@ -299,6 +299,7 @@ def test_a_move_that_is_killed_goes_on(postgres: Postgres) -> None:
         assert not note.exists()
         assert shim.call_tool("status")["total_drawers"] == 10
         assert not list(world.state_root.glob("palace.moving-to-*"))
+        assert not list(note.parent.glob("moving-to-*"))
 
 
 def engines_at_work(pid: int) -> list[int]:

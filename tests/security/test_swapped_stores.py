@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -121,20 +123,56 @@ def test_a_link_in_place_of_mempalaces_lock_is_not_written_through_by_a_move(wor
         assert "before the move" in str(shim.call_tool("search", query="move"))
 
 
+@pytest.mark.parametrize("whose", ["guests", "ours"])
 @pytest.mark.parametrize("engine", ["newest"], indirect=True)
-def test_a_link_among_what_a_killed_move_left_is_not_written_through(world: World) -> None:
+def test_a_link_among_what_a_killed_move_left_is_not_written_through(world: World, whose: str) -> None:
     with world.shim() as shim:
         shim.initialize()
         assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the move")["success"]
         world.state("moving.json").write_text('{"target": "sqlite_exact"}')
-        staging = world.state_root / "palace.moving-to-sqlite_exact"
+        beside = world.state_root / "palace.moving-to-sqlite_exact"  # of an earlier version
+        staging = beside if whose == "guests" else world.state("moving-to-sqlite_exact")
         other = world.home / ".cache" / "huggingface" / "other.sqlite3"  # where Landlock would let it write
         staging.mkdir()
         (staging / "sqlite_exact.sqlite3").symlink_to(other)
         done = world.cli("move-to", "sqlite_exact", timeout=120)
-        assert done.returncode == 1
-        assert f"Hint: look at it (ls -la {staging}/sqlite_exact.sqlite3)" in done.stderr
         assert not other.exists()
+        if whose == "guests":
+            assert done.returncode == 0, done.stderr
+            assert not beside.exists()
+        else:
+            assert done.returncode == 1
+            assert f"Hint: look at it (ls -la {staging}/sqlite_exact.sqlite3)" in done.stderr
+        assert "before the move" in str(shim.call_tool("search", query="move"))
+
+
+@pytest.mark.parametrize("engine", ["newest"], indirect=True)
+def test_a_guest_has_no_folder_to_swap_while_a_move_copies(world: World) -> None:
+    with world.shim() as shim:
+        shim.initialize()
+        assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the move")["success"]
+        outside = world.home / ".cache" / "huggingface" / "of-the-user"  # where Landlock would let it write
+        outside.mkdir()
+        staging, note = world.state_root / "palace.moving-to-sqlite_exact", world.state("moving.json")
+        ended = threading.Event()
+
+        def swap() -> None:
+            while not ended.is_set():
+                if note.exists() and staging.is_dir():  # it was checked, and no store in it is open yet
+                    staging.rename(world.state_root / "away")
+                    staging.symlink_to(outside)
+                    return
+                time.sleep(0.0005)
+
+        guest = threading.Thread(target=swap)
+        guest.start()
+        try:
+            done = world.cli("move-to", "sqlite_exact", "--replace", timeout=120)
+        finally:
+            ended.set()
+            guest.join()
+        assert list(outside.iterdir()) == []
+        assert done.returncode == 0, done.stderr
         assert "before the move" in str(shim.call_tool("search", query="move"))
 
 

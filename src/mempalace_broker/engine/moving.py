@@ -2,7 +2,7 @@
 
 Runs as a process of its own in the user's interpreter, and exits with 0 only if the target holds exactly the rows of
 the source. Rows that the target already has are compared and kept, so a killed move continues when it is repeated.
-Files of the target are made in a folder beside the palace; the command renames them into the palace afterwards.
+Files of the target are made in a folder that the command names; it renames them into the palace afterwards.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _search(name: str, target: Any, id_: str, vector: list[float]) -> None:
 
 
 class Mover:
-    """The two stores of one palace. `staging`: the folder for the target's files, beside the palace."""
+    """The two stores of one palace. `staging`: the folder for the target's files."""
 
     def __init__(self, mempalace: Mempalace, target: str, staging: str) -> None:
         backends = mempalace.module("backends")

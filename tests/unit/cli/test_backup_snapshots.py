@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mempalace_broker.cli import staging
 from mempalace_broker.cli.backup import tryout
 from mempalace_broker.cli.backup.copying import Twin, copy_file, digest
 from mempalace_broker.cli.backup.parts import Kind, parts_of
@@ -100,7 +101,7 @@ def test_a_restore_writes_and_removes_nothing_behind_a_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
 ) -> None:
     """As a container can put one there that has the state root mounted, here where no private folder can be used."""
-    monkeypatch.setattr(restoring, "_private_staging", lambda *_: "")
+    monkeypatch.setattr(staging, "_use_private", lambda *_: False)
     context, home = context_of(tmp_path), tmp_path / "home"
     made = snapshot_of(context.identity.path, tmp_path / "snapshots", 1)
     home.mkdir()

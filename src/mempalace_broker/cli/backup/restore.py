@@ -1,8 +1,7 @@
 """Puts a snapshot in the palace's place, and what was there beside it.
 
-The new files are copied while the agents go on: to the palace's private folder, where no guest can put anything in
-their place, or beside the palace where renames don't lead from there to it. Then the palace is lent to us, the renames
-are decided on and carried out (system/pending_restore.py), and the engine opens what is there.
+The new files are copied while the agents go on, to a folder of their own (cli/staging.py). Then the palace is lent to
+us, the renames are decided on and carried out (system/pending_restore.py), and the engine opens what is there.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from ...system.paths import is_brokers
 from ...system.pending_restore import Move, finish_restore, write_moves
 from ...system.shared_files import SharedFolder
 from ..exclusive.borrow import Borrower
+from ..staging import staging_folder
 from ..steps import Steps
 from .copying import copy_file, folder_of
 from .parts import SIDE_FILES, live_path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .snapshots import Snapshot
 
 _COMMAND = ("mempalace-broker", "restore")
-_PROBE = ".broker-probe"
+_STAGING = "restore-"
 _OUTSIDE = "broker-outside"  # in the private folder: files that belong elsewhere than in the palace
 
 
@@ -41,10 +41,18 @@ def restore(context: Context, snapshot: Snapshot, *, wait_s: float, steps: Steps
         PalaceHeld, BrokerUnavailable: the palace can't be had. StateRootError: files can't be placed.
     """
     mark = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(context.clock.wall()))}-{os.urandom(3).hex()}"
-    steps = steps or Steps()
+    palace = context.identity.path
+    places = {os.path.dirname(live) for name in snapshot.files if (live := live_path(context, name))}
+    outside = {place for place in places if not f"{place}/".startswith(f"{palace}/")}
+    try:
+        with staging_folder(context, _STAGING, mark, outside) as staging:
+            return _restore(context, snapshot, staging, f"{palace}.before-{mark}", wait_s, steps or Steps())
+    except OSError as exc:
+        raise StateRootError(f"{snapshot.path} is not restored: {exc}.", hint="make room there") from exc
+
+
+def _restore(context: Context, snapshot: Snapshot, staging: str, aside: str, wait_s: float, steps: Steps) -> str:
     staged: dict[str, str] = {}  # where it belongs -> where it lies ready
-    staging = _private_staging(context, mark) or f"{context.identity.path}.restore-{mark}"
-    aside = f"{context.identity.path}.before-{mark}"
     try:
         steps.begin("copying", snapshot.bytes)
         _stage(context, snapshot, staging, staged, steps.advance)
@@ -53,8 +61,6 @@ def restore(context: Context, snapshot: Snapshot, *, wait_s: float, steps: Steps
             moves = _moves(context, staged, staging, aside)
             write_moves(context.files.restore, moves, [staging, os.path.join(context.files.root, "broker-index")])
             finish_restore(context.files.restore)
-    except OSError as exc:
-        raise StateRootError(f"{snapshot.path} is not restored: {exc}.", hint="make room there") from exc
     finally:
         if not os.path.lexists(context.files.restore.path):  # else they are what the list of renames needs
             shutil.rmtree(staging, ignore_errors=True)
@@ -64,32 +70,12 @@ def restore(context: Context, snapshot: Snapshot, *, wait_s: float, steps: Steps
     return aside
 
 
-def _private_staging(context: Context, mark: str) -> str:
-    """A new folder of the user's own from which renames lead to where the files belong, "" if there can be none."""
-    private = context.files.private.folder(f"restore-{mark}")
-    palace = context.identity.path
-    try:
-        if os.stat(palace).st_uid != os.geteuid() or private.make():
-            return ""  # what root makes in its own folder would lock the palace's owner out
-        for place in {palace, context.files.root, os.path.dirname(context.identity.graph)}:
-            with SharedFolder.open(private.path) as here, SharedFolder.open(place) as there:
-                here.create(_PROBE)
-                here.rename(_PROBE, f"{_PROBE}-{mark}", into=there)
-                there.remove(f"{_PROBE}-{mark}")
-    except OSError:  # another filesystem, or another mount of the same one
-        shutil.rmtree(private.path, ignore_errors=True)
-        return ""
-    return private.path
-
-
 def _stage(
     context: Context, snapshot: Snapshot, staging: str, staged: dict[str, str], advance: Callable[[int], None]
 ) -> None:
     """Copy each file to a name on the filesystem where it belongs; beside the palace others can write."""
     palace = context.identity.path + "/"
     beside = staging.startswith(f"{context.identity.path}.")
-    if beside:
-        os.mkdir(staging, 0o700)
     mark = staging.rpartition(".")[2]
     for name in snapshot.files:
         live = live_path(context, name)

@@ -21,6 +21,7 @@ from ...system.shared_files import SharedFolder
 from ..exclusive.borrow import Borrower, refuse_elsewhere
 from ..exclusive.child import run_command
 from ..serve import ensure
+from ..staging import staging_folder
 from ..stop import stop
 from .address import keep_address
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 _EMBEDDER = "mempalace_embedder.json"  # which model made the vectors; each store has its own
 _STATE = "moving.json"  # in the private folder: others may be able to make a folder beside the palace
+_STAGING = "moving-to-"
 _LIMIT = 1 << 16
 
 
@@ -63,36 +65,27 @@ def move(context: Context, backend: str, *, wait_s: float, replace: bool) -> str
 
 def _move(context: Context, interpreter: str, own: tuple[str, ...], loan: Loan, *, replace: bool) -> str | None:
     palace, backend, note = context.identity.path, own[-1], context.files.private.file(_STATE)
-    staging = f"{palace}.moving-to-{backend}"
     aside = (
         f"{palace}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(context.clock.wall()))}-{os.urandom(3).hex()}"
     )
     # left by an earlier run that was killed: then the new store holds only what that run put there
     begun = note.read_object(_LIMIT).get("target") == backend
-    _make(staging, anew=not begun)
-    argv = [interpreter, "-c", BOOTSTRAP.replace("engine.worker", "engine.moving"), package_root()]
-    argv += ["--palace", context.identity.name, "--by", context.identity.by, "--target", backend]
-    argv += ["--root", context.files.root, "--staging", staging, "--note", note.path]
-    argv += ["--replace"] if replace or begun else []
-    env = known_environment(context.env)
-    env = engine_env(env, context.identity, PrivateSettings.read(env).broker(env, palace).env)
-    if run_command(context, argv, loan, None, env=env, named=own):
-        if not os.path.exists(note.path):  # nothing was begun
-            shutil.rmtree(staging, ignore_errors=True)
-        return None
-    moves = _moves(palace, staging, aside)
-    write_moves(context.files.restore, moves, [staging, os.path.join(context.files.root, "broker-index"), note.path])
-    finish_restore(context.files.restore)
+    with staging_folder(context, _STAGING, backend, goes_on=begun) as staging:
+        argv = [interpreter, "-c", BOOTSTRAP.replace("engine.worker", "engine.moving"), package_root()]
+        argv += ["--palace", context.identity.name, "--by", context.identity.by, "--target", backend]
+        argv += ["--root", context.files.root, "--staging", staging, "--note", note.path]
+        argv += ["--replace"] if replace or begun else []
+        env = known_environment(context.env)
+        env = engine_env(env, context.identity, PrivateSettings.read(env).broker(env, palace).env)
+        if run_command(context, argv, loan, None, env=env, named=own):
+            if not os.path.exists(note.path):  # nothing was begun
+                shutil.rmtree(staging, ignore_errors=True)
+            return None
+        moves = _moves(palace, staging, aside)
+        drop = [staging, os.path.join(context.files.root, "broker-index"), note.path]
+        write_moves(context.files.restore, moves, drop)
+        finish_restore(context.files.restore)
     return aside
-
-
-def _make(staging: str, *, anew: bool) -> None:
-    """Make the folder for the new store. Guests may have put a link there. Raises OSError."""
-    folder, name = os.path.split(staging)
-    with SharedFolder.open(folder) as beside:
-        if anew:
-            beside.remove_tree(name)
-        beside.folder(name, make=True).close()
 
 
 def _moves(palace: str, staging: str, aside: str) -> list[Move]:
