@@ -167,12 +167,11 @@ class LeaseAcquirer(NamedTuple):
     def _decide(self, open_: list[ObservedLease], listing: Listing, now: float) -> LeaseAcquirer:
         beats = {beat.epoch: beat for beat in self.heartbeats}
         live = [lease for lease in open_ if not beats[lease.epoch].silent]
+        silent = [lease for lease in open_ if beats[lease.epoch].silent]
         for lease in live:
             if beats[lease.epoch].moved and not self.epoch and lease.epoch == listing.top:
                 return self._meet(lease, now)
-        doubtful = [
-            lease for lease in open_ if lease not in live and (lease.busy or lease.state is LeaseState.UNREADABLE)
-        ]
+        doubtful = [lease for lease in silent if lease.busy or lease.state is LeaseState.UNREADABLE]
         if doubtful:
             return self._refuse(Acquired.IN_DOUBT, doubtful[-1])
         if live:
