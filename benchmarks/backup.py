@@ -22,42 +22,38 @@ from benchmarks.driver import Session
 from benchmarks.palaces import prepared
 from benchmarks.suite import Options, Report, label, main, say
 from benchmarks.world import BROKER, World
+from tests.background import Background
 
 SIZE, QUICK_SIZE = 100_000, 10_000
 PAUSE_LIMIT_MS = 200.0
+WRITE_S = 120.0  # at most
 BESIDE_S = 15.0  # of writes without a snapshot, for comparison
 
 
-class Writer:
-    """A session that writes without a rest, on a thread of its own. `waits`: when each write began, and its seconds."""
+class Writer(Background):
+    """A session that writes without a rest. `waits`: when each write began, and its seconds."""
+
+    end_s = WRITE_S
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._write)
         self.waits: list[tuple[float, float]] = []
 
-    def _write(self) -> None:
+    def run(self) -> None:
         rng = random.Random(7)
         while not self._ends.is_set():
             content = {"wing": "w1", "room": "r1", "content": f"during a snapshot {texts.words(rng, 30)}"}
             began = time.monotonic()
-            self._session.send(driver.call(1, "add_drawer", content))
-            answer = self._session.line(120)
-            assert not driver.failed(answer), answer[:300]
+            self._session.answer(driver.call(1, "add_drawer", content), WRITE_S)
             self.waits.append((began, time.monotonic() - began))
 
     def between(self, began: float, ended: float) -> list[float]:
         """The seconds of the writes that were under way at any moment in between."""
         return [took for at, took in self.waits if at + took >= began and at <= ended]
 
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
         self._ends.set()
-        self._thread.join()
 
 
 def _snapshot(world: World) -> float:
@@ -72,9 +68,7 @@ def one_engine(options: Options, which: Engine, size: int) -> tuple[list[float],
     """What each snapshot said, the longest wait during each, its seconds, and all waits without one."""
     pauses, longest, lasted = [], [], []
     with World(which, BROKER, palace=prepared(which, size)) as world:
-        (session,) = world.ready(1)
-        session.send(driver.call(1, "search", {"query": "the palace"}))
-        assert not driver.failed(session.line(300))
+        session, _ = world.first_search()
         with Writer(session) as writer:
             began = time.monotonic()
             time.sleep(BESIDE_S)

@@ -14,39 +14,28 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import driver
 from benchmarks.common import Engine, fmt, median
-from benchmarks.driver import Session
 from benchmarks.palaces import prepared
 from benchmarks.suite import Options, Report, label, main, rivals, say
-from benchmarks.world import BARE, BROKER, World
+from benchmarks.world import BARE, BROKER, LOAD_S, SEARCH, World
 from tests.proctools import eventually
 
 SIZES = (1_000, 100_000)
 OVER_BARE = 0.6
 REPLACED_S = {1_000: 0.8, 100_000: 1.5}
-SEARCH = driver.call(1, "search", {"query": "the palace"})
-
-
-def _search_s(session: Session, begun: float) -> float:
-    session.send(SEARCH)
-    answer = session.line(300)
-    assert not driver.failed(answer), answer[:300]
-    return time.perf_counter() - begun
 
 
 def _once(kind: str, which: Engine, size: int) -> tuple[float, float | None]:
     """Seconds to the first search, and from the kill of the engine to the next one; None where there is no engine."""
     with World(which, kind, palace=prepared(which, size)) as world:
-        begun = time.perf_counter()
-        session = world.ready(1)[0]
-        first = _search_s(session, begun)
+        session, first = world.first_search()
         if kind != BROKER:
             return first, None
         (engine,) = eventually(world.engines, what="the engine")
         begun = time.perf_counter()
         os.kill(engine, signal.SIGKILL)
-        return first, _search_s(session, begun)
+        session.answer(SEARCH, LOAD_S)
+        return first, time.perf_counter() - begun
 
 
 def measure(options: Options) -> Report:
@@ -65,15 +54,15 @@ def measure(options: Options) -> Report:
             shown = [fmt(median(again)), fmt(max(again))] if again else ["", ""]
             rows.append([f"{kind} {version}", fmt(median(first)), fmt(max(first)), *shown])
             if again:
-                report.check(f"engine replaced, {version}, {size:,} drawers", median(again), REPLACED_S[size], "s")
+                report.check(f"engine replaced, {version}, {size:,} drawers", median(again), REPLACED_S[size], " s")
         head = ["", "first search p50", "worst", "search after kill -9 p50", "worst"]
         report.add(f"{size:,} drawers, s:", head, rows)
         for which in options.engines:
             bare, ours = median(firsts[BARE, which.version]), median(firsts[BROKER, which.version])
             name = f"first search over bare {which.version}, {size:,} drawers"
-            report.check(name, ours / bare, OVER_BARE, "x", f"{fmt(ours)} against {fmt(bare)} s")
+            report.check(name, ours / bare, OVER_BARE, " x", f"{fmt(ours)} against {fmt(bare)} s")
     return report
 
 
 if __name__ == "__main__":
-    sys.exit(main((measure,), __doc__))
+    sys.exit(main([measure], __doc__))

@@ -115,6 +115,13 @@ class Session:
             self._lines += self.receive()
         return self._lines.pop(0)
 
+    def answer(self, line: bytes, timeout: float = READY_S) -> bytes:
+        """Send a request line; the answer, which must not be an error. TimeoutError, Gone."""
+        self.send(line)
+        answer = self.line(timeout)
+        assert not failed(answer), answer[:300]
+        return answer
+
     def ask(self, method: str, params: object = None, timeout: float = READY_S) -> dict[str, Any]:
         """One request, one whole answer. TimeoutError, Gone."""
         self._next_id += 1

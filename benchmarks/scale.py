@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import random
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,7 +20,7 @@ from benchmarks.common import REPO, Engine, fmt, median
 from benchmarks.driver import Session
 from benchmarks.palaces import prepared
 from benchmarks.suite import Options, Report, label, main, rivals, say
-from benchmarks.world import BARE, BROKER, World
+from benchmarks.world import BARE, BROKER, LOAD_S, World
 from tests import proctools
 
 SIZES = (1_000, 10_000, 100_000)
@@ -50,22 +49,15 @@ def _call(tool: str, rng: random.Random, drawer: str) -> bytes:
     return driver.call(1, tool, known.get(tool, {}))
 
 
-def _ask(session: Session, line: bytes) -> bytes:
-    session.send(line)
-    answer = session.line(300)
-    assert not driver.failed(answer), answer[:300]
-    return answer
-
-
 def _run(world: World, session: Session, rng: random.Random) -> dict[str, list[float]]:
     """Milliseconds of processor time of each call of each tool; before each, a drawer is added."""
     costs: dict[str, list[float]] = {}
     drawer = ""
     for tool in TOOLS * CALLS:
         if tool != "add_drawer":
-            drawer = _drawer_of(_ask(session, _call("add_drawer", rng, "")))
+            drawer = _drawer_of(session.answer(_call("add_drawer", rng, ""), LOAD_S))
         before = world.cpu_s()
-        _ask(session, _call(tool, rng, drawer))
+        session.answer(_call(tool, rng, drawer), LOAD_S)
         costs.setdefault(tool, []).append((world.cpu_s() - before) * 1e3)
     return costs
 
@@ -74,22 +66,13 @@ def _drawer_of(answer: bytes) -> str:
     return answer.decode().split('\\"drawer_id\\": \\"')[1].split('\\"')[0]
 
 
-def _start(world: World) -> tuple[Session, float]:
-    """A first session with nobody running: it, and seconds from its spawn to the answer of its first search."""
-    begun = time.perf_counter()
-    session = world.ready(1)[0]
-    session.send(driver.call(1, "search", {"query": "the palace"}))
-    assert not driver.failed(session.line(300))
-    return session, time.perf_counter() - begun
-
-
 def _memory_mb(world: World) -> float:
     return max(proctools.memory_kb(pid)["rss"] for pid in world.pids()) / 1024
 
 
 def _measured(kind: str, which: Engine, size: int) -> tuple[dict[str, float], float, float]:
     with World(which, kind, palace=prepared(which, size)) as world:
-        session, first = _start(world)
+        session, first = world.first_search()
         rng = random.Random(size)
         costs = {tool: median(values) for tool, values in _run(world, session, rng).items()}
         return costs, first, _memory_mb(world)

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import driver
 from benchmarks.common import MODEL, Engine, Lacking, model, own_bin
 from benchmarks.driver import Session
 from mempalace_broker.system.private import VARIABLE as PRIVATE
@@ -31,6 +32,8 @@ KINDS = (BROKER, BARE, HUB)
 AGAINST = "MPB_AGAINST"  # where the programs of the other broker are
 MARK = "MPB_BENCHMARK"
 END_S = 30.0
+LOAD_S = 300.0  # a bare engine reads a large palace from end to end for its first call, on a busy machine too
+SEARCH = driver.call(1, "search", {"query": "the palace"})
 
 
 class World:
@@ -106,6 +109,13 @@ class World:
         for session in sessions:
             session.initialize()
         return sessions
+
+    def first_search(self) -> tuple[Session, float]:
+        """Start a session and search: it, and seconds from its spawn to the answer."""
+        begun = time.perf_counter()
+        (session,) = self.ready(1)
+        session.answer(SEARCH, LOAD_S)
+        return session, time.perf_counter() - begun
 
     # -- owners
 
