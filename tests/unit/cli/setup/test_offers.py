@@ -124,7 +124,7 @@ def test_an_installer_that_fails_is_told_and_the_rest_is_done(stage: Stage, capf
 def test_an_installer_that_installs_elsewhere(stage: Stage, run: Run) -> None:
     stage.program("uv", "")
     (entry,) = run("--yes", "--engine", code=EXIT_FAILURE)["offers"]
-    assert "has ended well, but: No mempalace " in entry["error"]
+    assert "succeeded, but: No mempalace " in entry["error"]
 
 
 @pytest.mark.usefixtures("with_model")
