@@ -248,7 +248,7 @@ class JobService:
     async def _keep(self, job: Job) -> bool:
         """Write the state of a job to disk; return whether that succeeded."""
         if job.state is JobState.FAILED:
-            text = "a job of mempalace's (%s) failed: `mempalace daemon wait %s` shows why"  # in words of the memory
+            text = "a job of mempalace (%s) failed: `mempalace daemon wait %s` shows why"  # which may quote the memory
             self._runner.log.warning(text, job.kind, job.id)
         try:
             await asyncio.to_thread(self._store.save, job)

@@ -52,7 +52,7 @@ class Step(NamedTuple):
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--yes", is_flag=True, help="Don't ask: change the configurations, install nothing.")
 @click.option("--only", multiple=True, metavar="AGENT", help="This agent only; may be repeated.")
-@click.option("--engine/--no-engine", default=None, help="Install mempalace if it is missing, or don't, without asking.")
+@click.option("--engine/--no-engine", default=None, help="Install mempalace if missing, or don't, without asking.")
 @click.option("--model/--no-model", default=None, help="The same for the embedding model.")
 @click.option("--service/--no-service", default=None, help="The same for the service, as `service install` does it.")
 @click.option("--remove", is_flag=True, help="Undo it: our entry goes, or becomes again what it was.")

