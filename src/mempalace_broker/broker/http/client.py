@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from ...system.loopback_peer import LoopbackPeer
     from .machine.gate import Refusal
 
 
@@ -19,11 +20,11 @@ class Client(Protocol):
     """A connection.
 
     Attributes:
-        reply: the answer that it waits for, or None. peer_port: the port at its end.
+        reply: the answer that it waits for, or None. peer: its other end.
     """
 
     reply: Pending | None
-    peer_port: int
+    peer: LoopbackPeer
 
     def respond(self, status: int, body: bytes, *headers: tuple[str, str], kind: str = "application/json") -> None:
         """Send a whole answer."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 
+from ...system.loopback_peer import LoopbackPeer
 from .machine.gate import Admitted, Head, Refusal, Route
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class HttpConnection(asyncio.Protocol):
 
     Attributes:
         deadline: when it is dropped, unless something happens before; 0 while we owe an answer.
-        known: it showed the token. peer_port: the client's port. held: bytes of a body that is on its way.
+        known: it showed the token. peer: the client's end. held: bytes of a body that is on its way.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -86,7 +87,7 @@ class HttpConnection(asyncio.Protocol):
         self.reply: Pending | None = None
         self.deadline = 0.0
         self.known = False
-        self.peer_port = 0
+        self.peer = LoopbackPeer(None, None)
         self.held = 0
 
     # -- what happens to it
@@ -96,7 +97,7 @@ class HttpConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._transport = transport
-        self.peer_port = (transport.get_extra_info("peername") or ("", 0))[1]
+        self.peer = LoopbackPeer(transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
         self._wait(HEAD_S)
         self._listener.made(self)
 

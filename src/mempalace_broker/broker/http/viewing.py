@@ -6,8 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ...protocol.jsonrpc import result_line
-from ...system.loopback_peer import is_of_another_user
-from .machine.gate import Refusal, Route, ViewAccess
+from .machine.gate import ViewAccess
 from .machine.hub_record import ADDRESS
 from .machine.page_access import CODE_S, PageAccess
 
@@ -22,11 +21,6 @@ if TYPE_CHECKING:
     from .token import HttpTokens
     from .views import Views
 
-_FOR_US = (
-    Route.PAGE_LOGIN,
-    Route.PAGE_PROOF,
-    Route.PAGE_DATA,
-)  # /metrics is for Prometheus, which runs as another user
 _OFF = "the setting http is off, or the broker can't listen for HTTP; `status` says why"
 
 
@@ -75,9 +69,6 @@ class Viewing:
 
     def handle(self, client: Client, call: Admitted, endpoint: McpEndpoint, port: int) -> None:
         """Answer an admitted request. `endpoint`: takes calls to the memory."""
-        if call.route in _FOR_US and is_of_another_user(client.peer_port, port):
-            client.refuse(Refusal(403, "the page is for programs of the user who runs the broker"))
-            return
         if self._views is None:
             from .views import Views
 

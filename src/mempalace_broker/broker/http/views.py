@@ -45,6 +45,7 @@ _HEADERS = [
     ("Referrer-Policy", "no-referrer"),
     ("X-Content-Type-Options", "nosniff"),
 ]
+_NOT_THEIRS = Refusal(403, "the page is for programs of the user who runs the broker")
 _MAX_QUERY = 250  # characters, mempalace's own limit
 _RESULTS = 10
 
@@ -85,6 +86,8 @@ class Views:
                 client.respond(200, file.read(), *_HEADERS, kind=kind)
         elif call.route is Route.PAGE_LOGIN:
             self._let_in(client, call.detail, port)
+        elif client.peer.is_of_another_user:  # the routes above are for anybody: Prometheus runs as another user
+            client.refuse(_NOT_THEIRS)
         elif call.route is Route.PAGE_PROOF:
             client.respond(200, call.detail.encode(), *_HEADERS, kind="text/plain")
         else:
@@ -94,6 +97,9 @@ class Views:
         visit = self._access.redeem(code, self._now())
         if visit is None:
             client.refuse(Refusal(401, "this link was already used, or has expired: mempalace-broker open"))
+            return
+        if client.peer.is_of_another_user:  # asked only now: a wrong code must cost little
+            client.refuse(_NOT_THEIRS)
             return
         cookie = f"{COOKIE}-{port}={visit.cookie}; Path={PAGE}; Max-Age={VISIT_S}; HttpOnly; SameSite=Strict"
         client.respond(200, json.dumps({"key": visit.key}).encode(), ("Set-Cookie", cookie), *_HEADERS)

@@ -20,6 +20,7 @@ from mempalace_broker.broker.machine.session import Origin
 from mempalace_broker.broker.runner import ProtocolRunner
 from mempalace_broker.protocol.constant_answers import ConstantAnswers
 from mempalace_broker.protocol.jsonrpc import result_line
+from mempalace_broker.system.loopback_peer import LoopbackPeer
 
 TOKEN = "c0" * 32
 PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
@@ -80,7 +81,7 @@ class Runner:
 class Client:
     def __init__(self) -> None:
         self.reply: Pending | None = None
-        self.peer_port = 0
+        self.peer = LoopbackPeer(None, None)
         self.said: list[Any] = []
 
     def respond(self, status: int, body: bytes, *headers: tuple[str, str], kind: str = "") -> None:

@@ -13,6 +13,7 @@ from mempalace_broker.broker.http.machine.gate import PAGE_FILES, Admitted, Refu
 from mempalace_broker.broker.http.machine.page_access import PageAccess
 from mempalace_broker.broker.http.views import Views
 from mempalace_broker.broker.tasks import Tasks
+from mempalace_broker.system.loopback_peer import LoopbackPeer
 
 NOW, PORT = 1_795_000_000.0, 21_000
 
@@ -22,7 +23,7 @@ class Client:
 
     def __init__(self) -> None:
         self.reply: Any = None
-        self.peer_port = 0
+        self.peer = LoopbackPeer(None, None)
         self.status = 0
         self.body = b""
         self.headers: dict[str, str] = {}
@@ -65,8 +66,9 @@ class Desk:
     async def well(self) -> bytes:
         return b'{"ok": true}'
 
-    def get(self, detail: str, route: Route = Route.PAGE_DATA) -> Client:
+    def get(self, detail: str, route: Route = Route.PAGE_DATA, peer: LoopbackPeer | None = None) -> Client:
         client = Client()
+        client.peer = peer or client.peer
         self.views.handle(cast(Any, client), Admitted(route, detail=detail), PORT)
         return client
 
@@ -93,6 +95,26 @@ def test_a_code_gives_a_cookie_and_a_key_once() -> None:
     assert name == f"mempalace-page-{PORT}"
     assert desk.access.permits(value, json.loads(client.body)["key"], NOW)
     assert desk.get(code, Route.PAGE_LOGIN).status == 401
+
+
+@pytest.mark.parametrize(
+    ("route", "status"),
+    [(Route.PAGE_FILE, 200), (Route.PAGE_LOGIN, 403), (Route.PAGE_PROOF, 403), (Route.PAGE_DATA, 403)],
+)
+def test_another_users_program(route: Route, status: int) -> None:
+    stranger = LoopbackPeer(None, None)
+    stranger.is_of_another_user = True
+    desk = Desk()
+    detail = {Route.PAGE_FILE: "/", Route.PAGE_LOGIN: desk.access.new_code(NOW)}.get(route, "status")
+    client = desk.get(detail, route, stranger)
+    assert client.status == status
+    assert "Set-Cookie" not in client.headers
+
+
+def test_a_wrong_code_is_refused_before_the_system_is_asked() -> None:
+    stranger = LoopbackPeer(None, None)
+    assert Desk().get("07" * 16, Route.PAGE_LOGIN, stranger).status == 401
+    assert "is_of_another_user" not in vars(stranger)
 
 
 def test_the_proof_is_what_the_gate_found() -> None:

@@ -7,7 +7,7 @@ broker knows them, too. Browsers send a cookie to every port of a host, so a pro
 
 When the broker has left, another user may take the port while an open page goes on asking. So before the page sends its
 key, the broker has to prove that it knows the key. A page that is loaded again gets that user's script, which can read
-both. Where the system tells whose connection it is, they are of no use to other users' programs: see viewing.py.
+both. Where the system tells whose connection it is, they are of no use to other users' programs: see views.py.
 """
 
 from __future__ import annotations
