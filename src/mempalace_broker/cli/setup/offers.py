@@ -6,6 +6,7 @@ None of it is installed unless the user agrees at the terminal, or names it by a
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -156,9 +157,9 @@ def _run(argv: tuple[str, ...], hint: str) -> None:
     except OSError as exc:
         raise BrokerError(f"{argv[0]} can't be run: {exc.strerror or exc}.", hint=hint) from exc
     except subprocess.TimeoutExpired as exc:
-        raise BrokerError(f"`{' '.join(argv)}` was not done after an hour.", hint=hint) from exc
+        raise BrokerError(f"`{shlex.join(argv)}` was not done after an hour.", hint=hint) from exc
     if done.returncode:
-        raise BrokerError(f"`{' '.join(argv)}` failed with exit code {done.returncode}.", hint=hint)
+        raise BrokerError(f"`{shlex.join(argv)}` failed with exit code {done.returncode}.", hint=hint)
 
 
 def model_offer(context: Context, wanted: bool | None) -> Offer | None:
@@ -190,15 +191,15 @@ def service_offer(context: Context, wanted: bool | None) -> Offer | None:
     if not wanted and (os.path.exists(manager.file) or not manager.answers):
         return None
     why = f"A service of {manager.kind} can run the broker from login on. Agents don't need it: they start the broker."
-    return Offer(What.SERVICE, why, _command("service install", context), lambda: manager.install(spec_for(context)))
+    return Offer(What.SERVICE, why, _command("install", context), lambda: manager.install(spec_for(context)))
 
 
 def installed_service(context: Context) -> str:
     """The command that removes the service of this palace, "" if there is none."""
     from ..service import manager_for
 
-    return _command("service uninstall", context) if os.path.exists(manager_for(context).file) else ""
+    return _command("uninstall", context) if os.path.exists(manager_for(context).file) else ""
 
 
-def _command(words: str, context: Context) -> str:
-    return " ".join(("mempalace-broker", words, *context.identity.options))
+def _command(name: str, context: Context) -> str:
+    return shlex.join(["mempalace-broker", "service", name, *context.identity.options])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,9 @@ def test_the_service(stage: Stage, run: Run, capsys: pytest.CaptureFixture[str])
     file = stage.home / ".config/systemd/user/mempalace-broker.service"
     assert offers(run("--yes", "--no-engine"))["service"] == ("mempalace-broker service install", False)
     assert not file.exists()
+    palace = str(stage.home / "my palace")
+    named = offers(run("--dry-run", "--palace", palace))["service"][0]
+    assert shlex.split(named) == ["mempalace-broker", "service", "install", "--palace", palace]
     assert offers(run("--yes", "--service"))["service"][1] is True
     assert file.exists()
     assert "service" not in offers(run("--yes")), "it is there"
