@@ -152,6 +152,24 @@ def test_a_restore_stages_where_no_guest_can_write_and_clears_a_link_in_the_way(
     assert not list(Path(context.files.private.path).glob("restore-*"))
 
 
+@pytest.mark.parametrize("private", ["private", "palace.private"])
+def test_a_restore_puts_back_what_belongs_elsewhere_than_in_the_palace(
+    private: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "Borrower", _Lent)
+    context = context_of(tmp_path)
+    context.files = StateFiles(str(tmp_path), context.identity.path, env={VARIABLE: str(tmp_path / private)})
+    made = snapshot_of(context.identity.path, tmp_path / "snapshots", 1)
+    graph = Path(made.path, "graph", "knowledge_graph.sqlite3")
+    graph.parent.mkdir()
+    graph.write_text("new graph")
+    made.files["graph/knowledge_graph.sqlite3"] = Entry(graph.stat().st_size, digest(str(graph)))
+    Path(context.identity.graph).write_text("old graph")
+    restoring.restore(context, made, wait_s=1)
+    assert Path(context.identity.graph).read_text() == "new graph"
+    assert [path.read_text() for path in tmp_path.glob("knowledge_graph.sqlite3.before-*")] == ["old graph"]
+
+
 def test_a_restore_that_is_interrupted_once_it_is_decided_is_finished_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,7 @@ def _stage(
 ) -> None:
     """Copy each file to a name on the filesystem where it belongs; beside the palace others can write."""
     palace = context.identity.path + "/"
-    beside = staging.startswith(f"{context.identity.path}.")
+    beside = os.path.dirname(staging) == os.path.dirname(context.identity.path)
     mark = staging.rpartition(".")[2]
     for name in snapshot.files:
         live = live_path(context, name)
