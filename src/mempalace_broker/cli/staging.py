@@ -39,26 +39,21 @@ def staging_folder(
         OSError: it can't be made, or nothing can be put into the palace or one of `places`.
     """
     private, palace, named = context.files.private, context.identity.path, prefix + name
+    parent, beside = os.path.dirname(palace), f"{os.path.basename(palace)}.{named}"
     with contextlib.ExitStack() as stack:
         if not private.make():
             _clear(context, prefix, named if goes_on else "")
             stack.enter_context(folder_lock(private.path, fcntl.LOCK_SH))  # nobody clears meanwhile
-        own = private.folder(named).path
         if _use_private(context, named, places):
-            with contextlib.suppress(OSError), SharedFolder.open(os.path.dirname(palace)) as beside:
-                beside.remove_tree(
-                    f"{os.path.basename(palace)}.{named}"
-                )  # an earlier version's; guests may go on there
-            yield own
+            with contextlib.suppress(OSError), SharedFolder.open(parent) as folder:
+                folder.remove_tree(beside)  # an earlier version's; guests may go on there
+            yield private.folder(named).path
             return
-        if own:
-            shutil.rmtree(own, ignore_errors=True)
-        with SharedFolder.open(os.path.dirname(palace)) as beside:
-            folder = f"{os.path.basename(palace)}.{named}"
+        with SharedFolder.open(parent) as folder:
             if not goes_on:
-                beside.remove_tree(folder)
-            beside.folder(folder, make=True).close()
-        yield f"{palace}.{named}"
+                folder.remove_tree(beside)
+            folder.folder(beside, make=True).close()
+        yield os.path.join(parent, beside)
 
 
 def _clear(context: Context, prefix: str, but: str) -> None:
@@ -72,7 +67,7 @@ def _clear(context: Context, prefix: str, but: str) -> None:
 
 
 def _use_private(context: Context, named: str, places: Collection[str]) -> bool:
-    """Make the folder in the private one; whether renames lead from it to where the files are meant for.
+    """Make the folder in the private one; whether renames lead from it to the places that the files are meant for.
 
     Only what no guest can bring about says no: else one could have the files put beside the palace. Raises OSError.
     """
@@ -86,6 +81,7 @@ def _use_private(context: Context, named: str, places: Collection[str]) -> bool:
             _try_rename(private.path, place)
     except OSError as exc:
         if exc.errno == errno.EXDEV:  # another filesystem, or another mount of the same one
+            shutil.rmtree(private.path, ignore_errors=True)
             return False
         with contextlib.suppress(OSError):
             os.rmdir(private.path)  # unless a killed run's files are in it
