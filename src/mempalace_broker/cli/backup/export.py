@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ...errors import StateRootError
-from .chroma_rows import drawers
+from . import chroma_rows
 
 if TYPE_CHECKING:
     import sqlite3
@@ -39,9 +39,9 @@ def export(snapshot: Snapshot, target: str, form: Form) -> dict[str, int]:
         os.mkdir(target, 0o700)
         with contextlib.ExitStack() as stack:
             out = _Files(target, stack)
-            drawn = facts = 0
+            drawers = facts = 0
             for drawer in _drawers(snapshot):
-                drawn += 1
+                drawers += 1
                 if form is Form.JSONL:
                     out.write("drawers.jsonl", json.dumps(drawer, ensure_ascii=False) + "\n")
                 else:
@@ -51,7 +51,7 @@ def export(snapshot: Snapshot, target: str, form: Form) -> dict[str, int]:
                 out.write(*_fact(fact, form))
     except OSError as exc:
         raise StateRootError(f"cannot export to {target}: {exc.strerror or exc}.", hint="name a new folder") from exc
-    return {"drawers": drawn, "facts": facts}
+    return {"drawers": drawers, "facts": facts}
 
 
 class _Files:
@@ -78,7 +78,7 @@ def _drawers(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
     if _CHROMA not in snapshot.files:
         return
     with contextlib.closing(snapshot.open_database(_CHROMA)) as db:
-        yield from (drawer._asdict() for drawer in drawers(db))
+        yield from (drawer._asdict() for drawer in chroma_rows.drawers(db))
 
 
 def _facts(snapshot: Snapshot) -> Iterator[dict[str, Any]]:

@@ -108,7 +108,7 @@ def snapshot_folder(context: Context, named: str | None, *, make: bool) -> str:
     """The folder of snapshots: the one that is named, else one in the palace's private folder.
 
     Args:
-        make: make it where it is missing. Who only reads finds no snapshots there, and may do so on a read-only disk.
+        make: make it where it is missing. A command that only reads finds no snapshots there, even on a read-only disk.
 
     Raises:
         StateRootError: others can write to it, or it can't be made.
