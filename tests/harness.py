@@ -244,9 +244,13 @@ class World:
         """What names the palace on a command line: ["--palace", P] or nothing."""
         return ["--palace", str(self.palace)] if self.by == "flag" else []
 
+    def program(self, name: str) -> str:
+        """Path of "mp-shim" or "mempalace-broker"."""
+        return str(_bin(self.root) / name)
+
     def shim(self, *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> RpcProcess:
         """An mp-shim, as an agent starts it."""
-        return self.spawn([str(_bin(self.root) / "mp-shim"), *self.palace_args, *args], env=env, cwd=cwd)
+        return self.spawn([self.program("mp-shim"), *self.palace_args, *args], env=env, cwd=cwd)
 
     def bare(self, *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> RpcProcess:
         """A mempalace-mcp of its own, without any broker: what agents have today."""
@@ -281,7 +285,7 @@ class World:
         self, *args: str, timeout: float = 60.0, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run `mempalace-broker ...` to its end."""
-        return self.run(str(_bin(self.root) / "mempalace-broker"), *args, timeout=timeout, env=env)
+        return self.run(self.program("mempalace-broker"), *args, timeout=timeout, env=env)
 
     def mempalace(self, *args: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run the engine's own `mempalace ...` to its end."""

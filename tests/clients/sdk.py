@@ -49,9 +49,7 @@ def node_client(name: str) -> str:
 def server_program(world: World, server: str) -> str:
     """Path of "mp-shim" or of the world's bare "mempalace-mcp"."""
     if server == "mp-shim":
-        found = shutil.which("mp-shim", path=world.env["PATH"])
-        assert found is not None
-        return found
+        return world.program(server)
     assert world.engine is not None
     return str(harness.engine_python(world.engine).parent / server)
 

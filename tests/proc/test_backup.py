@@ -17,7 +17,6 @@ import pytest
 from mempalace_broker import errors
 from tests.harness import World, eventually, repeated
 from tests.load import Load
-from tests.proc.test_exclusive import program
 
 pytestmark = pytest.mark.engine
 
@@ -137,7 +136,7 @@ def test_a_restore_that_is_killed_is_not_begun_or_finished_by_the_next_engine(wo
         shim = world.shim()
         shim.initialize()
         shim.call_tool("add_drawer", wing="w", room="r", content="the heron that came later")
-        argv = [program(world), "backup", "restore", made["name"], "--yes"]
+        argv = [world.program("mempalace-broker"), "backup", "restore", made["name"], "--yes"]
         process = subprocess.Popen(argv, env=world.env, cwd=world.cwd, stdout=subprocess.DEVNULL)
         try:
             process.wait(rng.uniform(0.2, 3.0))
@@ -159,7 +158,7 @@ def test_a_backup_that_is_killed_leaves_the_palace_alone_and_nothing_that_counts
     texts = sorted(fill(world, 4))
     rng = random.Random(os.environ.get("MPB_SEED"))
     for _ in range(rounds):
-        argv = [program(world), "backup", "create", "--untried"]
+        argv = [world.program("mempalace-broker"), "backup", "create", "--untried"]
         process = subprocess.Popen(
             argv, env=world.env, cwd=world.cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -16,7 +16,6 @@ import pytest
 from tests.harness import World, eventually
 from tests.load import Load
 from tests.proc.test_backup import backup
-from tests.proc.test_exclusive import program
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 KILLS = 12
@@ -76,7 +75,7 @@ def interrupted(
     world: World, victim: str, after_s: float, kills: list[str], *words: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `backup ...`, and kill the victim in the middle of it, unless it was quicker; note that in `kills`."""
-    argv = [program(world), "backup", *words, "--json"]
+    argv = [world.program("mempalace-broker"), "backup", *words, "--json"]
     with subprocess.Popen(
         argv, env=world.env, cwd=world.cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -19,7 +19,6 @@ from tests.harness import RpcError, RpcProcess, World, engine_python, eventually
 from tests.load import Load
 from tests.postgres import DSN, Postgres, require_postgres
 from tests.proc.test_engine_differential import NOTES, Args, around, changes, comparable, make_project, mistakes, reads
-from tests.proc.test_exclusive import program
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600), pytest.mark.xdist_group("databases")]
 
@@ -285,7 +284,10 @@ def test_a_move_that_is_killed_goes_on(postgres: Postgres) -> None:
         fill(shim, 8)
         note = world.state("moving.json")
         moving = subprocess.Popen(
-            [program(world), "move-to", "pgvector"], env=world.env, cwd=world.cwd, stderr=subprocess.DEVNULL
+            [world.program("mempalace-broker"), "move-to", "pgvector"],
+            env=world.env,
+            cwd=world.cwd,
+            stderr=subprocess.DEVNULL,
         )
         eventually(note.exists, 60, "the beginning of the copy")
         for pid in (moving.pid, *engines_at_work(moving.pid)):
@@ -321,7 +323,7 @@ def test_a_move_is_whole_or_not_at_all_wherever_it_is_killed(postgres: Postgres)
         assert "rows of this palace in mempalace_drawers" in world.cli("move-to", "pgvector").stderr
         for target in ("pgvector", "chroma") * 2:
             for delay in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0):
-                command = [program(world), "move-to", target, "--replace"]
+                command = [world.program("mempalace-broker"), "move-to", target, "--replace"]
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     subprocess.run(
                         command, env=world.env, cwd=world.cwd, timeout=delay, check=False, capture_output=True

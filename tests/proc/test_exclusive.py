@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -29,7 +28,7 @@ class Command:
         store = world.palace / "chroma.sqlite3"
         script = HOLD.format(store=store, up=self.up, over=self.over)
         self.process = subprocess.Popen(
-            [program(world), "exclusive", *options, "--", "sh", "-c", script],
+            [world.program("mempalace-broker"), "exclusive", *options, "--", "sh", "-c", script],
             env=world.env,
             cwd=world.cwd,
             stdout=subprocess.PIPE,
@@ -44,10 +43,6 @@ class Command:
         self.over.touch()
         self.process.communicate(timeout=60)
         return self.process.returncode
-
-
-def program(world: World) -> str:
-    return str(Path(world.env["PATH"].split(":")[0]) / "mempalace-broker")
 
 
 def write_lock_is_free(world: World) -> bool:

@@ -130,7 +130,7 @@ def test_an_agent_that_may_write_nothing_uses_the_broker_that_runs(world: World)
     """As in a sandbox that shows its agents the home read-only; where no broker runs, it is said what is missing."""
     first = world.shim()
     first.initialize()
-    shim = str(Path(world.env["PATH"].split(":")[0]) / "mp-shim")
+    shim = world.program("mp-shim")
     sandboxed = world.spawn(["unshare", "-m", "sh", "-c", READ_ONLY, "sh", str(world.home), shim])
     sandboxed.initialize()
     assert sandboxed.call_tool("kg_add", subject="a", predicate="b", object="c")["success"]
@@ -158,7 +158,7 @@ def test_a_restart_that_could_not_start_the_next_broker_stops_none_and_snapshots
     shim.initialize()
     shim.call_tool("add_drawer", wing="w", room="r", content="something to keep")
     broker = world.broker()
-    program = str(Path(world.env["PATH"].split(":")[0]) / "mempalace-broker")
+    program = world.program("mempalace-broker")
 
     def sandboxed(*words: str) -> subprocess.CompletedProcess[str]:
         argv = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", str(world.root), program, *words]

@@ -6,7 +6,6 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,7 +119,7 @@ def test_a_mounted_palace_is_the_palace_by_either_name(engine: str, alias: str) 
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as inside:
             assert inside.stdout is not None
             assert inside.stdout.readline() == "ready\n"
-            program = str(Path(world.env["PATH"].split(":")[0]) / "mp-shim")
+            program = world.program("mp-shim")
             enter = ["nsenter", "-t", str(inside.pid), "--mount", program, "--palace"]
             shims = [world.spawn([*enter, str(path)]) for path in (world.palace, name)]
             for number, shim in enumerate(shims):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,7 +67,7 @@ def mined_and_no_more(client: RpcProcess, source: str) -> None:
 
 
 def test_a_restricted_key_reads_no_file_of_the_host(world: World) -> None:
-    program = str(Path(world.env["PATH"].split(":")[0]) / "mempalace-broker")
+    program = world.program("mempalace-broker")
     argv = [program, "ssh-command", "--state-root", str(world.state_root)]
     key = world.spawn(argv, env={VARIABLE: "mempalace-broker dial-stdio"})
     for folder in ("secret", "ws", "ws/folder", "ws/../secret", "."):
@@ -82,7 +81,7 @@ def test_a_restricted_key_reads_no_file_of_the_host(world: World) -> None:
 
 def test_a_folder_that_the_user_named_and_no_link_that_leads_out(world: World) -> None:
     world.settings.write_text(f'[broker]\nguest_folders = ["{world.root}/ws"]\n')
-    program = str(Path(world.env["PATH"].split(":")[0]) / "mempalace-broker")
+    program = world.program("mempalace-broker")
     argv = [program, "ssh-command", "--state-root", str(world.state_root)]
     key = world.spawn(argv, env={VARIABLE: "mempalace-broker dial-stdio"})
     mined_and_no_more(key, f"{world.root}/ws")
@@ -94,7 +93,7 @@ def test_a_configuration_that_is_a_link_tells_nothing(world: World) -> None:
     world.settings.write_text(f'[broker]\nguest_folders = ["{world.root}/ws"]\n')
     (world.root / "secret" / "key.yaml").write_text("TOPSECRET: [unbalanced\n  - {{ TOPSECRET\n")
     (world.root / "ws" / "mempalace.yaml").symlink_to(world.root / "secret" / "key.yaml")
-    program = str(Path(world.env["PATH"].split(":")[0]) / "mempalace-broker")
+    program = world.program("mempalace-broker")
     argv = [program, "ssh-command", "--state-root", str(world.state_root)]
     key = world.spawn(argv, env={VARIABLE: "mempalace-broker dial-stdio"})
     assert "TOPSECRET" not in str(mine(key, f"{world.root}/ws"))

@@ -54,7 +54,7 @@ def test_whoever_has_the_root_at_a_short_path_reaches_the_same_broker(world: Wor
     with world.shim("--palace", str(palace)) as outside:
         outside.initialize()
         assert outside.call_tool("kg_add", subject="ada", predicate="wrote", object="program")
-        program = str(Path(world.env["PATH"].split(":")[0]) / "mp-shim")
+        program = world.program("mp-shim")
         argv = [*private_tmp, str(palace.parent), str(short), program, "--palace", str(short / "palace")]
         inside = world.spawn(argv, env={"MEMPALACE_BROKER_NO_SPAWN": "1"})
         inside.initialize()

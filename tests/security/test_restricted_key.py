@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], 
 
 def over_key(world: World, *pins: str, command: str = "dial-stdio") -> RpcProcess:
     """What sshd starts for a client that may run `ssh-command` alone."""
-    program = str(Path(world.env["PATH"].split(":")[0]) / "mempalace-broker")
+    program = world.program("mempalace-broker")
     return world.spawn([program, "ssh-command", *pins], env={VARIABLE: f"mempalace-broker {command}"})
 
 

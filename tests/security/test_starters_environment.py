@@ -6,7 +6,6 @@ import os
 import resource
 import stat
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -71,8 +70,8 @@ def test_what_the_engine_needs_comes_from_the_users_settings(world: World) -> No
 
 
 def test_limits_and_umask_of_one_agent_are_nobody_elses(world: World) -> None:
-    shim = Path(world.env["PATH"].split(":")[0]) / "mp-shim"
-    first = world.spawn([sys.executable, "-c", LIMITED, str(shim)], env={"PYTHONDONTWRITEBYTECODE": "1"})
+    shim = world.program("mp-shim")
+    first = world.spawn([sys.executable, "-c", LIMITED, shim], env={"PYTHONDONTWRITEBYTECODE": "1"})
     first.initialize()
     assert first.call_tool("add_drawer", wing="w", room="r", content="heron " * 2000)["success"]
     broker = world.broker()
