@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from socketserver import BaseServer
 from types import TracebackType
 from typing import Self
 
@@ -47,3 +48,17 @@ class Background:
             assert not self._thread.is_alive(), f"{self.name} hangs"
             if self._failure is not None:
                 raise AssertionError(f"{self.name}: {self._failure!r}") from self._failure
+
+
+class BackgroundServer(Background):
+    """Serves while the block runs. `server`: one of the standard library; it is closed at the end."""
+
+    def __init__(self, server: BaseServer) -> None:
+        self.server = server
+
+    def run(self) -> None:
+        with self.server:
+            self.server.serve_forever(0.05)
+
+    def end(self) -> None:
+        self.server.shutdown()

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.background import Background
+from tests.background import BackgroundServer
 
 
-class FakeModel(Background):
+class FakeModel(BackgroundServer):
     """Serves on loopback while its block runs.
 
     Args: tool: name of the agent's tool. arguments: for it.
@@ -22,8 +22,9 @@ class FakeModel(Background):
         self.offered: list[str] = []
         self.answers: list[str] = []
         self._call = {"name": tool, "arguments": json.dumps(arguments)}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.port: int = self._server.server_address[1]
+        server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        super().__init__(server)
+        self.port: int = server.server_port
 
     def delta(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         """The model's message for this request, and its finish reason."""
@@ -54,10 +55,3 @@ class FakeModel(Background):
                 """Log nothing."""
 
         return Handler
-
-    def run(self) -> None:
-        with self._server:
-            self._server.serve_forever(0.05)
-
-    def end(self) -> None:
-        self._server.shutdown()

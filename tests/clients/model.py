@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.background import Background
+from tests.background import BackgroundServer
 
 TOOL = "add_drawer"
 Event = tuple[str, dict[str, Any]]
 
 
-class Model(Background):
+class Model(BackgroundServer):
     """A server on a port of its own. A path begins with the name of whoever asks: /NAME/v1/...
 
     Attributes:
@@ -60,19 +60,13 @@ class Model(Background):
             def log_message(self, *args: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer((address, 0), Handler)
-        self.port = self._server.server_address[1]
+        server = ThreadingHTTPServer((address, 0), Handler)
+        super().__init__(server)
+        self.port = server.server_port
 
     def url(self, name: str, more: str = "", address: str = "127.0.0.1") -> str:
         """Where a harness finds it."""
         return f"http://{address}:{self.port}/{name}{more}"
-
-    def run(self) -> None:
-        with self._server:
-            self._server.serve_forever()
-
-    def end(self) -> None:
-        self._server.shutdown()
 
     def answer(self, name: str, path: str, body: dict[str, Any]) -> Iterator[Event]:
         """The events that answer a request."""

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.background import BackgroundServer
 from tests.browser import Browser, find_browser
 from tests.harness import World, eventually
 from tests.pictures import pictures
@@ -183,11 +183,9 @@ class Squatter(BaseHTTPRequestHandler):
 def test_whoever_takes_its_port_gets_no_key(world: World, page: Browser) -> None:
     port = urlsplit(link(world)).port
     assert world.cli("stop").returncode == 0
-    with HTTPServer(("127.0.0.1", port or 0), Squatter) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with BackgroundServer(HTTPServer(("127.0.0.1", port or 0), Squatter)):
         eventually(lambda: len(Squatter.shown) > 1, what="a page that goes on asking")
         page.until("document.getElementById('notice').innerText.includes('does not answer')")
-        server.shutdown()
     assert set(Squatter.shown) == {None}
     assert world.cli("ensure").returncode == 0
     page.until("document.getElementById('notice').hidden")
@@ -205,12 +203,10 @@ def test_what_the_page_gives_to_whoever_took_its_port_is_of_no_use_to_another_us
     port = urlsplit(link(world)).port or 0
     assert world.cli("stop").returncode == 0
     Squatter.cookies.clear()
-    with HTTPServer(("127.0.0.1", port), Squatter) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with BackgroundServer(HTTPServer(("127.0.0.1", port), Squatter)):
         page.call("Page.reload")
         eventually(lambda: Squatter.stolen, what="the key, read by a script of the same origin")
         page.go("about:blank")
-        server.shutdown()
     assert world.cli("ensure").returncode == 0
     assert urlsplit(link(world)).port == port, "the same port, so that the cookie would count"
     assert asked_by(os.geteuid(), port) == ["200", "200"], "our own programs may read all that we may"

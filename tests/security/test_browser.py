@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.background import Background
+from tests.background import Background, BackgroundServer
 from tests.browser import Browser
 from tests.harness import World, require_engine
 
@@ -59,7 +59,7 @@ const json = {"Content-Type": "application/json"}, text = {"Content-Type": "text
 </script>"""
 
 
-class Attacker(Background):
+class Attacker(BackgroundServer):
     """The attacker's server. Its page attacks `base`, and posts what it was told."""
 
     def __init__(self, base: str) -> None:
@@ -86,21 +86,15 @@ class Attacker(Background):
             def log_message(self, *args: Any) -> None:
                 """Say nothing."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        super().__init__(server)
+        self.port = server.server_port
         self.base = base
 
     def page(self) -> str:
         """What a visitor gets."""
         home = f"http://home.example:{self.port}"
         return PAGE % {"write": json.dumps(WRITE), "job": json.dumps(JOB), "base": self.base, "home": home}
-
-    def run(self) -> None:
-        with self.server:
-            self.server.serve_forever()
-
-    def end(self) -> None:
-        self.server.shutdown()
 
 
 class Rebound(Background):

@@ -6,13 +6,14 @@ import hashlib
 import os
 import shutil
 import threading
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mempalace_broker.engine import landlock
 from mempalace_broker.protocol.write_lock import lock_name
+from tests.background import Background
 from tests.harness import World, eventually
 from tests.rpcproc import RpcError, RpcProcess
 
@@ -91,89 +92,94 @@ def test_a_parked_engine_opens_no_link(world: World) -> None:
     assert "before the swap" in str(shim.call_tool("search", query="swap"))
 
 
+@pytest.fixture
+def before_the_move(world: World) -> Iterator[RpcProcess]:
+    """A session whose drawer has to be found after each move, or after one that failed."""
+    with world.shim() as shim:
+        shim.initialize()
+        assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the move")["success"]
+        yield shim
+        assert "before the move" in str(shim.call_tool("search", query="move"))
+
+
+@pytest.fixture
+def of_the_user(world: World) -> Path:
+    """A name where nothing is, in a folder where Landlock would let an engine write."""
+    return world.home / ".cache" / "huggingface" / "of-the-user"
+
+
+@pytest.mark.usefixtures("before_the_move")
 @pytest.mark.parametrize("engine", ["newest"], indirect=True)
 def test_a_link_in_place_of_the_folder_for_a_move_is_not_followed(world: World) -> None:
-    with world.shim() as shim:
-        shim.initialize()
-        assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the move")["success"]
-        outside = world.root / "of-the-user"
-        outside.mkdir()
-        (world.state_root / "palace.moving-to-sqlite_exact").symlink_to(outside)
-        done = world.cli("move-to", "sqlite_exact", timeout=120)
-        assert list(outside.iterdir()) == []
-        assert done.returncode == 0, done.stderr
-        assert "before the move" in str(shim.call_tool("search", query="move"))
+    outside = world.root / "of-the-user"
+    outside.mkdir()
+    (world.state_root / "palace.moving-to-sqlite_exact").symlink_to(outside)
+    done = world.cli("move-to", "sqlite_exact", timeout=120)
+    assert list(outside.iterdir()) == []
+    assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("before_the_move")
 @pytest.mark.parametrize("engine", ["newest"], indirect=True)
-def test_a_link_in_place_of_mempalaces_lock_is_not_written_through_by_a_move(world: World) -> None:
-    with world.shim() as shim:
-        shim.initialize()
-        assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the move")["success"]
-        other = world.home / ".cache" / "huggingface" / "of-the-user"  # where Landlock would let it write
-        other.write_text("the user's")
-        lock = world.state_root / "locks" / lock_name(os.path.realpath(world.palace))
-        lock.unlink()
-        lock.symlink_to(other)
-        done = world.cli("move-to", "sqlite_exact", timeout=120)
-        assert other.read_text() == "the user's"
-        assert done.returncode == 1, done.stderr
-        lock.unlink()
-        assert world.cli("restart").returncode == 0
-        assert "before the move" in str(shim.call_tool("search", query="move"))
+def test_a_link_in_place_of_mempalaces_lock_is_not_written_through_by_a_move(world: World, of_the_user: Path) -> None:
+    of_the_user.write_text("the user's")
+    lock = world.state_root / "locks" / lock_name(os.path.realpath(world.palace))
+    lock.unlink()
+    lock.symlink_to(of_the_user)
+    done = world.cli("move-to", "sqlite_exact", timeout=120)
+    assert of_the_user.read_text() == "the user's"
+    assert done.returncode == 1, done.stderr
+    lock.unlink()
+    assert world.cli("restart").returncode == 0
 
 
+@pytest.mark.usefixtures("before_the_move")
 @pytest.mark.parametrize("whose", ["guests", "ours"])
 @pytest.mark.parametrize("engine", ["newest"], indirect=True)
-def test_a_link_among_what_a_killed_move_left_is_not_written_through(world: World, whose: str) -> None:
-    with world.shim() as shim:
-        shim.initialize()
-        assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the move")["success"]
-        world.state("moving.json").write_text('{"target": "sqlite_exact"}')
-        beside = world.state_root / "palace.moving-to-sqlite_exact"  # of an earlier version
-        staging = beside if whose == "guests" else world.state("moving-to-sqlite_exact")
-        other = world.home / ".cache" / "huggingface" / "other.sqlite3"  # where Landlock would let it write
-        staging.mkdir()
-        (staging / "sqlite_exact.sqlite3").symlink_to(other)
-        done = world.cli("move-to", "sqlite_exact", timeout=120)
-        assert not other.exists()
-        if whose == "guests":
-            assert done.returncode == 0, done.stderr
-            assert not beside.exists()
-        else:
-            assert done.returncode == 1
-            assert f"Hint: look at it (ls -la {staging}/sqlite_exact.sqlite3)" in done.stderr
-        assert "before the move" in str(shim.call_tool("search", query="move"))
-
-
-@pytest.mark.parametrize("engine", ["newest"], indirect=True)
-def test_a_guest_has_no_folder_to_swap_while_a_move_copies(world: World) -> None:
-    with world.shim() as shim:
-        shim.initialize()
-        assert shim.call_tool("add_drawer", wing="w", room="r", content="written before the move")["success"]
-        outside = world.home / ".cache" / "huggingface" / "of-the-user"  # where Landlock would let it write
-        outside.mkdir()
-        staging, note = world.state_root / "palace.moving-to-sqlite_exact", world.state("moving.json")
-        ended = threading.Event()
-
-        def swap() -> None:
-            while not ended.is_set():
-                if note.exists() and staging.is_dir():  # it was checked, and no store in it is open yet
-                    staging.rename(world.state_root / "away")
-                    staging.symlink_to(outside)
-                    return
-                time.sleep(0.0005)
-
-        guest = threading.Thread(target=swap)
-        guest.start()
-        try:
-            done = world.cli("move-to", "sqlite_exact", "--replace", timeout=120)
-        finally:
-            ended.set()
-            guest.join()
-        assert list(outside.iterdir()) == []
+def test_a_link_among_what_a_killed_move_left_is_not_written_through(
+    world: World, of_the_user: Path, whose: str
+) -> None:
+    world.state("moving.json").write_text('{"target": "sqlite_exact"}')
+    beside = world.state_root / "palace.moving-to-sqlite_exact"  # of an earlier version
+    staging = beside if whose == "guests" else world.state("moving-to-sqlite_exact")
+    staging.mkdir()
+    (staging / "sqlite_exact.sqlite3").symlink_to(of_the_user)
+    done = world.cli("move-to", "sqlite_exact", timeout=120)
+    assert not of_the_user.exists()
+    if whose == "guests":
         assert done.returncode == 0, done.stderr
-        assert "before the move" in str(shim.call_tool("search", query="move"))
+        assert not beside.exists()
+    else:
+        assert done.returncode == 1
+        assert f"Hint: look at it (ls -la {staging}/sqlite_exact.sqlite3)" in done.stderr
+
+
+class Swapper(Background):
+    """A guest who puts a link in the place of a folder as soon as `note` is there, so that the folder was checked."""
+
+    def __init__(self, folder: Path, link_to: Path, note: Path) -> None:
+        self._folder, self._link_to, self._note = folder, link_to, note
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.0005):
+            if self._note.exists() and self._folder.is_dir():  # and no store in it is open yet
+                self._folder.rename(self._folder.parent / "away")
+                self._folder.symlink_to(self._link_to)
+                return
+
+    def end(self) -> None:
+        self._ended.set()
+
+
+@pytest.mark.usefixtures("before_the_move")
+@pytest.mark.parametrize("engine", ["newest"], indirect=True)
+def test_a_guest_has_no_folder_to_swap_while_a_move_copies(world: World, of_the_user: Path) -> None:
+    of_the_user.mkdir()
+    with Swapper(world.state_root / "palace.moving-to-sqlite_exact", of_the_user, world.state("moving.json")):
+        done = world.cli("move-to", "sqlite_exact", "--replace", timeout=120)
+    assert list(of_the_user.iterdir()) == []
+    assert done.returncode == 0, done.stderr
 
 
 @NEEDS_LANDLOCK
