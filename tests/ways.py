@@ -11,6 +11,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from mempalace_broker import errors
@@ -25,9 +26,13 @@ PROXY_FAILED = -32000  # of a stock server: its hub broke off, and may have run 
 PEER_WRITES = -32001  # of a stock server that found no hub: another process has the write lock
 
 
-def hub_record(world: World) -> dict[str, Any]:
-    """The record by which stock servers find the broker, {} while there is none. Without it they open the palace."""
-    path = world.home / ".mempalace" / "server" / key_of(str(world.palace.resolve())) / RECORD
+def hub_record(world: World, home: Path | None = None) -> dict[str, Any]:
+    """The record by which stock servers find the broker, {} while there is none. Without it they open the palace.
+
+    Args:
+        home: of the agent that starts them, if it is not the world's own.
+    """
+    path = (home or world.home) / ".mempalace" / "server" / key_of(str(world.palace.resolve())) / RECORD
     return load_object(path.read_bytes()) if path.exists() else {}
 
 

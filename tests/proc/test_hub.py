@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mempalace_broker.broker.http.machine.hub_record import RECORD, key_of
 from tests import harness
 from tests.harness import World, eventually
+from tests.ways import hub_record
 
 pytestmark = pytest.mark.engine
 UNCHECKED = """import sys
@@ -19,12 +16,6 @@ from mempalace_broker.broker import app, daemon
 app.SELF_CHECK_S = 3600.0
 sys.exit(daemon.main())
 """
-
-
-def record_in(home: Path, world: World) -> dict[str, Any]:
-    path = home / ".mempalace" / "server" / key_of(str(world.palace.resolve())) / RECORD
-    told: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-    return told
 
 
 def requests(world: World) -> int:
@@ -39,7 +30,7 @@ def test_stock_mine_search_and_server_come_through_the_broker() -> None:
         (notes / "pond.md").write_text("The duck swims in the pond. " * 20)
         world.shim().initialize()
         world.broker().engine_pid()
-        told = eventually(lambda: record_in(world.home, world), what="the record")
+        told = eventually(lambda: hub_record(world), what="the record")
         assert told["pid"] == world.broker().pid
         assert "search_cli_compatible" in told["capabilities"]
 
@@ -67,11 +58,11 @@ def test_stock_mine_search_and_server_come_through_the_broker() -> None:
         other = world.root / "other"
         other.mkdir()
         world.shim(env={"HOME": str(other), "MEMPALACE_PALACE_PATH": str(world.palace)}).initialize()
-        eventually(lambda: record_in(other, world), what="the record in the home of another agent")
-        assert {**record_in(other, world), "pid": 0} == {**told, "pid": 0}  # now of the process that keeps the socket
+        eventually(lambda: hub_record(world, other), what="the record in the home of another agent")
+        assert {**hub_record(world, other), "pid": 0} == {**told, "pid": 0}  # now of the process that keeps the socket
         assert world.broker().status()["degraded"] == []
         assert world.cli("stop").returncode == 0
-        assert record_in(world.home, world) == {}
+        assert hub_record(world) == {}
 
 
 def test_the_record_is_there_as_soon_as_the_engine_has_reported_its_tools() -> None:
@@ -84,7 +75,7 @@ def test_the_record_is_there_as_soon_as_the_engine_has_reported_its_tools() -> N
         unchecked = world.spawn(argv)
         assert world.broker().pid == unchecked.pid
         world.shim().initialize()
-        told = eventually(lambda: record_in(world.home, world), what="the record")
+        told = eventually(lambda: hub_record(world), what="the record")
         assert told["search_config_fingerprint"]
         assert world.cli("stop").returncode == 0
 

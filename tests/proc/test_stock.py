@@ -16,8 +16,10 @@ import pytest
 
 from mempalace_broker.protocol.write_lock import FOLDER, lock_name, read_note
 from tests import harness
-from tests.harness import RpcError, RpcProcess, World, engine_python, eventually, kill_pid
+from tests.background import Background
+from tests.harness import RpcError, World, engine_python, eventually, kill_pid, payload
 from tests.proctools import STORE_SUFFIXES, is_running
+from tests.rpcproc import full_name
 from tests.ways import hub_record
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -94,11 +96,12 @@ def lock_holder(world: World) -> int:
         return 0
 
 
-class Writer(threading.Thread):
+class Writer(Background):
     """A stock server that writes one drawer after the other. `stored`: those that were acknowledged."""
 
+    end_s = 100.0
+
     def __init__(self, world: World) -> None:
-        super().__init__()
         self.server = world.bare()
         self.server.initialize()
         self.stored: list[str] = []
@@ -115,6 +118,9 @@ class Writer(threading.Thread):
             except RpcError:
                 self.broken += 1
 
+    def end(self) -> None:
+        self.ending.set()
+
     def more(self, count: int = 3) -> None:
         goal = len(self.stored) + count
         eventually(lambda: len(self.stored) >= goal, 60.0, "more acknowledged writes")
@@ -123,24 +129,18 @@ class Writer(threading.Thread):
 def test_no_restart_or_kill_of_a_broker_makes_a_stock_server_open_the_palace(world: World) -> None:
     shim = world.shim()
     shim.initialize()
-    writer = Writer(world)
-    writer.start()
-    try:
-        with world.watch_owners(0.02) as sampler:
+    with Writer(world) as writer, world.watch_owners(0.02) as sampler:
+        writer.more()
+        eventually(lambda: hub_record(world)["pid"] != world.broker().pid, what="a keeper in the record")
+        for _ in range(2):
+            assert world.cli("restart").returncode == 0
             writer.more()
+        broken_by_restart = writer.broken
+        for _ in range(3):
             eventually(lambda: hub_record(world)["pid"] != world.broker().pid, what="a keeper in the record")
-            for _ in range(2):
-                assert world.cli("restart").returncode == 0
-                writer.more()
-            broken_by_restart = writer.broken
-            for _ in range(3):
-                eventually(lambda: hub_record(world)["pid"] != world.broker().pid, what="a keeper in the record")
-                world.broker().kill()
-                shim.call_tool("kg_stats", 60.0)  # the shim starts the next one
-                writer.more()
-    finally:
-        writer.ending.set()
-        writer.join(100)
+            world.broker().kill()
+            shim.call_tool("kg_stats", 60.0)  # the shim starts the next one
+            writer.more()
     assert broken_by_restart == 0
     assert writer.broken <= 3, "a kill breaks off one call"
     assert sampler.most == 1, sampler.worst
@@ -179,18 +179,6 @@ def test_a_keeper_that_nobody_takes_over_from_leaves_nothing() -> None:
         assert hub_record(world) == {}
 
 
-class Reader(threading.Thread):
-    """One search of a stock server. `told`: its answer."""
-
-    def __init__(self, server: RpcProcess) -> None:
-        super().__init__()
-        self.server = server
-        self.told = ""
-
-    def run(self) -> None:
-        self.told = str(self.server.call_tool("search", 90.0, query="the first heron", limit=3))
-
-
 def test_a_server_that_a_kill_made_read_by_itself_is_named_and_never_a_second_writer() -> None:
     harness.require_engine("newest")
     with World("newest", env={"MEMPALACE_BROKER_PARK_S": "1"}) as world:
@@ -205,13 +193,13 @@ def test_a_server_that_a_kill_made_read_by_itself_is_named_and_never_a_second_wr
         shim.call_tool("kg_stats", 60.0)
         broker, engine = world.broker(), world.broker().engine_pid()
         os.kill(engine, signal.SIGSTOP)
-        reader, before = Reader(stock), requests(world)
-        reader.start()
+        before = requests(world)
+        search = {"name": full_name("search"), "arguments": {"query": "the first heron", "limit": 3}}
+        read = stock.start_request("tools/call", search)
         eventually(lambda: requests(world) > before, what="its request")
         broker.kill()  # in the middle of the read: the server, as mempalace made it, reads the palace itself
         kill_pid(engine)
-        reader.join(90)
-        assert "WITHOUT its shared hub" in reader.told
+        assert "WITHOUT its shared hub" in str(payload(stock.wait_response(read, 90.0)))
         eventually(lambda: stock.pid in world.owners(), what="a second opener")
 
         took_s: list[float] = []
