@@ -41,6 +41,19 @@ QUEUED = """
         (7, 0, 'persistent://t/d/c', 'drawer_3', '{"chroma:document": "added twice"}'),
         (8, 0, 'persistent://t/d/another', 'drawer_4', '{"chroma:document": "of no collection"}');
 """
+HOSTILE = f"""
+    INSERT INTO max_seq_id VALUES ('s', 'x');
+    INSERT INTO collections VALUES ('d', 'old'), ('e', 'older');
+    INSERT INTO segments VALUES ('t', 'd', 'METADATA'), ('u', 'e', 'METADATA');
+    INSERT INTO max_seq_id VALUES ('t', x'0000000000000003'), ('u', x'{"ff" * 9}');
+    INSERT INTO embedding_metadata VALUES (1, x'00', x'01', NULL, NULL, NULL);
+    INSERT INTO embeddings_queue VALUES
+        (3, 0, 'persistent://t/d/d', 'drawer_3', '{{"chroma:document": "applied"}}'),
+        (4, 0, 'persistent://t/d/d', 'drawer_4', '{{"chroma:document": {"[" * 100_000}'),
+        (5, 0, 'persistent://t/d/d', 'drawer_5', CAST(x'ff' AS TEXT)),
+        (6, 0, 'persistent://t/d/d', 'drawer_6', 6),
+        (7, 'x', 'persistent://t/d/d', x'07', '{{"chroma:document": "a heron again"}}');
+"""
 GRAPH = """
     CREATE TABLE triples (subject TEXT, predicate TEXT, object TEXT, valid_to TEXT);
     INSERT INTO triples VALUES ('heron', 'eats', 'fish', NULL), ('heron', 'sleeps', 'late', '2026-01-01');
@@ -84,6 +97,14 @@ def test_markdown_has_a_file_for_each_room_and_no_name_leads_out(snapshot: Snaps
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*.md"))
     assert names == ["facts.md", "mempalace_drawers/______etc/none.md", "mempalace_drawers/w/r.md"]
     assert "* heron sleeps late (until 2026-01-01)" in (out / "facts.md").read_text()
+
+
+@pytest.mark.parametrize("form", Form)
+def test_rows_that_no_chroma_wrote(tmp_path: Path, form: Form) -> None:
+    strange = snapshot_of(tmp_path, CHROMA + HOSTILE)
+    assert export(strange, str(tmp_path / "out"), form) == {"drawers": 6, "facts": 2}
+    assert "the heron waits" in "".join(path.read_text() for path in (tmp_path / "out").rglob("*.*"))
+    assert dict(_samples(strange)[1])["drawer_1"] == "the heron waits"
 
 
 def test_a_folder_that_is_there_is_left_alone(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -2,14 +2,15 @@
 
 Chroma writes into a queue first and then applies it to its tables. After a write that failed in between (a full disk),
 the queue is ahead of the tables, and whoever opens the database next applies the rest. A snapshot is only read, so the
-rest is applied here, in memory.
+rest is applied here, in memory. Anybody who can write the palace may have put any value into any row.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...protocol.jsonrpc import load_object
 
 if TYPE_CHECKING:
     import sqlite3
@@ -22,7 +23,11 @@ _COLLECTIONS = """
     FROM collections c JOIN segments s ON s.collection = c.id AND s.scope = 'METADATA'
     LEFT JOIN max_seq_id m ON m.segment_id = s.id ORDER BY c.name
 """
-_QUEUED = "SELECT operation, id, metadata FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ? ORDER BY seq_id"
+_QUEUED = """
+    SELECT operation, id, CAST(metadata AS BLOB)
+    FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ? ORDER BY seq_id
+"""
+_MAX_NUMBER = (1 << 63) - 1  # SQLite's
 _VALUE = "coalesce(m.string_value, m.int_value, m.float_value, m.bool_value)"
 _JOINED = "embeddings e LEFT JOIN embedding_metadata m ON m.id = e.id"
 _ALL = f"SELECT e.embedding_id, m.key, {_VALUE} FROM {_JOINED} WHERE +e.segment_id = ? ORDER BY e.id"  # + spares a sort
@@ -77,17 +82,8 @@ def _collections(db: sqlite3.Connection) -> Iterator[tuple[str, str, dict[str, _
     for name, collection, segment, applied in db.execute(_COLLECTIONS).fetchall():
         queued: dict[str, _Writes] = {}
         for operation, id_, said in db.execute(_QUEUED, (_number(applied), f"%{collection}")):
-            queued.setdefault(id_, []).append((operation, _metadata(said)))
+            queued.setdefault(id_, []).append((operation, load_object(said)))
         yield name, segment, queued
-
-
-def _metadata(said: Any) -> dict[str, Any]:
-    """What a row of the queue says of a drawer; anybody who can write the palace may have written it."""
-    try:
-        found = json.loads(said or "{}")
-    except (ValueError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _stored(db: sqlite3.Connection, segment: str, id_: str) -> dict[str, Any] | None:
@@ -106,10 +102,11 @@ def _drawer(collection: str, id_: str, metadata: dict[str, Any] | None, writes: 
         elif operation != _ADD:  # an add of what is there does nothing
             metadata = metadata | said
     if metadata is not None:
-        known = {key: value for key, value in metadata.items() if None not in (key, value)}
+        known = {str(key): value for key, value in metadata.items() if None not in (key, value)}
         yield Drawer(collection, id_, str(known.pop(_TEXT, "")), known)
 
 
 def _number(seq_id: Any) -> int:
-    """A sequence number; Chroma 0.6 stored it as big-endian bytes."""
-    return int.from_bytes(seq_id, "big") if isinstance(seq_id, bytes) else int(seq_id or 0)
+    """A sequence number, 0 for anything else; Chroma 0.6 stored it as big-endian bytes."""
+    number = int.from_bytes(seq_id, "big") if isinstance(seq_id, bytes) else seq_id
+    return number if isinstance(number, int) and number <= _MAX_NUMBER else 0

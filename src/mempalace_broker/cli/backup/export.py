@@ -43,7 +43,7 @@ def export(snapshot: Snapshot, target: str, form: Form) -> dict[str, int]:
             for drawer in _drawers(snapshot):
                 drawers += 1
                 if form is Form.JSONL:
-                    out.write("drawers.jsonl", json.dumps(drawer, ensure_ascii=False) + "\n")
+                    out.write("drawers.jsonl", json.dumps(drawer, ensure_ascii=False, default=str) + "\n")
                 else:
                     _as_markdown(out, drawer)
             for fact in _facts(snapshot):
