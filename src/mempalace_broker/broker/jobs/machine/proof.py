@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Any
 
-from ....protocol.jsonrpc import load
+from ....protocol.jsonrpc import TOOLS_CALL, load
 from ....protocol.tools import rule_for
 
 DIARY_TOOL = "mempalace_diary_write"
@@ -44,7 +44,7 @@ def question(arguments: dict[str, Any]) -> dict[str, Any]:
     if arguments.get("wing"):
         asked["wing"] = arguments["wing"]
     params = {"name": rule_for(DIARY_TOOL).check_with, "arguments": asked}
-    return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+    return {"jsonrpc": "2.0", "id": 2, "method": TOOLS_CALL, "params": params}
 
 
 def found(result: object, arguments: dict[str, Any], since: float, now: float) -> Proof:
