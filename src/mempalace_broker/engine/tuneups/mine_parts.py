@@ -6,7 +6,8 @@ lock is held and nothing is half written; after each of them waiting calls get t
 files. mempalace then stores the file in one go, with the vectors that it finds in the cache.
 
 The texts of a project's file are found out by a rehearsal: mempalace's own code files it into collections that keep
-nothing. A file that changes meanwhile is filed as it is by then; the vectors of new texts are made in its own turn.
+nothing. Its search for entities is left out: that is nearly all of the work, and no text holds them. A file that
+changes meanwhile is filed as it is by then; the vectors of new texts are made in its own turn.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 _CALLS = 1  # between two parts: three would halve the time of searches, and cost the mine 1.4 times its own
 _MOST_TEXTS = 8192  # of one file; the rest is embedded in its own turn
 _PROJECT_FILE = ("filepath", "project_path", "collection", "wing", "rooms", "agent", "dry_run", "closets_col")
+_ENTITIES = "_extract_entities_for_metadata"
 _CHUNKS = ("collection", "source_file", "chunks", "wing", "room", "agent")
+
+
+class _Enough(Exception):
+    """The rehearsed file has more texts than are wanted."""
 
 
 class _Rehearsed:
@@ -36,9 +42,10 @@ class _Rehearsed:
     Until something is deleted, reads are the real collection's: mempalace asks it whether the file is known already.
     """
 
-    def __init__(self, collection: Any, texts: list[str]) -> None:
+    def __init__(self, collection: Any, texts: list[str], most: int) -> None:
         self._collection = collection
         self._texts = texts
+        self._most = most
         self._answers: dict[str, Any] = {}
         self._deleted = False
 
@@ -56,8 +63,10 @@ class _Rehearsed:
         self._deleted = True
 
     def upsert(self, *, documents: Sequence[str], **_rows: Any) -> None:
-        """Note the texts."""
+        """Note the texts. Raises _Enough once there are too many."""
         self._texts.extend(documents)
+        if len(self._texts) > self._most:
+            raise _Enough
 
 
 class _Embeddings(NamedTuple):
@@ -112,32 +121,50 @@ def _renew(collection: Any, opened: Any) -> None:
 # -- what is filed -------------------------------------------------------------------------------------
 
 
-def _texts_of(stock: Callable[..., Any], given: dict[str, Any]) -> list[str]:
-    """The texts that mempalace would store for a file: `stock` is called with these arguments."""
+def _texts_of(stock: Callable[..., Any], given: dict[str, Any], miner: Any) -> list[str]:
+    """The texts that mempalace would store for a file: `stock`, of `miner`, is called with these arguments."""
+    cap = given.get("max_chunks_per_file")
+    if not isinstance(cap, int):
+        return []  # unknown: a mine names it
+    most = cap if cap > 0 else _MOST_TEXTS
     drawers: list[str] = []
     closets: list[str] = []
-    rehearsed: dict[str, Any] = {"collection": _Rehearsed(given["collection"], drawers)}
+    rehearsed: dict[str, Any] = {"collection": _Rehearsed(given["collection"], drawers, most)}
     if given.get("closets_col") is not None:
-        rehearsed["closets_col"] = _Rehearsed(given["closets_col"], closets)
+        rehearsed["closets_col"] = _Rehearsed(given["closets_col"], closets, most)
     try:
-        stock(**{**given, **rehearsed, "max_chunks_per_file": 0})  # 0: no limit, and no message about it
+        with _without_entities(miner):
+            stock(**{**given, **rehearsed, "max_chunks_per_file": 0})  # 0: no limit, and no message about it
+    except _Enough:
+        pass
     except Exception as exc:  # noqa: BLE001 - mempalace meets it again when it files the file
         print(f"not embedded ahead: {exc}", file=sys.stderr)
         return []
-    most = given.get("max_chunks_per_file")
-    if not isinstance(most, int) or 0 < most < len(drawers):
-        return []  # it will not be filed
-    return drawers + closets
+    return [] if 0 < cap < len(drawers) else drawers + closets  # with more than that it is not filed
 
 
-def _of_project(stock: Callable[..., Any], parts: _Parts) -> Callable[..., Any]:
+@contextlib.contextmanager
+def _without_entities(miner: Any) -> Iterator[None]:
+    """Have mempalace find no entities in this block."""
+    stock = getattr(miner, _ENTITIES, None)
+    if stock is None:
+        yield
+        return
+    replace(lambda _content: "", _ENTITIES, miner)
+    try:
+        yield
+    finally:
+        replace(stock, _ENTITIES, miner)
+
+
+def _of_project(stock: Callable[..., Any], parts: _Parts, miner: Any) -> Callable[..., Any]:
     signature = inspect.signature(stock)
 
     def process_file(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
         if given["dry_run"]:
             return stock(*args, **kwargs)
-        with parts.embedded(_texts_of(stock, given), given["collection"], given.get("closets_col")):
+        with parts.embedded(_texts_of(stock, given, miner), given["collection"], given.get("closets_col")):
             return stock(*args, **kwargs)
 
     return process_file
@@ -167,7 +194,7 @@ def _apply(mempalace: Mempalace) -> None:
     for _, stock in chunked:
         require(tuple(parameters(stock)[: len(_CHUNKS)]) == _CHUNKS, "_file_chunks_locked is not what it was")
     parts = _Parts(mempalace, _Embeddings(embed, keep))
-    replace(_of_project(project, parts), "process_file", miner)
+    replace(_of_project(project, parts, miner), "process_file", miner)
     for module, stock in chunked:
         replace(_of_chunks(stock, parts), "_file_chunks_locked", module)  # type: ignore[arg-type]  # it has parameters
     mempalace.calls_at_boundary = _CALLS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -156,6 +157,49 @@ def test_what_another_call_closed_is_opened_again_for_all_that_hold_it(tmp_path:
     assert mine.miner.process_file("heron fish", "/p", old[0], wing="w", rooms=[], agent="a", **options) == 2
     assert not old[0].closed
     assert not old[1].closed
+
+
+def test_the_rehearsal_of_a_file_with_too_many_texts_stops_at_once(tmp_path: Path) -> None:
+    mine, written = Mine(tmp_path), []
+
+    def in_batches(
+        filepath: str,
+        project_path: str,
+        collection: Any,
+        wing: str,
+        rooms: list[str],
+        agent: str,
+        dry_run: bool,
+        closets_col: Any = None,
+        max_chunks_per_file: int | None = None,
+    ) -> int:
+        for chunk in filepath.split() if not max_chunks_per_file else ():
+            written.append(chunk)
+            collection.upsert(documents=[chunk], ids=[chunk])
+        return 0
+
+    mine.miner.process_file = in_batches
+    mine.apply().file("heron fish river mill", most=2)
+    assert written == ["heron", "fish", "river"]
+    assert mine.seen == []
+
+
+def test_entities_are_looked_for_only_when_the_file_is_filed(tmp_path: Path) -> None:
+    mine, looked = Mine(tmp_path), []
+
+    @functools.wraps(process_file)
+    def with_entities(*args: Any, **options: Any) -> int:
+        assert isinstance(mine.miner._extract_entities_for_metadata("heron"), str)
+        return process_file(*args, **options)
+
+    def look(content: str) -> str:
+        looked.append(list(mine.seen))
+        return content
+
+    mine.miner.process_file, mine.miner._extract_entities_for_metadata = with_entities, look
+    assert mine.apply().file("heron fish") == 2
+    assert [seen[-1] for seen in looked] == ["boundary"]
+    assert mine.miner._extract_entities_for_metadata is look
 
 
 def test_an_error_while_embedding_is_left_to_mempalace(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
