@@ -153,7 +153,7 @@ class Mempalace:
         self.prefetch_embedding: Callable[[str], None] | None = None
         self.keep_embeddings: Callable[[int], None] | None = None  # of so many texts, or of more
         self.calls_at_boundary = 8  # how many may run between two files of a mine
-        self.between_texts: Callable[[], bool] | None = None  # lets others run while a mine embeds a file
+        self.between_texts: Callable[[], bool] | None = None  # lets others run in a file of the mine; None without one
 
     def _apply_flags(self) -> None:
         apply = getattr(self.server, "_apply_server_flags", None)

@@ -26,8 +26,8 @@ class Call:
             self.request = payload.decode_request(frame.payload)
         except payload.BadRequest as exc:
             self.error = exc.response
-        self.tool, arguments = payload.tool_call(self.request)
+        self.tool, self.arguments = payload.tool_call(self.request)
         self.folders: list[str] | None = None
         if frame.verb == CONFINE:
-            named = [arguments.get(name) for name in rule_for(self.tool).paths]
+            named = [self.arguments.get(name) for name in rule_for(self.tool).paths]
             self.folders = [path for path in named if isinstance(path, str) and os.path.realpath(path) == path]

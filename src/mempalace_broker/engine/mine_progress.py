@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..protocol.engine_frames import PROGRESS, Frame
-from . import payload
 
 if TYPE_CHECKING:
     from .adapter import Mempalace
+    from .call import Call
 
 EVERY_S = 0.5  # a file that is unchanged since the last mine takes a fraction of a millisecond
 _MINE = "mempalace_mine"
@@ -48,28 +48,30 @@ class MineProgress:
 
 @contextlib.contextmanager
 def watch_mine(
-    mempalace: Mempalace, n: int, request: Any, between_files: Callable[[], bool], send: Callable[[Frame], object]
+    mempalace: Mempalace, call: Call, between_files: Callable[[], bool], send: Callable[[Frame], object]
 ) -> Iterator[None]:
-    """Run a call; if it is a mine, call `between_files` before each of its files, and report them as those of call `n`.
+    """Run a call; if it is a mine, call `between_files` before each of its files, and report how far it is.
 
     Call it on the thread that runs the call.
     """
-    tool, arguments = payload.tool_call(request)
-    given = arguments.get("files")  # a job may have scanned ahead
-    progress = MineProgress(n, len(given) if isinstance(given, list) else 0, send)
+    if call.tool != _MINE:
+        yield
+        return
+    given = call.arguments.get("files")  # a job may have scanned ahead
+    progress = MineProgress(call.frame.n, len(given) if isinstance(given, list) else 0, send)
 
     def next_file() -> bool:
         others_ran = between_files()
         progress.next_file()
         return others_ran
 
-    hook = mempalace.mine_yield_hook(next_file) if tool == _MINE else None
+    hook = mempalace.mine_yield_hook(next_file)
     if hook is None:
         yield
         return
     mempalace.between_texts = between_files
     try:
-        with hook, _counted(mempalace, arguments.get("mode"), progress):
+        with hook, _counted(mempalace, call.arguments.get("mode"), progress):
             yield
     finally:
         mempalace.between_texts = None

@@ -92,7 +92,7 @@ class Worker:
         self._report: dict[str, Any] = {}
         self._trouble: list[dict[str, str]] = []  # of the last opening
         self._storage = StorageWatch(mempalace)
-        self._mines = self._store_failed = False
+        self._store_failed = False
         self._inline_reads = InlineReads()
         self._ready = threading.Event()
         self._free_lane_done = threading.Event()
@@ -214,17 +214,16 @@ class Worker:
 
     def _run_palace(self, call: Call, waited: bool) -> None:
         """Run a call of the palace lane; a mine lets others in between two files."""
-        if self._store_failed and call.frame.tag != "-" and not self._mines:
+        journalled, mining = call.frame.tag != "-", self._mempalace.between_texts is not None
+        if self._store_failed and journalled and not mining:
             self._reopen()
-        mines = call.tool == "mempalace_mine"
-        self._mines = self._mines or mines
-        watched = watch_mine(self._mempalace, call.frame.n, call.request, self._between_files, self._pipes.send)
+        watched = watch_mine(self._mempalace, call, self._between_files, self._pipes.send)
         with contextlib.suppress(_BrokerGone), watched:
             answer = self._run(call, waited)
             if self._storage.changed(answer):
                 self._send_ready(DEGRADED)
-            self._store_failed = self._store_failed or (call.frame.tag != "-" and store_failed(answer))
-        self._mines = self._mines and not mines
+            if journalled and store_failed(answer):
+                self._store_failed = True
         self._mempalace.finish_call()
 
     def _between_files(self) -> bool:
