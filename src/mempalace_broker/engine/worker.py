@@ -173,18 +173,23 @@ class Worker:
             self._open(self._mempalace.open_palace)
             self._send_ready()
 
-    def _reopen(self) -> None:
+    def _reopen(self) -> bool:
         """Close the palace and open it again before the next write: that would wait for the failed one's transaction.
 
         Not at once: with a full disk, Chroma can read what it has opened, but can't open it again.
+
+        Returns:
+            False if the broker went away meanwhile: the palace stays closed, and its lock may be another process's.
         """
         self._store_failed = False
         if problem := close_palace(self._mempalace):
             print(f"the palace can't be closed after a failed write: {problem}", file=sys.stderr, flush=True)
             os._exit(EXIT_FAILURE)
-        if wait_for_palace(self._mempalace, self._broker_gone, lambda _: None, self._lookout):
-            self._open(self._mempalace.open_palace)
-            self._send_ready(DEGRADED)
+        if not wait_for_palace(self._mempalace, self._broker_gone, lambda _: None, self._lookout):
+            return False
+        self._open(self._mempalace.open_palace)
+        self._send_ready(DEGRADED)
+        return True
 
     def _open(self, opening: Callable[[], Any]) -> Any:
         """Open the palace on this one thread."""
@@ -215,8 +220,8 @@ class Worker:
     def _run_palace(self, call: Call, waited: bool) -> None:
         """Run a call of the palace lane; a mine lets others in between two files."""
         journalled, mining = call.frame.tag != "-", self._mempalace.between_texts is not None
-        if self._store_failed and journalled and not mining:
-            self._reopen()
+        if self._store_failed and journalled and not mining and not self._reopen():
+            return
         watched = watch_mine(self._mempalace, call, self._between_files, self._pipes.send)
         with contextlib.suppress(_BrokerGone), watched:
             answer = self._run(call, waited)

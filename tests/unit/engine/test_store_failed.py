@@ -90,3 +90,12 @@ def test_in_the_middle_of_a_mine_it_stays_open(tmp_path: Path, monkeypatch: pyte
     assert writing.write() == ["write", DONE]
     writing.mempalace.between_texts = None
     assert writing.write() == ["close", "wait", DEGRADED, "write", DONE]
+
+
+def test_without_the_broker_nothing_is_written_to_a_palace_that_may_be_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = Writing(tmp_path, monkeypatch)
+    writing.write()
+    writing.comes_back = False
+    assert writing.write() == ["close", "wait"]
