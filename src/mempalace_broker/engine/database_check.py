@@ -43,11 +43,14 @@ class DatabaseCheck:
             if self._is_wanted():
                 self._thread.start()
 
+    def wait(self) -> None:
+        """Return once the check has ended, and has closed the database."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
     def is_sound(self, database: str) -> bool:
         """Whether this file was found sound and is unchanged since; waits for the end of the check."""
-        if self._thread.ident is None:
-            return False
-        self._thread.join()
+        self.wait()
         files = [database, database + "-wal"]
         return self._sound is not None and stamps_of(files) == self._sound
 

@@ -33,8 +33,7 @@ LEAN_IMPORTS = TuneUp(
     _was_lean,
     any_backend=True,
 )
-# in this order: pin-once wraps what store-seldom puts in place, and index-guard opens the database, which early-check
-# must have closed by then
+# in this order: pin-once wraps what store-seldom puts in place
 BEFORE_OPENING = (
     LEAN_IMPORTS,
     STORE_SELDOM,
@@ -80,6 +79,8 @@ def open_tuned(mempalace: Mempalace, report: list[dict[str, Any]]) -> int | None
     Raises:
         Exception: whatever opening raised.
     """
+    if mempalace.model is not None:
+        mempalace.model.database.wait()  # closing a database drops the locks of all in this process that have it open
     try:
         collection = mempalace.open_palace()
     finally:

@@ -19,20 +19,16 @@ def _apply(mempalace: Mempalace) -> None:
     repair = mempalace.module("repair")
     stock: Any = getattr(repair, "_quick_check_errors", None)
     require(parameters(stock) == ["sqlite_path"], "_quick_check_errors is not what it was")
-    asked: list[bool] = []
 
     def errors(sqlite_path: str) -> Any:
         return [] if check.is_sound(sqlite_path) else stock(sqlite_path)
 
     def ask_first() -> list[dict[str, str]]:
-        """Have mempalace ask before the palace is opened, which changes the database's time stamp; and only once.
+        """Have mempalace ask before the palace is opened, which changes the database's time stamp.
 
         Without a good verdict mempalace asks later, as it is made to: what a killed engine has left in the log can't be
         checked by a reader, until Chroma has opened the database.
         """
-        if asked:
-            return []
-        asked.append(True)
         if check.is_sound(check.database):
             replace(errors, "_quick_check_errors", repair)
             try:

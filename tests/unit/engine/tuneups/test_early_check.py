@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mempalace_broker.engine.tuneups.apply import open_tuned
 from mempalace_broker.engine.tuneups.early_check import EARLY_CHECK
 from mempalace_broker.engine.tuneups.tuneup import DoesNotFit
 from tests.fakes.mempalace import FakeMempalace
@@ -69,3 +70,15 @@ def test_a_mempalace_that_checks_otherwise_is_left_alone(tmp_path: Path) -> None
         with pytest.raises(DoesNotFit):
             checking.apply()
         assert checking.mempalace.before_open == []
+
+
+def test_the_palace_is_opened_once_the_check_has_ended_whoever_takes_its_verdict(tmp_path: Path) -> None:
+    """Chroma has a SQLite of its own: Python's would drop Chroma's locks when it closes the same file."""
+    steps: list[str] = []
+    mempalace: Any = FakeMempalace(tmp_path)
+    database = SimpleNamespace(wait=lambda: steps.append("checked"))
+    mempalace.model = SimpleNamespace(database=database, wait=lambda: steps.append("loaded"))
+    mempalace.options = SimpleNamespace(tune=False)
+    mempalace.open_palace, mempalace.warm_up = lambda: steps.append("opened"), lambda _: None
+    open_tuned(mempalace, [])
+    assert steps == ["checked", "opened", "loaded"]
