@@ -71,6 +71,6 @@ def judge(facts: Facts) -> list[Finding]:
                 raise
             failed.append(check.__name__)
     if failed:
-        what = f"its status has another form than a broker's, so these checks are incomplete: {', '.join(failed)}"
+        what = f"its status does not have the form of a broker's, so these checks are incomplete: {', '.join(failed)}"
         found.append(error("broker", what, f"see what listens at {facts.reply.path}, then mempalace-broker restart"))
     return found

@@ -76,9 +76,9 @@ def _environment(context: Context) -> dict[str, str]:
 
 
 class _Signals:
-    """We outlive the command. What a terminal sends, it gets itself; what is sent to us alone is passed on.
+    """Keeps us alive until the command has ended, and passes on the signals that are sent to us alone.
 
-    Also what is sent before the command runs: from its start on we must not end without it.
+    A terminal's signals reach the command itself. Those that come while it starts are passed on once it runs.
     """
 
     def __init__(self) -> None:

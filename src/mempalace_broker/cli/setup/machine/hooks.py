@@ -14,7 +14,7 @@ _DEFAULT = ("write_routing", "default")
 _WANTED = "prefer"
 _THROUGH_US = (_WANTED, "require")
 _UNKNOWN = (
-    "its hooks save through the broker; without the copy that setup makes, nobody knows who wrote that.",
+    "its hooks save through the broker; the copy that setup makes is not there, so this may be your own setting.",
     f'take "hooks": "{_WANTED}" out by hand, if it should go',
 )
 

@@ -37,9 +37,9 @@ def choose_installation(uv: str, pipx: str, own_executable: str, home: str) -> I
     by_pipx = ((pipx, "install", DISTRIBUTION),) if pipx else ()
     found = by_pipx or by_uv if _BY_PIPX in own_executable else by_uv or by_pipx
     if found:
-        return Installation(found, "", "see what it says above; behind a proxy, set HTTPS_PROXY")
+        return Installation(found, "", "see its output above; behind a proxy, set HTTPS_PROXY")
     folder = f"{home}/{FOLDER}"
     make = (own_executable, "-m", "venv", "--clear", folder)
     fill = (f"{folder}/bin/python", "-m", "pip", "install", "--disable-pip-version-check", DISTRIBUTION)
-    hint = "see what it says above; Debian's Python needs `apt install python3-venv` for this; or install uv"
+    hint = "see its output above; Debian's Python needs `apt install python3-venv` for this, or install uv"
     return Installation((make, fill), folder, hint)
