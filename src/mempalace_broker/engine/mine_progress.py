@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 EVERY_S = 0.5  # a file that is unchanged since the last mine takes a fraction of a millisecond
 _MINE = "mempalace_mine"
-_SCANNERS = {"projects": ("miner", "scan_project"), "convos": ("convo_miner", "scan_convos")}
-_SCANNERS["extract"] = ("format_miner", "scan_formats")
+_SCANNERS = {
+    "projects": ("miner", "scan_project"),
+    "convos": ("convo_miner", "scan_convos"),
+    "extract": ("format_miner", "scan_formats"),
+}
 
 
 class MineProgress:

@@ -102,13 +102,12 @@ class Step:
                 print(f"{self._what} {rows:,} of {self._total:,} rows ...", file=sys.stderr, flush=True)
 
 
-def pages(collection: Any, step: Step | None = None) -> Iterator[Page]:
+def pages(collection: Any, step: Step) -> Iterator[Page]:
     """Yield all rows of a collection. It must not change meanwhile."""
     np: Any = importlib.import_module("numpy")
     at = 0
     while True:
-        if step is not None:
-            step.reached(at)
+        step.reached(at)
         got = collection.get(limit=PAGE, offset=at, include=["documents", "metadatas", "embeddings"])
         if not got.ids:
             return
@@ -118,7 +117,7 @@ def pages(collection: Any, step: Step | None = None) -> Iterator[Page]:
         at += len(got.ids)
 
 
-def table_of(collection: Any, step: Step | None = None) -> dict[str, Row]:
+def table_of(collection: Any, step: Step) -> dict[str, Row]:
     """Return every id of a collection with its row."""
     return {id_: row for page in pages(collection, step) for id_, row in page.rows()}
 
