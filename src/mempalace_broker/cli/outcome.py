@@ -86,7 +86,7 @@ def say(line: str) -> None:
 
 
 def say_error(message: str, hint: str = "", *, before: str = "") -> None:
-    """Print one line on stderr: what is wrong, and the step that helps. Where stderr takes nothing, the code tells."""
+    """Print one line on stderr: what is wrong, and the step that helps. Where stderr fails, the exit code remains."""
     text = f"{PROG}: {message}" + (f" Hint: {hint}" if hint else "")
     with contextlib.suppress(OSError):
         print(before + printable(" ".join(text.split("\n")), _WIDEST), file=sys.stderr)
