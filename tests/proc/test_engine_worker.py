@@ -394,7 +394,7 @@ def provide_model(home: Path) -> None:
 
 EVERYWHERE = {
     *("lean-imports", "pin-once", "capacity-cache", "config-cache", "collection-cache", "schema-cache", "own-length"),
-    *("quick-json", "kept-signatures"),
+    *("quick-json", "kept-signatures", "early-session"),
 }
 NEEDED = {
     "3.4.0": EVERYWHERE | {"delete-fix", "own-writes", "overview-cache"},

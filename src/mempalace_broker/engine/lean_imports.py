@@ -1,10 +1,11 @@
 """Spares the engine what mempalace's imports load and never use: a third of the time that it takes to start.
 
-    deferred modules    HTTP clients, the exporter of traces, JSON schemas of other embedders: a stand-in, which loads
-                        the module itself as soon as anything in it is used
+    deferred modules    HTTP clients, traces, JSON schemas of other embedders: a stand-in, which loads the module
+                        itself as soon as anything in it is used
     override checks     chromadb has every method of its classes compared with the base's, signatures and all
     plugins             pydantic looks through every installed distribution for some
     fragments           mempalace 3.11 compiles the parts of its larger modules each time; Python keeps them compiled
+    garbage             Python looks for some again and again, among hundreds of thousands of objects that stay
 
 Nothing becomes unusable: whatever needs one of the modules gets it, later.
 """
@@ -15,6 +16,7 @@ import __future__
 import builtins
 import contextlib
 import functools
+import gc
 import importlib
 import operator
 import os
@@ -30,6 +32,8 @@ from typing import Any, Callable
 _DEFERRED: dict[str, tuple[str, ...]] = {
     "httpx": ("Limits", "Response"),
     "opentelemetry.exporter.otlp.proto.grpc.trace_exporter": ("OTLPSpanExporter",),
+    "opentelemetry.sdk.trace": ("TracerProvider",),
+    "opentelemetry.sdk.trace.export": ("BatchSpanProcessor",),
     "chromadb.utils.embedding_functions.schemas": ("validate_config_schema",),
 }
 _READY = "_mempalace_broker_ready"
@@ -153,6 +157,22 @@ def _is_source(filename: Any, package: str) -> bool:
     return isinstance(filename, str) and f"/{package}/" in filename and filename.endswith(".py")
 
 
+# -- garbage -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Look for garbage neither within the block nor, later, among what was made in it: modules stay."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
+
+
 # -- all of it -----------------------------------------------------------------------------------------
 
 
@@ -164,7 +184,7 @@ def lean_imports() -> Iterator[None]:
     os.environ[_NO_PLUGINS] = "__all__"
     _skip_override_checks()
     try:
-        with fragments_compiled_once("mempalace"):
+        with fragments_compiled_once("mempalace"), _nothing_collected():
             yield
     finally:
         del os.environ[_NO_PLUGINS]  # for what mempalace starts

@@ -1,7 +1,5 @@
-"""Loads the embedding model on a thread of its own, while mempalace is imported and the palace is opened; and has the
+"""Loads the embedding model on threads of its own, while mempalace is imported and the palace is opened; and has the
 database checked on another.
-
-Making the session takes as long as half of all imports, and keeps no other thread from running.
 """
 
 from __future__ import annotations
@@ -15,20 +13,27 @@ from collections.abc import Iterator
 from typing import Any
 
 from .database_check import DatabaseCheck
+from .early_session import EarlySession
 from .lean_imports import lean_imports
 from .minilm import minilm, model_missing
 
 
 class ModelLoading:
-    """Begins at once. Call it before mempalace is imported, and after its environment is set up."""
+    """Begins at once. Call it before mempalace is imported, and after its environment is set up.
+
+    Attributes:
+        database: the check of the palace's database. session: the model's session, made ahead.
+    """
 
     def __init__(self, palace: str) -> None:
         self.database = DatabaseCheck(palace)
         self.database.start()
         self._chosen = threading.Event()
+        self.session = EarlySession()
         self._thread: threading.Thread | None = None
         try:
             importlib.import_module("mempalace")  # its settings for chromadb first
+            self.session.start(importlib.import_module("mempalace.config").MempalaceConfig())
             importlib.import_module("chromadb")
         except Exception as exc:  # noqa: BLE001 - importing the server says what is wrong
             print(f"nothing is loaded ahead: {exc}", file=sys.stderr)
@@ -43,6 +48,7 @@ class ModelLoading:
             self._chosen.set()
             if function is not None and model_missing(function) is None:
                 function.tokenizer  # noqa: B018 - both are made when they are first asked for
+                self.session.hand_over(function)
                 function.model  # noqa: B018
         except Exception as exc:  # noqa: BLE001 - whoever embeds says what is wrong
             print(f"the model is not loaded ahead: {exc}", file=sys.stderr, flush=True)

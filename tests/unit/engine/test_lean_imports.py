@@ -132,13 +132,13 @@ def test_other_sources_are_compiled_as_ever() -> None:
 
 def test_the_environment_is_as_before_afterwards() -> None:
     code = (
-        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "import gc, os, sys; sys.path.insert(0, sys.argv[1])\n"
         "from mempalace_broker.engine.lean_imports import lean_imports\n"
         "name = 'PYDANTIC_DISABLE_PLUGINS'; os.environ.pop(name, None)\n"
         "for before in (None, 'some'):\n"
         "    if before: os.environ[name] = before\n"
-        "    with lean_imports(): assert os.environ[name] == '__all__'\n"
-        "    assert os.environ.get(name) == before\n"
+        "    with lean_imports(): assert os.environ[name] == '__all__' and not gc.isenabled()\n"
+        "    assert os.environ.get(name) == before and gc.isenabled()\n"
     )
     root = Path(lean_imports.__file__).parents[2]
     subprocess.run([sys.executable, "-c", code, str(root)], check=True, timeout=60)
