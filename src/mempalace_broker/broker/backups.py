@@ -63,7 +63,7 @@ class Backups:
             now = self._clock.wall()
             if self._schedule.due_in(now) > 0:
                 continue
-            if self._schedule.changed_since(await asyncio.to_thread(_changed_at, self._identity)):
+            if self._schedule.changed_since(await asyncio.to_thread(_changed_at, self._identity), now):
                 await self._make(now)
             else:
                 self._schedule.skipped(now)

@@ -8,6 +8,7 @@ import importlib
 import json
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +38,7 @@ from mempalace_broker.system.clock import Clock
 from mempalace_broker.system.paths import Context, StateFiles
 from mempalace_broker.system.pending_restore import Move, finish_restore, write_moves
 from mempalace_broker.system.private import VARIABLE, PrivateFile
+from mempalace_broker.system.snapshot_names import name_at
 
 creating: Any = importlib.import_module("mempalace_broker.cli.backup.create")  # commands have these names, too
 restoring: Any = importlib.import_module("mempalace_broker.cli.backup.restore")
@@ -73,6 +75,16 @@ def test_snapshots_of_another_palace_are_neither_removed_nor_the_newest(tmp_path
     assert prune(str(folder), "/third", 1) == []
     with pytest.raises(BadSnapshot, match="no snapshot of"):
         find_snapshot(context_of(tmp_path, "empty"), str(folder), None)
+
+
+def test_one_dated_in_the_future_is_removed_before_one_that_was_made_now(tmp_path: Path) -> None:
+    """The clock went back: pruning must not remove the snapshot that was made just before."""
+    context, folder = context_of(tmp_path), tmp_path / "snapshots"
+    older, now, next_year = (name_at(time.time() + seconds) for seconds in (-60, 0, 366 * 86_400))
+    for name in (older, now, next_year):
+        Path(snapshot_of(context.identity.path, folder, 0).path).rename(folder / name)
+    assert find_snapshot(context, str(folder), None).name == now
+    assert prune(str(folder), context.identity.path, 1) == [next_year, older]
 
 
 class _Lent:

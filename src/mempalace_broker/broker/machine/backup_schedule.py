@@ -21,7 +21,7 @@ class BackupSchedule:
         self._every_s = every_s
         self._made_at = _number(note, "made_at")
         self._tried_at = _number(note, "tried_at")
-        self._not_before = 0.0
+        self._skipped_at = self._pause_s = 0.0
         self._last = note
         self.running = False
 
@@ -32,19 +32,21 @@ class BackupSchedule:
 
     def due_in(self, now: float) -> float:
         """Seconds until the next snapshot, 0 if one is due. A last time in the future means a clock that went back."""
-        due = self._made_at + self._every_s if 0 < self._made_at <= now else 0.0
-        due = max(due, self._not_before)
-        if not self._last.get("error") or not 0 < self._tried_at <= now:
-            return max(0.0, due - now)
-        return max(0.0, self._tried_at + min(self._every_s, _RETRY_S) - now)
+        if self._last.get("error") and 0 < self._tried_at <= now:
+            return _left(self._tried_at, min(self._every_s, _RETRY_S), now)
+        return max(_left(self._made_at, self._every_s, now), _left(self._skipped_at, self._pause_s, now))
 
-    def changed_since(self, changed_at: float) -> bool:
-        """Return whether a palace last written to at `changed_at` (0: never) has anything that no snapshot has."""
-        return changed_at > 0 and (bool(self._last.get("error")) or changed_at >= self._made_at)
+    def changed_since(self, changed_at: float, now: float) -> bool:
+        """Return whether a palace last written to at `changed_at` (0: never) has anything that no snapshot has.
+
+        Yes if the clock went back since the last one: what was written then looks older than it.
+        """
+        unsure = bool(self._last.get("error")) or self._made_at > now
+        return changed_at > 0 and (unsure or changed_at >= self._made_at)
 
     def skipped(self, now: float) -> None:
         """Skip this snapshot: nothing has changed since the last one, or there is no palace yet."""
-        self._not_before = now + (self._every_s if self._made_at else _NO_PALACE_S)
+        self._skipped_at, self._pause_s = now, self._every_s if self._made_at else _NO_PALACE_S
 
     def made(self, now: float, facts: dict[str, Any]) -> None:
         """Note a new snapshot. `facts`: as `backup create --json` printed them."""
@@ -76,6 +78,11 @@ class BackupSchedule:
             "pause_s": self._last.get("pause_s"),
             "error": self._last.get("error"),
         }
+
+
+def _left(began: float, pause_s: float, now: float) -> float:
+    """Seconds that are left of a pause; 0 if it never began (0), or in the future."""
+    return max(0.0, began + pause_s - now) if 0 < began <= now else 0.0
 
 
 def _number(note: dict[str, Any], name: str) -> float:

@@ -23,6 +23,7 @@ from ...system.clock import Deadline
 from ...system.find_palace import holds_store
 from ...system.palace_stores import check_stores
 from ...system.shared_files import Untrusted
+from ...system.snapshot_names import name_at
 from ..exclusive.borrow import PAUSE_S, Borrower
 from ..steps import Steps
 from .copying import Twin, copy_file, digest, folder_of, sync
@@ -244,8 +245,7 @@ def _share(partial: str, files: dict[str, Entry], earlier: list[Snapshot]) -> No
 @contextlib.contextmanager
 def _new_partial(folder: str, at: float) -> Iterator[str]:
     """Make a folder for a snapshot of that time, no other one's; remove it in the end, unless it was renamed."""
-    first = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime(at))
-    free = (name for name in _names(first) if not os.path.lexists(os.path.join(folder, name)))
+    free = (name for name in _names(name_at(at)) if not os.path.lexists(os.path.join(folder, name)))
     partial = next(path for name in free if _make(path := os.path.join(folder, PARTIAL + name)))
     try:
         yield partial

@@ -47,11 +47,11 @@ def test_one_that_failed_is_tried_again_within_the_hour_and_the_last_good_one_st
 
 def test_nothing_changed_is_as_good_as_a_new_one_but_not_called_one() -> None:
     schedule = BackupSchedule(DAY, {})
-    assert schedule.changed_since(1.0), "there is none yet"
-    assert not schedule.changed_since(0.0), "there is no palace yet"
+    assert schedule.changed_since(1.0, NOW), "there is none yet"
+    assert not schedule.changed_since(0.0, NOW), "there is no palace yet"
     schedule.made(NOW, {"name": "n"})
-    assert not schedule.changed_since(NOW - 1)
-    assert schedule.changed_since(NOW + 1)
+    assert not schedule.changed_since(NOW - 1, NOW + DAY)
+    assert schedule.changed_since(NOW + 1, NOW + DAY)
     schedule.skipped(NOW + DAY)
     assert schedule.due_in(NOW + DAY + 1) == DAY - 1
     assert (schedule.as_json(NOW + DAY) or {})["made_at"] == NOW
@@ -65,7 +65,23 @@ def test_a_palace_that_is_not_there_yet_is_looked_for_again_soon() -> None:
 
 def test_what_failed_is_made_whatever_has_changed() -> None:
     schedule = BackupSchedule(DAY, {"made_at": NOW, "tried_at": NOW + DAY, "error": "no room"})
-    assert schedule.changed_since(NOW - 1)
+    assert schedule.changed_since(NOW - 1, NOW + DAY)
+
+
+def test_what_was_written_after_the_clock_went_back_is_not_taken_for_older() -> None:
+    schedule = BackupSchedule(DAY, {})
+    schedule.made(NOW + 365 * DAY, {"name": "of the wrong year"})
+    assert schedule.due_in(NOW) == 0
+    assert schedule.changed_since(NOW - 1, NOW)
+    schedule.made(NOW, {"name": "of the right one"})
+    assert not schedule.changed_since(NOW - 1, NOW + 1)
+
+
+def test_a_pause_that_began_before_the_clock_went_back_is_over() -> None:
+    schedule = BackupSchedule(DAY, {})
+    schedule.made(NOW, {"name": "n"})
+    schedule.skipped(NOW + 365 * DAY)
+    assert schedule.due_in(NOW + DAY) == 0
 
 
 @pytest.mark.parametrize("note", [{"made_at": NOW + DAY}, {"made_at": "soon"}, {"tried_at": None, "error": 5}])
