@@ -98,6 +98,26 @@ def test_the_first_write_after_a_full_disk_waits_for_nothing(world: World) -> No
         assert world.broker().status()["engine"]["restarts"] == 0
 
 
+def test_a_journal_that_can_t_be_written_is_named_in_status_until_it_can(world: World) -> None:
+    shim = world.shim()
+    shim.initialize()
+    journal = world.state_root / "broker.journal"
+    shim.call_tool("add_drawer", wing="w", room="r", content="stored before")
+    journal.unlink()
+    journal.mkdir()
+    for _ in range(2):
+        with pytest.raises(RpcError, match="was not executed: the journal of writes"):
+            shim.call_tool("add_drawer", wing="w", room="r", content="not stored")
+        with pytest.raises(RpcError, match="was not executed: the journal of writes"):
+            shim.call_tool("kg_add", subject="a", predicate="b", object="c")
+        (entry,) = world.broker().status()["degraded"]
+        assert str(journal) in entry["what"]
+    assert shim.call_tool("search", query="stored", limit=1)["results"]
+    journal.rmdir()
+    assert shim.call_tool("kg_add", subject="a", predicate="b", object="c")["success"]
+    assert world.broker().status()["degraded"] == []
+
+
 def test_a_read_only_state_root_is_said_and_the_shim_lives_on(world: World) -> None:
     with small_disk(world, "24m"):
         _mount("-o", "remount,ro", str(world.state_root))

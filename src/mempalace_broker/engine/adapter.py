@@ -326,7 +326,7 @@ class Mempalace:
             return None
         collection = self.server._get_collection(create=False)
         if collection is None:
-            raise RuntimeError(str(getattr(self.server, "_collection_open_error", None) or "it does not open"))
+            raise RuntimeError(payload.opening_error(getattr(self.server, "_collection_open_error", None)))
         return collection
 
     def warm_up(self, collection: Any) -> int | None:

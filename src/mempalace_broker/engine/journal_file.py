@@ -9,6 +9,7 @@ import threading
 from ..protocol import journal
 from ..system.shared_files import SharedFolder, read_at_most
 
+_MAKE_ROOM = "free space there, or allow writing"
 _OLDER = ".1"
 _LARGEST = 2 * journal.ROTATE_BYTES  # ours are rotated long before
 
@@ -21,11 +22,14 @@ class JournalFile:
 
     Args:
         path: its file; the predecessor is `path` + ".1". None: no journal.
+
+    Attributes:
+        error: why nothing can be written to it; "" if something can.
     """
 
     def __init__(self, path: str | None, *, rotate_bytes: int = journal.ROTATE_BYTES) -> None:
         self.path = path
-        self.error = ""
+        self.error = self._told = ""
         self._rotate_bytes = rotate_bytes
         self._lock = threading.Lock()
         self._fd = -1
@@ -35,6 +39,16 @@ class JournalFile:
                 self._open(path)
             except OSError as exc:
                 self._give_up(exc)
+
+    @property
+    def trouble(self) -> list[dict[str, str]]:
+        """`error` as entries for `status`."""
+        return [{"what": f"nothing can be stored: {self.error}", "hint": _MAKE_ROOM}] if self.error else []
+
+    def changed(self) -> bool:
+        """Return whether `error` has changed since the last call."""
+        before, self._told = self._told, self.error
+        return self._told != before
 
     def started(self, key: str) -> bool:
         """Note that the write `key` is about to run; return False if that fails, `error` says why."""

@@ -106,3 +106,8 @@ class JobQueue:
         with self._cond:
             self._closed = True
             self._cond.notify_all()
+
+
+def start_thread(target: Callable[[], object], name: str) -> None:
+    """Start a daemon thread."""
+    threading.Thread(target=target, name=name, daemon=True).start()

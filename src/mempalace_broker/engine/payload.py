@@ -27,6 +27,13 @@ def error_response(request_id: Any, code: int, message: str) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
 
 
+def opening_error(told: object) -> str:
+    """Return in words why a collection did not open; `told`: what mempalace keeps of it, a dict in newer versions."""
+    if isinstance(told, dict):
+        told = told.get("details") or told.get("error")
+    return str(told or "it does not open")
+
+
 def not_journalled(request: Any, why: str) -> dict[str, Any]:
     """Return the answer to a write that the journal could not note before it began."""
     hint = "free space there, or allow writing; then send it again."

@@ -50,7 +50,7 @@ from .confinement import Confinement
 from .embedding_prefetch import texts_to_embed
 from .empty_palace import treat_empty_palace_as_missing
 from .journal_file import JournalFile
-from .lanes import InlineReads, JobQueue
+from .lanes import InlineReads, JobQueue, start_thread
 from .mine_progress import watch_mine
 from .model_guard import guard_model
 from .model_loading import give_memory_back
@@ -201,8 +201,9 @@ class Worker:
             return None
 
     def _send_ready(self, verb: str = READY) -> None:
-        degraded = [*self._report["degraded"], *self._mempalace.warnings, *self._trouble, *self._storage.trouble]
-        self._pipes.send(Frame(verb, payload=payload.encode_response({**self._report, "degraded": degraded})))
+        trouble = [*self._mempalace.warnings, *self._trouble, *self._storage.trouble, *self._journal.trouble]
+        report = {**self._report, "degraded": [*self._report["degraded"], *trouble]}
+        self._pipes.send(Frame(verb, payload=payload.encode_response(report)))
 
     def _prefetch(self, line: bytes) -> None:
         embed = self._mempalace.prefetch_embedding
@@ -256,12 +257,9 @@ class Worker:
         if key != "-" and (unconfirmed := self._power.confirm(call.request, call.tool)):
             response, body = unconfirmed, payload.encode_response(unconfirmed)
         self._pipes.send(Frame(DONE, frame.n, tag=str(payload.response_code(response)), payload=body))
+        if self._ready.is_set() and self._journal.changed():
+            self._send_ready(DEGRADED)
         return body
-
-
-def start_thread(target: Callable[[], object], name: str) -> None:
-    """Start a daemon thread."""
-    threading.Thread(target=target, name=name, daemon=True).start()
 
 
 # -- start and end -------------------------------------------------------------------------------------

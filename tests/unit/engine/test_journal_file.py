@@ -97,9 +97,13 @@ def test_a_write_that_cannot_be_noted_is_reported_and_a_recovered_disk_is_notice
     journal_file = JournalFile(str(folder / "broker.journal"))
     assert journal_file.started("a.1.1") is False
     assert "can't be written" in journal_file.error
+    assert journal_file.error in journal_file.trouble[0]["what"]
+    assert [journal_file.changed(), journal_file.changed()] == [True, False]
     folder.mkdir()
     assert journal_file.started("a.1.2") is True
     assert journal_file.error == ""
+    assert journal_file.trouble == []
+    assert [journal_file.changed(), journal_file.changed()] == [True, False]
     journal_file.ended("a.1.2", b"{}")
     journal_file.close()
     assert journal.parse((folder / "broker.journal").read_bytes()) == ({"a.1.2": b"{}"}, set())

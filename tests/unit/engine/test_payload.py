@@ -14,6 +14,7 @@ from mempalace_broker.engine.payload import (
     decode_request,
     encode_response,
     error_response,
+    opening_error,
     request_id,
     response_code,
     tool_call,
@@ -93,3 +94,16 @@ def test_response_code() -> None:
     assert response_code({"result": {}}) == 0
     assert response_code(None) == 0
     assert response_code({"error": {"code": "x"}}) == -32603
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"error": "Backend open failed", "details": "disk I/O error", "hint": "repair"}, "disk I/O error"),
+        ({"error": "Backend open failed"}, "Backend open failed"),
+        ("it is locked", "it is locked"),
+        (None, "it does not open"),
+    ],
+)
+def test_why_a_collection_did_not_open_is_said_in_words(told: object, words: str) -> None:
+    assert opening_error(told) == words

@@ -10,6 +10,7 @@ import pytest
 
 from mempalace_broker.engine import worker as worker_module
 from mempalace_broker.engine.call import Call
+from mempalace_broker.engine.journal_file import JournalFile
 from mempalace_broker.engine.parking import store_failed
 from mempalace_broker.engine.worker import Worker
 from mempalace_broker.protocol.engine_frames import CALL, DEGRADED, DONE, Frame
@@ -41,7 +42,7 @@ def test_other_answers() -> None:
 class Writing:
     """A worker whose first write fails; `steps` is what it did."""
 
-    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, journal: JournalFile | None = None) -> None:
         self.steps: list[str] = []
         self.texts = [FAILED]
         self.comes_back = True
@@ -53,8 +54,7 @@ class Writing:
         monkeypatch.setattr(worker_module, "close_palace", self.close)
         monkeypatch.setattr(worker_module, "wait_for_palace", self.wait)
         pipes: Any = SimpleNamespace(send=lambda frame: self.steps.append(frame.verb))
-        journal: Any = SimpleNamespace(path=None, started=lambda _: True, ended=lambda *_: None)
-        self.worker = Worker(pipes, mempalace, journal, SimpleNamespace())  # type: ignore[arg-type]
+        self.worker = Worker(pipes, mempalace, journal or JournalFile(None), SimpleNamespace())  # type: ignore[arg-type]
         self.worker._report = {"degraded": []}
 
     def handle(self, _request: Any) -> dict[str, Any]:
@@ -99,3 +99,17 @@ def test_without_the_broker_nothing_is_written_to_a_palace_that_may_be_anothers(
     writing.write()
     writing.comes_back = False
     assert writing.write() == ["close", "wait"]
+
+
+def test_a_journal_that_fails_and_works_again_is_reported_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "root"
+    writing = Writing(tmp_path, monkeypatch, JournalFile(str(folder / "journal")))
+    writing.texts.clear()
+    writing.worker._ready.set()
+    assert writing.write() == [DONE, DEGRADED]
+    assert writing.write() == [DONE]
+    folder.mkdir()
+    assert writing.write() == ["write", DONE, DEGRADED]
+    assert writing.write() == ["write", DONE]
