@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mempalace_broker.errors import INVALID_PARAMS, INVALID_REQUEST
-from mempalace_broker.protocol.hello import HELLO, WIRE_VERSION
+from mempalace_broker.protocol.hello import HELLO, STATUS, WIRE_VERSION
 from mempalace_broker.protocol.long_line import MAX_VALUES
 from tests.harness import Broker, World, eventually
 from tests.proctools import limits_of
@@ -126,3 +126,23 @@ def test_connections_that_leak_lock_nobody_out_and_cost_no_palace(world: World) 
     assert "fenced" not in world.log()
     assert world.log().count("too many files and connections were open") == 1, "however many knocked"
     assert "Traceback" not in world.log()
+
+
+def test_with_as_many_connections_as_there_may_be_status_and_stop_still_work(world: World) -> None:
+    with ExitStack() as stack:
+        world.shim().initialize()
+        broker = world.broker()
+        limits_of(broker.pid, resource.RLIMIT_NOFILE, (64, 64))
+        peers = [stack.enter_context(RawPeer(broker)) for _ in range(40)]
+        for peer in peers:
+            peer.send_bytes(request("mine", "ping"))
+        answers = [peer.wait_lines(1)[0] for peer in peers]
+        refused = ["takes no more" in line for line in answers]
+        assert sum(not one for one in refused) == 27, "with the shim an eighth less than 32"
+        late = stack.enter_context(RawPeer(broker))
+        late.send_bytes(request("first", STATUS))
+        assert error_of(late, "first") == {}
+        late.send_bytes(request("second", "ping"))
+        assert "takes no more" in late.wait_lines(2)[1]
+        assert len(broker.status()["sessions"]) == 28
+        assert world.cli("stop", "--now").returncode == 0

@@ -1,7 +1,8 @@
 """How many clients there may be, and how much of what they sent or are owed may wait in memory.
 
 All clients are processes of one user, or root's. A process that leaks connections must not lock the others out: when
-there is no room, those that never said a word go first, and only then is a newcomer refused, in words.
+there is no room, those that never said a word go first, and only then is a newcomer refused, in words. Commands that
+show whose the connections are, or end the broker, are served even then.
 """
 
 from __future__ import annotations
@@ -10,15 +11,23 @@ import errno
 import resource
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ..protocol.hello import RESTART, STATUS, STOP
+from ..protocol.jsonrpc import load_object
+
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
+    from ..protocol.framing import TooLong
     from ..system.clock import Clock
 
 MOST = 2000
 RESERVE = 160  # descriptors for files, engines, handshakes over TCP, and a burst of connections to be refused
 SILENT_S = 1.0  # a client speaks at once
+MOST_ASKING = 8  # clients beyond the others, which only ask about the broker
+ASKING_S = 5.0  # for each of them
+_ASKED = (STATUS, STOP, RESTART)
+_LONGEST_ASKED = 16_384
 MOST_HELD = 256 << 20  # bytes of all unfinished lines
 MOST_UNREAD = 512 << 20  # bytes of all answers that were not read
 _LOG_EVERY_S = 30.0
@@ -47,6 +56,12 @@ _Client = TypeVar("_Client")
 def largest_of(clients: Collection[_Client], size: Callable[[_Client], int], most: int) -> _Client | None:
     """The client with the most bytes, as `size` counts them, if all together have more than `most`; else None."""
     return max(clients, key=size) if sum(map(size, clients)) > most else None
+
+
+def only_asks(lines: Iterable[bytes | TooLong]) -> bool:
+    """Whether all lines are requests that a broker without room for sessions still answers."""
+    short = (line if isinstance(line, bytes) and len(line) <= _LONGEST_ASKED else b"" for line in lines)
+    return all(load_object(line).get("method") in _ASKED for line in short)
 
 
 def most_connections() -> int:

@@ -15,6 +15,7 @@ from ..errors import OVERLOADED
 from ..protocol.framing import LineReader
 from ..protocol.jsonrpc import error_line
 from ..system.unix_socket import PeerProcess, peer_uid
+from .admission import ASKING_S, only_asks
 from .log_lines import about
 from .machine.session import Origin
 from .peer import look_at_peer, origin_of
@@ -22,6 +23,7 @@ from .unix_listener import allowed
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from ..protocol.framing import TooLong
     from .runner import ProtocolRunner
@@ -61,6 +63,8 @@ class Connection(asyncio.BufferedProtocol):
         self.opened = 0.0
         self.heard = False
         self.leaving = False
+        self._refusal = ""  # there is no room for it; it may only ask about the broker
+        self._origin = Origin.GUEST
         self._turn_scheduled = False
         self._full = False
         self._ended = False
@@ -72,7 +76,6 @@ class Connection(asyncio.BufferedProtocol):
         """Accepted; a stranger is refused before a byte is read."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        who, origin = PeerProcess(), Origin.GUEST
         if self.via == UNIX:
             sock: socket.socket = transport.get_extra_info("socket")
             uid = peer_uid(sock)
@@ -81,15 +84,18 @@ class Connection(asyncio.BufferedProtocol):
                 transport.abort()
                 return
             self.who = f"uid {uid}"
-            who = look_at_peer(sock)
-            origin = origin_of(who) if uid in (os.geteuid(), 0) else Origin.GUEST  # root's rights are nobody else's
-        refusal = self._runner.refusal(self.who)
-        if refusal:
-            self.refuse(refusal)
-            return
+            self.peer = look_at_peer(sock)
+            if uid in (os.geteuid(), 0):  # root's rights are nobody else's
+                self._origin = origin_of(self.peer)
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        self.peer = who
-        self._runner.opened(self, who.pid, origin)
+        self._refusal = self._runner.refusal(self.who)
+        if not self._refusal:
+            self._runner.opened(self, self.peer.pid, self._origin)
+        elif self.via == UNIX and self._runner.lets_ask(self):
+            asyncio.get_running_loop().call_later(ASKING_S, self.refuse, self._refusal)
+        else:
+            self.refuse(self._refusal)
+            return
         if self._early:
             early, self._early = self._early, b""
             self.data_received(early)
@@ -107,6 +113,8 @@ class Connection(asyncio.BufferedProtocol):
         if self.leaving:
             return
         lines = self._reader.feed(data)
+        if self._refusal and not self._may_ask(lines):
+            return
         self._pending.extend(lines)
         if self._reader.held > LARGE:
             self._runner.limit_unfinished()
@@ -114,6 +122,15 @@ class Connection(asyncio.BufferedProtocol):
             self.heard = True
             if not self._turn_scheduled and not self._full:
                 self._work()
+
+    def _may_ask(self, lines: Sequence[bytes | TooLong]) -> bool:
+        """Open a client that there is no room for if it asks about the broker, and refuse it if it wants more."""
+        if self._reader.held > LARGE or not only_asks(lines):
+            self.refuse(self._refusal)
+            return False
+        if lines and not self.heard:
+            self._runner.opened(self, self.peer.pid, self._origin)
+        return True
 
     @property
     def unfinished(self) -> int:
@@ -198,9 +215,9 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.abort()
 
     def refuse(self, text: str) -> None:
-        """Tell the client why, and close the connection."""
-        self.leaving = True
-        if self.transport is not None:
+        """Tell the client why, and close the connection, unless that is under way."""
+        if self.transport is not None and not self.leaving:
+            self.leaving = True
             self.transport.write(error_line(None, OVERLOADED, text))
             self.close()
 
@@ -216,7 +233,11 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The client sends no more; it still gets its answers, to lines that wait here too."""
         self._ended = True
-        self._pending.extend(self._reader.end())
+        lines = self._reader.end()
+        if self._refusal and not ((lines or self.heard) and self._may_ask(lines)):
+            self.refuse(self._refusal)
+            return True
+        self._pending.extend(lines)
         if not self._turn_scheduled and not self._full:
             self._work()
         return True

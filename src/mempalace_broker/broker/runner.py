@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from .admission import MOST_HELD, MOST_UNREAD, Admission, Client, largest_of
+from .admission import MOST_ASKING, MOST_HELD, MOST_UNREAD, Admission, Client, largest_of
 from .guest_paths import new_nonce
 from .log_lines import about
 from .machine.effects import ConfirmLease, Send, ToEngine
@@ -82,6 +82,7 @@ class ProtocolRunner:
         self.stall_s = stall_s
         self.conns: dict[int, Conn] = {}
         self._admission = Admission(clock, log)
+        self._asking: set[Conn] = set()
         self._carry_out = carry_out
         self._after_turn = after_turn
         self._clock = clock
@@ -95,6 +96,12 @@ class ProtocolRunner:
     def refusal(self, who: str) -> str:
         """Why one more connection of `who` is refused, "" if it isn't."""
         return self._admission.refusal(who, self.conns.values())
+
+    def lets_ask(self, conn: Conn) -> bool:
+        """Whether a client that was refused may still ask about the broker."""
+        if len(self._asking) < MOST_ASKING:
+            self._asking.add(conn)
+        return conn in self._asking
 
     def limit_unfinished(self) -> None:
         """Refuse the client with the longest unfinished lines if all of these together take too much memory."""
@@ -135,6 +142,7 @@ class ProtocolRunner:
 
     def closed(self, conn: Conn) -> None:
         """A client is gone."""
+        self._asking.discard(conn)
         if self.conns.pop(conn.number, None) is not None:
             self.protocol.closed(conn.number, self._clock.monotonic())
             self.turn()

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NOT_ALLOWED, OTHER_PALACE, BrokerError, BrokerUnavailable, HandshakeRefused, UsageError
+from ..errors import NOT_ALLOWED, OTHER_PALACE, OVERLOADED, BrokerError, BrokerUnavailable, HandshakeRefused, UsageError
 from ..locality.locality import locate
 from ..protocol.hello import HELLO
 from ..protocol.jsonrpc import load_object
@@ -144,7 +144,7 @@ def ask(sock: RawSocket, path: str, method: str, params: dict[str, Any], deadlin
 def _refusal(path: str, method: str, error: dict[str, Any]) -> BrokerError:
     if method == HELLO:
         return HandshakeRefused(str(error.get("message")))
-    if error.get("code") == NOT_ALLOWED:
+    if error.get("code") in (NOT_ALLOWED, OVERLOADED):
         return BrokerUnavailable(str(error.get("message")))
     if error.get("code") == OTHER_PALACE:
         hint = f"look at {path} and the broker.json beside the palace (ls -l), and remove what no broker made"

@@ -5,7 +5,8 @@ import resource
 
 import pytest
 
-from mempalace_broker.broker.admission import MOST, SILENT_S, Admission, largest_of, most_connections
+from mempalace_broker.broker.admission import MOST, SILENT_S, Admission, largest_of, most_connections, only_asks
+from mempalace_broker.protocol.framing import TooLong
 from tests.fakes.clock import FakeClock
 
 LOG = logging.getLogger("test-admission")
@@ -75,3 +76,20 @@ def test_refusals_are_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> N
     assert [record.getMessage() for record in caplog.records] == [
         "refused a connection of uid 7: there are 14 (1 refused so far)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "asks"),
+    [
+        ([], True),
+        ([b'{"id": 1, "method": "broker/status"}', b'{"id": 2, "method": "broker/stop", "params": {}}'], True),
+        ([b'{"id": 1, "method": "broker/status"}', b'{"id": 2, "method": "tools/call"}'], False),
+        ([b'{"id": 1, "method": "broker/hello"}'], False),
+        ([b'[{"id": 1, "method": "broker/status"}]'], False),
+        ([b'{"id": 1, "method": "broker/status", "params": {"a": "%b"}}' % (b"a" * 20_000)], False),
+        ([TooLong(1)], False),
+        ([b""], False),
+    ],
+)
+def test_what_a_client_without_room_may_ask(lines: list[bytes | TooLong], asks: bool) -> None:
+    assert only_asks(lines) is asks
