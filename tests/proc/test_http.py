@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.broker.http.listener import MOST
+from mempalace_broker.broker.http.eviction import MOST
 from mempalace_broker.errors import METHOD_NOT_FOUND
 from tests import proctools
 from tests.harness import World, eventually, payload

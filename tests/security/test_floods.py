@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import resource
@@ -9,12 +10,14 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import pytest
 
+from mempalace_broker.broker.http.eviction import MOST
 from mempalace_broker.errors import INVALID_PARAMS, INVALID_REQUEST
 from mempalace_broker.protocol.hello import HELLO, STATUS, WIRE_VERSION
 from mempalace_broker.protocol.long_line import MAX_VALUES
@@ -26,10 +29,19 @@ pytestmark = [pytest.mark.engine, pytest.mark.parametrize("engine", ["newest"], 
 
 PING_S = 5.0  # of another session; without bounds it was 10 s, and this machine may be busy
 MB = 1 << 20
+MANY = 50
+PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
 
 
 def request(id_: object, method: str, **params: Any) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}).encode() + b"\n"
+
+
+def head_of_a_guest(world: World) -> bytes:
+    """The head of a POST, but for how its body is sent."""
+    token = world.cli("token", "--http").stdout.strip().encode()
+    said = b"Host: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer " + token
+    return b"POST /mcp HTTP/1.1\r\n" + said + b"\r\n"
 
 
 def error_of(peer: RawPeer, id_: object) -> dict[str, Any]:
@@ -146,3 +158,65 @@ def test_with_as_many_connections_as_there_may_be_status_and_stop_still_work(wor
         assert "takes no more" in late.wait_lines(2)[1]
         assert len(broker.status()["sessions"]) == 28
         assert world.cli("stop", "--now").returncode == 0
+
+
+def test_neither_strangers_nor_guests_hold_up_the_sessions_over_http(world: World, broker: Broker) -> None:
+    head, port = head_of_a_guest(world), broker.http_port()
+    tiny = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"2\r\n  \r\n" * 100_000
+    small = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20_000
+
+    def read(sock: socket.socket) -> None:
+        with suppress(OSError):
+            while sock.recv(MB):
+                pass
+
+    def flood(sock: socket.socket, what: bytes) -> None:
+        with suppress(OSError):  # it is closed, by the broker or at the end
+            while True:
+                sock.sendall(what)
+
+    with ExitStack() as stack:
+        for what in [small] * 4 + [tiny] * 4:
+            sock = socket.create_connection(("127.0.0.1", port))
+            for thread in (
+                threading.Thread(target=read, args=(sock,)),
+                threading.Thread(target=flood, args=(sock, what)),
+            ):
+                thread.start()
+                stack.callback(thread.join, 60)
+            stack.callback(sock.close)
+            stack.callback(sock.shutdown, socket.SHUT_RDWR)
+        with worst_ping(broker) as times:
+            eventually(lambda: len(times) > MANY, 60, "answers to pings")
+    assert max(times) < PING_S
+
+
+def test_a_guest_that_takes_all_connections_keeps_no_program_of_the_user_out(world: World, broker: Broker) -> None:
+    head, address = head_of_a_guest(world), ("127.0.0.1", broker.http_port())
+    token = next(world.private.rglob("hub/token")).read_text(encoding="ascii").strip()
+    over = threading.Event()
+
+    def connect_again_and_again() -> None:
+        silent: deque[socket.socket] = deque()
+        while not over.is_set():
+            with suppress(OSError):
+                silent.append(socket.create_connection(address))
+            if len(silent) > MOST:
+                silent.popleft().close()
+        for sock in silent:
+            sock.close()
+
+    thread = threading.Thread(target=connect_again_and_again)
+    with ExitStack() as stack:
+        for _ in range(MOST):
+            sock = stack.enter_context(socket.create_connection(address))
+            sock.sendall(head + b"Content-Length: %d\r\n\r\n" % len(PING) + PING)
+            assert sock.recv(MB).startswith(b"HTTP/1.1 200")
+        thread.start()
+        stack.callback(thread.join, 60)
+        stack.callback(over.set)
+        for _ in range(MANY):
+            with closing(http.client.HTTPConnection(*address, timeout=60)) as client:
+                about = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+                client.request("POST", "/mcp", PING, about)
+                assert client.getresponse().status == 200

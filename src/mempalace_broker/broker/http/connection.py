@@ -7,17 +7,18 @@ it pipelines waits in the kernel until its turn comes. A connection that reads n
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import h11
 
 from ...system.loopback_peer import LoopbackPeer
+from ..machine.session import Origin
 from .machine.gate import Admitted, Head, Refusal, Route
 
 if TYPE_CHECKING:
     import socket
 
-    from .client import Pending
+    from .client import Listener, Pending
 
 HEAD_S = 10.0
 BODY_S = 30.0  # between two parts of a body
@@ -32,61 +33,31 @@ LARGE = 1 << 20  # from here on the bodies, or the unread answers, of all connec
 _JSON = "application/json"
 
 
-class Listener(Protocol):
-    """What a connection asks of its listener.
-
-    Attributes:
-        stall_s: a client that reads nothing for so many seconds is dropped.
-    """
-
-    stall_s: float
-
-    @property
-    def overfull(self) -> bool:
-        """Whether the bodies on their way take too much memory."""
-
-    def made(self, connection: HttpConnection) -> None:
-        """A connection was accepted."""
-
-    def lost(self, connection: HttpConnection) -> None:
-        """A connection is gone."""
-
-    def judge(self, head: Head) -> Admitted | Refusal:
-        """Whether a request may go on."""
-
-    def handle(self, connection: HttpConnection, call: Admitted, body: bytes) -> None:
-        """Answer an admitted request."""
-
-    def refused(self, refusal: Refusal) -> None:
-        """Count a refusal."""
-
-    def limit_unread(self) -> None:
-        """Drop the client with the most unread bytes if those of all take too much memory."""
-
-
 class HttpConnection(asyncio.Protocol):
     """The asyncio protocol of one connection.
 
     Attributes:
         deadline: when it is dropped, unless something happens before; 0 while we owe an answer.
-        known: it showed the token. peer: the client's end. held: bytes of a body that is on its way.
+        known: it showed a token. is_guest: the last one was a guest's. peer: the client's end.
+        held: bytes of a body that is on its way.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener[HttpConnection]) -> None:
         self._listener = listener
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._transport: asyncio.Transport | None = None
         self._call: Admitted | None = None
         self._refusal: Refusal | None = None
-        self._parts: list[bytes] = []
+        self._body = bytearray()  # not its parts: each would cost more than a part of two bytes
         self._beat: asyncio.TimerHandle | None = None
         self._left = 0  # of the answers that it does not read
         self._without_body = False  # it asked by HEAD: for the answer's head alone
         self._stuck = False  # it does not read what we send
         self._hanging_up = False  # what it still sends is not looked at
+        self._turn_to_come = False  # what it has sent is still to be read
         self.reply: Pending | None = None
         self.deadline = 0.0
-        self.known = False
+        self.known = self.is_guest = False
         self.peer = LoopbackPeer(None, None)
         self.held = 0
 
@@ -104,7 +75,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Gone."""
         self._transport = None
-        self._parts, self.held = [], 0
+        self._body, self.held = bytearray(), 0
         self._stop_beat()
         self._listener.lost(self)
         reply, self.reply = self.reply, None
@@ -112,15 +83,15 @@ class HttpConnection(asyncio.Protocol):
             reply.lost()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of requests."""
+        """Bytes of requests, b"" at their end."""
         if not self._hanging_up:
-            self._feed(data)
+            self._http.receive_data(data)
+            self._take_turns()
 
     def eof_received(self) -> bool:
         """It says no more, and still gets its answer; whoever listens to a stream and hangs up has gone."""
-        if not self._hanging_up:
-            self._feed(b"")
-        return self.reply is not None and self._beat is None
+        self.data_received(b"")
+        return self._turn_to_come or (self.reply is not None and self._beat is None)
 
     def pause_writing(self) -> None:
         """It does not keep up: its next request waits, and we watch whether it reads at all."""
@@ -181,33 +152,51 @@ class HttpConnection(asyncio.Protocol):
 
     # -- requests
 
-    def _feed(self, data: bytes) -> None:
+    def _take_turns(self) -> None:
+        """Read what has come, now or when this connection's turn comes; until then it waits in the kernel."""
+        if not self._turn_to_come:
+            self._turn_to_come = True
+            self._listener.turns.add(self._read)
+            if self._turn_to_come and self._transport is not None:
+                self._transport.pause_reading()
+
+    def _read(self) -> bool:
+        """Read one part of a request; return whether there may be more."""
+        more = False
         try:
-            self._http.receive_data(data)
-            self._read()
+            more = self._read_part()
         except h11.RemoteProtocolError as exc:
             self._misunderstood(exc)
+        except Exception:
+            self.drop()
+            raise
+        finally:
+            self._turn_to_come = more
+        return more
 
-    def _read(self) -> None:
-        while self._transport is not None and not (self._hanging_up or self._stuck):
-            event = self._http.next_event()
-            if event is h11.NEED_DATA:
-                if self._http.they_are_waiting_for_100_continue and self._call is not None:
-                    self._send(h11.InformationalResponse(status_code=100, headers=[]))
-                return
-            if event is h11.PAUSED:
-                self._transport.pause_reading()
-                return
-            if isinstance(event, h11.Request):
-                self._begin(event)
-            elif isinstance(event, h11.Data):
-                self._more(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                self._whole()
-            else:  # ConnectionClosed
-                if self.reply is None:
-                    self._transport.close()
-                return
+    def _read_part(self) -> bool:
+        if self._transport is None or self._hanging_up or self._stuck:
+            return False
+        event = self._http.next_event()
+        if event is h11.NEED_DATA:
+            if self._http.they_are_waiting_for_100_continue and self._call is not None:
+                self._send(h11.InformationalResponse(status_code=100, headers=[]))
+            self._transport.resume_reading()
+            return False
+        if event is h11.PAUSED:
+            self._transport.pause_reading()
+            return False
+        if isinstance(event, h11.Request):
+            self._begin(event)
+        elif isinstance(event, h11.Data):
+            self._more(event.data)
+        elif isinstance(event, h11.EndOfMessage):
+            self._whole()
+        else:  # ConnectionClosed
+            if self.reply is None:
+                self._transport.close()
+            return False
+        return True
 
     def _begin(self, request: h11.Request) -> None:
         headers = dict(request.headers)
@@ -228,6 +217,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._call = verdict
         self.known = self.known or bool(verdict.token)
+        self.is_guest = verdict.origin is Origin.GUEST
         self._wait(BODY_S)
 
     def _more(self, data: bytes) -> None:
@@ -237,7 +227,7 @@ class HttpConnection(asyncio.Protocol):
         if not self.known or self.held > MAX_BODY or (self.held > LARGE and self._listener.overfull):
             self.refuse(Refusal(413, f"a body has at most {MAX_BODY} bytes, and all together must fit into memory"))
             return
-        self._parts.append(bytes(data))
+        self._body += data
         self._wait(BODY_S)
 
     def _whole(self) -> None:
@@ -247,7 +237,7 @@ class HttpConnection(asyncio.Protocol):
             self.refuse(refusal)
         if call is None:
             return
-        body, self._parts, self.held = b"".join(self._parts), [], 0
+        body, self._body, self.held = bytes(self._body), bytearray(), 0
         self.deadline = 0.0
         if call.route is Route.HEALTH:
             self.respond(200, b"ok", kind="text/plain")
@@ -279,7 +269,7 @@ class HttpConnection(asyncio.Protocol):
 
     def refuse(self, refusal: Refusal) -> None:
         """Send a refusal; whoever is still sending a body is hung up on."""
-        self._call, self._refusal, self._parts, self.held = None, None, [], 0
+        self._call, self._refusal, self._body, self.held = None, None, bytearray(), 0
         closing = [] if self._http.their_state is h11.DONE else [("Connection", "close")]
         headers = [*filter(None, [refusal.header]), *closing]
         self._listener.refused(refusal)
@@ -326,11 +316,9 @@ class HttpConnection(asyncio.Protocol):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Read on, and begin with what was read already."""
+        """Read on, and begin with what has come already."""
         if self._transport is not None:
-            self._transport.resume_reading()
-            if self._http.trailing_data[0]:
-                asyncio.get_running_loop().call_soon(self._feed_rest)
+            self._take_turns()
 
     def _hang_up(self) -> None:
         """Close it, but not in the face of a client that is still sending: it would never read our answer."""
@@ -340,11 +328,6 @@ class HttpConnection(asyncio.Protocol):
             self._wait(self._listener.stall_s)
         else:
             self._hanging_up = True
+            self._transport.resume_reading()
             self._transport.write_eof()
             self._wait(LINGER_S)
-
-    def _feed_rest(self) -> None:
-        try:
-            self._read()
-        except h11.RemoteProtocolError as exc:
-            self._misunderstood(exc)

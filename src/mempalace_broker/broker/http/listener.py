@@ -14,7 +14,9 @@ from ..admission import MOST_UNREAD, largest_of
 from ..jobs.store import any_job
 from ..machine.session import Origin
 from ..tcp.address import Unavailable
+from ..tcp.gate import ACCEPTS
 from ..tcp.port import bind_tcp, candidate_ports
+from .eviction import MOST, one_too_many
 from .handover import NAME, Handover, take
 from .hub import AnotherHub, HubRecord
 from .keeper import Keeper
@@ -22,6 +24,7 @@ from .machine.gate import MCP, VIEWS, judge
 from .machine.hub_record import ADDRESS
 from .machine.modern import VERSION
 from .token import HttpTokens
+from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from .machine.gate import Admitted, Head, Refusal
     from .viewing import Viewing
 
-MOST = 256  # connections
 MOST_HELD = 128 << 20  # bytes of all bodies that are on their way
 RETRY_S = 30.0
 SWEEP_S = 2.0
@@ -54,7 +56,7 @@ class HttpListener:
 
     Attributes:
         port: 0 while it does not listen. stall_s: a client that reads nothing for so long is dropped.
-        endpoint: of the requests; made with the first connection.
+        turns: in which connections are read. endpoint: of the requests; made with the first connection.
     """
 
     endpoint: McpEndpoint
@@ -74,6 +76,7 @@ class HttpListener:
         self.port = 0
         self._bound = 0  # the last port: connections outlive the listener
         self.stall_s = runner.stall_s
+        self.turns = Turns()
         self.endpoint_made = False
         self._runner = runner
         self._on = settings.http
@@ -185,7 +188,8 @@ class HttpListener:
         self._taken = await asyncio.to_thread(take, self._hub.file(NAME), self._port)
         sock = self._taken.listener if self._taken is not None else bind_tcp(ADDRESS, self._ports)
         self._relied_on = self._taken is not None and self._taken.relied_on
-        self._server = await asyncio.get_running_loop().create_server(self._accept, sock=sock, backlog=BACKLOG)
+        self._server = await asyncio.get_running_loop().create_server(self._accept, sock=sock, backlog=ACCEPTS)
+        sock.listen(BACKLOG)  # asyncio takes as many at once as its backlog says: a flood would push out all others
         self.port = self._bound = sock.getsockname()[1]
         for connection in self._taken.connections if self._taken is not None else ():
             await asyncio.get_running_loop().connect_accepted_socket(self._accept, connection)
@@ -255,12 +259,10 @@ class HttpListener:
         return HttpConnection(self)
 
     def made(self, connection: HttpConnection) -> None:
-        """A connection was accepted. Where there are too many, the oldest of those that showed no token goes first."""
+        """A connection was accepted; where there are too many, another one goes."""
         self._connections[connection] = None
         if len(self._connections) > MOST:
-            idle = [other for other in self._connections if other.reply is None and other is not connection]
-            strangers = (other for other in idle if not other.known)
-            victim = next(strangers, None) or next(iter(idle), connection)
+            victim = one_too_many(self._connections, connection)
             victim.drop()
             self.lost(victim)  # at once: many may come before the loop reports it
         self._pass_on(connection)

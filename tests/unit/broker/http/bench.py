@@ -11,6 +11,7 @@ import h11
 from mempalace_broker.broker.http.connection import HttpConnection
 from mempalace_broker.broker.http.machine.gate import Admitted, Head, Refusal, ViewAccess, judge
 from mempalace_broker.broker.http.machine.page_access import PageAccess
+from mempalace_broker.broker.http.turns import Turns
 from mempalace_broker.broker.machine.session import Origin
 
 TOKEN = "c0" * 32
@@ -85,6 +86,8 @@ class Listener:
     stall_s = 60.0
 
     def __init__(self) -> None:
+        self.now = 0.0
+        self.turns = Turns(lambda: self.now)
         self.endpoint = Endpoint()
         self.overfull = False
         self.requests = 0

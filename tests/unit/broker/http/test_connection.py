@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mempalace_broker.broker.http import connection as http
+from mempalace_broker.broker.http.machine.gate import Admitted, Head, Refusal
+from mempalace_broker.broker.http.turns import SHARE_S
 from tests.unit.broker.http.bench import BODY, Bench, on_a_loop, request
 
 Test = Callable[[Bench], None]
@@ -287,3 +290,59 @@ def test_whatever_comes_however_it_is_cut(pieces: list[bytes], chance: object, e
         assert not bench.listener.there
 
     run()
+
+
+def test_what_a_flood_sends_is_read_in_many_turns_of_the_loop() -> None:
+    async def main() -> None:
+        bench = Bench()
+
+        def takes_long(head: Head) -> Admitted | Refusal:
+            bench.listener.now += SHARE_S
+            return judge(head)
+
+        judge, bench.listener.judge = bench.listener.judge, takes_long  # type: ignore[method-assign]
+        bench.says(request(b"[1]") + request(b"[2]") + request(b"[3]"))
+        assert bench.answers() == []
+        assert bench.transport.asked_to_pause == 1, "the kernel keeps what more it sends"
+        for answered in range(1, 4):
+            await asyncio.sleep(0)
+            assert len(bench.answers()) == answered
+        await asyncio.sleep(0)
+        assert not bench.transport.paused
+        bench.says(request(b"[4]"), b"")
+        assert bench.connection.eof_received(), "it still gets its answer"
+        await asyncio.sleep(0)
+        assert [body for _, body in bench.answers()] == [b"[1]", b"[2]", b"[3]", b"[4]"]
+        assert bench.transport.closed
+
+    asyncio.run(main())
+
+
+def test_what_is_left_to_read_is_dropped_with_its_connection() -> None:
+    async def main() -> None:
+        bench = Bench()
+        bench.listener.now = 1.0
+        bench.listener.turns.add(lambda: setattr(bench.listener, "now", 2.0) or False)  # type: ignore[func-returns-value]
+        bench.says(request())
+        bench.connection.connection_lost(None)
+        await asyncio.sleep(0)
+        assert bench.endpoint.asked == []
+
+    asyncio.run(main())
+
+
+@play
+def test_a_body_of_tiny_chunks_takes_no_more_memory_than_a_whole_one(bench: Bench) -> None:
+    head = request(b"", "Transfer-Encoding: chunked").replace(b"Content-Length: 0\r\n", b"")
+    bench.says(head)
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            bench.says(b"2\r\n[]\r\n" * 1000)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert bench.connection.held == 200_000
+    assert kept < 2 * bench.connection.held
+    bench.says(b"0\r\n\r\n")
+    assert bench.answers() == [(200, b"[]" * 100_000)]

@@ -26,8 +26,8 @@ from tests.fakes.clock import FakeClock
 
 
 class Connection:
-    def __init__(self, *, known: bool = False, reply: object = None) -> None:
-        self.known, self.reply = known, reply
+    def __init__(self, *, known: bool = False, is_guest: bool = False, reply: object = None) -> None:
+        self.known, self.is_guest, self.reply = known, is_guest, reply
         self.dropped = self.at_rest = False
         self.unread = 0
 
