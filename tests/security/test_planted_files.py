@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -127,3 +130,30 @@ def test_a_file_in_place_of_the_leases_is_removed_by_take_over(world: World) -> 
     assert "take-over --yes" in refused.stderr
     assert world.cli("take-over", "--yes").returncode == errors.EXIT_OK
     assert world.cli("ensure").returncode == errors.EXIT_OK
+
+
+def test_a_file_beside_the_stores_neither_crashes_a_snapshot_nor_fills_the_disk(world: World) -> None:
+    shim = world.shim()
+    shim.initialize()
+    assert shim.call_tool("add_drawer", wing="w", room="r", content="a heron waits at the weir")["success"]
+    odd = os.fsencode(world.palace) + b"/\xff\x1b[31m.db"
+    with closing(sqlite3.connect(odd)) as database:
+        database.executescript("PRAGMA journal_mode=WAL; CREATE TABLE t (a)")
+    create = ("backup", "create", "--untried")
+    assert world.cli(*create).returncode == errors.EXIT_OK
+    os.unlink(odd)
+    garbage = world.palace / "garbage.db"
+    garbage.write_bytes(b"no database" * 1000)
+    failed = world.cli(*create)
+    assert failed.returncode == errors.EXIT_FAILURE
+    assert "garbage.db can't be read" in failed.stderr
+    garbage.unlink()
+    sparse = world.palace / "sparse.bin"
+    sparse.touch()
+    os.truncate(sparse, 4 << 40)
+    failed = world.cli(*create)
+    assert failed.returncode == errors.EXIT_STATE_ROOT
+    assert "does not fit" in failed.stderr
+    sparse.unlink()
+    assert world.cli(*create).returncode == errors.EXIT_OK
+    assert len(list(world.private.rglob("manifest.json"))) == 2

@@ -68,7 +68,9 @@ class DatabaseCheck:
         sqlite3: Any = importlib.import_module("sqlite3")
         begun, stamps = time.time_ns(), stamps_of(self._files)
         try:
-            with contextlib.closing(sqlite3.connect(f"file:{quote(self._files[0])}?mode=ro", uri=True)) as database:
+            with contextlib.closing(
+                sqlite3.connect(f"file:{quote(os.fsencode(self._files[0]))}?mode=ro", uri=True)
+            ) as database:
                 rows = database.execute("PRAGMA quick_check").fetchall()
         except (sqlite3.Error, ValueError):
             return

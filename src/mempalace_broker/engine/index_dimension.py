@@ -61,7 +61,7 @@ class DimensionWriter:
             self._seen[name] = _stamp(index)
 
     def _dimension(self, name: str) -> int:
-        path = quote(os.path.join(self._palace, _DATABASE))
+        path = quote(os.path.join(os.fsencode(self._palace), _DATABASE.encode()))
         query = "SELECT c.dimension FROM segments s JOIN collections c ON c.id = s.collection WHERE s.id = ?"
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
             row = db.execute(query, (name,)).fetchone()

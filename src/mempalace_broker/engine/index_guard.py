@@ -164,7 +164,7 @@ class IndexGuard:
         SQLite's locks.
         """
         os.close(palace.open_read(_DATABASE))  # refuses a link, and what is not a regular file of ours
-        path = quote(os.path.join(self._palace, _DATABASE))
+        path = quote(os.path.join(os.fsencode(self._palace), _DATABASE.encode()))
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
             row = db.execute("SELECT collection FROM segments WHERE id = ?", (name,)).fetchone()
             return row is not None and _replay_queue(db, name, row[0], ids) == _live_ids(db, row[0])

@@ -8,6 +8,7 @@ Each rename is done, or shows that it was done. Guests can write where they happ
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from .private import PrivateFile
 
-_LIMIT = 16 << 20
+_LIMIT = 256 << 20  # of the list; a guest can put any number of files into the palace, each with a name of its own
 
 
 class Move(NamedTuple):
@@ -35,9 +36,12 @@ class Move(NamedTuple):
 
 def write_moves(marker: PrivateFile, moves: Sequence[Move], drop: Sequence[str]) -> None:
     """Decide that these renames happen, and afterwards these folders and files go. Raises OSError where it can't be
-    written.
+    written, or would be too long to be read.
     """
-    marker.write(json.dumps({"moves": moves, "drop": list(drop)}).encode())
+    data = json.dumps({"moves": moves, "drop": list(drop)}).encode()
+    if len(data) > _LIMIT:
+        raise OSError(errno.EFBIG, f"{len(moves)} files are too many to be moved aside")
+    marker.write(data)
 
 
 def finish_restore(marker: PrivateFile) -> int:

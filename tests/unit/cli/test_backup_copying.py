@@ -57,6 +57,34 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_file_that_claims_more_than_the_disk_has_is_not_copied(tmp_path: Path) -> None:
+    """A guest can make one that takes no room itself; its copy would fill the disk."""
+    source, target = tmp_path / "sparse", tmp_path / "copy"
+    source.touch()
+    copy_file(str(source), str(target), nothing)
+    twin = Twin(str(source), str(target))
+    os.truncate(source, 4 << 40)
+    with pytest.raises(OSError, match=r"4,398,046,511,104 bytes does not fit"):
+        twin.catch_up()
+    twin.close()
+    assert target.stat().st_size == 0
+    target.unlink()
+    with pytest.raises(OSError, match="does not fit"):
+        copy_file(str(source), str(target), nothing)
+
+
+def test_no_more_is_copied_of_a_file_that_grows_than_was_there(tmp_path: Path) -> None:
+    source, target = tmp_path / "growing", tmp_path / "copy"
+    source.write_bytes(b"x" * BLOCK)
+
+    def grow(_: int) -> None:
+        with source.open("ab") as file:
+            file.write(b"x" * BLOCK)
+
+    copy_file(str(source), str(target), grow)
+    assert target.stat().st_size == BLOCK
+
+
 @pytest.mark.parametrize("name", ["palace/../x", "palace", "/etc/passwd", "palace//x", "other/x", "palace/./x", ""])
 def test_a_manifest_names_nothing_outside(name: str) -> None:
     assert not is_safe(name)

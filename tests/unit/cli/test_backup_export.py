@@ -10,7 +10,7 @@ import pytest
 
 from mempalace_broker.cli.backup.copying import digest
 from mempalace_broker.cli.backup.export import Form, export
-from mempalace_broker.cli.backup.snapshots import Entry, Snapshot, write_manifest
+from mempalace_broker.cli.backup.snapshots import BadSnapshot, Entry, Snapshot, write_manifest
 from mempalace_broker.cli.backup.tryout import _samples
 from mempalace_broker.errors import StateRootError
 
@@ -47,6 +47,7 @@ HOSTILE = f"""
     INSERT INTO segments VALUES ('t', 'd', 'METADATA'), ('u', 'e', 'METADATA');
     INSERT INTO max_seq_id VALUES ('t', x'0000000000000003'), ('u', x'{"ff" * 9}');
     INSERT INTO embedding_metadata VALUES (1, x'00', x'01', NULL, NULL, NULL);
+    INSERT INTO embedding_metadata VALUES (1, CAST(x'ff' AS TEXT), CAST(x'ff41' AS TEXT), NULL, NULL, NULL);
     INSERT INTO embeddings_queue VALUES
         (3, 0, 'persistent://t/d/d', 'drawer_3', '{{"chroma:document": "applied"}}'),
         (4, 0, 'persistent://t/d/d', 'drawer_4', '{{"chroma:document": {"[" * 100_000}'),
@@ -105,6 +106,13 @@ def test_rows_that_no_chroma_wrote(tmp_path: Path, form: Form) -> None:
     assert export(strange, str(tmp_path / "out"), form) == {"drawers": 6, "facts": 2}
     assert "the heron waits" in "".join(path.read_text() for path in (tmp_path / "out").rglob("*.*"))
     assert dict(_samples(strange)[1])["drawer_1"] == "the heron waits"
+
+
+def test_tables_that_no_chroma_has(tmp_path: Path) -> None:
+    strange = snapshot_of(tmp_path, "CREATE TABLE collections (id TEXT);")
+    for read in (lambda: export(strange, str(tmp_path / "out"), Form.JSONL), lambda: _samples(strange)):
+        with pytest.raises(BadSnapshot, match=r"palace/chroma\.sqlite3 is damaged: no such"):
+            read()
 
 
 def test_a_folder_that_is_there_is_left_alone(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.errors import StateRootError
+from mempalace_broker.system import pending_restore
 from mempalace_broker.system.pending_restore import Move, finish_restore, write_moves
 from mempalace_broker.system.private import VARIABLE, PrivateFile, state_folder
 
@@ -63,6 +64,17 @@ def test_killed_at_any_rename_the_next_one_finishes_it(
     assert tree(tmp_path / "aside") == {"db": "old", "index/data": "old", "gone": "old"}
     assert not (tmp_path / "staging").exists()
     assert finish_restore(marker) == 0
+
+
+def test_a_list_that_could_not_be_read_again_is_not_decided_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest can put so many files into the palace: nobody could open it until somebody removed the list."""
+    marker, moves = world(tmp_path)
+    before = marker.read(1 << 20)
+    monkeypatch.setattr(pending_restore, "_LIMIT", len(before or b""))
+    with pytest.raises(OSError, match="5 files are too many"):
+        write_moves(marker, [*moves, moves[0]], [])
+    assert marker.read(1 << 20) == before
+    assert finish_restore(marker) == len(moves)
 
 
 @pytest.mark.parametrize("swapped", ["palace", "staging"])

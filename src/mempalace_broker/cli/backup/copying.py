@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import mmap
@@ -68,10 +69,20 @@ def _copy(reading: BinaryIO, target: int, advance: Callable[[int], None]) -> boo
     with open(target, "wb") as writing:
         if LINUX and _clone(reading.fileno(), writing.fileno()):
             return True
-        while block := reading.read(_BLOCK):
+        left = os.fstat(reading.fileno()).st_size  # as long as it is now, and not as long as it grows
+        check_room(writing.fileno(), left)
+        while left > 0 and (block := reading.read(min(left, _BLOCK))):
             writing.write(block)
             advance(len(block))
+            left -= len(block)
     return False
+
+
+def check_room(place: int | str, size: int) -> None:
+    """Raise OSError unless that many bytes fit on the disk of a file or folder: a sparse file may claim any size."""
+    room = os.statvfs(place)
+    if size > room.f_bavail * room.f_frsize:
+        raise OSError(errno.ENOSPC, f"a file of {size:,} bytes does not fit")
 
 
 class Twin:
@@ -102,6 +113,7 @@ class Twin:
         """Make the copy equal to the file as it is now; how many bytes were written."""
         size, written = os.fstat(self._source).st_size, 0
         common = min(size, self._mapped)
+        check_room(self._target, size - common)
         for offset in range(0, common, _BLOCK):
             count = min(_BLOCK, common - offset)
             if self._differ(offset, count):

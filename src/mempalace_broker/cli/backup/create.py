@@ -26,7 +26,7 @@ from ...system.shared_files import Untrusted
 from ...system.snapshot_names import name_at
 from ..exclusive.borrow import PAUSE_S, Borrower
 from ..steps import Steps
-from .copying import Twin, copy_file, digest, folder_of, sync
+from .copying import Twin, check_room, copy_file, digest, folder_of, sync
 from .parts import Kind, Part, parts_of
 from .snapshots import PARTIAL, BadSnapshot, Entry, Snapshot, folder_lock, snapshots_in, write_manifest
 
@@ -98,6 +98,7 @@ class _Copies:
     def finish(self) -> None:
         """Copy the databases that are held, and drop what has vanished since it was copied ahead."""
         for part, held in self._held:
+            check_room(self._folder, os.path.getsize(part.path))
             with contextlib.closing(sqlite3.connect(self._target(part))) as copy:
                 held.backup(copy)
                 copy.execute("PRAGMA journal_mode=DELETE")  # one file, without side files
@@ -192,9 +193,10 @@ def _hold(part: Part) -> sqlite3.Connection:
 
     Raises:
         Untrusted: SQLite, which follows links, has opened something else than the file that is there without one.
+        BadSnapshot: SQLite can't read it.
     """
     before = _open_files()
-    db = sqlite3.connect(f"file:{quote(part.path)}?mode=ro", uri=True, timeout=_BUSY_S)
+    db = sqlite3.connect(f"file:{quote(os.fsencode(part.path))}?mode=ro", uri=True, timeout=_BUSY_S)
     try:
         db.execute("BEGIN")
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -203,8 +205,10 @@ def _hold(part: Part) -> sqlite3.Connection:
         opened = {file[1:] for file in _open_files() - before}
         if found is None or (found.st_dev, found.st_ino) not in opened:
             raise Untrusted(part.path, "it was replaced by a link")
-    except BaseException:
+    except BaseException as exc:
         db.close()
+        if isinstance(exc, sqlite3.Error):
+            raise BadSnapshot(f"{part.path} can't be read: {exc}.", hint="look at that file, or try again") from exc
         raise
     return db
 

@@ -33,7 +33,7 @@ def export(snapshot: Snapshot, target: str, form: Form) -> dict[str, int]:
     """Write all drawers and facts into the new folder `target`; how many there are of each.
 
     Raises:
-        StateRootError: the folder is there already, or can't be written.
+        StateRootError: the folder is there already, or can't be written. BadSnapshot: the snapshot can't be read.
     """
     try:
         os.mkdir(target, 0o700)
@@ -77,14 +77,14 @@ class _Files:
 def _drawers(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
     if _CHROMA not in snapshot.files:
         return
-    with contextlib.closing(snapshot.open_database(_CHROMA)) as db:
+    with snapshot.open_database(_CHROMA) as db:
         yield from (drawer._asdict() for drawer in chroma_rows.drawers(db))
 
 
 def _facts(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
     for name in snapshot.files:
         if name.endswith("knowledge_graph.sqlite3"):
-            with contextlib.closing(snapshot.open_database(name)) as db:
+            with snapshot.open_database(name) as db:
                 yield from _rows(db, "triples")
 
 

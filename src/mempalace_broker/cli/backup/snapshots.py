@@ -91,17 +91,26 @@ class Snapshot:
                 self._check_database(name)
 
     def _check_database(self, name: str) -> None:
-        try:
-            with contextlib.closing(self.open_database(name)) as db:
-                said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        except sqlite3.Error as exc:
-            said = str(exc)
-        if said != "ok":
-            raise BadSnapshot(f"{self.path}: {name} is damaged: {said}.", hint="use another snapshot")
+        with self.open_database(name) as db:
+            said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if said != "ok":
+                raise sqlite3.DatabaseError(said)
 
-    def open_database(self, name: str) -> sqlite3.Connection:
-        """One of its databases, to read. Nothing is written beside it."""
-        return sqlite3.connect(f"file:{quote(self.file(name))}?immutable=1", uri=True)
+    @contextlib.contextmanager
+    def open_database(self, name: str) -> Iterator[sqlite3.Connection]:
+        """Open one of its databases, to read, whatever was written into it as text. Nothing is written beside it.
+
+        Raises:
+            BadSnapshot: it can't be read, now or within the block.
+        """
+        db = sqlite3.connect(f"file:{quote(os.fsencode(self.file(name)))}?immutable=1", uri=True)
+        db.text_factory = lambda text: text.decode("utf-8", "replace")
+        try:
+            yield db
+        except sqlite3.Error as exc:
+            raise BadSnapshot(f"{self.path}: {name} is damaged: {exc}.", hint="use another snapshot") from exc
+        finally:
+            db.close()
 
 
 def snapshot_folder(context: Context, named: str | None, *, make: bool) -> str:

@@ -75,7 +75,7 @@ def _samples(snapshot: Snapshot) -> tuple[int, list[tuple[str, str]]]:
     """How many drawers there are, and some of them: id and text. None where another backend has them."""
     if _DATABASE not in snapshot.files:
         return 0, []
-    with contextlib.closing(snapshot.open_database(_DATABASE)) as db:
+    with snapshot.open_database(_DATABASE) as db:
         count, found = sample(db, _COLLECTION, _SAMPLES)
     return count, [(drawer.id, drawer.text) for drawer in found if drawer.text.strip()]
 
