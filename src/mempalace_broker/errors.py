@@ -18,6 +18,8 @@ JSON-RPC codes -32000..-32005 are mempalace's own; ours start at -32010.
 
 from __future__ import annotations
 
+import errno
+
 # JSON-RPC 2.0, section 5.1
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -52,6 +54,37 @@ EXIT_CONFIG = 78  # EX_CONFIG
 EXIT_LIMIT = 124  # `exclusive`, as timeout(1)
 EXIT_CANNOT_RUN = 126  # as a shell
 EXIT_NO_COMMAND = 127  # as a shell
+
+
+_FILE_HINTS = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room: your quota is used up",
+    errno.EROFS: "mount it writable",
+    errno.EACCES: "give yourself access to it",
+    errno.EPERM: "give yourself access to it",
+    errno.EIO: "check the disk that it is on",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+    errno.ENFILE: "raise the system's limit of open files",
+}
+
+
+def file_hint(exc: BaseException, elsewhere: str = "", *, otherwise: str = "") -> str:
+    """The step that helps after this error with the file that the message names.
+
+    Args:
+        elsewhere: how to name another file, if that is possible.
+        otherwise: what helps where the kind of error does not show it; by default `elsewhere`, else `doctor`.
+    """
+    step = file_step(exc)
+    if not step:
+        return otherwise or elsewhere or "mempalace-broker doctor"
+    return f"{step}, or {elsewhere}" if elsewhere else step
+
+
+def file_step(exc: BaseException) -> str:
+    """The same where the kind of error alone shows what helps; else ""."""
+    own: str | None = getattr(exc, "hint", None)
+    return _FILE_HINTS.get(getattr(exc, "errno", None) or 0, "") if own is None else own
 
 
 class BrokerError(Exception):

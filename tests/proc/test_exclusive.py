@@ -210,7 +210,7 @@ def test_a_signal_to_us_alone_reaches_the_command(idle: World) -> None:
 def test_a_command_that_is_not_there_disturbs_nobody(idle: World) -> None:
     assert idle.cli("exclusive", "--", "no-such-command").returncode == errors.EXIT_NO_COMMAND
     (idle.cwd / "plain").write_text("")
-    assert idle.cli("exclusive", "--", "./plain").returncode == errors.EXIT_NO_COMMAND
+    assert idle.cli("exclusive", "--", "./plain").returncode == errors.EXIT_CANNOT_RUN  # as a shell
     assert idle.cli("exclusive").returncode == errors.EXIT_USAGE
 
 

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, PalaceHeld, StateRootError
+from ..errors import EXIT_FAILURE, EXIT_HELD, BrokerError, PalaceHeld, StateRootError, file_hint
 from ..lease.acquire import LeaseAcquisition, own_holder_id
 from ..lease.files import LeaseFolder
 from ..lease.machine.lease import NodeKind
@@ -210,7 +210,7 @@ def make_log(path: str, settings: BrokerSettings, *, foreground: bool) -> loggin
                 logging.handlers.RotatingFileHandler(path, maxBytes=settings.log_bytes, backupCount=1, encoding="utf-8")
             ]
     except OSError as exc:
-        raise StateRootError(f"cannot write {path}: {exc}.", hint="make it writable, or free space there") from exc
+        raise StateRootError(f"cannot write {path}: {exc.strerror or exc}.", hint=file_hint(exc)) from exc
     finally:
         os.umask(old_mask)
     if foreground:

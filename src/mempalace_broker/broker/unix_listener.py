@@ -10,7 +10,7 @@ import os
 import socket
 from typing import NamedTuple
 
-from ..errors import StateRootError
+from ..errors import StateRootError, file_hint
 from ..system.kernel import LINUX
 from ..system.shared_files import SharedFolder
 from ..system.unix_socket import bind
@@ -63,9 +63,9 @@ def bind_unix(path: str) -> tuple[socket.socket, Name]:
         listener.setblocking(False)
     except OSError as exc:
         listener.close()
+        place = "the state root must be a writable directory on a filesystem that allows sockets"
         raise StateRootError(
-            f"cannot listen on {path}: {exc.strerror or exc}.",
-            hint="the state root must be a writable directory on a filesystem that allows sockets",
+            f"cannot listen on {path}: {exc.strerror or exc}.", hint=file_hint(exc, otherwise=place)
         ) from exc
     finally:
         os.umask(old_mask)

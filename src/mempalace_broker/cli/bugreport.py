@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from ..errors import EXIT_OK, BrokerError, StateRootError
+from ..errors import EXIT_OK, BrokerError, StateRootError, file_hint
 from ..system.logs import PREVIOUS, tail, without_contents
 from .context_options import palace_options
 
@@ -161,6 +161,5 @@ def _write(path: str, parts: dict[str, bytes]) -> None:
                 entry.size, entry.mtime = len(data), int(time.time())
                 tar.addfile(entry, io.BytesIO(data))
     except OSError as exc:
-        raise StateRootError(
-            f"cannot write {path}: {exc.strerror or exc}.", hint="name another one with --output"
-        ) from exc
+        hint = file_hint(exc, "name another one with --output")
+        raise StateRootError(f"cannot write {path}: {exc.strerror or exc}.", hint=hint) from exc

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import sys
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import EXIT_FAILURE, EXIT_OK, BrokerError
+from ..errors import EXIT_FAILURE, EXIT_OK, BrokerError, file_step
 from ..protocol.text import printable
 
 if TYPE_CHECKING:
@@ -95,10 +94,9 @@ def say_error(message: str, hint: str = "", *, before: str = "") -> None:
 def _unexpected(exc: Exception) -> int:
     if os.environ.get(DEBUG_VARIABLE):
         raise exc
-    if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-        say_error(
-            f"cannot write{f' {exc.filename}' if exc.filename else ''}: {exc.strerror}.", "make room, then try again"
-        )
+    if isinstance(exc, OSError) and (step := file_step(exc)):
+        what = f"cannot use {exc.filename}" if exc.filename else "cannot write"
+        say_error(f"{what}: {exc.strerror}.", f"{step}, then try again")
         return EXIT_FAILURE
     say_error(
         f"unexpected {type(exc).__name__}: {exc}.",

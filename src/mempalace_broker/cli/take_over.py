@@ -118,7 +118,7 @@ def declare(context: Context, gone: list[LeaseRecord]) -> None:
     Raises:
         StateRootError: that can't be written.
     """
-    from ..errors import StateRootError
+    from ..errors import StateRootError, file_hint
     from ..lease.files import LeaseFolder
     from ..lease.machine.record import HolderId
 
@@ -127,5 +127,4 @@ def declare(context: Context, gone: list[LeaseRecord]) -> None:
         for lease in gone:
             folder.declare_gone(lease.epoch, lease.sequence)
     except OSError as exc:
-        hint = "make it writable, on a disk with room"
-        raise StateRootError(f"cannot write into {folder.path}: {exc.strerror or exc}.", hint=hint) from exc
+        raise StateRootError(f"cannot write into {folder.path}: {exc.strerror or exc}.", hint=file_hint(exc)) from exc

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import StateRootError, UsageError
+from ..errors import StateRootError, UsageError, file_hint
 from .context_options import palace_options
 
 if TYPE_CHECKING:
@@ -58,6 +58,6 @@ def _private_token(context: Context, name: str, *, new: bool, as_json: bool) -> 
     try:
         token = private_token(file, new=new)
     except OSError as exc:
-        raise StateRootError(f"no token can be kept: {exc}.", hint="mempalace-broker doctor") from exc
+        raise StateRootError(f"no token can be kept: {exc}.", hint=file_hint(exc)) from exc
     click.echo(json.dumps({"token": token, "file": file.path, "new": new}) if as_json else token)
     return 0

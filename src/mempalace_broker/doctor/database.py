@@ -71,6 +71,9 @@ def compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Findin
         one: ours. other: what `mempalace-broker status --json` printed on the other machine.
     """
     what = "other broker"
+    if not other.keys() & {"running", "engine"}:
+        yield error(what, "that is not what `mempalace-broker status --json` prints", "run that on the other machine")
+        return
     ours, theirs = one.get("engine") or {}, other.get("engine") or {}
     if not ours.get("storage") or not theirs.get("storage"):
         side = "this machine" if not ours.get("storage") else "the other machine"

@@ -101,6 +101,7 @@ _INSTALL = (
     "(`uv tool install mempalace`, `pipx install mempalace`), "
     f"or name its interpreter: {SETTING}=/path/to/venv/bin/python"
 )
+_CORRECT = f"correct {SETTING}, or `engine` in config.toml; without them the broker looks for mempalace by itself"
 
 
 def _nothing_found(rejected: list[_Rejected]) -> str:
@@ -130,7 +131,7 @@ def _chosen(value: str, env: Mapping[str, str], path_env: str) -> EngineCommand:
     source = f"{SETTING}={value}"
     path = _resolve(value, env, path_env)
     if path is None:
-        raise EngineNotFound(f"{source} names no file that can be executed.", hint=_INSTALL)
+        raise EngineNotFound(f"{source} names no file that can be executed.", hint=_CORRECT)
     rejected = _Rejected(path, "neither a Python interpreter nor a script of one")
     for interpreter in interpreters_of(path, path_env):
         verdict = _judge(interpreter, source, home_of(env))
@@ -139,7 +140,7 @@ def _chosen(value: str, env: Mapping[str, str], path_env: str) -> EngineCommand:
         if isinstance(verdict, EngineCommand):
             return verdict
         rejected = verdict
-    raise EngineNotFound(f"{source} can't be used: {rejected.where}: {rejected.why}.", hint=_INSTALL)
+    raise EngineNotFound(f"{source} can't be used: {rejected.where}: {rejected.why}.", hint=_CORRECT)
 
 
 def _resolve(value: str, env: Mapping[str, str], path_env: str) -> str | None:

@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 
-from ..errors import StateRootError
+from ..errors import StateRootError, file_hint
 from .shared_files import SharedFolder, Untrusted
 
 TYPE_CHECKING = False
@@ -27,9 +27,8 @@ _MAX_BODY = 4096
 
 
 def _refused(path: str, exc: OSError, what: str) -> StateRootError:
-    hint = f"make {os.path.dirname(path) or '.'} a writable directory of yours on a local filesystem."
-    if exc.errno == errno.EROFS:
-        hint = "mount it writable, or name a palace elsewhere (--palace DIR)."
+    place = f"make {os.path.dirname(path) or '.'} a writable directory of yours on a local filesystem"
+    hint = file_hint(exc, "name a palace elsewhere (--palace DIR)", otherwise=place)
     return StateRootError(f"{what} {path}: {exc.strerror or exc}.", hint=hint)
 
 

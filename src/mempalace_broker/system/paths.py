@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import StateRootError
+from ..errors import StateRootError, file_hint
 from .clock import Clock
 from .kernel import LINUX, real_path
 from .shared_files import make_folders
@@ -158,9 +158,9 @@ class StateFiles:
             try:
                 make_folders(folder)
             except OSError as exc:
+                elsewhere = "give a palace that you may write to (--palace or MEMPALACE_PALACE_PATH)"
                 raise StateRootError(
-                    f"cannot create {folder}: {exc.strerror or exc}.",
-                    hint="give a palace that you may write to (--palace or MEMPALACE_PALACE_PATH).",
+                    f"cannot create {folder}: {exc.strerror or exc}.", hint=file_hint(exc, elsewhere)
                 ) from exc
         if os.path.dirname(self.socket) != self.root and (why := (self._sockets or self.private).make()):
             raise StateRootError(f"cannot place the broker's socket: {why}.", hint=_SHORTER)

@@ -35,6 +35,8 @@ _DEEPEST = 16  # folders in a tree that is removed; ours have one level
 class Untrusted(OSError):
     """A name that is there, but not as a regular file that we may believe or write to."""
 
+    hint = "let it be a regular file of yours, writable by you alone (`ls -ld` shows what it is)"
+
     def __init__(self, path: str, why: str) -> None:
         super().__init__(errno.EPERM, why, path)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 
-from ..errors import StartFailed, StateRootError
+from ..errors import StartFailed, StateRootError, file_hint
 from ..protocol.jsonrpc import load_object
 from .environment import raise_limits
 
@@ -219,5 +219,5 @@ def _open_log(path: str) -> int:
     except OSError as exc:
         raise StateRootError(
             f"cannot write the log {path}: {exc.strerror or exc}.",
-            hint=f"make {os.path.dirname(path)} a writable directory of yours.",
+            hint=file_hint(exc, otherwise=f"make {os.path.dirname(path)} a writable directory of yours"),
         ) from exc

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ..errors import StateRootError, UsageError
+from ..errors import StateRootError, UsageError, file_hint
 from ..protocol.tcp_auth import TOKEN_BYTES, is_token
 from .shared_files import replace_file, unlink_quietly
 
@@ -150,6 +150,4 @@ def _fresh() -> bytes:
 
 
 def _unwritable(path: str, exc: OSError) -> StateRootError:
-    return StateRootError(
-        f"cannot write {path}: {exc.strerror or exc}.", hint="make the state root writable, or free space there"
-    )
+    return StateRootError(f"cannot write {path}: {exc.strerror or exc}.", hint=file_hint(exc))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import importlib
 import json
@@ -313,3 +314,38 @@ def test_a_database_that_becomes_a_link_is_not_copied(tmp_path: Path, deep: bool
     swap_for_link(*((guests.parent, palace / "b", secret.parent) if deep else (guests, palace / "b", secret)))
     with pytest.raises(OSError, match=r"replaced by a link|Not a directory|symbolic links"):
         creating._hold(part)
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "make room, or name another folder: --dir"),
+        (
+            OSError(errno.EACCES, "Permission denied", "/snaps/.partial-x"),
+            "access to it, or name another folder: --dir",
+        ),
+        (
+            OSError(errno.EACCES, "Permission denied", "/h/.mempalace/palace/chroma.sqlite3"),
+            "give yourself access to it",
+        ),
+        (sqlite3.OperationalError("database is locked"), "mempalace-broker doctor"),
+    ],
+)
+def test_the_hint_of_a_snapshot_that_was_not_made_fits_the_error(error: OSError | sqlite3.Error, hint: str) -> None:
+    assert creating._hint(error, "/snaps").endswith(hint)
+
+
+def test_a_busy_database_is_tried_again(tmp_path: Path) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(tmp_path / "db")) as holder,
+        contextlib.closing(sqlite3.connect(tmp_path / "db", timeout=0)) as other,
+    ):
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError) as busy:
+            other.execute("CREATE TABLE t (x)")
+    assert creating._hint(busy.value, "/snaps") == "try again"
+
+
+def test_a_snapshot_that_is_not_there_is_said_to_be_absent(tmp_path: Path) -> None:
+    with pytest.raises(BadSnapshot, match="there is no snapshot 2026-11-27T09-36-01Z in "):
+        find_snapshot(context_of(tmp_path), str(tmp_path), "2026-11-27T09-36-01Z")

@@ -14,7 +14,15 @@ import pytest
 from mempalace_broker import __version__
 from mempalace_broker.cli import main
 from mempalace_broker.cli.outcome import EXIT_INTERRUPTED, EXIT_PIPE, guarded
-from mempalace_broker.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE, EngineNotFound
+from mempalace_broker.errors import (
+    EXIT_CANNOT_RUN,
+    EXIT_CONFIG,
+    EXIT_FAILURE,
+    EXIT_NOT_RUNNING,
+    EXIT_OK,
+    EXIT_USAGE,
+    EngineNotFound,
+)
 from mempalace_broker.system.find_engine import SETTING
 from mempalace_broker.system.private import VARIABLE, state_folder
 
@@ -271,3 +279,34 @@ def test_a_full_disk_behind_the_output_is_named(palace: str) -> None:
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
     assert done.returncode == EXIT_FAILURE
     assert done.stderr == b"mempalace-broker: cannot write: No space left on device. Hint: make room, then try again\n"
+
+
+def test_a_file_of_no_use_to_a_command_is_named_with_the_step_that_helps(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    argv = [*PROGRAM, "exclusive", "--palace", str(tmp_path / "palace"), "--", str(tmp_path / "file")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == EXIT_CANNOT_RUN
+    assert "is not an executable file. Hint: chmod +x it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/x"),
+            "cannot use /x: Permission denied. Hint: give yourself access",
+        ),
+        (OSError(30, "Read-only file system", "/x"), "cannot use /x: Read-only file system. Hint: mount it writable"),
+        (OSError(5, "Input/output error", "/x"), "cannot use /x: Input/output error. Hint: check the disk"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), "unexpected FileNotFoundError"),
+    ],
+)
+def test_an_error_with_a_file_has_the_hint_that_fits_it(
+    error: OSError, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def command() -> None:
+        raise error
+
+    assert guarded(command, []) == EXIT_FAILURE
+    assert said in capsys.readouterr().err

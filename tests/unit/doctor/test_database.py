@@ -59,7 +59,9 @@ def test_two_brokers_that_differ(changes: dict[str, Any], severity: str, words: 
 
 
 def test_what_is_no_status_is_said_to_be_none() -> None:
-    assert [row.severity.value for row in compare(STATUS, {})] == ["error"]
+    (row,) = compare(STATUS, {})
+    assert row.severity.value == "error"
+    assert "not what `mempalace-broker status --json` prints" in row.detail
 
 
 @pytest.mark.parametrize("tables", ["mempalace_0123", "a'; rm -rf ~; '"])

@@ -229,7 +229,9 @@ def test_all_that_was_looked_at_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["/nonexistent/python", "no-such-command", "."])
 def test_a_setting_that_names_nothing(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert f"{SETTING}={value} names no file that can be executed" in str(refusal({SETTING: value}, "", NOWHERE))
+    refused = refusal({SETTING: value}, "", NOWHERE)
+    assert f"{SETTING}={value} names no file that can be executed" in str(refused)
+    assert "setup --engine" not in refused.hint, "it installs nothing where a setting names an engine"
 
 
 def test_a_setting_that_does_not_name_a_python(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def find_address(name: str) -> str:
         pass
     address = interface_address(name)
     if address is None:
-        raise Unavailable(f"no interface {name} with an address", f"ip addr show {name}; or name another in tcp")
+        what = "ifconfig" if kernel.MACOS else "ip addr"
+        raise Unavailable(f"no interface {name} with an address", f"name another in tcp, `{what}` lists them")
     return address
 
 

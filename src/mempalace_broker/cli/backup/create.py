@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from ... import __version__
-from ...errors import StateRootError
+from ...errors import StateRootError, file_hint
 from ...system.clock import Deadline
 from ...system.find_palace import holds_store
 from ...system.palace_stores import check_stores
@@ -164,8 +165,16 @@ def create(
             os.rename(partial, made)
             sync(folder)
     except (OSError, sqlite3.Error) as exc:
-        raise StateRootError(f"no snapshot was made: {exc}.", hint="make room, or name another folder: --dir") from exc
+        raise StateRootError(f"no snapshot was made: {exc}.", hint=_hint(exc, folder)) from exc
     return Made(Snapshot(made), pause_s)
+
+
+def _hint(exc: OSError | sqlite3.Error, folder: str) -> str:
+    if isinstance(exc, OSError):
+        there = exc.errno in (errno.ENOSPC, errno.EDQUOT) or str(exc.filename).startswith(f"{folder}/")
+        return file_hint(exc, "name another folder: --dir" if there else "")
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    return "try again" if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else "mempalace-broker doctor"
 
 
 def _copy(context: Context, partial: str, wait_s: float, steps: Steps) -> tuple[float, _Copies]:

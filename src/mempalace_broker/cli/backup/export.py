@@ -8,7 +8,7 @@ import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ...errors import StateRootError
+from ...errors import StateRootError, file_hint
 from . import chroma_rows
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def export(snapshot: Snapshot, target: str, form: Form) -> dict[str, int]:
                 facts += 1
                 out.write(*_fact(fact, form))
     except OSError as exc:
-        raise StateRootError(f"cannot export to {target}: {exc.strerror or exc}.", hint="name a new folder") from exc
+        hint = file_hint(exc, "name another folder", otherwise="name a new folder")
+        raise StateRootError(f"cannot export to {target}: {exc.strerror or exc}.", hint=hint) from exc
     return {"drawers": drawers, "facts": facts}
 
 

@@ -12,7 +12,7 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from ...errors import StateRootError
+from ...errors import StateRootError, file_hint
 from ...system.clock import Deadline
 from ...system.paths import is_brokers
 from ...system.pending_restore import Move, finish_restore, write_moves
@@ -48,7 +48,7 @@ def restore(context: Context, snapshot: Snapshot, *, wait_s: float, steps: Steps
         with staging_folder(context, _STAGING, mark, outside) as staging:
             return _restore(context, snapshot, staging, f"{palace}.before-{mark}", wait_s, steps or Steps())
     except OSError as exc:
-        raise StateRootError(f"{snapshot.path} is not restored: {exc}.", hint="make room there") from exc
+        raise StateRootError(f"{snapshot.path} is not restored: {exc}.", hint=file_hint(exc)) from exc
 
 
 def _restore(context: Context, snapshot: Snapshot, staging: str, aside: str, wait_s: float, steps: Steps) -> str:

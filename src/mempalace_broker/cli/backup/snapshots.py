@@ -15,7 +15,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from ...errors import BrokerError, StateRootError
+from ...errors import BrokerError, StateRootError, file_hint
 from ...system.file_trust import others_write
 from ...system.snapshot_names import FOLDER, NAME, snapshot_names
 from .copying import digest
@@ -135,7 +135,8 @@ def snapshot_folder(context: Context, named: str | None, *, make: bool) -> str:
             return folder
         info = os.stat(folder)
     except OSError as exc:
-        raise StateRootError(f"cannot use {folder}: {exc.strerror or exc}.", hint="name another: --dir") from exc
+        hint = file_hint(exc, "name another: --dir")
+        raise StateRootError(f"cannot use {folder}: {exc.strerror or exc}.", hint=hint) from exc
     inside = (context.identity.path, context.files.root)
     if any(folder == place or folder.startswith(place.rstrip("/") + "/") for place in inside):
         what = "lies where containers that share the palace can write"
@@ -167,7 +168,10 @@ def find_snapshot(context: Context, folder: str, name: str | None) -> Snapshot:
         return found[-1]
     if not NAME.fullmatch(name):
         raise BadSnapshot(f"{name} is not the name of a snapshot.", hint="mempalace-broker backup list")
-    return Snapshot(os.path.join(folder, name))
+    path = os.path.join(folder, name)
+    if not os.path.lexists(path):
+        raise BadSnapshot(f"there is no snapshot {name} in {folder}.", hint="mempalace-broker backup list")
+    return Snapshot(path)
 
 
 def write_manifest(path: str, facts: dict[str, Any], files: dict[str, Entry]) -> None:

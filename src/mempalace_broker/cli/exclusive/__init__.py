@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import EXIT_NO_COMMAND
+from ...errors import EXIT_CANNOT_RUN, EXIT_NO_COMMAND
 from ..context_options import palace_options, wait_option
 from ..outcome import say_error
 
@@ -50,6 +51,9 @@ def command_exclusive(context: Context, wait_s: float, limit_s: float | None, co
     126 it can't be run, 127 there is no such command.
     """
     if shutil.which(command[0]) is None:
+        if os.sep in command[0] and os.path.exists(command[0]):
+            say_error(f"{command[0]} is not an executable file.", "chmod +x it, or name the program that runs it")
+            return EXIT_CANNOT_RUN
         say_error(f"there is no command {command[0]}.", "give its path, or put it on PATH")
         return EXIT_NO_COMMAND
     from ...system.clock import Deadline

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psutil
 
 from ...doctor.open_files import find_open_files
-from ...errors import EXIT_CANNOT_RUN, EXIT_LIMIT
+from ...errors import EXIT_CANNOT_RUN, EXIT_LIMIT, file_hint
 from ...system.clock import Deadline
 from ...system.lock_notes import read_pid
 from ...system.process_command import process_command
@@ -53,7 +53,8 @@ def run_command(
         try:
             process = subprocess.Popen(command, pass_fds=[lock.fd for lock in loan.locks], env=env)
         except OSError as exc:
-            say_error(f"cannot run {command[0]}: {exc.strerror or exc}.")
+            hint = file_hint(exc, otherwise="look at its first line: it may have to name another interpreter")
+            say_error(f"cannot run {command[0]}: {exc.strerror or exc}.", hint)
             return EXIT_CANNOT_RUN
         signals.are_for(process)
         loan.say(process.pid, named or command, context.clock.wall())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import StateRootError, UsageError
+from ...errors import StateRootError, UsageError, file_hint
 from ...settings_files import PrivateSettings, settings_path
 from ...system.private import SETTINGS, settings_folder
 from ...system.shared_files import replace_file
@@ -58,4 +58,5 @@ def _keep(context: Context, address: str) -> None:
         else:
             file.write(data)
     except OSError as exc:
-        raise StateRootError(f"{file.path} can't be written: {exc.strerror or exc}.", hint=f"set {DSN} there") from exc
+        hint = file_hint(exc, otherwise=f"set {DSN} there")
+        raise StateRootError(f"{file.path} can't be written: {exc.strerror or exc}.", hint=hint) from exc

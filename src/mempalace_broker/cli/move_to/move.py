@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ...broker.engine_launch import BOOTSTRAP, engine_env, package_root
-from ...errors import StateRootError, UsageError
+from ...errors import StateRootError, UsageError, file_hint
 from ...protocol.hello import RESTART
 from ...route.engine_version import expected_engine
 from ...settings_files import PrivateSettings
@@ -60,7 +60,7 @@ def move(context: Context, backend: str, *, wait_s: float, replace: bool) -> str
         try:
             return _move(context, interpreter, own, loan, replace=replace)
         except OSError as exc:
-            raise StateRootError(f"the drawers were not moved: {exc}.", hint="make room there") from exc
+            raise StateRootError(f"the drawers were not moved: {exc}.", hint=file_hint(exc)) from exc
 
 
 def _move(context: Context, interpreter: str, own: tuple[str, ...], loan: Loan, *, replace: bool) -> str | None:

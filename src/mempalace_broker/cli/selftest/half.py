@@ -11,7 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from ...errors import StateRootError
+from ...errors import StateRootError, file_hint
 from ...system.shared_files import SharedFolder
 from .check import Skip
 
@@ -41,7 +41,7 @@ class Half:
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
         except OSError as exc:
-            hint = "name a folder to which you can write: --share"
+            hint = file_hint(exc, "name a folder to which you can write: --share")
             raise StateRootError(f"cannot make {self.path}: {exc.strerror or exc}.", hint=hint) from exc
 
     @property

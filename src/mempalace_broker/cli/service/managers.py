@@ -8,7 +8,7 @@ import pwd
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...errors import BrokerError, StateRootError
+from ...errors import BrokerError, StateRootError, file_hint
 from ...protocol.backoff import backoff
 from ...system.clock import Clock, Deadline, fraction
 from ...system.shared_files import make_folders, read_followed, replace_file
@@ -119,7 +119,7 @@ class ServiceManager:
             make_folders(os.path.dirname(self.file))
             replace_file(self.file, content)
         except OSError as exc:
-            hint = f"make {os.path.dirname(self.file)} writable"
+            hint = file_hint(exc, otherwise=f"make {os.path.dirname(self.file)} writable")
             raise StateRootError(f"cannot write {self.file}: {exc.strerror or exc}.", hint=hint) from exc
 
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...errors import BrokerError
+from ...errors import BrokerError, file_hint
 from ...system.find_palace import config_dir
 from ...system.program_folders import tool_folders
 from ...system.shared_files import SharedFolder, make_folders, read_followed, replace_file
@@ -135,7 +135,9 @@ def change(found: Configuration, wanted: Plan, words: list[str]) -> None:
             make_folders(os.path.dirname(found.file))
             _write(found, wanted.after)
     except (OSError, UnicodeDecodeError) as exc:
-        raise BrokerError(f"cannot change {found.file}: {exc}.", hint="make it writable") from exc
+        raise BrokerError(
+            f"cannot change {found.file}: {exc}.", hint=file_hint(exc, otherwise="change it by hand")
+        ) from exc
 
 
 def _place(found: Configuration) -> str:
