@@ -14,7 +14,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from ..system.shared_files import SharedFolder
+from ..system.shared_files import SharedFolder, Untrusted
 from .backup.snapshots import folder_lock
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ def staging_folder(
     """
     private, palace, named = context.files.private, context.identity.path, prefix + name
     parent, beside = os.path.dirname(palace), f"{os.path.basename(palace)}.{named}"
+    with _naming(parent), SharedFolder.open(parent) as folder:  # what is replaced will be kept there
+        probe = f"{_PROBE}-{os.urandom(4).hex()}"
+        folder.create(probe)
+        folder.remove(probe)
     with contextlib.ExitStack() as stack:
         if not private.make():
             _clear(context, prefix, named if goes_on else "")
@@ -78,7 +82,8 @@ def _use_private(context: Context, named: str, places: Collection[str]) -> bool:
             return False  # what root makes in its own folder would lock the palace's owner out
     try:
         for place in {target, *places}:
-            _try_rename(private.path, place)
+            with _naming(place):
+                _try_rename(private.path, place)
     except OSError as exc:
         if exc.errno == errno.EXDEV:  # another filesystem, or another mount of the same one
             shutil.rmtree(private.path, ignore_errors=True)
@@ -87,6 +92,17 @@ def _use_private(context: Context, named: str, places: Collection[str]) -> bool:
             os.rmdir(private.path)  # unless a killed run's files are in it
         raise
     return True
+
+
+@contextlib.contextmanager
+def _naming(folder: str) -> Iterator[None]:
+    """Let an error name the folder instead of a name in it."""
+    try:
+        yield
+    except Untrusted:
+        raise
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, folder) from exc
 
 
 def _try_rename(source: str, place: str) -> None:

@@ -15,8 +15,8 @@ import shutil
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import StateRootError
-from .shared_files import SharedFolder, unlink_quietly
+from ..errors import StateRootError, file_step
+from .shared_files import SharedFolder, Untrusted, unlink_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,10 +68,12 @@ def finish_restore(marker: PrivateFile) -> int:
             unlink_quietly(path)
         os.unlink(marker.path)
     except (OSError, ValueError, TypeError, KeyError) as exc:
+        step = "" if isinstance(exc, Untrusted) else file_step(exc)
+        step = f"{step}, then try again;" if step else "put back what is missing:"
         raise StateRootError(
             f"a restore of the palace was interrupted and can't be finished: {exc}.",
-            hint=f"put back what is missing: {marker.path} lists the renames. Without that file the restore is given "
-            "up; old files that it has moved already stay in *.before-*",
+            hint=f"{step} {marker.path} lists the renames. Without that file the restore is given up; old files that "
+            "it has moved already stay in *.before-*",
         ) from exc
     return len(moves)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,3 +102,32 @@ def test_what_another_run_or_a_list_of_renames_needs_stays(context: Context) -> 
     Path(context.files.restore.path).unlink()
     with staging_folder(context, "restore-", "4"):
         assert [path.name for path in private(context, "").glob("restore-*")] == ["restore-4"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.parametrize("which", ["palace", "."])
+def test_a_folder_that_can_not_be_written_is_named(context: Context, tmp_path: Path, which: str) -> None:
+    folder = (tmp_path / which).resolve()
+    folder.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError) as refused, staging_folder(context, "restore-", "1"):
+            raise AssertionError
+    finally:
+        folder.chmod(0o700)
+    assert refused.value.filename == str(folder)
+    assert not private(context, "restore-1").exists()
+
+
+@pytest.mark.parametrize("which", ["palace", "parent"])
+def test_what_refuses_is_named(context: Context, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    palace = Path(context.identity.path)
+    folder = palace if which == "palace" else palace.parent
+
+    def refuse(self: SharedFolder, *_: object, **more: Any) -> None:
+        if Path(more["into"].path if "into" in more else self.path) == folder:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), ".broker-probe")
+
+    monkeypatch.setattr(SharedFolder, "rename" if which == "palace" else "create", refuse)
+    with pytest.raises(OSError, match="Read-only") as refused, staging_folder(context, "restore-", "1"):
+        raise AssertionError
+    assert refused.value.filename == str(folder)
