@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +13,9 @@ import pytest
 
 from mempalace_broker.cli.exclusive import child
 from mempalace_broker.cli.exclusive.borrow import Loan
+from mempalace_broker.errors import EXIT_CANNOT_RUN
+from mempalace_broker.system.command_note import read_command
+from mempalace_broker.system.lock import FileLock
 from tests.fakes.clock import FakeClock
 
 
@@ -30,3 +34,19 @@ def test_a_signal_while_the_command_starts_reaches_it(number: signal.Signals, mo
     context = cast(Any, SimpleNamespace(clock=FakeClock()))
     assert child.run_command(context, ["sleep", "60"], Loan([]), 30.0, env=dict(os.environ)) == 128 + number
     assert before == [signal.getsignal(known) for known in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+
+def test_the_note_of_a_command_that_is_over_is_kept_by_nobody(tmp_path: Path) -> None:
+    """One that can't be run takes its note back; that of one that was killed is not put back by the next."""
+    context = cast(Any, SimpleNamespace(clock=FakeClock()))
+    lock = FileLock(str(tmp_path / "command.lock"))
+    assert lock.try_acquire()
+    loan = Loan([lock])
+    loan.say(os.getpid(), ["killed"], 1.0)
+    assert "killed" in read_command(lock.path)
+    loan = Loan([lock])
+    loan.say(os.getpid(), ["plain"], 2.0)
+    (tmp_path / "plain").touch()
+    assert child.run_command(context, [str(tmp_path / "plain")], loan, None, env={}) == EXIT_CANNOT_RUN
+    assert read_command(lock.path) == ""
+    lock.release()

@@ -94,6 +94,7 @@ class Supervisor:
         self._failures = 0
         self._ready_until = float("-inf")
         self._killed = False
+        self._waited = False  # `reason` says who had engine.lock
         self._locking_since = 0.0
         self._wanted = True
         self._fault: tuple[str, str, bool] | None = None
@@ -138,6 +139,7 @@ class Supervisor:
         """Another process, `holder`, has engine.lock: look again soon, and kill it once its grace is over, if it
         `is_engine`; else it is a command that has the palace for itself, and has all the time it wants.
         """
+        self._waited = True
         if not is_engine:
             self.holder = holder
             self.reason = f"{holder} has the palace for itself"
@@ -158,6 +160,8 @@ class Supervisor:
         self.pid = pid
         self._fault = None
         self._starts.append(now)
+        if self._waited:
+            self.reason, self._waited = "", False
         self._enter(EngineState.STARTING, now, now + self.policy.init_s if self.policy.init_s else None)
 
     def hello(self, now: float) -> None:
@@ -208,7 +212,7 @@ class Supervisor:
         self._after_exit(now)
 
     def _after_exit(self, now: float) -> None:
-        fault, self._fault = self._fault, None
+        fault, self._fault, self._waited = self._fault, None, False
         while self._starts and self._starts[0] <= now - self.policy.window_s:
             self._starts.popleft()
         if not self._wanted:

@@ -22,7 +22,7 @@ from ...protocol.hello import EXCLUSIVE
 from ...protocol.jsonrpc import load_object
 from ...protocol.write_lock import FOLDER, lock_name, read_note
 from ...system.clock import Deadline
-from ...system.command_note import command_at_work, write_command
+from ...system.command_note import command_at_work, read_command, write_command
 from ...system.lock import FileLock, is_held, read_body
 from ...system.lock_notes import read_pid
 from ...system.paths import home_of
@@ -52,7 +52,8 @@ class Loan:
 
     def __init__(self, locks: Sequence[FileLock]) -> None:
         self.locks = locks
-        self._before = [read_body(lock.path) for lock in locks]
+        # an engine's note; of a command that was killed nothing is kept
+        self._before = [b"" if read_command(lock.path) else read_body(lock.path) for lock in locks]
 
     def say(self, pid: int, command: Sequence[str], since: float) -> None:
         """Write into the locks which command has them."""

@@ -55,6 +55,7 @@ def run_command(
         except OSError as exc:
             hint = file_hint(exc, otherwise="look at its first line: it may have to name another interpreter")
             say_error(f"cannot run {command[0]}: {exc.strerror or exc}.", hint)
+            loan.settle()
             return EXIT_CANNOT_RUN
         signals.are_for(process)
         loan.say(process.pid, named or command, context.clock.wall())

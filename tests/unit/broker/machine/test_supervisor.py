@@ -65,6 +65,21 @@ def test_a_lock_that_is_held_is_tried_again_and_its_holder_ended_when_its_grace_
     assert "pid 9" in supervisor.reason
 
 
+@pytest.mark.parametrize("is_engine", [False, True])
+def test_who_had_the_lock_is_not_the_reason_for_what_comes_after(is_engine: bool) -> None:
+    supervisor = new()
+    supervisor.start(0.0)
+    supervisor.lock_busy(0.0, "pid 9 (mempalace repair)", is_engine=is_engine)
+    assert "pid 9" in supervisor.reason
+    supervisor.tick(1.0)
+    supervisor.spawned(1.0, 10)
+    assert supervisor.reason == ""
+    supervisor.exited(2.0, "signal 9 (SIGKILL)")
+    supervisor.tick(10.0)
+    supervisor.spawned(10.0, 11)
+    assert "signal 9" in supervisor.reason
+
+
 def test_ending_means_term_then_grace_then_kill() -> None:
     supervisor = ready()
     assert supervisor.end(10.0, "it hangs") == [EngineAction.TERMINATE]
