@@ -14,8 +14,8 @@
     python3 dev.py clean    remove everything that was made
 
 Everything lies in .dev/: venv (the broker and the devbox), engine-3.4.0 and engine-newest (mempalace, oldest and newest
-supported), engine-databases (the newest, with a PostgreSQL), model-home (a HOME with the embedding model). Whatever is
-up to date is left alone: a second call starts at once.
+supported), engine-databases (the newest, with a PostgreSQL, for `slow` also Milvus Lite), model-home (a HOME with the
+embedding model). Whatever is up to date is left alone: a second call starts at once.
 """
 
 from __future__ import annotations
@@ -282,6 +282,22 @@ def databases_step() -> Step:
     return Step("engine-databases", folder / "bin" / "mempalace-mcp", key_of(*want, newest), install)
 
 
+def milvus_step() -> Step:
+    """Milvus Lite and what it needs, for the slow tests: 300 MB, into the environment of the databases."""
+    want = [
+        *("milvus-lite==3.2.2", "pymilvus==3.0.2"),
+        *("faiss-cpu==1.15.1", "pandas==3.1.1", "pyarrow==26.0.1", "cachetools==8.0.2"),
+    ]
+    newest, folder = DEV / "engine-newest", DEV / "engine-databases"
+
+    def install(log: Path) -> None:
+        pip = (newest / "bin" / "python", "-m", "pip", "--python", folder / "bin" / "python")
+        run_logged(log, *pip, "install", "--disable-pip-version-check", "--no-deps", *want)
+
+    packages = "lib/python{}.{}/site-packages".format(*sys.version_info)
+    return Step("milvus", folder / packages / "milvus_lite", key_of(*want, databases_step().key), install)
+
+
 def model_step() -> Step:
     """The embedding model; depends on the pins in the module that fetches it."""
     pins = (
@@ -476,7 +492,7 @@ def command_image(_options: argparse.Namespace, rest: list[str]) -> int:
 
 def command_slow(_options: argparse.Namespace, rest: list[str]) -> int:
     """Tests marked slow, each with an hour."""
-    ensure([*all_steps(), *map(engine_step, BETWEEN)])
+    ensure([*all_steps(), *map(engine_step, BETWEEN), milvus_step()])
     offer_debian(TEST_PROGRAMS)
     return pytest(["--timeout=3600", *rest], ["tests", "devbox/tests"], "slow")
 

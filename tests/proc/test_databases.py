@@ -105,7 +105,7 @@ ALL = [pytest.param(backend, all_steps, marks=pytest.mark.slow) for backend in B
 
 
 def require_backend(name: str) -> None:
-    """Skip the test where its packages are not installed: those of Milvus Lite take 300 MB."""
+    """Skip the test where its packages are not installed: those of Milvus Lite are only by `dev.py slow`."""
     if name == "milvus":
         code = "import milvus_lite, pymilvus"
         done = subprocess.run([engine_python("databases"), "-c", code], capture_output=True, text=True, check=False)

@@ -80,6 +80,7 @@ def test_every_part_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = dev.all_steps()
     assert [item.name for item in steps] == ["venv-dev", "engine-3.4.0", "engine-newest", "engine-databases", "model"]
     assert len({item.key for item in steps}) == len(steps)
+    assert dev.milvus_step().key not in {item.key for item in steps}
     assert (REPO / f"tests/data/tools-{dev.NEWEST}.json").exists()
     assert (REPO / f"tests/data/tools-{dev.OLDEST}.json").exists()
 
