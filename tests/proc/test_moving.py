@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from mempalace_broker.broker.engine_launch import BOOTSTRAP, package_root
-from tests.harness import engine_python, require_engine
+from mempalace_broker.cli.outcome import EXIT_INTERRUPTED
+from tests.harness import World, engine_python, eventually, require_engine
 
 pytestmark = pytest.mark.engine
 
@@ -103,3 +108,38 @@ def test_a_copy_is_complete_or_refused() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_ends_a_move_without_a_traceback_and_changes_nothing() -> None:
+    require_engine("newest")
+    with World("newest") as world:
+        shim = world.shim()
+        shim.initialize()
+        shim.call_tool("add_drawer", wing="w", room="r", content="the heron waits in the water")
+        moving = subprocess.Popen(
+            [world.program("mempalace-broker"), "move-to", "sqlite_exact"],
+            env=world.env,
+            cwd=world.cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # a terminal's process group: the engine's interpreter gets the signal, too
+        )
+        started = Path(f"/proc/{moving.pid}/task/{moving.pid}/children")
+        eventually(lambda: "engine.moving" in commands(started.read_text().split()), 60, "the engine's interpreter")
+        os.killpg(moving.pid, signal.SIGINT)
+        said = moving.communicate(timeout=60)[0]
+        assert moving.returncode == EXIT_INTERRUPTED, said
+        assert "Traceback" not in said
+        assert "mempalace-broker: interrupted." in said
+        assert shim.call_tool("status")["total_drawers"] == 1
+        assert (world.palace / "chroma.sqlite3").exists()
+
+
+def commands(pids: list[str]) -> str:
+    """The command lines of these processes."""
+    lines = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            lines.append(Path(f"/proc/{pid}/cmdline").read_text())
+    return "\n".join(lines)

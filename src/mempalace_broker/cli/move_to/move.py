@@ -20,6 +20,7 @@ from ...system.pending_restore import Move, finish_restore, write_moves
 from ...system.shared_files import SharedFolder
 from ..exclusive.borrow import Borrower, refuse_elsewhere
 from ..exclusive.child import run_command
+from ..outcome import EXIT_INTERRUPTED
 from ..serve import ensure
 from ..staging import staging_folder
 from ..stop import stop
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from ...system.paths import Context
     from ..exclusive.borrow import Loan
 
+_PROGRAM = """\
+import signal
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback: as after any other kill, a repetition goes on
+""" + BOOTSTRAP.replace("engine.worker", "engine.moving")
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 _EMBEDDER = "mempalace_embedder.json"  # which model made the vectors; each store has its own
 _STATE = "moving.json"  # in the private folder: others may be able to make a folder beside the palace
@@ -71,15 +77,17 @@ def _move(context: Context, interpreter: str, own: tuple[str, ...], loan: Loan, 
     # left by an earlier run that was killed: then the new store holds only what that run put there
     begun = note.read_object(_LIMIT).get("target") == backend
     with staging_folder(context, _STAGING, backend, goes_on=begun) as staging:
-        argv = [interpreter, "-c", BOOTSTRAP.replace("engine.worker", "engine.moving"), package_root()]
+        argv = [interpreter, "-c", _PROGRAM, package_root()]
         argv += ["--palace", context.identity.name, "--by", context.identity.by, "--target", backend]
         argv += ["--root", context.files.root, "--staging", staging, "--note", note.path]
         argv += ["--replace"] if replace or begun else []
         env = known_environment(context.env)
         env = engine_env(env, context.identity, PrivateSettings.read(env).broker(env, palace).env)
-        if run_command(context, argv, loan, None, env=env, named=own):
+        if code := run_command(context, argv, loan, None, env=env, named=own):
             if not os.path.exists(note.path):  # nothing was begun
                 shutil.rmtree(staging, ignore_errors=True)
+            if code == EXIT_INTERRUPTED:
+                raise KeyboardInterrupt
             return None
         moves = _moves(palace, staging, aside)
         drop = [staging, os.path.join(context.files.root, "broker-index"), note.path]
