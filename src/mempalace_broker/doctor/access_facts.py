@@ -36,7 +36,8 @@ def look_at_access(identity: PalaceIdentity, files: StateFiles, plan: Plan | Non
         names = check_stores(identity.path, identity.graph)
     except BrokerError as exc:
         problem, hint = exc.message, exc.hint
-    mount = mount_of(files.root, mount_table())
+    mounts = mount_table()
+    mount = mount_of(files.root, mounts)
     return AccessFacts(
         store_problem=problem,
         store_hint=hint,
@@ -44,6 +45,7 @@ def look_at_access(identity: PalaceIdentity, files: StateFiles, plan: Plan | Non
         distrusted=list(_distrusted(identity, files)),
         keys=[key for name in _KEY_FILES for key in _keys(os.path.join(private_home(), name))],
         control=_control(plan),
+        graph_alone=graph_alone(identity, mounts),
         mounted=mount is not None and mount.point != "/",
         homes=_homes(files.root, mount),
     )
@@ -63,6 +65,18 @@ def _control(plan: Plan | None) -> str:
     except BrokerError:
         return ""  # there is no ssh, which the bridge reports
     return distrust_control(control) if control else ""
+
+
+def graph_alone(identity: PalaceIdentity, mounts: list[Mount]) -> str:
+    """The folder of the knowledge graph, where it is mounted into a home in which the palace is the home's own.
+
+    A host whose first mempalace was 3.10 or newer has them in two folders, of which a container may have only one.
+    """
+    folder = os.path.dirname(identity.graph)
+    home, graph, palace = (mount_of(path, mounts) for path in (os.path.dirname(folder), folder, identity.path))
+    if identity.by != "default" or home is None or graph is None or palace is None:
+        return ""
+    return folder if graph.point != home.point == palace.point else ""
 
 
 def _homes(root: str, mount: Mount | None) -> list[str]:

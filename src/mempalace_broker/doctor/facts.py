@@ -108,6 +108,7 @@ class AccessFacts:
         distrusted: files beside the stores that the engine refuses to use, each with the reason.
         keys: lines of authorized_keys that run us and give too much.
         control: what is wrong with the ControlPath of the user's ssh configuration.
+        graph_alone: the folder of the knowledge graph, where it has a mount that leaves the palace out; else "".
         mounted: whether the state root lies on a mount of its own. homes: of a home, what that mount brings with it.
     """
 
@@ -117,6 +118,7 @@ class AccessFacts:
     distrusted: list[tuple[str, str]] = field(default_factory=list)
     keys: list[KeyFacts] = field(default_factory=list)
     control: str = ""
+    graph_alone: str = ""
     mounted: bool = False
     homes: list[str] = field(default_factory=list)
 

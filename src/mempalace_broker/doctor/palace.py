@@ -24,6 +24,13 @@ def palace(facts: Facts) -> Iterator[Finding]:
         yield info("palace", f"{chosen}; empty so far")
     else:
         yield ok("palace", chosen)
+    if facts.container and facts.access.graph_alone:
+        yield warn(
+            "palace",
+            f"{facts.access.graph_alone} is mounted from elsewhere, but {facts.identity.path} is this container's own",
+            "if that palace is the host's (`mempalace-broker status` there), mount its folder too, see "
+            "docs/topologies.md",
+        )
     for name, value in facts.variables.items():
         yield info(
             "environment",

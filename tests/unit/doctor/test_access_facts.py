@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mempalace_broker.doctor import access_facts
-from mempalace_broker.doctor.access_facts import distrust_key, look_at_access
+from mempalace_broker.doctor.access_facts import distrust_key, graph_alone, look_at_access
 from mempalace_broker.doctor.facts import AccessFacts
 from mempalace_broker.locality.machine.path_map import Mount
 from mempalace_broker.protocol.palace import PalaceIdentity
@@ -120,3 +120,22 @@ def test_the_control_path_of_the_users_configuration(home: Path) -> None:
     assert "not a socket" in look(home, plan).control
     (home / "cm").unlink()
     assert look(home, plan).control == ""
+
+
+@pytest.mark.parametrize(
+    ("mounted", "by", "alone"),
+    [
+        ([".mempalace"], "default", True),
+        ([".mempalace", ".config/mempalace"], "default", False),
+        ([], "default", False),
+        ([".mempalace"], "flag", False),
+        ([".mempalace"], "env", False),
+    ],
+)
+@pytest.mark.parametrize("volume", [False, True])
+def test_a_graph_that_is_mounted_without_its_palace(mounted: list[str], by: str, alone: bool, volume: bool) -> None:
+    home = "/home/dev"
+    points = ["/", *([home] if volume else []), *(f"{home}/{name}" for name in mounted)]
+    mounts = [Mount("8:1", "/", point, "ext4") for point in points]
+    identity = PalaceIdentity(f"{home}/.config/mempalace/palace", f"{home}/.mempalace/knowledge_graph.sqlite3", by)
+    assert bool(graph_alone(identity, mounts)) is alone

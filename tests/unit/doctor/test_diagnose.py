@@ -154,6 +154,14 @@ def test_a_container_with_a_palace_of_its_own_is_in_order() -> None:
     assert bad(judge(dataclasses.replace(healthy(), container="/.dockerenv"))) == []
 
 
+def test_a_container_with_the_hosts_graph_and_a_palace_of_its_own_is_not() -> None:
+    access = AccessFacts(graph_alone="/home/dev/.mempalace")
+    assert bad(judge(dataclasses.replace(healthy(), access=access))) == []
+    found = judge(dataclasses.replace(healthy(), access=access, container="/.dockerenv"))
+    assert len(bad(found)) == 1
+    assert any("/home/dev/.mempalace is mounted from elsewhere" in row.detail for row in found)
+
+
 def test_a_missing_broker_is_not_alarming() -> None:
     findings = judge(stopped())
     assert bad(findings) == []
