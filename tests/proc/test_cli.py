@@ -122,7 +122,9 @@ def test_stop_ends_although_sessions_start_the_next_one_at_once(newest: World) -
 
 @pytest.mark.engine
 def test_restart_without_a_broker_starts_one(newest: World) -> None:
-    assert document(newest.cli("restart"))["started"] is True
+    said = document(newest.cli("restart", "--json"))
+    assert said["started"] is True
+    assert said.keys() == document(newest.cli("ensure")).keys()
 
 
 @pytest.mark.engine

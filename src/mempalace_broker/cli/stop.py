@@ -63,6 +63,7 @@ def command_stop(context: Context, now: bool, as_json: bool) -> int:
 
 @click.command("restart", short_help="Restart the broker; sessions continue.")
 @click.option("--now", is_flag=True, help="Don't wait for running calls; kill a broker that hangs.")
+@click.option("--json", "_json", is_flag=True, expose_value=False, help="Accepted; the output is always JSON.")
 @palace_options
 def command_restart(context: Context, now: bool) -> int:
     """Stop the broker if one runs, and start a new one; the agents' sessions continue.
@@ -77,11 +78,11 @@ def command_restart(context: Context, now: bool) -> int:
     \b
     Exit codes: as `stop` and `ensure`. Where no new one could start, the old one stays.
     """
-    from .serve import ensure
+    from .serve import ensure, tcp_endpoint
 
     _check_start(context)
     stop(context, now=now, why="mempalace-broker restart", method=RESTART)
-    click.echo(json.dumps(ensure(context)))
+    click.echo(json.dumps({**ensure(context), "tcp": tcp_endpoint(context)}))
     return EXIT_OK
 
 
