@@ -90,15 +90,19 @@ def _differs(what: str, mine: str, other: str) -> HelloVerdict:
 def _judge_graph(own: PalaceIdentity, theirs: PalaceIdentity, own_view: FileView, view: FileView) -> HelloVerdict:
     same = own_view.same_graph(view)
     if not own_view.same_files(view):
-        return HelloVerdict() if same else _judge_graph_beyond(own, theirs)
+        return HelloVerdict() if same else _judge_graph_beyond(own, theirs, across=not own_view.same_kernel(view))
     if not (theirs.graph == own.graph if same is None else same):
         return _other_graph(own, theirs)
     return HelloVerdict(notice=_other_name(own, theirs) if own_view.same_neighbours(view) is False else "")
 
 
-def _judge_graph_beyond(own: PalaceIdentity, theirs: PalaceIdentity) -> HelloVerdict:
-    """Compare the graphs of two views by where they lie relative to their palaces."""
-    mine, other = _graph_folder(own), _graph_folder(theirs)
+def _judge_graph_beyond(own: PalaceIdentity, theirs: PalaceIdentity, *, across: bool) -> HelloVerdict:
+    """Compare the graphs of two views by where they lie relative to their palaces.
+
+    Args:
+        across: the client is on another kernel, where no container of ours has its own graph.
+    """
+    mine, other = _graph_folder(own, in_home=across), _graph_folder(theirs, in_home=across)
     if mine and mine == other:
         return HelloVerdict()
     if not mine or other:  # ours lies apart from the palace: a container's own, which disappears with it
@@ -110,12 +114,17 @@ def _judge_graph_beyond(own: PalaceIdentity, theirs: PalaceIdentity) -> HelloVer
     return HelloVerdict(notice=text)
 
 
-def _graph_folder(identity: PalaceIdentity) -> str:
-    """ "palace" or "root" for a graph in or beside its palace, "" for any other folder."""
-    folder = identity.graph.rpartition("/")[0]
+def _graph_folder(identity: PalaceIdentity, *, in_home: bool) -> str:
+    """ "palace" or "root" for a graph in or beside its palace, "" for any other folder.
+
+    Args:
+        in_home: "root" also for the two folders of one home that mempalace 3.10 and newer use by default.
+    """
+    folder, root = identity.graph.rpartition("/")[0], identity.path.rpartition("/")[0]
     if folder == identity.path:
         return "palace"
-    return "root" if folder == identity.path.rpartition("/")[0] else ""
+    home = folder.removesuffix("/.mempalace")
+    return "root" if folder == root or (in_home and home != folder and root == f"{home}/.config/mempalace") else ""
 
 
 def _other_graph(own: PalaceIdentity, theirs: PalaceIdentity) -> HelloVerdict:

@@ -142,6 +142,31 @@ def test_graphs_of_two_views_are_compared_by_their_place_beside_the_palace(
     assert (bool(verdict.graph_refused), bool(verdict.notice)) == (refused, noticed)
 
 
+NEW = ("/home/me/.config/mempalace/palace", "/home/me/.mempalace/kg")
+OLD = ("/Users/me/.mempalace/palace", "/Users/me/.mempalace/kg")
+APART = ("/data/palace", "/home/me/.mempalace/kg")
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "refused"),
+    [
+        (NEW, ("/home/dev/.config/mempalace/palace", "/home/dev/.mempalace/kg"), False),
+        (NEW, OLD, False),
+        (OLD, NEW, False),
+        (APART, NEW, True),
+        (NEW, ("/p", "/p/kg"), True),
+        (("/home/me/.config/mempalace/palace", "/home/dev/.mempalace/kg"), NEW, True),
+    ],
+)
+def test_the_two_folders_of_newer_versions_count_as_one_across_kernels(
+    own: tuple[str, str], theirs: tuple[str, str], refused: bool
+) -> None:
+    for boot, expected in (("elsewhere", refused), ("boot", refused or own == NEW)):
+        params = {**hello(PalaceIdentity(*theirs, "default")), "view": FileView(boot, "mnt:[2]").as_json()}
+        verdict = judge_hello(params, PalaceIdentity(*own, "default"), VIEW)
+        assert bool(verdict.graph_refused) is expected, f"{boot}: a container may have a graph of its own"
+
+
 @pytest.mark.parametrize("view", [None, 7, {}, {"boot": 7, "mnt": ""}, {"boot": "b"}])
 def test_a_client_that_tells_no_view_is_taken_for_one_of_ours(view: object) -> None:
     assert judge_hello({**hello(PalaceIdentity("/q", "/g", "flag")), "view": view}, OWN, VIEW).code == OTHER_PALACE
