@@ -51,7 +51,7 @@ def command_status(context: Context, as_json: bool, watch: bool) -> int:
 def ask_status(context: Context) -> dict[str, Any]:
     """The broker's own snapshot with "running": True, or why there is none; and the exit code of `status`."""
     from ..locality.locality import locate
-    from ..route.ask import ask_broker
+    from ..route.ask import ask_broker, is_remote
     from ..system.clock import Deadline
     from ..system.lock import is_held
 
@@ -69,7 +69,7 @@ def ask_status(context: Context) -> dict[str, Any]:
         "last_exit": context.files.exit.read_object(_EXIT_LIMIT) or None,
         "here": here,
     }
-    if said.unreachable:
+    if said.unreachable or is_remote(context.env):
         return {**found, "exit_code": EXIT_UNAVAILABLE, "owner": None}
     if held or said.accepted:
         return {**found, "exit_code": EXIT_UNAVAILABLE, "owner": _owner(context)}
@@ -95,7 +95,9 @@ def show(context: Context, found: dict[str, Any]) -> None:
 
 def _parts(context: Context, found: dict[str, Any]) -> list[Any]:
     from ..locality.locality import OTHER_KERNEL
-    from ..protocol.text import printable_tree
+    from ..protocol.text import printable, printable_tree
+    from ..route.ask import is_remote
+    from ..route.discover import ENDPOINT_VARIABLE
     from .console import line
     from .status_view import render_not_running, render_status
 
@@ -104,9 +106,11 @@ def _parts(context: Context, found: dict[str, Any]) -> list[Any]:
         return list(render_status(found))
     if found["exit_code"] == EXIT_NOT_RUNNING:
         return list(render_not_running(context.identity.path, found["why"], found["last_exit"]))
-    if found["owner"] is None and found["here"]["locality"] == OTHER_KERNEL:
+    remote = is_remote(context.env)
+    if found["owner"] is None and (remote or found["here"]["locality"] == OTHER_KERNEL):
+        where = printable(context.env[ENDPOINT_VARIABLE], _WIDEST) if remote else context.identity.path
         return [
-            line(("◌ ", "bold yellow"), ("out of reach", "bold yellow"), f"  {context.identity.path}"),
+            line(("◌ ", "bold yellow"), ("out of reach", "bold yellow"), f"  {where}"),
             line(f"  {found['why']}."),
             line("  Hint: mempalace-broker ensure; then `mempalace-broker doctor`."),
         ]

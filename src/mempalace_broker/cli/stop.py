@@ -113,7 +113,7 @@ def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") 
     Raises:
         StopFailed: it does not answer, does not leave, or can't be killed; names the process.
     """
-    from ..route.ask import ask_broker
+    from ..route.ask import ask_broker, is_remote
     from ..system.clock import Deadline
     from ..system.command_note import command_at_work
     from ..system.lock import is_held
@@ -137,7 +137,7 @@ def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") 
                 )
             _kill(context, holders)
         return {"was_running": True, "pid": pid, **({"command": command} if command else {})}
-    if said.unreachable:
+    if said.unreachable or is_remote(context.env):  # the locks here are not that broker's
         raise BrokerUnavailable(f"nothing is known of the broker: {said.why}.", hint="run this where the broker runs")
     if not is_held(context.files.owner_lock) and not said.accepted:
         return {"was_running": False, "pid": None}
@@ -152,17 +152,15 @@ def stop(context: Context, *, now: bool, why: str, method: str = "broker/stop") 
 
 def _broker_in_container(context: Context) -> PeerProcess | None:
     """The broker's process, where it runs in a container of this machine: we are no more than a guest to it."""
-    from ..route.ask import socket_paths
+    from ..route.ask import is_remote, socket_paths
     from ..route.dial import dial_any
     from ..route.discover import fixed_endpoint
-    from ..route.endpoint import UNIX
     from ..system.kernel import LINUX
     from ..system.unix_socket import peer_process
 
-    fixed = fixed_endpoint(context.env)
-    if not LINUX or (fixed is not None and fixed.kind != UNIX):
+    if not LINUX or is_remote(context.env):
         return None
-    sock = dial_any(socket_paths(context), named=fixed is not None).sock
+    sock = dial_any(socket_paths(context), named=fixed_endpoint(context.env) is not None).sock
     if sock is None:
         return None
     try:

@@ -25,6 +25,7 @@ from .machine.election import CONNECT_EAGAIN, CONNECT_ENOENT, CONNECT_OK, CONNEC
 
 if TYPE_CHECKING:
     from _socket import socket as RawSocket
+    from collections.abc import Mapping
 
     from ..system.paths import Context
     from .machine.election import ConnectSeen
@@ -68,6 +69,12 @@ def socket_paths(context: Context) -> list[str]:
     return [fixed] if fixed is not None else discover(context).paths
 
 
+def is_remote(env: Mapping[str, str]) -> bool:
+    """Whether $MEMPALACE_BROKER names a broker on another machine. Raises UsageError where it is not an endpoint."""
+    fixed = fixed_endpoint(env)
+    return fixed is not None and fixed.kind != UNIX
+
+
 def ask_broker(context: Context, method: str, params: dict[str, Any], deadline: Deadline) -> BrokerReply:
     """Dial the broker's endpoints in order and ask the first that accepts; it answers for this palace alone, unless
     $MEMPALACE_BROKER names it.
@@ -76,9 +83,9 @@ def ask_broker(context: Context, method: str, params: dict[str, Any], deadline: 
         UsageError: $MEMPALACE_BROKER is not an endpoint.
         BrokerUnavailable: the broker answered with an error.
     """
-    fixed = fixed_endpoint(context.env)
-    if fixed is not None and fixed.kind != UNIX:
+    if is_remote(context.env):
         return _ask_remote(context, method, params, deadline)
+    fixed = fixed_endpoint(context.env)
     paths = socket_paths(context)
     try:
         dialled = dial_any(paths, named=fixed is not None)
