@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 def record(facts: Facts) -> Iterator[Finding]:
     """The discovery record against the broker that answers."""
+    if facts.remote:
+        return
     record, running = facts.record, facts.reply.answer is not None
     path = facts.files.record
     if isinstance(record, BadRecord):
@@ -48,6 +50,8 @@ def record(facts: Facts) -> Iterator[Finding]:
 
 def socket(facts: Facts) -> Iterator[Finding]:
     """The socket's name in the filesystem."""
+    if facts.remote:
+        return
     entry, files = facts.socket, facts.files
     moved = not entry.path.startswith(files.root.rstrip("/") + "/")
     place = f"; the state root's path is too long for a socket, so it is in {entry.path}" if moved else ""

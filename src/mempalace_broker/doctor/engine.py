@@ -21,6 +21,9 @@ SEE_SECURITY = "what that means for guests: docs/security.md, What stays open"
 def engine(facts: Facts) -> Iterator[Finding]:
     """The mempalace found, against the one that runs."""
     engine = facts.engine
+    if facts.remote:
+        yield info("mempalace", f"{facts.remote} runs its own, whatever is installed here")
+        return
     if engine.problem:
         yield error("mempalace", engine.problem, engine.hint)
     else:

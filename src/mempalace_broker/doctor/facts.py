@@ -174,6 +174,7 @@ class Facts:
     last_exit: Mapping[str, Any] = field(default_factory=dict)
     last_backup: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
+    remote: str = ""  # the broker on another machine that $MEMPALACE_BROKER names; what lies here is not its own
 
     @property
     def status(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ..locality.locality import in_container, locate
 from ..protocol.jsonrpc import load_object
 from ..protocol.record import BadRecord, DiscoveryRecord
 from ..protocol.write_lock import FOLDER, lock_name, read_note
-from ..route.ask import BrokerReply, ask_broker
+from ..route.ask import BrokerReply, ask_broker, is_remote
 from ..route.discover import ENDPOINT_VARIABLE, NO_SPAWN_VARIABLE, is_of, record_state
 from ..route.machine.election import CONNECT_DENIED
 from ..route.plan import Plan, plan_routes
@@ -116,6 +116,7 @@ def gather(context: Context) -> Facts:
         last_exit=files.exit.read_object(_NOTE_LIMIT),
         last_backup=files.backup.read_object(_NOTE_LIMIT),
         variables={name: env[name] for name in _VARIABLES if env.get(name)},
+        remote=env[ENDPOINT_VARIABLE] if is_remote(env) else "",
     )
 
 

@@ -18,7 +18,7 @@ UNPROBED = "look at its permissions and its mount; if it is not a regular file, 
 
 def owner(facts: Facts) -> Iterator[Finding]:
     """The owner lock against the answer of a broker."""
-    reply, foreign = facts.reply, facts.locality.foreign
+    reply, foreign = facts.reply, facts.locality.foreign or bool(facts.remote)
     if reply.answer is None:
         yield _silent_owner(facts)
         return
@@ -55,6 +55,8 @@ def _answering_owner(lock: LockFacts, pid: object) -> Finding:
 
 def _silent_owner(facts: Facts) -> Finding:
     lock, reply = facts.owner, facts.reply
+    if facts.remote:
+        return error("broker", f"{facts.remote}: {reply.why}", "mempalace-broker ensure, which says what helps")
     stop_it = "wait a moment; if it persists: mempalace-broker stop --now"
     if lock.held is None:
         return error("owner lock", f"{lock.path} can't be probed", UNPROBED)

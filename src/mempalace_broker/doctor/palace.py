@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..system.find_palace import PALACE_VARIABLES
 from .findings import error, info, ok, warn
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def palace(facts: Facts) -> Iterator[Finding]:
         yield info(
             "environment",
             f"{name}={value}: agents that get another environment (Codex, the MCP SDKs) do not see it",
-            "name the palace in mempalace's config.json, or by --palace in every agent's config",
+            "name the palace in mempalace's config.json, or by --palace in every agent's config"
+            if name in PALACE_VARIABLES
+            else "set it for mp-shim in every agent's config",
         )
 
 

@@ -162,6 +162,22 @@ def test_a_container_with_the_hosts_graph_and_a_palace_of_its_own_is_not() -> No
     assert any("/home/dev/.mempalace is mounted from elsewhere" in row.detail for row in found)
 
 
+def test_a_broker_on_another_machine_is_not_judged_by_what_lies_here() -> None:
+    away = dataclasses.replace(
+        stopped(),
+        remote="ssh://me@server",
+        variables={"MEMPALACE_BROKER": "ssh://me@server"},
+        engine=EngineFacts(problem="No mempalace found"),
+        reply=BrokerReply(CONNECT_OK, "ssh://me@server", STATUS),
+    )
+    findings = judge(away)
+    assert bad(findings) == []
+    assert "set it for mp-shim in every agent's config" in [row.hint for row in findings]
+    silent = judge(dataclasses.replace(away, reply=BrokerReply(CONNECT_ENOENT, "", None, "no route", unreachable=True)))
+    assert bad(silent) == [("error", "broker")]
+    assert "ssh://me@server: no route" in [row.detail for row in silent]
+
+
 def test_a_missing_broker_is_not_alarming() -> None:
     findings = judge(stopped())
     assert bad(findings) == []
