@@ -51,7 +51,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = "3.4.0"
 NEWEST = "3.11.0"  # what "newest" means to the tests: tests/data has a snapshot of its tools
 ENGINES = {"engine-3.4.0": OLDEST, "engine-newest": NEWEST}
-BETWEEN = {f"engine-{version}": version for version in ("3.8.0", "3.9.0", "3.10.0")}  # for the slow tests
+# for the slow tests
+BETWEEN = {f"engine-{version}": version for version in ("3.5.0", "3.6.0", "3.7.1", "3.8.0", "3.9.0", "3.10.0")}
 SUITES = (
     *("tests/unit", "tests/sim", "tests/model", "tests/proc", "tests/net", "tests/security"),
     "devbox/tests",

@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -46,7 +46,8 @@ __all__ = ["PRIVATE", "Broker", "NoAnswer", "OwnerSampler", "RpcError", "RpcProc
 REPO = Path(__file__).resolve().parent.parent
 PROGRAMS = {"mp-shim": ("mempalace_broker.shim.main", "entry"), "mempalace-broker": ("mempalace_broker.cli", "main")}
 VERSIONS = ("3.4.0", "newest")
-BETWEEN = ("3.8.0", "3.9.0", "3.10.0")  # `python3 dev.py slow` makes these
+BETWEEN = ("3.5.0", "3.6.0", "3.7.1", "3.8.0", "3.9.0", "3.10.0")  # `python3 dev.py slow` makes these
+WITH_HUB = BETWEEN[3:]  # mempalace's own server, which others look for, came with 3.8
 _ENGINE_ENV = {
     "3.4.0": ("MPB_ENGINE_340", "engine-3.4.0"),
     "newest": ("MPB_ENGINE_NEWEST", "engine-newest"),
@@ -88,6 +89,14 @@ def require_engine(version: str) -> None:
         if os.environ.get("CI", "").lower() in {"1", "true"}:
             pytest.fail(message)
         pytest.skip(message)
+
+
+def versions(usual: Sequence[str], slow: Sequence[str] = BETWEEN) -> list[Any]:
+    """Parameters for a fixture: the usual engines, and in the slow run those between oldest and newest."""
+    return [
+        *(pytest.param(version, marks=pytest.mark.engine) for version in usual),
+        *(pytest.param(version, marks=[pytest.mark.engine, pytest.mark.slow]) for version in slow),
+    ]
 
 
 def repeated(name: str, times: int, slow: int) -> pytest.MarkDecorator:

@@ -21,7 +21,7 @@ import pytest
 
 from mempalace_broker.protocol.tools import rule_for
 from tests.engine_driver import EngineProcess, clean_env, make_home
-from tests.harness import engine_python, repeated
+from tests.harness import VERSIONS, engine_python, repeated, require_engine, versions
 from tests.hooked import steady
 
 pytestmark = pytest.mark.timeout(900)
@@ -105,10 +105,14 @@ def run_bare(engine: Engine, world: Path, script: Callable[[Ask], None], *flags:
         stdout.close()
 
 
-def run_engine(engine: Engine, world: Path, script: Callable[[Ask], None], by: str = "flag") -> None:
+def run_engine(
+    engine: Engine, world: Path, script: Callable[[Ask], None], by: str = "flag", *, tune: bool = True
+) -> None:
     palace, home, env, python = world / "root/palace", world / "home", {"PYTHONHASHSEED": "0"}, str(engine.python)
     journal = world / "journal"
-    with EngineProcess(engine.which, palace, home, by=by, journal=journal, env=env, interpreter=python) as process:
+    with EngineProcess(
+        engine.which, palace, home, by=by, journal=journal, tune=tune, env=env, interpreter=python
+    ) as process:
         process.start()
 
         def ask(tool: str, arguments: Args) -> Any:
@@ -336,7 +340,9 @@ class Sides:
 
         return script
 
-    def compare(self, steps: Callable[[Ask], Iterator[Step]], *, mkdir: bool = False, by: str = "flag") -> int:
+    def compare(
+        self, steps: Callable[[Ask], Iterator[Step]], *, mkdir: bool = False, by: str = "flag", tune: bool = True
+    ) -> int:
         bare: list[tuple[Step, str]] = []
         ours: list[tuple[Step, str]] = []
         palace = str(self.reset() / "root/palace")
@@ -347,7 +353,7 @@ class Sides:
         self.reset()
         if mkdir:
             Path(palace).mkdir(parents=True)
-        run_engine(self.engine, self.world, self.recorder(ours, steps), by)
+        run_engine(self.engine, self.world, self.recorder(ours, steps), by, tune=tune)
         different = []
         for (step, expected), (_, found) in zip(bare, ours, strict=True):
             if expected != found:
@@ -356,6 +362,14 @@ class Sides:
                 )
         assert not different, f"{len(different)} of {len(bare)} answers differ:\n" + "\n".join(different[:4])
         return len(bare)
+
+
+@pytest.fixture(params=versions(VERSIONS))
+def engine(request: pytest.FixtureRequest) -> str:
+    """Both ends of the range; in the slow run, each minor version between them as well."""
+    version: str = request.param
+    require_engine(version)
+    return version
 
 
 @pytest.fixture
@@ -369,8 +383,9 @@ def tools_of(which: str, world: Path) -> list[dict[str, Any]]:
     return tools
 
 
+@pytest.mark.parametrize("tune", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["tuned", "untuned"])
 @repeated("random_calls", 60, slow=600)
-def test_same_answers_on_a_stocked_palace(sides: Sides, random_calls: int) -> None:
+def test_same_answers_on_a_stocked_palace(sides: Sides, random_calls: int, tune: bool) -> None:
     tools = tools_of(sides.which, sides.reset())
     run_bare(sides.engine, sides.reset(), stock, "--palace", str(sides.world / "root/palace"))
     shutil.rmtree(sides.start)
@@ -392,7 +407,7 @@ def test_same_answers_on_a_stocked_palace(sides: Sides, random_calls: int) -> No
         if sides.which != "3.4.0":
             yield from reads(sides.world / "project")
 
-    assert sides.compare(steps) > 100 + random_calls
+    assert sides.compare(steps, tune=tune) > 100 + random_calls
 
 
 @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -21,11 +23,19 @@ from mempalace_broker.errors import NOT_EXECUTED
 from mempalace_broker.protocol import journal
 from mempalace_broker.protocol.engine_frames import Frame
 from tests.engine_driver import EngineProcess, clean_env, make_home
-from tests.harness import engine_python
+from tests.harness import REPO, VERSIONS, engine_python, require_engine, versions
 from tests.proctools import eventually
 
 LONG = " ".join(f"word{n} heron water stone" for n in range(300))  # about ten chunks
 DRAWER = {"wing": "w", "room": "r", "content": "the heron stands in the shallow water"}
+
+
+@pytest.fixture(params=versions(VERSIONS))
+def engine(request: pytest.FixtureRequest) -> str:
+    """Both ends of the range; in the slow run, each minor version between them as well."""
+    version: str = request.param
+    require_engine(version)
+    return version
 
 
 @pytest.fixture
@@ -392,20 +402,22 @@ def provide_model(home: Path) -> None:
 
 # -- tune-ups --------------------------------------------------------------------------------------------
 
-EVERYWHERE = {
-    *("lean-imports", "pin-once", "capacity-cache", "config-cache", "collection-cache", "schema-cache", "own-length"),
-    *("quick-json", "kept-signatures", "early-session"),
-}
-NEEDED = {
-    "3.4.0": EVERYWHERE | {"delete-fix", "own-writes", "overview-cache"},
-    "newest": EVERYWHERE | {"kept-counts", "kept-pages", "mine-parts", "early-check", "installed-cache"},
-}
+TABLE = REPO / "docs/architecture.md"
 
 
-def test_tune_ups_fit_the_versions_they_were_made_for(shared: EngineProcess, engine: str) -> None:
-    applied = {one["name"] for one in shared.ready["tuneups"] if one["applied"]}
-    assert applied >= NEEDED[engine]
-    assert all(one["why"] for one in shared.ready["tuneups"])
+def documented(version: str) -> set[str]:
+    """The tune-ups that the documentation's table says are in force with a version, in a palace stored in Chroma."""
+    rows = [line.strip("| \n").split("|") for line in TABLE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    table = [[cell.strip() for cell in row] for row in rows]
+    (head,) = [n for n, row in enumerate(table) if row[0] == "tune-up"]
+    column = table[head].index(version.rpartition(".")[0])
+    return {row[0].strip("`") for row in table[head + 2 :] if row[column] == "on"}
+
+
+def test_the_tune_ups_are_in_force_that_the_documentation_names(shared: EngineProcess) -> None:
+    reported = shared.ready["tuneups"]
+    assert {one["name"] for one in reported if one["applied"]} == documented(shared.hello["version"])
+    assert all(one["why"] for one in reported)
 
 
 def test_switched_off_none_is_in_force(engine: str, palace: Path, home: Path) -> None:
@@ -441,6 +453,32 @@ def test_deletes_do_not_cost_the_index(engine: str, palace: Path, home: Path) ->
                 assert results[0]["text"] == text
             assert process.leave() == 0
     assert [path.name for path in palace.iterdir() if "corrupt" in path.name or "drift" in path.name] == []
+
+
+@pytest.mark.parametrize("later", versions(["newest"]))
+@pytest.mark.parametrize("said", [True, False], ids=["said", "not said"])
+def test_an_upgrade_does_not_take_waiting_drawers_for_lost(later: str, said: bool, palace: Path, home: Path) -> None:
+    """From 3.5 on mempalace compares a stored index with the database, and allows for the threshold that it reads."""
+    require_engine("3.4.0")
+    require_engine(later)
+    for tune, count in ((False, 4), (True, 12)):  # stored at every second write; then it stays as it is
+        with EngineProcess("3.4.0", palace, home, tune=tune) as process:
+            process.start()
+            for n in range(count):
+                process.tool("add_drawer", {**DRAWER, "content": f"heron {n} of {count} stands in water"})
+            assert process.leave() == 0
+    if not said:  # as a first version of this tune-up left it
+        with contextlib.closing(sqlite3.connect(palace / "chroma.sqlite3")) as db, db:
+            db.execute("UPDATE collection_metadata SET int_value = 2 WHERE key = 'hnsw:sync_threshold'")
+        with EngineProcess(later, palace, home) as process:
+            process.start()
+            assert process.leave() == 0
+    with EngineProcess(later, palace, home, tune=False) as process:
+        process.start()
+        answer = process.tool("search", {"query": "heron 11 of 12 stands in water"})
+        assert "vector_disabled" not in answer
+        assert answer["results"][0]["text"] == "heron 11 of 12 stands in water"
+        assert process.leave() == 0
 
 
 def test_a_peers_change_is_seen(engine: str, palace: Path, home: Path) -> None:

@@ -21,7 +21,7 @@ from tests.hooks import HUMAN_MESSAGES, run_hook, transcript
 from tests.proctools import fetch
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
-VERSIONS = ["newest", *(pytest.param(version, marks=pytest.mark.slow) for version in harness.BETWEEN)]
+VERSIONS = harness.versions(["newest"], harness.WITH_HUB)
 
 
 class Door:

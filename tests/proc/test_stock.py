@@ -23,7 +23,7 @@ from tests.rpcproc import full_name
 from tests.ways import hub_record
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
-VERSIONS = ["newest", *(pytest.param(version, marks=pytest.mark.slow) for version in harness.BETWEEN)]
+VERSIONS = harness.versions(["newest"], harness.WITH_HUB)
 
 
 @pytest.fixture(params=VERSIONS)

@@ -10,7 +10,7 @@ from .delete_fix import DELETE_FIX, deletes_destroy_index, refuse_deletes
 from .each_call import KEPT_SIGNATURES, QUICK_JSON
 from .early_check import EARLY_CHECK
 from .flat_reads import KEPT_COUNTS, KEPT_PAGES
-from .index_storage import INDEX_GUARD, STORE_SELDOM
+from .index_storage import INDEX_GUARD, SAID_THRESHOLD, STORE_SELDOM
 from .mine_parts import MINE_PARTS
 from .own_length import OWN_LENGTH
 from .read_caches import INSTALLED_CACHE, OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
@@ -46,10 +46,11 @@ EARLY_SESSION = TuneUp(
     _had_its_session,
     any_backend=True,
 )
-# in this order: pin-once wraps what store-seldom puts in place
+# in this order: pin-once wraps what the two before put in place
 BEFORE_OPENING = (
     LEAN_IMPORTS,
     STORE_SELDOM,
+    SAID_THRESHOLD,
     DELETE_FIX,
     PIN_ONCE,
     OWN_WRITES,
