@@ -160,6 +160,21 @@ def test_with_as_many_connections_as_there_may_be_status_and_stop_still_work(wor
         assert world.cli("stop", "--now").returncode == 0
 
 
+def test_tiny_lines_on_many_connections_cost_little_memory_and_hold_up_nobody(broker: Broker) -> None:
+    path = next(end for end in broker.record["endpoints"] if end.startswith("unix:")).removeprefix("unix:")
+    with ExitStack() as stack, worst_ping(broker) as times:
+        for _ in range(100):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(path)
+            sock.setblocking(False)
+            with suppress(BlockingIOError):  # it sends what the kernel takes, and reads no answer
+                while True:
+                    sock.send(b"xxx\n" * MB)
+        eventually(lambda: len(times) > MANY, 60, "answers to pings")
+    assert max(times) < PING_S
+    assert peak_mb(broker) < 150
+
+
 def test_neither_strangers_nor_guests_hold_up_the_sessions_over_http(world: World, broker: Broker) -> None:
     head, port = head_of_a_guest(world), broker.http_port()
     tiny = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"2\r\n  \r\n" * 100_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -42,9 +41,13 @@ class InternalClient(Conn):
         if self.leaving:
             return
         if self._runner.work(self, self._lines):
-            asyncio.get_running_loop().call_soon(self._work)
+            self._runner.turns.add_later(self._take_turn)
         else:
             self._worked()
+
+    def _take_turn(self) -> bool:
+        self._work()
+        return False
 
     def _worked(self) -> None:
         """The protocol has all lines."""

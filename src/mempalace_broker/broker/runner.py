@@ -9,6 +9,7 @@ from .admission import MOST_ASKING, MOST_HELD, MOST_UNREAD, Admission, Client, l
 from .guest_paths import new_nonce
 from .log_lines import about
 from .machine.effects import ConfirmLease, Send, ToEngine
+from .turns import Turns
 
 if TYPE_CHECKING:
     import logging
@@ -64,6 +65,7 @@ class ProtocolRunner:
 
     Attributes:
         conns: the open connections, by number. stall_s: drop a client that accepts no byte for this long.
+        turns: in which those that flood are read.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class ProtocolRunner:
         self.protocol = protocol
         self.log = log
         self.stall_s = stall_s
+        self.turns = Turns()
         self.conns: dict[int, Conn] = {}
         self._admission = Admission(clock, log)
         self._asking: set[Conn] = set()

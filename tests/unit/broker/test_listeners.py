@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from mempalace_broker.broker.listeners import Listeners
+from mempalace_broker.broker.turns import Turns
 from mempalace_broker.protocol.palace import PalaceIdentity
 from mempalace_broker.settings_files import PrivateSettings
 from mempalace_broker.system.paths import StateFiles
@@ -28,7 +29,7 @@ def test_a_new_token_for_tcp_ends_no_session_of_another_transport(tmp_path: Path
     clients = [Client("unix"), Client("http"), Client("tcp 127.0.0.1")]
     clock, env = FakeClock(), {"MEMPALACE_BROKER_PRIVATE": str(tmp_path / "own")}
     log = logging.getLogger("mempalace_broker.test")
-    runner = SimpleNamespace(conns=dict(enumerate(clients)), log=log, stall_s=60.0)
+    runner = SimpleNamespace(conns=dict(enumerate(clients)), log=log, stall_s=60.0, turns=Turns())
     listeners = Listeners(
         cast(Any, runner),
         identity=PalaceIdentity(str(tmp_path / "palace"), str(tmp_path / "graph"), "flag"),

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from ...system.loopback_peer import LoopbackPeer
+    from ..turns import Turns
     from .machine.gate import Admitted, Head, Refusal
-    from .turns import Turns
 
 
 class Pending(Protocol):

@@ -317,8 +317,13 @@ class HttpConnection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Read on, and begin with what has come already."""
-        if self._transport is not None:
-            self._take_turns()
+        if self._transport is None or self._turn_to_come:
+            return
+        if any(self._http.trailing_data):
+            self._turn_to_come = True
+            self._listener.turns.add_later(self._read)  # we may be in the middle of a turn of the protocol's
+        else:
+            self._transport.resume_reading()
 
     def _hang_up(self) -> None:
         """Close it, but not in the face of a client that is still sending: it would never read our answer."""

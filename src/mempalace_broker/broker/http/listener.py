@@ -24,7 +24,6 @@ from .machine.gate import MCP, VIEWS, judge
 from .machine.hub_record import ADDRESS
 from .machine.modern import VERSION
 from .token import HttpTokens
-from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,7 +75,7 @@ class HttpListener:
         self.port = 0
         self._bound = 0  # the last port: connections outlive the listener
         self.stall_s = runner.stall_s
-        self.turns = Turns()
+        self.turns = runner.turns
         self.endpoint_made = False
         self._runner = runner
         self._on = settings.http

@@ -11,8 +11,8 @@ import h11
 from mempalace_broker.broker.http.connection import HttpConnection
 from mempalace_broker.broker.http.machine.gate import Admitted, Head, Refusal, ViewAccess, judge
 from mempalace_broker.broker.http.machine.page_access import PageAccess
-from mempalace_broker.broker.http.turns import Turns
 from mempalace_broker.broker.machine.session import Origin
+from mempalace_broker.broker.turns import Turns
 
 TOKEN = "c0" * 32
 PORT = 21_000

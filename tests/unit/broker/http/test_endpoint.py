@@ -18,6 +18,7 @@ from mempalace_broker.broker.http.exchange import Exchange
 from mempalace_broker.broker.http.machine.gate import Admitted, Refusal, Route
 from mempalace_broker.broker.machine.session import Origin
 from mempalace_broker.broker.runner import ProtocolRunner
+from mempalace_broker.broker.turns import Turns
 from mempalace_broker.protocol.constant_answers import ConstantAnswers
 from mempalace_broker.protocol.jsonrpc import result_line
 from mempalace_broker.system.loopback_peer import LoopbackPeer
@@ -42,6 +43,7 @@ class Runner:
         self.agents: list[str] = []
         self.origins: list[Origin] = []
         self.flows: list[int] = []
+        self.turns = Turns()
         self.slices = 1
         self.most_unread = 4 << 20
 

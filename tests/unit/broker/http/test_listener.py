@@ -19,6 +19,7 @@ from mempalace_broker.broker.http.listener import HttpListener
 from mempalace_broker.broker.http.machine.gate import Admitted, Head, Refusal, Route
 from mempalace_broker.broker.http.viewing import Viewing
 from mempalace_broker.broker.tasks import Tasks
+from mempalace_broker.broker.turns import Turns
 from mempalace_broker.settings_files import PrivateSettings
 from mempalace_broker.system.paths import StateFiles
 from mempalace_broker.system.token_file import METRICS_FILE, private_token
@@ -50,12 +51,14 @@ class Desk:
         self.answers = SimpleNamespace(tools=None, protocols=("2025-11-25",))
         report = SimpleNamespace(fingerprint=None)
         protocol = SimpleNamespace(answers=self.answers, sessions={}, dispatcher=SimpleNamespace(report=report))
+        log = logging.getLogger("mempalace_broker.test")
+        runner = SimpleNamespace(protocol=protocol, log=log, stall_s=60.0, turns=Turns())
         env = {"MEMPALACE_BROKER_PRIVATE": str(root / "own"), "HOME": str(root)}
         files = StateFiles(str(root), str(root / "palace"), env=env)
         self.own, self.private = root / "own", files.private
         assert not files.private.make()
         self.listener = HttpListener(
-            cast(Any, SimpleNamespace(protocol=protocol, log=logging.getLogger("mempalace_broker.test"), stall_s=60.0)),
+            cast(Any, runner),
             settings=PrivateSettings().broker({}),
             files=files,
             env=env,

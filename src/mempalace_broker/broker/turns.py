@@ -1,8 +1,8 @@
-"""Shares the time that one turn of the event loop has for HTTP among the connections that have sent something.
+"""Shares one turn of the event loop among the connections that flood.
 
-To read a small request, or a small chunk of a body, costs far more than to send it, and the loop has the other sessions
-and the lease to serve. So reading stops after a few milliseconds, whoever sends how much on however many connections,
-and goes on in the next turn of the loop; there each connection has one part read after the other's.
+To read a small message, request, or chunk of a body costs far more than to send it, and the loop has other sessions and
+the lease to serve. So reading stops after a few milliseconds, whoever sends how much on however many connections, and
+goes on in the next turn of the loop; there each connection has one part read after the other's.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ class Turns:
         self._waiting.append(read)
         self._work()
 
+    def add_later(self, read: Callable[[], bool]) -> None:
+        """The same from the next turn of the loop on."""
+        self._waiting.append(read)
+        self._book()
+
     def _work(self) -> None:
         if self._working:
             return
@@ -49,9 +54,12 @@ class Turns:
         finally:
             self._working = False
             self._left -= self._now() - began
-            if not self._booked:
-                self._booked = True
-                asyncio.get_running_loop().call_soon(self._next_turn)
+            self._book()
+
+    def _book(self) -> None:
+        if not self._booked:
+            self._booked = True
+            asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _more(self, read: Callable[[], bool]) -> bool:
         try:

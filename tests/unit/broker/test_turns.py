@@ -1,4 +1,4 @@
-"""What one turn of the loop reads from all connections over HTTP."""
+"""What one turn of the loop reads from all connections that flood."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from mempalace_broker.broker.http.turns import SHARE_S, Turns
+from mempalace_broker.broker.turns import SHARE_S, Turns
 
 
 class Desk:
@@ -43,6 +43,18 @@ def test_a_turn_ends_when_its_time_is_over_and_each_connection_has_its_share() -
         assert desk.seen == "aaaa" + "abca"
         await asyncio.sleep(0)
         assert desk.seen == "aaaa" + "abca" + "bb"
+
+    asyncio.run(main())
+
+
+def test_who_is_added_for_later_waits_for_the_next_turn() -> None:
+    async def main() -> None:
+        seen: list[str] = []
+        turns = Turns()
+        turns.add_later(lambda: bool(seen.append("a")))  # type: ignore[func-returns-value]
+        assert seen == []
+        await asyncio.sleep(0)
+        assert seen == ["a"]
 
     asyncio.run(main())
 
