@@ -28,7 +28,7 @@ from ..protocol.engine_frames import (
 )
 from ..system import kernel
 from . import jobs, payload
-from .import_hint import import_hint
+from .import_hint import import_failure, import_hint, last_line
 from .model_loading import importing
 
 OLDEST = (3, 4, 0)
@@ -112,10 +112,10 @@ def _import_server() -> Any:
     try:
         return importlib.import_module("mempalace.mcp_server")
     except ImportError as exc:
-        message = f"{sys.executable} can't import mempalace ({exc})."
+        message = f"{sys.executable} can't import mempalace ({last_line(exc)})."
         raise EngineFailure(NO_MEMPALACE, message, import_hint(str(exc), sys.prefix)) from exc
     except (Exception, SystemExit) as exc:
-        raise EngineFailure(IMPORT_FAILED, f"mempalace can't be imported: {type(exc).__name__}: {exc}.") from exc
+        raise EngineFailure(IMPORT_FAILED, *import_failure(exc)) from exc
 
 
 class Mempalace:

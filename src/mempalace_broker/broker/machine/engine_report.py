@@ -69,4 +69,4 @@ class EngineReport:
         """(reason, hint, permanent) of a fail frame: whether only a person can change it."""
         kind = str(told.get("reason", "unknown"))
         passing = kind in _PASSING_FAULTS or (self.was_ready and kind in _UPGRADE_FAULTS)
-        return f"{told.get('message') or kind}", str(told.get("hint", "")), not passing
+        return str(told.get("message") or kind).rstrip("."), str(told.get("hint", "")), not passing
