@@ -44,6 +44,8 @@ class Finder:
         if name == "mempalace.mcp_server" and os.path.exists(DIR + "/slow-import"):
             open(DIR + "/importing", "w").close()
             time.sleep(60)
+        if name == "mempalace.mcp_server" and os.path.exists(DIR + "/no-import"):
+            raise ImportError("No module named 'chromadb'")
         if name != "mempalace_broker.engine.adapter":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
@@ -66,7 +68,7 @@ if "mempalace_broker.engine.worker" in " ".join(sys.orig_argv):
 class FaultyEngine:
     """A virtual environment on top of the real one, named by MEMPALACE_BROKER_ENGINE.
 
-    `arm` and `disarm` take "slow-import" or "exit-at-start".
+    `arm` and `disarm` take "slow-import", "no-import" or "exit-at-start".
     """
 
     def __init__(self, world: World) -> None:

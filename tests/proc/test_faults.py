@@ -159,6 +159,27 @@ def test_an_engine_that_dies_at_its_start_opens_the_circuit_and_a_probe_closes_i
 
 
 @newest
+def test_a_broker_that_started_in_the_middle_of_an_upgrade_needs_no_restart_afterwards(world: World) -> None:
+    faulty = FaultyEngine(world)
+    faulty.arm("no-import")
+    shim = world.shim()
+    shim.initialize()
+    with pytest.raises(RpcError, match="No module named 'chromadb'"):
+        shim.call_tool("status", 30)
+    faulty.disarm("no-import")
+    pid = world.broker().pid
+
+    def stored() -> bool:
+        try:
+            return shim.call_tool("add_drawer", wing="w", room="r", content="after the upgrade")["success"] is True
+        except RpcError:
+            return False
+
+    eventually(stored, what="an engine, now that mempalace can be imported")
+    assert world.broker().pid == pid
+
+
+@newest
 def test_no_second_engine_while_an_orphan_works(world: World) -> None:
     """I1: the broker is killed while its engine works; the next one waits for that engine."""
     faulty = FaultyEngine(world)

@@ -5,7 +5,8 @@
       STARTING, WARMING, READY --end()--> STOPPING --grace--> KILLING --exit--> BACKOFF --time--> LOCKING
       exit by itself --> BACKOFF, or UNAVAILABLE when the budget of starts is used up
       UNAVAILABLE: calls fail at once with the reason; it is tried again after `probe_s`, or with a call after `look_s`
-      FATAL: a fault no restart mends (no mempalace, bad palace); only `restart` leaves it
+      FATAL: a fault no restart mends (no mempalace, bad palace): a call after `probe_s` looks whether a person has, or
+      an upgrade that was under way
 
 Starts count against the budget until an engine gets ready; those that `kill -9` ended, only where none has been ready
 within the window: as long as one gets ready at all, it is replaced however often it is killed, and calls wait for it.
@@ -15,6 +16,7 @@ The pause before the next start grows with each death until an engine has worked
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
@@ -130,9 +132,10 @@ class Supervisor:
 
     def wake(self, now: float) -> list[EngineAction]:
         """A call came: bring an engine up if the last one was ended without another in its place; and look again if it
-        has been unavailable, for what was in its way may be gone.
+        could not be had, for what was in its way may be gone.
         """
-        look = self.state == EngineState.UNAVAILABLE and now >= self.since + self.policy.look_s
+        pauses = {EngineState.UNAVAILABLE: self.policy.look_s, EngineState.FATAL: self.policy.probe_s}
+        look = now >= self.since + pauses.get(self.state, math.inf)
         return self.start(now) if look or not self._wanted else []
 
     def lock_busy(self, now: float, holder: str, *, is_engine: bool = True) -> list[EngineAction]:

@@ -254,6 +254,16 @@ def test_an_attempt_that_makes_no_process_fails_at_once() -> None:
     assert supervisor.tick(1e9) == []
 
 
+def test_a_call_looks_whether_a_fatal_fault_has_been_mended() -> None:
+    supervisor = new(POLICY)
+    supervisor.start(0.0)
+    supervisor.failed(0.0, "no mempalace", "install it", permanent=True)
+    assert supervisor.wake(POLICY.probe_s - 0.1) == []
+    assert supervisor.wake(POLICY.probe_s) == [EngineAction.SPAWN]
+    supervisor.failed(POLICY.probe_s, "no mempalace", "install it", permanent=True)
+    assert supervisor.wake(POLICY.probe_s + 1) == [], "once in a while, however many calls come"
+
+
 def test_ending_for_good_starts_no_other() -> None:
     supervisor = ready()
     assert supervisor.end(1.0, "the broker leaves", replace=False) == [EngineAction.TERMINATE]
