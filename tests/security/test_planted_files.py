@@ -157,3 +157,15 @@ def test_a_file_beside_the_stores_neither_crashes_a_snapshot_nor_fills_the_disk(
     sparse.unlink()
     assert world.cli(*create).returncode == errors.EXIT_OK
     assert len(list(world.private.rglob("manifest.json"))) == 2
+
+
+def test_a_file_that_claims_to_be_huge_costs_the_engine_no_memory(world: World) -> None:
+    for name in ("config.json", "tunnels.json"):
+        (world.state_root / name).touch()
+        os.truncate(world.state_root / name, 1 << 30)
+    shim = world.shim()
+    shim.initialize()
+    assert shim.call_tool("list_tunnels") == []
+    lines = Path(f"/proc/{world.broker().engine_pid()}/status").read_text(encoding="ascii").splitlines()
+    assert next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) < 1 << 20
+    assert "config.json is not read" in world.log()

@@ -13,6 +13,7 @@ import errno
 import io
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from typing import Any, Callable
 
@@ -23,6 +24,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _REWRITES = "mempalace_hook_settings"
 _LINKED = "config.json"  # a link is the user's own way to keep it elsewhere: it is read, and not written
+_PARSED = (".json", ".txt")  # files that mempalace reads as a whole: a few kilobytes of its own, or of the user's
+_MAX_PARSED = 32 << 20
 _OPENER = 6  # place of open()'s argument of that name, behind the file
 
 
@@ -93,6 +96,9 @@ class OpenGuard:
                     raise _refused(name, "a link leads out of the folder")
                 if writes and flags & os.O_TRUNC:
                     os.ftruncate(fd, 0)
+                elif not flags & os.O_WRONLY and name.endswith(_PARSED) and os.fstat(fd).st_size > _MAX_PARSED:
+                    print(f"{name} is not read: it has more than {_MAX_PARSED:,} bytes", file=sys.stderr, flush=True)
+                    raise _refused(name, "it is too large")
             except BaseException:
                 os.close(fd)
                 raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,8 @@ _ADDRESSES = {"qdrant": ("MEMPALACE_QDRANT_URL", "qdrant_url"), "milvus": ("MEMP
 _PRIVATE = 'put it under env of [palaces."{}"] in config.toml, see docs/settings.md, and take it out of config.json'
 _URL = "write it as postgresql://user:password@host/database"
 _MENDED = "check that the database runs and accepts the password in config.toml; nothing has to be restarted here"
+_REMOTE, _EMBEDDING_URL = "openai-compat", "MEMPALACE_EMBEDDING_API_URL"
+_EMBEDDING_HINT = f'put {_EMBEDDING_URL} under env of [palaces."{{}}"] in config.toml, see docs/settings.md'
 _LOCAL = "[local]"  # as psql shows the socket that PostgreSQL's client takes if no host is named
 _HEAD, _LONGEST = 400, 300  # bytes of an answer, characters of an error
 
@@ -107,12 +110,23 @@ def _source(mempalace: Mempalace, variable: str, name: str) -> str:
 
 
 def storage_warnings(mempalace: Mempalace) -> list[dict[str, str]]:
-    """Return problems with the address of a PostgreSQL, each as `what` and `hint`; none if they are unknown."""
+    """Return problems with the addresses of a PostgreSQL and of a server that embeds, each as `what` and `hint`; none
+    if they are unknown.
+    """
     try:
-        return _address_problems(mempalace) if mempalace.backend == "pgvector" else []
+        problems = _address_problems(mempalace) if mempalace.backend == "pgvector" else []
+        return [*problems, *_embedding_problems(mempalace)]
     except Exception as exc:  # noqa: BLE001 - as in describe_storage
         print(f"the database's address is unknown: {exc}", file=sys.stderr)
         return []
+
+
+def _embedding_problems(mempalace: Mempalace) -> Iterator[dict[str, str]]:
+    config = mempalace.server._config
+    remote = getattr(config, "embedding_model", None) == _REMOTE
+    if remote and _source(mempalace, _EMBEDDING_URL, "embedding_api_url") == "config.json":
+        what = f"{mempalace.config_path()} names the server that gets all texts: who can write it can name another"
+        yield {"what": what, "hint": _EMBEDDING_HINT.format(mempalace.palace_path())}
 
 
 def _address_problems(mempalace: Mempalace) -> list[dict[str, str]]:

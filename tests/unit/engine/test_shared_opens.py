@@ -52,6 +52,14 @@ for one in opens(root / "config.json", reading=False):
 assert not (victim.parent / "made").exists()
 assert not (victim.parent / "folder" / "new").exists()
 
+for name in ("sparse.json", "sparse.txt", "sparse.jsonl"):
+    with open(root / name, "w") as file:
+        file.truncate(33 << 20)
+    assert [refused(one) for one in opens(root / name, writing=False)] == [name != "sparse.jsonl"] * 4
+    assert refused(lambda: open(root / name, "r+").read()) == (name != "sparse.jsonl")
+    (root / name).write_text("fine")
+    assert open(root / name).read() == "fine"
+
 for one in opens(root / "plain"):
     one()
 (root / "plain").write_text("x")

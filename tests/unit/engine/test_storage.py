@@ -106,3 +106,22 @@ def test_a_mempalace_that_changed_says_nothing(tmp_path: Path, capsys: pytest.Ca
     assert describe_storage(mempalace) is None
     assert "is unknown" in capsys.readouterr().err
     assert storage_warnings(mempalace) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "file", "env", "told"),
+    [
+        ("openai-compat", "http://evil", "", True),
+        ("openai-compat", "http://evil", "http://mine", False),
+        ("openai-compat", None, "", False),
+        ("minilm", "http://evil", "", False),
+    ],
+)
+def test_a_server_for_embeddings_that_the_shared_file_names_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, file: str | None, env: str, told: bool
+) -> None:
+    monkeypatch.setenv("MEMPALACE_EMBEDDING_API_URL", env)
+    mempalace: Any = FakeMempalace(tmp_path)
+    mempalace.server._config = SimpleNamespace(embedding_model=model, _file_config={"embedding_api_url": file})
+    found = storage_warnings(mempalace)
+    assert [("all texts" in entry["what"], "config.toml" in entry["hint"]) for entry in found] == [(True, True)] * told

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...route.engine_version import expected_engine
 from ...system.paths import home_of
+from ...system.shared_files import read_followed
 from ..demo import end_stragglers
 from ..demo.agent import Agent, CallFailed
 from ..demo.home import environment, find_shim, share_model
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _DATABASE = "palace/chroma.sqlite3"
 _CONFIG = "config/config.json"
+_MAX_CONFIG = 1 << 20
 _MODEL = "MEMPALACE_EMBEDDING_MODEL"
 _CACHE = ".cache/huggingface"  # where mempalace's other models are
 _GRAPH = "knowledge_graph.sqlite3"
@@ -108,7 +110,7 @@ def _embedding(snapshot: Snapshot) -> dict[str, object]:
     if _CONFIG not in snapshot.files:
         return {}
     try:
-        said = json.loads(Path(snapshot.file(_CONFIG)).read_bytes())
+        said = json.loads(read_followed(snapshot.file(_CONFIG), _MAX_CONFIG))
     except ValueError:  # mempalace then goes by its defaults, too
         return {}
     return {name: said[name] for name in said if name.startswith("embedding")} if isinstance(said, dict) else {}
