@@ -38,6 +38,8 @@ def engine_state(supervisor: Supervisor, now: float) -> str:
     reason = supervisor.reason or "no reason known"
     if supervisor.state == EngineState.FATAL:
         return f"the mempalace engine can't start: {reason}"
+    if supervisor.alive and not supervisor.reason:  # it starts, which needs none
+        return f"the mempalace engine is {supervisor.state}"
     if supervisor.state != EngineState.UNAVAILABLE:
         return f"the mempalace engine is {supervisor.state}: {reason}"
     since = now - (supervisor.unavailable_since or supervisor.since)

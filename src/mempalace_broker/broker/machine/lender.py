@@ -112,7 +112,7 @@ class Lender:
             why = f"{running.tool} has been running for {now - running.started:.0f} s"
         else:
             why = engine_state(self._dispatcher.supervisor, now)
-        return f"the palace did not get free within {asked.wait_s:g} s: {why}"
+        return f"the palace did not get free within {round(asked.wait_s, 1):g} s: {why}"
 
     def _recall(self, now: float) -> None:
         """Bring the engine to its end, step by step: the palace is closed in order first."""

@@ -25,6 +25,15 @@ def test_an_engine_that_is_down_has_its_own_hint_before_the_general_one() -> Non
     )
 
 
+def test_an_engine_that_starts_needs_no_reason() -> None:
+    made = supervisor()
+    made.start(0.0)
+    made.spawned(0.0, 10)
+    assert texts.engine_state(made, 0.0) == "the mempalace engine is starting"
+    made.reason = "the engine ended: signal 9"
+    assert texts.engine_state(made, 0.0) == "the mempalace engine is starting: the engine ended: signal 9"
+
+
 def test_an_unavailable_engine_says_since_when_and_when_it_is_tried_again() -> None:
     made = supervisor()
     for now in (100.0, 110.0):
