@@ -179,7 +179,7 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log
         read_fd, write_fd = os.pipe()
     except OSError as exc:
         os.close(log_fd)
-        raise StartFailed(f"cannot start {argv[0]}: {exc.strerror or exc}.", hint="mempalace-broker doctor") from exc
+        raise StartFailed(f"cannot start {argv[0]}: {exc.strerror or exc}.", hint=file_hint(exc)) from exc
     try:
         child = subprocess.Popen(
             [*argv, START_FD_FLAG, str(write_fd)],
@@ -196,7 +196,7 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log
     except (OSError, subprocess.SubprocessError) as exc:  # the latter: no second process could be forked
         os.close(read_fd)
         words = getattr(exc, "strerror", None) or exc
-        raise StartFailed(f"cannot start {argv[0]}: {words}.", hint="mempalace-broker doctor") from exc
+        raise StartFailed(f"cannot start {argv[0]}: {words}.", hint=file_hint(exc)) from exc
     finally:
         os.close(write_fd)
         os.close(log_fd)

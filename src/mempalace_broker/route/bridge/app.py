@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...errors import BrokerError, BrokerUnavailable
+from ...errors import BrokerError, BrokerUnavailable, file_hint
 from ...protocol.jsonrpc import to_bytes
 from ...system.shared_files import unlink_quietly
 from ..machine.bridge import BridgeState, BridgeTask
@@ -224,7 +224,8 @@ class Bridge:
         except BrokerError as exc:
             self._fail(exc)
         except OSError as exc:
-            self._fail(BrokerUnavailable(f"the bridge can't work: {exc}.", hint="free disk space, or end programs."))
+            hint = file_hint(exc, otherwise="end programs, if there are too many")
+            self._fail(BrokerUnavailable(f"the bridge can't work: {exc}.", hint=hint))
 
     def _set_up(self, now: float) -> None:
         self._tunnel.set_up()
