@@ -380,11 +380,11 @@ def test_without_the_model_calls_fail_fast_and_heal_when_it_arrives(engine: str,
     home = make_home(tmp_path, model=False)
     with EngineProcess(engine, palace, home) as process:
         _, ready = process.start()
-        assert ready["degraded"][0]["hint"] == "mempalace-broker model install"
+        assert ready["degraded"][0]["hint"] == "mempalace-broker model install --real-home"
         begun = time.monotonic()
         refused = process.tool("add_drawer", DRAWER)
         assert refused["success"] is False
-        assert "`mempalace-broker model install`" in refused["error"]
+        assert "`mempalace-broker model install --real-home`" in refused["error"]
         process.tool("search", {"query": "bird"})
         assert time.monotonic() - begun < 5
         provide_model(home)

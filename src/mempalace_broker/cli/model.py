@@ -54,7 +54,9 @@ def model_status(context: Context, as_json: bool) -> int:
         click.echo(f"{found.state}: {_KINDS.get(found.kind, found.kind)}")
         click.echo(f"in {found.folder}")
         if found.state != model.ModelState.CACHED:
-            click.echo("mempalace downloads it at its first use; without that: mempalace-broker model install")
+            click.echo(
+                "mempalace downloads it at its first use; without that: mempalace-broker model install --real-home"
+            )
     return EXIT_OK if found.state == model.ModelState.CACHED else EXIT_NOT_RUNNING
 
 

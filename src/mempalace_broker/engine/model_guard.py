@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .adapter import Mempalace
 
 _RETRY_S = 60.0
-_HINT = "mempalace-broker model install"
+_HINT = "mempalace-broker model install --real-home"
 
 
 class ModelGuard:
