@@ -58,11 +58,12 @@ def read_ids(index: SharedFolder) -> set[str]:
         UnknownFormat: it has another format.
         OSError: it can't be read, or is not made of regular files of a trusted owner.
     """
+    found = index.look(META)
+    if found is not None and found.st_size > MOST_BYTES:  # it may claim any size; not a byte of that is read
+        raise UnknownFormat(f"{META} is longer than {MOST_BYTES} bytes")
     data = index.read(META, MOST_BYTES)
     if data is None:
         raise Torn(f"there is no {META}")
-    if len(data) > MOST_BYTES:
-        raise UnknownFormat(f"{META} is longer than {MOST_BYTES} bytes")
     ids, total = parse_metadata(data)
     head = index.read(HEADER, _HEADER.size) or b""
     if len(head) < _HEADER.size:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempalace_broker.engine.index_copies import FILES, parse_stamps
-from mempalace_broker.engine.index_metadata import Torn, UnknownFormat, parse_metadata
+from mempalace_broker.engine.index_metadata import META, Torn, UnknownFormat, parse_metadata, read_ids
+from mempalace_broker.system.shared_files import SharedFolder
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text(),
@@ -94,3 +97,16 @@ def test_a_stamp_that_is_not_a_whole_number_is_invalid(bad: str) -> None:
     good = [[1, 2]] * len(FILES)
     assert parse_stamps(repr(good).encode()) == [(1, 2)] * len(FILES)
     assert parse_stamps(repr(good).replace("2]]", f"{bad}]]").encode()) is None
+
+
+def test_metadata_that_claim_any_size_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / META).touch()
+    os.truncate(tmp_path / META, 4 << 30)
+    tracemalloc.start()
+    try:
+        with SharedFolder.open(str(tmp_path)) as index, pytest.raises(UnknownFormat, match="longer than"):
+            read_ids(index)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
