@@ -17,10 +17,12 @@ class Write(NamedTuple):
     Attributes:
         collection: the id of its collection.
         ids: those that it names; None for a delete by another condition.
+        deletes: whether it deletes rows.
     """
 
     collection: str
     ids: list[str] | None
+    deletes: bool = False
 
     @property
     def rows(self) -> int:
@@ -42,16 +44,19 @@ def watch_writes(after: Callable[[Write], None], before: Callable[[Write], None]
         known = parameters(getattr(api, name, None))
         require("collection_id" in known and "ids" in known, f"chromadb's {name} is not what it was")
     for name in _WRITES:
-        replace(_watched(getattr(api, name), after, before), name, api)
+        replace(_watched(getattr(api, name), after, before, deletes=name == "_delete"), name, api)
 
 
-def _watched(stock: Any, after: Callable[[Write], None], before: Callable[[Write], None] | None) -> Any:
+def _watched(
+    stock: Any, after: Callable[[Write], None], before: Callable[[Write], None] | None, *, deletes: bool
+) -> Any:
     names = parameters(stock)[1:]  # without self
 
     def write(self: Any, *args: Any, **kwargs: Any) -> Any:
         given = {**dict(zip(names, args)), **kwargs}
         ids = given.get("ids")
-        what = Write(str(given.get("collection_id")), list(ids) if isinstance(ids, (list, tuple)) else None)
+        named = list(ids) if isinstance(ids, (list, tuple)) else None
+        what = Write(str(given.get("collection_id")), named, deletes)
         if before is not None:
             before(what)
         try:

@@ -7,11 +7,13 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from .chroma_writes import watch_writes
 from .file_cache import FileCache, database_files, stamps_of
 from .tuneup import TuneUp, parameters, replace, require
 
 if TYPE_CHECKING:
     from ..adapter import Mempalace
+    from .chroma_writes import Write
 
 
 # -- a read must not write: pin the thread count of a collection once ---------------------------------
@@ -51,9 +53,21 @@ def _apply_own_writes(mempalace: Mempalace) -> None:
     get_backend: Any = getattr(mempalace.module("palace"), "get_backend_for_palace", None)
     require(parameters(get_backend)[:1] == ["palace_path"], "get_backend_for_palace is not what it was")
     path = mempalace.palace_path()
+    outdated: list[Any] = []  # the open client, once rows were deleted through it
+
+    def note(write: Write) -> None:
+        if write.deletes:
+            outdated[:] = [server._client_cache]
 
     def restamp() -> None:
-        """Mark the file as unchanged as our last call left it; any later change is still seen."""
+        """Mark the file as unchanged as our last call left it; any later change is still seen.
+
+        Not between a delete and the next time that mempalace opens the client: until then, searches with the open one
+        find rows that are gone and miss others.
+        """
+        if outdated and outdated[0] is server._client_cache:
+            return
+        outdated.clear()
         try:
             found = os.stat(os.path.join(path, "chroma.sqlite3"))
         except OSError:
@@ -66,7 +80,9 @@ def _apply_own_writes(mempalace: Mempalace) -> None:
             if path in freshness:
                 freshness[path] = (found.st_ino, found.st_mtime)
 
+    watch_writes(note)
     mempalace.after_call.append(restamp)
+    mempalace.before_close.append(outdated.clear)
 
 
 # -- 3.4.0: status, which agents are told to call first, reads the metadata of every drawer ------------

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from mempalace_broker.engine.tuneups import read_caches
+from mempalace_broker.engine.tuneups.chroma_writes import Write
 from mempalace_broker.engine.tuneups.read_caches import INSTALLED_CACHE, OVERVIEW_CACHE, OWN_WRITES, PIN_ONCE
 from mempalace_broker.engine.tuneups.tuneup import DoesNotFit, TuneUp
 from tests.fakes.mempalace import FakeMempalace, touch
@@ -55,6 +57,14 @@ def test_another_pin_is_left_alone(tmp_path: Path, pin: Any) -> None:
 # -- own-writes ------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def watchers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is called after each write."""
+    found: list[Any] = []
+    monkeypatch.setattr(read_caches, "watch_writes", found.append)
+    return found
+
+
 def own_writes(tmp_path: Path) -> tuple[FakeMempalace, SimpleNamespace, dict[str, Any]]:
     (tmp_path / "chroma.sqlite3").write_bytes(b"db")
     server = SimpleNamespace(
@@ -78,6 +88,28 @@ def test_our_last_write_is_not_taken_for_a_change(tmp_path: Path) -> None:
     assert (server._palace_db_inode, server._palace_db_mtime) == (stat.st_ino, stat.st_mtime)
     assert freshness[str(tmp_path)] == (stat.st_ino, stat.st_mtime)
     assert server._metadata_cache is None
+
+
+def test_after_a_delete_mempalace_opens_the_client_again(tmp_path: Path, watchers: list[Any]) -> None:
+    mempalace, server, freshness = own_writes(tmp_path)
+    apply(OWN_WRITES, mempalace)
+    watchers[0](Write("drawers", ["a"], deletes=True))
+    for _ in range(2):  # the second call has not asked for the client
+        mempalace.after_call[0]()
+        assert (server._palace_db_mtime, freshness[str(tmp_path)]) == (0.0, (0, 0.0))
+    server._client_cache = object()
+    watchers[0](Write("drawers", ["a"]))
+    mempalace.after_call[0]()
+    assert server._palace_db_mtime == freshness[str(tmp_path)][1] == (tmp_path / "chroma.sqlite3").stat().st_mtime
+
+
+def test_a_client_that_was_closed_after_a_delete_is_let_go(tmp_path: Path, watchers: list[Any]) -> None:
+    mempalace, server, _ = own_writes(tmp_path)
+    apply(OWN_WRITES, mempalace)
+    watchers[0](Write("drawers", None, deletes=True))
+    mempalace.before_close[0]()
+    mempalace.after_call[0]()
+    assert server._palace_db_mtime != 0.0
 
 
 def test_a_cache_that_nothing_made_stale_is_kept(tmp_path: Path) -> None:
