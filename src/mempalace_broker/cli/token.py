@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import StateRootError, UsageError, file_hint
+from ..errors import StateRootError, file_hint
 from .context_options import palace_options
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def command_token(context: Context, http: bool, metrics: bool, new: bool, as_jso
       mempalace-broker token | ssh vm 'umask 077; cat > ~/.mempalace-token'
       mempalace-broker token --new
       mempalace-broker token --http
-      mempalace-broker token --metrics > /etc/prometheus/mempalace.token
+      mempalace-broker token --metrics > ~/mempalace-metrics-token
 
     \b
     Exit codes: 0, 73 it can't be written, 78 its file is open to others or holds no token.
@@ -42,7 +42,7 @@ def command_token(context: Context, http: bool, metrics: bool, new: bool, as_jso
     from ..system.token_file import HTTP_FILE, METRICS_FILE, ensure_token, replace_token, token_path
 
     if http and metrics:
-        raise UsageError("--http and --metrics name different tokens.", hint="give one of the two")
+        raise click.UsageError("--http and --metrics name different tokens: give one of the two.")
     if http or metrics:
         return _private_token(context, METRICS_FILE if metrics else HTTP_FILE, new=new, as_json=as_json)
     context.files.prepare()

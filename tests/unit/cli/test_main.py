@@ -310,3 +310,8 @@ def test_an_error_with_a_file_has_the_hint_that_fits_it(
 
     assert guarded(command, []) == EXIT_FAILURE
     assert said in capsys.readouterr().err
+
+
+def test_one_token_at_a_time(palace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "--http", "--metrics", "--palace", palace]) == EXIT_USAGE
+    assert "give one of the two" in capsys.readouterr().err
