@@ -53,7 +53,7 @@ def look_at_access(identity: PalaceIdentity, files: StateFiles, plan: Plan | Non
 
 def _distrusted(identity: PalaceIdentity, files: StateFiles) -> Iterator[tuple[str, str]]:
     root, journal = os.path.split(files.journal)
-    yield from distrusted(root, (journal, journal + ".1"))
+    yield from distrusted(root, (journal, journal + ".1", os.path.basename(files.start_lock)))
     yield from distrusted(os.path.realpath(os.path.dirname(identity.name)), BESIDE_PALACE)
 
 
