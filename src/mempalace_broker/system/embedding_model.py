@@ -27,6 +27,7 @@ from pathlib import Path
 
 from ..errors import BrokerError, UsageError
 from ..protocol.jsonrpc import load_object
+from .database_trust import refuse_views
 from .shared_files import read_followed, replace_file
 
 Progress = Callable[[str], None]
@@ -204,6 +205,7 @@ def may_hold_drawers(palace: str | Path) -> bool:
         with contextlib.closing(
             sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
         ) as connection:
+            refuse_views(connection)
             queries = (f"SELECT EXISTS (SELECT 1 FROM {table})" for table in ("embeddings", "embeddings_queue"))
             return any(connection.execute(query).fetchone()[0] for query in queries)
     except sqlite3.Error:

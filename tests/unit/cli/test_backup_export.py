@@ -55,6 +55,7 @@ HOSTILE = f"""
         (6, 0, 'persistent://t/d/d', 'drawer_6', 6),
         (7, 'x', 'persistent://t/d/d', x'07', '{{"chroma:document": "a heron again"}}');
 """
+ENDLESS = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id FROM n"
 GRAPH = """
     CREATE TABLE triples (subject TEXT, predicate TEXT, object TEXT, valid_to TEXT);
     INSERT INTO triples VALUES ('heron', 'eats', 'fish', NULL), ('heron', 'sleeps', 'late', '2026-01-01');
@@ -66,10 +67,10 @@ def snapshot(tmp_path: Path) -> Snapshot:
     return snapshot_of(tmp_path, CHROMA)
 
 
-def snapshot_of(folder: Path, chroma: str) -> Snapshot:
+def snapshot_of(folder: Path, chroma: str, *, graph: str = GRAPH, check: bool = True) -> Snapshot:
     path = folder / "2026-11-27T09-36-01Z"
     files = {}
-    for name, script in (("palace/chroma.sqlite3", chroma), ("graph/knowledge_graph.sqlite3", GRAPH)):
+    for name, script in (("palace/chroma.sqlite3", chroma), ("graph/knowledge_graph.sqlite3", graph)):
         (path / name).parent.mkdir(parents=True)
         db = sqlite3.connect(path / name)
         db.executescript(script)
@@ -77,7 +78,8 @@ def snapshot_of(folder: Path, chroma: str) -> Snapshot:
         files[name] = Entry((path / name).stat().st_size, digest(str(path / name)))
     write_manifest(str(path), {}, files)
     found = Snapshot(str(path))
-    found.check()
+    if check:
+        found.check()
     return found
 
 
@@ -113,6 +115,21 @@ def test_tables_that_no_chroma_has(tmp_path: Path) -> None:
     for read in (lambda: export(strange, str(tmp_path / "out"), Form.JSONL), lambda: _samples(strange)):
         with pytest.raises(BadSnapshot, match=r"palace/chroma\.sqlite3 is damaged: no such"):
             read()
+
+
+@pytest.mark.parametrize("name", ["collections", "embeddings", "triples"])
+def test_a_view_that_never_ends_is_not_read(tmp_path: Path, name: str) -> None:
+    forged = f"ALTER TABLE {name} RENAME TO old; CREATE VIEW {name} AS {ENDLESS};"
+    chroma, graph = (CHROMA, GRAPH + forged) if name == "triples" else (CHROMA + forged, GRAPH)
+    strange = snapshot_of(tmp_path, chroma, graph=graph, check=False)
+    for read in (strange.check, lambda: export(strange, str(tmp_path / "out"), Form.JSONL)):
+        with pytest.raises(BadSnapshot, match=f"{name} is a view instead of a table"):
+            read()
+
+
+def test_views_of_the_users_own_do_no_harm(tmp_path: Path) -> None:
+    mine = snapshot_of(tmp_path, CHROMA + "CREATE VIEW mine AS SELECT * FROM embeddings;")
+    assert export(mine, str(tmp_path / "out"), Form.JSONL) == {"drawers": 2, "facts": 2}
 
 
 def test_a_folder_that_is_there_is_left_alone(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -227,6 +228,12 @@ def test_which_palaces_hold_drawers(tmp_path: Path) -> None:
     assert not may_hold_drawers(odd)
     (odd / "chroma.sqlite3").write_bytes(b"no database")
     assert may_hold_drawers(odd)
+    forged = palace_with(tmp_path / "forged", 0)
+    with contextlib.closing(sqlite3.connect(forged / "chroma.sqlite3")) as db:
+        db.execute("DROP TABLE embeddings")
+        endless = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT id FROM n WHERE id > 1"
+        db.execute(f"CREATE VIEW embeddings AS {endless}")
+    assert may_hold_drawers(forged)
     late = palace_with(tmp_path / "late", 0)
     (late / "chroma.sqlite3-wal").write_bytes(b"x")
     assert may_hold_drawers(late)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from ...errors import BrokerError, StateRootError, file_hint
+from ...system.database_trust import refuse_views
 from ...system.file_trust import others_write
 from ...system.snapshot_names import FOLDER, NAME, snapshot_names
 from .copying import digest
@@ -106,6 +107,7 @@ class Snapshot:
         db = sqlite3.connect(f"file:{quote(os.fsencode(self.file(name)))}?immutable=1", uri=True)
         db.text_factory = lambda text: text.decode("utf-8", "replace")
         try:
+            refuse_views(db)
             yield db
         except sqlite3.Error as exc:
             raise BadSnapshot(f"{self.path}: {name} is damaged: {exc}.", hint="use another snapshot") from exc
