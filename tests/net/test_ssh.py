@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,14 @@ def test_the_users_forwards_are_not_set_up_again(host: World) -> None:
         road.sshd.configure(f"LocalForward {taken} /nowhere", "ExitOnForwardFailure yes", "RemoteCommand false")
         road.started()
         assert road.status()["mode"] == "forward"
+
+
+def test_a_server_that_was_named_serves_its_graph_wherever_it_lies(host: World, tmp_path: Path) -> None:
+    with Road(host) as road:
+        shim = host.shim("--palace", str(tmp_path / "palace"), env=road.env)  # its graph would lie in that palace
+        road.shims.append(shim)
+        shim.initialize()
+        assert "entities" in shim.call_tool("kg_stats")
 
 
 # --- other transports

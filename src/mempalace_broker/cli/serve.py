@@ -181,11 +181,11 @@ def _greet(context: Context) -> tuple[Connected, BrokerReply]:
     from ..route.attempt import StartPolicy
     from ..route.finder import RouteFinder
     from ..system.clock import Deadline
-    from ..system.kernel import view_of
 
     started_by = f"mempalace-broker ensure {__version__} pid {os.getpid()}"
     policy = StartPolicy(started_by=started_by, heed_failures=False)  # a person may have fixed the cause
-    found = RouteFinder(context, Deadline.after(context.clock, START_S), policy).run()
+    finder = RouteFinder(context, Deadline.after(context.clock, START_S), policy)
+    found = finder.run()
     hello = hello_request(
         session=os.urandom(16).hex(),
         secret=os.urandom(16).hex(),
@@ -193,6 +193,6 @@ def _greet(context: Context) -> tuple[Connected, BrokerReply]:
         identity=context.identity,
         client=f"mempalace-broker {__version__}",
         pid=os.getpid(),
-        view=view_of(context.identity, remote=found.remote),
+        view=finder.view(found),
     )
     return found, ask(found.sock, found.endpoint, HELLO, hello["params"], Deadline.after(context.clock, HELLO_S))

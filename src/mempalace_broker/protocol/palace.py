@@ -66,12 +66,21 @@ class FileView:
         dev, ino: of the palace directory as the process sees it; 0 where it sees none.
         graph, beside: "dev:ino" of the folder of the knowledge graph, and of the one that holds the palace's name; ""
             where it sees none.
+        named: whether the user named the broker, one elsewhere; then its graph is meant, wherever that lies.
     """
 
-    __slots__ = ("beside", "boot", "dev", "graph", "ino", "mnt")
+    __slots__ = ("beside", "boot", "dev", "graph", "ino", "mnt", "named")
 
     def __init__(
-        self, boot: str = "", mnt: str = "", dev: int = 0, ino: int = 0, *, graph: str = "", beside: str = ""
+        self,
+        boot: str = "",
+        mnt: str = "",
+        dev: int = 0,
+        ino: int = 0,
+        *,
+        graph: str = "",
+        beside: str = "",
+        named: bool = False,
     ) -> None:
         self.boot = boot
         self.mnt = mnt
@@ -79,6 +88,7 @@ class FileView:
         self.ino = ino
         self.graph = graph
         self.beside = beside
+        self.named = named
 
     def as_json(self) -> dict[str, str | int]:
         """The view as hello carries it."""
@@ -94,7 +104,7 @@ class FileView:
             return None
         graph, beside = (str(data.get(name, "")) for name in ("graph", "beside"))
         numbers = (dev if isinstance(dev, int) else 0, ino if isinstance(ino, int) else 0)
-        return cls(boot, mnt, *numbers, graph=graph, beside=beside)
+        return cls(boot, mnt, *numbers, graph=graph, beside=beside, named=data.get("named") is True)
 
     def same_kernel(self, other: FileView) -> bool:
         """Whether both processes run under one kernel."""

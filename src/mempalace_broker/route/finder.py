@@ -72,7 +72,7 @@ class RouteFinder(Attempt):
         """How this side sees the files, for hello on that connection."""
         from ..system.kernel import view_of
 
-        return view_of(self._context.identity, remote=found.remote)
+        return view_of(self._context.identity, remote=found.remote, named=self._locality is None)
 
     def _step(self) -> Connected | Waiting:
         if self._route is None:

@@ -146,14 +146,14 @@ def run(*argv: str) -> str:
     return done.stdout.decode("utf-8", "replace").strip()
 
 
-def view_of(identity: PalaceIdentity, *, remote: bool = False) -> FileView:
+def view_of(identity: PalaceIdentity, *, remote: bool = False, named: bool = False) -> FileView:
     """How this process sees files, and the folders of a palace among them.
 
     Args:
-        remote: the broker is reached over ssh or TCP, where none of these facts can be compared.
+        remote: the broker is reached over ssh or TCP, where none of these facts can be compared. named: by the user.
     """
     if remote:
-        return FileView("elsewhere")
+        return FileView("elsewhere", named=named)
     try:
         info = os.stat(identity.path)
     except OSError:

@@ -41,7 +41,8 @@ def judge_hello(
     """Decide whether a client's hello fits this broker. `backend`: the engine's, where it has told.
 
     A client whose configuration leads to another knowledge graph is served, but its kg_* calls are refused with the
-    reason: to answer them from a graph that it never chose would be silent loss.
+    reason: to answer them from a graph that it never chose would be silent loss. Who names a broker elsewhere by its
+    address has chosen its graph.
     A palace has many names: under one kernel its device and inode decide. Without those, names are compared where both
     see the same files; across kernels the route by which the client came has to be trusted.
     """
@@ -90,7 +91,8 @@ def _differs(what: str, mine: str, other: str) -> HelloVerdict:
 def _judge_graph(own: PalaceIdentity, theirs: PalaceIdentity, own_view: FileView, view: FileView) -> HelloVerdict:
     same = own_view.same_graph(view)
     if not own_view.same_files(view):
-        return HelloVerdict() if same else _judge_graph_beyond(own, theirs, across=not own_view.same_kernel(view))
+        chosen = same or view.named
+        return HelloVerdict() if chosen else _judge_graph_beyond(own, theirs, across=not own_view.same_kernel(view))
     if not (theirs.graph == own.graph if same is None else same):
         return _other_graph(own, theirs)
     return HelloVerdict(notice=_other_name(own, theirs) if own_view.same_neighbours(view) is False else "")

@@ -167,6 +167,13 @@ def test_the_two_folders_of_newer_versions_count_as_one_across_kernels(
         assert bool(verdict.graph_refused) is expected, f"{boot}: a container may have a graph of its own"
 
 
+@pytest.mark.parametrize("own", [NEW, OLD, APART, ("/data/palace", "/data/palace/kg")])
+def test_who_names_a_broker_elsewhere_means_its_graph(own: tuple[str, str]) -> None:
+    for theirs in (NEW, OLD, ("/home/me/notes", "/home/me/.mempalace/kg"), ("/p", "/p/kg")):
+        params = {**hello(PalaceIdentity(*theirs, "default")), "view": FileView("elsewhere", named=True).as_json()}
+        assert judge_hello(params, PalaceIdentity(*own, "config"), VIEW).graph_refused == ""
+
+
 @pytest.mark.parametrize("view", [None, 7, {}, {"boot": 7, "mnt": ""}, {"boot": "b"}])
 def test_a_client_that_tells_no_view_is_taken_for_one_of_ours(view: object) -> None:
     assert judge_hello({**hello(PalaceIdentity("/q", "/g", "flag")), "view": view}, OWN, VIEW).code == OTHER_PALACE
