@@ -30,7 +30,7 @@ SESSIONS = 8
 THINK_S = 2.0  # mean pause of a session between two calls
 WINDOWS = 6  # the first of which is compared with the last
 GROWTH = 1.05
-WARM_UP_S = 20.0  # caches fill, and memory with them
+WARM_UP_S = 120.0  # some 4,000 calls: caches fill, and memory with them
 
 
 @dataclass
