@@ -11,7 +11,7 @@ import importlib.machinery, sys
 
 TIMES_TO_LIVE = {
     "mempalace.palace_graph": "_GRAPH_CACHE_TTL",
-    "mempalace.mcp_server.http": "_NODE_PROFILE_TTL_S",
+    "mempalace.mcp_server": "_NODE_PROFILE_TTL_S",  # from 3.7 on
 }
 
 class Finder:
@@ -23,8 +23,8 @@ class Finder:
         load = spec.loader.exec_module
         def exec_module(module):
             load(module)
-            assert getattr(module, TIMES_TO_LIVE[name])
-            setattr(module, TIMES_TO_LIVE[name], float("inf"))
+            if hasattr(module, TIMES_TO_LIVE[name]):
+                setattr(module, TIMES_TO_LIVE[name], float("inf"))
         spec.loader.exec_module = exec_module
         return spec
 
