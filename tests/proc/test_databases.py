@@ -232,6 +232,20 @@ def test_nothing_acknowledged_is_lost_whatever_is_killed(postgres: Postgres, bac
         load.verify()
 
 
+def test_a_kill_of_mempalace_while_it_notes_the_database_is_mended(postgres: Postgres) -> None:
+    with world_of(postgres) as world:
+        shim = world.shim("--backend", "pgvector")
+        shim.initialize()
+        fill(shim, 1)
+        marker = world.palace / "pgvector_backend.json"
+        whole = json.loads(marker.read_text())
+        marker.write_text(json.dumps(whole)[:40])  # as a bare mempalace leaves it
+        kill_engine(world)
+        assert shim.call_tool("search", query="heron")["results"]
+        fill(shim, 2)
+        assert json.loads(marker.read_text())["pgvector"] == whole["pgvector"]
+
+
 @pytest.mark.slow
 def test_a_parked_engine_lets_go_of_a_palace_in_a_database(postgres: Postgres) -> None:
     with world_of(postgres, MEMPALACE_BROKER_PARK_S="1") as world:

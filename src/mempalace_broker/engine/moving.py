@@ -23,6 +23,7 @@ from ..system.palace_stores import SERVERS
 from .adapter import EngineFailure, Mempalace, Options
 from .parking import real_path
 from .shared_opens import OpenGuard
+from .store_markers import guard_markers
 from .stored_embedders import distrust_stored_embedders
 from .unparking import refuse_swapped_stores
 from .write_limits import limit_writes
@@ -261,6 +262,7 @@ def main(argv: list[str]) -> None:
         mempalace = Mempalace(Options(args.palace, args.by))
         _refuse_fixed(mempalace, args.target)
         limit_writes(mempalace, args.note)
+        guard_markers(mempalace, mempalace.backend, args.target)
         distrust_stored_embedders()
         mempalace.take_write_lock()
         for folder in (real_path(mempalace.palace_path()), args.staging):  # guests may have put links there by now

@@ -61,6 +61,7 @@ from .power_safety import PowerSafety
 from .search_config import fingerprint, is_outdated
 from .shared_opens import OpenGuard, refuse_to_write_through
 from .storage import StorageWatch, storage_facts, storage_warnings
+from .store_markers import guard_markers
 from .stored_embedders import distrust_stored_embedders
 from .tuneups.apply import apply_tuneups, open_tuned
 from .unparking import Lookout, wait_for_palace
@@ -289,6 +290,7 @@ def _prepare(mempalace: Mempalace) -> dict[str, Any]:
         degraded.append({"what": f"the embedding model can't be set up: {exc}", "hint": "mempalace-broker doctor"})
     degraded += storage_warnings(mempalace)
     tuneups = apply_tuneups(mempalace, wanted=mempalace.options.tune)
+    guard_markers(mempalace, mempalace.backend)
     if mempalace.is_chroma():
         treat_empty_palace_as_missing(mempalace)
         distrust_stored_embedders()
