@@ -16,6 +16,7 @@ from .database_check import DatabaseCheck
 from .early_session import EarlySession
 from .lean_imports import lean_imports
 from .minilm import minilm, model_missing
+from .tuneups.own_length import OwnLength
 
 
 class ModelLoading:
@@ -23,6 +24,7 @@ class ModelLoading:
 
     Attributes:
         database: the check of the palace's database. session: the model's session, made ahead.
+        own_length: of the function in use, proved or not, once the model is loaded; None where there is no such model.
     """
 
     def __init__(self, palace: str) -> None:
@@ -30,6 +32,7 @@ class ModelLoading:
         self.database.start()
         self._chosen = threading.Event()
         self.session = EarlySession()
+        self.own_length: OwnLength | None = None
         self._thread: threading.Thread | None = None
         try:
             importlib.import_module("mempalace")  # its settings for chromadb first
@@ -50,6 +53,8 @@ class ModelLoading:
                 function.tokenizer  # noqa: B018 - both are made when they are first asked for
                 self.session.hand_over(function)
                 function.model  # noqa: B018
+                self.own_length = OwnLength(function)
+                self.own_length.prove()
         except Exception as exc:  # noqa: BLE001 - whoever embeds says what is wrong
             print(f"the model is not loaded ahead: {exc}", file=sys.stderr, flush=True)
         finally:

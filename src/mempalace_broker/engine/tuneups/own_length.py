@@ -26,11 +26,15 @@ _TOLERANCE = 1e-6  # of one component; distances are answered with four decimals
 
 
 class OwnLength:
-    """Embeds with the user's model, each text at its own length; a text's vector depends on nothing else."""
+    """Embeds with the user's model, each text at its own length; a text's vector depends on nothing else.
+
+    Args:
+        function: mempalace's embedding function, not changed yet.
+    """
 
     def __init__(self, function: Any) -> None:
         self._np: Any = importlib.import_module("numpy")
-        self._function = function
+        self.function = function
         self._stock = type(function)._forward
         self._proving = threading.Lock()
         self._proved: bool | None = None  # None: not tried yet
@@ -38,7 +42,7 @@ class OwnLength:
 
     def _embed(self, text: str) -> Any:
         """Vector of one text: float32, one row as the stock function has it."""
-        np, function = self._np, self._function
+        np, function = self._np, self.function
         encoded = function.tokenizer.encode(text)
         n = max(1, sum(encoded.attention_mask))
         ids = np.array([encoded.ids[:n]], dtype=np.int64)
@@ -53,15 +57,15 @@ class OwnLength:
         """Compare with the stock function on two texts, once. Raises whatever loading the model raises."""
         with self._proving:
             if self._proved is None:
-                with _padded_to(self._function.tokenizer, _PADDED):
-                    stock = self._stock(self._function, list(_SAMPLES))
+                with _padded_to(self.function.tokenizer, _PADDED):
+                    stock = self._stock(self.function, list(_SAMPLES))
                 own = self._np.stack([self._embed(text) for text in _SAMPLES])
                 self._proved = own.shape == stock.shape and float(self._np.abs(own - stock).max()) <= _TOLERANCE
             return self._proved
 
     def prefetch(self, text: str) -> None:
         """Embed a text that a call will soon ask for. Raises whatever loading the model raises."""
-        if len(text) <= MAX_TEXT and model_missing(self._function) is None and self.prove():
+        if len(text) <= MAX_TEXT and model_missing(self.function) is None and self.prove():
             self._cache.get(text)
 
     def keep(self, texts: int) -> None:
@@ -70,7 +74,7 @@ class OwnLength:
 
     def forward(self, function: Any, documents: list[str], batch_size: int = 32) -> Any:
         """Stand in for `_forward`: rows of float32, one per document."""
-        if function is not self._function or not documents or not self.prove():
+        if function is not self.function or not documents or not self.prove():
             return self._stock(function, documents, batch_size)
         return self._np.stack([self._cache.get(text) for text in documents])
 
@@ -95,7 +99,8 @@ def _apply(mempalace: Mempalace) -> None:
     cls = type(function)
     require(parameters(cls._forward)[:2] == ["self", "documents"], "_forward is not what it was")
     require(function._preferred_providers == ["CPUExecutionProvider"], "the model does not run on the CPU")
-    own = OwnLength(function)
+    ahead = mempalace.model.own_length if mempalace.model is not None else None
+    own = ahead if ahead is not None and ahead.function is function else OwnLength(function)
     if model_missing(function) is None:
         require(own.prove(), "this model's vectors depend on the padding")
 
