@@ -95,7 +95,7 @@ LINTERS = {  # .pre-commit-config.yaml runs the same ones
         *("mypy", "--no-error-summary"),
         *("--platform", "darwin", "--cache-dir", ".mypy_cache/darwin"),
     ),
-    "lint-imports": ("lint-imports", "--no-logo"),
+    "lint-imports": ("lint-imports", "--no-logo", "--no-cache"),
 }
 NO_NETWORK = ("NewConnectionError", "ConnectionError", "Temporary failure in name resolution", "ConnectTimeoutError")
 

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.parametrize("package", ["mempalace_broker", "pi_devbox"])
 def test_no_circle_of_files(package: str) -> None:
-    graph = grimp.build_graph(package)
+    graph = grimp.build_graph(package, cache_dir=None)  # a stale cache has hidden a circle
     circles = {
         tuple(sorted({imported, *chain}))
         for module in graph.modules

@@ -16,7 +16,7 @@ from .database_check import DatabaseCheck
 from .early_session import EarlySession
 from .lean_imports import lean_imports
 from .minilm import minilm, model_missing
-from .tuneups.own_length import OwnLength
+from .unpadded_embedding import OwnLength
 
 
 class ModelLoading:
