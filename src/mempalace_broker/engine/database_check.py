@@ -13,8 +13,8 @@ import stat
 import threading
 import time
 from typing import Any
-from urllib.parse import quote
 
+from ..system.sqlite_files import uri_of
 from .tuneups.file_cache import database_files, settled_before, stamps_of
 
 _CHECKS = b"def sqlite_integrity_status("  # what mempalace's repair.py has if it checks
@@ -68,9 +68,7 @@ class DatabaseCheck:
         sqlite3: Any = importlib.import_module("sqlite3")
         begun, stamps = time.time_ns(), stamps_of(self._files)
         try:
-            with contextlib.closing(
-                sqlite3.connect(f"file:{quote(os.fsencode(self._files[0]))}?mode=ro", uri=True)
-            ) as database:
+            with contextlib.closing(sqlite3.connect(uri_of(self.database, "mode=ro"), uri=True)) as database:
                 rows = database.execute("PRAGMA quick_check").fetchall()
         except (sqlite3.Error, ValueError):
             return

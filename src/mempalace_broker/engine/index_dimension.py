@@ -11,9 +11,9 @@ import os
 import sqlite3
 import struct
 from typing import Callable
-from urllib.parse import quote
 
 from ..system.shared_files import SharedFolder
+from ..system.sqlite_files import uri_of
 from .index_guard import segments
 from .index_metadata import META, MOST_BYTES, Torn, UnknownFormat, parse_metadata
 
@@ -61,9 +61,9 @@ class DimensionWriter:
             self._seen[name] = _stamp(index)
 
     def _dimension(self, name: str) -> int:
-        path = quote(os.path.join(os.fsencode(self._palace), _DATABASE.encode()))
+        uri = uri_of(os.path.join(self._palace, _DATABASE), "mode=ro")
         query = "SELECT c.dimension FROM segments s JOIN collections c ON c.id = s.collection WHERE s.id = ?"
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
             row = db.execute(query, (name,)).fetchone()
         return row[0] if row and isinstance(row[0], int) and 0 < row[0] <= _MOST else 0
 

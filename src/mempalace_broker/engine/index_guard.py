@@ -21,10 +21,10 @@ import sqlite3
 import stat
 import threading
 from typing import Any, Callable
-from urllib.parse import quote
 
 from ..system.palace_stores import UUID_CHARS, names_index
 from ..system.shared_files import SharedFolder
+from ..system.sqlite_files import uri_of
 from .index_copies import (
     FILES,
     Stamps,
@@ -164,8 +164,8 @@ class IndexGuard:
         SQLite's locks.
         """
         os.close(palace.open_read(_DATABASE))  # refuses a link, and what is not a regular file of ours
-        path = quote(os.path.join(os.fsencode(self._palace), _DATABASE.encode()))
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
+        uri = uri_of(os.path.join(self._palace, _DATABASE), "mode=ro")
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
             row = db.execute("SELECT collection FROM segments WHERE id = ?", (name,)).fetchone()
             return row is not None and _replay_queue(db, name, row[0], ids) == _live_ids(db, row[0])
 

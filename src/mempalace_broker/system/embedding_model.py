@@ -27,8 +27,8 @@ from pathlib import Path
 
 from ..errors import BrokerError, UsageError
 from ..protocol.jsonrpc import load_object
-from .database_trust import refuse_views
 from .shared_files import read_followed, replace_file
+from .sqlite_files import refuse_views, uri_of
 
 Progress = Callable[[str], None]
 
@@ -203,7 +203,7 @@ def may_hold_drawers(palace: str | Path) -> bool:
         return True  # an immutable connection ignores it
     try:
         with contextlib.closing(
-            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+            sqlite3.connect(uri_of(str(database.absolute()), "mode=ro&immutable=1"), uri=True)
         ) as connection:
             refuse_views(connection)
             queries = (f"SELECT EXISTS (SELECT 1 FROM {table})" for table in ("embeddings", "embeddings_queue"))

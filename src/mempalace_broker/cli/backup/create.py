@@ -16,7 +16,6 @@ import shutil
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
 
 from ... import __version__
 from ...errors import StateRootError, file_hint
@@ -25,6 +24,7 @@ from ...system.find_palace import holds_store
 from ...system.palace_stores import check_stores
 from ...system.shared_files import Untrusted
 from ...system.snapshot_names import name_at
+from ...system.sqlite_files import uri_of
 from ..exclusive.borrow import PAUSE_S, Borrower
 from ..steps import Steps
 from .copying import Twin, check_room, copy_file, digest, folder_of, sync
@@ -205,7 +205,7 @@ def _hold(part: Part) -> sqlite3.Connection:
         BadSnapshot: SQLite can't read it.
     """
     before = _open_files()
-    db = sqlite3.connect(f"file:{quote(os.fsencode(part.path))}?mode=ro", uri=True, timeout=_BUSY_S)
+    db = sqlite3.connect(uri_of(part.path, "mode=ro"), uri=True, timeout=_BUSY_S)
     try:
         db.execute("BEGIN")
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()

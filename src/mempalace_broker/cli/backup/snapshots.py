@@ -13,12 +13,11 @@ import os
 import shutil
 import sqlite3
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
 
 from ...errors import BrokerError, StateRootError, file_hint
-from ...system.database_trust import refuse_views
 from ...system.file_trust import others_write
 from ...system.snapshot_names import FOLDER, NAME, snapshot_names
+from ...system.sqlite_files import refuse_views, uri_of
 from .copying import digest
 from .parts import is_safe
 
@@ -104,7 +103,7 @@ class Snapshot:
         Raises:
             BadSnapshot: it can't be read, now or within the block.
         """
-        db = sqlite3.connect(f"file:{quote(os.fsencode(self.file(name)))}?immutable=1", uri=True)
+        db = sqlite3.connect(uri_of(self.file(name), "immutable=1"), uri=True)
         db.text_factory = lambda text: text.decode("utf-8", "replace")
         try:
             refuse_views(db)
