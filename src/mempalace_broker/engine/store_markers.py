@@ -1,8 +1,8 @@
-"""Lets no kill tear the file in the palace that says in which database its drawers are.
+"""Lets no kill tear the marker: the file in the palace that names the database of its drawers.
 
-mempalace writes that file anew with every drawer, in place: an engine that is killed just then leaves half of it, and
-no mempalace opens the palace any more ("marker is unreadable"). Here it is written once, beside its place, and moved
-there. One that is torn counts as missing, and is written again with the next drawer.
+mempalace writes it anew with every drawer, in place: an engine that is killed just then leaves half of it, and no
+mempalace opens the palace any more ("marker is unreadable"). Here it is written once, beside its place, and moved
+there. A torn one counts as missing, and is written again with the next drawer.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ..system.palace_stores import SERVERS
 from .tuneups.tuneup import parameters
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ _METHODS = {
 
 
 def guard_markers(mempalace: Mempalace, *names: str | None) -> None:
-    """Guard the markers of these backends. One that is unknown, or has none, stays as it is."""
-    get: Any = getattr(mempalace.module("backends"), "get_backend", None)
-    for name in filter(None, names):
+    """Guard the markers of those of these backends that have one. A backend that writes it otherwise stays as it is."""
+    for name in names:
+        get: Any = getattr(mempalace.module("backends"), "get_backend", None) if name in SERVERS else None
         if get is not None:
             _guard(type(get(name)))
 
@@ -48,7 +49,7 @@ def _guard(backend: Any) -> None:
             path = self._marker_path(palace.local_path)
             if not _is_torn(path):
                 raise
-            print(f"{path} was torn by a kill; the next drawer mends it", file=sys.stderr, flush=True)
+            print(f"{path} was torn by a kill; it is written again with the next drawer", file=sys.stderr, flush=True)
             return None
 
     def write(self: Any, palace: Any, config: Any) -> None:

@@ -21,13 +21,13 @@ def make_backend(**changed: Any) -> Any:
     """A backend that writes and reads its marker as mempalace's do; a write that is `killed` leaves half of it."""
 
     class Backend:
-        name = "server"
+        name = "pgvector"
         killed = False
         writes = 0
 
         @staticmethod
         def _marker_path(palace_path: str) -> str:
-            return os.path.join(palace_path, "server_backend.json")
+            return os.path.join(palace_path, "pgvector_backend.json")
 
         def _marker_target(self, palace: Any, config: Any) -> dict[str, str]:
             return {"address": config}
@@ -53,7 +53,7 @@ def make_backend(**changed: Any) -> Any:
     for name, value in changed.items():
         setattr(Backend, name, value)
     mempalace: Any = SimpleNamespace(module=lambda name: SimpleNamespace(get_backend=lambda _: Backend()))
-    guard_markers(mempalace, "server", None)
+    guard_markers(mempalace, "pgvector", "chroma", None)
     return Backend()
 
 
@@ -66,9 +66,9 @@ def test_it_is_written_once_for_each_target(palace: Any, tmp_path: Path) -> None
     backend = make_backend()
     for config in ("one", "one", "two", "two"):
         backend._write_marker(palace, config)
-        assert backend._read_marker(palace)["server"] == {"address": config}
+        assert backend._read_marker(palace)["pgvector"] == {"address": config}
     assert backend.writes == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["server_backend.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["pgvector_backend.json"]
 
 
 def test_a_kill_leaves_the_one_that_was_there(palace: Any) -> None:
@@ -77,20 +77,20 @@ def test_a_kill_leaves_the_one_that_was_there(palace: Any) -> None:
     backend.killed = True
     with pytest.raises(KeyboardInterrupt):
         backend._write_marker(palace, "two")
-    assert make_backend()._read_marker(palace)["server"] == {"address": "one"}
+    assert make_backend()._read_marker(palace)["pgvector"] == {"address": "one"}
 
 
-@pytest.mark.parametrize("left", ["", "{", '{"backend": "ser'])
+@pytest.mark.parametrize("left", ["", "{", '{"backend": "pgv'])
 def test_one_that_is_torn_counts_as_missing_and_is_written_again(palace: Any, tmp_path: Path, left: str) -> None:
-    (tmp_path / "server_backend.json").write_text(left)
+    (tmp_path / "pgvector_backend.json").write_text(left)
     backend = make_backend()
     assert backend._read_marker(palace) is None
     backend._write_marker(palace, "one")
-    assert backend._read_marker(palace)["server"] == {"address": "one"}
+    assert backend._read_marker(palace)["pgvector"] == {"address": "one"}
 
 
 def test_what_mempalace_never_wrote_is_left_to_it(palace: Any, tmp_path: Path) -> None:
-    (tmp_path / "server_backend.json").write_text("mine")
+    (tmp_path / "pgvector_backend.json").write_text("mine")
     backend = make_backend()
     with pytest.raises(UnreadableError):
         backend._read_marker(palace)
