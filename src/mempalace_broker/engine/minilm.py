@@ -6,6 +6,7 @@ import importlib
 import os
 from typing import Any
 
+FOLDER = os.path.join("onnx_models", "all-MiniLM-L6-v2")  # in chromadb's cache
 _FILES = (
     "config.json",
     "model.onnx",

@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from .database_check import DatabaseCheck
-from .early_session import EarlySession
+from .early_model import EarlyModel
 from .lean_imports import lean_imports
 from .minilm import minilm, model_missing
-from .unpadded_embedding import OwnLength
+from .own_length import OwnLength
 
 
 class ModelLoading:
     """Begins at once. Call it before mempalace is imported, and after its environment is set up.
 
     Attributes:
-        database: the check of the palace's database. session: the model's session, made ahead.
+        database: the check of the palace's database. early: the model, as far as it is loaded ahead of chromadb.
         own_length: of the function in use, proved or not, once the model is loaded; None where there is no such model.
     """
 
@@ -31,12 +31,12 @@ class ModelLoading:
         self.database = DatabaseCheck(palace)
         self.database.start()
         self._chosen = threading.Event()
-        self.session = EarlySession()
+        self.early = EarlyModel()
         self.own_length: OwnLength | None = None
         self._thread: threading.Thread | None = None
         try:
             importlib.import_module("mempalace")  # its settings for chromadb first
-            self.session.start(importlib.import_module("mempalace.config").MempalaceConfig())
+            self.early.start(importlib.import_module("mempalace.config").MempalaceConfig())
             importlib.import_module("chromadb")
         except Exception as exc:  # noqa: BLE001 - importing the server says what is wrong
             print(f"nothing is loaded ahead: {exc}", file=sys.stderr)
@@ -49,12 +49,14 @@ class ModelLoading:
         try:
             function: Any = minilm(importlib.import_module("mempalace.embedding"))
             self._chosen.set()
-            if function is not None and model_missing(function) is None:
-                function.tokenizer  # noqa: B018 - both are made when they are first asked for
-                self.session.hand_over(function)
-                function.model  # noqa: B018
-                self.own_length = OwnLength(function)
-                self.own_length.prove()
+            if function is None or model_missing(function) is not None:
+                self.early.let_go()
+                return
+            function.tokenizer  # noqa: B018 - both are made when they are first asked for
+            self.early.hand_over(function)
+            function.model  # noqa: B018
+            self.own_length = OwnLength(function)
+            self.own_length.prove()
         except Exception as exc:  # noqa: BLE001 - whoever embeds says what is wrong
             print(f"the model is not loaded ahead: {exc}", file=sys.stderr, flush=True)
         finally:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import landlock
+from .minilm import FOLDER
 from .shared_opens import under
 
 if TYPE_CHECKING:
@@ -79,5 +80,5 @@ def _models(home: str) -> Iterator[str]:
         with contextlib.suppress(OSError):
             os.makedirs(folder, mode=0o700, exist_ok=True)
         yield folder
-    yield os.path.join(chroma, "onnx_models", "all-MiniLM-L6-v2")  # may be a link to another disk
+    yield os.path.join(chroma, FOLDER)  # may be a link to another disk
     yield from filter(None, map(os.environ.get, _MODEL_VARIABLES))

@@ -26,10 +26,10 @@ def _was_lean(mempalace: Mempalace) -> None:
     require(mempalace.model is not None, "mempalace was imported as usual")
 
 
-def _had_its_session(mempalace: Mempalace) -> None:
+def _had_its_model(mempalace: Mempalace) -> None:
     _was_lean(mempalace)
     assert mempalace.model is not None
-    require(not mempalace.model.session.unused, mempalace.model.session.unused)
+    require(not mempalace.model.early.unused, mempalace.model.early.unused)
 
 
 LEAN_IMPORTS = TuneUp(
@@ -39,11 +39,11 @@ LEAN_IMPORTS = TuneUp(
     _was_lean,
     any_backend=True,
 )
-EARLY_SESSION = TuneUp(
-    "early-session",
-    "the model's session is made while mempalace is imported",
-    "it takes half as long as the imports, and upstream makes it in the first call that embeds",
-    _had_its_session,
+EARLY_MODEL = TuneUp(
+    "early-model",
+    "the model is loaded while mempalace is imported",
+    "that takes half as long as the imports, and upstream loads it in the first call that embeds",
+    _had_its_model,
     any_backend=True,
 )
 # in this order: pin-once wraps what the two before put in place
@@ -68,7 +68,7 @@ BEFORE_OPENING = (
     QUICK_JSON,
     KEPT_SIGNATURES,
 )
-WITH_MODEL = (EARLY_SESSION, OWN_LENGTH, MINE_PARTS)
+WITH_MODEL = (EARLY_MODEL, OWN_LENGTH, MINE_PARTS)
 
 
 def apply_tuneups(mempalace: Mempalace, *, wanted: bool) -> list[dict[str, Any]]:

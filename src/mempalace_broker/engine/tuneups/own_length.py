@@ -1,11 +1,11 @@
-"""Has each text embedded at its own length: see engine/unpadded_embedding.py."""
+"""Has each text embedded at its own length: see engine/own_length.py."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from ..minilm import minilm, model_missing
-from ..unpadded_embedding import OwnLength
+from ..own_length import OwnLength
 from .tuneup import TuneUp, parameters, replace, require
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
-"""Makes the session of chromadb's MiniLM while chromadb itself is imported.
+"""Loads chromadb's MiniLM while chromadb itself is imported.
 
-That takes 0.2 s of processor time, and keeps no other thread from running. chromadb gets the session where it asks for
-one of the same file, with the same providers and options; otherwise it makes its own.
+That is onnxruntime making an inference session: 0.2 s of processor time, which keep no other thread from running.
+chromadb gets the session where it asks for one of the same file, with the same providers and options; otherwise it
+makes its own.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import sys
 import threading
 from typing import Any
 
-_MODEL = os.path.join(".cache", "chroma", "onnx_models", "all-MiniLM-L6-v2", "onnx", "model.onnx")
+from .minilm import FOLDER
+
+_MODEL = os.path.join(".cache", "chroma", FOLDER, "onnx", "model.onnx")
 _PROVIDERS = ["CPUExecutionProvider"]
 
 
-class EarlySession:
-    """One session, made ahead on a thread of its own.
+class EarlyModel:
+    """One inference session, made ahead on a thread of its own.
 
     Attributes:
         unused: why it is not in use; "" if it is.
@@ -29,7 +32,7 @@ class EarlySession:
         self._ort: Any = None
         self._threads = 0
         self._made: tuple[Any, dict[str, Any]] | None = None  # the session, and the options that it has
-        self._thread = threading.Thread(target=self._make, name="engine-session", daemon=True)
+        self._thread = threading.Thread(target=self._make, name="engine-early-model", daemon=True)
 
     def start(self, config: Any) -> None:
         """Begin, if mempalace is configured to use this model and the model is there. Call it once.
@@ -51,11 +54,7 @@ class EarlySession:
         Raises:
             Exception: whatever making another session raised.
         """
-        if self._thread.ident is None:
-            return
-        self._thread.join()
-        made, self._made = self._made, None
-        self.unused = "mempalace makes another session"
+        made = self.let_go()
         if made is None or getattr(function, "ort", None) is not self._ort:
             return
         function.ort = _Runtime(self._ort, self._path, *made)
@@ -64,6 +63,15 @@ class EarlySession:
                 self.unused = ""
         finally:
             function.ort = self._ort
+
+    def let_go(self) -> tuple[Any, dict[str, Any]] | None:
+        """Forget the session, which takes much memory, and return it with its options; None if there is none."""
+        if self._thread.ident is None:
+            return None
+        self._thread.join()
+        self.unused = "mempalace makes another session"
+        made, self._made = self._made, None
+        return made
 
     def _make(self) -> None:
         try:

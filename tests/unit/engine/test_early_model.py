@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mempalace_broker.engine.early_session import EarlySession
+from mempalace_broker.engine.early_model import EarlyModel
 from mempalace_broker.engine.model_loading import ModelLoading
 
 CPU = ["CPUExecutionProvider"]
@@ -85,8 +85,8 @@ def ort(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     return runtime
 
 
-def started(**config: Any) -> EarlySession:
-    early = EarlySession()
+def started(**config: Any) -> EarlyModel:
+    early = EarlyModel()
     early.start(SimpleNamespace(**{"embedding_model": "minilm", **config}))
     return early
 
