@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests import proctools
 from tests.harness import RpcError, World, eventually
+from tests.hooked import steady
 from tests.rpcproc import NoAnswer
 
 
@@ -27,6 +29,20 @@ def test_a_bare_server_works_in_a_world_of_its_own(world: World) -> None:
     assert server.memory_kb()["rss"] > 50_000
     assert server.finish() == 0
     assert server.untaken() == []
+
+
+def test_what_a_steady_engine_caches_never_expires(tmp_path: Path, engine: str) -> None:
+    code = "import sys, mempalace.mcp_server as m, mempalace.palace_graph as g; sys.stderr.write(repr(("
+    code += "getattr(m, '_NODE_PROFILE_TTL_S', None), g._GRAPH_CACHE_TTL)))"
+    told = subprocess.run(
+        [steady(tmp_path / "steady", engine), "-c", code],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert told.stderr.endswith("(None, inf)" if engine == "3.4.0" else "(inf, inf)"), "3.4.0 has no profile"
 
 
 def test_two_bare_servers_are_seen_as_two_owners(world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 import mempalace_broker
 
 ROOT = Path(mempalace_broker.__file__).parent
-_GRAPH = grimp.build_graph("mempalace_broker", exclude_type_checking_imports=True)
+_GRAPH = grimp.build_graph("mempalace_broker", exclude_type_checking_imports=True, cache_dir=None)
 _IMPORTED = _GRAPH.find_upstream_modules("mempalace_broker.engine", as_package=True)
 FILES = sorted(
     {*(ROOT / "engine").rglob("*.py"), *(ROOT / name / "__init__.py" for name in ("", "protocol", "system"))}.union(

@@ -162,16 +162,9 @@ def test_what_another_call_closed_is_opened_again_for_all_that_hold_it(tmp_path:
 def test_the_rehearsal_of_a_file_with_too_many_texts_stops_at_once(tmp_path: Path) -> None:
     mine, written = Mine(tmp_path), []
 
+    @functools.wraps(process_file)
     def in_batches(
-        filepath: str,
-        project_path: str,
-        collection: Any,
-        wing: str,
-        rooms: list[str],
-        agent: str,
-        dry_run: bool,
-        closets_col: Any = None,
-        max_chunks_per_file: int | None = None,
+        filepath: str, project_path: str, collection: Any, *_: Any, max_chunks_per_file: int = 0, **_rest: Any
     ) -> int:
         for chunk in filepath.split() if not max_chunks_per_file else ():
             written.append(chunk)
