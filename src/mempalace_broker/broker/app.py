@@ -9,7 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import EXIT_OK, BrokerError, StateRootError
+from ..errors import EXIT_OK, BrokerError, StateRootError, file_hint
 from ..lease.files import flush_palace
 from ..locality.mounts import folders_table
 from ..protocol.jsonrpc import result_line
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 SELF_CHECK_S = 2.0
 FLUSH_S = 1.0
 _ANSWERS_LIMIT = 8 << 20
-_MAKE_ROOM = "free space there, or allow writing"
 
 
 class App:
@@ -197,8 +196,8 @@ class App:
         try:
             await self._publisher.start(self._listeners.endpoints, self._listeners.tcp.token)
         except OSError as exc:
-            hint = "free space there, or make it writable"
-            raise StateRootError(f"cannot write {self._files.record}: {exc.strerror or exc}.", hint=hint) from exc
+            what = f"cannot write {self._files.record}: {exc.strerror or exc}."
+            raise StateRootError(what, hint=file_hint(exc)) from exc
         record = self._publisher.record
         on_ready(record.endpoints[0])
         self._log.info("serving %s on %s, record %s", self._identity.path, self._files.socket, record.record)
@@ -304,7 +303,7 @@ class App:
             await self._publisher.save_answers(data)
             await self._publish()
         except OSError as exc:
-            self._warnings.add(f"cannot write {self._files.answers.path}, or the record: {exc}", _MAKE_ROOM)
+            self._warnings.add(f"cannot write {self._files.answers.path}, or the record: {exc}", file_hint(exc))
 
     async def _publish(self) -> None:
         await self._publisher.publish(self._listeners.endpoints, self._listeners.tcp.token)
@@ -331,7 +330,7 @@ class App:
             try:
                 await self._check_once()
             except (OSError, BrokerError) as exc:
-                self._warnings.add(f"the self-check failed: {exc}", _MAKE_ROOM)
+                self._warnings.add(f"the self-check failed: {exc}", file_hint(exc))
 
     async def _check_once(self) -> None:
         if self._protocol.state != BrokerState.SERVING or self._dispatcher.lent:

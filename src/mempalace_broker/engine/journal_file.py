@@ -6,10 +6,10 @@ import os
 import sys
 import threading
 
+from ..errors import file_hint
 from ..protocol import journal
 from ..system.shared_files import SharedFolder, read_at_most
 
-_MAKE_ROOM = "free space there, or allow writing"
 _OLDER = ".1"
 _LARGEST = 2 * journal.ROTATE_BYTES  # ours are rotated long before
 
@@ -24,12 +24,12 @@ class JournalFile:
         path: its file; the predecessor is `path` + ".1". None: no journal.
 
     Attributes:
-        error: why nothing can be written to it; "" if something can.
+        error: why nothing can be written to it; "" if something can. hint: what helps then.
     """
 
     def __init__(self, path: str | None, *, rotate_bytes: int = journal.ROTATE_BYTES) -> None:
         self.path = path
-        self.error = self._told = ""
+        self.error = self.hint = self._told = ""
         self._rotate_bytes = rotate_bytes
         self._lock = threading.Lock()
         self._fd = -1
@@ -43,7 +43,7 @@ class JournalFile:
     @property
     def trouble(self) -> list[dict[str, str]]:
         """`error` as entries for `status`."""
-        return [{"what": f"nothing can be stored: {self.error}", "hint": _MAKE_ROOM}] if self.error else []
+        return [{"what": f"nothing can be stored: {self.error}", "hint": self.hint}] if self.error else []
 
     def changed(self) -> bool:
         """Return whether `error` has changed since the last call."""
@@ -120,6 +120,7 @@ class JournalFile:
 
     def _give_up(self, exc: OSError) -> None:
         self._close()
+        self.hint = file_hint(exc, otherwise="free space there, or allow writing")
         reported, self.error = self.error, f"the journal of writes {self.path} can't be written ({exc})"
         if reported != self.error:
             print(self.error, file=sys.stderr, flush=True)

@@ -34,10 +34,9 @@ def opening_error(told: object) -> str:
     return str(told or "it does not open")
 
 
-def not_journalled(request: Any, why: str) -> dict[str, Any]:
+def not_journalled(request: Any, why: str, hint: str) -> dict[str, Any]:
     """Return the answer to a write that the journal could not note before it began."""
-    hint = "free space there, or allow writing; then send it again."
-    text = f"{tool_call(request)[0]} was not executed: {why}. Hint: {hint}"
+    text = f"{tool_call(request)[0]} was not executed: {why}. Hint: {hint}; then send it again."
     return error_response(request_id(request), NOT_EXECUTED, text)
 
 

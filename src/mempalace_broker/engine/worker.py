@@ -246,7 +246,7 @@ class Worker:
         key = frame.tag
         if key != "-" and not self._journal.started(key):
             key = "-"
-            response = payload.not_journalled(call.request, self._journal.error)
+            response = payload.not_journalled(call.request, self._journal.error, self._journal.hint)
         else:
             with self._confinement.confine(call.folders):
                 response = call.error or self._mempalace.handle(call.request)

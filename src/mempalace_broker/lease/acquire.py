@@ -6,7 +6,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import PalaceHeld, StateRootError
+from ..errors import PalaceHeld, StateRootError, file_hint
 from ..system.kernel import file_id
 from ..system.process_ids import this_process
 from .files import MARGIN, LeaseFolder
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..system.lock import FileLock
     from .machine.lease import LeaseAction, Listing, ObservedLease
     from .machine.record import LeaseRecord
-
-_HINT = "free space in, or allow writing to, the palace directory"
 
 
 class AcquiredLease(NamedTuple):
@@ -93,7 +91,9 @@ class LeaseAcquisition:
             while self._machine.step is not Verb.DONE:
                 self._step()
         except OSError as exc:
-            raise StateRootError(f"cannot use {self._folder.path}: {exc.strerror or exc}.", hint=_HINT) from exc
+            raise StateRootError(
+                f"cannot use {self._folder.path}: {exc.strerror or exc}.", hint=file_hint(exc)
+            ) from exc
         finally:
             self._folder.withdraw_requests()
         machine = self._machine

@@ -146,6 +146,16 @@ def test_a_session_that_can_not_be_made_is_left_to_mempalace(
     assert early.unused
 
 
+def test_one_that_nobody_wants_is_let_go(ort: Runtime, path: str) -> None:
+    early = started()
+    made = early.let_go()
+    assert made is not None
+    assert made[0] is ort.made[0][0]
+    assert early.let_go() is None
+    assert early.unused
+    assert path
+
+
 def test_nothing_is_made_for_another_model(ort: Runtime, path: str) -> None:
     early, function = started(embedding_model="embeddinggemma"), Function(ort, path)
     early.hand_over(function)
