@@ -257,9 +257,9 @@ class Worker:
             self._journal.ended(key, body)
         if key != "-" and (unconfirmed := self._power.confirm(call.request, call.tool)):
             response, body = unconfirmed, payload.encode_response(unconfirmed)
-        self._pipes.send(Frame(DONE, frame.n, tag=str(payload.response_code(response)), payload=body))
         if self._ready.is_set() and self._journal.changed():
-            self._send_ready(DEGRADED)
+            self._send_ready(DEGRADED)  # first: whoever has the answer may ask for the status
+        self._pipes.send(Frame(DONE, frame.n, tag=str(payload.response_code(response)), payload=body))
         return body
 
 
