@@ -108,8 +108,8 @@ def test_a_journal_that_fails_and_works_again_is_reported_once_each(
     writing = Writing(tmp_path, monkeypatch, JournalFile(str(folder / "journal")))
     writing.texts.clear()
     writing.worker._ready.set()
-    assert writing.write() == [DONE, DEGRADED]
+    assert writing.write() == [DEGRADED, DONE]
     assert writing.write() == [DONE]
     folder.mkdir()
-    assert writing.write() == ["write", DONE, DEGRADED]
+    assert writing.write() == ["write", DEGRADED, DONE]
     assert writing.write() == ["write", DONE]
