@@ -123,7 +123,7 @@ def test_ctrl_c_ends_a_move_without_a_traceback_and_changes_nothing() -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # a terminal's process group: the engine's interpreter gets the signal, too
+            start_new_session=True,  # as in a terminal: Ctrl-C goes to the whole process group
         )
         started = Path(f"/proc/{moving.pid}/task/{moving.pid}/children")
         eventually(lambda: "engine.moving" in commands(started.read_text().split()), 60, "the engine's interpreter")

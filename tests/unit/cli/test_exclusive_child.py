@@ -1,4 +1,4 @@
-"""The command of `exclusive` gets what is sent to us alone, from its first moment on."""
+"""A command that has the palace gets what is sent to us alone, from its first moment on; one of our own, a SIGTERM."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ from mempalace_broker.system.lock import FileLock
 from tests.fakes.clock import FakeClock
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_the_command_starts_reaches_it(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("own", "number"),
+    [((), signal.SIGTERM), ((), signal.SIGHUP), (("move-to",), signal.SIGINT), (("move-to",), signal.SIGTERM)],
+)
+def test_a_signal_while_the_command_starts_reaches_it(
+    own: tuple[str, ...], number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def start_and_be_told(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
         process = start(*args, **kwargs)
         os.kill(os.getpid(), number)
@@ -32,7 +37,7 @@ def test_a_signal_while_the_command_starts_reaches_it(number: signal.Signals, mo
     monkeypatch.setattr(child, "_settle", lambda *_: None)
     monkeypatch.setattr(Loan, "say", lambda *_: None)
     context = cast(Any, SimpleNamespace(clock=FakeClock()))
-    assert child.run_command(context, ["sleep", "60"], Loan([]), 30.0, env=dict(os.environ)) == 128 + number
+    assert child.run_command(context, ["sleep", "60"], Loan([]), 30.0, env=dict(os.environ), own=own) == 128 + number
     assert before == [signal.getsignal(known) for known in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
 

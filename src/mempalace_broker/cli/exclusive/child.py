@@ -1,7 +1,8 @@
 """Runs a command that has the palace for itself: on this terminal, with engine.lock in its hands.
 
-The command inherits the descriptor of engine.lock, and so does whatever it starts. It stays in our process group: the
-terminal sends Ctrl-C and Ctrl-Z to both of us, and it alone decides what they mean.
+The command inherits the descriptor of engine.lock, and so does whatever it starts. One of the user's stays in our
+process group: the terminal sends Ctrl-C and Ctrl-Z to both of us, and it alone decides what they mean. One of our own
+gets a group of its own, and any signal as SIGTERM: a Ctrl-C would have Python print a traceback until it runs our code.
 """
 
 from __future__ import annotations
@@ -41,24 +42,25 @@ def run_command(
     limit_s: float | None,
     *,
     env: Mapping[str, str] | None = None,
-    named: Sequence[str] = (),
+    own: Sequence[str] = (),
 ) -> int:
     """Run `command` to its end, at most `limit_s` seconds; return its exit code, 128 + n if signal n ended it.
 
     Args:
-        env: its environment, by default ours. named: the command that `status` shows, by default `command`.
+        env: its environment, by default ours. own: it is a program of ours, and `status` shows this command for it.
     """
     env = _environment(context) if env is None else env
-    with _Signals() as signals:
+    with _Signals(as_sigterm=bool(own)) as signals:
         try:
-            process = subprocess.Popen(command, pass_fds=[lock.fd for lock in loan.locks], env=env)
+            locks = [lock.fd for lock in loan.locks]
+            process = subprocess.Popen(command, pass_fds=locks, env=env, process_group=0 if own else None)
         except OSError as exc:
             hint = file_hint(exc, otherwise="look at its first line: it may have to name another interpreter")
             say_error(f"cannot run {command[0]}: {exc.strerror or exc}.", hint)
             loan.settle()
             return EXIT_CANNOT_RUN
         signals.are_for(process)
-        loan.say(process.pid, named or command, context.clock.wall())
+        loan.say(process.pid, own or command, context.clock.wall())
         try:
             code = process.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -66,6 +68,8 @@ def run_command(
             _end(process)
             code = EXIT_LIMIT
         _settle(context, loan)
+    if code == -signal.SIGTERM and signals.passed_on:
+        code = -signals.passed_on
     return code if code >= 0 else 128 - code
 
 
@@ -80,10 +84,13 @@ def _environment(context: Context) -> dict[str, str]:
 class _Signals:
     """Keeps us alive until the command has ended, and passes on the signals that are sent to us alone.
 
-    A terminal's signals reach the command itself. Those that come while it starts are passed on once it runs.
+    A terminal's signals reach a command of the user's itself. Signals that come while it starts are passed on once it
+    runs. passed_on: the first one that was passed on, 0 if there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_sigterm: bool) -> None:
+        self.passed_on = 0
+        self._as_sigterm = as_sigterm
         self._before: dict[int, Any] = {}
         self._early: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,10 +99,11 @@ class _Signals:
         """Pass them on to this process."""
         self._process = process
         while self._early:
-            process.send_signal(self._early.pop(0))
+            self._pass_on(self._early.pop(0), None)
 
     def __enter__(self) -> Self:
-        handlers = dict.fromkeys((signal.SIGINT, signal.SIGQUIT), self._leave_to_the_command)
+        from_terminal = self._pass_on if self._as_sigterm else self._leave_to_the_command
+        handlers = dict.fromkeys((signal.SIGINT, signal.SIGQUIT), from_terminal)
         handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGHUP), self._pass_on)
         self._before = {number: signal.getsignal(number) for number in handlers}
         for number, handler in handlers.items():
@@ -116,7 +124,8 @@ class _Signals:
         if self._process is None:
             self._early.append(number)
         else:
-            self._process.send_signal(number)
+            self.passed_on = self.passed_on or number
+            self._process.send_signal(signal.SIGTERM if self._as_sigterm else number)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -30,11 +30,7 @@ if TYPE_CHECKING:
     from ...system.paths import Context
     from ..exclusive.borrow import Loan
 
-_PROGRAM = """\
-import signal
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback: as after any other kill, a repetition goes on
-""" + BOOTSTRAP.replace("engine.worker", "engine.moving")
+_PROGRAM = BOOTSTRAP.replace("engine.worker", "engine.moving")  # ended as by any other kill: a repetition goes on
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 _EMBEDDER = "mempalace_embedder.json"  # which model made the vectors; each store has its own
 _STATE = "moving.json"  # in the private folder: others may be able to make a folder beside the palace
@@ -83,7 +79,7 @@ def _move(context: Context, interpreter: str, own: tuple[str, ...], loan: Loan, 
         argv += ["--replace"] if replace or begun else []
         env = known_environment(context.env)
         env = engine_env(env, context.identity, PrivateSettings.read(env).broker(env, palace).env)
-        if code := run_command(context, argv, loan, None, env=env, named=own):
+        if code := run_command(context, argv, loan, None, env=env, own=own):
             if not os.path.exists(note.path):  # nothing was begun
                 shutil.rmtree(staging, ignore_errors=True)
             if code == EXIT_INTERRUPTED:
