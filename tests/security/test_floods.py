@@ -145,9 +145,10 @@ def test_with_as_many_connections_as_there_may_be_status_and_stop_still_work(wor
         world.shim().initialize()
         broker = world.broker()
         limits_of(broker.pid, resource.RLIMIT_NOFILE, (64, 64))
-        peers = [stack.enter_context(RawPeer(broker)) for _ in range(40)]
-        for peer in peers:
-            peer.send_bytes(request("mine", "ping"))
+        peers = []
+        for _ in range(40):
+            peers.append(stack.enter_context(RawPeer(broker)))
+            peers[-1].send_bytes(request("mine", "ping"))  # at once: one that is silent for 1 s loses its place
         answers = [peer.wait_lines(1)[0] for peer in peers]
         refused = ["takes no more" in line for line in answers]
         assert sum(not one for one in refused) == 27, "with the shim an eighth less than 32"

@@ -51,12 +51,11 @@ def _outcome(command: click.Command, argv: Sequence[str]) -> int:
         say_error(exc.message, exc.hint)
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
-        say_error("interrupted.", before="\n")  # the terminal has shown ^C on this line
-        return EXIT_INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         return EXIT_PIPE
     except Exception as exc:  # noqa: BLE001 - the last line of defence: people get a sentence, not a traceback
-        return _unexpected(exc)
+        return _interrupted() if _comes_of_an_interrupt(exc) else _unexpected(exc)
 
 
 def _settle_streams() -> None:
@@ -89,6 +88,22 @@ def say_error(message: str, hint: str = "", *, before: str = "") -> None:
     text = f"{PROG}: {message}" + (f" Hint: {hint}" if hint else "")
     with contextlib.suppress(OSError):
         print(before + printable(" ".join(text.split("\n")), _WIDEST), file=sys.stderr)
+
+
+def _interrupted() -> int:
+    say_error("interrupted.", before="\n")  # the terminal has shown ^C on this line
+    return EXIT_INTERRUPTED
+
+
+def _comes_of_an_interrupt(exc: BaseException | None) -> bool:
+    """Whether this exception took the place of a KeyboardInterrupt, as some do in the middle of an import."""
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        if isinstance(exc, KeyboardInterrupt):
+            return True
+        seen.add(id(exc))
+        exc = exc.__cause__ or exc.__context__
+    return False
 
 
 def _unexpected(exc: Exception) -> int:

@@ -186,6 +186,24 @@ def test_the_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         guarded(failing(ZeroDivisionError()), [])
 
 
+def test_an_interrupt_that_another_exception_hides_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python raises RuntimeError for one that falls into the making of a class, as during imports."""
+
+    @click.command()
+    def interrupted() -> None:
+        class Hiding:
+            def __set_name__(self, owner: type, name: str) -> None:
+                raise KeyboardInterrupt
+
+        try:
+            type("Made", (), {"hiding": Hiding()})
+        except RuntimeError as exc:  # Python 3.11
+            raise TypeError("of whoever caught it") from exc
+
+    assert guarded(interrupted, []) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err.strip() == "mempalace-broker: interrupted."
+
+
 def test_interrupt_is_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(failing(KeyboardInterrupt()), []) == EXIT_INTERRUPTED
     assert capsys.readouterr().err.strip() == "mempalace-broker: interrupted."

@@ -64,13 +64,14 @@ def create(
     Exit codes: 0 it is there, 1 it does not work, 69 the palace is another machine's, 70 no
     mempalace to try it with, 73 files can't be placed, 75 no pause in which to copy.
     """
+    from ..cleanup import single_interrupt
     from .create import create as make
     from .snapshots import prune, snapshot_folder
     from .tryout import try_out
 
     where = snapshot_folder(context, folder, make=True)
 
-    with steps() as shown:
+    with single_interrupt(), steps() as shown:
 
         def tried(snapshot: Snapshot) -> None:
             if not untried:
@@ -125,11 +126,12 @@ def verify(context: Context, name: str | None, folder: str | None, as_json: bool
     Exit codes: 0 it is good, 1 it is not, or there is none, 70 no mempalace to try it with,
     73 the folder can't be used.
     """
+    from ..cleanup import single_interrupt
     from .snapshots import find_snapshot, snapshot_folder
     from .tryout import try_out
 
     snapshot = find_snapshot(context, snapshot_folder(context, folder, make=True), name)
-    with steps() as shown:
+    with single_interrupt(), steps() as shown:
         shown.begin("checking")
         snapshot.check()
         shown.begin(_TRY_OUT)

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +24,7 @@ from ...system.palace_stores import check_stores
 from ...system.shared_files import Untrusted
 from ...system.snapshot_names import name_at
 from ...system.sqlite_files import uri_of
+from ..cleanup import removed_at_the_end
 from ..exclusive.borrow import PAUSE_S, Borrower
 from ..steps import Steps
 from .copying import Twin, check_room, copy_file, digest, folder_of, sync
@@ -260,10 +260,8 @@ def _new_partial(folder: str, at: float) -> Iterator[str]:
     """Make a folder for a snapshot of that time, no other one's; remove it in the end, unless it was renamed."""
     free = (name for name in _names(name_at(at)) if not os.path.lexists(os.path.join(folder, name)))
     partial = next(path for name in free if _make(path := os.path.join(folder, PARTIAL + name)))
-    try:
+    with removed_at_the_end(partial):
         yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _make(path: str) -> bool:

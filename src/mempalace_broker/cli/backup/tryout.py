@@ -7,18 +7,19 @@ import fcntl
 import json
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...errors import BrokerError
+from ...route.discover import meant_palace
 from ...route.engine_version import expected_engine
-from ...system.paths import home_of
+from ...system.paths import Context, home_of
 from ...system.shared_files import read_followed
-from ..demo import end_stragglers
+from ..cleanup import end_stragglers, removed_at_the_end, uninterrupted
 from ..demo.agent import Agent, CallFailed
 from ..demo.home import environment, find_shim, share_model
-from ..programs import run_program
+from ..stop import stop
 from .chroma_rows import sample
 from .snapshots import PARTIAL, BadSnapshot, folder_lock
 
@@ -56,9 +57,11 @@ def try_out(snapshot: Snapshot, env: Mapping[str, str], palace: str) -> None:
         except CallFailed as exc:
             raise BadSnapshot(f"{snapshot.path} does not work: {exc.message}.", hint="mempalace-broker doctor") from exc
         finally:
-            agent.kill()
-            run_program([sys.executable, "-P", "-m", "mempalace_broker", "stop", "--now"], environ)
-            end_stragglers(str(home))
+            with uninterrupted():
+                agent.kill()
+                with contextlib.suppress(BrokerError):  # it does not leave: it is killed
+                    stop(Context(meant_palace(environ), environ), now=True, why="the snapshot was tried out")
+                end_stragglers(str(home))
 
 
 def _look_around(agent: Agent, snapshot: Snapshot) -> None:
@@ -86,8 +89,7 @@ def _samples(snapshot: Snapshot) -> tuple[int, list[tuple[str, str]]]:
 def _copy_of(snapshot: Snapshot, user_home: Path) -> Iterator[Path]:
     """A home whose palace is a copy of the snapshot: an engine writes to what it opens."""
     where = os.path.dirname(snapshot.path)
-    with folder_lock(where, fcntl.LOCK_SH), tempfile.TemporaryDirectory(prefix=PARTIAL, dir=where) as folder:
-        home = Path(os.path.realpath(folder))
+    with folder_lock(where, fcntl.LOCK_SH), removed_at_the_end(tempfile.mkdtemp(prefix=PARTIAL, dir=where)) as home:
         state = home / ".mempalace"
         for name in snapshot.files:
             place, _, rest = name.partition("/")

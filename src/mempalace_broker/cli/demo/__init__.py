@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import signal
 import tempfile
 import time
 from pathlib import Path
@@ -21,14 +19,10 @@ from ...system.find_engine import SETTING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import psutil
-
     from ...system.paths import Context
     from .home import DemoHome
     from .show import Show
     from .story import Story
-
-STRAGGLER_ROUNDS, STRAGGLER_S = 4, 5.0
 
 
 @click.command("demo", short_help="See it work, in a directory of its own.")
@@ -59,6 +53,7 @@ def command_demo(folder: Path | None, keep: bool, texts: Path | None, as_json: b
     \b
     Exit codes: 0 every check held, 1 one did not, 70 no mempalace was found.
     """
+    from ..cleanup import single_interrupt
     from .show import Show
 
     show = Show(quiet=as_json)
@@ -72,30 +67,14 @@ def command_demo(folder: Path | None, keep: bool, texts: Path | None, as_json: b
 
 
 @contextlib.contextmanager
-def single_interrupt() -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the demo; later ones must not cut its clean-up short, which is bounded."""
-
-    def interrupted(_number: int, _frame: object) -> None:
-        for number in signals:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupted) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def own_folder(name: str, folder: Path | None = None, *, keep: bool = False) -> Iterator[Path]:
     """A directory to work in, removed afterwards unless it is to be kept; it was empty or not there.
 
     Args:
         name: of who works there. folder: where, a new temporary one if not given.
     """
+    from ..cleanup import removed_at_the_end
+
     if folder is None:
         # on macOS $TMPDIR is so long that no socket's path fits below it
         root = Path(tempfile.mkdtemp(prefix=f"mempalace-{name}-", dir="/tmp" if kernel.MACOS else None))
@@ -104,11 +83,11 @@ def own_folder(name: str, folder: Path | None = None, *, keep: bool = False) -> 
         if root.exists() and any(root.iterdir()):
             raise UsageError(f"{root} is not empty.", hint="give a --dir that is empty or does not exist")
         root.mkdir(parents=True, exist_ok=True)
-    try:
+    if keep:
         yield Path(os.path.realpath(root))
-    finally:
-        if not keep:
-            shutil.rmtree(root, ignore_errors=True)
+    else:
+        with removed_at_the_end(str(root)) as place:
+            yield place
 
 
 def perform(root: Path, texts: Path | None, show: Show) -> dict[str, Any]:
@@ -141,38 +120,17 @@ def perform(root: Path, texts: Path | None, show: Show) -> dict[str, Any]:
 
 def _end(story: Story, context: Context) -> None:
     """End every process of the demo, whatever happened."""
+    from ..cleanup import end_stragglers, uninterrupted
     from ..stop import stop
 
-    for agent in list(story.agents):
-        with contextlib.suppress(OSError):
-            agent.kill()
-    try:
-        stop(context, now=True, why="the demo is over")
-    finally:
-        end_stragglers(str(story.home.home))
-
-
-def end_stragglers(home: str) -> None:
-    """A Ctrl-C may fall between the start of a broker and its taking the lock: end whatever has this HOME of ours."""
-    import psutil
-
-    for _ in range(STRAGGLER_ROUNDS):  # a process may have started another before we ended it
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                if _belongs_to(process, home):
-                    found.append(process)
-        if not found:
-            return
-        for process in found:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(found, timeout=STRAGGLER_S)
-
-
-def _belongs_to(process: psutil.Process, home: str) -> bool:
-    """By its command line, or by its environment, which a broker lets nobody read."""
-    return any(home in word for word in process.cmdline()) or process.environ().get("HOME") == home
+    with uninterrupted():
+        for agent in list(story.agents):
+            with contextlib.suppress(OSError):
+                agent.kill()
+        try:
+            stop(context, now=True, why="the demo is over")
+        finally:
+            end_stragglers(str(story.home.home))
 
 
 def _context(home: DemoHome) -> Context:

@@ -54,8 +54,9 @@ def command_selftest(as_json: bool, skip: tuple[str, ...], share: Path | None) -
     \b
     Exit codes: 0 nothing failed, 1 a check failed, 73 the folder in DIR can't be made.
     """
+    from ..cleanup import end_stragglers, single_interrupt, uninterrupted
     from ..console import console
-    from ..demo import end_stragglers, own_folder, single_interrupt
+    from ..demo import own_folder
     from .check import Bench
 
     out = console(stderr=as_json)
@@ -65,7 +66,8 @@ def command_selftest(as_json: bool, skip: tuple[str, ...], share: Path | None) -
         try:
             report = _perform(bench, share, _chosen(checks, skip), out)
         finally:
-            end_stragglers(str(bench.home))
+            with uninterrupted():
+                end_stragglers(str(bench.home))
     report["seconds"] = round(time.monotonic() - begun, 1)
     if as_json:
         click.echo(json.dumps(report))
