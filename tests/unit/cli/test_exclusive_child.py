@@ -41,6 +41,15 @@ def test_a_signal_while_the_command_starts_reaches_it(
     assert before == [signal.getsignal(known) for known in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
 
 
+def test_the_exit_code_names_the_signal_that_ended_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not an earlier one, which was passed on and which it ignored."""
+    monkeypatch.setattr(child, "_settle", lambda *_: None)
+    monkeypatch.setattr(Loan, "say", lambda *_: None)
+    context = cast(Any, SimpleNamespace(clock=FakeClock()))
+    command = ["sh", "-c", "trap '' HUP; kill -HUP $PPID; kill -TERM $$"]
+    assert child.run_command(context, command, Loan([]), 30.0, env=dict(os.environ)) == 128 + signal.SIGTERM
+
+
 def test_the_note_of_a_command_that_is_over_is_kept_by_nobody(tmp_path: Path) -> None:
     """One that can't be run takes its note back; that of one that was killed is not put back by the next."""
     context = cast(Any, SimpleNamespace(clock=FakeClock()))

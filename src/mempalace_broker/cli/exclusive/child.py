@@ -68,7 +68,7 @@ def run_command(
             _end(process)
             code = EXIT_LIMIT
         _settle(context, loan)
-    if code == -signal.SIGTERM and signals.passed_on:
+    if own and code == -signal.SIGTERM and signals.passed_on:  # SIGTERM stood for it
         code = -signals.passed_on
     return code if code >= 0 else 128 - code
 
