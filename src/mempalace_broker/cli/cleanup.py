@@ -1,4 +1,4 @@
-"""Ends and removes what a command began in a home of its own, however it ends; its clean-up takes seconds at most."""
+"""Cleans up after a command that works in a home of its own, however it ends; that takes seconds at most."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
-
-    import psutil
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STRAGGLER_ROUNDS, STRAGGLER_S = 4, 5.0
@@ -46,7 +46,7 @@ def uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handler(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Have these signals handled so, but for those that are ignored, as SIGHUP is below nohup."""
+    """Handle these signals this way, except those that are ignored, as SIGHUP is under nohup."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     heeded = [number for number in _SIGNALS if before[number] != signal.SIG_IGN]
     for number in heeded:
@@ -70,8 +70,6 @@ def removed_at_the_end(folder: str) -> Iterator[Path]:
 
 def end_stragglers(home: str) -> None:
     """End whatever has this HOME of ours: a Ctrl-C may fall between the start of a broker and its taking the lock."""
-    import psutil
-
     for _ in range(STRAGGLER_ROUNDS):  # a process may have started another before we ended it
         found = [process for process in psutil.process_iter() if _belongs_to(process, home)]
         if not found:
@@ -86,8 +84,6 @@ def end_stragglers(home: str) -> None:
 
 def _belongs_to(process: psutil.Process, home: str) -> bool:
     """By its command line, or by its environment, which a broker lets nobody read."""
-    import psutil
-
     with contextlib.suppress(psutil.Error, OSError):
         return any(home in word for word in process.cmdline()) or process.environ().get("HOME") == home
     return False
@@ -95,8 +91,6 @@ def _belongs_to(process: psutil.Process, home: str) -> bool:
 
 def _is_alive(process: psutil.Process) -> bool:
     """Whether it has not ended; one that has may stay a zombie, where nobody asks for its exit code."""
-    import psutil
-
     with contextlib.suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False

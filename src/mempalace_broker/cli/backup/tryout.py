@@ -59,7 +59,7 @@ def try_out(snapshot: Snapshot, env: Mapping[str, str], palace: str) -> None:
         finally:
             with uninterrupted():
                 agent.kill()
-                with contextlib.suppress(BrokerError):  # it does not leave: it is killed
+                with contextlib.suppress(BrokerError):  # a broker that does not leave is killed below
                     stop(Context(meant_palace(environ), environ), now=True, why="the snapshot was tried out")
                 end_stragglers(str(home))
 

@@ -1,8 +1,8 @@
 """Runs a command that has the palace for itself: on this terminal, with engine.lock in its hands.
 
-The command inherits the descriptor of engine.lock, and so does whatever it starts. One of the user's stays in our
-process group: the terminal sends Ctrl-C and Ctrl-Z to both of us, and it alone decides what they mean. One of our own
-gets a group of its own, and any signal as SIGTERM: a Ctrl-C would have Python print a traceback until it runs our code.
+The command inherits the descriptor of engine.lock, and so does whatever it starts. A command of the user's stays in
+our process group: the terminal sends Ctrl-C and Ctrl-Z to both of us, and it alone decides what they mean. A program of
+ours gets a process group of its own, and every signal as SIGTERM: a Ctrl-C while Python starts prints a traceback.
 """
 
 from __future__ import annotations
